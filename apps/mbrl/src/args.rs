@@ -1,0 +1,89 @@
+//! What was typed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Learn a model of a task and control it by planning.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List tasks and experiments.
+    List,
+    /// Train an agent and leave a run folder.
+    Train(TrainArgs),
+    /// Go on with runs that were stopped or killed.
+    Resume(ResumeArgs),
+    /// Evaluate the newest checkpoint of a run, or a random agent.
+    Eval(EvalArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    /// Name of an experiment (see `mbrl list`), or path of a .toml file.
+    pub(crate) experiment: String,
+    /// Seed of everything that is drawn.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Run this many seeds side by side, one thread each, counting up from the first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) seeds: Option<u64>,
+    /// Real environment steps, random ones included.
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u64>,
+    /// Where tensors live: flex, ndarray, wgpu[:n] or cuda[:n].
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Override one value of the experiment, for example planner.population=500.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Folder of the run (default: runs/<experiment>-<seed>); with --seeds, folder of the runs (default: runs).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Threads of one run (default: one a core; with --seeds, one). The results do not depend on it.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResumeArgs {
+    /// Folders of runs.
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Threads of one run (default: one a core). The results do not depend on it.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvalArgs {
+    /// Folder of a run.
+    #[arg(value_name = "DIR", required_unless_present = "random", conflicts_with = "random")]
+    pub(crate) run: Option<PathBuf>,
+    /// Evaluate an agent that acts uniformly at random on a task instead.
+    #[arg(long, value_name = "TASK")]
+    pub(crate) random: Option<String>,
+    /// Episodes.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = positive)]
+    pub(crate) episodes: usize,
+    /// Seed of the start states; 0 gives those of the evaluations during training.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads (default: one a core). The results do not depend on it.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}")),
+    }
+}

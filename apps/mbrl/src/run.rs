@@ -1,0 +1,195 @@
+//! One run: an experiment and a folder.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use anyhow::{Context, Result, bail};
+use mbrl_env::tasks::{self, Task};
+use mbrl_plan::Mpc;
+use mbrl_policy::{
+    AgentError, Evaluation, Goal, ModelBased, Observer, Outcome, RunFiles, Training, World, evaluate, start_seeds,
+    write_atomically,
+};
+
+use crate::{chart, device, experiment::Experiment, progress::Display, record::Record, trajectories::TrajectoryWriter};
+
+const EXPERIMENT: &str = "experiment.toml";
+const METRICS: &str = "metrics.jsonl";
+const CURVE: &str = "curve.svg";
+
+/// What an experiment is made of, built before anything is written: whatever is wrong with it comes out here.
+#[derive(Debug)]
+struct Parts {
+    task: Task,
+    training: Training,
+    learner: ModelBased,
+}
+
+impl Experiment {
+    fn build(&self) -> Result<Parts> {
+        let device = device::open(&self.device)?;
+        let task = tasks::make(&self.task)?;
+        let spec = task.env.spec();
+        let mut training = self.train.init(self.steps, self.seed).context("section [train]")?;
+        let model = self
+            .model
+            .init(spec.obs.width(), spec.actions.width(), &device, &mut training.split_rng())
+            .context("section [model]")?;
+        let planner = self.planner.init(&spec.actions, self.propagation).context("section [planner]")?;
+        let mpc = Mpc::new(planner, self.mpc.replan).context("section [mpc]")?;
+        if !(self.goal.discount > 0.0 && self.goal.discount <= 1.0) {
+            bail!("section [goal]: discount = {}: a number in (0, 1]", self.goal.discount);
+        }
+        if !self.goal.after_termination.is_finite() {
+            bail!("section [goal]: after_termination = {}: a finite number", self.goal.after_termination);
+        }
+        let goal = Goal {
+            discount: self.goal.discount,
+            after_termination: self.goal.after_termination,
+            ..Goal::of_task(&task)
+        };
+        let learner =
+            self.agent.init(spec, model, self.fit.clone(), goal, mpc).context("section [agent], [fit] or [model]")?;
+        Ok(Parts { task, training, learner })
+    }
+
+    /// Whether the experiment can run, found out without writing anything.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.build().map(drop)
+    }
+}
+
+/// The folder of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct RunFolder {
+    pub(crate) path: PathBuf,
+    pub(crate) experiment: Experiment,
+}
+
+/// How a run ended here.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    /// All steps had been taken before.
+    pub(crate) was_finished: bool,
+    pub(crate) record: Record,
+    pub(crate) env_step: u64,
+    pub(crate) wall_s: f64,
+}
+
+impl RunFolder {
+    /// Makes a folder that holds the resolved experiment from the moment at which it exists.
+    ///
+    /// `place` is taken where it is free or empty; otherwise, with `next_free`, the first free one of `place-2`,
+    /// `place-3`, …
+    pub(crate) fn create(place: &Path, next_free: bool, experiment: Experiment) -> Result<Self> {
+        let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
+        let name = place.file_name().context("the run's folder needs a name")?.to_string_lossy().into_owned();
+        let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
+        let fill = || -> Result<()> {
+            fs::create_dir_all(&partial).with_context(|| format!("folder {}", partial.display()))?;
+            Ok(write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes())?)
+        };
+        let placed = fill().and_then(|()| {
+            for number in 1.. {
+                let path = if number == 1 { place.to_owned() } else { parent.join(format!("{name}-{number}")) };
+                // Renaming onto a folder with something in it fails: two commands at once cannot take the same place.
+                match fs::rename(&partial, &path) {
+                    Ok(()) => return Ok(path),
+                    Err(_) if path.exists() && next_free => {}
+                    Err(_) if path.exists() => {
+                        bail!("{} exists and is not empty; choose another --out", path.display())
+                    }
+                    Err(error) => return Err(error).with_context(|| format!("folder {}", path.display())),
+                }
+            }
+            bail!("no free place for {}", place.display())
+        });
+        if placed.is_err() {
+            // The error that led here is the one to report.
+            let _ = fs::remove_dir_all(&partial);
+        }
+        Ok(Self { path: placed?, experiment })
+    }
+
+    /// The folder of an earlier run.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = path.join(EXPERIMENT);
+        if !file.exists() {
+            bail!("{}: no folder of a run, {EXPERIMENT} is missing", path.display());
+        }
+        Ok(Self { path: path.to_owned(), experiment: Experiment::from_file(&file)? })
+    }
+
+    /// A short name, for lines and titles.
+    pub(crate) fn label(&self) -> String {
+        self.path.file_name().map_or_else(|| self.experiment.name.clone(), |n| n.to_string_lossy().into_owned())
+    }
+
+    /// Trains from wherever the run stands, on `threads` threads.
+    pub(crate) fn train(&self, threads: usize, display: &Display, stop: &AtomicBool) -> Result<Ended> {
+        in_pool(threads, || self.train_here(display, stop))?
+    }
+
+    fn train_here(&self, display: &Display, stop: &AtomicBool) -> Result<Ended> {
+        let Parts { mut task, mut training, mut learner } = self.experiment.build()?;
+        let (mut files, damaged) = RunFiles::open(&self.path, &mut training, &mut learner)?;
+        warn(&damaged, display);
+        let was_finished = training.is_finished();
+        let outcome = if was_finished {
+            Outcome::Finished
+        } else {
+            let mut progress = display.run(&self.label(), &training);
+            let mut trajectories = TrajectoryWriter::new(&self.path);
+            let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
+            let world = World::Simulator(&mut *task.env);
+            training.run(world, &mut learner, Some(&mut files), &mut observers, stop)?
+        };
+        let record = Record::read(&self.path.join(METRICS))?;
+        if outcome == Outcome::Finished && !(was_finished && self.path.join(CURVE).exists()) {
+            let title = format!("{}, seed {}", self.experiment.name, self.experiment.seed);
+            chart::draw_run(&self.path.join(CURVE), &title, &record)?;
+        }
+        Ok(Ended { outcome, was_finished, record, env_step: training.env_step(), wall_s: training.wall_s() })
+    }
+
+    /// Evaluates the newest whole checkpoint. Nothing is written.
+    pub(crate) fn evaluate(&self, episodes: usize, seed: u64, threads: usize, display: &Display) -> Result<Evaluated> {
+        in_pool(threads, || {
+            let Parts { mut task, mut training, mut learner } = self.experiment.build()?;
+            let damaged = training.restore(&self.path, &mut learner)?;
+            warn(&damaged, display);
+            if training.env_step() == 0 {
+                bail!("{}: no checkpoint yet", self.path.display());
+            }
+            let mut world = World::Simulator(&mut *task.env);
+            let evaluation = evaluate(&mut world, &mut learner, &start_seeds(seed, episodes))?;
+            Ok(Evaluated { evaluation, env_step: training.env_step() })
+        })?
+    }
+}
+
+/// An evaluation and the age of what was evaluated.
+#[derive(Debug)]
+pub(crate) struct Evaluated {
+    pub(crate) evaluation: Evaluation,
+    pub(crate) env_step: u64,
+}
+
+/// Runs `work` on a pool of its own, so that runs side by side do not share threads.
+pub(crate) fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+    // Deep computation graphs recurse.
+    const STACK: usize = 16 << 20;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build()?;
+    Ok(pool.install(work))
+}
+
+fn warn(damaged: &[AgentError], display: &Display) {
+    for error in damaged {
+        display.note(&format!("warning: damaged checkpoint passed over: {error}"));
+    }
+}

@@ -1,0 +1,244 @@
+//! The command line, from outside: what it leaves behind, and what it says to bad input.
+
+mod util;
+
+use std::fs;
+
+use util::Dir;
+
+#[test]
+fn lists_tasks_and_experiments() {
+    let said = Dir::new().run(&["list"]).ok();
+    for word in ["smoke", "pets-cartpole-swingup-paper", "pddm-pendulum", "cartpole-swingup", "Pendulum-v1"] {
+        assert!(said.out.contains(word), "{word}: {}", said.out);
+    }
+}
+
+#[test]
+fn a_run_leaves_its_folder() {
+    let dir = Dir::new();
+    let said = dir.train(&["--out", "run", "--set", "train.eval_every=500"]).ok();
+    assert!(said.out.contains("finished") && said.out.contains("500 in 3 episodes"), "{}", said.out);
+    assert!(said.err.contains("episode   3"), "{}", said.err);
+    let experiment = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
+    for line in ["steps = 500", "population = 8", "replay_capacity = 1000000", "device = \"flex\""] {
+        assert!(experiment.contains(line), "{line} is missing in\n{experiment}");
+    }
+    assert!(fs::read_to_string(dir.path("run/curve.svg")).unwrap().contains("real environment steps"));
+    let rows = fs::read_to_string(dir.path("run/episodes/500-1.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 201, "a header and 200 steps");
+    let metrics = dir.metrics("run");
+    let count = |event: &str| metrics.iter().filter(|line| line["event"] == event).count();
+    // One random episode, two planned ones.
+    assert_eq!((count("episode"), count("fit"), count("plan"), count("eval")), (3, 3, 2, 1));
+    assert!(metrics.iter().all(|line| line.contains_key("env_step")));
+    assert_eq!(fs::read_dir(dir.path("run/checkpoints")).unwrap().count(), 2);
+
+    // The resolved experiment reproduces the run.
+    fs::copy(dir.path("run/experiment.toml"), dir.path("again.toml")).unwrap();
+    dir.run(&["train", "again.toml", "--out", "again"]).ok();
+    assert_eq!(dir.metrics("again"), metrics);
+
+    // A finished run says so, and nothing changes.
+    let before = dir.files();
+    let said = dir.run(&["resume", "run"]).ok();
+    assert!(said.out.contains("already finished"), "{}", said.out);
+    assert_eq!(dir.files(), before);
+
+    // An evaluation writes nothing, and with the same seed gives the numbers of the one in training.
+    let said = dir.run(&["eval", "run", "--episodes", "2"]).ok();
+    let evaluation = metrics.iter().find(|line| line["event"] == "eval").unwrap();
+    let mean = format!("return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
+    assert!(said.out.contains(&mean), "{mean}: {}", said.out);
+    assert_eq!(dir.files(), before);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let dir = Dir::new();
+    dir.train(&["--out", "one", "--threads", "1"]).ok();
+    dir.train(&["--out", "two", "--threads", "2"]).ok();
+    assert_eq!(dir.metrics("one"), dir.metrics("two"));
+    assert!(dir.metrics("one").iter().any(|line| line["event"] == "plan"));
+    // The comparison can fail.
+    dir.train(&["--out", "other", "--seed", "1"]).ok();
+    assert_ne!(dir.metrics("one"), dir.metrics("other"));
+}
+
+#[test]
+fn several_seeds_side_by_side_are_the_single_ones() {
+    let dir = Dir::new();
+    let said = dir.train(&["--seeds", "2", "--seed", "3", "--steps", "300"]).ok();
+    assert!(said.out.contains("over 2 seeds"), "{}", said.out);
+    assert!(dir.path("runs/smoke-curve.svg").exists());
+    dir.train(&["--seed", "4", "--steps", "300", "--out", "single"]).ok();
+    assert_eq!(dir.metrics("runs/smoke-4"), dir.metrics("single"));
+    assert_ne!(dir.metrics("runs/smoke-3"), dir.metrics("single"));
+}
+
+#[test]
+fn a_place_that_is_taken_is_never_overwritten() {
+    let dir = Dir::new();
+    dir.train(&["--steps", "50"]).ok();
+    let before = dir.files();
+    let said = dir.train(&["--steps", "50"]).ok();
+    assert!(said.err.contains("runs/smoke-0 exists") && said.err.contains("smoke-0-2"), "{}", said.err);
+    let after = dir.files();
+    assert!(before.iter().all(|(path, bytes)| after[path] == *bytes));
+    let before = after;
+    dir.train(&["--out", "runs/smoke-0"]).fails(1, &["runs/smoke-0", "not empty"]);
+    assert_eq!(dir.files(), before);
+}
+
+#[test]
+fn a_random_agent_is_the_yardstick() {
+    let dir = Dir::new();
+    let said = dir.run(&["eval", "--random", "pendulum", "--episodes", "3"]).ok();
+    assert!(said.out.contains("over 3 episodes"), "{}", said.out);
+    assert!(dir.files().is_empty());
+}
+
+// Bad input: each names the offending word, exits non-zero and leaves no file.
+
+#[track_caller]
+fn refused(words: &[&str], code: i32, offending: &[&str]) {
+    let dir = Dir::new();
+    dir.run(words).fails(code, offending);
+    assert!(dir.files().is_empty(), "{:?}", dir.files().keys());
+}
+
+#[test]
+fn an_unknown_experiment_is_named() {
+    refused(&["train", "pets-cartpol"], 1, &["error: ", "`pets-cartpol`", "`pets-cartpole`"]);
+    refused(&["train", "missing.toml"], 1, &["missing.toml", "No such file"]);
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    refused(&["train", "smoke", "--set", "planner.popluation=5"], 1, &["`planner.popluation`", "`planner.population`"]);
+    let dir = Dir::new();
+    let text = include_str!("../experiments/smoke.toml").replace("horizon", "horizont");
+    dir.write("mine.toml", &text);
+    let before = dir.files();
+    dir.run(&["train", "mine.toml"]).fails(1, &["mine.toml", "`horizont`"]);
+    assert_eq!(dir.files(), before);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named() {
+    refused(&["train", "smoke", "--set", "planner.population=many"], 1, &["planner.population", "many"]);
+}
+
+#[test]
+fn an_unknown_task_is_named() {
+    refused(&["train", "smoke", "--set", "task=pendulun"], 1, &["`pendulun`", "pendulum"]);
+    refused(&["eval", "--random", "pendulun"], 1, &["`pendulun`", "pendulum"]);
+}
+
+#[test]
+fn an_unknown_device_is_named() {
+    refused(&["train", "smoke", "--device", "tpu"], 1, &["`tpu`", "flex"]);
+    refused(&["train", "smoke", "--device", "wgpu:first"], 1, &["`first`"]);
+    if !cfg!(feature = "cuda") {
+        refused(&["train", "smoke", "--device", "cuda:0"], 1, &["`cuda`", "--features cuda"]);
+    }
+}
+
+#[test]
+fn values_that_break_a_rule_are_named() {
+    for (value, offending) in [
+        ("planner.population=0", "population"),
+        ("planner.horizon=0", "horizon"),
+        ("planner.elites=41", "elites"),
+        ("propagation.particles=0", "particles"),
+        ("model.members=0", "members"),
+        ("model.angles=[3]", "angles"),
+        ("fit.batch_size=0", "batch_size"),
+        ("agent.random_steps=0", "random_steps"),
+        ("goal.discount=0", "discount"),
+        ("steps=0", "steps"),
+        ("mpc.replan={every=0}", "replan"),
+    ] {
+        refused(&["train", "smoke", "--set", value], 1, &[offending]);
+    }
+}
+
+#[test]
+fn a_command_line_without_sense_is_a_usage_error() {
+    refused(&["trian", "smoke"], 2, &["trian"]);
+    refused(&["train", "smoke", "--seeds", "0"], 2, &["--seeds"]);
+    refused(&["eval"], 2, &["Usage"]);
+    refused(&["eval", "--random", "pendulum", "--episodes", "0"], 2, &["--episodes"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let dir = Dir::new();
+    // Under a regular file nobody can make a folder, root included.
+    dir.write("file", "kept");
+    let before = dir.files();
+    dir.train(&["--out", "file/run"]).fails(1, &["file"]);
+    dir.train(&["--out", "file"]).fails(1, &["file"]);
+    assert_eq!(dir.files(), before);
+}
+
+#[test]
+fn a_folder_without_a_run_is_named() {
+    refused(&["resume", "nowhere"], 1, &["nowhere", "experiment.toml"]);
+    refused(&["eval", "nowhere"], 1, &["nowhere", "experiment.toml"]);
+}
+
+#[test]
+fn a_run_that_was_killed_before_its_first_checkpoint_starts_over() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run", "--steps", "250"]).ok();
+    let expected = dir.metrics("run");
+    fs::remove_dir_all(dir.path("run/checkpoints")).unwrap();
+    dir.run(&["eval", "run"]).fails(1, &["run", "no checkpoint"]);
+    dir.run(&["resume", "run"]).ok();
+    assert_eq!(dir.metrics("run"), expected);
+}
+
+#[test]
+fn bad_checkpoints_are_named_and_nothing_is_lost() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run"]).ok();
+    let expected = dir.metrics("run");
+    let newest = dir.path("run/checkpoints/500");
+    let manifest = fs::read_to_string(newest.join("manifest.json")).unwrap();
+
+    // Foreign and newer ones are refused, although an older checkpoint is whole.
+    for (from, to, offending) in
+        [("\"mbrl\"", "\"other\"", "`other`"), ("\"format\": 1", "\"format\": 99", "format 99 is newer")]
+    {
+        fs::write(newest.join("manifest.json"), manifest.replace(from, to)).unwrap();
+        let before = dir.files();
+        dir.run(&["resume", "run"]).fails(1, &["checkpoints/500/manifest.json", offending]);
+        dir.run(&["eval", "run"]).fails(1, &["checkpoints/500/manifest.json", offending]);
+        assert_eq!(dir.files(), before);
+    }
+    fs::write(newest.join("manifest.json"), &manifest).unwrap();
+
+    // A damaged one is passed over with a warning: the last episode is repeated.
+    let model = fs::read(newest.join("model.bin")).unwrap();
+    fs::write(newest.join("model.bin"), &model[..model.len() / 2]).unwrap();
+    let said = dir.run(&["resume", "run"]).ok();
+    assert!(said.err.contains("warning") && said.err.contains("500/model.bin"), "{}", said.err);
+    assert_eq!(dir.metrics("run"), expected);
+    assert_eq!(fs::read(newest.join("model.bin")).unwrap(), model);
+
+    // Damaged ones alone are an error.
+    for step in ["400", "500"] {
+        fs::write(dir.path("run/checkpoints").join(step).join("model.bin"), "").unwrap();
+    }
+    let before = dir.files();
+    dir.run(&["resume", "run"]).fails(1, &["model.bin", "0 bytes"]);
+    assert_eq!(dir.files(), before);
+
+    // So is a record shorter than the checkpoint says.
+    fs::write(newest.join("model.bin"), &model).unwrap();
+    dir.write("run/metrics.jsonl", "{}\n");
+    let before = dir.files();
+    dir.run(&["resume", "run"]).fails(1, &["metrics.jsonl", "3 bytes"]);
+    assert_eq!(dir.files(), before);
+}

@@ -1,0 +1,390 @@
+//! Tests to run on one's own environments: does it keep the contract that the rest of `mbrl` builds on?
+//!
+//! Each check returns the first broken rule as [`EnvError::Check`], or the environment's own error where it fails to run
+//! at all. Put them into a test:
+//!
+//! ```
+//! use mbrl_env::{Device, Rng, check, tasks};
+//!
+//! let mut task = tasks::make("cartpole")?;
+//! check::check_env(&mut task.env)?;
+//! check::check_simulator(&mut task.env)?;
+//! check::check_reward_agrees(
+//!     &mut task.env, &*task.reward, task.termination.as_deref(), 5, &Device::flex(), &mut Rng::new(0),
+//! )?;
+//! # Ok::<(), mbrl_env::EnvError>(())
+//! ```
+//!
+//! The environments under check must take uniformly random actions, so a box of actions must be bounded.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::{Env, EnvError, Replay, Reward, Rng, Simulator, Snapshot, Step, Termination, Transition};
+
+/// Steps of each trial run.
+const STEPS: usize = 200;
+/// After so many steps an episode is taken for one without end.
+const LONGEST_EPISODE: usize = 2_000;
+/// Relative to max(1, |reward|).
+///
+/// A batch reward sees observations rounded to `f32` and computes in it; the environment's may come of a state in `f64`.
+/// One rounding is 6e-8 of a number; a handful of operations, and slopes of the order of ten, make 1e-6 of it. A wrong
+/// constant or a step's wrong side shows at 1e-3 and above.
+const REWARD_TOLERANCE: f64 = 1e-5;
+
+/// Checks the contract of [`Env`] on an environment that has not begun an episode:
+///
+/// - its specification makes sense: a name, at least one entry in observations and actions, a positive period;
+/// - `step` before the first `reset` is [`EnvError::NeedsReset`], and so it is after the end of an episode;
+/// - observations have the specification's width, are finite and inside of its space; rewards are finite;
+/// - the same seed and actions give the same bits, whatever happened before; so do the starts that follow without a
+///   seed;
+/// - an action of the wrong width or with a NaN is refused with [`EnvError::Width`] or [`EnvError::NonFinite`], and
+///   changes nothing;
+/// - an action outside of the bounds is taken.
+///
+/// It cannot see whether `truncated` comes from a wrapper.
+///
+/// # Errors
+/// [`EnvError::Check`] for a broken rule, or what the environment itself returns.
+pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
+    let name = env.spec().name.clone();
+    let fail = |reason: String| broken(&name, reason);
+    let spec = env.spec().clone();
+    if name.is_empty() {
+        return Err(fail("its name is empty".into()));
+    }
+    if spec.obs.width() == 0 || spec.actions.width() == 0 {
+        return Err(fail(format!("{} observation and {} action entries, expected some", spec.obs.width(), spec.actions.width())));
+    }
+    if !(spec.control_period > 0.0 && spec.control_period.is_finite()) {
+        return Err(fail(format!("control period {} s, expected a positive number", spec.control_period)));
+    }
+
+    let mut rng = Rng::new(0);
+    let action = spec.actions.sample(&mut rng)?;
+    refuses_step(env, &action, "before the first reset")?;
+
+    // Runs after different pasts: the second follows the first, the third an interrupted episode.
+    let first = run(env, Some(1), &[])?;
+    let second = run(env, Some(1), &[])?;
+    env.reset(Some(2))?;
+    env.step(&action)?;
+    let third = run(env, Some(1), &[])?;
+    for other in [&second, &third] {
+        if let Some(difference) = first.difference(other) {
+            return Err(fail(format!("two runs of one seed differ: {difference}")));
+        }
+    }
+
+    // Starts without a seed go on with the generator that the last seed set.
+    let follow_up = |env: &mut _| -> Result<_, EnvError> {
+        run(env, Some(3), &[])?;
+        run(env, None, &[])
+    };
+    if let Some(difference) = follow_up(env)?.difference(&follow_up(env)?) {
+        return Err(fail(format!("two runs without a seed, after runs of one seed, differ: {difference}")));
+    }
+
+    // A run that is disturbed by bad actions goes as if they had not been.
+    let mut nan = action.clone();
+    nan[0] = f32::NAN;
+    let mut infinite = action.clone();
+    infinite[0] = f32::INFINITY;
+    let too_wide = [&action[..], &[0.0]].concat();
+    let disturbed = run(env, Some(1), &[nan, infinite, too_wide, action[1..].to_vec()])?;
+    if let Some(difference) = first.difference(&disturbed) {
+        return Err(fail(format!("a refused action changed the episode: {difference}")));
+    }
+
+    if let crate::ActionSpace::Box(space) = &spec.actions {
+        env.reset(Some(4))?;
+        let beyond: Vec<f32> = space.high().iter().zip(space.low()).map(|(high, low)| high + (high - low)).collect();
+        let step = env
+            .step(&beyond)
+            .map_err(|error| fail(format!("it refused an action outside of the bounds, expected clipping: {error}")))?;
+        check_step(&spec, &step)?;
+    }
+
+    env.reset(Some(5))?;
+    for _ in 0..LONGEST_EPISODE {
+        let action = spec.actions.sample(&mut rng)?;
+        if env.step(&action)?.episode_over() {
+            refuses_step(env, &action, "after the end of an episode")?;
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the contract of [`Simulator`], beyond [`check_env`]:
+///
+/// - a restored snapshot goes on with the same bits, more than once, also after the end of an episode and after another
+///   reset; the generator of starts is part of it;
+/// - a clone goes on with the same bits, and neither changes the other;
+/// - a clone takes snapshots of its original;
+/// - a foreign snapshot is [`EnvError::ForeignSnapshot`].
+///
+/// # Errors
+/// [`EnvError::Check`] for a broken rule, or what the simulator itself returns.
+pub fn check_simulator(sim: &mut (impl Simulator + ?Sized)) -> Result<(), EnvError> {
+    struct Foreign;
+
+    let name = sim.spec().name.clone();
+    let fail = |reason: String| broken(&name, reason);
+    let spec = sim.spec().clone();
+    let mut rng = Rng::new(0);
+
+    sim.reset(Some(1))?;
+    for _ in 0..3 {
+        if sim.step(&spec.actions.sample(&mut rng)?)?.episode_over() {
+            sim.reset(None)?;
+        }
+    }
+    let snapshot = sim.save();
+    let mut clone = sim.boxed_clone();
+    let original = go_on(sim)?;
+
+    sim.reset(Some(2))?;
+    for attempt in ["a restored snapshot", "a snapshot restored for the second time"] {
+        sim.restore(&snapshot)?;
+        if let Some(difference) = original.difference(&go_on(sim)?) {
+            return Err(fail(format!("{attempt} does not go on as the original: {difference}")));
+        }
+    }
+    // The clone was made before the original went on, so this also shows that the original did not take it along.
+    if let Some(difference) = original.difference(&go_on(&mut *clone)?) {
+        return Err(fail(format!("a clone does not go on as the original, or not independently of it: {difference}")));
+    }
+    sim.restore(&snapshot)?;
+    clone.restore(&snapshot)?;
+    if let Some(difference) = original.difference(&go_on(&mut *clone)?) {
+        return Err(fail(format!("a clone does not take its original's snapshot: {difference}")));
+    }
+    if let Some(difference) = original.difference(&go_on(sim)?) {
+        return Err(fail(format!("what its clone did changed it: {difference}")));
+    }
+
+    match sim.restore(&Snapshot::new(Foreign)) {
+        Err(EnvError::ForeignSnapshot { .. }) => Ok(()),
+        Err(other) => Err(fail(format!("a foreign snapshot gave `{other}`, expected ForeignSnapshot"))),
+        Ok(()) => Err(fail("it took a foreign snapshot".into())),
+    }
+}
+
+/// Checks a batch reward and a termination rule against an environment, on random transitions of `episodes` episodes:
+///
+/// - rewards have one entry a row and agree with the environment's to 1e-5 of max(1, |reward|), but for steps that
+///   terminate: what those pay to a planner is a convention of its own (see [`CartPole`](crate::tasks::CartPole));
+/// - the rule says `terminated` exactly where the environment does; without a rule the environment must never terminate;
+/// - rows do not depend on each other: some rows alone give what they give in the batch.
+///
+/// An end state so close to a threshold that rounding the observation to `f32` moves it across is reported, too; that is
+/// one step in about 10⁷.
+///
+/// # Errors
+/// [`EnvError::Check`] for a disagreement, or what the environment itself returns.
+pub fn check_reward_agrees(
+    env: &mut (impl Env + ?Sized),
+    reward: &dyn Reward,
+    termination: Option<&dyn Termination>,
+    episodes: usize,
+    device: &Device,
+    rng: &mut Rng,
+) -> Result<(), EnvError> {
+    let spec = env.spec().clone();
+    let fail = |reason: String| broken(&format!("reward and end of {}", spec.name), reason);
+    let mut seen = Replay::new(spec.obs.width(), spec.actions.width(), usize::MAX)?;
+    for _ in 0..episodes {
+        let mut obs = env.reset(Some(rng.key()))?;
+        for _ in 0..LONGEST_EPISODE {
+            let action = spec.actions.sample(rng)?;
+            let Step { obs: next_obs, reward, terminated, truncated, .. } = env.step(&action)?;
+            let transition = Transition { obs, action, reward, next_obs, terminated, truncated };
+            seen.push(&transition)?;
+            if transition.episode_over() {
+                break;
+            }
+            obs = transition.next_obs;
+        }
+        seen.end_episode();
+    }
+    if seen.is_empty() {
+        return Err(EnvError::TooLittleData { what: "a check of the reward", actual: 0, needed: 1 });
+    }
+
+    let n = seen.len();
+    let judge = |positions: &mut dyn Iterator<Item = usize>| -> Result<(Vec<f32>, Vec<bool>), EnvError> {
+        let rows = seen.gather(positions);
+        let n = rows.len();
+        let tensor = |column: &[f32], width: usize| {
+            Tensor::<2>::from_data(TensorData::new(column.to_vec(), [n, width]), device)
+        };
+        let inputs = || {
+            (
+                tensor(&rows.obs, rows.obs_width),
+                tensor(&rows.actions, rows.action_width),
+                tensor(&rows.next_obs, rows.obs_width),
+            )
+        };
+        let (obs, actions, next_obs) = inputs();
+        let rewards: Vec<f32> = reward.reward(obs, actions, next_obs).into_data().iter::<f32>().collect();
+        let ends: Vec<bool> = match termination {
+            None => vec![false; n],
+            Some(rule) => {
+                let (obs, actions, next_obs) = inputs();
+                rule.terminated(obs, actions, next_obs).into_data().iter::<bool>().collect()
+            }
+        };
+        if rewards.len() != n || ends.len() != n {
+            return Err(fail(format!("{} rewards and {} ends of {n} rows", rewards.len(), ends.len())));
+        }
+        Ok((rewards, ends))
+    };
+
+    let (rewards, ends) = judge(&mut (0..n))?;
+    let truth = seen.columns();
+    for row in 0..n {
+        let (expected, batch) = (truth.rewards[row], f64::from(rewards[row]));
+        let context = || format!("obs {:?}, action {:?}, next obs {:?}", row_of(&truth.obs, n, row), row_of(&truth.actions, n, row), row_of(&truth.next_obs, n, row));
+        if truth.terminated[row] != ends[row] {
+            let (env, rule) = (truth.terminated[row], ends[row]);
+            return Err(fail(format!("the environment says terminated = {env}, the rule {rule}, at {}", context())));
+        }
+        // Written so that NaN fails.
+        let agrees = (batch - expected).abs() <= REWARD_TOLERANCE * expected.abs().max(1.0);
+        if !truth.terminated[row] && !agrees {
+            return Err(fail(format!("the environment pays {expected}, the batch reward {batch}, at {}", context())));
+        }
+    }
+    for _ in 0..10 {
+        let row = rng.below(n);
+        let (alone, end) = judge(&mut std::iter::once(row))?;
+        let agrees = (alone[0] - rewards[row]).abs() <= REWARD_TOLERANCE as f32 * rewards[row].abs().max(1.0);
+        if !(agrees && end[0] == ends[row]) {
+            let (rewards, ends) = ((alone[0], rewards[row]), (end[0], ends[row]));
+            return Err(fail(format!("a row alone and in the batch: rewards {rewards:?}, terminated {ends:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// What a run showed, as bits.
+#[derive(Debug, Default)]
+struct Trace {
+    observations: Vec<Vec<u32>>,
+    rewards: Vec<u64>,
+    flags: Vec<(bool, bool)>,
+}
+
+impl Trace {
+    fn start(&mut self, obs: &[f32]) {
+        self.observations.push(obs.iter().map(|entry| entry.to_bits()).collect());
+    }
+
+    fn step(&mut self, step: &Step) {
+        self.start(&step.obs);
+        self.rewards.push(step.reward.to_bits());
+        self.flags.push((step.terminated, step.truncated));
+    }
+
+    /// Where two traces part, in words.
+    fn difference(&self, other: &Self) -> Option<String> {
+        let at = |index: Option<usize>| index.map(|step| format!("at step {step}"));
+        let parted = |what: &str, index: Option<usize>| at(index).map(|at| format!("{what} {at}"));
+        fn first<T: PartialEq>(a: &[T], b: &[T]) -> Option<usize> {
+            let common = a.iter().zip(b).position(|(a, b)| a != b);
+            common.or_else(|| (a.len() != b.len()).then_some(a.len().min(b.len())))
+        }
+        parted("observations", first(&self.observations, &other.observations))
+            .or_else(|| parted("rewards", first(&self.rewards, &other.rewards)))
+            .or_else(|| parted("flags", first(&self.flags, &other.flags)))
+    }
+}
+
+/// One episode, or [`STEPS`] steps of it, under actions that depend on the step alone. After the second step each of
+/// `refused` is tried.
+fn run(env: &mut (impl Env + ?Sized), seed: Option<u64>, refused: &[Vec<f32>]) -> Result<Trace, EnvError> {
+    let spec = env.spec().clone();
+    let (mut trace, mut rng) = (Trace::default(), Rng::new(17));
+    let obs = env.reset(seed)?;
+    check_obs(&spec, &obs)?;
+    trace.start(&obs);
+    for index in 0..STEPS {
+        if index == 2 {
+            for action in refused {
+                let expected = if action.len() == spec.actions.width() { "NonFinite" } else { "Width" };
+                match env.step(action) {
+                    Err(EnvError::Width { .. }) if expected == "Width" => {}
+                    Err(EnvError::NonFinite { .. }) if expected == "NonFinite" => {}
+                    Err(other) => {
+                        return Err(broken(&spec.name, format!("action {action:?} gave `{other}`, expected {expected}")));
+                    }
+                    Ok(_) => return Err(broken(&spec.name, format!("it took the action {action:?}, expected {expected}"))),
+                }
+            }
+        }
+        let step = env.step(&spec.actions.sample(&mut rng)?)?;
+        check_step(&spec, &step)?;
+        trace.step(&step);
+        if step.episode_over() {
+            break;
+        }
+    }
+    Ok(trace)
+}
+
+/// [`STEPS`] steps from here on, through resets without a seed.
+fn go_on(sim: &mut (impl Simulator + ?Sized)) -> Result<Trace, EnvError> {
+    let spec = sim.spec().clone();
+    let (mut trace, mut rng) = (Trace::default(), Rng::new(23));
+    for _ in 0..STEPS {
+        let step = sim.step(&spec.actions.sample(&mut rng)?)?;
+        trace.step(&step);
+        if step.episode_over() {
+            trace.start(&sim.reset(None)?);
+        }
+    }
+    trace.start(&sim.reset(None)?);
+    Ok(trace)
+}
+
+fn refuses_step(env: &mut (impl Env + ?Sized), action: &[f32], when: &str) -> Result<(), EnvError> {
+    let name = env.spec().name.clone();
+    match env.step(action) {
+        Err(EnvError::NeedsReset { .. }) => Ok(()),
+        Err(other) => Err(broken(&name, format!("a step {when} gave `{other}`, expected NeedsReset"))),
+        Ok(_) => Err(broken(&name, format!("it took a step {when}, expected NeedsReset"))),
+    }
+}
+
+fn check_step(spec: &crate::EnvSpec, step: &Step) -> Result<(), EnvError> {
+    check_obs(spec, &step.obs)?;
+    if step.reward.is_finite() {
+        return Ok(());
+    }
+    Err(broken(&spec.name, format!("reward {}, expected a finite number", step.reward)))
+}
+
+fn check_obs(spec: &crate::EnvSpec, obs: &[f32]) -> Result<(), EnvError> {
+    if obs.len() != spec.obs.width() {
+        return Err(broken(&spec.name, format!("observation of {} entries, expected {}", obs.len(), spec.obs.width())));
+    }
+    if obs.iter().any(|entry| !entry.is_finite()) {
+        return Err(broken(&spec.name, format!("observation {obs:?}, expected finite numbers")));
+    }
+    if !spec.obs.contains(obs) {
+        let (low, high) = (spec.obs.low(), spec.obs.high());
+        return Err(broken(&spec.name, format!("observation {obs:?}, expected between {low:?} and {high:?}")));
+    }
+    Ok(())
+}
+
+fn row_of(column: &[f32], rows: usize, row: usize) -> &[f32] {
+    let width = column.len() / rows;
+    &column[row * width..][..width]
+}
+
+fn broken(what: &str, reason: String) -> EnvError {
+    EnvError::Check { what: what.to_owned(), reason }
+}

@@ -1,0 +1,147 @@
+//! What can go wrong in an environment, a space or a replay.
+
+use std::path::PathBuf;
+
+/// An error of this crate. Every variant carries what was expected and what came.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvError {
+    /// A vector has the wrong number of entries.
+    #[error("{what} has {actual} entries, expected {expected}")]
+    Width {
+        /// What was measured, for example `action of pendulum`.
+        what: String,
+        /// The width that the specification asks for.
+        expected: usize,
+        /// The width that came.
+        actual: usize,
+    },
+    /// A number is NaN or infinite.
+    #[error("{what}: entry {index} is {value}, expected a finite number")]
+    NonFinite {
+        /// What holds the number, for example `action of pendulum`.
+        what: String,
+        /// Index of the first such entry.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A space whose bounds make no interval.
+    #[error("bounds of {what}, dimension {index}: low {low} is not below high {high}")]
+    Bounds {
+        /// What the bounds belong to.
+        what: String,
+        /// The dimension at fault.
+        index: usize,
+        /// Its lower bound.
+        low: f32,
+        /// Its upper bound.
+        high: f32,
+    },
+    /// `step` was called before `reset`, or after the end of an episode.
+    #[error("{env}: step needs a reset first ({why})")]
+    NeedsReset {
+        /// Name of the environment.
+        env: String,
+        /// `no episode has begun` or `the episode is over`.
+        why: &'static str,
+    },
+    /// A snapshot that this simulator did not make.
+    #[error("{env}: the snapshot was made by another simulator")]
+    ForeignSnapshot {
+        /// Name of the environment that refused it.
+        env: String,
+    },
+    /// No task of that name.
+    #[error("unknown task `{name}`; known tasks: {known}")]
+    UnknownTask {
+        /// The name asked for.
+        name: String,
+        /// The known names, separated by commas.
+        known: String,
+    },
+    /// A value of a configuration that breaks a rule.
+    #[error("{field} = {value}: {rule}")]
+    Config {
+        /// Name of the field.
+        field: &'static str,
+        /// The value that came, as text.
+        value: String,
+        /// What is expected.
+        rule: &'static str,
+    },
+    /// Too little data for what was asked.
+    #[error("{what}: {actual} transitions, at least {needed} are needed")]
+    TooLittleData {
+        /// What was asked for.
+        what: &'static str,
+        /// Transitions at hand.
+        actual: usize,
+        /// Transitions needed.
+        needed: usize,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {reason}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Reading from or writing to a stream without a name failed.
+    #[error("{what}: {source}")]
+    Stream {
+        /// What was read or written, for example `replay`.
+        what: &'static str,
+        /// The error of the stream.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Data from a stream without a name is not what it should be.
+    #[error("{what}: {reason}")]
+    Malformed {
+        /// What was read, for example `replay`.
+        what: &'static str,
+        /// What was expected and what came.
+        reason: String,
+    },
+    /// `reward`, `termination` and environment, or two runs of one environment, disagree (module `check`).
+    #[error("check of {what} failed: {reason}")]
+    Check {
+        /// What was checked.
+        what: String,
+        /// What was expected and what came.
+        reason: String,
+    },
+}
+
+/// Refuses a vector of the wrong width.
+///
+/// # Errors
+/// [`EnvError::Width`].
+pub fn check_width(what: &str, expected: usize, actual: usize) -> Result<(), EnvError> {
+    if expected == actual {
+        return Ok(());
+    }
+    Err(EnvError::Width { what: what.to_owned(), expected, actual })
+}
+
+/// Refuses NaN and infinities.
+///
+/// # Errors
+/// [`EnvError::NonFinite`], naming the first such entry.
+pub fn check_finite(what: &str, values: &[f32]) -> Result<(), EnvError> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(EnvError::NonFinite { what: what.to_owned(), index, value: values[index] }),
+    }
+}

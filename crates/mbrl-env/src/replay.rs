@@ -1,0 +1,355 @@
+//! What has been experienced, and knows where its episodes begin and end.
+
+mod file;
+
+use std::{borrow::Cow, collections::VecDeque, ops::Range};
+
+use crate::{EnvError, Rng, Transition, check_finite, check_width};
+
+/// A ring of transitions in host columns that remembers its episodes.
+///
+/// Transitions have *positions* `0..len`, oldest first; once the ring is full, each new one drops the oldest, and all
+/// positions shift. An episode ends with a transition that is terminated or truncated, or where
+/// [`end_episode`](Self::end_episode) says so; the oldest episode may have lost its beginning.
+///
+/// ```
+/// use mbrl_env::{Replay, Rng, Transition};
+///
+/// let mut replay = Replay::new(2, 1, 1000)?;
+/// for step in 0..30_u8 {
+///     replay.push(&Transition {
+///         obs: vec![f32::from(step), 0.0],
+///         action: vec![0.5],
+///         reward: 1.0,
+///         next_obs: vec![f32::from(step + 1), 0.0],
+///         terminated: false,
+///         truncated: step % 10 == 9, // three episodes
+///     })?;
+/// }
+/// assert_eq!(replay.episodes().collect::<Vec<_>>(), [0..10, 10..20, 20..30]);
+///
+/// let mut rng = Rng::new(0);
+/// let batch = replay.sample_batch(64, &mut rng)?;
+/// assert_eq!((batch.len(), batch.obs.len()), (64, 64 * 2));
+/// for sequence in replay.sample_sequences(5, 8, &mut rng)? {
+///     assert_eq!(sequence.start / 10, (sequence.end - 1) / 10); // inside of one episode
+/// }
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replay {
+    obs_width: usize,
+    action_width: usize,
+    capacity: usize,
+    /// Slot of the oldest transition. The columns grow to `capacity` slots; from then on new ones overwrite the oldest.
+    oldest: usize,
+    /// Lengths of the episodes, oldest first; none is 0.
+    episodes: VecDeque<usize>,
+    /// Whether the last episode goes on.
+    running: bool,
+    obs: Vec<f32>,
+    actions: Vec<f32>,
+    rewards: Vec<f64>,
+    next_obs: Vec<f32>,
+    terminated: Vec<bool>,
+    truncated: Vec<bool>,
+}
+
+/// Rows of transitions, column by column: borrowed where they lie in one piece, copied where they do not.
+///
+/// `columns.obs.into_owned()` costs nothing where they are copies already, as those of
+/// [`sample_batch`](Replay::sample_batch) are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Columns<'a> {
+    /// O, entries of an observation.
+    pub obs_width: usize,
+    /// A, entries of an action.
+    pub action_width: usize,
+    /// Observations before the actions, `[N, O]`, row by row.
+    pub obs: Cow<'a, [f32]>,
+    /// Actions in the environment's units, `[N, A]`.
+    pub actions: Cow<'a, [f32]>,
+    /// Rewards, `[N]`.
+    pub rewards: Cow<'a, [f64]>,
+    /// Observations after the actions, `[N, O]`.
+    pub next_obs: Cow<'a, [f32]>,
+    /// Whether the task reached an end state, `[N]`.
+    pub terminated: Cow<'a, [bool]>,
+    /// Whether the episode was cut from outside, `[N]`.
+    pub truncated: Cow<'a, [bool]>,
+}
+
+/// [`Columns`] of their own, as sampling gives them.
+pub type Batch = Columns<'static>;
+
+impl Columns<'_> {
+    /// N, the number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rewards.len()
+    }
+
+    /// Whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rewards.is_empty()
+    }
+}
+
+impl Replay {
+    /// An empty replay for transitions of `obs_width` and `action_width`, that keeps the last `capacity` of them.
+    /// Memory grows with what is pushed.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] where one of them is 0.
+    pub fn new(obs_width: usize, action_width: usize, capacity: usize) -> Result<Self, EnvError> {
+        for (field, value) in [("obs_width", obs_width), ("action_width", action_width), ("capacity", capacity)] {
+            if value == 0 {
+                return Err(EnvError::Config { field, value: "0".into(), rule: "at least 1" });
+            }
+        }
+        Ok(Self {
+            obs_width,
+            action_width,
+            capacity,
+            oldest: 0,
+            episodes: VecDeque::new(),
+            running: false,
+            obs: Vec::new(),
+            actions: Vec::new(),
+            rewards: Vec::new(),
+            next_obs: Vec::new(),
+            terminated: Vec::new(),
+            truncated: Vec::new(),
+        })
+    }
+
+    /// O, entries of an observation.
+    #[must_use]
+    pub fn obs_width(&self) -> usize {
+        self.obs_width
+    }
+
+    /// A, entries of an action.
+    #[must_use]
+    pub fn action_width(&self) -> usize {
+        self.action_width
+    }
+
+    /// How many transitions are kept at most.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many transitions are kept now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rewards.len()
+    }
+
+    /// Whether nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rewards.is_empty()
+    }
+
+    /// Appends a transition of the running episode; a full ring drops its oldest.
+    ///
+    /// # Errors
+    /// [`EnvError::Width`] or [`EnvError::NonFinite`], naming the part at fault; nothing is then appended.
+    pub fn push(&mut self, transition: &Transition) -> Result<(), EnvError> {
+        let Transition { obs, action, reward, next_obs, terminated, truncated } = transition;
+        check_width("observation", self.obs_width, obs.len())?;
+        check_width("action", self.action_width, action.len())?;
+        check_width("next observation", self.obs_width, next_obs.len())?;
+        check_finite("observation", obs)?;
+        check_finite("action", action)?;
+        check_finite("next observation", next_obs)?;
+        if !reward.is_finite() {
+            return Err(EnvError::NonFinite { what: "reward".into(), index: 0, value: *reward as f32 });
+        }
+
+        if self.len() < self.capacity {
+            self.obs.extend_from_slice(obs);
+            self.actions.extend_from_slice(action);
+            self.rewards.push(*reward);
+            self.next_obs.extend_from_slice(next_obs);
+            self.terminated.push(*terminated);
+            self.truncated.push(*truncated);
+        } else {
+            let slot = self.oldest;
+            self.obs[slot * self.obs_width..][..self.obs_width].copy_from_slice(obs);
+            self.actions[slot * self.action_width..][..self.action_width].copy_from_slice(action);
+            self.rewards[slot] = *reward;
+            self.next_obs[slot * self.obs_width..][..self.obs_width].copy_from_slice(next_obs);
+            self.terminated[slot] = *terminated;
+            self.truncated[slot] = *truncated;
+            self.oldest = (slot + 1) % self.capacity;
+            self.episodes[0] -= 1;
+        }
+        match self.episodes.back_mut() {
+            Some(length) if self.running => *length += 1,
+            _ => self.episodes.push_back(1),
+        }
+        // Only now: with a capacity of 1 the episode that lost a transition may be the one that won one.
+        if self.episodes[0] == 0 {
+            self.episodes.pop_front();
+        }
+        self.running = !transition.episode_over();
+        Ok(())
+    }
+
+    /// Ends the running episode without a flag: what is pushed next does not follow what was pushed last. For a
+    /// collection that was broken off.
+    pub fn end_episode(&mut self) {
+        self.running = false;
+    }
+
+    /// Positions of each episode, oldest first; the last one may still be running.
+    pub fn episodes(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.episodes.iter().scan(0, |start, length| {
+            let range = *start..*start + length;
+            *start = range.end;
+            Some(range)
+        })
+    }
+
+    /// Everything, oldest first: borrowed until the ring wraps, copied from then on.
+    #[must_use]
+    pub fn columns(&self) -> Columns<'_> {
+        Columns {
+            obs_width: self.obs_width,
+            action_width: self.action_width,
+            obs: unrolled(&self.obs, self.oldest * self.obs_width),
+            actions: unrolled(&self.actions, self.oldest * self.action_width),
+            rewards: unrolled(&self.rewards, self.oldest),
+            next_obs: unrolled(&self.next_obs, self.oldest * self.obs_width),
+            terminated: unrolled(&self.terminated, self.oldest),
+            truncated: unrolled(&self.truncated, self.oldest),
+        }
+    }
+
+    /// Copies of the transitions at some positions, in their order; a position may come twice.
+    ///
+    /// # Panics
+    /// If a position is not below [`len`](Self::len).
+    #[must_use]
+    pub fn gather(&self, positions: impl IntoIterator<Item = usize>) -> Batch {
+        let slots: Vec<usize> = positions.into_iter().map(|position| self.slot(position)).collect();
+        let rows = |column: &[f32], width: usize| {
+            let mut rows = Vec::with_capacity(slots.len() * width);
+            for slot in &slots {
+                rows.extend_from_slice(&column[slot * width..][..width]);
+            }
+            Cow::Owned(rows)
+        };
+        Columns {
+            obs_width: self.obs_width,
+            action_width: self.action_width,
+            obs: rows(&self.obs, self.obs_width),
+            actions: rows(&self.actions, self.action_width),
+            rewards: slots.iter().map(|&slot| self.rewards[slot]).collect(),
+            next_obs: rows(&self.next_obs, self.obs_width),
+            terminated: slots.iter().map(|&slot| self.terminated[slot]).collect(),
+            truncated: slots.iter().map(|&slot| self.truncated[slot]).collect(),
+        }
+    }
+
+    /// The transition at a position.
+    #[must_use]
+    pub fn get(&self, position: usize) -> Option<Transition> {
+        if position >= self.len() {
+            return None;
+        }
+        let row = self.gather([position]);
+        Some(Transition {
+            obs: row.obs.into_owned(),
+            action: row.actions.into_owned(),
+            reward: row.rewards[0],
+            next_obs: row.next_obs.into_owned(),
+            terminated: row.terminated[0],
+            truncated: row.truncated[0],
+        })
+    }
+
+    /// `n` transitions, each uniform among all and independent of the others.
+    ///
+    /// # Errors
+    /// [`EnvError::TooLittleData`] where nothing is kept.
+    pub fn sample_batch(&self, n: usize, rng: &mut Rng) -> Result<Batch, EnvError> {
+        if self.is_empty() {
+            return Err(EnvError::TooLittleData { what: "a batch", actual: 0, needed: 1 });
+        }
+        let positions: Vec<usize> = (0..n).map(|_| rng.below(self.len())).collect();
+        Ok(self.gather(positions))
+    }
+
+    /// Positions of `n` sequences of `length` successive transitions, each uniform among all that lie within one
+    /// episode. [`gather`](Self::gather) fetches them.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] where `length` is 0, [`EnvError::TooLittleData`] where no episode is that long.
+    pub fn sample_sequences(&self, n: usize, length: usize, rng: &mut Rng) -> Result<Vec<Range<usize>>, EnvError> {
+        if length == 0 {
+            return Err(EnvError::Config { field: "length", value: "0".into(), rule: "at least 1" });
+        }
+        // For each episode that is long enough, its start and how many sequences begin in it or before it.
+        let mut total = 0;
+        let mut starts: Vec<(usize, usize)> = Vec::new();
+        for episode in self.episodes() {
+            if episode.len() >= length {
+                total += episode.len() - length + 1;
+                starts.push((total, episode.end - length + 1));
+            }
+        }
+        if total == 0 {
+            let actual = self.episodes.iter().copied().max().unwrap_or(0);
+            return Err(EnvError::TooLittleData { what: "a sequence within one episode", actual, needed: length });
+        }
+        let draw = |_| {
+            let choice = rng.below(total);
+            let (through, end) = starts[starts.partition_point(|&(through, _)| through <= choice)];
+            let start = end - (through - choice);
+            start..start + length
+        };
+        Ok((0..n).map(draw).collect())
+    }
+
+    /// Divides the episodes at random and returns the positions of both parts, each in order: `(rest, chosen)`, where
+    /// the number of chosen episodes is `fraction` of all, rounded. Neighbouring transitions are nearly copies of each
+    /// other, so a holdout is only fair if no episode is on both sides.
+    ///
+    /// Where `fraction` is not 0 and there are two episodes or more, neither part is empty; a single episode is rest.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] where `fraction` is outside of [0, 1).
+    pub fn split_episodes(&self, fraction: f64, rng: &mut Rng) -> Result<(Vec<usize>, Vec<usize>), EnvError> {
+        if !(0.0..1.0).contains(&fraction) {
+            let (value, rule) = (fraction.to_string(), "at least 0 and below 1");
+            return Err(EnvError::Config { field: "fraction", value, rule });
+        }
+        let count = self.episodes.len();
+        let wanted = (fraction * count as f64).round() as usize;
+        let chosen = if fraction == 0.0 { 0 } else { wanted.max(1).min(count.saturating_sub(1)) };
+        let mut is_chosen = vec![false; count];
+        for &episode in &rng.permutation(count)[..chosen] {
+            is_chosen[episode] = true;
+        }
+        let mut parts = (Vec::new(), Vec::new());
+        for (episode, chosen) in self.episodes().zip(is_chosen) {
+            if chosen { parts.1.extend(episode) } else { parts.0.extend(episode) }
+        }
+        Ok(parts)
+    }
+
+    fn slot(&self, position: usize) -> usize {
+        assert!(position < self.len(), "position {position} of {} transitions", self.len());
+        (self.oldest + position) % self.capacity
+    }
+}
+
+/// A column from its oldest entry on.
+fn unrolled<T: Clone>(column: &[T], oldest: usize) -> Cow<'_, [T]> {
+    if oldest == 0 { Cow::Borrowed(column) } else { Cow::Owned([&column[oldest..], &column[..oldest]].concat()) }
+}

@@ -1,0 +1,304 @@
+//! The file form of a replay: little-endian, versioned, with a checksum.
+//!
+//! ```text
+//! magic "MBRL.RPL"                         8 bytes
+//! version                                  u32
+//! O, A, capacity, N, episodes E, running   6 × u64
+//! episode lengths                          E × u64
+//! obs [N, O], actions [N, A]               f32, bit patterns
+//! rewards [N]                              f64, bit patterns
+//! next_obs [N, O]                          f32, bit patterns
+//! terminated + 2 · truncated [N]           u8
+//! CRC-32 of everything before              u32
+//! ```
+
+use std::{
+    fs::File,
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use super::Replay;
+use crate::EnvError;
+
+const MAGIC: &[u8; 8] = b"MBRL.RPL";
+const VERSION: u32 = 1;
+const HEADER: usize = 8 + 4 + 6 * 8;
+
+impl Replay {
+    /// Writes everything, so that [`load`](Self::load) gives back the same bits.
+    ///
+    /// # Errors
+    /// [`EnvError::Stream`].
+    pub fn save(&self, output: &mut impl Write) -> Result<(), EnvError> {
+        self.write(output).map_err(stream)
+    }
+
+    /// Reads what [`save`](Self::save) wrote, and nothing beyond it.
+    ///
+    /// # Errors
+    /// [`EnvError::Malformed`] for data that is truncated, damaged, of another kind or of a newer version;
+    /// [`EnvError::Stream`] where reading fails.
+    pub fn load(input: &mut impl Read) -> Result<Self, EnvError> {
+        let mut header = Vec::new();
+        let mut input = input;
+        (&mut input).take(HEADER as u64).read_to_end(&mut header).map_err(stream)?;
+        if !header.starts_with(MAGIC) && !MAGIC.starts_with(&header) {
+            let found = String::from_utf8_lossy(&header[..8]).escape_debug().to_string();
+            return malformed(format!("not a replay: begins with `{found}`, expected `MBRL.RPL`"));
+        }
+        // The version comes before the length: a newer header may be shorter.
+        if let Some(version) = header.get(8..12) {
+            let version = u32::from_le_bytes(version.try_into().expect("4 bytes"));
+            if version != VERSION {
+                return malformed(format!("format version {version}, this program reads version {VERSION}"));
+            }
+        }
+        if header.len() < HEADER {
+            return malformed(format!("truncated: {} bytes, the header has {HEADER}", header.len()));
+        }
+        let sizes = Sizes::parse(&header[12..]);
+        let Some(payload) = sizes.payload() else {
+            return malformed(format!("impossible sizes: {sizes:?}"));
+        };
+        // `take` allocates as data comes, so damaged sizes do not ask for memory that is not needed.
+        let mut body = Vec::new();
+        (&mut input).take(payload + 4).read_to_end(&mut body).map_err(stream)?;
+        if (body.len() as u64) < payload + 4 {
+            let (actual, expected) = (HEADER + body.len(), HEADER as u64 + payload + 4);
+            return malformed(format!("truncated: {actual} bytes, expected {expected}"));
+        }
+        let (body, checksum) = body.split_at(body.len() - 4);
+        let mut crc = Crc32::new();
+        crc.update(&header);
+        crc.update(body);
+        let (stored, computed) = (u32::from_le_bytes(checksum.try_into().expect("4 bytes")), crc.value());
+        if stored != computed {
+            return malformed(format!("damaged: checksum {computed:08x}, expected {stored:08x}"));
+        }
+        Self::from_body(&sizes, body)
+    }
+
+    /// [`save`](Self::save) into a file. It is written beside its place and moved there when it is whole, so a file
+    /// that was there before survives a failure.
+    ///
+    /// # Errors
+    /// [`EnvError::Io`], naming the file.
+    pub fn save_file(&self, path: impl AsRef<Path>) -> Result<(), EnvError> {
+        let path = path.as_ref();
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".part");
+        let beside = PathBuf::from(beside);
+        let write = || {
+            let mut output = BufWriter::new(File::create(&beside)?);
+            self.write(&mut output)?;
+            output.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+            std::fs::rename(&beside, path)
+        };
+        write().map_err(|source| {
+            // The error of writing is the one to report, whether or not the remains can be removed.
+            let _ = std::fs::remove_file(&beside);
+            EnvError::Io { path: path.to_owned(), source }
+        })
+    }
+
+    /// [`load`](Self::load) from a file, which must hold nothing else.
+    ///
+    /// # Errors
+    /// [`EnvError::Format`] or [`EnvError::Io`], naming the file.
+    pub fn load_file(path: impl AsRef<Path>) -> Result<Self, EnvError> {
+        let path = path.as_ref();
+        let io_error = |source| EnvError::Io { path: path.to_owned(), source };
+        let format_error = |reason| EnvError::Format { path: path.to_owned(), reason };
+        let mut input = BufReader::new(File::open(path).map_err(io_error)?);
+        let replay = Self::load(&mut input).map_err(|error| match error {
+            EnvError::Stream { source, .. } => io_error(source),
+            EnvError::Malformed { reason, .. } => format_error(reason),
+            other => other,
+        })?;
+        match input.read(&mut [0]).map_err(io_error)? {
+            0 => Ok(replay),
+            _ => Err(format_error("goes on after the end of the replay".into())),
+        }
+    }
+
+    fn write(&self, output: &mut impl Write) -> io::Result<()> {
+        let mut output = Checked { inner: output, crc: Crc32::new() };
+        let all = self.columns();
+        output.write_all(MAGIC)?;
+        output.write_all(&VERSION.to_le_bytes())?;
+        let sizes =
+            [self.obs_width, self.action_width, self.capacity, self.len(), self.episodes.len(), usize::from(self.running)];
+        for size in sizes.iter().chain(&self.episodes) {
+            output.write_all(&(*size as u64).to_le_bytes())?;
+        }
+        // In blocks, so that an unbuffered writer is not called for every number.
+        let mut block = Vec::new();
+        for column in [&all.obs, &all.actions] {
+            write_blocks(&mut output, &mut block, column, |x| x.to_le_bytes())?;
+        }
+        write_blocks(&mut output, &mut block, &all.rewards, |x| x.to_le_bytes())?;
+        write_blocks(&mut output, &mut block, &all.next_obs, |x| x.to_le_bytes())?;
+        let flags: Vec<u8> = all.terminated.iter().zip(&*all.truncated).map(|(e, c)| u8::from(*e) + 2 * u8::from(*c)).collect();
+        output.write_all(&flags)?;
+        let checksum = output.crc.value();
+        output.inner.write_all(&checksum.to_le_bytes())?;
+        output.inner.flush()
+    }
+
+    /// A replay of a body whose length and checksum are right.
+    fn from_body(sizes: &Sizes, body: &[u8]) -> Result<Self, EnvError> {
+        let Sizes { obs_width, action_width, capacity, len, episodes, running } = *sizes;
+        let mut rest = body;
+        let mut take = |count: u64| {
+            let (part, after) = rest.split_at(count as usize);
+            rest = after;
+            part
+        };
+        let mut replay = Self::new(obs_width as usize, action_width as usize, capacity as usize)
+            .or_else(|_| malformed(format!("impossible sizes: {sizes:?}")))?;
+        replay.episodes = numbers(take(8 * episodes), u64::from_le_bytes).map(|n| n as usize).collect();
+        replay.running = running == 1;
+        replay.obs = numbers(take(4 * len * obs_width), f32::from_le_bytes).collect();
+        replay.actions = numbers(take(4 * len * action_width), f32::from_le_bytes).collect();
+        replay.rewards = numbers(take(8 * len), f64::from_le_bytes).collect();
+        replay.next_obs = numbers(take(4 * len * obs_width), f32::from_le_bytes).collect();
+        let flags = take(len);
+        replay.terminated = flags.iter().map(|flag| flag & 1 != 0).collect();
+        replay.truncated = flags.iter().map(|flag| flag & 2 != 0).collect();
+
+        let summed = replay.episodes.iter().try_fold(0_usize, |sum, &length| sum.checked_add(length));
+        if summed != Some(replay.len()) || replay.episodes.contains(&0) {
+            return malformed(format!("the episodes do not add up to its {len} transitions"));
+        }
+        Ok(replay)
+    }
+}
+
+/// The numbers of the header.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    obs_width: u64,
+    action_width: u64,
+    capacity: u64,
+    len: u64,
+    episodes: u64,
+    running: u64,
+}
+
+impl Sizes {
+    fn parse(bytes: &[u8]) -> Self {
+        let mut numbers = numbers(bytes, u64::from_le_bytes);
+        let mut next = || numbers.next().expect("the header is whole");
+        Self {
+            obs_width: next(),
+            action_width: next(),
+            capacity: next(),
+            len: next(),
+            episodes: next(),
+            running: next(),
+        }
+    }
+
+    /// Bytes between header and checksum; `None` where that is no number a file can have, or the sizes contradict each
+    /// other.
+    fn payload(&self) -> Option<u64> {
+        if self.len > self.capacity || self.episodes > self.len || self.running > 1 {
+            return None;
+        }
+        let row = self.obs_width.checked_mul(8)?.checked_add(self.action_width.checked_mul(4)?)?.checked_add(8 + 1)?;
+        let total = row.checked_mul(self.len)?.checked_add(self.episodes.checked_mul(8)?)?;
+        (total < isize::MAX as u64 - 4).then_some(total)
+    }
+}
+
+fn numbers<'a, T, const N: usize>(bytes: &'a [u8], parse: impl Fn([u8; N]) -> T + 'a) -> impl Iterator<Item = T> + 'a {
+    bytes.chunks_exact(N).map(move |chunk| parse(chunk.try_into().expect("chunks of N bytes")))
+}
+
+fn write_blocks<T: Copy, const N: usize>(
+    output: &mut impl Write,
+    block: &mut Vec<u8>,
+    values: &[T],
+    bytes: impl Fn(T) -> [u8; N],
+) -> io::Result<()> {
+    for chunk in values.chunks(8192) {
+        block.clear();
+        block.extend(chunk.iter().flat_map(|&value| bytes(value)));
+        output.write_all(block)?;
+    }
+    Ok(())
+}
+
+fn stream(source: io::Error) -> EnvError {
+    EnvError::Stream { what: "replay", source }
+}
+
+fn malformed<T>(reason: String) -> Result<T, EnvError> {
+    Err(EnvError::Malformed { what: "replay", reason })
+}
+
+/// A writer that keeps the checksum of what went through it.
+struct Checked<'a, W> {
+    inner: &'a mut W,
+    crc: Crc32,
+}
+
+impl<W: Write> Write for Checked<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.crc.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// CRC-32 as in zip and PNG (ISO 3309: reflected, polynomial 0x04C11DB7).
+struct Crc32(u32);
+
+impl Crc32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let (mut remainder, mut bit) = (byte as u32, 0);
+            while bit < 8 {
+                remainder = if remainder & 1 == 1 { remainder >> 1 ^ 0xEDB8_8320 } else { remainder >> 1 };
+                bit += 1;
+            }
+            table[byte] = remainder;
+            byte += 1;
+        }
+        table
+    };
+
+    fn new() -> Self {
+        Self(!0)
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0 >> 8 ^ Self::TABLE[usize::from(self.0 as u8 ^ byte)];
+        }
+    }
+
+    fn value(&self) -> u32 {
+        !self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc_gives_the_standard_check_value() {
+        let mut crc = Crc32::new();
+        crc.update(b"1234");
+        crc.update(b"56789");
+        assert_eq!(crc.value(), 0xCBF4_3926);
+    }
+}

@@ -1,0 +1,113 @@
+//! The time limit: the only place where episodes are truncated.
+
+use crate::{Env, EnvError, EnvSpec, Simulator, Snapshot, Step};
+
+/// Cuts episodes after a number of steps.
+///
+/// The last step is `truncated`; where the task also ends there, it is `terminated` too, and learning must go by that
+/// flag: a terminated step has no future to bootstrap from, a truncated one has.
+///
+/// ```
+/// use mbrl_env::{Env, TimeLimit, tasks::Pendulum};
+/// let mut env = TimeLimit::new(Pendulum::new(), 2)?;
+/// env.reset(Some(0))?;
+/// assert!(!env.step(&[0.0])?.truncated);
+/// assert!(env.step(&[0.0])?.truncated);
+/// assert!(env.step(&[0.0]).is_err()); // the episode is over
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct TimeLimit<E> {
+    env: E,
+    max_steps: u32,
+    elapsed: u32,
+    cut: bool,
+}
+
+impl<E: Env> TimeLimit<E> {
+    /// At most `max_steps` steps an episode.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] where `max_steps` is 0.
+    pub fn new(env: E, max_steps: u32) -> Result<Self, EnvError> {
+        if max_steps == 0 {
+            return Err(EnvError::Config { field: "max_steps", value: "0".into(), rule: "at least 1" });
+        }
+        Ok(Self { env, max_steps, elapsed: 0, cut: false })
+    }
+
+    /// The limit (steps).
+    #[must_use]
+    pub fn max_steps(&self) -> u32 {
+        self.max_steps
+    }
+
+    /// Steps taken in this episode.
+    #[must_use]
+    pub fn elapsed(&self) -> u32 {
+        self.elapsed
+    }
+
+    /// The environment inside.
+    #[must_use]
+    pub fn inner(&self) -> &E {
+        &self.env
+    }
+
+    /// The environment inside, without the limit.
+    #[must_use]
+    pub fn into_inner(self) -> E {
+        self.env
+    }
+}
+
+impl<E: Env> Env for TimeLimit<E> {
+    fn spec(&self) -> &EnvSpec {
+        self.env.spec()
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        let obs = self.env.reset(seed)?;
+        (self.elapsed, self.cut) = (0, false);
+        Ok(obs)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        if self.cut {
+            // The environment inside knows nothing of the limit.
+            return Err(EnvError::NeedsReset { env: self.spec().name.clone(), why: "the episode is over" });
+        }
+        let mut step = self.env.step(action)?;
+        self.elapsed += 1;
+        self.cut = self.elapsed >= self.max_steps;
+        step.truncated |= self.cut;
+        Ok(step)
+    }
+}
+
+#[derive(Debug)]
+struct Saved {
+    inside: Snapshot,
+    elapsed: u32,
+    cut: bool,
+}
+
+impl<E: Simulator + 'static> Simulator for TimeLimit<E> {
+    fn save(&self) -> Snapshot {
+        Snapshot::new(Saved { inside: self.env.save(), elapsed: self.elapsed, cut: self.cut })
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+        let saved = snapshot
+            .get::<Saved>()
+            .ok_or_else(|| EnvError::ForeignSnapshot { env: self.spec().name.clone() })?;
+        self.env.restore(&saved.inside)?;
+        (self.elapsed, self.cut) = (saved.elapsed, saved.cut);
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Simulator> {
+        let Self { env, max_steps, elapsed, cut } = self;
+        Box::new(TimeLimit { env: env.boxed_clone(), max_steps: *max_steps, elapsed: *elapsed, cut: *cut })
+    }
+}

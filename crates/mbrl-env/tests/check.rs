@@ -1,0 +1,251 @@
+//! The checks find what is wrong: each environment here breaks one rule, and the check must say which.
+
+use std::sync::Arc;
+
+use mbrl_env::{
+    ActionSpace, BoxSpace, Device, Env, EnvError, EnvSpec, Info, Rng, Simulator, Snapshot, Step, Tensor, TimeLimit,
+    check, check_action, reward_fn, termination_fn,
+};
+
+/// A point on a line that is moved by its action and ends beyond 3. `fault` breaks it.
+#[derive(Debug, Clone)]
+struct Line {
+    spec: EnvSpec,
+    position: f32,
+    running: bool,
+    rng: Rng,
+    steps_ever: u32,
+    fault: Fault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    NoName,
+    NoPeriod,
+    StepsBeforeReset,
+    StepsAfterTheEnd,
+    NarrowObservation,
+    NanObservation,
+    ObservationOutside,
+    NanReward,
+    RemembersThePast,
+    ClockSeed,
+    TakesNan,
+    TakesAnyWidth,
+    MovesBeforeRefusing,
+    RefusesBeyondBounds,
+    SnapshotWithoutRng,
+    SnapshotWithoutPosition,
+    CloneFromTheStart,
+    TakesForeignSnapshots,
+}
+
+impl Line {
+    fn new(fault: Fault) -> Self {
+        let spec = EnvSpec {
+            name: if fault == Fault::NoName { "" } else { "line" }.into(),
+            obs: BoxSpace::symmetric(1, 5.0).unwrap(),
+            actions: ActionSpace::Box(BoxSpace::symmetric(1, 0.5).unwrap()),
+            control_period: if fault == Fault::NoPeriod { 0.0 } else { 0.1 },
+        };
+        Self { spec, position: 0.0, running: false, rng: Rng::new(0), steps_ever: 0, fault }
+    }
+
+    fn obs(&self) -> Vec<f32> {
+        match self.fault {
+            Fault::NarrowObservation => vec![],
+            Fault::NanObservation => vec![f32::NAN],
+            Fault::ObservationOutside => vec![self.position + 6.0],
+            _ => vec![self.position],
+        }
+    }
+}
+
+impl Env for Line {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        match seed {
+            _ if self.fault == Fault::ClockSeed => {}
+            Some(seed) => self.rng = Rng::new(seed),
+            None => {}
+        }
+        self.position = self.rng.uniform(-1.0, 1.0);
+        if self.fault == Fault::RemembersThePast {
+            self.position += self.steps_ever as f32 * 1e-6;
+        }
+        self.running = true;
+        Ok(self.obs())
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        let may_step_at = match self.fault {
+            Fault::StepsBeforeReset => self.steps_ever == 0,
+            Fault::StepsAfterTheEnd => self.steps_ever > 0,
+            _ => false,
+        };
+        if !self.running && !may_step_at {
+            return Err(EnvError::NeedsReset { env: "line".into(), why: "no episode is running" });
+        }
+        if self.fault == Fault::MovesBeforeRefusing {
+            self.position += 0.01;
+        }
+        let takes = match self.fault {
+            Fault::TakesNan => action.len() == 1,
+            Fault::TakesAnyWidth => action.iter().all(|a| a.is_finite()),
+            _ => false,
+        };
+        if !takes {
+            check_action(&self.spec, action)?;
+        }
+        if self.fault == Fault::RefusesBeyondBounds && !self.spec.actions.contains(action) {
+            return Err(EnvError::Bounds { what: "action".into(), index: 0, low: -0.5, high: 0.5 });
+        }
+        self.steps_ever += 1;
+        let action = action.first().map_or(0.0, |a| if a.is_nan() { 0.0 } else { a.clamp(-0.5, 0.5) });
+        self.position += action + 0.1 * self.rng.uniform(-1.0, 1.0);
+        let terminated = self.position.abs() > 3.0;
+        self.running &= !terminated;
+        let reward = if self.fault == Fault::NanReward { f64::NAN } else { -f64::from(self.position.powi(2)) };
+        Ok(Step { obs: self.obs(), reward, terminated, truncated: false, info: Info::new() })
+    }
+}
+
+impl Simulator for Line {
+    fn save(&self) -> Snapshot {
+        Snapshot::new(self.clone())
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+        let Some(saved) = snapshot.get::<Self>() else {
+            return if self.fault == Fault::TakesForeignSnapshots {
+                Ok(())
+            } else {
+                Err(EnvError::ForeignSnapshot { env: "line".into() })
+            };
+        };
+        let before = self.clone();
+        self.clone_from(saved);
+        match self.fault {
+            Fault::SnapshotWithoutRng => self.rng = before.rng,
+            Fault::SnapshotWithoutPosition => self.position = before.position,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Simulator> {
+        let mut clone = self.clone();
+        if self.fault == Fault::CloneFromTheStart {
+            clone.position = 0.0;
+        }
+        Box::new(clone)
+    }
+}
+
+fn reason(result: Result<(), EnvError>) -> String {
+    match result {
+        Err(EnvError::Check { reason, .. }) => reason,
+        other => panic!("expected a failed check, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_sound_environment_passes() {
+    check::check_env(&mut Line::new(Fault::None)).unwrap();
+    check::check_simulator(&mut Line::new(Fault::None)).unwrap();
+    check::check_env(&mut TimeLimit::new(Line::new(Fault::None), 7).unwrap()).unwrap();
+    check::check_simulator(&mut TimeLimit::new(Line::new(Fault::None), 7).unwrap()).unwrap();
+}
+
+#[test]
+fn check_env_finds_each_fault() {
+    for (fault, expected) in [
+        (Fault::NoName, "its name is empty"),
+        (Fault::NoPeriod, "control period 0 s"),
+        (Fault::StepsBeforeReset, "a step before the first reset"),
+        (Fault::StepsAfterTheEnd, "a step after the end of an episode"),
+        (Fault::NarrowObservation, "observation of 0 entries, expected 1"),
+        (Fault::NanObservation, "observation [NaN], expected finite"),
+        (Fault::ObservationOutside, "expected between [-5.0] and [5.0]"),
+        (Fault::NanReward, "reward NaN"),
+        (Fault::RemembersThePast, "two runs of one seed differ: observations at step 0"),
+        (Fault::ClockSeed, "two runs of one seed differ: observations at step 0"),
+        (Fault::TakesNan, "it took the action [NaN], expected NonFinite"),
+        (Fault::TakesAnyWidth, "expected Width"),
+        (Fault::MovesBeforeRefusing, "a refused action changed the episode: observations at step 3"),
+        (Fault::RefusesBeyondBounds, "it refused an action outside of the bounds"),
+    ] {
+        let found = reason(check::check_env(&mut Line::new(fault)));
+        assert!(found.contains(expected), "{fault:?}: `{found}`, expected `{expected}`");
+    }
+}
+
+#[test]
+fn check_simulator_finds_each_fault() {
+    for (fault, expected) in [
+        (Fault::SnapshotWithoutRng, "a restored snapshot does not go on as the original"),
+        (Fault::SnapshotWithoutPosition, "a restored snapshot does not go on as the original"),
+        (Fault::CloneFromTheStart, "a clone does not go on as the original"),
+        (Fault::TakesForeignSnapshots, "it took a foreign snapshot"),
+    ] {
+        let found = reason(check::check_simulator(&mut Line::new(fault)));
+        assert!(found.contains(expected), "{fault:?}: `{found}`, expected `{expected}`");
+    }
+}
+
+#[test]
+fn check_reward_agrees_finds_what_does_not() {
+    let squared = |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| -next.square().squeeze_dim::<1>(1);
+    let before = |obs: Tensor<2>, _: Tensor<2>, _: Tensor<2>| -obs.square().squeeze_dim::<1>(1);
+    let nan = |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| (next.square().squeeze_dim::<1>(1) + 1.0).neg().log();
+    let mixed = |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
+        let cost = next.square().squeeze_dim::<1>(1);
+        cost.clone().mean() - cost.clone().mean() - cost.clone() + (cost.clone() - cost.max()) * 1e-30 * 1e28
+    };
+    let one = |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| next.narrow(0, 0, 1).squeeze_dim::<1>(1);
+    let far = |limit: f32| move |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
+        next.abs().greater_elem(limit).squeeze_dim::<1>(1)
+    };
+
+    let run = |reward: &dyn mbrl_env::Reward, rule: Option<&dyn mbrl_env::Termination>| {
+        let mut env = TimeLimit::new(Line::new(Fault::None), 100).unwrap();
+        check::check_reward_agrees(&mut env, reward, rule, 10, &Device::flex(), &mut Rng::new(0))
+    };
+    let (rule, near) = (termination_fn(far(3.0)), termination_fn(far(2.9)));
+    run(&reward_fn(squared), Some(&rule)).unwrap();
+    for (found, expected) in [
+        (reason(run(&reward_fn(before), Some(&rule))), "the environment pays"),
+        (reason(run(&reward_fn(nan), Some(&rule))), "the batch reward NaN"),
+        (reason(run(&reward_fn(mixed), Some(&rule))), "the environment pays"),
+        (reason(run(&reward_fn(one), Some(&rule))), "1 rewards and"),
+        (reason(run(&reward_fn(squared), Some(&near))), "terminated = false, the rule true"),
+        (reason(run(&reward_fn(squared), None)), "terminated = true, the rule false"),
+    ] {
+        assert!(found.contains(expected), "`{found}`, expected `{expected}`");
+    }
+    let no_episode = check::check_reward_agrees(
+        &mut Line::new(Fault::None), &reward_fn(squared), None, 0, &Device::flex(), &mut Rng::new(0),
+    );
+    assert!(matches!(no_episode, Err(EnvError::TooLittleData { .. })));
+}
+
+#[test]
+fn rows_that_look_at_each_other_are_found() {
+    // Right in the batch, wrong alone: the smallest of all observations is taken away and put back unless it is alone.
+    let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let reward = reward_fn(move |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
+        let n = next.dims()[0];
+        calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        -next.square().squeeze_dim::<1>(1) + if n == 1 { 0.1 } else { 0.0 }
+    });
+    let rule = termination_fn(|_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
+        next.abs().greater_elem(3.0).squeeze_dim::<1>(1)
+    });
+    let mut env = Line::new(Fault::None);
+    let result = check::check_reward_agrees(&mut env, &reward, Some(&rule), 3, &Device::flex(), &mut Rng::new(0));
+    assert!(reason(result).contains("a row alone and in the batch"));
+}

@@ -1,0 +1,180 @@
+//! What an ensemble looks like.
+
+use burn::tensor::Device;
+use mbrl_env::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::{Ensemble, ModelError};
+
+/// Activation between layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// x / (1 + e^-x), also called swish (PETS, MBPO).
+    Silu,
+    /// max(x, 0) (PDDM, Nagabandi et al.).
+    Relu,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+/// What the last layer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Head {
+    /// Mean and log-variance of each dimension, fitted by likelihood (PETS's probabilistic ensemble, "PE").
+    Gaussian,
+    /// The mean alone, fitted by squared error (PDDM, PETS's "DE").
+    Deterministic,
+}
+
+/// An ensemble of multilayer perceptrons: `(s, a) → s'`.
+///
+/// Defaults are those of PETS's half-cheetah (`dmbrl/config/halfcheetah.py`): five members of four layers of 200 SiLU
+/// units with a Gaussian head.
+///
+/// ```
+/// use mbrl_model::{Activation, Device, Dynamics, EnsembleConfig};
+/// let config = EnsembleConfig { hidden: vec![64, 64], activation: Activation::Relu, weight_decay: vec![], ..Default::default() };
+/// let model = config.init(3, 1, &Device::flex(), &mut mbrl_env::Rng::new(0))?;
+/// assert_eq!(model.spec().members, 5);
+/// # Ok::<(), mbrl_model::ModelError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnsembleConfig {
+    /// Networks that are fitted, `E` (default 5, PETS).
+    pub members: usize,
+    /// How many of them roll-outs draw from: those of the lowest holdout error (MBPO: 5 of 7). 0 means all (default).
+    pub elites: usize,
+    /// Widths of the hidden layers (default four of 200).
+    pub hidden: Vec<usize>,
+    /// Activation between layers (default SiLU).
+    pub activation: Activation,
+    /// What the last layer says (default Gaussian).
+    pub head: Head,
+    /// Weight decay of each layer's weights, added to the loss as `decay · ½‖W‖²`; one for each layer, the last one
+    /// included, or none (default PETS's half-cheetah: 2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4).
+    pub weight_decay: Vec<f32>,
+    /// Observation columns that are angles (rad): the network sees their sine and cosine instead (default none).
+    pub angles: Vec<usize>,
+    /// Observation columns predicted directly instead of as a change (default none).
+    pub no_delta: Vec<usize>,
+    /// Whether targets are standardised too (PDDM does, PETS and MBPO do not; default false).
+    pub normalize_targets: bool,
+    /// Initial upper bound of the log-variance (default 0.5, PETS).
+    pub max_log_var: f32,
+    /// Initial lower bound of the log-variance (default −10, PETS).
+    pub min_log_var: f32,
+    /// Whether these bounds are learned (PETS, MBPO: true; mbrl-lib: false; default true).
+    pub learn_bounds: bool,
+    /// Weight of the loss term that pulls the bounds together (default 0.01, PETS).
+    pub bounds_weight: f32,
+}
+
+impl Default for EnsembleConfig {
+    fn default() -> Self {
+        Self {
+            members: 5,
+            elites: 0,
+            hidden: vec![200; 4],
+            activation: Activation::Silu,
+            head: Head::Gaussian,
+            weight_decay: vec![2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4],
+            angles: Vec::new(),
+            no_delta: Vec::new(),
+            normalize_targets: false,
+            max_log_var: 0.5,
+            min_log_var: -10.0,
+            learn_bounds: true,
+            bounds_weight: 0.01,
+        }
+    }
+}
+
+impl EnsembleConfig {
+    /// PDDM's model (Nagabandi et al. 2019): three deterministic networks of two hidden layers of 500 ReLU units, targets
+    /// standardised.
+    #[must_use]
+    pub fn pddm() -> Self {
+        Self {
+            members: 3,
+            hidden: vec![500; 2],
+            activation: Activation::Relu,
+            head: Head::Deterministic,
+            weight_decay: Vec::new(),
+            normalize_targets: true,
+            ..Self::default()
+        }
+    }
+
+    /// Checks every rule; `obs` is the width of an observation.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`], naming the field.
+    pub fn validate(&self, obs: usize) -> Result<(), ModelError> {
+        fn rule(ok: bool, field: &'static str, value: impl std::fmt::Debug, rule: &'static str) -> Result<(), ModelError> {
+            if ok { Ok(()) } else { Err(ModelError::Config { field, value: format!("{value:?}"), rule }) }
+        }
+        let layers = self.hidden.len() + 1;
+        rule(self.members > 0, "members", self.members, "at least one member")?;
+        rule(self.elites <= self.members, "elites", self.elites, "at most as many as members")?;
+        rule(self.hidden.iter().all(|&w| w > 0), "hidden", &self.hidden, "widths of at least 1")?;
+        rule(
+            self.weight_decay.is_empty() || self.weight_decay.len() == layers,
+            "weight_decay",
+            &self.weight_decay,
+            "one value for each layer (hidden layers + 1), or none",
+        )?;
+        rule(
+            self.weight_decay.iter().all(|d| d.is_finite() && *d >= 0.0),
+            "weight_decay",
+            &self.weight_decay,
+            "finite values of at least 0",
+        )?;
+        for (field, columns) in [("angles", &self.angles), ("no_delta", &self.no_delta)] {
+            rule(columns.iter().all(|&c| c < obs), field, columns, "columns of the observation")?;
+            rule(columns.windows(2).all(|w| w[0] < w[1]), field, columns, "columns in rising order, each once")?;
+        }
+        rule(
+            self.min_log_var.is_finite() && self.max_log_var.is_finite() && self.min_log_var < self.max_log_var,
+            "min_log_var",
+            self.min_log_var,
+            "a finite number below max_log_var",
+        )?;
+        rule(
+            self.bounds_weight.is_finite() && self.bounds_weight >= 0.0,
+            "bounds_weight",
+            self.bounds_weight,
+            "a finite number of at least 0",
+        )
+    }
+
+    /// An ensemble with freshly drawn weights on `device`, for observations of width `obs` and actions of width `action`.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`], naming the field that breaks a rule.
+    pub fn init(&self, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Result<Ensemble, ModelError> {
+        self.validate(obs)?;
+        let positive = |field, value: usize| match value {
+            0 => Err(ModelError::Config { field, value: "0".into(), rule: "a width of at least 1" }),
+            _ => Ok(()),
+        };
+        positive("obs", obs)?;
+        positive("action", action)?;
+        Ok(Ensemble::new(self.clone(), obs, action, device, rng))
+    }
+
+    /// Width of the network's input.
+    pub(crate) fn inputs(&self, obs: usize, action: usize) -> usize {
+        obs + self.angles.len() + action
+    }
+
+    /// Width of the network's output.
+    pub(crate) fn outputs(&self, obs: usize) -> usize {
+        match self.head {
+            Head::Gaussian => 2 * obs,
+            Head::Deterministic => obs,
+        }
+    }
+}

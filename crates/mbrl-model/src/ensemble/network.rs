@@ -1,0 +1,87 @@
+//! The networks of an ensemble as one Burn module: every layer is one batched product `[E, N, in] × [E, in, out]`.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Tensor, TensorData, activation},
+};
+use mbrl_env::Rng;
+
+use super::config::{Activation, EnsembleConfig, Head};
+
+/// Weights of all members.
+#[derive(Module, Debug)]
+pub struct Network {
+    /// One `[E, in, out]` a layer.
+    pub(crate) weights: Vec<Param<Tensor<3>>>,
+    /// One `[E, 1, out]` a layer.
+    pub(crate) biases: Vec<Param<Tensor<3>>>,
+    /// Upper bound of the log-variance, `[1, 1, O]`, shared by the members (PETS).
+    pub(crate) max_log_var: Param<Tensor<3>>,
+    /// Lower bound, `[1, 1, O]`.
+    pub(crate) min_log_var: Param<Tensor<3>>,
+}
+
+impl Network {
+    /// Weights from a normal of standard deviation 1/(2·√in), truncated at two of them; biases 0 (PETS, `FC.py`).
+    pub(crate) fn new(config: &EnsembleConfig, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Self {
+        let widths: Vec<usize> = std::iter::once(config.inputs(obs, action))
+            .chain(config.hidden.iter().copied())
+            .chain([config.outputs(obs)])
+            .collect();
+        let members = config.members;
+        let mut weights = Vec::new();
+        let mut biases = Vec::new();
+        for pair in widths.windows(2) {
+            let (inputs, outputs) = (pair[0], pair[1]);
+            let std = 0.5 / (inputs as f32).sqrt();
+            let values: Vec<f32> = (0..members * inputs * outputs).map(|_| std * truncated_normal(rng)).collect();
+            weights.push(Param::from_data(TensorData::new(values, [members, inputs, outputs]), device));
+            biases.push(Param::from_data(TensorData::new(vec![0f32; members * outputs], [members, 1, outputs]), device));
+        }
+        let bound = |value: f32| Param::from_data(TensorData::new(vec![value; obs], [1, 1, obs]), device);
+        Self { weights, biases, max_log_var: bound(config.max_log_var), min_log_var: bound(config.min_log_var) }
+    }
+
+    /// `[E, N, in]` → `[E, N, out]`, before the head.
+    pub(crate) fn forward(&self, inputs: Tensor<3>, act: Activation) -> Tensor<3> {
+        let last = self.weights.len() - 1;
+        let mut x = inputs;
+        for (layer, (weight, bias)) in self.weights.iter().zip(&self.biases).enumerate() {
+            x = x.matmul(weight.val()) + bias.val();
+            if layer < last {
+                x = match act {
+                    Activation::Silu => activation::silu(x),
+                    Activation::Relu => activation::relu(x),
+                    Activation::Tanh => activation::tanh(x),
+                };
+            }
+        }
+        x
+    }
+
+    /// Mean and, for a Gaussian head, softly bounded log-variance, each `[E, N, O]`, in the network's target units.
+    pub(crate) fn heads(&self, inputs: Tensor<3>, config: &EnsembleConfig) -> (Tensor<3>, Option<Tensor<3>>) {
+        let out = self.forward(inputs, config.activation);
+        match config.head {
+            Head::Deterministic => (out, None),
+            Head::Gaussian => {
+                let width = out.dims()[2] / 2;
+                let mean = out.clone().narrow(2, 0, width);
+                let (max, min) = (self.max_log_var.val(), self.min_log_var.val());
+                let below_max = max.clone() - activation::softplus(max - out.narrow(2, width, width), 1.0);
+                let log_var = min.clone() + activation::softplus(below_max - min, 1.0);
+                (mean, Some(log_var))
+            }
+        }
+    }
+}
+
+/// A standard normal, drawn again until it lies within ±2.
+fn truncated_normal(rng: &mut Rng) -> f32 {
+    loop {
+        let x = rng.normal();
+        if x.abs() <= 2.0 {
+            return x;
+        }
+    }
+}

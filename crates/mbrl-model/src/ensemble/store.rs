@@ -1,0 +1,90 @@
+//! Ensembles as bytes.
+//!
+//! Layout: magic, length of a JSON header, the header (what the weights belong to), the statistics as little-endian `f32`
+//! (text would not keep every bit), the weights as Burn's record.
+
+use burn::{module::Module, store::ModuleRecord, tensor::Bytes};
+use serde::{Deserialize, Serialize};
+
+use super::{Ensemble, EnsembleConfig};
+use crate::{ModelError, Normalizer};
+
+const MAGIC: &[u8; 8] = b"MBRLENS1";
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    config: EnsembleConfig,
+    obs: usize,
+    action: usize,
+    elites: Vec<usize>,
+}
+
+impl Ensemble {
+    /// Weights, statistics and elites as bytes; [`load`](Self::load) gives back the same bits.
+    ///
+    /// # Errors
+    /// [`ModelError::Storage`] where Burn cannot write its record.
+    pub fn save(&self) -> Result<Vec<u8>, ModelError> {
+        let storage = |e: &dyn std::fmt::Display| ModelError::Storage(e.to_string());
+        let header = Header {
+            config: self.config.clone(),
+            obs: self.spec.obs,
+            action: self.spec.action,
+            elites: self.elites.clone(),
+        };
+        let header = serde_json::to_vec(&header).map_err(|e| storage(&e))?;
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend((header.len() as u32).to_le_bytes());
+        bytes.extend(header);
+        for values in [self.inputs.mean(), self.inputs.std(), self.targets.mean(), self.targets.std()] {
+            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        let record = self.network.clone().into_record().into_bytes().map_err(|e| storage(&e))?;
+        bytes.extend_from_slice(&record);
+        Ok(bytes)
+    }
+
+    /// Takes over what [`save`](Self::save) wrote, from an ensemble of the same widths and layers. On an error nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// [`ModelError::Storage`] for bytes that are no whole record of an ensemble; [`ModelError::Record`] for one of another
+    /// shape.
+    pub fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        let broken = |what: &str| ModelError::Storage(format!("not a whole ensemble: {what}"));
+        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| broken("it does not begin with MBRLENS1"))?;
+        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(|| broken("it ends in the header"))?;
+        let (header, mut rest) = rest
+            .split_at_checked(u32::from_le_bytes(*length) as usize)
+            .ok_or_else(|| broken("it ends in the header"))?;
+        let header: Header = serde_json::from_slice(header).map_err(|e| broken(&e.to_string()))?;
+        let shape = |config: &EnsembleConfig, obs, action| {
+            let mut shape = vec![config.members, config.inputs(obs, action)];
+            shape.extend(&config.hidden);
+            shape.push(config.outputs(obs));
+            shape
+        };
+        let expected = shape(&self.config, self.spec.obs, self.spec.action);
+        let actual = shape(&header.config, header.obs, header.action);
+        if expected != actual || self.config.angles != header.config.angles {
+            return Err(ModelError::Record { what: "ensemble [members, layer widths…]".into(), expected, actual });
+        }
+        if header.elites.is_empty() || header.elites.iter().any(|&e| e >= self.config.members) {
+            return Err(broken("its elites are not members"));
+        }
+        let mut floats = |n: usize| -> Result<Vec<f32>, ModelError> {
+            let (head, tail) = rest.split_at_checked(4 * n).ok_or_else(|| broken("it ends in the statistics"))?;
+            rest = tail;
+            Ok(head.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        };
+        let (inputs, obs) = (self.inputs.mean().len(), self.spec.obs);
+        let inputs = Normalizer::from_parts(floats(inputs)?, floats(inputs)?);
+        let targets = Normalizer::from_parts(floats(obs)?, floats(obs)?);
+        let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(rest.to_vec()))
+            .map_err(|e| ModelError::Storage(e.to_string()))?;
+        let network =
+            self.network.clone().try_load_record(record).map_err(|e| ModelError::Storage(e.to_string()))?.valid();
+        self.install(network, inputs, targets, header.elites);
+        Ok(())
+    }
+}

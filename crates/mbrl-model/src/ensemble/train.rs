@@ -1,0 +1,130 @@
+//! How an ensemble is fitted: examples, likelihood, elites.
+
+use burn::{
+    module::Param,
+    tensor::{Tensor, TensorData},
+};
+
+use super::{Ensemble, Network, elite_count};
+use crate::{Dataset, Examples, Fit, ModelError, Normalizer, dynamics::check_size};
+
+/// Statistics of an ensemble's inputs and targets.
+#[derive(Debug, Clone)]
+pub struct EnsembleStatistics {
+    inputs: Normalizer,
+    targets: Normalizer,
+}
+
+impl Fit for Ensemble {
+    type Parameters = Network;
+    type Statistics = EnsembleStatistics;
+
+    fn members(&self) -> usize {
+        self.config.members
+    }
+
+    fn prepare(&self, data: &Dataset) -> Result<(Examples, EnsembleStatistics), ModelError> {
+        let (obs, action) = (self.spec.obs, self.spec.action);
+        check_size("columns of obs", obs, data.obs_width())?;
+        check_size("columns of actions", action, data.action_width())?;
+        let plain = self.plain_columns();
+        let mut inputs = Vec::with_capacity(data.len() * self.config.inputs(obs, action));
+        for (state, act) in data.obs().chunks_exact(obs).zip(data.actions().chunks_exact(action)) {
+            inputs.extend(plain.iter().map(|&c| state[c]));
+            inputs.extend(self.config.angles.iter().map(|&c| state[c].sin()));
+            inputs.extend(self.config.angles.iter().map(|&c| state[c].cos()));
+            inputs.extend(act);
+        }
+        let delta = self.delta();
+        let mut targets: Vec<f32> = data
+            .next_obs()
+            .iter()
+            .zip(data.obs())
+            .enumerate()
+            .map(|(i, (next, now))| next - delta[i % obs] * now)
+            .collect();
+        let statistics = EnsembleStatistics {
+            inputs: Normalizer::of(&inputs, self.config.inputs(obs, action)),
+            targets: if self.config.normalize_targets {
+                Normalizer::of(&targets, obs)
+            } else {
+                Normalizer::identity(obs)
+            },
+        };
+        statistics.inputs.normalize(&mut inputs);
+        statistics.targets.normalize(&mut targets);
+        let upload = |values: Vec<f32>| {
+            let width = values.len() / data.len();
+            Tensor::from_data(TensorData::new(values, [data.len(), width]), &self.spec.device)
+        };
+        Ok((Examples { inputs: upload(inputs), targets: upload(targets) }, statistics))
+    }
+
+    fn parameters(&self) -> Network {
+        self.network.clone()
+    }
+
+    /// PETS: `Σ_members mean[(μ − y)² e^{−lv} + lv] + 0.01·Σ(max_lv − min_lv) + Σ_layers decay·½‖W‖²`; squared error for a
+    /// deterministic head.
+    fn loss(&self, network: &Network, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1> {
+        let members = self.config.members as f64;
+        let (mean, log_var) = network.heads(inputs, &self.config);
+        let square = (mean - targets).square();
+        let mut loss = match log_var {
+            None => square.mean() * members,
+            Some(log_var) => {
+                let likelihood = (square * log_var.clone().neg().exp() + log_var).mean() * members;
+                match self.config.learn_bounds && self.config.bounds_weight > 0.0 {
+                    true => {
+                        let gap = network.max_log_var.val() - network.min_log_var.val();
+                        likelihood + gap.sum() * self.config.bounds_weight
+                    }
+                    false => likelihood,
+                }
+            }
+        };
+        for (weight, &decay) in network.weights.iter().zip(&self.config.weight_decay) {
+            if decay > 0.0 {
+                loss = loss + weight.val().square().sum() * (0.5 * decay);
+            }
+        }
+        loss
+    }
+
+    fn error(&self, network: &Network, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+        let inputs = inputs.unsqueeze::<3>().repeat_dim(0, self.config.members);
+        let (mean, _) = network.heads(inputs, &self.config);
+        let square: Tensor<3> = (mean - targets.unsqueeze::<3>()).square();
+        square.mean_dim(2).mean_dim(1).reshape([self.config.members])
+    }
+
+    fn choose(old: Network, new: Network, take: &[bool]) -> Network {
+        let device = old.max_log_var.val().device();
+        let mask: Vec<bool> = take.to_vec();
+        let mask = Tensor::<1, burn::tensor::Bool>::from_data(TensorData::new(mask, [take.len()]), &device);
+        let mask = mask.reshape([take.len(), 1, 1]);
+        let pick = |(old, new): (Param<Tensor<3>>, Param<Tensor<3>>)| {
+            let shape = new.val().dims();
+            let value = old.val().mask_where(mask.clone().expand(shape), new.val());
+            old.map(|_| value)
+        };
+        Network {
+            weights: old.weights.into_iter().zip(new.weights).map(pick).collect(),
+            biases: old.biases.into_iter().zip(new.biases).map(pick).collect(),
+            // Shared by the members: the newest.
+            max_log_var: new.max_log_var,
+            min_log_var: new.min_log_var,
+        }
+    }
+
+    fn finish(&mut self, network: Network, statistics: EnsembleStatistics, errors: &[f32]) {
+        let mut elites: Vec<usize> = (0..self.config.members).collect();
+        elites.sort_by(|&a, &b| errors[a].total_cmp(&errors[b]));
+        elites.truncate(elite_count(&self.config));
+        if elites.len() == self.config.members {
+            // All of them: their order carries nothing, and in place no gather is needed.
+            elites.sort_unstable();
+        }
+        self.install(network, statistics.inputs, statistics.targets, elites);
+    }
+}

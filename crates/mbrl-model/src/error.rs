@@ -1,0 +1,97 @@
+//! What can go wrong in a model.
+
+use mbrl_env::EnvError;
+
+/// An error of this crate. Every variant carries what was expected and what came.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// An array has the wrong size.
+    #[error("{what} has {actual}, expected {expected}")]
+    Width {
+        /// What was measured, for example `columns of states`.
+        what: &'static str,
+        /// The size asked for.
+        expected: usize,
+        /// The size that came.
+        actual: usize,
+    },
+    /// Data or weights hold NaN or infinities.
+    #[error("{what}: {rows} of {total} rows are not finite, first row {first}")]
+    NonFinite {
+        /// What holds them.
+        what: &'static str,
+        /// How many rows.
+        rows: usize,
+        /// Of how many.
+        total: usize,
+        /// Index of the first.
+        first: usize,
+    },
+    /// A value of a configuration that breaks a rule.
+    #[error("{field} = {value}: {rule}")]
+    Config {
+        /// Name of the field.
+        field: &'static str,
+        /// The value that came, as text.
+        value: String,
+        /// What is expected.
+        rule: &'static str,
+    },
+    /// Too little data to fit.
+    #[error("{actual} transitions to fit, at least {needed} are needed")]
+    TooLittleData {
+        /// Transitions at hand.
+        actual: usize,
+        /// Transitions needed.
+        needed: usize,
+    },
+    /// The loss became NaN or infinite. The model keeps its last good weights.
+    #[error("the loss became {value} at optimizer step {step} (epoch {epoch}); the last good weights are kept")]
+    Diverged {
+        /// Optimizer step within this fit, from 0.
+        step: usize,
+        /// Epoch within this fit, from 0.
+        epoch: usize,
+        /// The loss that came.
+        value: f32,
+    },
+    /// The model needs the simulator's snapshot and the situation has none.
+    #[error("{model} needs a snapshot of the simulator, the situation has none")]
+    NeedsSnapshot {
+        /// Name of the model.
+        model: String,
+    },
+    /// The model cannot do what was asked.
+    #[error("{model} cannot {what}")]
+    Unsupported {
+        /// Name of the model.
+        model: String,
+        /// What it cannot do.
+        what: &'static str,
+    },
+    /// Stored weights do not fit this model.
+    #[error("weights of {what}: expected shape {expected:?}, found {actual:?}")]
+    Record {
+        /// Which weights.
+        what: String,
+        /// Shape of this model.
+        expected: Vec<usize>,
+        /// Shape that came.
+        actual: Vec<usize>,
+    },
+    /// Stored weights could not be read or written.
+    #[error("stored weights: {0}")]
+    Storage(String),
+    /// A model breaks its contract (module `check`).
+    #[error("check of {model} failed: {reason}")]
+    Check {
+        /// Name of the model.
+        model: String,
+        /// What was expected and what came.
+        reason: String,
+    },
+    /// An error of the environment underneath.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+}

@@ -1,0 +1,242 @@
+//! The contract of [`Planner`], as a check for planners of one's own.
+
+use burn::tensor::{Device, Tensor};
+use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
+use mbrl_model::{Propagation, dynamics_fn};
+
+use crate::{
+    Plan, PlanError, Planner, Problem,
+    host::{to_device, to_host},
+    returns,
+};
+
+/// Where each check starts: at rest, one metre from the goal.
+const START: [f32; 3] = [1.0, 0.0, 0.0];
+/// Control period (s).
+const DT: f32 = 0.3;
+/// Bounds of the force (N), asymmetric, so that a planner that mixes up units is found out.
+const BOUNDS: (f32, f32) = (-3.0, 1.0);
+const SEED: u64 = 20;
+
+/// Checks that planners made by `make` keep the contract of [`Planner`], on a double integrator on `device`.
+///
+/// - plans have the width of the action space, lie within its bounds and are finite;
+/// - they are better than doing nothing;
+/// - the same situation, problem and seed give the same bits;
+/// - candidates whose reward or states become NaN never win, and if all do, that is
+///   [`PlanError::NoFiniteReturn`], after which the planner still works;
+/// - a reset planner plans as a new one;
+/// - bounds that changed between two plans are kept;
+/// - an action space of another width, an unbounded and a discrete one are refused.
+///
+/// ```
+/// use mbrl_model::Propagation;
+/// use mbrl_plan::{CemConfig, Device, check::check_planner};
+///
+/// let config = CemConfig { horizon: 8, population: 100, elites: 10, ..CemConfig::default() };
+/// check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())?;
+/// # Ok::<(), mbrl_plan::PlanError>(())
+/// ```
+///
+/// # Errors
+/// [`PlanError::Check`] that names the rule that is broken, or the planner's own error.
+pub fn check_planner<P: Planner>(
+    make: impl Fn(&ActionSpace) -> Result<P, PlanError>,
+    device: &Device,
+) -> Result<(), PlanError> {
+    let actions = interval(BOUNDS.0, BOUNDS.1);
+    plans_well(&mut make(&actions)?, &actions, device)?;
+    repeats_and_forgets(&make, &actions, device)?;
+    for poison in [Poison::Reward, Poison::States] {
+        avoids_nan(&mut make(&actions)?, &actions, poison, device)?;
+    }
+    survives_nothing_finite(&make, &actions, device)?;
+    keeps_new_bounds(&mut make(&actions)?, &actions, device)?;
+    refuses_spaces(&mut make(&actions)?, device)
+}
+
+/// What becomes NaN where the first action is above the middle of the range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Poison {
+    Nothing,
+    Reward,
+    States,
+    /// The reward, always.
+    Everything,
+}
+
+/// Calls `f` with a double integrator, penalised for its distance, speed and effort.
+///
+/// State: position (m), speed (m/s), and −1 or 1 for a first action below or above the middle.
+fn with_problem<R>(actions: &ActionSpace, poison: Poison, device: &Device, f: impl FnOnce(&Problem<'_>) -> R) -> R {
+    let middle = 0.5 * (BOUNDS.0 + BOUNDS.1);
+    let model = dynamics_fn(3, 1, device, move |s: Tensor<2>, a: Tensor<2>| {
+        let (x, v, mark) = (s.clone().narrow(1, 0, 1), s.clone().narrow(1, 1, 1), s.narrow(1, 2, 1));
+        let side = (a.clone() - middle).sign();
+        let unmarked = mark.clone().equal_elem(0.0);
+        let mark = mark.mask_where(unmarked, side);
+        let next_x = x + v.clone() * DT + a.clone() * (0.5 * DT * DT);
+        let next_x = match poison {
+            Poison::States => next_x.mask_fill(mark.clone().greater_elem(0.0), f32::NAN),
+            _ => next_x,
+        };
+        Tensor::cat(vec![next_x, v + a * DT, mark], 1)
+    });
+    let reward = reward_fn(move |_, a: Tensor<2>, next: Tensor<2>| {
+        let cost = |x: Tensor<2>, weight: f32| (x.clone() * x * weight).squeeze_dim::<1>(1);
+        let gain = -cost(next.clone().narrow(1, 0, 1), 1.0) - cost(next.clone().narrow(1, 1, 1), 0.1) - cost(a, 0.01);
+        match poison {
+            Poison::Reward => gain.mask_fill(next.narrow(1, 2, 1).squeeze_dim::<1>(1).greater_elem(0.0), f32::NAN),
+            Poison::Everything => gain * f32::NAN,
+            Poison::Nothing | Poison::States => gain,
+        }
+    });
+    f(&Problem::new(&model, actions).with_reward(&reward))
+}
+
+fn interval(low: f32, high: f32) -> ActionSpace {
+    ActionSpace::Box(BoxSpace::new([low], [high]).expect("low below high"))
+}
+
+fn failed<T>(what: &'static str, reason: String) -> Result<T, PlanError> {
+    Err(PlanError::Check { what, reason })
+}
+
+/// A plan's actions, having the right width and lying within the bounds.
+fn checked(plan: Plan, actions: &ActionSpace) -> Result<Vec<f32>, PlanError> {
+    let [horizon, width] = plan.actions.dims();
+    let values = to_host(plan.actions);
+    if horizon == 0 || width != actions.width() {
+        return failed("the plan's shape", format!("[{horizon}, {width}], expected [H, {}]", actions.width()));
+    }
+    for (t, action) in values.chunks_exact(width).enumerate() {
+        if !actions.contains(action) {
+            return failed("bounds", format!("action {t} of the plan is {action:?}, expected one of {actions:?}"));
+        }
+    }
+    if !plan.predicted_return.is_finite() {
+        return failed("the predicted return", format!("{}, expected a finite number", plan.predicted_return));
+    }
+    if plan.stats.iterations == 0 || plan.stats.model_steps == 0 {
+        return failed("the plan's costs", format!("{:?}, expected iterations and model steps", plan.stats));
+    }
+    Ok(values)
+}
+
+fn score(problem: &Problem<'_>, sequence: Vec<f32>) -> Result<f32, PlanError> {
+    let shape = [1, sequence.len(), 1];
+    let candidates = to_device(sequence, shape, &problem.dynamics.spec().device);
+    let scored = returns(problem, &Situation::of(&START), candidates, Propagation::MEAN, 0)?;
+    Ok(to_host(scored.per_particle)[0])
+}
+
+fn plans_well(planner: &mut impl Planner, actions: &ActionSpace, device: &Device) -> Result<(), PlanError> {
+    with_problem(actions, Poison::Nothing, device, |problem| {
+        let plan = planner.plan(&Situation::of(&START), problem, &mut Rng::new(SEED))?;
+        let sequence = checked(plan, actions)?;
+        let nothing = score(problem, vec![0.0; sequence.len()])?;
+        let planned = score(problem, sequence)?;
+        if planned > nothing {
+            return Ok(());
+        }
+        failed("improvement", format!("the plan's return is {planned}, expected more than {nothing}, that of no force"))
+    })
+}
+
+/// Three plans of one episode.
+fn episode(planner: &mut impl Planner, actions: &ActionSpace, device: &Device) -> Result<Vec<u32>, PlanError> {
+    with_problem(actions, Poison::Nothing, device, |problem| {
+        let mut rng = Rng::new(SEED);
+        let mut bits = Vec::new();
+        for start in [START, [0.9, -0.1, 0.0], [0.7, -0.2, 0.0]] {
+            let plan = planner.plan(&Situation::of(&start), problem, &mut rng)?;
+            bits.extend(checked(plan, actions)?.into_iter().map(f32::to_bits));
+            planner.advance(1);
+        }
+        Ok(bits)
+    })
+}
+
+fn repeats_and_forgets<P: Planner>(
+    make: &impl Fn(&ActionSpace) -> Result<P, PlanError>,
+    actions: &ActionSpace,
+    device: &Device,
+) -> Result<(), PlanError> {
+    let mut planner = make(actions)?;
+    let first = episode(&mut planner, actions, device)?;
+    if first != episode(&mut make(actions)?, actions, device)? {
+        return failed("determinism", "two new planners with the same seed gave different plans".into());
+    }
+    planner.reset();
+    if first != episode(&mut planner, actions, device)? {
+        return failed("reset", "a reset planner plans differently from a new one with the same seed".into());
+    }
+    Ok(())
+}
+
+fn avoids_nan(
+    planner: &mut impl Planner,
+    actions: &ActionSpace,
+    poison: Poison,
+    device: &Device,
+) -> Result<(), PlanError> {
+    with_problem(actions, poison, device, |problem| {
+        let mut rng = Rng::new(SEED);
+        // Twice, so that the warm start counts too.
+        for _ in 0..2 {
+            let plan = planner.plan(&Situation::of(&START), problem, &mut rng)?;
+            let sequence = checked(plan, actions)?;
+            let first = sequence[0];
+            if !score(problem, sequence)?.is_finite() {
+                return failed(
+                    "NaN never wins",
+                    format!("the plan begins with {first}, where the return is NaN ({poison:?})"),
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
+fn survives_nothing_finite<P: Planner>(
+    make: &impl Fn(&ActionSpace) -> Result<P, PlanError>,
+    actions: &ActionSpace,
+    device: &Device,
+) -> Result<(), PlanError> {
+    let mut planner = make(actions)?;
+    let told = with_problem(actions, Poison::Everything, device, |problem| {
+        planner.plan(&Situation::of(&START), problem, &mut Rng::new(SEED))
+    });
+    if !matches!(told, Err(PlanError::NoFiniteReturn { .. })) {
+        return failed("nothing finite", format!("the planner gave {told:?}, expected an error"));
+    }
+    planner.reset();
+    if episode(&mut planner, actions, device)? != episode(&mut make(actions)?, actions, device)? {
+        return failed("reset", "after an error, a reset planner plans differently from a new one".into());
+    }
+    Ok(())
+}
+
+fn keeps_new_bounds(planner: &mut impl Planner, actions: &ActionSpace, device: &Device) -> Result<(), PlanError> {
+    let mut rng = Rng::new(SEED);
+    for actions in [actions, &interval(0.25, 0.5), &interval(-2.5, -2.0)] {
+        with_problem(actions, Poison::Nothing, device, |problem| {
+            checked(planner.plan(&Situation::of(&START), problem, &mut rng)?, actions)
+        })?;
+        planner.advance(1);
+    }
+    Ok(())
+}
+
+fn refuses_spaces(planner: &mut impl Planner, device: &Device) -> Result<(), PlanError> {
+    let wide = ActionSpace::Box(BoxSpace::symmetric(2, 1.0).expect("a positive limit"));
+    for actions in [wide, ActionSpace::Box(BoxSpace::unbounded(1)), ActionSpace::Discrete(3)] {
+        let told = with_problem(&actions, Poison::Nothing, device, |problem| {
+            planner.plan(&Situation::of(&START), problem, &mut Rng::new(SEED))
+        });
+        if told.is_ok() {
+            return failed("action spaces", format!("a plan was made for {actions:?}, expected an error"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What can go wrong in planning.
+
+use mbrl_model::ModelError;
+
+/// An error of this crate. Every variant carries what was expected and what came.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A value of a configuration that breaks a rule.
+    #[error("{field} = {value}: {rule}")]
+    Config {
+        /// Name of the field.
+        field: &'static str,
+        /// The value that came, as text.
+        value: String,
+        /// What is expected.
+        rule: &'static str,
+    },
+    /// An array has the wrong size.
+    #[error("{what} has {actual}, expected {expected}")]
+    Width {
+        /// What was measured.
+        what: &'static str,
+        /// The size asked for.
+        expected: usize,
+        /// The size that came.
+        actual: usize,
+    },
+    /// The planner cannot plan in this action space.
+    #[error("{planner} plans in bounded boxes of actions, this space is {space}")]
+    ActionSpace {
+        /// The planner.
+        planner: &'static str,
+        /// The space that came.
+        space: String,
+    },
+    /// Neither the problem nor the model says what is rewarded.
+    #[error("the problem has no reward, and the model {model} gives none")]
+    NoReward {
+        /// Name of the model.
+        model: String,
+    },
+    /// Every candidate of an iteration has a return that is NaN or infinite.
+    #[error("none of the {population} candidates of iteration {iteration} has a finite return")]
+    NoFiniteReturn {
+        /// Candidates.
+        population: usize,
+        /// Iteration, from 0.
+        iteration: usize,
+    },
+    /// An array that was passed in holds NaN or an infinity.
+    #[error("{what}: entry {index} is {value}, expected a finite number")]
+    NonFinite {
+        /// What holds it.
+        what: &'static str,
+        /// Index of the first such entry, in row-major order.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A planner breaks the contract of [`Planner`](crate::Planner) (module [`check`](crate::check)).
+    #[error("check of {what} failed: {reason}")]
+    Check {
+        /// The rule that was checked.
+        what: &'static str,
+        /// What was expected and what came.
+        reason: String,
+    },
+    /// An error of the model underneath.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// Refuses a value of a configuration that breaks a rule.
+pub(crate) fn require(
+    holds: bool,
+    field: &'static str,
+    value: impl ToString,
+    rule: &'static str,
+) -> Result<(), PlanError> {
+    if holds { Ok(()) } else { Err(PlanError::Config { field, value: value.to_string(), rule }) }
+}
+
+/// Refuses an array of the wrong size.
+pub(crate) fn check_size(what: &'static str, expected: usize, actual: usize) -> Result<(), PlanError> {
+    if expected == actual { Ok(()) } else { Err(PlanError::Width { what, expected, actual }) }
+}

@@ -1,0 +1,113 @@
+//! Planning through any model of dynamics: choose actions by looking ahead.
+//!
+//! # Should I be using this crate?
+//!
+//! If you can say where states go under actions (a closure, a simulator, a learned network: a
+//! [`Dynamics`](mbrl_model::Dynamics)) and what you want (a reward), this crate finds the actions. Nothing needs to be
+//! differentiable, and nothing is trained. Expect to pay at every control step: tens of thousands of model steps for a
+//! plan are usual. Plans reach as far as their horizon and are as true as the model.
+//!
+//! If you want an agent that also learns the model, use `mbrl-policy`, which stands on this crate.
+//!
+//! # Example
+//!
+//! A mass on a rail is to stop at 0. The model is a closure over N states at once, so is the reward.
+//!
+//! ```
+//! use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
+//! use mbrl_model::{Propagation, dynamics_fn};
+//! use mbrl_plan::{CemConfig, Device, Mpc, Problem, Replan, Tensor};
+//!
+//! let device = Device::flex();
+//! // State: position and speed [N, 2]; action: force [N, 1]; 0.1 s a step.
+//! let model = dynamics_fn(2, 1, &device, |s, a| {
+//!     let speed = s.clone().narrow(1, 1, 1);
+//!     s + Tensor::cat(vec![speed * 0.1, a * 0.1], 1)
+//! });
+//! let reward = reward_fn(|_obs, _actions, next: Tensor<2>| -(next.clone() * next).sum_dim(1).squeeze_dim(1));
+//! let actions = ActionSpace::Box(BoxSpace::symmetric(1, 2.0)?);
+//! let problem = Problem::new(&model, &actions).with_reward(&reward);
+//!
+//! let planner = CemConfig::default().init(&actions, Propagation::MEAN)?;
+//! let mut mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;
+//! let mut rng = Rng::new(0);
+//! let (mut position, mut speed) = (1.0, 0.0);
+//! for _ in 0..60 {
+//!     let force = mpc.act(&Situation::of(&[position, speed]), &problem, &mut rng)?.action[0];
+//!     (position, speed) = (position + 0.1 * speed, speed + 0.1 * force);
+//! }
+//! assert!(position.abs() < 0.05 && speed.abs() < 0.05);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/plan_closure.rs` swings up a pendulum in the same way.
+//!
+//! # The planners
+//!
+//! All are a [`Planner`] and can stand in for each other. A plan costs `iterations · population · particles · horizon`
+//! model steps; the defaults below are for one particle.
+//!
+//! - [`Cem`], the cross-entropy method as in PETS ([`CemConfig`]). Refits a Gaussian to the best sequences, five times a
+//!   step: 50,000 model steps. The first to try: exact where the problem is smooth, insensitive to the scale of the
+//!   reward. Its candidates are independent from one time step to the next, so it scales badly with the horizon and with
+//!   many action dimensions.
+//! - [`Pddm`], filtered and reward-weighted sampling ([`PddmConfig`]). One refinement a step with noise that is smooth in
+//!   time: 1,400 model steps. Made for hands with 24 joints at 10 Hz: smooth motions, many dimensions, little time. Its
+//!   `kappa` has to fit the scale of the reward, and a single plan is rougher than CEM's: it gets good over the steps of an
+//!   episode, through its warm start.
+//! - [`Shooting`] over a [`SequenceSampler`] of your own: a sampler says which sequences to try and learns from their
+//!   returns; bounds, units, scoring and NaN are taken care of.
+//!
+//! [`Mpc`] executes plans: at every step anew, every n steps, or open loop ([`Replan`]).
+//!
+//! # What a problem is
+//!
+//! A [`Problem`] borrows model, reward, bounds, and, where wanted, a termination rule, a terminal value and proposals. It is
+//! passed with each call, so the goal, and everything else, can change between two control steps. [`returns`] is the one
+//! place where sequences are scored; [`Aggregate`] says how the particles of an uncertain model count.
+//!
+//! # Contracts
+//!
+//! - Actions and bounds are in the environment's units here, in units of half the action range inside samplers.
+//! - A candidate with a return of NaN or infinity never wins; if there is no other, planning is an error.
+//! - Every random number comes from the [`Rng`](mbrl_env::Rng) passed in: the same seed gives the same bits.
+//! - `reset` forgets everything of the last episode.
+//!
+//! [`check::check_planner`] tests these on any planner.
+//!
+//! # Crate features
+//!
+//! No backend is on by default: `flex`, `ndarray`, `wgpu` and `cuda` forward to Burn's.
+
+pub use burn::tensor::{Bool, Device, Tensor};
+
+pub mod check;
+
+mod error;
+mod host;
+mod mpc;
+mod planner;
+mod problem;
+mod returns;
+mod sampler;
+mod samplers;
+mod shooting;
+mod warm_start;
+
+pub use error::PlanError;
+pub use mpc::{Mpc, MpcAction, PlanSummary, Replan};
+pub use planner::{Plan, PlanStats, Planner};
+pub use problem::Problem;
+pub use returns::{Aggregate, Returns, returns};
+pub use sampler::{SequenceSampler, Told};
+pub use samplers::{
+    cem::{CemConfig, CemReturn, CemSampler},
+    pddm::{PddmConfig, PddmSampler},
+};
+pub use shooting::{Cem, Pddm, Shooting};
+pub use warm_start::Tail;
+
+/// Compiles and runs the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,73 @@
+//! What is to be planned: a model, a goal, bounds. Borrowed for each call, so all of it can change between two steps.
+
+use std::fmt;
+
+use burn::tensor::Tensor;
+use mbrl_env::{ActionSpace, Reward, Termination, Value};
+use mbrl_model::Dynamics;
+
+/// A planning problem: maximise the expected discounted sum of rewards over a horizon of actions.
+#[derive(Clone)]
+pub struct Problem<'a> {
+    /// Says where states go under actions.
+    pub dynamics: &'a dyn Dynamics,
+    /// What is rewarded; `None` asks the model (learned reward heads, simulators).
+    pub reward: Option<&'a dyn Reward>,
+    /// What may be done, in the environment's units.
+    pub actions: &'a ActionSpace,
+    /// When a trajectory is over; `None` asks the model, and where that gives none, never.
+    pub termination: Option<&'a dyn Termination>,
+    /// Reward of each step after the terminal one (PDDM's tasks: −500; default 0). The terminal step's own reward is counted.
+    pub after_termination: f32,
+    /// Expected return beyond the horizon, counted where the trajectory is not over.
+    pub terminal_value: Option<&'a dyn Value>,
+    /// Discount a step, in (0, 1].
+    pub discount: f32,
+    /// Action sequences to be tried among the candidates, in environment units `[M, H, A]`: a policy's, say.
+    pub proposals: Option<Tensor<3>>,
+}
+
+impl<'a> Problem<'a> {
+    /// A problem without reward, termination, terminal value or proposals, undiscounted.
+    #[must_use]
+    pub fn new(dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Self {
+        Self {
+            dynamics,
+            reward: None,
+            actions,
+            termination: None,
+            after_termination: 0.0,
+            terminal_value: None,
+            discount: 1.0,
+            proposals: None,
+        }
+    }
+
+    /// Says what is rewarded.
+    #[must_use]
+    pub fn with_reward(mut self, reward: &'a dyn Reward) -> Self {
+        self.reward = Some(reward);
+        self
+    }
+
+    /// Says when a trajectory is over.
+    #[must_use]
+    pub fn with_termination(mut self, termination: &'a dyn Termination) -> Self {
+        self.termination = Some(termination);
+        self
+    }
+}
+
+impl fmt::Debug for Problem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Problem")
+            .field("dynamics", self.dynamics.spec())
+            .field("reward", &self.reward.is_some())
+            .field("actions", self.actions)
+            .field("termination", &self.termination.is_some())
+            .field("after_termination", &self.after_termination)
+            .field("terminal_value", &self.terminal_value.is_some())
+            .field("discount", &self.discount)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,436 @@
+//! The one place where candidates are scored.
+
+use burn::tensor::{Bool, Tensor};
+use mbrl_env::Situation;
+use mbrl_model::{Draw, Propagation, Start, Trajectories};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    PlanError, Problem,
+    error::{check_size, require},
+    host::to_device,
+};
+
+/// What K candidates bring, for each of P particles.
+#[derive(Debug, Clone)]
+pub struct Returns {
+    /// Discounted sums of rewards with the terminal value, `[P, K]`. May hold NaN where the model or the reward gave it.
+    pub per_particle: Tensor<2>,
+    /// Model steps taken: `H·P·K`.
+    pub model_steps: u64,
+}
+
+/// How the returns of a candidate's particles become one number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Aggregate {
+    /// The mean over particles (default; PETS and PDDM).
+    #[default]
+    Mean,
+    /// The mean less this many standard deviations (divisor P): careful for positive factors, curious for negative ones.
+    /// PDDM's exploration option is 4.
+    MeanMinusStd(f32),
+    /// The worst particle.
+    Worst,
+}
+
+impl Returns {
+    /// One return for each candidate, `[K]`: finite, or −∞ for a candidate that must not win.
+    ///
+    /// A candidate of which any particle is NaN or infinite gets −∞. This is done here, before anything is ranked or
+    /// weighted, because NaN sorts as the largest value on Burn's backends.
+    #[must_use]
+    pub fn aggregate(&self, aggregate: Aggregate) -> Tensor<1> {
+        let all = self.per_particle.clone();
+        let [particles, population] = all.dims();
+        let value = match aggregate {
+            _ if particles == 1 => all.clone(),
+            Aggregate::Mean => all.clone().mean_dim(0),
+            Aggregate::MeanMinusStd(factor) => {
+                let mean = all.clone().mean_dim(0);
+                let deviation = all.clone() - mean.clone();
+                mean - (deviation.clone() * deviation).mean_dim(0).sqrt() * factor
+            }
+            Aggregate::Worst => all.clone().min_dim(0),
+        };
+        // The value itself may be infinite where no particle is: a sum can overflow.
+        let finite = Tensor::cat(vec![all, value.clone()], 0).is_finite();
+        value.mask_fill(finite.bool_not().any_dim(0), f32::NEG_INFINITY).reshape([population])
+    }
+}
+
+/// Scores K candidate sequences, `candidates` `[K, H, A]` in environment units, from one situation.
+///
+/// One roll-out of `H·P·K` model steps with the noise of `key`, one call of the reward, of the termination rule and of
+/// the terminal value over all rows, then the discounted sum
+///
+/// ```text
+/// G = Σ_{t<H} γ^t r_t + γ^H V(o_H)
+/// ```
+///
+/// where `r_t` counts up to and including the terminal step; each later step earns `problem.after_termination` instead,
+/// and `V` is not counted after termination. (PDDM's code leaves the terminal step's own reward out; here it counts.)
+/// Whatever rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero.
+///
+/// Differentiable with respect to `candidates` where the model, the reward and the value are.
+///
+/// ```
+/// use mbrl_env::{ActionSpace, BoxSpace, Situation, reward_fn};
+/// use mbrl_model::{Propagation, dynamics_fn};
+/// use mbrl_plan::{Aggregate, Device, Problem, Tensor, returns};
+///
+/// // The state moves by the action; being far from 0 costs.
+/// let device = Device::flex();
+/// let model = dynamics_fn(1, 1, &device, |s, a| s + a);
+/// let reward = reward_fn(|_, _, next: Tensor<2>| -next.abs().squeeze_dim(1));
+/// let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0)?);
+/// let problem = Problem::new(&model, &actions).with_reward(&reward);
+///
+/// let candidates = Tensor::<3>::from_floats([[[-1.0], [-1.0]], [[0.0], [0.0]]], &device); // [K = 2, H = 2, A = 1]
+/// let returns = returns(&problem, &Situation::of(&[2.0]), candidates, Propagation::MEAN, 0)?;
+/// let scores = returns.aggregate(Aggregate::Mean).into_data();
+/// assert_eq!(scores.try_to_vec::<f32>()?, [-1.0, -4.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`PlanError::Width`] for arrays that do not fit together, [`PlanError::Config`] for a discount outside (0, 1], no
+/// particles or an `after_termination` that is not finite, [`PlanError::NoReward`], or an error of the model.
+pub fn returns(
+    problem: &Problem<'_>,
+    situation: &Situation<'_>,
+    candidates: Tensor<3>,
+    propagation: Propagation,
+    key: u64,
+) -> Result<Returns, PlanError> {
+    let [population, horizon, width] = candidates.dims();
+    let particles = propagation.particles;
+    let spec = problem.dynamics.spec();
+    require(population > 0, "candidates", population, "at least one candidate")?;
+    require(horizon > 0, "horizon", horizon, "at least one step")?;
+    require(particles > 0, "particles", particles, "at least one particle")?;
+    require(problem.discount > 0.0 && problem.discount <= 1.0, "discount", problem.discount, "in (0, 1]")?;
+    require(problem.after_termination.is_finite(), "after_termination", problem.after_termination, "finite")?;
+    check_size("width of the action space", spec.action, problem.actions.width())?;
+    check_size("width of the candidates' actions", spec.action, width)?;
+
+    let rows = particles * population;
+    let steps = horizon * rows;
+    let actions = candidates.swap_dims(0, 1);
+    let imagined =
+        problem.dynamics.rollout(Start::Situation(*situation), actions.clone(), Draw::new(propagation, key))?;
+    check_trajectories(&imagined, horizon, rows, spec.obs)?;
+    let obs = imagined.obs;
+
+    // All steps of all rows as one batch [H·P·K, ·], in the order of `obs`.
+    let batch = (problem.reward.is_some() || problem.termination.is_some()).then(|| {
+        let actions = if particles > 1 { actions.repeat_dim(1, particles) } else { actions };
+        (
+            obs.clone().narrow(0, 0, horizon).reshape([steps, spec.obs]),
+            actions.reshape([steps, width]),
+            obs.clone().narrow(0, 1, horizon).reshape([steps, spec.obs]),
+        )
+    });
+    let rewards = match (problem.reward, &batch) {
+        (Some(reward), Some((o, a, next))) => {
+            let rewards = reward.reward(o.clone(), a.clone(), next.clone());
+            check_size("rewards of the reward function", steps, rewards.dims()[0])?;
+            rewards.reshape([horizon, rows])
+        }
+        _ => imagined.reward.ok_or_else(|| PlanError::NoReward { model: spec.name.clone() })?,
+    };
+    let ends = match (problem.termination, batch) {
+        (Some(termination), Some((o, a, next))) => {
+            let ends = termination.terminated(o, a, next);
+            check_size("flags of the termination rule", steps, ends.dims()[0])?;
+            Some(ends.reshape([horizon, rows]))
+        }
+        _ => imagined.terminated,
+    };
+
+    let (rewards, over) = match ends {
+        None => (rewards, None),
+        Some(ends) => {
+            let (before, at_end) = over(ends);
+            (rewards.mask_fill(before, problem.after_termination), Some(at_end))
+        }
+    };
+    let mut total = if problem.discount == 1.0 {
+        rewards.sum_dim(0)
+    } else {
+        let weights = (0..horizon).map(|t| problem.discount.powi(t as i32)).collect();
+        (rewards * to_device(weights, [horizon, 1], &spec.device)).sum_dim(0)
+    };
+    if let Some(value) = problem.terminal_value {
+        let values = value.value(obs.narrow(0, horizon, 1).reshape([rows, spec.obs]));
+        check_size("values of the terminal value function", rows, values.dims()[0])?;
+        let values = values.reshape([1, rows]) * problem.discount.powi(horizon as i32);
+        total = total
+            + match over {
+                None => values,
+                Some(over) => values.mask_fill(over, 0.0),
+            };
+    }
+    Ok(Returns { per_particle: total.reshape([particles, population]), model_steps: steps as u64 })
+}
+
+/// Of ends `[H, N]`: what was over before each step `[H, N]`, and what is over after the last one `[1, N]`.
+fn over(ends: Tensor<2, Bool>) -> (Tensor<2, Bool>, Tensor<2, Bool>) {
+    let horizon = ends.dims()[0];
+    let ends = ends.int();
+    let seen = ends.clone().cumsum(0);
+    let at_end = seen.clone().narrow(0, horizon - 1, 1).greater_elem(0);
+    ((seen - ends).greater_elem(0), at_end)
+}
+
+/// A wrong shape from a foreign model would otherwise show up as a wrong reward.
+fn check_trajectories(imagined: &Trajectories, horizon: usize, rows: usize, width: usize) -> Result<(), PlanError> {
+    let [instants, n, o] = imagined.obs.dims();
+    check_size("instants of the roll-out", horizon + 1, instants)?;
+    check_size("rows of the roll-out", rows, n)?;
+    check_size("width of the roll-out's observations", width, o)?;
+    if let Some([h, n]) = imagined.reward.as_ref().map(Tensor::dims) {
+        check_size("steps of the model's rewards", horizon, h)?;
+        check_size("rows of the model's rewards", rows, n)?;
+    }
+    if let Some([h, n]) = imagined.terminated.as_ref().map(Tensor::dims) {
+        check_size("steps of the model's ends", horizon, h)?;
+        check_size("rows of the model's ends", rows, n)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use mbrl_env::{ActionSpace, BoxSpace, reward_fn, termination_fn, value_fn};
+    use mbrl_model::{Dynamics, DynamicsSpec, Imagined, MemberRule, ModelError, Prediction, dynamics_fn};
+
+    use super::*;
+    use crate::host::to_host;
+
+    fn unit_actions() -> ActionSpace {
+        ActionSpace::Box(BoxSpace::symmetric(1, 10.0).unwrap())
+    }
+
+    /// x' = x + a.
+    fn counter() -> impl Dynamics {
+        dynamics_fn(1, 1, &Device::flex(), |s, a| s + a)
+    }
+
+    fn sequences<const K: usize, const H: usize>(values: [[f32; H]; K]) -> Tensor<3> {
+        Tensor::<2>::from_floats(values, &Device::flex()).unsqueeze_dim(2)
+    }
+
+    fn score(problem: &Problem<'_>, candidates: Tensor<3>) -> Vec<f32> {
+        to_host(returns(problem, &Situation::of(&[0.0]), candidates, Propagation::MEAN, 0).unwrap().per_particle)
+    }
+
+    #[test]
+    fn discount_and_terminal_value_by_hand() {
+        let (model, actions) = (counter(), unit_actions());
+        let reward = reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1));
+        let value = value_fn(|obs: Tensor<2>| obs.squeeze_dim::<1>(1) * 100.0);
+        let mut problem = Problem::new(&model, &actions).with_reward(&reward);
+        // x runs over 1, 2, 4 and over 0, 0, −1.
+        let candidates = sequences([[1.0, 1.0, 2.0], [0.0, 0.0, -1.0]]);
+        assert_eq!(score(&problem, candidates.clone()), [7.0, -1.0]);
+        problem.discount = 0.5;
+        assert_eq!(score(&problem, candidates.clone()), [1.0 + 1.0 + 1.0, -0.25]);
+        problem.terminal_value = Some(&value);
+        assert_eq!(score(&problem, candidates), [3.0 + 400.0 / 8.0, -0.25 - 100.0 / 8.0]);
+    }
+
+    #[test]
+    fn reward_sees_observation_action_and_next_observation_of_the_same_step() {
+        let (model, actions) = (counter(), unit_actions());
+        let reward =
+            reward_fn(|o: Tensor<2>, a: Tensor<2>, next: Tensor<2>| (o * 100.0 + a * 10.0 + next).squeeze_dim(1));
+        let problem = Problem::new(&model, &actions).with_reward(&reward);
+        // (0, 1, 1), (1, 2, 3) and (0, −1, −1), (−1, 3, 2).
+        let by_hand = [11.0 + 123.0, -11.0 - 68.0];
+        assert_eq!(score(&problem, sequences([[1.0, 2.0], [-1.0, 3.0]])), by_hand);
+    }
+
+    #[test]
+    fn after_termination_each_remaining_step_earns_the_constant_and_no_value() {
+        let (model, actions) = (counter(), unit_actions());
+        // Worth NaN, as the value, beyond the end: masked steps must not leak.
+        let reward = reward_fn(|obs: Tensor<2>, _, next: Tensor<2>| {
+            let beyond = obs.greater_elem(2.5);
+            next.mask_fill(beyond, f32::NAN).squeeze_dim(1)
+        });
+        let value = value_fn(|obs: Tensor<2>| {
+            let beyond = obs.clone().greater_elem(2.5);
+            (obs * 0.0 + 1000.0).mask_fill(beyond, f32::NAN).squeeze_dim(1)
+        });
+        let end = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(2.5).squeeze_dim(1));
+        let mut problem = Problem::new(&model, &actions).with_reward(&reward).with_termination(&end);
+        problem.after_termination = -500.0;
+        problem.terminal_value = Some(&value);
+        let candidates = sequences([
+            [1.0, 2.0, 1.0, 1.0],  // 1, then 3: over at the second step
+            [1.0, 0.0, 0.0, 0.0],  // never over
+            [0.0, 0.0, 0.0, 3.0],  // over at the last step: its reward counts, the value does not
+            [3.0, -3.0, 0.0, 0.0], // back in the good region after the end: still over
+        ]);
+        let undiscounted = [1.0 + 3.0 - 1000.0, 4.0 + 1000.0, 3.0, 3.0 - 1500.0];
+        assert_eq!(score(&problem, candidates.clone()), undiscounted);
+        problem.discount = 0.5;
+        let discounted = [1.0 + 1.5 - 125.0 - 62.5, 1.875 + 1000.0 / 16.0, 3.0 / 8.0, 3.0 - 250.0 - 125.0 - 62.5];
+        assert_eq!(score(&problem, candidates), discounted);
+    }
+
+    /// A model of two members that add 1 and 2 times the action, with rewards and ends of its own.
+    #[derive(Debug)]
+    struct TwoMembers(DynamicsSpec);
+
+    impl TwoMembers {
+        fn new() -> Self {
+            let device = Device::flex();
+            Self(DynamicsSpec {
+                name: "two".into(),
+                state: 1,
+                obs: 1,
+                action: 1,
+                members: 2,
+                device,
+                differentiable: true,
+            })
+        }
+    }
+
+    impl Dynamics for TwoMembers {
+        fn spec(&self) -> &DynamicsSpec {
+            &self.0
+        }
+        fn predict(&self, _: Tensor<2>, _: Tensor<2>) -> Result<Prediction, ModelError> {
+            unimplemented!("not needed to plan")
+        }
+        fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+            let [rows, _] = states.dims();
+            let particles = draw.propagation.particles;
+            let gains = (0..rows).map(|row| if row * 2 < rows || particles == 1 { 1.0 } else { 2.0 }).collect();
+            let next = states + actions * to_device(gains, [rows, 1], &self.0.device);
+            let reward = next.clone().squeeze_dim::<1>(1);
+            let terminated = Some(reward.clone().greater_elem(3.5));
+            Ok(Imagined { next, reward: Some(reward), terminated })
+        }
+    }
+
+    const BOTH: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };
+
+    #[test]
+    fn particles_stay_with_their_candidate_and_the_models_own_reward_and_end_serve() {
+        let (model, actions) = (TwoMembers::new(), unit_actions());
+        let mut problem = Problem::new(&model, &actions);
+        problem.after_termination = -10.0;
+        let candidates = sequences([[1.0, 1.0], [0.0, 0.0], [2.0, 1.0]]);
+        let here = Situation::of(&[0.0]);
+        let scored = returns(&problem, &here, candidates.clone(), BOTH, 0).unwrap();
+        assert_eq!(scored.per_particle.dims(), [2, 3]);
+        // Member 1: 1+2, 0, 2+3. Member 2: 2+4, 0, 4 and over.
+        assert_eq!(to_host(scored.per_particle), [3.0, 0.0, 5.0, 6.0, 0.0, -6.0]);
+        assert_eq!(scored.model_steps, 2 * 2 * 3);
+        // The same rewards and ends as functions of the rows give the same returns: actions are repeated in row order.
+        let reward = reward_fn(|_, a: Tensor<2>, next: Tensor<2>| (a * 0.0 + next).squeeze_dim(1));
+        let end = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(3.5).squeeze_dim(1));
+        let problem = Problem { reward: Some(&reward), termination: Some(&end), ..problem };
+        let scored = returns(&problem, &here, candidates.clone(), BOTH, 0).unwrap();
+        assert_eq!(to_host(scored.per_particle), [3.0, 0.0, 5.0, 6.0, 0.0, -6.0]);
+        let effort = reward_fn(|_, a: Tensor<2>, _| a.squeeze_dim(1));
+        let problem = Problem::new(&model, &actions).with_reward(&effort);
+        let scored = returns(&Problem { after_termination: 0.0, ..problem }, &here, candidates, BOTH, 0).unwrap();
+        assert_eq!(to_host(scored.per_particle), [2.0, 0.0, 3.0, 2.0, 0.0, 2.0]);
+    }
+
+    #[test]
+    fn a_batch_gives_what_its_candidates_give_one_by_one() {
+        let (model, actions) = (TwoMembers::new(), unit_actions());
+        let problem = Problem::new(&model, &actions);
+        let candidates = sequences([[0.3, 1.1], [-0.7, 0.2], [1.9, -0.4], [0.1, 0.1]]);
+        let all = to_host(
+            returns(&problem, &Situation::of(&[0.5]), candidates.clone(), BOTH, 0).unwrap().aggregate(Aggregate::Mean),
+        );
+        for (k, together) in all.into_iter().enumerate() {
+            let alone = candidates.clone().narrow(0, k, 1);
+            let alone = returns(&problem, &Situation::of(&[0.5]), alone, BOTH, 0).unwrap().aggregate(Aggregate::Mean);
+            assert_eq!(to_host(alone), [together]);
+        }
+    }
+
+    #[test]
+    fn aggregates_by_hand() {
+        let per_particle = Tensor::from_floats([[1.0, 5.0], [3.0, 5.0], [8.0, 5.0]], &Device::flex());
+        let returns = Returns { per_particle, model_steps: 0 };
+        assert_eq!(to_host(returns.aggregate(Aggregate::Mean)), [4.0, 5.0]);
+        assert_eq!(to_host(returns.aggregate(Aggregate::Worst)), [1.0, 5.0]);
+        // Variance (9 + 1 + 16) / 3.
+        let careful = to_host(returns.aggregate(Aggregate::MeanMinusStd(2.0)));
+        assert!((careful[0] - (4.0 - 2.0 * (26.0f32 / 3.0).sqrt())).abs() < 1e-5, "{careful:?}");
+        assert_eq!(careful[1], 5.0);
+    }
+
+    #[test]
+    fn one_particle_that_is_not_finite_excludes_its_candidate() {
+        let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        for aggregate in [Aggregate::Mean, Aggregate::MeanMinusStd(-1.0), Aggregate::Worst] {
+            for bad in bad {
+                let per_particle = Tensor::from_floats([[bad, 1.0, 2.0], [3.0, 1.0, bad]], &Device::flex());
+                let scores = to_host(Returns { per_particle, model_steps: 0 }.aggregate(aggregate));
+                assert_eq!(scores, [f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY], "{aggregate:?} of {bad}");
+                let alone = Tensor::from_floats([[bad, 1.0]], &Device::flex());
+                let scores = to_host(Returns { per_particle: alone, model_steps: 0 }.aggregate(aggregate));
+                assert_eq!(scores, [f32::NEG_INFINITY, 1.0], "{aggregate:?} of {bad} alone");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_reach_the_candidates() {
+        let device = Device::flex().autodiff();
+        let model = dynamics_fn(1, 1, &device, |s, a| s + a);
+        let actions = unit_actions();
+        let reward = reward_fn(|_, _, next: Tensor<2>| (next.clone() * next).squeeze_dim(1));
+        let value = value_fn(|obs: Tensor<2>| obs.squeeze_dim::<1>(1) * 5.0);
+        let end = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(10.0).squeeze_dim(1));
+        let mut problem = Problem::new(&model, &actions).with_reward(&reward).with_termination(&end);
+        problem.terminal_value = Some(&value);
+        let candidates = Tensor::<3>::from_floats([[[1.0], [2.0]], [[11.0], [2.0]]], &device).require_grad();
+        let scored = returns(&problem, &Situation::of(&[0.0]), candidates.clone(), Propagation::MEAN, 0).unwrap();
+        let gradients = scored.aggregate(Aggregate::Mean).sum().backward();
+        // a0² + (a0 + a1)² + 5 (a0 + a1) at (1, 2); a0² alone where the first step ends it.
+        assert_eq!(to_host(candidates.grad(&gradients).unwrap()), [13.0, 11.0, 22.0, 0.0]);
+    }
+
+    #[test]
+    fn each_rule_has_its_error() {
+        let (model, actions) = (counter(), unit_actions());
+        let reward = reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1));
+        let problem = Problem::new(&model, &actions).with_reward(&reward);
+        let fails = |problem: &Problem<'_>, candidates, propagation| {
+            returns(problem, &Situation::of(&[0.0]), candidates, propagation, 0).unwrap_err().to_string()
+        };
+        let one = || sequences([[0.0]]);
+        let mean = Propagation::MEAN;
+        let no_reward = fails(&Problem::new(&model, &actions), one(), mean);
+        assert_eq!(no_reward, "the problem has no reward, and the model closure gives none");
+        for discount in [0.0, 1.5, f32::NAN] {
+            let told = fails(&Problem { discount, ..problem.clone() }, one(), mean);
+            assert_eq!(told, format!("discount = {discount}: in (0, 1]"));
+        }
+        let told = fails(&Problem { after_termination: f32::NAN, ..problem.clone() }, one(), mean);
+        assert_eq!(told, "after_termination = NaN: finite");
+        let told = fails(&problem, one(), Propagation { particles: 0, ..mean });
+        assert_eq!(told, "particles = 0: at least one particle");
+        let told = fails(&problem, Tensor::zeros([2, 3, 2], &Device::flex()), mean);
+        assert_eq!(told, "width of the candidates' actions has 2, expected 1");
+        let wide = ActionSpace::Box(BoxSpace::symmetric(3, 1.0).unwrap());
+        let told = fails(&Problem { actions: &wide, ..problem.clone() }, one(), mean);
+        assert_eq!(told, "width of the action space has 3, expected 1");
+        let short = reward_fn(|_, _, next: Tensor<2>| next.narrow(0, 0, 1).squeeze_dim(1));
+        let told = fails(&problem.clone().with_reward(&short), sequences([[0.0, 0.0]]), mean);
+        assert_eq!(told, "rewards of the reward function has 1, expected 2");
+    }
+}

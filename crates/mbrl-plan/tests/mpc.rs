@@ -1,0 +1,128 @@
+//! When plans are made, what is handed out, and what the planner is told.
+
+use std::sync::{Arc, Mutex};
+
+use burn::tensor::{Device, Tensor};
+use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
+use mbrl_model::{Propagation, dynamics_fn};
+use mbrl_plan::{CemConfig, Mpc, Plan, PlanError, PlanStats, Planner, Problem, Replan};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Call {
+    Plan,
+    Advance(usize),
+    Reset,
+}
+
+/// Writes down its calls; its n-th plan is 10 n, 10 n + 1, 10 n + 2. Fails where told to.
+#[derive(Default)]
+struct Scripted {
+    calls: Arc<Mutex<Vec<Call>>>,
+    plans: usize,
+    fails_at: Option<usize>,
+}
+
+impl Planner for Scripted {
+    fn plan(&mut self, _: &Situation<'_>, _: &Problem<'_>, _: &mut Rng) -> Result<Plan, PlanError> {
+        self.calls.lock().unwrap().push(Call::Plan);
+        self.plans += 1;
+        if self.fails_at == Some(self.plans) {
+            return Err(PlanError::NoFiniteReturn { population: 1, iteration: 0 });
+        }
+        let first = 10.0 * self.plans as f32;
+        let actions = Tensor::from_floats([[first], [first + 1.0], [first + 2.0]], &Device::flex());
+        Ok(Plan { actions, predicted_return: first, stats: PlanStats::default() })
+    }
+    fn advance(&mut self, executed: usize) {
+        self.calls.lock().unwrap().push(Call::Advance(executed));
+    }
+    fn reset(&mut self) {
+        self.calls.lock().unwrap().push(Call::Reset);
+    }
+}
+
+/// Actions of `steps` steps; NaN where planning failed.
+fn run(mpc: &mut Mpc, steps: usize) -> Vec<f32> {
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
+    let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+    let problem = Problem::new(&model, &actions);
+    (0..steps)
+        .map(|_| match mpc.act(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)) {
+            Ok(step) => {
+                // A summary comes with the first action of each plan, and with no other.
+                assert_eq!(
+                    step.plan.map(|p| p.predicted_return),
+                    (step.action[0] % 10.0 == 0.0).then_some(step.action[0])
+                );
+                step.action[0]
+            }
+            Err(_) => f32::NAN,
+        })
+        .collect()
+}
+
+#[test]
+fn each_rule_plans_when_it_says() {
+    use Call::{Advance, Plan};
+    let cases: [(Replan, &[f32], &[Call]); 4] = [
+        (Replan::EveryStep, &[10.0, 20.0, 30.0], &[Plan, Advance(1), Plan, Advance(1), Plan]),
+        (Replan::Every(2), &[10.0, 11.0, 20.0, 21.0, 30.0], &[Plan, Advance(2), Plan, Advance(2), Plan]),
+        // Longer than the horizon: the plan is used up first.
+        (Replan::Every(7), &[10.0, 11.0, 12.0, 20.0], &[Plan, Advance(3), Plan]),
+        (Replan::OpenLoop, &[10.0, 11.0, 12.0, 20.0, 21.0], &[Plan, Advance(3), Plan]),
+    ];
+    for (replan, actions, calls) in cases {
+        let planner = Scripted::default();
+        let seen = Arc::clone(&planner.calls);
+        let mut mpc = Mpc::new(Box::new(planner), replan).unwrap();
+        assert_eq!(run(&mut mpc, actions.len()), actions, "{replan:?}");
+        assert_eq!(*seen.lock().unwrap(), calls, "{replan:?}");
+    }
+}
+
+#[test]
+fn a_new_episode_begins_with_a_new_plan_that_is_not_advanced() {
+    let planner = Scripted::default();
+    let seen = Arc::clone(&planner.calls);
+    let mut mpc = Mpc::new(Box::new(planner), Replan::OpenLoop).unwrap();
+    run(&mut mpc, 2);
+    mpc.reset();
+    assert_eq!(run(&mut mpc, 1), [20.0]);
+    assert_eq!(*seen.lock().unwrap(), [Call::Plan, Call::Reset, Call::Plan]);
+}
+
+#[test]
+fn after_an_error_the_planner_is_not_advanced_twice() {
+    let planner = Scripted { fails_at: Some(2), ..Scripted::default() };
+    let seen = Arc::clone(&planner.calls);
+    let mut mpc = Mpc::new(Box::new(planner), Replan::EveryStep).unwrap();
+    let actions = run(&mut mpc, 3);
+    assert!(actions[1].is_nan());
+    assert_eq!((actions[0], actions[2]), (10.0, 30.0));
+    assert_eq!(*seen.lock().unwrap(), [Call::Plan, Call::Advance(1), Call::Plan, Call::Plan]);
+}
+
+#[test]
+fn replanning_every_zero_steps_is_refused() {
+    let told = Mpc::new(Box::new(Scripted::default()), Replan::Every(0)).unwrap_err().to_string();
+    assert_eq!(told, "replan = every 0 steps: at least 1 step");
+}
+
+#[test]
+fn the_goal_may_change_in_the_middle_of_an_episode() {
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 0.2);
+    let towards = |goal: f32| reward_fn(move |_, _, next: Tensor<2>| -(next - goal).abs().squeeze_dim::<1>(1));
+    let (left, right) = (towards(-1.0), towards(1.0));
+    let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+    let config = CemConfig { horizon: 6, population: 100, elites: 10, ..CemConfig::default() };
+    let mut mpc = Mpc::new(Box::new(config.init(&actions, Propagation::MEAN).unwrap()), Replan::EveryStep).unwrap();
+    let mut rng = Rng::new(0);
+    let mut x = 0.0f32;
+    for (reward, goal) in [(&left as &dyn mbrl_env::Reward, -1.0), (&right, 1.0)] {
+        let problem = Problem::new(&model, &actions).with_reward(reward);
+        for _ in 0..20 {
+            x += 0.2 * mpc.act(&Situation::of(&[x]), &problem, &mut rng).unwrap().action[0];
+        }
+        assert!((x - goal).abs() < 0.05, "at {x}, the goal was {goal}");
+    }
+}

@@ -1,0 +1,278 @@
+//! The contract of planners, for every planner under every option, and what single options are for.
+
+use burn::tensor::{Device, Tensor};
+use mbrl_env::{ActionSpace, BoxSpace, Reward, Rng, Situation, reward_fn};
+use mbrl_model::{Dynamics, MemberRule, Propagation, dynamics_fn};
+use mbrl_plan::{
+    Aggregate, CemConfig, CemReturn, PddmConfig, Plan, PlanError, Planner, Problem, Tail, check::check_planner,
+};
+use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
+
+fn bounded(low: f32, high: f32) -> ActionSpace {
+    ActionSpace::Box(BoxSpace::new([low], [high]).unwrap())
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+#[test]
+fn cem_keeps_the_contract_under_every_option() {
+    let base = || CemConfig { horizon: 8, population: 120, elites: 12, iterations: 3, ..CemConfig::default() };
+    let options = [
+        base(),
+        CemConfig { alpha: 0.0, ..base() },
+        CemConfig { elites: 1, ..base() },
+        CemConfig { elites: 60, ..base() },
+        CemConfig { iterations: 1, ..base() },
+        CemConfig { returns: CemReturn::Best, ..base() },
+        CemConfig { tail: Tail::Last, ..base() },
+        CemConfig { constrain_variance: false, ..base() },
+        CemConfig { truncation: 1.0, ..base() },
+        CemConfig { truncation: f32::INFINITY, initial_std: 2.0, constrain_variance: false, ..base() },
+        CemConfig { variance_stop: 0.1, ..base() },
+    ];
+    for config in options {
+        check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())
+            .unwrap_or_else(|error| panic!("{error} with {config:?}"));
+    }
+}
+
+#[test]
+fn pddm_keeps_the_contract_under_every_option() {
+    let options = [
+        PddmConfig::default(),
+        PddmConfig { code_compat: true, ..PddmConfig::default() },
+        PddmConfig { iterations: 3, ..PddmConfig::default() },
+        PddmConfig { beta: 1.0, ..PddmConfig::default() },
+        PddmConfig { kappa: 0.5, ..PddmConfig::default() },
+        // So large that all but the best candidate have a weight of 0.
+        PddmConfig { kappa: 1e30, ..PddmConfig::default() },
+    ];
+    for config in options {
+        check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())
+            .unwrap_or_else(|error| panic!("{error} with {config:?}"));
+    }
+}
+
+#[test]
+fn particles_and_aggregates_keep_the_contract() {
+    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 3 };
+    let config = CemConfig { horizon: 8, population: 100, elites: 10, ..CemConfig::default() };
+    for aggregate in [Aggregate::Mean, Aggregate::MeanMinusStd(1.0), Aggregate::Worst] {
+        let make = |actions: &ActionSpace| Ok(config.init(actions, propagation)?.with_aggregate(aggregate));
+        check_planner(make, &Device::flex()).unwrap();
+    }
+}
+
+/// A broken planner: chooses the candidate with the largest return as IEEE's total order has it, where NaN is largest.
+struct NanWins;
+
+impl Planner for NanWins {
+    fn plan(&mut self, situation: &Situation<'_>, problem: &Problem<'_>, rng: &mut Rng) -> Result<Plan, PlanError> {
+        let device = &problem.dynamics.spec().device;
+        let candidates: Vec<f32> =
+            (0..800).map(|_| problem.actions.sample(rng).map(|a| a[0])).collect::<Result<_, _>>().unwrap_or_default();
+        let candidates = Tensor::<1>::from_floats(candidates.as_slice(), device).reshape([100, 8, 1]);
+        let scored = mbrl_plan::returns(problem, situation, candidates.clone(), Propagation::MEAN, 0)?;
+        let scores = host(scored.per_particle);
+        let best = (0..100).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
+        if scores.iter().all(|s| s.is_nan()) {
+            return Err(PlanError::NoFiniteReturn { population: 100, iteration: 0 });
+        }
+        let stats = mbrl_plan::PlanStats { iterations: 1, model_steps: scored.model_steps, ..Default::default() };
+        let actions = candidates.narrow(0, best, 1).squeeze_dim(0);
+        Ok(Plan { actions, predicted_return: 0.0, stats })
+    }
+    fn advance(&mut self, _: usize) {}
+    fn reset(&mut self) {}
+}
+
+#[test]
+fn the_check_finds_a_planner_that_lets_nan_win() {
+    let told = check_planner(|_| Ok(NanWins), &Device::flex()).unwrap_err().to_string();
+    assert!(told.starts_with("check of NaN never wins failed"), "{told}");
+}
+
+/// A planner that never forgets.
+struct NeverForgets(mbrl_plan::Cem);
+
+impl Planner for NeverForgets {
+    fn plan(&mut self, situation: &Situation<'_>, problem: &Problem<'_>, rng: &mut Rng) -> Result<Plan, PlanError> {
+        self.0.plan(situation, problem, rng)
+    }
+    fn advance(&mut self, executed: usize) {
+        self.0.advance(executed);
+    }
+    fn reset(&mut self) {}
+}
+
+#[test]
+fn the_check_finds_a_planner_that_does_not_forget() {
+    let config = CemConfig { horizon: 8, population: 100, elites: 10, ..CemConfig::default() };
+    let told = check_planner(|a| Ok(NeverForgets(config.init(a, Propagation::MEAN)?)), &Device::flex())
+        .unwrap_err()
+        .to_string();
+    assert!(told.starts_with("check of reset failed"), "{told}");
+}
+
+/// The state moves by the action; the reward is −(x' − goal)².
+fn walk() -> impl Dynamics {
+    dynamics_fn(1, 1, &Device::flex(), |s, a| s + a)
+}
+
+fn towards(goal: f32) -> impl Reward {
+    reward_fn(move |_, _, next: Tensor<2>| {
+        let miss = next - goal;
+        -(miss.clone() * miss).squeeze_dim::<1>(1)
+    })
+}
+
+#[test]
+fn an_optimal_proposal_is_found_at_once() {
+    let (model, reward, actions) = (walk(), towards(3.0), bounded(-1.0, 4.0));
+    let mut problem = Problem::new(&model, &actions).with_reward(&reward);
+    let config = CemConfig {
+        horizon: 3,
+        population: 1,
+        elites: 1,
+        iterations: 1,
+        returns: CemReturn::Best,
+        ..CemConfig::default()
+    };
+    let plan = |problem: &Problem<'_>| {
+        let mut planner = config.init(&actions, Propagation::MEAN).unwrap();
+        planner.plan(&Situation::of(&[1.0]), problem, &mut Rng::new(0)).unwrap()
+    };
+    assert!(plan(&problem).predicted_return < -0.5, "one sample is no plan");
+    problem.proposals = Some(Tensor::from_floats([[[1.0], [1.0], [1.0]], [[2.0], [0.0], [0.0]]], &Device::flex()));
+    let found = plan(&problem);
+    assert!(found.predicted_return.abs() < 1e-9, "{found:?}");
+    let actions = host(found.actions);
+    assert!(actions.iter().zip([2.0, 0.0, 0.0]).all(|(a, e)| (a - e).abs() < 1e-6), "{actions:?}");
+    assert_eq!(found.stats.model_steps, 3 * 3, "the proposals are scored too");
+}
+
+#[test]
+fn proposals_are_clipped_and_checked() {
+    let (model, reward, actions) = (walk(), towards(9.0), bounded(-1.0, 4.0));
+    let config = CemConfig { horizon: 2, population: 3, elites: 1, returns: CemReturn::Best, ..CemConfig::default() };
+    let plan = |proposals: Tensor<3>| {
+        let mut problem = Problem::new(&model, &actions).with_reward(&reward);
+        problem.proposals = Some(proposals);
+        config.init(&actions, Propagation::MEAN).unwrap().plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0))
+    };
+    let device = Device::flex();
+    let clipped = host(plan(Tensor::from_floats([[[9.0], [9.0]]], &device)).unwrap().actions);
+    assert_eq!(clipped, [4.0, 4.0]);
+    let told = plan(Tensor::from_floats([[[0.0], [f32::NAN]]], &device)).unwrap_err().to_string();
+    assert_eq!(told, "proposals: entry 1 is NaN, expected a finite number");
+    let told = plan(Tensor::zeros([1, 5, 1], &device)).unwrap_err().to_string();
+    assert_eq!(told, "horizon of the proposals has 5, expected 2");
+    let told = plan(Tensor::zeros([1, 2, 2], &device)).unwrap_err().to_string();
+    assert_eq!(told, "width of the proposals' actions has 2, expected 1");
+}
+
+#[test]
+fn a_plan_counts_its_model_steps() {
+    let (model, reward, actions) = (walk(), towards(0.0), bounded(-1.0, 1.0));
+    let problem = Problem::new(&model, &actions).with_reward(&reward);
+    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };
+    let config =
+        CemConfig { horizon: 4, population: 10, elites: 3, iterations: 3, variance_stop: 0.0, ..CemConfig::default() };
+    let stats = config
+        .init(&actions, propagation)
+        .unwrap()
+        .plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0))
+        .unwrap()
+        .stats;
+    assert_eq!((stats.iterations, stats.model_steps), (3, 3 * 10 * 4 * 2));
+    assert!(!stats.elapsed.is_zero());
+}
+
+#[test]
+fn cem_stops_when_its_variance_is_spent() {
+    let (model, reward, actions) = (walk(), towards(0.5), bounded(-1.0, 1.0));
+    let problem = Problem::new(&model, &actions).with_reward(&reward);
+    let config = CemConfig { horizon: 1, iterations: 100, ..CemConfig::default() };
+    let mut planner = config.init(&actions, Propagation::MEAN).unwrap();
+    let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
+    assert!(plan.stats.iterations < 10, "{:?}", plan.stats);
+    assert!(planner.sampler().variance()[0] <= 1e-3);
+}
+
+#[test]
+fn spaces_that_are_no_bounded_box_are_refused_by_name() {
+    let unbounded = ActionSpace::Box(BoxSpace::unbounded(1));
+    let told = CemConfig::default().init(&unbounded, Propagation::MEAN).unwrap_err().to_string();
+    assert_eq!(told, "cem plans in bounded boxes of actions, this space is unbounded: low [-inf], high [inf]");
+    let told = PddmConfig::default().init(&ActionSpace::Discrete(3), Propagation::MEAN).unwrap_err().to_string();
+    assert_eq!(told, "pddm plans in bounded boxes of actions, this space is discrete, with 3 choices");
+    let none = Propagation { particles: 0, ..Propagation::MEAN };
+    let told = CemConfig::default().init(&bounded(-1.0, 1.0), none).unwrap_err().to_string();
+    assert_eq!(told, "particles = 0: at least one particle");
+}
+
+#[test]
+fn an_aggregate_with_nan_is_refused() {
+    let (model, reward, actions) = (walk(), towards(0.0), bounded(-1.0, 1.0));
+    let problem = Problem::new(&model, &actions).with_reward(&reward);
+    let planner = PddmConfig::default().init(&actions, Propagation::MEAN).unwrap();
+    let mut planner = planner.with_aggregate(Aggregate::MeanMinusStd(f32::NAN));
+    let told = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap_err().to_string();
+    assert_eq!(told, "aggregate = NaN: a finite factor of the standard deviation");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Also where the optimum lies on a bound, and where bounds are so far apart or so near that sums round or overflow.
+    #[test]
+    fn plans_lie_within_any_bounds(
+        low in proptest::num::f32::NORMAL,
+        high in proptest::num::f32::NORMAL,
+        upwards in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let (low, high) = (low.min(high), low.max(high));
+        proptest::prop_assume!(low < high);
+        let actions = bounded(low, high);
+        let model = dynamics_fn(1, 1, &Device::flex(), |s, _| s);
+        let reward = reward_fn(move |_, a: Tensor<2>, _| {
+            // Between −1 and 1 whatever the units are.
+            let share = a / low.abs().max(high.abs());
+            (if upwards { share } else { -share }).squeeze_dim(1)
+        });
+        let problem = Problem::new(&model, &actions).with_reward(&reward);
+        let cem = CemConfig { horizon: 3, population: 30, elites: 3, returns: CemReturn::Best, ..CemConfig::default() };
+        let mut planners: Vec<Box<dyn Planner>> = vec![
+            Box::new(cem.init(&actions, Propagation::MEAN).unwrap()),
+            Box::new(CemConfig { constrain_variance: false, ..cem }.init(&actions, Propagation::MEAN).unwrap()),
+            Box::new(PddmConfig::default().init(&actions, Propagation::MEAN).unwrap()),
+        ];
+        for planner in &mut planners {
+            let mut rng = Rng::new(seed);
+            for _ in 0..2 {
+                let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut rng).unwrap();
+                let planned = host(plan.actions);
+                prop_assert!(planned.iter().all(|&a| actions.contains(&[a])), "{planned:?} in [{low}, {high}]");
+                planner.advance(1);
+            }
+        }
+    }
+}
+
+#[test]
+fn configurations_are_read_with_defaults_and_without_unknown_keys() {
+    let cem: CemConfig = serde_json::from_str(r#"{"population": 500, "returns": "best", "tail": "last"}"#).unwrap();
+    let expected = CemConfig { population: 500, returns: CemReturn::Best, tail: Tail::Last, ..CemConfig::default() };
+    assert_eq!(cem, expected);
+    let pddm: PddmConfig = serde_json::from_str(r#"{"code_compat": true}"#).unwrap();
+    assert_eq!(pddm, PddmConfig { code_compat: true, ..PddmConfig::default() });
+    let aggregate: Aggregate = serde_json::from_str(r#"{"mean-minus-std": 4.0}"#).unwrap();
+    assert_eq!(aggregate, Aggregate::MeanMinusStd(4.0));
+    let told = serde_json::from_str::<CemConfig>(r#"{"popsize": 500}"#).unwrap_err().to_string();
+    assert!(told.contains("unknown field `popsize`"), "{told}");
+    let told = serde_json::from_str::<PddmConfig>(r#"{"lambda": 1.0}"#).unwrap_err().to_string();
+    assert!(told.contains("unknown field `lambda`"), "{told}");
+}

@@ -1,0 +1,93 @@
+//! The seams of acting and learning.
+
+use mbrl_env::{ActionSpace, Rng, Situation, Transition};
+
+use crate::{AgentError, CheckpointReader, CheckpointWriter};
+
+/// What an action is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActMode {
+    /// To learn from: the agent may explore.
+    Explore,
+    /// To be judged by: the agent does its best.
+    Evaluate,
+}
+
+/// Takes the numbers that an agent has to report; names are `group/name`, listed in `docs/metrics.md`.
+pub trait Report {
+    /// One number of the event under way.
+    fn scalar(&mut self, name: &'static str, value: f64);
+}
+
+/// Chooses actions.
+pub trait Agent: Send {
+    /// Name, for messages.
+    fn name(&self) -> &str {
+        std::any::type_name::<Self>()
+    }
+
+    /// An episode begins: forget what belongs to the last one.
+    fn begin_episode(&mut self) {}
+
+    /// Chooses an action `[A]`, in the environment's units.
+    ///
+    /// # Errors
+    /// Whatever keeps the agent from choosing.
+    fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError>;
+
+    /// Whether situations must carry the simulator's snapshot.
+    fn needs_snapshot(&self) -> bool {
+        false
+    }
+}
+
+/// An agent that learns: it says itself when it has something to fit.
+pub trait Learner: Agent {
+    /// Takes in one real step.
+    ///
+    /// # Errors
+    /// Whatever the agent cannot take in.
+    fn observe(&mut self, transition: &Transition) -> Result<(), AgentError>;
+
+    /// Called after each real step: fits where it is time to, and reports what came of it.
+    ///
+    /// # Errors
+    /// Whatever keeps the agent from learning.
+    fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError>;
+
+    /// Writes everything that `load` needs to go on with the same bits.
+    ///
+    /// # Errors
+    /// Input and output.
+    fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError>;
+
+    /// Goes back to what `save` wrote.
+    ///
+    /// # Errors
+    /// A truncated, foreign or newer checkpoint.
+    fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError>;
+}
+
+/// Acts uniformly at random: the yardstick, and the first explorer.
+#[derive(Debug, Clone)]
+pub struct RandomAgent {
+    actions: ActionSpace,
+}
+
+impl RandomAgent {
+    /// A random agent for an action space.
+    #[must_use]
+    pub fn new(actions: ActionSpace) -> Self {
+        Self { actions }
+    }
+}
+
+impl Agent for RandomAgent {
+    fn name(&self) -> &str {
+        "random"
+    }
+
+    fn act(&mut self, _: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        Ok(self.actions.sample(rng)?)
+    }
+}

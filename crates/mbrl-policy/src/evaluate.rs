@@ -1,0 +1,116 @@
+//! Judging an agent: whole episodes from fixed start states, nothing learned.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use mbrl_env::{Rng, Transition};
+
+use crate::{ActMode, Agent, AgentError, EpisodeSummary, World, world::Episode};
+
+/// One evaluation episode.
+#[derive(Debug, Clone)]
+pub struct EvaluationEpisode {
+    /// The seed of its start state.
+    pub seed: u64,
+    /// What it came to.
+    pub summary: EpisodeSummary,
+    /// All its steps.
+    pub transitions: Vec<Transition>,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, Default)]
+pub struct Evaluation {
+    /// Its episodes, in the order of their seeds.
+    pub episodes: Vec<EvaluationEpisode>,
+    /// Wall time.
+    pub elapsed: Duration,
+}
+
+impl Evaluation {
+    /// Undiscounted return of each episode.
+    pub fn returns(&self) -> impl Iterator<Item = f64> + '_ {
+        self.episodes.iter().map(|episode| episode.summary.total_reward)
+    }
+
+    /// Mean return.
+    #[must_use]
+    pub fn return_mean(&self) -> f64 {
+        self.returns().sum::<f64>() / self.episodes.len() as f64
+    }
+
+    /// Standard deviation of the returns over these episodes (divided by their number, not one less).
+    #[must_use]
+    pub fn return_std(&self) -> f64 {
+        let mean = self.return_mean();
+        (self.returns().map(|r| (r - mean).powi(2)).sum::<f64>() / self.episodes.len() as f64).sqrt()
+    }
+
+    /// Mean number of steps.
+    #[must_use]
+    pub fn length_mean(&self) -> f64 {
+        self.episodes.iter().map(|episode| episode.summary.length as f64).sum::<f64>() / self.episodes.len() as f64
+    }
+}
+
+/// The seeds of `episodes` start states. The same `seed` gives the same start states for every agent, and more
+/// episodes begin with the same ones.
+#[must_use]
+pub fn start_seeds(seed: u64, episodes: usize) -> Vec<u64> {
+    let mut rng = Rng::new(seed);
+    (0..episodes).map(|_| rng.key()).collect()
+}
+
+/// Runs one episode from each start seed and learns nothing. What the agent draws depends on the start seed alone, so
+/// an evaluation is a function of the agent and the seeds, and disturbs no other stream of random numbers.
+///
+/// The agent forgets its running episode: evaluate between episodes. The environment must end its episodes: a task
+/// without an end state needs a [`TimeLimit`](mbrl_env::TimeLimit).
+///
+/// # Errors
+/// [`AgentError::Config`] without seeds; what the agent or the environment give.
+pub fn evaluate(world: &mut World<'_>, agent: &mut dyn Agent, seeds: &[u64]) -> Result<Evaluation, AgentError> {
+    let never = AtomicBool::new(false);
+    // Without a stop there always is an evaluation.
+    evaluate_until(world, agent, seeds, &never).map(Option::unwrap_or_default)
+}
+
+/// As [`evaluate`]; `None` where `stop` was raised before it was done.
+pub(crate) fn evaluate_until(
+    world: &mut World<'_>,
+    agent: &mut dyn Agent,
+    seeds: &[u64],
+    stop: &AtomicBool,
+) -> Result<Option<Evaluation>, AgentError> {
+    if seeds.is_empty() {
+        return Err(AgentError::Config {
+            field: "episodes",
+            value: "0".into(),
+            rule: "at least one episode to evaluate",
+        });
+    }
+    let start = Instant::now();
+    let mut episodes = Vec::with_capacity(seeds.len());
+    for &seed in seeds {
+        // A child of the start's stream, so that the agent does not draw the numbers that made the start state.
+        let mut rng = Rng::new(seed).split();
+        let mut episode = Episode::begin(world, agent, seed, 0)?;
+        let mut transitions = Vec::new();
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let transition = episode.step(world, agent, ActMode::Evaluate, &mut rng, transitions.len() as u64)?;
+            let over = transition.episode_over();
+            transitions.push(transition);
+            if over {
+                break;
+            }
+        }
+        episodes.push(EvaluationEpisode { seed, summary: episode.summary, transitions });
+    }
+    agent.begin_episode();
+    Ok(Some(Evaluation { episodes, elapsed: start.elapsed() }))
+}

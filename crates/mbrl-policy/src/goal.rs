@@ -1,0 +1,63 @@
+//! What an agent is to achieve, owned; a [`Problem`] borrows it for one control step.
+
+use std::{fmt, sync::Arc};
+
+use mbrl_env::{ActionSpace, Reward, Termination, Value, tasks::Task};
+use mbrl_model::Dynamics;
+use mbrl_plan::Problem;
+
+/// Reward, end and value by which an agent plans.
+///
+/// A model does not know the goal, so a goal can be exchanged at any time, in the middle of an episode too.
+#[derive(Clone)]
+pub struct Goal {
+    /// What is rewarded; `None` asks the model.
+    pub reward: Option<Arc<dyn Reward>>,
+    /// When a trajectory is over; `None` asks the model, and where that gives none, never.
+    pub termination: Option<Arc<dyn Termination>>,
+    /// Reward of each step after the terminal one (default 0; PDDM's tasks: −500).
+    pub after_termination: f32,
+    /// Expected return beyond the planning horizon.
+    pub terminal_value: Option<Arc<dyn Value>>,
+    /// Discount a step, in (0, 1] (default 1, PETS and PDDM).
+    pub discount: f32,
+}
+
+impl Goal {
+    /// To collect a reward.
+    #[must_use]
+    pub fn new(reward: Arc<dyn Reward>) -> Self {
+        Self { reward: Some(reward), termination: None, after_termination: 0.0, terminal_value: None, discount: 1.0 }
+    }
+
+    /// The goal of a task of the registry.
+    #[must_use]
+    pub fn of_task(task: &Task) -> Self {
+        Self { termination: task.termination.clone(), ..Self::new(task.reward.clone()) }
+    }
+
+    /// The planning problem of reaching this goal in a world that moves as `dynamics` says.
+    #[must_use]
+    pub fn problem<'a>(&'a self, dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Problem<'a> {
+        Problem {
+            reward: self.reward.as_deref(),
+            termination: self.termination.as_deref(),
+            after_termination: self.after_termination,
+            terminal_value: self.terminal_value.as_deref(),
+            discount: self.discount,
+            ..Problem::new(dynamics, actions)
+        }
+    }
+}
+
+impl fmt::Debug for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Goal")
+            .field("reward", &self.reward.is_some())
+            .field("termination", &self.termination.is_some())
+            .field("after_termination", &self.after_termination)
+            .field("terminal_value", &self.terminal_value.is_some())
+            .field("discount", &self.discount)
+            .finish()
+    }
+}

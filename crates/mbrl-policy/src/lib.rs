@@ -1,0 +1,107 @@
+//! Agents that learn a model of their world and control it by planning, the loop that runs them, and what a run
+//! leaves behind.
+//!
+//! # Overview
+//!
+//! - [`Agent`] chooses actions; [`Learner`] is an agent that learns from what it sees.
+//! - [`MpcAgent`] plans through any model towards any [`Goal`]; [`ModelBased`] learns the model besides (PETS, PDDM);
+//!   [`RandomAgent`] is the yardstick.
+//! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
+//! - [`evaluate`] judges an agent on fixed start states.
+//! - An [`Observer`] watches a run; [`RunFiles`] keep its metrics and its [`Checkpoints`].
+//!
+//! # Should I be using this crate?
+//!
+//! To train an agent on a built-in task, use the command line, `mbrl`. Use this crate to train on your own
+//! environment, with your own goal, from your own program, or to write another learner that gets evaluation, metrics
+//! and checkpoints for free. To plan through a model that you have already, and nothing more, `mbrl-plan` is enough.
+//!
+//! # Example: learn and plan
+//!
+//! Everything of a run in one place, on the pendulum with a model and a budget far too small to swing it up.
+//!
+//! ```
+//! use std::sync::atomic::AtomicBool;
+//! use mbrl_env::tasks;
+//! use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
+//! use mbrl_plan::{CemConfig, Mpc, Replan};
+//! use mbrl_policy::{Device, Goal, ModelBasedConfig, Outcome, TrainConfig, World};
+//!
+//! let mut task = tasks::make("pendulum")?;
+//! let spec = task.env.spec().clone();
+//! let mut training = TrainConfig::default().init(210, 0)?; // 210 real steps from seed 0
+//!
+//! let model = EnsembleConfig { members: 2, hidden: vec![16], weight_decay: vec![], ..EnsembleConfig::default() }
+//!     .init(3, 1, &Device::flex(), &mut training.split_rng())?;
+//! let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 2 };
+//! let planner = CemConfig { horizon: 4, population: 10, elites: 2, iterations: 1, ..CemConfig::default() }
+//!     .init(&spec.actions, propagation)?;
+//! let mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;
+//! let fit = FitConfig { max_epochs: 2, ..FitConfig::default() };
+//! let mut agent = ModelBasedConfig::default().init(&spec, model, fit, Goal::of_task(&task), mpc)?;
+//!
+//! let stop = AtomicBool::new(false); // raised by Ctrl-C, say
+//! let outcome = training.run(World::Simulator(&mut *task.env), &mut agent, None, &mut (), &stop)?;
+//! assert_eq!((outcome, training.episode(), agent.is_fitted()), (Outcome::Finished, 2, true));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Example: a yardstick
+//!
+//! Every agent is judged from the same start states.
+//!
+//! ```
+//! use mbrl_env::tasks;
+//! use mbrl_policy::{RandomAgent, World, evaluate, start_seeds};
+//!
+//! let mut task = tasks::make("pendulum")?;
+//! let mut random = RandomAgent::new(task.env.spec().actions.clone());
+//! let found = evaluate(&mut World::Simulator(&mut *task.env), &mut random, &start_seeds(0, 5))?;
+//! assert!(found.return_mean() < -500.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a run promises
+//!
+//! - **Every real step counts**, random ones and those of a cut episode included; evaluation episodes do not.
+//! - **One seed, one result**: every random number comes from the run's generator. Two runs differ in
+//!   [`WALL_TIME_KEYS`] alone.
+//! - **A kill loses an episode at most, and changes nothing**: checkpoints are written whole at episode ends, and a
+//!   resumed run repeats the broken episode with the same random numbers.
+//! - **A NaN is named where it appears**: the world's as [`AgentError::NonFiniteWorld`], the agent's as
+//!   [`AgentError::Action`]. A fit whose loss becomes NaN is reported, and the run goes on with the model of the fit
+//!   before.
+//!
+//! # Crate features
+//!
+//! None is on by default, and the library never picks a device. `flex`, `ndarray`, `wgpu` and `cuda` forward to
+//! Burn's backends.
+
+pub use burn::tensor::{Device, Tensor};
+
+mod agent;
+mod checkpoint;
+mod crc32;
+mod error;
+mod evaluate;
+mod files;
+mod goal;
+mod metrics;
+mod model_based;
+mod mpc_agent;
+mod observer;
+mod train;
+mod world;
+
+pub use agent::{ActMode, Agent, Learner, RandomAgent, Report};
+pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, FORMAT, KEPT, Newest};
+pub use error::AgentError;
+pub use evaluate::{Evaluation, EvaluationEpisode, evaluate, start_seeds};
+pub use files::write_atomically;
+pub use goal::Goal;
+pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
+pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
+pub use mpc_agent::MpcAgent;
+pub use observer::{Moment, Observer, Scalars};
+pub use train::{Outcome, RunFiles, TrainConfig, Training};
+pub use world::{EpisodeSummary, World};

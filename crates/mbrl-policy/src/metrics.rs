@@ -1,0 +1,195 @@
+//! `metrics.jsonl`: the record of a run, one event a line, only ever appended to.
+//!
+//! Every line has `event`, `env_step` (real steps so far, random ones included, evaluation episodes not) and
+//! `wall_s`. The names and their meaning are listed in `docs/metrics.md`. A number that is not finite is written as
+//! `null`: JSON has none.
+//!
+//! ```text
+//! {"event":"episode","env_step":200,"wall_s":0.1,"episode/index":1,"episode/return":11.3,"episode/length":200,…}
+//! ```
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+
+use crate::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Scalars, files::io_error};
+
+/// The names whose values are wall times. They differ between two runs with the same seed; everything else is the
+/// same bit for bit.
+pub const WALL_TIME_KEYS: [&str; 4] = ["wall_s", "plan/ms", "model/fit_s", "eval/time_s"];
+
+/// Writes `metrics.jsonl`.
+#[derive(Debug)]
+pub struct MetricsWriter {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl MetricsWriter {
+    /// Starts at `length` bytes of an existing file, cutting off what follows; 0 makes a new one.
+    ///
+    /// # Errors
+    /// [`AgentError::Io`] where it cannot be written; [`AgentError::Checkpoint`] where the file is shorter than
+    /// `length`.
+    pub fn open_at(path: &Path, length: u64) -> Result<Self, AgentError> {
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(io_error(path))?;
+        let found = file.metadata().map_err(io_error(path))?.len();
+        if found < length {
+            let reason = format!("has {found} bytes, the checkpoint was written at {length}");
+            return Err(AgentError::Checkpoint { path: path.to_owned(), reason });
+        }
+        file.set_len(length).and_then(|()| file.seek(std::io::SeekFrom::End(0))).map_err(io_error(path))?;
+        Ok(Self { path: path.to_owned(), file, length })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes written, those before a resume included.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Waits until all lines are on the disk.
+    ///
+    /// # Errors
+    /// [`AgentError::Io`].
+    pub fn sync(&mut self) -> Result<(), AgentError> {
+        self.file.sync_data().map_err(io_error(&self.path))
+    }
+
+    /// Appends one line.
+    ///
+    /// # Errors
+    /// [`AgentError::Io`].
+    pub fn write(&mut self, event: &str, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        // By hand, because a JSON map would sort the names.
+        let mut text =
+            format!(r#"{{"event":{},"env_step":{},"wall_s":{}"#, json!(event), at.env_step, json!(at.wall_s));
+        for (name, value) in scalars {
+            text.push_str(&format!(",{}:{}", json!(name), number(*value)));
+        }
+        text.push_str("}\n");
+        // One call a line, so that a kill cuts between lines where the system can help it.
+        self.file.write_all(text.as_bytes()).map_err(io_error(&self.path))?;
+        self.length += text.len() as u64;
+        Ok(())
+    }
+}
+
+/// Counts are written as integers, so that 200 does not become 200.0.
+fn number(value: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() < EXACT { json!(value as i64) } else { json!(value) }
+}
+
+impl Observer for MetricsWriter {
+    fn on_episode(&mut self, at: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
+        let scalars = [
+            ("episode/index", at.episode as f64),
+            ("episode/return", episode.total_reward),
+            ("episode/length", episode.length as f64),
+            ("episode/terminated", f64::from(u8::from(episode.terminated))),
+            ("episode/truncated", f64::from(u8::from(episode.truncated))),
+        ];
+        self.write("episode", at, &scalars)
+    }
+
+    fn on_plan(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.write("plan", at, scalars)
+    }
+
+    fn on_fit(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.write("fit", at, scalars)
+    }
+
+    fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
+        let scalars = [
+            ("eval/return_mean", evaluation.return_mean()),
+            ("eval/return_std", evaluation.return_std()),
+            ("eval/return_min", evaluation.returns().fold(f64::INFINITY, f64::min)),
+            ("eval/return_max", evaluation.returns().fold(f64::NEG_INFINITY, f64::max)),
+            ("eval/length_mean", evaluation.length_mean()),
+            ("eval/episodes", evaluation.episodes.len() as f64),
+            ("eval/time_s", evaluation.elapsed.as_secs_f64()),
+        ];
+        self.write("eval", at, &scalars)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const AT: Moment = Moment { env_step: 200, episode: 3, wall_s: 0.25 };
+
+    #[test]
+    fn a_line_holds_the_event_the_moment_and_the_numbers_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::open_at(&path, 0).unwrap();
+        let episode = EpisodeSummary { total_reward: 11.5, length: 200, terminated: false, truncated: true };
+        writer.on_episode(AT, &episode).unwrap();
+        writer.on_plan(AT, &[("plan/ms", 1.5), ("plan/predicted_return", f64::NAN)]).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(r#"{"event":"episode","env_step":200,"wall_s":0.25,"episode/index":3,"#), "{text}");
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            lines[0],
+            json!({"event": "episode", "env_step": 200, "wall_s": 0.25, "episode/index": 3, "episode/return": 11.5,
+                   "episode/length": 200, "episode/terminated": 0, "episode/truncated": 1})
+        );
+        assert_eq!(
+            lines[1],
+            json!({"event": "plan", "env_step": 200, "wall_s": 0.25, "plan/ms": 1.5, "plan/predicted_return": null})
+        );
+        assert_eq!(writer.length(), text.len() as u64);
+    }
+
+    #[test]
+    fn resuming_cuts_off_what_came_after_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::open_at(&path, 0).unwrap();
+        writer.write("first", AT, &[]).unwrap();
+        let length = writer.length();
+        writer.write("lost", AT, &[]).unwrap();
+        drop(writer);
+        let mut writer = MetricsWriter::open_at(&path, length).unwrap();
+        writer.write("again", AT, &[]).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("first") && text.contains("again") && !text.contains("lost"), "{text}");
+        assert_eq!(writer.length(), text.len() as u64);
+    }
+
+    #[test]
+    fn a_file_shorter_than_recorded_is_refused_and_untouched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        fs::write(&path, "{}\n").unwrap();
+        let error = MetricsWriter::open_at(&path, 100).unwrap_err().to_string();
+        assert!(error.contains("metrics.jsonl") && error.contains("3 bytes"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        // A path under a regular file, which root cannot write either.
+        fs::write(folder.path().join("file"), "").unwrap();
+        let error = MetricsWriter::open_at(&folder.path().join("file/metrics.jsonl"), 0).unwrap_err().to_string();
+        assert!(error.contains("file/metrics.jsonl"), "{error}");
+    }
+}

@@ -1,0 +1,301 @@
+//! The agent that learns its model while it plans with it (PETS, PDDM).
+//!
+//! ```text
+//! act at random until the first fit
+//! after each real step: append it to the data; where a fit is due, fit the ensemble to all data
+//! then: plan through the ensemble at every step, execute the first action
+//! ```
+//!
+//! | | PETS \[1\] | PDDM \[2\] | mbrl-lib's PETS |
+//! |---|---|---|---|
+//! | [`random_steps`](ModelBasedConfig::random_steps) | one episode | 20 to 200 episodes | one episode |
+//! | [`fit_every`](ModelBasedConfig::fit_every) | episode | 20 to 40 episodes | 50 steps |
+//! | [`reinitialize`](ModelBasedConfig::reinitialize) | no | yes | no |
+//!
+//! ## References
+//! \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics
+//! Models*, NeurIPS.
+//! \[2\] Nagabandi et al. (2019), *Deep Dynamics Models for Learning Dexterous Manipulation*, CoRL.
+
+use std::{fmt, time::Instant};
+
+use mbrl_env::{EnvSpec, Replay, Rng, Situation, Transition};
+use mbrl_model::{Dataset, Ensemble, FitConfig, FitReport, ModelError, fit};
+use mbrl_plan::Mpc;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, MpcAgent, RandomAgent, Report,
+};
+
+/// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FitSchedule {
+    /// At each episode end.
+    Episode,
+    /// After so many real steps, in the middle of an episode too.
+    Steps(u64),
+}
+
+impl Serialize for FitSchedule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Episode => serializer.serialize_str("episode"),
+            Self::Steps(n) => serializer.serialize_u64(*n),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FitSchedule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = FitSchedule;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"episode\" or a number of steps")
+            }
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<FitSchedule, E> {
+                if word == "episode" {
+                    Ok(FitSchedule::Episode)
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(word), &self))
+                }
+            }
+            fn visit_u64<E: de::Error>(self, steps: u64) -> Result<FitSchedule, E> {
+                Ok(FitSchedule::Steps(steps))
+            }
+            fn visit_i64<E: de::Error>(self, steps: i64) -> Result<FitSchedule, E> {
+                u64::try_from(steps)
+                    .map(FitSchedule::Steps)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(steps), &self))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// How an agent collects data and when it fits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelBasedConfig {
+    /// Real steps before the first fit, taken at random (default: 200, one episode of PETS's cart-pole). With
+    /// [`FitSchedule::Episode`] the running episode is finished at random first.
+    pub random_steps: u64,
+    /// When the model is fitted (default: at each episode end, PETS).
+    pub fit_every: FitSchedule,
+    /// Whether each fit starts from fresh weights (PDDM) instead of the last ones (default: false, PETS).
+    pub reinitialize: bool,
+    /// Transitions that are kept; the oldest are forgotten (default: 1 000 000, which none of the papers reaches).
+    pub replay_capacity: usize,
+}
+
+impl Default for ModelBasedConfig {
+    fn default() -> Self {
+        Self { random_steps: 200, fit_every: FitSchedule::Episode, reinitialize: false, replay_capacity: 1_000_000 }
+    }
+}
+
+impl ModelBasedConfig {
+    /// An agent that knows nothing yet, for an environment like `spec`.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for a value that breaks a rule, [`AgentError::Model`] for a model of other widths.
+    pub fn init(
+        &self,
+        spec: &EnvSpec,
+        model: Ensemble,
+        fit: FitConfig,
+        goal: Goal,
+        mpc: Mpc,
+    ) -> Result<ModelBased, AgentError> {
+        let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
+        if self.random_steps == 0 {
+            return refuse("random_steps", "0".into(), "at least 1: a model cannot be fitted to nothing");
+        }
+        if self.fit_every == FitSchedule::Steps(0) {
+            return refuse("fit_every", "0".into(), "\"episode\" or at least 1 step");
+        }
+        if self.replay_capacity == 0 {
+            return refuse("replay_capacity", "0".into(), "at least 1 transition");
+        }
+        fit.validate()?;
+        let widths = mbrl_model::Dynamics::spec(&model);
+        for (what, expected, actual) in [
+            ("observation of the model", spec.obs.width(), widths.obs),
+            ("action of the model", spec.actions.width(), widths.action),
+        ] {
+            if expected != actual {
+                return Err(ModelError::Width { what, expected, actual }.into());
+            }
+        }
+        Ok(ModelBased {
+            config: self.clone(),
+            fit,
+            explorer: RandomAgent::new(spec.actions.clone()),
+            replay: Replay::new(spec.obs.width(), spec.actions.width(), self.replay_capacity)?,
+            planner: MpcAgent::new(model, goal, spec.actions.clone(), mpc),
+            progress: Progress { steps: 0, fitted: false },
+            due: false,
+        })
+    }
+}
+
+/// Collects, fits, plans and appends. Made by [`ModelBasedConfig::init`].
+#[derive(Debug)]
+pub struct ModelBased {
+    config: ModelBasedConfig,
+    fit: FitConfig,
+    explorer: RandomAgent,
+    planner: MpcAgent<Ensemble>,
+    replay: Replay,
+    progress: Progress,
+    /// A fit comes with the next update.
+    due: bool,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Progress {
+    /// Real steps observed.
+    steps: u64,
+    /// Whether a fit has succeeded: until then the agent acts at random.
+    fitted: bool,
+}
+
+const PROGRESS: &str = "agent.json";
+const MODEL: &str = "model.bin";
+const REPLAY: &str = "replay.bin";
+
+impl ModelBased {
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Ensemble {
+        self.planner.dynamics()
+    }
+
+    /// All data so far.
+    #[must_use]
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
+    /// Whether the model was fitted: until then the agent acts at random.
+    #[must_use]
+    pub fn is_fitted(&self) -> bool {
+        self.progress.fitted
+    }
+
+    fn fit_due(&self, transition: &Transition) -> bool {
+        let Some(since) = self.progress.steps.checked_sub(self.config.random_steps) else { return false };
+        match self.config.fit_every {
+            FitSchedule::Episode => transition.episode_over(),
+            FitSchedule::Steps(n) => since % n == 0,
+        }
+    }
+
+    /// Fits a copy, so that the planner never sees a model that did not come out well.
+    fn fit_model(&mut self, rng: &mut Rng) -> Result<FitReport, ModelError> {
+        let columns = self.replay.columns();
+        let spec = mbrl_model::Dynamics::spec(self.planner.dynamics());
+        let data = Dataset::new(columns.obs, columns.actions, columns.next_obs, spec.obs, spec.action)?;
+        let mut model = self.planner.dynamics().clone();
+        if self.config.reinitialize {
+            model.reinitialize(rng);
+        }
+        let report = fit(&mut model, &data, &self.fit, rng)?;
+        *self.planner.dynamics_mut() = model;
+        Ok(report)
+    }
+}
+
+impl Agent for ModelBased {
+    fn name(&self) -> &str {
+        "model-based"
+    }
+
+    fn begin_episode(&mut self) {
+        self.planner.begin_episode();
+    }
+
+    fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        if self.progress.fitted {
+            self.planner.act(situation, mode, rng)
+        } else {
+            self.explorer.act(situation, mode, rng)
+        }
+    }
+}
+
+impl Learner for ModelBased {
+    fn observe(&mut self, transition: &Transition) -> Result<(), AgentError> {
+        self.replay.push(transition)?;
+        self.progress.steps += 1;
+        self.due = self.fit_due(transition);
+        Ok(())
+    }
+
+    fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        if let Some(plan) = self.planner.last_plan() {
+            report.scalar("plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
+            report.scalar("plan/iterations", plan.stats.iterations as f64);
+            report.scalar("plan/model_steps", plan.stats.model_steps as f64);
+            report.scalar("plan/predicted_return", f64::from(plan.predicted_return));
+        }
+        if !std::mem::take(&mut self.due) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let result = self.fit_model(rng);
+        report.scalar("model/fit_s", start.elapsed().as_secs_f64());
+        report.scalar("model/transitions", self.replay.len() as f64);
+        match result {
+            Ok(fitted) => {
+                self.progress.fitted = true;
+                report_fit(&fitted, report);
+            }
+            // The agent goes on with the model of the fit before: a lost fit costs little, a lost run everything.
+            Err(error @ ModelError::Diverged { .. }) => {
+                tracing::warn!(env_step = self.progress.steps, "{error}");
+                report.scalar("model/diverged", 1.0);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
+        let mut replay = Vec::new();
+        self.replay.save(&mut replay)?;
+        into.put(REPLAY, &replay)?;
+        into.put(MODEL, &self.model().save()?)?;
+        into.put_json(PROGRESS, &self.progress)
+    }
+
+    fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
+        let progress = from.get_json(PROGRESS)?;
+        let replay = Replay::load(&mut from.get(REPLAY)?).map_err(|e| from.refuse(REPLAY, e.to_string()))?;
+        let widths = (self.replay.obs_width(), self.replay.action_width());
+        if (replay.obs_width(), replay.action_width()) != widths {
+            let found = (replay.obs_width(), replay.action_width());
+            let reason = format!("expected observations and actions of widths {widths:?}, found {found:?}");
+            return Err(from.refuse(REPLAY, reason));
+        }
+        self.planner.dynamics_mut().load(from.get(MODEL)?).map_err(|e| from.refuse(MODEL, e.to_string()))?;
+        self.planner.begin_episode();
+        self.replay = replay;
+        self.progress = progress;
+        self.due = false;
+        Ok(())
+    }
+}
+
+fn report_fit(fitted: &FitReport, report: &mut dyn Report) {
+    report.scalar("model/epochs", fitted.epochs as f64);
+    report.scalar("model/optimizer_steps", fitted.steps as f64);
+    report.scalar("model/train_rows", fitted.train_rows as f64);
+    report.scalar("model/holdout_rows", fitted.holdout_rows as f64);
+    report.scalar("model/train_loss", f64::from(fitted.train_loss));
+    let errors = || fitted.errors.iter().map(|e| f64::from(*e));
+    report.scalar("model/mse", errors().sum::<f64>() / fitted.errors.len() as f64);
+    report.scalar("model/mse_best", errors().fold(f64::INFINITY, f64::min));
+}

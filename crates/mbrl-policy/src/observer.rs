@@ -1,0 +1,99 @@
+//! What a run tells while it goes on.
+
+use mbrl_env::Transition;
+
+use crate::{AgentError, EpisodeSummary, Evaluation};
+
+/// When something happened.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moment {
+    /// Real environment steps so far, random ones included. Steps of evaluation episodes do not count.
+    pub env_step: u64,
+    /// Finished training episodes.
+    pub episode: u64,
+    /// Wall time of this run so far (s), time before a resume included.
+    pub wall_s: f64,
+}
+
+/// Named numbers of one event, `group/name`, in the order in which they were reported.
+pub type Scalars = [(&'static str, f64)];
+
+/// Watches a run. Every method does nothing by default; an error stops the run.
+///
+/// ```
+/// use mbrl_policy::{AgentError, EpisodeSummary, Moment, Observer};
+///
+/// #[derive(Default)]
+/// struct Best(f64);
+///
+/// impl Observer for Best {
+///     fn on_episode(&mut self, _: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
+///         self.0 = self.0.max(episode.total_reward);
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Observer {
+    /// A real step was taken.
+    ///
+    /// # Errors
+    /// Stops the run.
+    fn on_step(&mut self, _: Moment, _: &Transition) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    /// A training episode ended.
+    ///
+    /// # Errors
+    /// Stops the run.
+    fn on_episode(&mut self, _: Moment, _: &EpisodeSummary) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    /// What planning cost and expected in the episode that just ended: means over its planned steps. Not called for an
+    /// episode without planning.
+    ///
+    /// # Errors
+    /// Stops the run.
+    fn on_plan(&mut self, _: Moment, _: &Scalars) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    /// The agent learned something.
+    ///
+    /// # Errors
+    /// Stops the run.
+    fn on_fit(&mut self, _: Moment, _: &Scalars) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    /// The agent was evaluated.
+    ///
+    /// # Errors
+    /// Stops the run.
+    fn on_eval(&mut self, _: Moment, _: &Evaluation) -> Result<(), AgentError> {
+        Ok(())
+    }
+}
+
+/// Watches nothing.
+impl Observer for () {}
+
+/// Tells each in turn; the first error stops.
+impl Observer for Vec<&mut dyn Observer> {
+    fn on_step(&mut self, at: Moment, transition: &Transition) -> Result<(), AgentError> {
+        self.iter_mut().try_for_each(|o| o.on_step(at, transition))
+    }
+    fn on_episode(&mut self, at: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
+        self.iter_mut().try_for_each(|o| o.on_episode(at, episode))
+    }
+    fn on_plan(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.iter_mut().try_for_each(|o| o.on_plan(at, scalars))
+    }
+    fn on_fit(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.iter_mut().try_for_each(|o| o.on_fit(at, scalars))
+    }
+    fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
+        self.iter_mut().try_for_each(|o| o.on_eval(at, evaluation))
+    }
+}

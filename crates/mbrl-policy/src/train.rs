@@ -1,0 +1,378 @@
+//! The learning loop: act, observe, learn, record.
+//!
+//! ```text
+//! until the budget of steps is used up:
+//!     reset the world with a seed from the run's generator
+//!     until the episode is over:
+//!         act -> step -> observe -> update (fits where the agent says it is time to)
+//!     evaluate, where due; write a checkpoint, where due
+//! ```
+//!
+//! A plain environment has no state that could be stored in the middle of an episode, so checkpoints are written at
+//! episode ends. A run that was stopped or killed goes on from the newest one and repeats the broken episode, with
+//! the same random numbers: its metrics are those of a run that was never interrupted, bit for bit, wall times aside.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use mbrl_env::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ActMode, AgentError, Checkpoints, Learner, MetricsWriter, Moment, Observer, Report, World,
+    evaluate::evaluate_until, start_seeds, world::Episode,
+};
+
+/// When a run evaluates and stores itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Evaluates at the first episode end at or after each multiple of so many real steps, and at the end of the run;
+    /// 0 never does (default: 0, as in PETS, whose training episodes are its results).
+    pub eval_every: u64,
+    /// Episodes of an evaluation (default: 20).
+    pub eval_episodes: usize,
+    /// Seed of the evaluations' start states, which are the same at every evaluation and for every agent (default: 0).
+    pub eval_seed: u64,
+    /// Writes a checkpoint after so many episodes, and at the end of the run (default: 1).
+    pub checkpoint_episodes: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self { eval_every: 0, eval_episodes: 20, eval_seed: 0, checkpoint_episodes: 1 }
+    }
+}
+
+impl TrainConfig {
+    /// A run of `steps` real steps, random ones included, whose every random number comes from `seed`.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for a value that breaks a rule.
+    pub fn init(&self, steps: u64, seed: u64) -> Result<Training, AgentError> {
+        let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
+        if steps == 0 {
+            return refuse("steps", steps.to_string(), "at least 1");
+        }
+        if self.eval_every > 0 && self.eval_episodes == 0 {
+            return refuse("eval_episodes", self.eval_episodes.to_string(), "at least 1 where eval_every is not 0");
+        }
+        if self.checkpoint_episodes == 0 {
+            return refuse("checkpoint_episodes", self.checkpoint_episodes.to_string(), "at least 1");
+        }
+        Ok(Training {
+            config: self.clone(),
+            steps,
+            state: State {
+                environment: String::new(),
+                agent: String::new(),
+                seed,
+                rng: Rng::new(seed),
+                env_step: 0,
+                episode: 0,
+                next_eval: self.eval_every,
+                metrics_length: 0,
+                wall_s: 0.0,
+            },
+        })
+    }
+}
+
+/// A run of the learning loop, between two episodes.
+#[derive(Debug, Clone)]
+pub struct Training {
+    config: TrainConfig,
+    steps: u64,
+    state: State,
+}
+
+/// All that a checkpoint holds besides the learner.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    environment: String,
+    agent: String,
+    seed: u64,
+    rng: Rng,
+    env_step: u64,
+    episode: u64,
+    next_eval: u64,
+    metrics_length: u64,
+    wall_s: f64,
+}
+
+const STATE: &str = "run.json";
+
+/// How a run came to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps were taken.
+    Finished,
+    /// The stop flag was raised. The newest checkpoint is that of the last episode end; the learner has seen more
+    /// than that, so go on from the files with a fresh one ([`RunFiles::open`]).
+    Stopped,
+}
+
+impl Training {
+    /// Real steps taken, at the last episode end.
+    #[must_use]
+    pub fn env_step(&self) -> u64 {
+        self.state.env_step
+    }
+
+    /// Real steps this run will take.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Finished episodes.
+    #[must_use]
+    pub fn episode(&self) -> u64 {
+        self.state.episode
+    }
+
+    /// Wall time so far (s), at the last episode end.
+    #[must_use]
+    pub fn wall_s(&self) -> f64 {
+        self.state.wall_s
+    }
+
+    /// A stream of random numbers for what is drawn before the first episode: the weights of a model, say.
+    #[must_use]
+    pub fn split_rng(&mut self) -> Rng {
+        self.state.rng.split()
+    }
+
+    /// Whether all steps were taken.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.state.env_step >= self.steps
+    }
+
+    /// Goes on until all steps are taken or `stop` is raised, which is looked at before every step.
+    ///
+    /// An episode that the end of the budget cuts counts as truncated. With `files`, metrics and checkpoints go there;
+    /// `observer` is told everything besides.
+    ///
+    /// # Errors
+    /// What agent, environment, files or observer give. What is on the disk stays whole.
+    pub fn run(
+        &mut self,
+        mut world: World<'_>,
+        learner: &mut dyn Learner,
+        mut files: Option<&mut RunFiles>,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, AgentError> {
+        let clock = Clock { start: Instant::now(), before: self.state.wall_s };
+        self.state.environment.clone_from(&world.spec().name);
+        self.state.agent = learner.name().to_owned();
+        while !self.is_finished() {
+            let finished = self.run_episode(&mut world, learner, files.as_deref_mut(), observer, stop, &clock)?;
+            if !finished {
+                return Ok(Outcome::Stopped);
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// One episode with all that follows it; `false` where it was stopped, and nothing of it counts.
+    fn run_episode(
+        &mut self,
+        world: &mut World<'_>,
+        learner: &mut dyn Learner,
+        mut files: Option<&mut RunFiles>,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+        clock: &Clock,
+    ) -> Result<bool, AgentError> {
+        // The state as it will be at the end of this episode; taken over only then.
+        let mut state = self.state.clone();
+        let mut plans = Means::default();
+        let mut episode = Episode::begin(world, learner, state.rng.key(), state.env_step)?;
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let mut transition = episode.step(world, learner, ActMode::Explore, &mut state.rng, state.env_step)?;
+            state.env_step += 1;
+            if state.env_step >= self.steps && !transition.episode_over() {
+                transition.truncated = true;
+                episode.summary.truncated = true;
+            }
+            let over = transition.episode_over();
+            learner.observe(&transition)?;
+            observer.on_step(clock.moment(&state), &transition)?;
+            if over {
+                state.episode += 1;
+                tell(&mut files, observer, |o| o.on_episode(clock.moment(&state), &episode.summary))?;
+            }
+            let mut numbers = Numbers::default();
+            learner.update(&mut state.rng, &mut numbers)?;
+            plans.add(&numbers.plan);
+            if !numbers.fit.is_empty() {
+                tell(&mut files, observer, |o| o.on_fit(clock.moment(&state), &numbers.fit))?;
+            }
+            if over {
+                break;
+            }
+        }
+        let plan = plans.take();
+        if !plan.is_empty() {
+            tell(&mut files, observer, |o| o.on_plan(clock.moment(&state), &plan))?;
+        }
+
+        let last = state.env_step >= self.steps;
+        if self.config.eval_every > 0 && (state.env_step >= state.next_eval || last) {
+            let seeds = start_seeds(self.config.eval_seed, self.config.eval_episodes);
+            let Some(evaluation) = evaluate_until(world, learner, &seeds, stop)? else {
+                return Ok(false);
+            };
+            tell(&mut files, observer, |o| o.on_eval(clock.moment(&state), &evaluation))?;
+            state.next_eval = (state.env_step / self.config.eval_every + 1) * self.config.eval_every;
+        }
+
+        state.wall_s = clock.moment(&state).wall_s;
+        self.state = state;
+        if let Some(files) = files
+            && (self.state.episode % self.config.checkpoint_episodes == 0 || last)
+        {
+            files.metrics.sync()?;
+            self.state.metrics_length = files.metrics.length();
+            files.checkpoints.write(self.state.env_step, |writer| {
+                writer.put_json(STATE, &self.state)?;
+                learner.save(writer)
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// Goes back to the newest whole checkpoint in a run's folder, learner included, where there is one; writes
+    /// nothing. Returns what is wrong with newer checkpoints that had to be passed over.
+    ///
+    /// # Errors
+    /// [`AgentError::Checkpoint`] for checkpoints that are foreign, newer than this program or all damaged, naming
+    /// the file.
+    pub fn restore(&mut self, folder: &Path, learner: &mut dyn Learner) -> Result<Vec<AgentError>, AgentError> {
+        match checkpoints_of(folder).newest()? {
+            None => Ok(Vec::new()),
+            Some(newest) => {
+                self.load(&newest.reader, learner)?;
+                Ok(newest.damaged)
+            }
+        }
+    }
+
+    fn load(&mut self, reader: &crate::CheckpointReader, learner: &mut dyn Learner) -> Result<(), AgentError> {
+        let state: State = reader.get_json(STATE)?;
+        for (what, expected, found) in [
+            ("seed", self.state.seed.to_string(), state.seed.to_string()),
+            ("agent", learner.name().to_owned(), state.agent.clone()),
+        ] {
+            if expected != found {
+                return Err(reader.refuse(STATE, format!("expected a run with {what} {expected}, found {found}")));
+            }
+        }
+        learner.load(reader)?;
+        self.state = state;
+        Ok(())
+    }
+}
+
+/// What a run leaves on the disk: `metrics.jsonl` and `checkpoints/` in one folder.
+#[derive(Debug)]
+pub struct RunFiles {
+    metrics: MetricsWriter,
+    checkpoints: Checkpoints,
+}
+
+impl RunFiles {
+    /// Opens the files of a run and brings `training` and `learner` to its newest whole checkpoint; a folder without
+    /// one starts from the beginning. Returns what is wrong with newer checkpoints that had to be passed over.
+    ///
+    /// # Errors
+    /// [`AgentError::Checkpoint`] for checkpoints that are foreign, newer than this program or all damaged, naming the
+    /// file; [`AgentError::Io`]. Nothing on the disk is changed then.
+    pub fn open(
+        folder: &Path,
+        training: &mut Training,
+        learner: &mut dyn Learner,
+    ) -> Result<(Self, Vec<AgentError>), AgentError> {
+        let damaged = training.restore(folder, learner)?;
+        let metrics = MetricsWriter::open_at(&folder.join("metrics.jsonl"), training.state.metrics_length)?;
+        Ok((Self { metrics, checkpoints: checkpoints_of(folder) }, damaged))
+    }
+
+    /// The file of the metrics.
+    #[must_use]
+    pub fn metrics_path(&self) -> PathBuf {
+        self.metrics.path().to_owned()
+    }
+}
+
+fn checkpoints_of(folder: &Path) -> Checkpoints {
+    Checkpoints::in_folder(folder.join("checkpoints"))
+}
+
+/// Tells the files first, so that an observer that reads them finds the event.
+fn tell(
+    files: &mut Option<&mut RunFiles>,
+    observer: &mut dyn Observer,
+    mut event: impl FnMut(&mut dyn Observer) -> Result<(), AgentError>,
+) -> Result<(), AgentError> {
+    if let Some(files) = files {
+        event(&mut files.metrics)?;
+    }
+    event(observer)
+}
+
+struct Clock {
+    start: Instant,
+    before: f64,
+}
+
+impl Clock {
+    fn moment(&self, state: &State) -> Moment {
+        let elapsed: Duration = self.start.elapsed();
+        Moment { env_step: state.env_step, episode: state.episode, wall_s: self.before + elapsed.as_secs_f64() }
+    }
+}
+
+/// What an update reported: plans are averaged over the episode, everything else is an event of its own.
+#[derive(Default)]
+struct Numbers {
+    plan: Vec<(&'static str, f64)>,
+    fit: Vec<(&'static str, f64)>,
+}
+
+impl Report for Numbers {
+    fn scalar(&mut self, name: &'static str, value: f64) {
+        if name.starts_with("plan/") { self.plan.push((name, value)) } else { self.fit.push((name, value)) }
+    }
+}
+
+/// Means of named numbers, in the order in which the names first came.
+#[derive(Default)]
+struct Means(Vec<(&'static str, f64, u64)>);
+
+impl Means {
+    fn add(&mut self, numbers: &[(&'static str, f64)]) {
+        for &(name, value) in numbers {
+            match self.0.iter_mut().find(|(known, ..)| *known == name) {
+                Some((_, sum, count)) => {
+                    *sum += value;
+                    *count += 1;
+                }
+                None => self.0.push((name, value, 1)),
+            }
+        }
+    }
+
+    fn take(self) -> Vec<(&'static str, f64)> {
+        self.0.into_iter().map(|(name, sum, count)| (name, sum / count as f64)).collect()
+    }
+}

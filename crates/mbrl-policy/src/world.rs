@@ -1,0 +1,144 @@
+//! The world as the loops see it: every observation, reward and action checked on its way through.
+
+use std::fmt;
+
+use mbrl_env::{Env, EnvError, EnvSpec, History, Rng, Simulator, Situation, Snapshot, Transition, check_action};
+
+use crate::{ActMode, Agent, AgentError};
+
+/// Steps of the past that situations carry: more than any agent of this workspace looks back.
+const PAST: usize = 16;
+
+/// What an agent acts in: any environment, or a simulator whose snapshots it may ask for.
+pub enum World<'a> {
+    /// Any environment: a machine, a recording, a simulator that cannot be copied.
+    Env(&'a mut dyn Env),
+    /// A simulator, for agents that plan with it.
+    Simulator(&'a mut dyn Simulator),
+}
+
+impl fmt::Debug for World<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("World").field(self.spec()).finish()
+    }
+}
+
+impl World<'_> {
+    /// What the environment is called, sees and takes.
+    #[must_use]
+    pub fn spec(&self) -> &EnvSpec {
+        match self {
+            Self::Env(env) => env.spec(),
+            Self::Simulator(simulator) => simulator.spec(),
+        }
+    }
+
+    /// A snapshot where `agent` needs one.
+    fn snapshot_for(&self, agent: &dyn Agent) -> Result<Option<Snapshot>, AgentError> {
+        if !agent.needs_snapshot() {
+            return Ok(None);
+        }
+        match self {
+            Self::Simulator(simulator) => Ok(Some(simulator.save())),
+            Self::Env(env) => Err(AgentError::Config {
+                field: "world",
+                value: env.spec().name.clone(),
+                rule: "a simulator, because the agent plans with its snapshots",
+            }),
+        }
+    }
+}
+
+/// A running episode.
+#[derive(Debug)]
+pub(crate) struct Episode {
+    obs: Vec<f32>,
+    past: History,
+    pub(crate) summary: EpisodeSummary,
+}
+
+/// What an episode came to.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct EpisodeSummary {
+    /// Undiscounted sum of rewards.
+    pub total_reward: f64,
+    /// Steps.
+    pub length: u64,
+    /// The task reached an end state.
+    pub terminated: bool,
+    /// The episode was cut from outside: by a time limit, or by the end of the run's budget of steps.
+    pub truncated: bool,
+}
+
+impl Episode {
+    /// Resets the world with a seed. `env_step` is for messages.
+    pub(crate) fn begin(
+        world: &mut World<'_>,
+        agent: &mut dyn Agent,
+        seed: u64,
+        env_step: u64,
+    ) -> Result<Self, AgentError> {
+        let obs = match world {
+            World::Env(env) => env.reset(Some(seed))?,
+            World::Simulator(simulator) => simulator.reset(Some(seed))?,
+        };
+        check_obs(world.spec(), &obs, env_step)?;
+        agent.begin_episode();
+        Ok(Self { obs, past: History::default(), summary: EpisodeSummary::default() })
+    }
+
+    /// Lets the agent act once.
+    pub(crate) fn step(
+        &mut self,
+        world: &mut World<'_>,
+        agent: &mut dyn Agent,
+        mode: ActMode,
+        rng: &mut Rng,
+        env_step: u64,
+    ) -> Result<Transition, AgentError> {
+        let snapshot = world.snapshot_for(agent)?;
+        let situation = Situation { obs: &self.obs, past: &self.past, snapshot: snapshot.as_ref() };
+        let action = agent.act(&situation, mode, rng)?;
+        if let Err(source) = check_action(world.spec(), &action) {
+            return Err(AgentError::Action { agent: agent.name().to_owned(), action, source });
+        }
+        let step = match world {
+            World::Env(env) => env.step(&action)?,
+            World::Simulator(simulator) => simulator.step(&action)?,
+        };
+        let spec = world.spec();
+        check_obs(spec, &step.obs, env_step)?;
+        if !step.reward.is_finite() {
+            return Err(non_finite(spec, "reward".to_owned(), step.reward, env_step));
+        }
+        let obs = std::mem::replace(&mut self.obs, step.obs.clone());
+        self.past.push(obs.clone(), action.clone(), PAST);
+        self.summary.total_reward += step.reward;
+        self.summary.length += 1;
+        self.summary.terminated = step.terminated;
+        self.summary.truncated = step.truncated;
+        Ok(Transition {
+            obs,
+            action,
+            reward: step.reward,
+            next_obs: step.obs,
+            terminated: step.terminated,
+            truncated: step.truncated,
+        })
+    }
+}
+
+fn check_obs(spec: &EnvSpec, obs: &[f32], env_step: u64) -> Result<(), AgentError> {
+    if obs.len() != spec.obs.width() {
+        let what = format!("observation of {}", spec.name);
+        return Err(EnvError::Width { what, expected: spec.obs.width(), actual: obs.len() }.into());
+    }
+    match obs.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(non_finite(spec, format!("observation[{index}]"), f64::from(obs[index]), env_step)),
+    }
+}
+
+fn non_finite(spec: &EnvSpec, what: String, value: f64, env_step: u64) -> AgentError {
+    AgentError::NonFiniteWorld { env: spec.name.clone(), what, value, env_step }
+}

@@ -1,0 +1,191 @@
+//! The agent that learns its model: when it fits, that it learns, that it resumes, and what it does when a fit is lost.
+
+mod common;
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use common::{Point, metrics};
+use mbrl_env::{Env, Rng, Transition, reward_fn};
+use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
+use mbrl_plan::{CemConfig, Mpc, Replan};
+use mbrl_policy::{
+    AgentError, Device, EpisodeSummary, FitSchedule, Goal, ModelBased, ModelBasedConfig, Moment, Observer, Outcome,
+    RandomAgent, RunFiles, Scalars, Tensor, TrainConfig, Training, World, evaluate, start_seeds,
+};
+
+fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<ModelBased, AgentError> {
+    let spec = Point::new().spec().clone();
+    let model = EnsembleConfig { members: 2, hidden: vec![16], weight_decay: vec![], ..Default::default() };
+    let model = model.init(1, 1, &Device::flex(), rng)?;
+    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 2 };
+    let planner = CemConfig { horizon: 5, population: 30, elites: 4, iterations: 3, ..Default::default() };
+    let mpc = Mpc::new(Box::new(planner.init(&spec.actions, propagation)?), Replan::EveryStep)?;
+    let goal = Goal::new(Arc::new(reward_fn(|_, _, next: Tensor<2>| -next.powi_scalar(2).squeeze_dim::<1>(1))));
+    config.init(&spec, model, fit, goal, mpc)
+}
+
+fn quick_fit() -> FitConfig {
+    FitConfig { max_epochs: 30, batch_size: 16, holdout: 0.0, ..Default::default() }
+}
+
+fn config(fit_every: FitSchedule) -> ModelBasedConfig {
+    ModelBasedConfig { random_steps: 25, fit_every, ..Default::default() }
+}
+
+/// Where fits and plans happened, and returns.
+#[derive(Default)]
+struct Diary {
+    fits: Vec<u64>,
+    diverged: usize,
+    plans: Vec<u64>,
+    returns: Vec<f64>,
+    stop_at: Option<(u64, Arc<AtomicBool>)>,
+}
+
+impl Observer for Diary {
+    fn on_step(&mut self, at: Moment, _: &Transition) -> Result<(), AgentError> {
+        if let Some((step, stop)) = &self.stop_at {
+            stop.store(at.env_step >= *step, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+    fn on_episode(&mut self, _: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
+        self.returns.push(episode.total_reward);
+        Ok(())
+    }
+    fn on_fit(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.fits.push(at.env_step);
+        self.diverged += usize::from(scalars.iter().any(|(name, _)| *name == "model/diverged"));
+        Ok(())
+    }
+    fn on_plan(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.plans.push(at.env_step);
+        let steps = scalars.iter().find(|(name, _)| *name == "plan/model_steps").unwrap().1;
+        // Two particles of 30 candidates over 5 steps, at most 3 times.
+        assert!((300.0..=900.0).contains(&steps), "{steps}");
+        Ok(())
+    }
+}
+
+fn run(training: &mut Training, learner: &mut ModelBased, diary: &mut Diary) -> Outcome {
+    let mut env = Point::limited(10);
+    training.run(World::Env(&mut env), learner, None, diary, &AtomicBool::new(false)).unwrap()
+}
+
+#[test]
+fn fits_when_due_and_plans_only_after_the_first_fit() {
+    for (fit_every, fits, first_plan) in [
+        // 25 random steps end inside of the third episode, which is finished at random.
+        (FitSchedule::Episode, vec![30, 40, 50, 52], 40),
+        (FitSchedule::Steps(10), vec![25, 35, 45], 30),
+    ] {
+        let mut training = TrainConfig::default().init(52, 0).unwrap();
+        let mut agent = learner(&config(fit_every), quick_fit(), &mut training.split_rng()).unwrap();
+        let mut diary = Diary::default();
+        run(&mut training, &mut agent, &mut diary);
+        assert_eq!(diary.fits, fits);
+        assert_eq!(diary.plans.first(), Some(&first_plan));
+        assert_eq!(agent.replay().len(), 52);
+    }
+}
+
+#[test]
+fn learns_to_stay_at_the_goal() {
+    let mut training = TrainConfig::default().init(80, 1).unwrap();
+    let mut agent = learner(&config(FitSchedule::Episode), quick_fit(), &mut training.split_rng()).unwrap();
+    run(&mut training, &mut agent, &mut Diary::default());
+    let mut env = Point::limited(20);
+    let actions = env.spec().actions.clone();
+    let seeds = start_seeds(0, 10);
+    let learned = evaluate(&mut World::Env(&mut env), &mut agent, &seeds).unwrap().return_mean();
+    let random = evaluate(&mut World::Env(&mut env), &mut RandomAgent::new(actions), &seeds).unwrap().return_mean();
+    // The best there is: straight to 0 at 0.1 a step.
+    let best: f64 = seeds
+        .iter()
+        .map(|seed| {
+            let start = f64::from(env.reset(Some(*seed)).unwrap()[0].abs());
+            (1..=20).map(|t| -(start - 0.1 * f64::from(t)).max(0.0).powi(2)).sum::<f64>()
+        })
+        .sum::<f64>()
+        / 10.0;
+    assert!(learned > best - 0.15 * (best - random).abs(), "learned {learned}, best {best}, random {random}");
+}
+
+#[test]
+fn resumed_runs_are_the_same_bit_for_bit() {
+    for reinitialize in [false, true] {
+        let agent_config = ModelBasedConfig { reinitialize, ..config(FitSchedule::Steps(10)) };
+        let run = |folder: &Path, stop_at: Option<u64>| {
+            let mut training =
+                TrainConfig { eval_every: 30, eval_episodes: 2, ..Default::default() }.init(52, 7).unwrap();
+            let mut agent = learner(&agent_config, quick_fit(), &mut training.split_rng()).unwrap();
+            let (mut files, _) = RunFiles::open(folder, &mut training, &mut agent).unwrap();
+            let stop = Arc::new(AtomicBool::new(false));
+            let mut diary = Diary { stop_at: stop_at.map(|step| (step, stop.clone())), ..Default::default() };
+            let mut env = Point::limited(10);
+            training.run(World::Env(&mut env), &mut agent, Some(&mut files), &mut diary, &stop).unwrap()
+        };
+        let whole = tempfile::tempdir().unwrap();
+        run(whole.path(), None);
+        for stop_at in [5, 27, 38, 51] {
+            let folder = tempfile::tempdir().unwrap();
+            assert_eq!(run(folder.path(), Some(stop_at)), Outcome::Stopped);
+            run(folder.path(), None);
+            assert_eq!(metrics(folder.path()), metrics(whole.path()), "stopped at {stop_at}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_fit_is_reported_and_the_run_goes_on() {
+    let mut training = TrainConfig::default().init(40, 0).unwrap();
+    let lost = FitConfig { learning_rate: 1e30, ..quick_fit() };
+    let mut agent = learner(&config(FitSchedule::Episode), lost, &mut training.split_rng()).unwrap();
+    let before = agent.model().save().unwrap();
+    let mut diary = Diary::default();
+    assert_eq!(run(&mut training, &mut agent, &mut diary), Outcome::Finished);
+    assert_eq!((diary.fits.len(), diary.diverged), (2, 2));
+    // The weights of before, and no planning with a model that was never fitted.
+    assert_eq!(agent.model().save().unwrap(), before);
+    assert!(diary.plans.is_empty() && !agent.is_fitted());
+}
+
+#[test]
+fn each_rule_of_the_configuration_is_checked() {
+    let refused = |config: ModelBasedConfig| match learner(&config, quick_fit(), &mut Rng::new(0)).unwrap_err() {
+        AgentError::Config { field, .. } => field,
+        other => panic!("{other}"),
+    };
+    assert_eq!(refused(ModelBasedConfig { random_steps: 0, ..Default::default() }), "random_steps");
+    assert_eq!(refused(config(FitSchedule::Steps(0))), "fit_every");
+    assert_eq!(refused(ModelBasedConfig { replay_capacity: 0, ..Default::default() }), "replay_capacity");
+    let error = learner(&Default::default(), FitConfig { batch_size: 0, ..quick_fit() }, &mut Rng::new(0)).unwrap_err();
+    assert!(error.to_string().contains("batch_size"), "{error}");
+}
+
+#[test]
+fn a_model_of_another_width_is_refused() {
+    let spec = Point::new().spec().clone();
+    let model = EnsembleConfig { members: 1, hidden: vec![4], weight_decay: vec![], ..Default::default() };
+    let model = model.init(3, 1, &Device::flex(), &mut Rng::new(0)).unwrap();
+    let planner = CemConfig::default().init(&spec.actions, Propagation::MEAN).unwrap();
+    let mpc = Mpc::new(Box::new(planner), Replan::EveryStep).unwrap();
+    let goal = Goal::new(Arc::new(reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim::<1>(1))));
+    let error = ModelBasedConfig::default().init(&spec, model, quick_fit(), goal, mpc).unwrap_err().to_string();
+    assert!(error.contains("has 3, expected 1"), "{error}");
+}
+
+#[test]
+fn a_schedule_is_a_word_or_a_number() {
+    use serde_json::{from_str, to_string};
+    for (schedule, text) in [(FitSchedule::Episode, "\"episode\""), (FitSchedule::Steps(50), "50")] {
+        assert_eq!(to_string(&schedule).unwrap(), text);
+        assert_eq!(from_str::<FitSchedule>(text).unwrap(), schedule);
+    }
+    for text in ["\"sometimes\"", "-1", "true"] {
+        assert!(from_str::<FitSchedule>(text).unwrap_err().to_string().contains("number of steps"), "{text}");
+    }
+}

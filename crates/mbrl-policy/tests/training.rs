@@ -1,0 +1,346 @@
+//! The loop: what it counts, what it tells, what it leaves on the disk, and what it refuses.
+
+mod common;
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use common::{Counter, Point, metrics};
+use mbrl_env::{Env, Rng, Situation, TimeLimit, Transition};
+use mbrl_policy::{
+    ActMode, Agent, AgentError, EpisodeSummary, Evaluation, Goal, Learner, Moment, MpcAgent, Observer, Outcome,
+    RandomAgent, Report, RunFiles, Scalars, TrainConfig, World, evaluate, start_seeds,
+};
+
+/// Writes down what it is told.
+#[derive(Default)]
+struct Diary(Vec<String>);
+
+impl Observer for Diary {
+    fn on_step(&mut self, at: Moment, transition: &Transition) -> Result<(), AgentError> {
+        self.0.push(format!("step {} over {}", at.env_step, transition.episode_over()));
+        Ok(())
+    }
+    fn on_episode(&mut self, at: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
+        self.0.push(format!("episode {} length {} truncated {}", at.episode, episode.length, episode.truncated));
+        Ok(())
+    }
+    fn on_plan(&mut self, _: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.0.push(format!("plan {scalars:?}"));
+        Ok(())
+    }
+    fn on_fit(&mut self, at: Moment, _: &Scalars) -> Result<(), AgentError> {
+        self.0.push(format!("fit at {}", at.env_step));
+        Ok(())
+    }
+    fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
+        self.0.push(format!("eval at {} of {}", at.env_step, evaluation.episodes.len()));
+        Ok(())
+    }
+}
+
+fn never() -> AtomicBool {
+    AtomicBool::new(false)
+}
+
+#[test]
+fn counts_every_real_step_and_no_other() {
+    let config = TrainConfig { eval_every: 8, eval_episodes: 2, ..Default::default() };
+    let mut training = config.init(14, 1).unwrap();
+    let (mut env, mut learner, mut diary) = (Point::limited(6), Counter::new(), Diary::default());
+    let outcome = training.run(World::Env(&mut env), &mut learner, None, &mut diary, &never()).unwrap();
+    assert_eq!(outcome, Outcome::Finished);
+    assert_eq!((training.env_step(), training.episode()), (14, 3));
+    let events: Vec<&str> = diary.0.iter().map(String::as_str).filter(|e| !e.ends_with("over false")).collect();
+    assert_eq!(
+        events,
+        [
+            "step 6 over true",
+            "episode 1 length 6 truncated true",
+            "plan [(\"plan/model_steps\", 3.5)]",
+            // 8 lies inside of this episode, 10 too.
+            "fit at 10",
+            "step 12 over true",
+            "episode 2 length 6 truncated true",
+            "plan [(\"plan/model_steps\", 9.5)]",
+            "eval at 12 of 2",
+            // Cut by the end of the budget: truncated, not terminated.
+            "step 14 over true",
+            "episode 3 length 2 truncated true",
+            "plan [(\"plan/model_steps\", 13.5)]",
+            "eval at 14 of 2",
+        ]
+    );
+    assert_eq!(learner.seen.len(), 14);
+    assert!(learner.seen[13].truncated && !learner.seen[13].terminated);
+    // The last observation of an episode is its own, not that of the next reset.
+    assert_ne!(learner.seen[5].next_obs, learner.seen[6].obs);
+    assert_eq!(learner.seen[4].next_obs, learner.seen[5].obs);
+}
+
+#[test]
+fn evaluating_changes_nothing_of_the_training() {
+    let run = |eval_every| {
+        let config = TrainConfig { eval_every, eval_episodes: 3, ..Default::default() };
+        let (mut env, mut learner) = (Point::limited(5), Counter::new());
+        config.init(30, 4).unwrap().run(World::Env(&mut env), &mut learner, None, &mut (), &never()).unwrap();
+        learner.seen
+    };
+    assert_eq!(run(0), run(1));
+}
+
+#[test]
+fn evaluation_starts_are_the_same_for_every_agent_and_prefixes_of_each_other() {
+    let mut env = Point::limited(4);
+    let starts = |agent: &mut dyn Agent, env: &mut TimeLimit<Point>, n| {
+        let found = evaluate(&mut World::Env(env), agent, &start_seeds(9, n)).unwrap();
+        found.episodes.into_iter().map(|e| e.transitions[0].obs[0]).collect::<Vec<_>>()
+    };
+    let random = starts(&mut RandomAgent::new(env.spec().actions.clone()), &mut env, 5);
+    env.reset(Some(77)).unwrap();
+    let still = starts(&mut Still, &mut env, 3);
+    assert_eq!(random[..3], still);
+    assert!(random.windows(2).all(|w| w[0] != w[1]));
+    assert_ne!(start_seeds(9, 2), start_seeds(10, 2));
+}
+
+#[test]
+fn evaluation_numbers_are_those_of_its_episodes() {
+    let mut env = Point::limited(4);
+    let found = evaluate(&mut World::Env(&mut env), &mut Still, &start_seeds(0, 2)).unwrap();
+    // Standing still at x pays −x² four times.
+    let expected: Vec<f64> =
+        found.episodes.iter().map(|e| -4.0 * f64::from(e.transitions[0].obs[0] * e.transitions[0].obs[0])).collect();
+    let (a, b) = (expected[0], expected[1]);
+    assert!(found.returns().zip([a, b]).all(|(r, e)| (r - e).abs() < 1e-6));
+    assert!((found.return_mean() - 0.5 * (a + b)).abs() < 1e-6);
+    assert!((found.return_std() - 0.5 * (a - b).abs()).abs() < 1e-6);
+    assert_eq!(found.length_mean(), 4.0);
+    assert!(evaluate(&mut World::Env(&mut env), &mut Still, &[]).is_err());
+}
+
+/// Stops the run when a number of steps was taken, as Ctrl-C would.
+struct StopAt<'a>(u64, &'a AtomicBool);
+
+impl Observer for StopAt<'_> {
+    fn on_step(&mut self, at: Moment, _: &Transition) -> Result<(), AgentError> {
+        self.1.store(at.env_step >= self.0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn stopped_at_any_step_and_resumed_gives_the_same_metrics() {
+    const STEPS: u64 = 23;
+    let config = TrainConfig { eval_every: 10, eval_episodes: 2, checkpoint_episodes: 2, ..Default::default() };
+    let run = |folder: &std::path::Path, stop_at: u64| {
+        let stop = never();
+        let (mut env, mut learner) = (Point::limited(4), Counter::new());
+        let mut training = config.init(STEPS, 3).unwrap();
+        let (mut files, damaged) = RunFiles::open(folder, &mut training, &mut learner).unwrap();
+        assert!(damaged.is_empty());
+        let mut observer = StopAt(stop_at, &stop);
+        let outcome = training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut observer, &stop).unwrap();
+        (outcome, learner.seen)
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let (outcome, seen) = run(whole.path(), u64::MAX);
+    assert_eq!(outcome, Outcome::Finished);
+    let expected = metrics(whole.path());
+    assert_eq!(expected.iter().filter(|line| line["event"] == "episode").count(), 6);
+    for stop_at in 1..STEPS {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(run(folder.path(), stop_at).0, Outcome::Stopped);
+        let (outcome, again) = run(folder.path(), u64::MAX);
+        assert_eq!(outcome, Outcome::Finished);
+        assert_eq!(metrics(folder.path()), expected, "stopped at {stop_at}");
+        assert_eq!(again, seen);
+    }
+}
+
+#[test]
+fn a_run_of_another_seed_or_agent_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig::default();
+    let mut training = config.init(8, 3).unwrap();
+    let (mut env, mut learner) = (Point::limited(4), Counter::new());
+    let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut learner).unwrap();
+    training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never()).unwrap();
+    let error = RunFiles::open(folder.path(), &mut config.init(8, 4).unwrap(), &mut learner).unwrap_err().to_string();
+    assert!(error.contains("run.json") && error.contains("seed 4, found 3"), "{error}");
+}
+
+#[test]
+fn a_world_that_breaks_is_named() {
+    for (what, expected) in [("obs", "observation[0]"), ("reward", "reward")] {
+        let mut env = Point::limited(10);
+        let mut broken = Point::new();
+        broken.breaks = Some((7, what));
+        env = TimeLimit::new(broken, env.max_steps()).unwrap();
+        let mut training = TrainConfig::default().init(100, 0).unwrap();
+        let error = training.run(World::Env(&mut env), &mut Counter::new(), None, &mut (), &never()).unwrap_err();
+        match error {
+            AgentError::NonFiniteWorld { env, what, env_step, .. } => {
+                assert_eq!((env.as_str(), what.as_str(), env_step), ("point", expected, 7));
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// Does nothing.
+struct Still;
+
+impl Agent for Still {
+    fn act(&mut self, _: &Situation<'_>, _: ActMode, _: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        Ok(vec![0.0])
+    }
+}
+
+/// Chooses what it was given.
+struct Silly(Vec<f32>);
+
+impl Agent for Silly {
+    fn name(&self) -> &str {
+        "silly"
+    }
+    fn act(&mut self, _: &Situation<'_>, _: ActMode, _: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        Ok(self.0.clone())
+    }
+}
+
+#[test]
+fn an_agent_that_chooses_no_action_is_named() {
+    for (action, expected) in [(vec![f32::NAN], "NaN"), (vec![0.0, 0.0], "2 entries, expected 1")] {
+        let error =
+            evaluate(&mut World::Env(&mut Point::limited(3)), &mut Silly(action), &[0]).unwrap_err().to_string();
+        assert!(error.contains("silly") && error.contains(expected), "{error}");
+    }
+}
+
+/// Plans with snapshots it never gets.
+struct Snapshots;
+
+impl Agent for Snapshots {
+    fn needs_snapshot(&self) -> bool {
+        true
+    }
+    fn act(&mut self, situation: &Situation<'_>, _: ActMode, _: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        assert!(situation.snapshot.is_some());
+        // One past step for each step taken, oldest first.
+        assert_eq!(situation.past.obs.len(), situation.past.actions.len());
+        Ok(vec![0.5])
+    }
+}
+
+#[test]
+fn snapshots_come_from_simulators_alone() {
+    let mut env = Point::limited(3);
+    assert!(evaluate(&mut World::Simulator(&mut env), &mut Snapshots, &[0]).is_ok());
+    let error = evaluate(&mut World::Env(&mut env), &mut Snapshots, &[0]).unwrap_err().to_string();
+    assert!(error.contains("point") && error.contains("simulator"), "{error}");
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_names_the_file_and_keeps_the_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig::default();
+    let run = |steps| {
+        let mut training = config.init(steps, 3).unwrap();
+        let (mut env, mut learner) = (Point::limited(4), Counter::new());
+        let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut learner)?;
+        training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never())
+    };
+    run(8).unwrap();
+    let before = metrics(folder.path());
+    // A file where the next checkpoint's folder has to go: as unwritable for root as for anyone.
+    fs::write(folder.path().join("checkpoints/12.partial"), "").unwrap();
+    let error = run(20).unwrap_err().to_string();
+    assert!(error.contains("12.partial"), "{error}");
+    assert!(folder.path().join("checkpoints/8/manifest.json").exists());
+    fs::remove_file(folder.path().join("checkpoints/12.partial")).unwrap();
+    run(20).unwrap();
+    assert_eq!(metrics(folder.path())[..before.len()], before);
+}
+
+#[test]
+fn each_rule_of_the_configuration_is_checked() {
+    let refused = |config: TrainConfig, steps| match config.init(steps, 0).unwrap_err() {
+        AgentError::Config { field, .. } => field,
+        other => panic!("{other}"),
+    };
+    let config = TrainConfig::default;
+    assert_eq!(refused(config(), 0), "steps");
+    assert_eq!(refused(TrainConfig { eval_every: 1, eval_episodes: 0, ..config() }, 1), "eval_episodes");
+    assert_eq!(refused(TrainConfig { checkpoint_episodes: 0, ..config() }, 1), "checkpoint_episodes");
+}
+
+#[test]
+fn mpc_reaches_the_goal_and_follows_a_new_one() {
+    use mbrl_env::reward_fn;
+    use mbrl_model::{Propagation, dynamics_fn};
+    use mbrl_plan::{CemConfig, Mpc, Replan};
+    use mbrl_policy::{Device, Tensor};
+    use std::sync::Arc;
+
+    let mut env = Point::new();
+    let actions = env.spec().actions.clone();
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 0.1);
+    let at = |goal: f32| {
+        let reward = move |_, _, next: Tensor<2>| -(next - goal).abs().squeeze_dim::<1>(1);
+        Goal::new(Arc::new(reward_fn(reward)))
+    };
+    let planner = CemConfig { horizon: 5, population: 50, elites: 5, ..Default::default() };
+    let planner = planner.init(&actions, Propagation::MEAN).unwrap();
+    let mut agent = MpcAgent::new(model, at(0.0), actions, Mpc::new(Box::new(planner), Replan::EveryStep).unwrap());
+    let mut rng = Rng::new(5);
+    let mut obs = env.reset(Some(1)).unwrap();
+    agent.begin_episode();
+    for goal in [0.0_f32, 0.5] {
+        *agent.goal_mut() = at(goal);
+        for _ in 0..20 {
+            let action = agent.act(&Situation::of(&obs), ActMode::Evaluate, &mut rng).unwrap();
+            assert!(agent.last_plan().is_some());
+            obs = env.step(&action).unwrap().obs;
+        }
+        assert!((obs[0] - goal).abs() < 0.03, "at {} instead of {goal}", obs[0]);
+    }
+}
+
+/// A learner whose files cannot be written.
+struct Failing(Counter);
+
+impl Agent for Failing {
+    fn act(&mut self, s: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        self.0.act(s, mode, rng)
+    }
+}
+
+impl Learner for Failing {
+    fn observe(&mut self, transition: &Transition) -> Result<(), AgentError> {
+        self.0.observe(transition)
+    }
+    fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        self.0.update(rng, report)
+    }
+    fn save(&self, _: &mut mbrl_policy::CheckpointWriter) -> Result<(), AgentError> {
+        Err(AgentError::Io { path: "model.bin".into(), source: std::io::ErrorKind::StorageFull.into() })
+    }
+    fn load(&mut self, from: &mbrl_policy::CheckpointReader) -> Result<(), AgentError> {
+        self.0.load(from)
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_that_leaves_no_half_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut training = TrainConfig::default().init(8, 0).unwrap();
+    let (mut env, mut learner) = (Point::limited(4), Failing(Counter::new()));
+    let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut learner).unwrap();
+    let error =
+        training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never()).unwrap_err().to_string();
+    assert!(error.contains("model.bin"), "{error}");
+    assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 0);
+}
