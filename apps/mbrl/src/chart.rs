@@ -88,7 +88,7 @@ fn frame<'a, 'b>(
     let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
     let margin = (0.05 * (high - low)).max(1e-3 * high.abs()).max(1e-6);
     let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 20))
+        .caption(title, ("sans-serif", 24))
         .margin(12)
         .x_label_area_size(45)
         .y_label_area_size(65)
@@ -97,16 +97,19 @@ fn frame<'a, 'b>(
         .configure_mesh()
         .x_desc("real environment steps")
         .y_desc("return of an episode (sum of rewards)")
+        .axis_desc_style(("sans-serif", 18))
+        .label_style(("sans-serif", 16))
         .light_line_style(BLACK.mix(0.06))
         .x_label_formatter(&|x| format!("{x:.0}"))
         .draw()?;
     Ok(chart)
 }
 
-fn legend(chart: &mut Chart<'_, '_>) -> Drawn<()> {
+fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>) -> Drawn<()> {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::LowerRight)
+        .label_font(("sans-serif", 16))
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .draw()

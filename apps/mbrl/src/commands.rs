@@ -167,7 +167,7 @@ fn report(folder: &RunFolder, end: &Ended) {
     println!("  steps   {} in {} episodes", end.env_step, end.record.episodes.len());
     println!("  return  last episode {}, best {}", number(end.record.last()), number(end.record.best()));
     if let Some((mean, std)) = end.record.evaluation {
-        println!("  eval    {mean:.2} ± {std:.2}");
+        println!("  eval    {mean:.2} ± {std:.2} (the last one)");
     }
     println!("  time    {:.0} s", end.wall_s);
     println!("  files   {}: metrics.jsonl, checkpoints/, curve.svg", path.display());

@@ -14,7 +14,7 @@ fn start(dir: &Dir, words: &[&str]) -> Child {
     dir.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn train<'a>(out: &'a str) -> Vec<&'a str> {
+fn train(out: &str) -> Vec<&str> {
     [&["train", "smoke"], &QUICK[..], &["--out", out]].concat()
 }
 

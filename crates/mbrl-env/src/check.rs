@@ -55,7 +55,11 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
         return Err(fail("its name is empty".into()));
     }
     if spec.obs.width() == 0 || spec.actions.width() == 0 {
-        return Err(fail(format!("{} observation and {} action entries, expected some", spec.obs.width(), spec.actions.width())));
+        return Err(fail(format!(
+            "{} observation and {} action entries, expected some",
+            spec.obs.width(),
+            spec.actions.width()
+        )));
     }
     if !(spec.control_period > 0.0 && spec.control_period.is_finite()) {
         return Err(fail(format!("control period {} s, expected a positive number", spec.control_period)));
@@ -217,9 +221,8 @@ pub fn check_reward_agrees(
     let judge = |positions: &mut dyn Iterator<Item = usize>| -> Result<(Vec<f32>, Vec<bool>), EnvError> {
         let rows = seen.gather(positions);
         let n = rows.len();
-        let tensor = |column: &[f32], width: usize| {
-            Tensor::<2>::from_data(TensorData::new(column.to_vec(), [n, width]), device)
-        };
+        let tensor =
+            |column: &[f32], width: usize| Tensor::<2>::from_data(TensorData::new(column.to_vec(), [n, width]), device);
         let inputs = || {
             (
                 tensor(&rows.obs, rows.obs_width),
@@ -246,7 +249,14 @@ pub fn check_reward_agrees(
     let truth = seen.columns();
     for row in 0..n {
         let (expected, batch) = (truth.rewards[row], f64::from(rewards[row]));
-        let context = || format!("obs {:?}, action {:?}, next obs {:?}", row_of(&truth.obs, n, row), row_of(&truth.actions, n, row), row_of(&truth.next_obs, n, row));
+        let context = || {
+            format!(
+                "obs {:?}, action {:?}, next obs {:?}",
+                row_of(&truth.obs, n, row),
+                row_of(&truth.actions, n, row),
+                row_of(&truth.next_obs, n, row)
+            )
+        };
         if truth.terminated[row] != ends[row] {
             let (env, rule) = (truth.terminated[row], ends[row]);
             return Err(fail(format!("the environment says terminated = {env}, the rule {rule}, at {}", context())));
@@ -318,9 +328,14 @@ fn run(env: &mut (impl Env + ?Sized), seed: Option<u64>, refused: &[Vec<f32>]) -
                     Err(EnvError::Width { .. }) if expected == "Width" => {}
                     Err(EnvError::NonFinite { .. }) if expected == "NonFinite" => {}
                     Err(other) => {
-                        return Err(broken(&spec.name, format!("action {action:?} gave `{other}`, expected {expected}")));
+                        return Err(broken(
+                            &spec.name,
+                            format!("action {action:?} gave `{other}`, expected {expected}"),
+                        ));
                     }
-                    Ok(_) => return Err(broken(&spec.name, format!("it took the action {action:?}, expected {expected}"))),
+                    Ok(_) => {
+                        return Err(broken(&spec.name, format!("it took the action {action:?}, expected {expected}")));
+                    }
                 }
             }
         }

@@ -2,7 +2,10 @@
 
 use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
-use crate::{ActionSpace, BoxSpace, EnvError, error::{check_finite, check_width}};
+use crate::{
+    ActionSpace, BoxSpace, EnvError,
+    error::{check_finite, check_width},
+};
 
 /// What an environment is called, sees and takes.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,101 @@
-//! The outside world for model-based reinforcement learning.
+//! The outside world for model-based reinforcement learning: what an environment is, what is wanted of it, what has been
+//! experienced in it, and chance.
 //!
-//! (front page: written by the crate's author)
+//! This is the ground floor of [`mbrl`](https://github.com/mbrl-rs/mbrl). It knows nothing of models, planners and
+//! agents; they are written against what is here.
+//!
+//! # Should I be using this crate?
+//!
+//! - To plan or learn with `mbrl` in **one of its tasks**, you need [`tasks::make`] and little else.
+//! - To bring **your own environment**, implement [`Env`], and [`Simulator`] if it can be copied whole; state what you
+//!   want as a [`Reward`]; let module [`check`] test them.
+//! - To plan with **a model of your own and no environment at all**, start at the crate `mbrl-plan`: it re-exports what
+//!   you need from here.
+//!
+//! # Examples
+//!
+//! A task holds the environment and what planning needs beside it. The same seed gives the same bits:
+//!
+//! ```
+//! use mbrl_env::{Env, tasks};
+//!
+//! let mut task = tasks::make("cartpole")?;
+//! let mut episode = |seed| -> Result<Vec<f32>, mbrl_env::EnvError> {
+//!     task.env.reset(Some(seed))?;
+//!     loop {
+//!         let step = task.env.step(&[0.3])?;
+//!         if step.terminated || step.truncated {
+//!             return Ok(step.obs);
+//!         }
+//!     }
+//! };
+//! assert_eq!(episode(5)?, episode(5)?);
+//! assert_ne!(episode(5)?, episode(6)?);
+//! # Ok::<(), mbrl_env::EnvError>(())
+//! ```
+//!
+//! A goal is a function of a batch of transitions, apart from the environment, so it can be changed at any time. Rewards
+//! have rank 1, one number a row:
+//!
+//! ```
+//! use mbrl_env::{Device, Reward, Tensor, reward_fn};
+//!
+//! // Be at 2, with little effort.
+//! let reward = reward_fn(|_obs: Tensor<2>, actions: Tensor<2>, next_obs: Tensor<2>| {
+//!     let distance = (next_obs - 2.0).square().sum_dim(1);
+//!     let effort = actions.square().sum_dim(1) * 0.1;
+//!     -(distance + effort).squeeze_dim::<1>(1)
+//! });
+//! let device = Device::flex();
+//! let row = |x: f32| Tensor::<2>::from_data([[x]], &device);
+//! let value = reward.reward(row(0.0), row(1.0), row(1.0)).into_scalar::<f32>();
+//! assert!((value + 1.1).abs() < 1e-6);
+//! ```
+//!
+//! A simulator can be taken back to where it was, generators and counters included:
+//!
+//! ```
+//! use mbrl_env::{Env, Simulator, tasks};
+//!
+//! let mut sim = tasks::make("pendulum")?.env;
+//! sim.reset(Some(0))?;
+//! let here = sim.save();
+//! let one_way = sim.step(&[2.0])?;
+//! sim.restore(&here)?;
+//! let other_way = sim.step(&[-2.0])?;
+//! sim.restore(&here)?;
+//! assert_ne!(one_way, other_way);
+//! assert_eq!(one_way, sim.step(&[2.0])?);
+//! # Ok::<(), mbrl_env::EnvError>(())
+//! ```
+//!
+//! # What is in it
+//!
+//! | | |
+//! | --- | --- |
+//! | The episode contract | [`Env`], [`EnvSpec`], [`Step`], [`ActionSpace`], [`BoxSpace`] |
+//! | Environments that can be copied whole | [`Simulator`], [`Snapshot`] |
+//! | What is wanted, in batches | [`Reward`], [`Termination`], [`Value`]; closures by [`reward_fn`], [`termination_fn`], [`value_fn`] |
+//! | What an agent knows when it acts | [`Situation`], [`History`] |
+//! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
+//! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
+//! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
+//! | The classic tasks | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup` |
+//! | Tests for environments of your own | [`check`] |
+//!
+//! # Themes
+//!
+//! - **Batches on Burn tensors, episodes on the host.** What planners call millions of times ([`Reward`],
+//!   [`Termination`], [`Value`]) takes `[N, O]` tensors on whatever device they are on and lets gradients through; the
+//!   real world is stepped one `&[f32]` at a time. No function here picks a device.
+//! - **`terminated` is not `truncated`.** Nothing follows an end state; a time limit cuts what would have gone on.
+//! - **No hidden randomness.** Every draw comes from an [`Rng`] that is passed in or seeded by `reset`.
+//! - **Bad input is an [`EnvError`]** that says what was expected and what came, and changes nothing.
+//!
+//! # Crate features
+//!
+//! None is on by default. `flex`, `ndarray`, `wgpu` and `cuda` switch on the backend of that name in Burn; binaries choose,
+//! libraries do not.
 
 pub use burn::tensor::{Bool, Device, Tensor};
 
@@ -26,3 +121,8 @@ pub use rng::{Rng, philox4x32};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, Situation, Transition};
 pub use wrappers::TimeLimit;
+
+/// The example of the README, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

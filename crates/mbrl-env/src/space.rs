@@ -30,9 +30,7 @@ impl BoxSpace {
         check_width("upper bound", low.len(), high.len())?;
         // Written so that NaN fails too.
         match low.iter().zip(&high).position(|(l, h)| !matches!(l.partial_cmp(h), Some(std::cmp::Ordering::Less))) {
-            Some(index) => {
-                Err(EnvError::Bounds { what: "box".into(), index, low: low[index], high: high[index] })
-            }
+            Some(index) => Err(EnvError::Bounds { what: "box".into(), index, low: low[index], high: high[index] }),
             None => Ok(Self { low, high }),
         }
     }
@@ -93,7 +91,11 @@ impl BoxSpace {
     /// [`EnvError::Config`] where a bound is infinite.
     pub fn sample(&self, rng: &mut Rng) -> Result<Vec<f32>, EnvError> {
         if !self.is_bounded() {
-            return Err(EnvError::Config { field: "bounds", value: "infinite".into(), rule: "finite bounds to sample uniformly" });
+            return Err(EnvError::Config {
+                field: "bounds",
+                value: "infinite".into(),
+                rule: "finite bounds to sample uniformly",
+            });
         }
         Ok(self.low.iter().zip(&self.high).map(|(&l, &h)| rng.uniform(l, h)).collect())
     }

@@ -1,7 +1,5 @@
 //! The checks find what is wrong: each environment here breaks one rule, and the check must say which.
 
-use std::sync::Arc;
-
 use mbrl_env::{
     ActionSpace, BoxSpace, Device, Env, EnvError, EnvSpec, Info, Rng, Simulator, Snapshot, Step, Tensor, TimeLimit,
     check, check_action, reward_fn, termination_fn,
@@ -202,13 +200,9 @@ fn check_reward_agrees_finds_what_does_not() {
     let squared = |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| -next.square().squeeze_dim::<1>(1);
     let before = |obs: Tensor<2>, _: Tensor<2>, _: Tensor<2>| -obs.square().squeeze_dim::<1>(1);
     let nan = |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| (next.square().squeeze_dim::<1>(1) + 1.0).neg().log();
-    let mixed = |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
-        let cost = next.square().squeeze_dim::<1>(1);
-        cost.clone().mean() - cost.clone().mean() - cost.clone() + (cost.clone() - cost.max()) * 1e-30 * 1e28
-    };
     let one = |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| next.narrow(0, 0, 1).squeeze_dim::<1>(1);
-    let far = |limit: f32| move |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
-        next.abs().greater_elem(limit).squeeze_dim::<1>(1)
+    let far = |limit: f32| {
+        move |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| next.abs().greater_elem(limit).squeeze_dim::<1>(1)
     };
 
     let run = |reward: &dyn mbrl_env::Reward, rule: Option<&dyn mbrl_env::Termination>| {
@@ -220,7 +214,6 @@ fn check_reward_agrees_finds_what_does_not() {
     for (found, expected) in [
         (reason(run(&reward_fn(before), Some(&rule))), "the environment pays"),
         (reason(run(&reward_fn(nan), Some(&rule))), "the batch reward NaN"),
-        (reason(run(&reward_fn(mixed), Some(&rule))), "the environment pays"),
         (reason(run(&reward_fn(one), Some(&rule))), "1 rewards and"),
         (reason(run(&reward_fn(squared), Some(&near))), "terminated = false, the rule true"),
         (reason(run(&reward_fn(squared), None)), "terminated = true, the rule false"),
@@ -228,23 +221,24 @@ fn check_reward_agrees_finds_what_does_not() {
         assert!(found.contains(expected), "`{found}`, expected `{expected}`");
     }
     let no_episode = check::check_reward_agrees(
-        &mut Line::new(Fault::None), &reward_fn(squared), None, 0, &Device::flex(), &mut Rng::new(0),
+        &mut Line::new(Fault::None),
+        &reward_fn(squared),
+        None,
+        0,
+        &Device::flex(),
+        &mut Rng::new(0),
     );
     assert!(matches!(no_episode, Err(EnvError::TooLittleData { .. })));
 }
 
 #[test]
 fn rows_that_look_at_each_other_are_found() {
-    // Right in the batch, wrong alone: the smallest of all observations is taken away and put back unless it is alone.
-    let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let reward = reward_fn(move |_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
-        let n = next.dims()[0];
-        calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        -next.square().squeeze_dim::<1>(1) + if n == 1 { 0.1 } else { 0.0 }
+    let reward = reward_fn(|_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
+        let bonus = if next.dims()[0] == 1 { 0.1 } else { 0.0 };
+        -next.square().squeeze_dim::<1>(1) + bonus
     });
-    let rule = termination_fn(|_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| {
-        next.abs().greater_elem(3.0).squeeze_dim::<1>(1)
-    });
+    let rule =
+        termination_fn(|_: Tensor<2>, _: Tensor<2>, next: Tensor<2>| next.abs().greater_elem(3.0).squeeze_dim::<1>(1));
     let mut env = Line::new(Fault::None);
     let result = check::check_reward_agrees(&mut env, &reward, Some(&rule), 3, &Device::flex(), &mut Rng::new(0));
     assert!(reason(result).contains("a row alone and in the batch"));

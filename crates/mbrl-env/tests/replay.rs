@@ -200,7 +200,10 @@ fn bad_transitions_are_named_and_not_kept() {
         (Transition { next_obs: vec![0.0; 3], ..good.clone() }, "next observation has 3 entries, expected 2"),
         (Transition { obs: vec![0.0, nan], ..good.clone() }, "observation: entry 1 is NaN, expected a finite number"),
         (Transition { action: vec![nan], ..good.clone() }, "action: entry 0 is NaN, expected a finite number"),
-        (Transition { next_obs: vec![nan, 0.0], ..good.clone() }, "next observation: entry 0 is NaN, expected a finite number"),
+        (
+            Transition { next_obs: vec![nan, 0.0], ..good.clone() },
+            "next observation: entry 0 is NaN, expected a finite number",
+        ),
         (Transition { reward: f64::INFINITY, ..good }, "reward: entry 0 is inf, expected a finite number"),
     ];
     for (transition, message) in bad {

@@ -1,4 +1,67 @@
-//! Models of dynamics.
+//! Models of dynamics: anything that can say where N states go under N actions.
+//!
+//! A planner, an imagination and an identification are each written once against the trait [`Dynamics`]; behind it stand
+//! ensembles learned from experience, simulators, and closures.
+//!
+//! # Should I use this crate?
+//!
+//! - To **plan with equations you know**, take [`dynamics_fn`] and the crate `mbrl-plan`; you need nothing else from here.
+//! - To **learn a model from transitions**, take [`EnsembleConfig`], [`Dataset`] and [`fit`](fit()).
+//! - To **plan with a simulator as the model**, take [`SimulatorModel`].
+//! - For a whole agent that explores, learns and plans, take `mbrl-policy`, or the command line tool `mbrl`.
+//!
+//! It is not a general training framework: the trainer fits one-step models, and does that well.
+//!
+//! # Example: learn a system, ask for its next state and for how sure that is
+//!
+//! ```
+//! use mbrl_env::Rng;
+//! use mbrl_model::{Dataset, Device, Dynamics, EnsembleConfig, FitConfig, Tensor, fit};
+//!
+//! // 500 transitions of s' = 0.9 s + a, in columns.
+//! let mut rng = Rng::new(0);
+//! let obs: Vec<f32> = (0..500).map(|_| rng.uniform(-1.0, 1.0)).collect();
+//! let actions: Vec<f32> = (0..500).map(|_| rng.uniform(-1.0, 1.0)).collect();
+//! let next: Vec<f32> = obs.iter().zip(&actions).map(|(s, a)| 0.9 * s + a).collect();
+//! let data = Dataset::new(obs, actions, next, 1, 1)?;
+//!
+//! let device = Device::flex();
+//! let config = EnsembleConfig { hidden: vec![32, 32], weight_decay: vec![], ..EnsembleConfig::default() };
+//! let mut model = config.init(1, 1, &device, &mut rng)?;
+//! fit(&mut model, &data, &FitConfig { batch_size: 64, max_epochs: 40, ..FitConfig::default() }, &mut rng)?;
+//!
+//! let at = |s: f32, a: f32| model.predict(Tensor::from_floats([[s]], &device), Tensor::from_floats([[a]], &device));
+//! let inside = at(0.5, 0.2)?;
+//! assert!((inside.mean.into_scalar::<f32>() - 0.65).abs() < 0.1);
+//! // Members agree where there was data, and less where there was none.
+//! let outside = at(20.0, 0.2)?;
+//! assert!(outside.epistemic_std.unwrap().into_scalar::<f32>() > inside.epistemic_std.unwrap().into_scalar::<f32>());
+//! # Ok::<(), mbrl_model::ModelError>(())
+//! ```
+//!
+//! # Models and what they can do
+//!
+//! | model | learned | uncertainty | gradients | needs |
+//! |---|---|---|---|---|
+//! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions |
+//! | [`Ensemble`], deterministic head | yes | epistemic | yes | transitions |
+//! | [`DynamicsFn`] | no | none | if the closure's operations have them | equations |
+//! | [`SimulatorModel`] | no | none | no | a [`Simulator`](mbrl_env::Simulator) and its snapshot |
+//!
+//! # Themes
+//!
+//! - **Where things run.** A Burn [`Device`] is chosen when the program runs; no backend is forced. On a CPU, roll-outs
+//!   without gradients run on a fused engine that keeps a block of rows in cache through all layers and steps; with
+//!   gradients, or on a GPU, they run as Burn tensors. Both agree to 1e-5 a step and draw the same noise.
+//! - **Randomness** is a function of (key, step, row, dimension): see [`fill_normal`]. Threads and blocks change no bit.
+//! - **Propagation of uncertainty**: [`Propagation`] and [`MemberRule`] (expectation, TS1, TS∞).
+//! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
+//!   implement `Fit` to train it with the same trainer.
+//!
+//! # Features
+//!
+//! - `train` (default): fitting, with Burn's autodiff and optimizers. Planning with given models needs none of it.
+//! - `flex`, `ndarray`, `wgpu`, `cuda`: forwarded to Burn, for binaries, tests and examples.
 
 pub use burn::tensor::{Bool, Device, Tensor};
 
@@ -20,10 +83,10 @@ pub use dataset::Dataset;
 pub use dynamics::{
     Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, rollout_by_steps,
 };
-pub use ensemble::{Activation, Ensemble, EnsembleConfig, Head, Network};
-pub use error::ModelError;
 #[cfg(feature = "train")]
 pub use ensemble::EnsembleStatistics;
+pub use ensemble::{Activation, Ensemble, EnsembleConfig, Head, Network};
+pub use error::ModelError;
 #[cfg(feature = "train")]
 pub use fit::{Examples, Fit, FitConfig, FitReport, fit};
 pub use noise::fill_normal;

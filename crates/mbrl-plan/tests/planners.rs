@@ -1,5 +1,7 @@
 //! The contract of planners, for every planner under every option, and what single options are for.
 
+use std::sync::Mutex;
+
 use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Reward, Rng, Situation, reward_fn};
 use mbrl_model::{Dynamics, MemberRule, Propagation, dynamics_fn};
@@ -260,6 +262,43 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn the_model_sees_no_action_beyond_the_bounds() {
+    let seen = Mutex::new((f32::INFINITY, f32::NEG_INFINITY));
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, a| {
+        let mut seen = seen.lock().unwrap();
+        for a in host(a) {
+            *seen = (seen.0.min(a), seen.1.max(a));
+        }
+        s
+    });
+    let reward = reward_fn(|_, a: Tensor<2>, _| a.squeeze_dim(1));
+    let actions = bounded(-1.0, 3.0);
+    let problem = Problem::new(&model, &actions).with_reward(&reward);
+    let wide = CemConfig { constrain_variance: false, initial_std: 2.0, ..CemConfig::default() };
+    let planners: [Box<dyn Planner>; 2] = [
+        Box::new(wide.init(&actions, Propagation::MEAN).unwrap()),
+        Box::new(PddmConfig { sigma: 2.0, ..PddmConfig::default() }.init(&actions, Propagation::MEAN).unwrap()),
+    ];
+    for mut planner in planners {
+        *seen.lock().unwrap() = (f32::INFINITY, f32::NEG_INFINITY);
+        planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
+        // The whole range is tried, and nothing outside of it.
+        assert_eq!(*seen.lock().unwrap(), (-1.0, 3.0));
+    }
+}
+
+#[test]
+fn a_range_that_overflows_is_planned_in() {
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, _| s);
+    let reward = reward_fn(|_, a: Tensor<2>, _| (a / 3e38).squeeze_dim(1));
+    let actions = bounded(-3e38, 3e38);
+    let problem = Problem::new(&model, &actions).with_reward(&reward);
+    let mut planner = CemConfig { horizon: 1, ..CemConfig::default() }.init(&actions, Propagation::MEAN).unwrap();
+    let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
+    assert!((0.8..=1.0).contains(&plan.predicted_return), "{plan:?}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Learn a model of the pendulum from scratch and swing it up by planning.
 //!
 //! What you learn: how a task, an ensemble, a planner and the learning loop fit together, and how an observer watches
-//! a run. Run it with `cargo run --release -p mbrl-policy --features flex --example learn_and_plan`; it takes about a
-//! minute. You should see one random episode of about −1200 and, three or four episodes later, returns above −300.
+//! a run. Run it with `cargo run --release -p mbrl-policy --example learn_and_plan`; it takes about a minute. You
+//! should see a random episode of about −1400, one of a model that has seen nothing but that, and from the third on
+//! returns of about −130, which is as good as it gets from the bottom.
 
 use std::sync::atomic::AtomicBool;
 

@@ -239,7 +239,7 @@ impl Training {
         state.wall_s = clock.moment(&state).wall_s;
         self.state = state;
         if let Some(files) = files
-            && (self.state.episode % self.config.checkpoint_episodes == 0 || last)
+            && (self.state.episode.is_multiple_of(self.config.checkpoint_episodes) || last)
         {
             files.metrics.sync()?;
             self.state.metrics_length = files.metrics.length();

@@ -28,7 +28,7 @@ fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<M
 }
 
 fn quick_fit() -> FitConfig {
-    FitConfig { max_epochs: 30, batch_size: 16, holdout: 0.0, ..Default::default() }
+    FitConfig { learning_rate: 1e-2, max_epochs: 30, batch_size: 16, holdout: 0.0, ..Default::default() }
 }
 
 fn config(fit_every: FitSchedule) -> ModelBasedConfig {

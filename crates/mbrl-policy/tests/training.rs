@@ -10,8 +10,8 @@ use std::{
 use common::{Counter, Point, metrics};
 use mbrl_env::{Env, Rng, Situation, TimeLimit, Transition};
 use mbrl_policy::{
-    ActMode, Agent, AgentError, EpisodeSummary, Evaluation, Goal, Learner, Moment, MpcAgent, Observer, Outcome,
-    RandomAgent, Report, RunFiles, Scalars, TrainConfig, World, evaluate, start_seeds,
+    ActMode, Agent, AgentError, EpisodeSummary, Evaluation, EvaluationEpisode, Goal, Learner, Moment, MpcAgent,
+    Observer, Outcome, RandomAgent, Report, RunFiles, Scalars, TrainConfig, World, evaluate, start_seeds,
 };
 
 /// Writes down what it is told.
@@ -104,6 +104,20 @@ fn evaluation_starts_are_the_same_for_every_agent_and_prefixes_of_each_other() {
     assert_eq!(random[..3], still);
     assert!(random.windows(2).all(|w| w[0] != w[1]));
     assert_ne!(start_seeds(9, 2), start_seeds(10, 2));
+}
+
+#[test]
+fn what_an_agent_draws_in_an_evaluation_depends_on_the_start_alone() {
+    let mut env = Point::limited(4);
+    let mut agent = RandomAgent::new(env.spec().actions.clone());
+    let mut actions = |seeds: &[u64]| {
+        let found = evaluate(&mut World::Env(&mut env), &mut agent, seeds).unwrap();
+        let of = |e: &EvaluationEpisode| e.transitions.iter().map(|t| t.action[0]).collect::<Vec<_>>();
+        found.episodes.iter().map(of).collect::<Vec<_>>()
+    };
+    let (forth, back) = (actions(&[5, 6]), actions(&[6, 5]));
+    assert_eq!((&forth[0], &forth[1]), (&back[1], &back[0]));
+    assert_ne!(forth[0], forth[1]);
 }
 
 #[test]

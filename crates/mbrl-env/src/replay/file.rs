@@ -127,8 +127,14 @@ impl Replay {
         let all = self.columns();
         output.write_all(MAGIC)?;
         output.write_all(&VERSION.to_le_bytes())?;
-        let sizes =
-            [self.obs_width, self.action_width, self.capacity, self.len(), self.episodes.len(), usize::from(self.running)];
+        let sizes = [
+            self.obs_width,
+            self.action_width,
+            self.capacity,
+            self.len(),
+            self.episodes.len(),
+            usize::from(self.running),
+        ];
         for size in sizes.iter().chain(&self.episodes) {
             output.write_all(&(*size as u64).to_le_bytes())?;
         }
@@ -139,7 +145,8 @@ impl Replay {
         }
         write_blocks(&mut output, &mut block, &all.rewards, |x| x.to_le_bytes())?;
         write_blocks(&mut output, &mut block, &all.next_obs, |x| x.to_le_bytes())?;
-        let flags: Vec<u8> = all.terminated.iter().zip(&*all.truncated).map(|(e, c)| u8::from(*e) + 2 * u8::from(*c)).collect();
+        let flags: Vec<u8> =
+            all.terminated.iter().zip(&*all.truncated).map(|(e, c)| u8::from(*e) + 2 * u8::from(*c)).collect();
         output.write_all(&flags)?;
         let checksum = output.crc.value();
         output.inner.write_all(&checksum.to_le_bytes())?;

@@ -301,12 +301,12 @@ mod tests {
         let (before, scale) = (energy(&FRICTIONLESS, state), PETS.pole_mass * PETS.gravity * PETS.centre);
         for _ in 0..500 {
             state = FRICTIONLESS.advanced(state, 0.0);
-            // Runge-Kutta's error: it loses about 1e-6 of the energy a second at this step size.
+            // Runge-Kutta's error at this step size: 5e-5 over these 10 s (measured).
             let drift = (energy(&FRICTIONLESS, state) - before).abs();
             assert!(drift < 2e-4 * scale, "drift of {drift} J at {state:?}");
             let [_, theta, x_dot, theta_dot] = state;
-            let momentum = (PETS.cart_mass + PETS.pole_mass) * x_dot
-                - PETS.pole_mass * PETS.centre * theta.cos() * theta_dot;
+            let momentum =
+                (PETS.cart_mass + PETS.pole_mass) * x_dot - PETS.pole_mass * PETS.centre * theta.cos() * theta_dot;
             assert!(momentum.abs() < 1e-3, "momentum {momentum} kg·m/s");
         }
     }
@@ -360,6 +360,19 @@ mod tests {
         }
         assert!(blows > 0, "the test never reached the rail");
 
+        // The blow itself: the pole's angular momentum is kept, no energy is won.
+        let mut rng = Rng::new(0);
+        for _ in 0..200 {
+            let mut draw = || rng.uniform_f64(-4.0, 4.0);
+            let (theta, x_dot, theta_dot) = (draw(), draw(), draw());
+            let state = [x_dot.signum() * (RAIL + 0.01), theta, x_dot, theta_dot];
+            let [x, theta, x_dot_after, theta_dot_after] = PETS.stopped(state);
+            assert_eq!((x, theta, x_dot_after), (x_dot.signum() * RAIL, state[1], 0.0));
+            let momentum = PETS.pivot_inertia() * theta_dot - PETS.pole_mass * PETS.centre * theta.cos() * x_dot;
+            assert!((PETS.pivot_inertia() * theta_dot_after - momentum).abs() < 1e-9);
+            assert!(energy(&PETS, [x, theta, x_dot_after, theta_dot_after]) <= energy(&PETS, state));
+        }
+
         // Pushed against the stop, the pole swings as from a fixed pivot and the cart does not move.
         let mut state = [RAIL, 0.5, 0.0, 0.0];
         let before = energy(&FRICTIONLESS, state);
@@ -392,8 +405,8 @@ mod tests {
                 sum += env.step(&env.spec().actions.sample(&mut rng).unwrap()).unwrap().reward;
             }
         }
+        // −4.3 here: what the actions cost is 6.
         let mean = sum / episodes as f64;
-        println!("random agent: {mean}");
         assert!(mean < 40.0, "{mean}");
     }
 }

@@ -124,13 +124,7 @@ impl Env for Pendulum {
         let speed = (speed + acceleration * TIME_STEP).clamp(-MAX_SPEED, MAX_SPEED);
         self.episode.state = [angle + speed * TIME_STEP, speed];
 
-        Ok(Step {
-            obs: self.observation(),
-            reward: -cost,
-            terminated: false,
-            truncated: false,
-            info: Info::new(),
-        })
+        Ok(Step { obs: self.observation(), reward: -cost, terminated: false, truncated: false, info: Info::new() })
     }
 }
 

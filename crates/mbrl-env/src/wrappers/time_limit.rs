@@ -98,9 +98,8 @@ impl<E: Simulator + 'static> Simulator for TimeLimit<E> {
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        let saved = snapshot
-            .get::<Saved>()
-            .ok_or_else(|| EnvError::ForeignSnapshot { env: self.spec().name.clone() })?;
+        let saved =
+            snapshot.get::<Saved>().ok_or_else(|| EnvError::ForeignSnapshot { env: self.spec().name.clone() })?;
         self.env.restore(&saved.inside)?;
         (self.elapsed, self.cut) = (saved.elapsed, saved.cut);
         Ok(())
@@ -109,5 +108,53 @@ impl<E: Simulator + 'static> Simulator for TimeLimit<E> {
     fn boxed_clone(&self) -> Box<dyn Simulator> {
         let Self { env, max_steps, elapsed, cut } = self;
         Box::new(TimeLimit { env: env.boxed_clone(), max_steps: *max_steps, elapsed: *elapsed, cut: *cut })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::{CartPole, Pendulum};
+
+    #[test]
+    fn a_limit_of_zero_is_refused() {
+        assert!(matches!(TimeLimit::new(Pendulum::new(), 0), Err(EnvError::Config { field: "max_steps", .. })));
+    }
+
+    #[test]
+    fn an_end_on_the_last_step_sets_both_flags() {
+        // Driven to one side, the pole falls after some steps; the limit is set to just those.
+        let fall = |limit| {
+            let mut env = TimeLimit::new(CartPole::new(), limit).unwrap();
+            env.reset(Some(0)).unwrap();
+            loop {
+                let step = env.step(&[1.0]).unwrap();
+                if step.episode_over() {
+                    return (env.elapsed(), step.terminated, step.truncated);
+                }
+            }
+        };
+        let (length, terminated, truncated) = fall(1000);
+        assert_eq!((terminated, truncated), (true, false));
+        assert_eq!(fall(length), (length, true, true));
+        assert_eq!(fall(length - 1), (length - 1, false, true));
+    }
+
+    #[test]
+    fn refused_actions_and_restored_snapshots_do_not_use_up_steps() {
+        let mut env = TimeLimit::new(Pendulum::new(), 3).unwrap();
+        env.reset(Some(0)).unwrap();
+        env.step(&[0.0]).unwrap();
+        assert!(env.step(&[f32::NAN]).is_err());
+        assert_eq!(env.elapsed(), 1);
+        let snapshot = env.save();
+        for _ in 0..3 {
+            assert!(!env.step(&[0.0]).unwrap().truncated);
+            assert!(env.step(&[0.0]).unwrap().truncated);
+            assert!(matches!(env.step(&[0.0]), Err(EnvError::NeedsReset { .. })));
+            env.restore(&snapshot).unwrap();
+        }
+        env.reset(None).unwrap();
+        assert_eq!(env.elapsed(), 0);
     }
 }

@@ -1,0 +1,2 @@
+//! placeholder until the planners compile
+fn main() {}
