@@ -99,6 +99,7 @@ fn frame<'a, 'b>(
         .y_desc("return of an episode (sum of rewards)")
         .axis_desc_style(("sans-serif", 18))
         .label_style(("sans-serif", 16))
+        .max_light_lines(2)
         .light_line_style(BLACK.mix(0.06))
         .x_label_formatter(&|x| format!("{x:.0}"))
         .draw()?;
