@@ -18,10 +18,7 @@ fn forward(c: &mut Criterion) {
     for shape in SHAPES {
         group.throughput(Throughput::Elements(shape.flop()));
         // One deterministic step in which every member moves every row: the network and little else.
-        let draw = Draw::new(
-            Propagation { members: MemberRule::TsInf, noise: false, particles: shape.members },
-            0,
-        );
+        let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles: shape.members }, 0);
         let states = normal(shape.rows, shape.obs, 1, &device);
         let actions: Tensor<3> = normal(shape.rows, shape.action, 2, &device).unsqueeze();
         let mut model = shape.ensemble(&device);
@@ -45,16 +42,32 @@ fn sgemm(c: &mut Criterion) {
     let mut out = vec![0.0f32; N * N];
     let mut group = c.benchmark_group("sgemm");
     group.sample_size(20).throughput(Throughput::Elements(2 * (N * N * N) as u64));
-    for (name, parallelism) in [
-        ("1-thread", gemm::Parallelism::None),
-        ("all-threads", gemm::Parallelism::Rayon(rayon::current_num_threads())),
-    ] {
+    for (name, parallelism) in
+        [("1-thread", gemm::Parallelism::None), ("all-threads", gemm::Parallelism::Rayon(rayon::current_num_threads()))]
+    {
         group.bench_function(name, |bench| {
             // SAFETY: three dense N × N matrices, `out` disjoint from the others.
             bench.iter(|| unsafe {
                 gemm::gemm(
-                    N, N, N, out.as_mut_ptr(), N as isize, 1, false, a.as_ptr(), N as isize, 1, b.as_ptr(), N as isize,
-                    1, 0.0f32, 1.0f32, false, false, false, parallelism,
+                    N,
+                    N,
+                    N,
+                    out.as_mut_ptr(),
+                    N as isize,
+                    1,
+                    false,
+                    a.as_ptr(),
+                    N as isize,
+                    1,
+                    b.as_ptr(),
+                    N as isize,
+                    1,
+                    0.0f32,
+                    1.0f32,
+                    false,
+                    false,
+                    false,
+                    parallelism,
                 );
                 black_box(out[0])
             });

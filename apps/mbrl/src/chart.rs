@@ -90,6 +90,8 @@ fn frame<'a, 'b>(
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 24))
         .margin(12)
+        // The last label of the x axis is centred on the edge.
+        .margin_right(30)
         .x_label_area_size(45)
         .y_label_area_size(65)
         .build_cartesian_2d(0.0..last, low - margin..high + margin)?;

@@ -242,3 +242,17 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     dir.run(&["resume", "run"]).fails(1, &["metrics.jsonl", "3 bytes"]);
     assert_eq!(dir.files(), before);
 }
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_gpu_learns_and_plans_too() {
+    let dir = Dir::new();
+    dir.train(&["--device", "wgpu", "--steps", "410", "--out", "gpu"]).ok();
+    dir.train(&["--device", "flex", "--steps", "410", "--out", "cpu"]).ok();
+    let (gpu, cpu) = (dir.metrics("gpu"), dir.metrics("cpu"));
+    assert_eq!(gpu.len(), cpu.len());
+    // The same draws on both: the random episode is equal, and the loss after the first fit is, up to rounding.
+    assert_eq!(gpu[0], cpu[0]);
+    let loss = |run: &[serde_json::Map<String, serde_json::Value>]| run.iter().find_map(|line| line.get("model/train_loss")?.as_f64()).unwrap();
+    assert!((loss(&gpu) - loss(&cpu)).abs() < 1e-2 * loss(&cpu).abs(), "{} {}", loss(&gpu), loss(&cpu));
+}

@@ -28,7 +28,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut model = config.init(3, 1, &device, &mut rng)?;
     let data = Dataset::new(obs, actions, next, 3, 1)?;
     let report = fit(&mut model, &data, &FitConfig { batch_size: 64, ..FitConfig::default() }, &mut rng)?;
-    println!("fitted {} epochs in {:.1} s, holdout error {:?}", report.epochs, report.elapsed.as_secs_f32(), report.errors);
+    println!(
+        "fitted {} epochs in {:.1} s, holdout error {:?}",
+        report.epochs,
+        report.elapsed.as_secs_f32(),
+        report.errors
+    );
 
     // Twenty steps without torque from a fresh start, imagined by every member.
     let start = env.reset(Some(1))?;

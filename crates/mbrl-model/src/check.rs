@@ -3,7 +3,8 @@
 use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::{
-    Draw, Dynamics, Imagined, MemberRule, ModelError, Prediction, Propagation, Start, ensemble::to_vec, rollout_by_steps,
+    Draw, Dynamics, Imagined, MemberRule, ModelError, Prediction, Propagation, Start, ensemble::to_vec,
+    rollout_by_steps,
 };
 
 /// Largest difference allowed, relative to the largest magnitude of a column: sums of a few hundred products of `f32` in
@@ -45,9 +46,12 @@ pub fn check_dynamics(model: &dyn Dynamics, states: Tensor<2>, actions: Tensor<2
     }
 
     let members = model.spec().members;
-    for (rule, particles) in
-        [(MemberRule::Expectation, 1), (MemberRule::Ts1, 2 * members), (MemberRule::TsInf, 2 * members), (MemberRule::Ts1, 1)]
-    {
+    for (rule, particles) in [
+        (MemberRule::Expectation, 1),
+        (MemberRule::Ts1, 2 * members),
+        (MemberRule::TsInf, 2 * members),
+        (MemberRule::Ts1, 1),
+    ] {
         for noise in [false, true] {
             let draw = Draw::new(Propagation { members: rule, noise, particles }, 42);
             let s = states.clone().repeat_dim(0, particles);
@@ -55,7 +59,8 @@ pub fn check_dynamics(model: &dyn Dynamics, states: Tensor<2>, actions: Tensor<2
             let Imagined { next, .. } = model.sample(s.clone(), a.clone(), draw)?;
             check.shape("imagined states", [rows * particles, width], next.dims())?;
             let next = to_vec(next);
-            check.that(next.iter().all(|v| v.is_finite()), || format!("{draw:?} imagined a state that is not finite"))?;
+            check
+                .that(next.iter().all(|v| v.is_finite()), || format!("{draw:?} imagined a state that is not finite"))?;
             let again = to_vec(model.sample(s, a, draw)?.next);
             check.that(next == again, || format!("{draw:?} gave other bits the second time"))?;
 
@@ -65,7 +70,12 @@ pub fn check_dynamics(model: &dyn Dynamics, states: Tensor<2>, actions: Tensor<2
             let looped = rollout_by_steps(model, Start::States(states.clone()), plan, draw)?.obs;
             check.shape("rolled-out observations", looped.dims(), fused.dims())?;
             let width = model.spec().obs;
-            check.columns(&format!("rollout against the loop over sample, {draw:?}"), &to_vec(looped), &to_vec(fused), width)?;
+            check.columns(
+                &format!("rollout against the loop over sample, {draw:?}"),
+                &to_vec(looped),
+                &to_vec(fused),
+                width,
+            )?;
         }
     }
     Ok(())
@@ -163,11 +173,16 @@ impl Check<'_> {
 
     fn columns(&self, how: &str, expected: &[f32], actual: &[f32], width: usize) -> Result<(), ModelError> {
         let scale = column_magnitudes(expected, width);
-        let off = |(i, (x, y)): (usize, (&f32, &f32))| ((x - y).abs() > TOLERANCE * scale[i % width]).then_some((i, *x, *y));
+        let off =
+            |(i, (x, y)): (usize, (&f32, &f32))| ((x - y).abs() > TOLERANCE * scale[i % width]).then_some((i, *x, *y));
         match expected.iter().zip(actual).enumerate().find_map(off) {
             None => Ok(()),
             Some((i, x, y)) => self.that(false, || {
-                format!("{how}: entry {i} (column {}) is {y}, expected {x} within {}", i % width, TOLERANCE * scale[i % width])
+                format!(
+                    "{how}: entry {i} (column {}) is {y}, expected {x} within {}",
+                    i % width,
+                    TOLERANCE * scale[i % width]
+                )
             }),
         }
     }

@@ -4,10 +4,7 @@ use std::fmt;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{
-    Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction,
-    dynamics::check_size,
-};
+use crate::{Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction, dynamics::check_size};
 
 /// Makes a deterministic model of a closure `(states [N, S], actions [N, A]) -> next states [N, S]`.
 ///

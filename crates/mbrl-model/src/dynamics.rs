@@ -87,6 +87,7 @@ impl Draw {
 
 /// Where a roll-out starts: planning starts at one situation, imagination at many states.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "made once a roll-out and passed on by value")]
 pub enum Start<'a> {
     /// One situation, for all candidates.
     Situation(Situation<'a>),

@@ -180,7 +180,8 @@ pub fn fit<M: Fit>(model: &mut M, data: &Dataset, config: &FitConfig, rng: &mut 
     let (holdout, train) = order.split_at(held);
     let validation = if held > 0 { holdout } else { &train[..train.len().min(5000)] };
     let validation = index(validation, &device);
-    let validation = (examples.inputs.clone().select(0, validation.clone()), examples.targets.clone().select(0, validation));
+    let validation =
+        (examples.inputs.clone().select(0, validation.clone()), examples.targets.clone().select(0, validation));
 
     let mut adam = AdamConfig::new().with_epsilon(1e-8);
     if config.grad_clip > 0.0 {

@@ -29,7 +29,7 @@ pub fn fill_normal(key: u64, step: u32, first_row: usize, dims: usize, out: &mut
     if out.is_empty() {
         return;
     }
-    assert_eq!(out.len() % dims, 0, "noise of {} values in rows of {dims}", out.len());
+    assert!(dims > 0 && out.len().is_multiple_of(dims), "noise of {} values in rows of {dims}", out.len());
     fill(key, step, first_row as u32, dims, out);
 }
 
@@ -78,6 +78,7 @@ fn philox_lanes(key: u64, step: u32, row: u32, block: u32) -> [[u32; LANES]; 4] 
         *r = row.wrapping_add(lane as u32);
     }
     for _ in 0..10 {
+        #[expect(clippy::needless_range_loop, reason = "four arrays in step: this form vectorises")]
         for lane in 0..LANES {
             let p0 = M[0] * u64::from(c[0][lane]);
             let p1 = M[1] * u64::from(c[2][lane]);

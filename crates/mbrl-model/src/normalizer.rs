@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn normalised_columns_have_mean_0_and_std_1() {
         let mut rng = mbrl_env::Rng::new(0);
-        let mut rows: Vec<f32> = (0..3000).map(|i| [1e3, -2.0, 0.0][i % 3] + [0.5, 30.0, 1e-4][i % 3] * rng.normal()).collect();
+        let mut rows: Vec<f32> =
+            (0..3000).map(|i| [1e3, -2.0, 0.0][i % 3] + [0.5, 30.0, 1e-4][i % 3] * rng.normal()).collect();
         let before = rows.clone();
         let n = Normalizer::of(&rows, 3);
         n.normalize(&mut rows);

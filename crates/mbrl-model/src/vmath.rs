@@ -3,7 +3,7 @@
 //! The compiler turns a loop over them into vector code for whatever processor the calling function was compiled for
 //! (see `multiversion` at the call sites). No fused multiply-add is written, so every processor gives the same bits.
 
-use std::f32::consts::{FRAC_2_PI, LOG2_E};
+use std::f32::consts::{FRAC_2_PI, LN_2, LOG2_E};
 
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer.
 const ROUND: f32 = 12_582_912.0;
@@ -19,7 +19,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = f * p + 0.009_618_129;
     let p = f * p + 0.055_504_11;
     let p = f * p + 0.240_226_5;
-    let p = f * p + 0.693_147_2;
+    let p = f * p + LN_2;
     let p = f * p + 1.0;
     f32::from_bits((((n as i32) + 127) << 23) as u32) * p
 }

@@ -32,7 +32,12 @@ fn small(head: Head) -> EnsembleConfig {
     }
 }
 
-fn fitted(config: &EnsembleConfig, data: &Dataset, fit_config: &FitConfig, seed: u64) -> (Ensemble, mbrl_model::FitReport) {
+fn fitted(
+    config: &EnsembleConfig,
+    data: &Dataset,
+    fit_config: &FitConfig,
+    seed: u64,
+) -> (Ensemble, mbrl_model::FitReport) {
     let mut rng = Rng::new(seed);
     let mut model = config.init(2, 1, &Device::flex(), &mut rng).unwrap();
     let report = fit(&mut model, data, fit_config, &mut rng).unwrap();
@@ -95,7 +100,8 @@ fn members_disagree_more_where_there_was_no_data() {
     let data = linear_system(1000, 0.05, &mut Rng::new(1));
     let (model, _) = fitted(&small(Head::Gaussian), &data, &FitConfig { max_epochs: 40, ..FitConfig::default() }, 2);
     let spread = |s: [f32; 2]| {
-        let p = model.predict(Tensor::from_floats([s], &Device::flex()), Tensor::zeros([1, 1], &Device::flex())).unwrap();
+        let p =
+            model.predict(Tensor::from_floats([s], &Device::flex()), Tensor::zeros([1, 1], &Device::flex())).unwrap();
         p.epistemic_std.unwrap().try_into_vec_as::<f32>().unwrap().iter().sum::<f32>()
     };
     assert!(spread([8.0, -8.0]) > 5.0 * spread([0.3, 0.2]), "{} {}", spread([8.0, -8.0]), spread([0.3, 0.2]));
@@ -109,9 +115,13 @@ fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let (model, report) = fitted(&config, &data, &FitConfig { max_epochs: 3, batch_size: 512, ..FitConfig::default() }, 7);
+            let (model, report) =
+                fitted(&config, &data, &FitConfig { max_epochs: 3, batch_size: 512, ..FitConfig::default() }, 7);
             let state = Tensor::from_floats([[0.5, -1.0]], &Device::flex());
-            (bits(model.predict(state, Tensor::zeros([1, 1], &Device::flex())).unwrap().mean), report.train_loss.to_bits())
+            (
+                bits(model.predict(state, Tensor::zeros([1, 1], &Device::flex())).unwrap().mean),
+                report.train_loss.to_bits(),
+            )
         })
     };
     assert_eq!(run(1), run(2));
@@ -144,9 +154,11 @@ fn it_stops_when_no_member_improves() {
     let (_, report) = fitted(&small(Head::Deterministic), &data, &config, 1);
     assert!(report.epochs < 100, "{report:?}");
     // Without a holdout there is nothing to stop on.
-    let (_, report) = fitted(&small(Head::Deterministic), &data, &FitConfig { holdout: 0.0, max_epochs: 7, ..config }, 1);
+    let (_, report) =
+        fitted(&small(Head::Deterministic), &data, &FitConfig { holdout: 0.0, max_epochs: 7, ..config }, 1);
     assert_eq!((report.epochs, report.holdout_rows, report.steps), (7, 0, 14));
-    let (_, report) = fitted(&small(Head::Deterministic), &data, &FitConfig { max_steps: 5, ..FitConfig::default() }, 1);
+    let (_, report) =
+        fitted(&small(Head::Deterministic), &data, &FitConfig { max_steps: 5, ..FitConfig::default() }, 1);
     assert_eq!(report.steps, 5);
 }
 
@@ -170,7 +182,8 @@ fn weight_decay_and_clipping_do_something() {
         let (model, report) = fitted(&config, &data, &fit_config, 7);
         let bytes = model.save().unwrap();
         assert!(report.epochs == 20 && !bytes.is_empty());
-        let far = model.predict(Tensor::from_floats([[3.0, -3.0]], &Device::flex()), Tensor::zeros([1, 1], &Device::flex()));
+        let far =
+            model.predict(Tensor::from_floats([[3.0, -3.0]], &Device::flex()), Tensor::zeros([1, 1], &Device::flex()));
         (far.unwrap().mean.try_into_vec_as::<f32>().unwrap()[0] - 3.0).abs()
     };
     // Strong decay pulls the predicted change towards its mean.

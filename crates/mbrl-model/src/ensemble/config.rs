@@ -113,7 +113,12 @@ impl EnsembleConfig {
     /// # Errors
     /// [`ModelError::Config`], naming the field.
     pub fn validate(&self, obs: usize) -> Result<(), ModelError> {
-        fn rule(ok: bool, field: &'static str, value: impl std::fmt::Debug, rule: &'static str) -> Result<(), ModelError> {
+        fn rule(
+            ok: bool,
+            field: &'static str,
+            value: impl std::fmt::Debug,
+            rule: &'static str,
+        ) -> Result<(), ModelError> {
             if ok { Ok(()) } else { Err(ModelError::Config { field, value: format!("{value:?}"), rule }) }
         }
         let layers = self.hidden.len() + 1;

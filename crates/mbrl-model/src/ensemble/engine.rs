@@ -115,11 +115,8 @@ impl Engine {
     fn blocks(&self, work: &Work<'_>) -> Vec<(usize, usize)> {
         let most = self.block_rows();
         let by_particle = work.turns.iter().all(|t| matches!(t, Members::Particles(_)));
-        let (lanes, lane) = if by_particle {
-            (work.particles, work.candidates)
-        } else {
-            (1, work.candidates * work.particles)
-        };
+        let (lanes, lane) =
+            if by_particle { (work.particles, work.candidates) } else { (1, work.candidates * work.particles) };
         let cuts = lane.div_ceil(most).max(1);
         let mut blocks = Vec::with_capacity(lanes * cuts);
         for p in 0..lanes {
@@ -190,12 +187,7 @@ impl Engine {
             if work.noise && self.head == Head::Gaussian {
                 scratch.noise.resize(rows * s, 0.0);
                 fill_normal(work.key, work.first_step + t as u32, from, s, &mut scratch.noise);
-                add_noise(
-                    &scratch.out,
-                    &scratch.noise,
-                    [&self.max_log_var, &self.min_log_var, &self.target_std],
-                    next,
-                );
+                add_noise(&scratch.out, &scratch.noise, [&self.max_log_var, &self.min_log_var, &self.target_std], next);
             }
         }
         states

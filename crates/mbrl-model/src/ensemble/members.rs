@@ -28,7 +28,7 @@ impl Members {
     pub(crate) fn deal(draw: &Draw, members: usize, rows: usize) -> Result<Self, ModelError> {
         let particles = draw.propagation.particles;
         let fault = |rule| Err(ModelError::Config { field: "particles", value: particles.to_string(), rule });
-        if particles == 0 || rows % particles.max(1) != 0 {
+        if particles == 0 || !rows.is_multiple_of(particles) {
             return fault("a divisor of the rows, at least 1");
         }
         // TS∞ keeps what the first step would deal.
@@ -47,7 +47,7 @@ impl Members {
         };
         match particles {
             1 => Ok(Self::Rows(shuffled(rows))),
-            p if p % members != 0 => fault("1, or a multiple of the members that roll-outs draw from"),
+            p if !p.is_multiple_of(members) => fault("1, or a multiple of the members that roll-outs draw from"),
             p => Ok(Self::Particles(match draw.propagation.members {
                 MemberRule::TsInf => (0..p).map(|i| i * members / p).collect(),
                 _ => shuffled(p),

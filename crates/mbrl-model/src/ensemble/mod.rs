@@ -207,9 +207,8 @@ impl Ensemble {
         }
         let index: Vec<i32> = self.elites.iter().map(|&e| e as i32).collect();
         let index = Tensor::<1, Int>::from_data(TensorData::new(index, [self.elites.len()]), &self.spec.device);
-        let pick = |p: &burn::module::Param<Tensor<3>>| {
-            burn::module::Param::from_tensor(p.val().select(0, index.clone()))
-        };
+        let pick =
+            |p: &burn::module::Param<Tensor<3>>| burn::module::Param::from_tensor(p.val().select(0, index.clone()));
         Network {
             weights: self.network.weights.iter().map(pick).collect(),
             biases: self.network.biases.iter().map(pick).collect(),
@@ -331,14 +330,11 @@ impl Dynamics for Ensemble {
             Some(engine) if !states.is_autodiff() && !actions.is_autodiff() => {
                 let [rows, width] = states.dims();
                 let particles = draw.propagation.particles;
-                if particles == 0 || rows % particles != 0 {
-                    Members::deal(&draw, self.elites.len(), rows)?;
-                }
                 // The rows already hold all particles: each is a candidate of its own with a turn of its own.
                 let turns = match Members::deal(&draw, self.elites.len(), rows)? {
-                    Members::Particles(turns) => Members::Rows(
-                        (0..rows).map(|row| turns[row / (rows / particles)]).collect(),
-                    ),
+                    Members::Particles(turns) => {
+                        Members::Rows((0..rows).map(|row| turns[row / (rows / particles)]).collect())
+                    }
                     turns => turns,
                 };
                 let all = engine.rollout(&Work {

@@ -36,7 +36,8 @@ impl Network {
             let std = 0.5 / (inputs as f32).sqrt();
             let values: Vec<f32> = (0..members * inputs * outputs).map(|_| std * truncated_normal(rng)).collect();
             weights.push(Param::from_data(TensorData::new(values, [members, inputs, outputs]), device));
-            biases.push(Param::from_data(TensorData::new(vec![0f32; members * outputs], [members, 1, outputs]), device));
+            biases
+                .push(Param::from_data(TensorData::new(vec![0f32; members * outputs], [members, 1, outputs]), device));
         }
         let bound = |value: f32| Param::from_data(TensorData::new(vec![value; obs], [1, 1, obs]), device);
         Self { weights, biases, max_log_var: bound(config.max_log_var), min_log_var: bound(config.min_log_var) }

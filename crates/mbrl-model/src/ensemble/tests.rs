@@ -99,9 +99,8 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
             (MemberRule::TsInf, 1),
         ] {
             let draw = Draw { propagation: Propagation { members: rule, noise: true, particles }, key: trial, step: 3 };
-            let values = |m: &Ensemble| {
-                to_vec(m.rollout(Start::States(states.clone()), actions.clone(), draw).unwrap().obs)
-            };
+            let values =
+                |m: &Ensemble| to_vec(m.rollout(Start::States(states.clone()), actions.clone(), draw).unwrap().obs);
             let (a, b) = (values(&fused), values(&looped));
             let rows = candidates * particles;
             for column in 0..obs {
@@ -122,7 +121,8 @@ fn a_whole_rollout_is_the_loop_step_by_step() {
     looped.set_engine(false);
     let mut rng = Rng::new(6);
     let actions = normal(6 * 33, 2, &device, &mut rng).reshape([6, 33, 2]);
-    for (members, particles) in [(MemberRule::TsInf, 10), (MemberRule::Ts1, 10), (MemberRule::Expectation, 1), (MemberRule::Ts1, 1)]
+    for (members, particles) in
+        [(MemberRule::TsInf, 10), (MemberRule::Ts1, 10), (MemberRule::Expectation, 1), (MemberRule::Ts1, 1)]
     {
         let draw = Draw::new(Propagation { members, noise: true, particles }, 77);
         let obs = [0.1, -0.2, 0.3, 0.0];
