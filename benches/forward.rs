@@ -2,7 +2,7 @@
 //! matrix product as the machine's measure.
 //!
 //! `cargo bench -p mbrl-benches --bench forward`. Throughput is in operations of the matrix products.
-#![allow(missing_docs, unsafe_code, reason = "criterion's macros; the call of the gemm crate")]
+#![allow(missing_docs, reason = "criterion's macros")]
 
 use std::hint::black_box;
 
@@ -35,42 +35,17 @@ fn forward(c: &mut Criterion) {
     group.finish();
 }
 
-/// A square product through the same kernel, on all threads: what the machine can do.
+/// A square product on flex, which uses the same crate `gemm` as the engine: what the machine can do.
 fn sgemm(c: &mut Criterion) {
     const N: usize = 1024;
-    let (a, b) = (vec![1.0f32; N * N], vec![0.5f32; N * N]);
-    let mut out = vec![0.0f32; N * N];
+    let device = Device::flex();
+    let (a, b) = (normal(N, N, 3, &device), normal(N, N, 4, &device));
     let mut group = c.benchmark_group("sgemm");
     group.sample_size(20).throughput(Throughput::Elements(2 * (N * N * N) as u64));
-    for (name, parallelism) in
-        [("1-thread", gemm::Parallelism::None), ("all-threads", gemm::Parallelism::Rayon(rayon::current_num_threads()))]
-    {
+    for (name, threads) in [("1-thread", 1), ("all-threads", 0)] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         group.bench_function(name, |bench| {
-            // SAFETY: three dense N × N matrices, `out` disjoint from the others.
-            bench.iter(|| unsafe {
-                gemm::gemm(
-                    N,
-                    N,
-                    N,
-                    out.as_mut_ptr(),
-                    N as isize,
-                    1,
-                    false,
-                    a.as_ptr(),
-                    N as isize,
-                    1,
-                    b.as_ptr(),
-                    N as isize,
-                    1,
-                    0.0f32,
-                    1.0f32,
-                    false,
-                    false,
-                    false,
-                    parallelism,
-                );
-                black_box(out[0])
-            });
+            bench.iter(|| pool.install(|| black_box(a.clone().matmul(b.clone()))));
         });
     }
     group.finish();

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let device = Device::flex();
-    let config = EnsembleConfig { hidden: vec![64, 64], weight_decay: vec![], ..EnsembleConfig::default() };
+    let config = EnsembleConfig { hidden: vec![64, 64], ..EnsembleConfig::default() };
     let mut model = config.init(3, 1, &device, &mut rng)?;
     let data = Dataset::new(obs, actions, next, 3, 1)?;
     let report = fit(&mut model, &data, &FitConfig { batch_size: 64, ..FitConfig::default() }, &mut rng)?;

@@ -4,7 +4,10 @@ use std::fmt;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction, dynamics::check_size};
+use crate::{
+    Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction,
+    dynamics::{check_particles, check_size},
+};
 
 /// Makes a deterministic model of a closure `(states [N, S], actions [N, A]) -> next states [N, S]`.
 ///
@@ -53,6 +56,7 @@ where
         let [rows, width] = states.dims();
         check_size("columns of states", self.spec.state, width)?;
         check_size("columns of actions", self.spec.action, actions.dims()[1])?;
+        check_size("rows of actions", rows, actions.dims()[0])?;
         let next = (self.f)(states, actions);
         check_size("rows of the closure's next states", rows, next.dims()[0])?;
         check_size("columns of the closure's next states", self.spec.state, next.dims()[1])?;
@@ -72,7 +76,8 @@ where
         Ok(Prediction { mean: self.next(states, actions)?, aleatoric_std: None, epistemic_std: None })
     }
 
-    fn sample(&self, states: Tensor<2>, actions: Tensor<2>, _: Draw) -> Result<Imagined, ModelError> {
+    fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+        check_particles(draw.propagation.particles, states.dims()[0])?;
         Ok(Imagined { next: self.next(states, actions)?, reward: None, terminated: None })
     }
 }

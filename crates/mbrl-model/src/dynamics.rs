@@ -119,7 +119,7 @@ pub struct Trajectories {
 
 /// Anything that can say where N states go under N actions.
 ///
-/// Contract, tested by [`check::check_dynamics`](crate::check::check_dynamics):
+/// Contract, tested by [`check::check_dynamics`](crate::check::check_dynamics) (the gradients by `check_gradients`):
 /// - rows are independent: a batch gives what its rows give one by one, in any order, for `predict`;
 /// - `sample` and `rollout` with the same [`Draw`] give the same bits on a CPU, whatever the number of threads;
 /// - `rollout` agrees with the loop over `sample` (its default) on equal noise: per step and column the largest
@@ -180,6 +180,7 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
 ) -> Result<Trajectories, ModelError> {
     let [horizon, candidates, _] = actions.dims();
     let particles = draw.propagation.particles;
+    check_particles(particles, candidates * particles)?;
     let start = match from {
         Start::States(states) => {
             check_size("rows of the start states", candidates, states.dims()[0])?;
@@ -202,6 +203,18 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
         obs: Tensor::stack(obs, 0),
         reward: (reward.len() == horizon && horizon > 0).then(|| Tensor::stack(reward, 0)),
         terminated: (terminated.len() == horizon && horizon > 0).then(|| Tensor::stack(terminated, 0)),
+    })
+}
+
+/// Refuses particles that do not divide the rows.
+pub(crate) fn check_particles(particles: usize, rows: usize) -> Result<(), ModelError> {
+    if particles > 0 && rows.is_multiple_of(particles) {
+        return Ok(());
+    }
+    Err(ModelError::Config {
+        field: "particles",
+        value: particles.to_string(),
+        rule: "a divisor of the rows, at least 1",
     })
 }
 

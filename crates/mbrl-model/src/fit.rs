@@ -176,12 +176,17 @@ pub fn fit<M: Fit>(model: &mut M, data: &Dataset, config: &FitConfig, rng: &mut 
     let members = model.members();
 
     let order = rng.permutation(data.len());
-    let held = ((config.holdout * data.len() as f32) as usize).min(config.max_holdout);
+    let held = match (config.holdout * data.len() as f32) as usize {
+        0 if config.holdout > 0.0 => 1,
+        rows => rows.min(config.max_holdout),
+    };
     let (holdout, train) = order.split_at(held);
-    let validation = if held > 0 { holdout } else { &train[..train.len().min(5000)] };
-    let validation = index(validation, &device);
-    let validation =
-        (examples.inputs.clone().select(0, validation.clone()), examples.targets.clone().select(0, validation));
+    let pick = |rows: &[usize]| {
+        let rows = index(rows, &device);
+        (examples.inputs.clone().select(0, rows.clone()), examples.targets.clone().select(0, rows))
+    };
+    // Without a holdout nothing is decided by the error: a few rows show whether the weights are still finite.
+    let validation = pick(if held > 0 { holdout } else { &train[..train.len().min(config.batch_size)] });
 
     let mut adam = AdamConfig::new().with_epsilon(1e-8);
     if config.grad_clip > 0.0 {
@@ -267,7 +272,11 @@ pub fn fit<M: Fit>(model: &mut M, data: &Dataset, config: &FitConfig, rng: &mut 
             break;
         }
     }
-    if let Some((parameters, errors)) = best {
+    if let Some((parameters, mut errors)) = best {
+        if held == 0 {
+            let (inputs, targets) = pick(&train[..train.len().min(5000)]);
+            errors = crate::ensemble::to_vec(model.error(&parameters, inputs, targets));
+        }
         model.finish(parameters, statistics, &errors);
         report.errors = errors;
     }

@@ -26,7 +26,7 @@
 //! let data = Dataset::new(obs, actions, next, 1, 1)?;
 //!
 //! let device = Device::flex();
-//! let config = EnsembleConfig { hidden: vec![32, 32], weight_decay: vec![], ..EnsembleConfig::default() };
+//! let config = EnsembleConfig { hidden: vec![32, 32], ..EnsembleConfig::default() };
 //! let mut model = config.init(1, 1, &device, &mut rng)?;
 //! fit(&mut model, &data, &FitConfig { batch_size: 64, max_epochs: 40, ..FitConfig::default() }, &mut rng)?;
 //!

@@ -102,7 +102,7 @@ mod tests {
         let lanes = philox_lanes(0x0123_4567_89ab_cdef, 3, 40, 2);
         for lane in 0..LANES {
             let one = mbrl_env::philox4x32([40 + lane as u32, 2, 3, STREAM], [0x89ab_cdef, 0x0123_4567]);
-            assert_eq!([lanes[0][lane], lanes[1][lane], lanes[2][lane], lanes[3][lane]], one);
+            assert_eq!(lanes.map(|word| word[lane]), one);
         }
     }
 

@@ -15,10 +15,11 @@ use crate::{
 /// candidate and steps it, on all threads of the current rayon pool.
 ///
 /// It gives the simulator's own rewards and ends. It needs a situation with a snapshot: a simulator cannot be put into a state
-/// known by its observation alone, so `predict`, `sample` and starts from states are [`ModelError::Unsupported`]. Particles
-/// repeat the same trajectory where the simulator draws no noise; use one.
+/// known by its observation alone, so `predict`, `sample` and starts from states are [`ModelError::Unsupported`]. A snapshot
+/// holds the simulator's generators too: whatever noise it draws, planning foresees; so there is one particle.
 ///
-/// After a clone's episode ends, its last observation is repeated, with reward 0 and `terminated` kept as it was.
+/// A clone's episode may end within the horizon, by a time limit too: from then on its last observation is repeated and
+/// `terminated` stays set, so that [`returns`](https://docs.rs/mbrl-plan) counts nothing after it.
 pub struct SimulatorModel {
     spec: DynamicsSpec,
     pool: Mutex<Vec<Box<dyn Simulator>>>,
@@ -53,8 +54,8 @@ impl SimulatorModel {
     }
 
     fn borrow(&self) -> Box<dyn Simulator> {
-        let clone = |_: &_| lock(&self.original).boxed_clone();
-        lock(&self.pool).pop().unwrap_or_else(|| clone(&()))
+        let idle = lock(&self.pool).pop();
+        idle.unwrap_or_else(|| lock(&self.original).boxed_clone())
     }
 
     /// One candidate: observations `[H, O]`, rewards and ends `[H]`.
@@ -64,19 +65,18 @@ impl SimulatorModel {
         let run = |simulator: &mut dyn Simulator, out: &mut Trajectory| -> Result<(), ModelError> {
             simulator.restore(snapshot)?;
             let mut last = start.to_vec();
-            let (mut over, mut terminated) = (false, false);
+            let mut over = false;
             for action in actions {
                 let mut reward = 0.0;
                 if !over {
                     let step = simulator.step(action)?;
                     over = step.episode_over();
-                    terminated = step.terminated;
                     reward = step.reward as f32;
                     last = step.obs;
                 }
                 out.obs.extend_from_slice(&last);
                 out.reward.push(reward);
-                out.terminated.push(terminated);
+                out.terminated.push(over);
             }
             Ok(())
         };
@@ -124,6 +124,11 @@ impl Dynamics for SimulatorModel {
         if actions.is_autodiff() {
             return self.unsupported("carry gradients");
         }
+        let particles = draw.propagation.particles;
+        if particles != 1 {
+            let rule = "1: clones of one snapshot all see the same noise";
+            return Err(ModelError::Config { field: "particles", value: particles.to_string(), rule });
+        }
         let actions = to_vec(actions);
         let trajectories = (0..candidates)
             .into_par_iter()
@@ -132,16 +137,16 @@ impl Dynamics for SimulatorModel {
                 self.trajectory(obs, snapshot, &(0..horizon).map(row).collect::<Vec<_>>())
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let (particles, o) = (draw.propagation.particles, self.spec.obs);
-        let rows = particles * candidates;
-        let all = |t: usize| (0..rows).map(move |row| (t, row % candidates));
+        let (rows, o) = (candidates, self.spec.obs);
         let mut states = Vec::with_capacity((horizon + 1) * rows * o);
         (0..rows).for_each(|_| states.extend_from_slice(obs));
         let (mut reward, mut terminated) = (Vec::with_capacity(horizon * rows), Vec::with_capacity(horizon * rows));
-        for (t, k) in (0..horizon).flat_map(all) {
-            states.extend_from_slice(&trajectories[k].obs[t * o..(t + 1) * o]);
-            reward.push(trajectories[k].reward[t]);
-            terminated.push(trajectories[k].terminated[t]);
+        for t in 0..horizon {
+            for trajectory in &trajectories {
+                states.extend_from_slice(&trajectory.obs[t * o..(t + 1) * o]);
+                reward.push(trajectory.reward[t]);
+                terminated.push(trajectory.terminated[t]);
+            }
         }
         let device = &self.spec.device;
         Ok(Trajectories {

@@ -8,7 +8,7 @@ use std::f32::consts::{FRAC_2_PI, LN_2, LOG2_E};
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer.
 const ROUND: f32 = 12_582_912.0;
 
-/// e^x; 0 and infinity are reached only beyond ±87.
+/// e^x for x in [−87, 88]; beyond, it stays at the value there.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     let t = x.clamp(-87.0, 88.0) * LOG2_E;
@@ -44,10 +44,11 @@ pub(crate) fn ln(x: f32) -> f32 {
     m + y + 0.693_359_4 * e
 }
 
-/// Sine and cosine (Cephes `sinf`, `cosf`), for arguments up to about 8000.
+/// Sine and cosine (Cephes `sinf`, `cosf`) for arguments up to ±8192; beyond, they stay at the values there.
 #[inline(always)]
 pub(crate) fn sin_cos(x: f32) -> (f32, f32) {
-    let n = (x.clamp(-8192.0, 8192.0) * FRAC_2_PI + ROUND) - ROUND;
+    let x = x.clamp(-8192.0, 8192.0);
+    let n = (x * FRAC_2_PI + ROUND) - ROUND;
     // π/2 in three parts, so that the products are exact.
     let r = ((x - n * 1.570_312_5) - n * 4.837_513e-4) - n * 7.549_79e-8;
     let z = r * r;
@@ -88,7 +89,8 @@ pub(crate) fn tanh(x: f32) -> f32 {
 /// ln(1 + e^x).
 #[inline(always)]
 pub(crate) fn softplus(x: f32) -> f32 {
-    x.max(0.0) + ln(1.0 + exp(-x.abs()))
+    // `max` and the bit tricks of `ln` would hide a NaN.
+    if x.is_nan() { x } else { x.max(0.0) + ln(1.0 + exp(-x.abs())) }
 }
 
 #[cfg(test)]
@@ -128,6 +130,10 @@ mod tests {
         for x in [-1e30f32, -200.0, 200.0, 1e30] {
             assert!(exp(x).is_finite() && tanh(x).abs() <= 1.0 && softplus(-x.abs()) >= 0.0, "{x}");
         }
-        assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan() && silu(f32::NAN).is_nan());
+        for f in [exp, tanh, silu, relu, softplus] {
+            assert!(f(f32::NAN).is_nan());
+        }
+        assert!(softplus(f32::NEG_INFINITY) == 0.0 && softplus(1e30) == 1e30);
+        assert!(sin_cos(1e30).0.abs() <= 1.0 && sin_cos(f32::NAN).0.is_nan());
     }
 }

@@ -31,7 +31,8 @@ pub struct Plan {
 
 /// Chooses actions by looking ahead.
 ///
-/// Contract, tested by [`check::check_planner`](crate::check::check_planner):
+/// Contract, tested by [`check::check_planner`](crate::check::check_planner), the last point aside, since not every planner
+/// keeps a warm start:
 /// - plans lie within the bounds of `problem.actions` and are finite, whatever the model returns (a NaN never wins);
 /// - the same situation, problem and generator state give the same bits;
 /// - `reset` forgets everything of earlier episodes: elites, means, filters;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Tensor};
 use mbrl_env::Situation;
-use mbrl_model::{Draw, Propagation, Start, Trajectories};
+use mbrl_model::{Draw, MemberRule, Propagation, Start, Trajectories};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,7 +29,7 @@ pub enum Aggregate {
     #[default]
     Mean,
     /// The mean less this many standard deviations (divisor P): careful for positive factors, curious for negative ones.
-    /// PDDM's exploration option is 4.
+    /// PDDM's exploration option ranks costs by mean − 4 std: here that is −4.
     MeanMinusStd(f32),
     /// The worst particle.
     Worst,
@@ -114,6 +114,13 @@ pub fn returns(
     require(problem.after_termination.is_finite(), "after_termination", problem.after_termination, "finite")?;
     check_size("width of the action space", spec.action, problem.actions.width())?;
     check_size("width of the candidates' actions", spec.action, width)?;
+    // One particle would score each candidate by one member, and compare members instead of candidates.
+    require(
+        propagation.members == MemberRule::Expectation || particles.is_multiple_of(spec.members),
+        "particles",
+        particles,
+        "a multiple of the model's members, so that every candidate meets every member",
+    )?;
 
     let rows = particles * population;
     let steps = horizon * rows;

@@ -141,15 +141,17 @@ impl<'a> HalfRange<'a> {
         to_device(values.to_vec(), [1, 1, values.len()], self.device)
     }
 
+    /// Clipped: the sum may round to just beyond a bound.
     fn to_env(&self, sequences: Tensor<3>) -> Tensor<3> {
-        sequences * self.row(&self.half) + self.row(&self.middle)
+        let actions = sequences * self.row(&self.half) + self.row(&self.middle);
+        actions.max_pair(self.row(self.bounds.low())).min_pair(self.row(self.bounds.high()))
     }
 
     fn of_env(&self, sequences: Tensor<3>) -> Tensor<3> {
         (sequences - self.row(&self.middle)) / self.row(&self.half)
     }
 
-    /// One sequence `[H, A]`, clipped: the sum may round to just beyond a bound.
+    /// One sequence `[H, A]`, clipped as well.
     fn to_env_host(&self, mut sequence: Vec<f32>) -> Vec<f32> {
         for action in sequence.chunks_exact_mut(self.half.len()) {
             for (i, u) in action.iter_mut().enumerate() {

@@ -275,18 +275,21 @@ fn the_model_sees_no_action_beyond_the_bounds() {
         s
     });
     let reward = reward_fn(|_, a: Tensor<2>, _| a.squeeze_dim(1));
-    let actions = bounded(-1.0, 3.0);
-    let problem = Problem::new(&model, &actions).with_reward(&reward);
     let wide = CemConfig { constrain_variance: false, initial_std: 2.0, ..CemConfig::default() };
-    let planners: [Box<dyn Planner>; 2] = [
-        Box::new(wide.init(&actions, Propagation::MEAN).unwrap()),
-        Box::new(PddmConfig { sigma: 2.0, ..PddmConfig::default() }.init(&actions, Propagation::MEAN).unwrap()),
-    ];
-    for mut planner in planners {
-        *seen.lock().unwrap() = (f32::INFINITY, f32::NEG_INFINITY);
-        planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
-        // The whole range is tried, and nothing outside of it.
-        assert_eq!(*seen.lock().unwrap(), (-1.0, 3.0));
+    // In the second, the middle plus half the range rounds to beyond the bounds.
+    for (low, high) in [(-1.0, 3.0), (-0.14, 2.2)] {
+        let actions = bounded(low, high);
+        let problem = Problem::new(&model, &actions).with_reward(&reward);
+        let planners: [Box<dyn Planner>; 2] = [
+            Box::new(wide.init(&actions, Propagation::MEAN).unwrap()),
+            Box::new(PddmConfig { sigma: 2.0, ..PddmConfig::default() }.init(&actions, Propagation::MEAN).unwrap()),
+        ];
+        for mut planner in planners {
+            *seen.lock().unwrap() = (f32::INFINITY, f32::NEG_INFINITY);
+            planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
+            // The whole range is tried, and nothing outside of it.
+            assert_eq!(*seen.lock().unwrap(), (low, high));
+        }
     }
 }
 

@@ -30,12 +30,12 @@ pub enum Head {
 
 /// An ensemble of multilayer perceptrons: `(s, a) → s'`.
 ///
-/// Defaults are those of PETS's half-cheetah (`dmbrl/config/halfcheetah.py`): five members of four layers of 200 SiLU
-/// units with a Gaussian head.
+/// Defaults are those of PETS's half-cheetah (`dmbrl/config/halfcheetah.py`), weight decay aside: five members of four
+/// layers of 200 SiLU units with a Gaussian head.
 ///
 /// ```
 /// use mbrl_model::{Activation, Device, Dynamics, EnsembleConfig};
-/// let config = EnsembleConfig { hidden: vec![64, 64], activation: Activation::Relu, weight_decay: vec![], ..Default::default() };
+/// let config = EnsembleConfig { hidden: vec![64, 64], activation: Activation::Relu, ..Default::default() };
 /// let model = config.init(3, 1, &Device::flex(), &mut mbrl_env::Rng::new(0))?;
 /// assert_eq!(model.spec().members, 5);
 /// # Ok::<(), mbrl_model::ModelError>(())
@@ -54,9 +54,10 @@ pub struct EnsembleConfig {
     /// What the last layer says (default Gaussian).
     pub head: Head,
     /// Weight decay of each layer's weights, added to the loss as `decay · ½‖W‖²`; one for each layer, the last one
-    /// included, or none (default PETS's half-cheetah: 2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4).
+    /// included, or none (default none; PETS has a table for each task, see [`pets_half_cheetah`](Self::pets_half_cheetah)).
     pub weight_decay: Vec<f32>,
-    /// Observation columns that are angles (rad): the network sees their sine and cosine instead (default none).
+    /// Observation columns that are angles (rad): the network sees their sine and cosine instead (default none). They must
+    /// not jump at ±π: what is predicted is their plain change.
     pub angles: Vec<usize>,
     /// Observation columns predicted directly instead of as a change (default none).
     pub no_delta: Vec<usize>,
@@ -66,7 +67,8 @@ pub struct EnsembleConfig {
     pub max_log_var: f32,
     /// Initial lower bound of the log-variance (default −10, PETS).
     pub min_log_var: f32,
-    /// Whether these bounds are learned (PETS, MBPO: true; mbrl-lib: false; default true).
+    /// Whether these bounds are learned (PETS, MBPO: true; mbrl-lib: false; default true). If not, they stay where they
+    /// start and `bounds_weight` has no effect.
     pub learn_bounds: bool,
     /// Weight of the loss term that pulls the bounds together (default 0.01, PETS).
     pub bounds_weight: f32,
@@ -80,7 +82,7 @@ impl Default for EnsembleConfig {
             hidden: vec![200; 4],
             activation: Activation::Silu,
             head: Head::Gaussian,
-            weight_decay: vec![2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4],
+            weight_decay: Vec::new(),
             angles: Vec::new(),
             no_delta: Vec::new(),
             normalize_targets: false,
@@ -93,8 +95,17 @@ impl Default for EnsembleConfig {
 }
 
 impl EnsembleConfig {
-    /// PDDM's model (Nagabandi et al. 2019): three deterministic networks of two hidden layers of 500 ReLU units, targets
-    /// standardised.
+    /// PETS's half-cheetah (`dmbrl/config/halfcheetah.py`), with its weight decay.
+    #[must_use]
+    pub fn pets_half_cheetah() -> Self {
+        Self { weight_decay: vec![2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4], ..Self::default() }
+    }
+
+    /// PDDM's model (Nagabandi et al. 2019, table of the paper): three deterministic networks of two hidden layers of 500
+    /// ReLU units, targets standardised.
+    ///
+    /// Differences: weights start from PETS's truncated normal and biases from 0 instead of Xavier normals for both;
+    /// standardised actions are not clipped to [−1, 1].
     #[must_use]
     pub fn pddm() -> Self {
         Self {
@@ -102,7 +113,6 @@ impl EnsembleConfig {
             hidden: vec![500; 2],
             activation: Activation::Relu,
             head: Head::Deterministic,
-            weight_decay: Vec::new(),
             normalize_targets: true,
             ..Self::default()
         }

@@ -51,12 +51,12 @@ pub(crate) struct Engine {
     pub(crate) min_log_var: Vec<f32>,
 }
 
-/// What to roll out: `candidates` rows of actions a step, `particles` rows of states a candidate.
+/// What to roll out. Starts and actions that have fewer rows than there are trajectories repeat.
 #[derive(Debug)]
 pub(crate) struct Work<'a> {
-    /// `[K, S]`, or `[1, S]` for all candidates.
+    /// `[P·K, S]`, `[K, S]`, or `[1, S]`.
     pub(crate) start: &'a [f32],
-    /// `[H, K, A]`.
+    /// `[H, P·K, A]` or `[H, K, A]`.
     pub(crate) actions: &'a [f32],
     pub(crate) horizon: usize,
     pub(crate) candidates: usize,
@@ -87,7 +87,7 @@ impl Engine {
         let slab = n * s;
         let mut all = vec![0f32; (work.horizon + 1) * slab];
         for (row, out) in all[..slab].chunks_exact_mut(s).enumerate() {
-            let from = if work.start.len() == s { 0 } else { (row % work.candidates) * s };
+            let from = row * s % work.start.len();
             out.copy_from_slice(&work.start[from..from + s]);
         }
         let blocks = self.blocks(work);
@@ -151,8 +151,8 @@ impl Engine {
             let (before, now) = states.split_at_mut(t * rows * s);
             let state = if t == 0 { &start[from * s..(from + rows) * s] } else { &before[(t - 1) * rows * s..] };
             let next = &mut now[..rows * s];
-            let actions = &work.actions[t * work.candidates * self.action..(t + 1) * work.candidates * self.action];
-            self.fill_inputs(state, actions, from, work.candidates, &mut scratch.input);
+            let step = work.actions.len() / work.horizon;
+            self.fill_inputs(state, &work.actions[t * step..(t + 1) * step], from, &mut scratch.input);
             scratch.out.resize(rows * outputs, 0.0);
             match &work.turns[t] {
                 Members::Particles(turns) => {
@@ -194,7 +194,7 @@ impl Engine {
     }
 
     /// Network inputs of a block: plain columns, sines, cosines, actions; standardised.
-    fn fill_inputs(&self, state: &[f32], actions: &[f32], from: usize, candidates: usize, input: &mut Vec<f32>) {
+    fn fill_inputs(&self, state: &[f32], actions: &[f32], from: usize, input: &mut Vec<f32>) {
         let (s, a) = (self.obs, self.action);
         let width = self.input_mean.len();
         let (plain, angles) = (self.plain.len(), self.angles.len());
@@ -210,8 +210,8 @@ impl Engine {
                     (x[plain + i], x[plain + angles + i]) = vmath::sin_cos(state[c]);
                 }
             }
-            let k = (from + r) % candidates;
-            x[plain + 2 * angles..].copy_from_slice(&actions[k * a..(k + 1) * a]);
+            let at = (from + r) * a % actions.len();
+            x[plain + 2 * angles..].copy_from_slice(&actions[at..at + a]);
             for ((x, m), d) in x.iter_mut().zip(&self.input_mean).zip(&self.input_std) {
                 *x = (*x - m) / d;
             }

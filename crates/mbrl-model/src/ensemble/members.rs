@@ -2,7 +2,7 @@
 
 use mbrl_env::Rng;
 
-use crate::{Draw, MemberRule, ModelError};
+use crate::{Draw, MemberRule, ModelError, dynamics::check_particles};
 
 /// Which member moves a row of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,18 +19,16 @@ impl Members {
     /// Deals `rows` = particles · candidates rows out to `members`, as `draw` says.
     ///
     /// With several particles these are dealt out: TS∞ gives particle p member ⌊p·E/P⌋, TS1 deals them afresh at each step
-    /// in equal shares. All candidates of a particle share its member, which spares a gather and compares candidates under
-    /// common random numbers; every candidate still meets every member. With one particle the rows themselves are dealt out
+    /// in equal shares. All candidates of a particle share its member, which spares a gather and compares candidates on the
+    /// same members; every candidate still meets every member. With one particle the rows themselves are dealt out
     /// in shares that differ by at most one (imagination from many states: MBPO).
     ///
     /// # Errors
     /// [`ModelError::Config`] where particles are neither 1 nor a multiple of the members.
     pub(crate) fn deal(draw: &Draw, members: usize, rows: usize) -> Result<Self, ModelError> {
         let particles = draw.propagation.particles;
+        check_particles(particles, rows)?;
         let fault = |rule| Err(ModelError::Config { field: "particles", value: particles.to_string(), rule });
-        if particles == 0 || !rows.is_multiple_of(particles) {
-            return fault("a divisor of the rows, at least 1");
-        }
         // TS∞ keeps what the first step would deal.
         let step = match draw.propagation.members {
             MemberRule::Expectation if particles == 1 => return Ok(Self::All),

@@ -12,7 +12,6 @@ mod train;
 use std::sync::Arc;
 
 use burn::{
-    module::Module,
     tensor::{Device, Int, Tensor, TensorData},
 };
 use mbrl_env::Rng;
@@ -50,11 +49,47 @@ pub struct Ensemble {
     /// Of the network's inputs, and of its targets (the identity where these are not standardised).
     inputs: Normalizer,
     targets: Normalizer,
-    /// Members that roll-outs draw from, best first.
+    /// Members that roll-outs draw from.
     elites: Vec<usize>,
+    /// The same on the device.
+    drawn: Drawn,
     /// The host's snapshot of the elites; `None` on a GPU, or where switched off.
     engine: Option<Arc<Engine>>,
     use_engine: bool,
+}
+
+/// What roll-outs as tensors need, on the device.
+#[derive(Debug, Clone)]
+struct Drawn {
+    /// The network restricted to the elites.
+    network: Network,
+    /// Rows `[1, width]`.
+    input_mean: Tensor<2>,
+    input_std: Tensor<2>,
+    target_mean: Tensor<2>,
+    target_std: Tensor<2>,
+    /// 1 for columns predicted as a change, 0 for the others.
+    delta: Tensor<2>,
+}
+
+impl Drawn {
+    fn new(
+        network: &Network,
+        [inputs, targets]: [&Normalizer; 2],
+        delta: &[f32],
+        elites: &[usize],
+        device: &Device,
+    ) -> Self {
+        let row = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), device);
+        Self {
+            network: network.select(elites),
+            input_mean: row(inputs.mean()),
+            input_std: row(inputs.std()),
+            target_mean: row(targets.mean()),
+            target_std: row(targets.std()),
+            delta: row(delta),
+        }
+    }
 }
 
 impl Ensemble {
@@ -72,16 +107,10 @@ impl Ensemble {
             differentiable: true,
         };
         let inputs = Normalizer::identity(config.inputs(obs, action));
-        let mut ensemble = Self {
-            spec,
-            network,
-            inputs,
-            targets: Normalizer::identity(obs),
-            elites,
-            engine: None,
-            use_engine: is_cpu(&device),
-            config,
-        };
+        let targets = Normalizer::identity(obs);
+        let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), &elites, &device);
+        let use_engine = is_cpu(&device);
+        let mut ensemble = Self { spec, network, inputs, targets, elites, drawn, engine: None, use_engine, config };
         ensemble.snapshot();
         ensemble
     }
@@ -99,7 +128,7 @@ impl Ensemble {
         &self.config
     }
 
-    /// Members that roll-outs draw from, best first.
+    /// Members that roll-outs draw from: best first where they are some, in order where they are all.
     #[must_use]
     pub fn elites(&self) -> &[usize] {
         &self.elites
@@ -121,6 +150,9 @@ impl Ensemble {
     fn install(&mut self, network: Network, inputs: Normalizer, targets: Normalizer, elites: Vec<usize>) {
         (self.network, self.inputs, self.targets, self.elites) = (network, inputs, targets, elites);
         self.spec.members = self.elites.len();
+        let delta = delta(&self.config, self.spec.obs);
+        let statistics = [&self.inputs, &self.targets];
+        self.drawn = Drawn::new(&self.network, statistics, &delta, &self.elites, &self.spec.device);
         self.snapshot();
     }
 
@@ -159,7 +191,7 @@ impl Ensemble {
             input_std: self.inputs.std().to_vec(),
             target_mean: self.targets.mean().to_vec(),
             target_std: self.targets.std().to_vec(),
-            delta: self.delta(),
+            delta: delta(&self.config, self.spec.obs),
             max_log_var: to_vec(self.network.max_log_var.val()),
             min_log_var: to_vec(self.network.min_log_var.val()),
         }
@@ -167,15 +199,6 @@ impl Ensemble {
 
     fn plain_columns(&self) -> Vec<usize> {
         (0..self.spec.obs).filter(|c| !self.config.angles.contains(c)).collect()
-    }
-
-    /// 1 for columns predicted as a change, 0 for the others.
-    fn delta(&self) -> Vec<f32> {
-        (0..self.spec.obs).map(|c| if self.config.no_delta.contains(&c) { 0.0 } else { 1.0 }).collect()
-    }
-
-    fn row(&self, values: &[f32]) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), &self.spec.device)
     }
 
     /// Standardised network inputs, `[N, in]`.
@@ -197,34 +220,16 @@ impl Ensemble {
             parts.extend([angles.clone().sin(), angles.cos()]);
         }
         parts.push(actions);
-        (Tensor::cat(parts, 1) - self.row(self.inputs.mean())) / self.row(self.inputs.std())
-    }
-
-    /// The network restricted to the elites.
-    fn elite_network(&self) -> Network {
-        if self.elites.iter().copied().eq(0..self.config.members) {
-            return self.network.clone();
-        }
-        let index: Vec<i32> = self.elites.iter().map(|&e| e as i32).collect();
-        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [self.elites.len()]), &self.spec.device);
-        let pick =
-            |p: &burn::module::Param<Tensor<3>>| burn::module::Param::from_tensor(p.val().select(0, index.clone()));
-        Network {
-            weights: self.network.weights.iter().map(pick).collect(),
-            biases: self.network.biases.iter().map(pick).collect(),
-            max_log_var: self.network.max_log_var.clone(),
-            min_log_var: self.network.min_log_var.clone(),
-        }
-        .valid()
+        (Tensor::cat(parts, 1) - self.drawn.input_mean.clone()) / self.drawn.input_std.clone()
     }
 
     /// Means `[E, N, S]` of the next states and standard deviations `[E, N, S]` of their noise, in state units, for inputs
     /// `[E, N, in]` at states `[E, N, S]` or `[1, N, S]`.
     fn next_states(&self, inputs: Tensor<3>, states: Tensor<3>) -> (Tensor<3>, Option<Tensor<3>>) {
-        let (mean, log_var) = self.elite_network().heads(inputs, &self.config);
-        let scale: Tensor<3> = self.row(self.targets.std()).unsqueeze();
-        let shift: Tensor<3> = self.row(self.targets.mean()).unsqueeze();
-        let delta: Tensor<3> = self.row(&self.delta()).unsqueeze();
+        let (mean, log_var) = self.drawn.network.heads(inputs, &self.config);
+        let scale: Tensor<3> = self.drawn.target_std.clone().unsqueeze();
+        let shift: Tensor<3> = self.drawn.target_mean.clone().unsqueeze();
+        let delta: Tensor<3> = self.drawn.delta.clone().unsqueeze();
         let std = log_var.map(|lv| (lv * 0.5).exp() * scale.clone());
         (states * delta + (mean * scale + shift), std)
     }
@@ -330,23 +335,16 @@ impl Dynamics for Ensemble {
             Some(engine) if !states.is_autodiff() && !actions.is_autodiff() => {
                 let [rows, width] = states.dims();
                 let particles = draw.propagation.particles;
-                // The rows already hold all particles: each is a candidate of its own with a turn of its own.
-                let turns = match Members::deal(&draw, self.elites.len(), rows)? {
-                    Members::Particles(turns) => {
-                        Members::Rows((0..rows).map(|row| turns[row / (rows / particles)]).collect())
-                    }
-                    turns => turns,
-                };
                 let all = engine.rollout(&Work {
                     start: &to_vec(states),
                     actions: &to_vec(actions),
                     horizon: 1,
-                    candidates: rows,
-                    particles: 1,
+                    candidates: rows / particles.max(1),
+                    particles,
                     noise: draw.propagation.noise,
                     key: draw.key,
                     first_step: draw.step,
-                    turns: &[turns],
+                    turns: &[Members::deal(&draw, self.elites.len(), rows)?],
                 });
                 Tensor::from_data(TensorData::new(all[rows * width..].to_vec(), [rows, width]), &self.spec.device)
             }
@@ -377,6 +375,11 @@ impl Dynamics for Ensemble {
         let obs = Tensor::from_data(TensorData::new(all, shape), &self.spec.device);
         Ok(Trajectories { obs, reward: None, terminated: None })
     }
+}
+
+/// 1 for columns predicted as a change, 0 for the others.
+fn delta(config: &EnsembleConfig, obs: usize) -> Vec<f32> {
+    (0..obs).map(|c| if config.no_delta.contains(&c) { 0.0 } else { 1.0 }).collect()
 }
 
 fn elite_count(config: &EnsembleConfig) -> usize {

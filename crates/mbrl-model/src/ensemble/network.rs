@@ -2,7 +2,7 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Tensor, TensorData, activation},
+    tensor::{Device, Int, Tensor, TensorData, activation},
 };
 use mbrl_env::Rng;
 
@@ -43,6 +43,24 @@ impl Network {
         Self { weights, biases, max_log_var: bound(config.max_log_var), min_log_var: bound(config.min_log_var) }
     }
 
+    /// The network of some members, in their order, without gradients.
+    pub(crate) fn select(&self, members: &[usize]) -> Self {
+        if members.iter().copied().eq(0..self.weights[0].val().dims()[0]) {
+            return self.clone();
+        }
+        let device = self.max_log_var.val().device();
+        let index: Vec<i32> = members.iter().map(|&e| e as i32).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [members.len()]), &device);
+        let pick = |p: &Param<Tensor<3>>| Param::from_tensor(p.val().select(0, index.clone()));
+        Self {
+            weights: self.weights.iter().map(pick).collect(),
+            biases: self.biases.iter().map(pick).collect(),
+            max_log_var: self.max_log_var.clone(),
+            min_log_var: self.min_log_var.clone(),
+        }
+        .valid()
+    }
+
     /// `[E, N, in]` → `[E, N, out]`, before the head.
     pub(crate) fn forward(&self, inputs: Tensor<3>, act: Activation) -> Tensor<3> {
         let last = self.weights.len() - 1;
@@ -68,7 +86,10 @@ impl Network {
             Head::Gaussian => {
                 let width = out.dims()[2] / 2;
                 let mean = out.clone().narrow(2, 0, width);
-                let (max, min) = (self.max_log_var.val(), self.min_log_var.val());
+                let (mut max, mut min) = (self.max_log_var.val(), self.min_log_var.val());
+                if !config.learn_bounds {
+                    (max, min) = (max.detach(), min.detach());
+                }
                 let below_max = max.clone() - activation::softplus(max - out.narrow(2, width, width), 1.0);
                 let log_var = min.clone() + activation::softplus(below_max - min, 1.0);
                 (mean, Some(log_var))

@@ -66,11 +66,26 @@ impl Ensemble {
         };
         let expected = shape(&self.config, self.spec.obs, self.spec.action);
         let actual = shape(&header.config, header.obs, header.action);
-        if expected != actual || self.config.angles != header.config.angles {
+        if expected != actual {
             return Err(ModelError::Record { what: "ensemble [members, layer widths…]".into(), expected, actual });
         }
-        if header.elites.is_empty() || header.elites.iter().any(|&e| e >= self.config.members) {
-            return Err(broken("its elites are not members"));
+        // What gives the same weights another meaning.
+        let meaning = |c: &EnsembleConfig| {
+            format!(
+                "activation {:?}, head {:?}, angles {:?}, no_delta {:?}, normalize_targets {}",
+                c.activation, c.head, c.angles, c.no_delta, c.normalize_targets
+            )
+        };
+        let (expected, actual) = (meaning(&self.config), meaning(&header.config));
+        if expected != actual {
+            return Err(ModelError::Storage(format!("weights of an ensemble with {actual}, expected {expected}")));
+        }
+        let mut elites = header.elites.clone();
+        elites.sort_unstable();
+        elites.dedup();
+        if elites.is_empty() || elites.len() != header.elites.len() || elites.iter().any(|&e| e >= self.config.members)
+        {
+            return Err(broken("its elites are not members, each once"));
         }
         let mut floats = |n: usize| -> Result<Vec<f32>, ModelError> {
             let (head, tail) = rest.split_at_checked(4 * n).ok_or_else(|| broken("it ends in the statistics"))?;
@@ -80,6 +95,12 @@ impl Ensemble {
         let (inputs, obs) = (self.inputs.mean().len(), self.spec.obs);
         let inputs = Normalizer::from_parts(floats(inputs)?, floats(inputs)?);
         let targets = Normalizer::from_parts(floats(obs)?, floats(obs)?);
+        let sound = |n: &Normalizer| {
+            n.mean().iter().all(|m| m.is_finite()) && n.std().iter().all(|s| s.is_finite() && *s > 0.0)
+        };
+        if !sound(&inputs) || !sound(&targets) {
+            return Err(broken("its statistics are not finite and positive"));
+        }
         let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(rest.to_vec()))
             .map_err(|e| ModelError::Storage(e.to_string()))?;
         let network =

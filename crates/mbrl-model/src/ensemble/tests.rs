@@ -36,6 +36,19 @@ fn normal(rows: usize, width: usize, device: &Device, rng: &mut Rng) -> Tensor<2
     Tensor::from_data(TensorData::new(values, [rows, width]), device)
 }
 
+/// Bar: per column at most 1e-5 of the column's largest magnitude; a NaN is off.
+fn assert_columns_near(a: &[f32], b: &[f32], width: usize) {
+    assert_eq!(a.len(), b.len());
+    for column in 0..width {
+        let at = |v: &[f32]| v.iter().skip(column).step_by(width).copied().collect::<Vec<_>>();
+        let (a, b) = (at(a), at(b));
+        let scale = b.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (x, y) in a.iter().zip(&b) {
+            assert!((x - y).abs() <= 1e-5 * scale, "column {column}: {x} and {y}, magnitude {scale}");
+        }
+    }
+}
+
 /// Devices of this build that the suite runs on.
 fn devices() -> Vec<Device> {
     vec![
@@ -49,7 +62,8 @@ fn devices() -> Vec<Device> {
 
 #[test]
 fn every_activation_and_head_keeps_the_contract_on_every_device() {
-    // `check_dynamics` compares the engine with the loop for each propagation, on equal noise.
+    // `check_dynamics` compares a roll-out with single steps for each propagation, on equal noise; then the engine is
+    // compared with Burn's tensors.
     for device in devices() {
         for activation in [Activation::Silu, Activation::Relu, Activation::Tanh] {
             for head in [Head::Gaussian, Head::Deterministic] {
@@ -59,7 +73,14 @@ fn every_activation_and_head_keeps_the_contract_on_every_device() {
                 check::check_dynamics(&model, states.clone(), actions.clone()).unwrap();
                 let mut tensors = model.clone();
                 tensors.set_engine(false);
-                check::check_dynamics(&tensors, states, actions).unwrap();
+                check::check_dynamics(&tensors, states.clone(), actions.clone()).unwrap();
+                assert_eq!(model.engine.is_some(), is_cpu(&device));
+                assert!(tensors.engine.is_none());
+                for members in [MemberRule::Expectation, MemberRule::Ts1, MemberRule::TsInf] {
+                    let draw = Draw::new(Propagation { members, noise: true, particles: 1 }, 3);
+                    let next = |m: &Ensemble| to_vec(m.sample(states.clone(), actions.clone(), draw).unwrap().next);
+                    assert_columns_near(&next(&model), &next(&tensors), 4);
+                }
             }
         }
     }
@@ -67,7 +88,6 @@ fn every_activation_and_head_keeps_the_contract_on_every_device() {
 
 #[test]
 fn the_engine_agrees_with_the_loop_on_random_shapes() {
-    // Bar: per step and column at most 1e-5 of the column's largest magnitude. Each step starts from equal states.
     let device = Device::flex();
     let mut rng = Rng::new(3);
     for trial in 0..40 {
@@ -85,7 +105,12 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
             no_delta: (0..obs).filter(|_| rng.below(4) == 0).collect(),
             ..EnsembleConfig::default()
         };
-        let fused = ensemble(&config, obs, action, &device, trial);
+        let mut fused = ensemble(&config, obs, action, &device, trial);
+        // Some of the members, in any order.
+        let elites: Vec<usize> = rng.permutation(members).into_iter().take(1 + rng.below(members)).collect();
+        let members = elites.len();
+        fused.install(fused.network.clone(), fused.inputs.clone(), fused.targets.clone(), elites);
+        assert!(fused.engine.is_some());
         let mut looped = fused.clone();
         looped.set_engine(false);
         let candidates = 1 + rng.below(300);
@@ -103,12 +128,7 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
                 |m: &Ensemble| to_vec(m.rollout(Start::States(states.clone()), actions.clone(), draw).unwrap().obs);
             let (a, b) = (values(&fused), values(&looped));
             let rows = candidates * particles;
-            for column in 0..obs {
-                let at = |v: &[f32], r: usize| v[(rows + r) * obs + column];
-                let scale = (0..rows).map(|r| at(&b, r).abs()).fold(0f32, f32::max);
-                let worst = (0..rows).map(|r| (at(&a, r) - at(&b, r)).abs()).fold(0f32, f32::max);
-                assert!(worst <= 1e-5 * scale, "{config:?} {draw:?} column {column}: {worst} of {scale}");
-            }
+            assert_columns_near(&a[rows * obs..], &b[rows * obs..], obs);
         }
     }
 }
@@ -290,4 +310,114 @@ fn each_rule_of_the_configuration_is_checked() {
     bad(|c| c.no_delta = vec![1, 1], "no_delta");
     bad(|c| c.min_log_var = 1.0, "min_log_var");
     bad(|c| c.bounds_weight = -1.0, "bounds_weight");
+}
+
+#[test]
+fn a_nan_log_variance_is_not_hidden() {
+    let device = Device::flex();
+    let mut model = ensemble(&config(Activation::Silu, Head::Gaussian), 4, 2, &device, 4);
+    // The log-variance of the first output alone is NaN.
+    let mut network = model.network.clone();
+    let last = network.biases.pop().unwrap();
+    let mut values = to_vec(last.val());
+    values.iter_mut().skip(4).step_by(8).for_each(|v| *v = f32::NAN);
+    network.biases.push(burn::module::Param::from_data(TensorData::new(values, [5, 1, 8]), &device));
+    model.install(network, model.inputs.clone(), model.targets.clone(), (0..5).collect());
+    for engine in [true, false] {
+        model.set_engine(engine);
+        let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: true, particles: 1 }, 0);
+        let next =
+            to_vec(model.sample(Tensor::zeros([5, 4], &device), Tensor::zeros([5, 2], &device), draw).unwrap().next);
+        for row in next.chunks(4) {
+            assert!(row[0].is_nan() && row[1..].iter().all(|v| v.is_finite()), "engine {engine}: {row:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_with_another_meaning_are_refused() {
+    let device = Device::flex();
+    let model = ensemble(&config(Activation::Silu, Head::Gaussian), 4, 2, &device, 4);
+    let bytes = model.save().unwrap();
+    let refused = |change: fn(&mut EnsembleConfig)| {
+        let mut config = model.config.clone();
+        change(&mut config);
+        let mut other = config.init(4, 2, &device, &mut Rng::new(0)).unwrap();
+        assert!(matches!(other.load(&bytes), Err(ModelError::Storage(_))), "{config:?}");
+    };
+    refused(|c| c.activation = Activation::Tanh);
+    refused(|c| c.angles = vec![0]);
+    refused(|c| c.no_delta = vec![]);
+    refused(|c| c.normalize_targets = true);
+}
+
+#[cfg(feature = "train")]
+mod trained {
+    use super::*;
+    use crate::{Dataset, Fit, FitConfig, fit};
+
+    #[test]
+    fn the_trainer_sees_the_features_that_predictions_see() {
+        let device = Device::flex();
+        let config =
+            EnsembleConfig { angles: vec![1, 3], normalize_targets: true, ..config(Activation::Silu, Head::Gaussian) };
+        let mut rng = Rng::new(1);
+        let mut model = config.init(4, 2, &device, &mut rng).unwrap();
+        let (states, actions, next) =
+            (normal(20, 4, &device, &mut rng), normal(20, 2, &device, &mut rng), normal(20, 4, &device, &mut rng));
+        let data = Dataset::new(to_vec(states.clone()), to_vec(actions.clone()), to_vec(next.clone()), 4, 2).unwrap();
+        let (examples, statistics) = model.prepare(&data).unwrap();
+        let network = model.network.clone();
+        model.finish(network, statistics, &[0.0; 5]);
+        assert_columns_near(&to_vec(examples.inputs), &to_vec(model.features(states.clone(), actions)), 8);
+        // Targets undone: the change, or for column 2 the value itself.
+        let targets = examples.targets * model.drawn.target_std.clone() + model.drawn.target_mean.clone();
+        let back = targets + states * model.drawn.delta.clone();
+        assert_columns_near(&to_vec(back), &to_vec(next), 4);
+    }
+
+    #[test]
+    fn the_loss_is_the_one_by_hand() {
+        // Two members, no hidden layer, one input of width 1 + 1, one output: ŷ = w·x + b in plain numbers.
+        let config = EnsembleConfig {
+            members: 2,
+            hidden: vec![],
+            weight_decay: vec![0.3],
+            angles: vec![],
+            no_delta: vec![],
+            ..config(Activation::Silu, Head::Gaussian)
+        };
+        let device = Device::flex();
+        let model = config.init(1, 1, &device, &mut Rng::new(3)).unwrap();
+        let w = to_vec(model.network.weights[0].val()); // [2, 2, 2]
+        let (x, y) = ([[0.5f32, -1.0], [0.2, 0.7]], [0.3f32, -0.4]);
+        let softplus = |v: f64| v.exp().ln_1p();
+        let mut want = 0.01 * (0.5 + 10.0) + w.iter().map(|w| 0.15 * f64::from(*w).powi(2)).sum::<f64>();
+        for e in 0..2 {
+            let out = |k: usize| f64::from(x[e][0] * w[e * 4 + k] + x[e][1] * w[e * 4 + 2 + k]);
+            let below = 0.5 - softplus(0.5 - out(1));
+            let log_var = -10.0 + softplus(below + 10.0);
+            want += (out(0) - f64::from(y[e])).powi(2) * (-log_var).exp() + log_var;
+        }
+        let inputs = Tensor::<2>::from_floats(x, &device).reshape([2, 1, 2]);
+        let targets = Tensor::<1>::from_floats(y, &device).reshape([2, 1, 1]);
+        let got = model.loss(&model.network, inputs, targets).into_scalar::<f32>();
+        assert!((f64::from(got) - want).abs() < 1e-5, "{got} {want}");
+    }
+
+    #[test]
+    fn bounds_are_learned_where_asked_and_otherwise_stay() {
+        let device = Device::flex();
+        let mut rng = Rng::new(1);
+        let mut column = |width: usize| (0..200 * width).map(|_| rng.normal()).collect::<Vec<f32>>();
+        let data = Dataset::new(column(4), column(2), column(4), 4, 2).unwrap();
+        for learn_bounds in [true, false] {
+            let config = EnsembleConfig { learn_bounds, ..config(Activation::Silu, Head::Gaussian) };
+            let mut model = config.init(4, 2, &device, &mut Rng::new(2)).unwrap();
+            fit(&mut model, &data, &FitConfig { max_epochs: 3, ..FitConfig::default() }, &mut Rng::new(3)).unwrap();
+            let unchanged = to_vec(model.network.max_log_var.val()).iter().all(|v| *v == 0.5)
+                && to_vec(model.network.min_log_var.val()).iter().all(|v| *v == -10.0);
+            assert_eq!(unchanged, !learn_bounds);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 
-use super::{Ensemble, Network, elite_count};
+use super::{Ensemble, Network, delta, elite_count};
 use crate::{Dataset, Examples, Fit, ModelError, Normalizer, dynamics::check_size};
 
 /// Statistics of an ensemble's inputs and targets.
@@ -35,7 +35,7 @@ impl Fit for Ensemble {
             inputs.extend(self.config.angles.iter().map(|&c| state[c].cos()));
             inputs.extend(act);
         }
-        let delta = self.delta();
+        let delta = delta(&self.config, obs);
         let mut targets: Vec<f32> = data
             .next_obs()
             .iter()

@@ -1,0 +1,200 @@
+//! The trainer itself, seen by a model that records what it is given and says what it is told to say.
+#![cfg(feature = "train")]
+
+use std::sync::Mutex;
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, TensorData},
+};
+use mbrl_env::Rng;
+use mbrl_model::{
+    Dataset, Device, Draw, Dynamics, DynamicsSpec, Examples, Fit, FitConfig, Imagined, ModelError, Prediction, fit,
+};
+
+const MEMBERS: usize = 2;
+
+#[derive(Module, Debug)]
+struct Weights {
+    /// `[E, 1]`; counts optimizer steps, since its gradient is constant.
+    w: Param<Tensor<2>>,
+}
+
+/// Rows of the training set are known by their input, which is their number.
+struct Recorder {
+    spec: DynamicsSpec,
+    weights: Weights,
+    /// Rows of each batch and member.
+    seen: Mutex<Vec<Vec<Vec<f32>>>>,
+    held: Mutex<Vec<f32>>,
+    /// Errors that each epoch reports, `[epoch][E]`; the last one repeats.
+    script: Vec<[f32; MEMBERS]>,
+    epoch: Mutex<usize>,
+    /// The loss becomes NaN at this step.
+    poison: Option<usize>,
+    finished: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Recorder {
+    fn new(script: &[[f32; MEMBERS]]) -> Self {
+        let device = Device::flex();
+        let weights = Weights { w: Param::from_data(TensorData::new(vec![0f32; MEMBERS], [MEMBERS, 1]), &device) };
+        let spec = DynamicsSpec {
+            name: "recorder".into(),
+            state: 1,
+            obs: 1,
+            action: 1,
+            members: MEMBERS,
+            device,
+            differentiable: true,
+        };
+        let script = script.to_vec();
+        Self {
+            spec,
+            weights,
+            seen: Mutex::default(),
+            held: Mutex::default(),
+            script,
+            epoch: Mutex::new(0),
+            poison: None,
+            finished: None,
+        }
+    }
+
+    /// What each member saw in each epoch, sorted.
+    fn epochs(&self, batches: usize) -> Vec<Vec<Vec<f32>>> {
+        let seen = self.seen.lock().unwrap();
+        seen.chunks(batches)
+            .map(|epoch| {
+                (0..MEMBERS)
+                    .map(|e| {
+                        let mut rows: Vec<f32> = epoch.iter().flat_map(|batch| batch[e].clone()).collect();
+                        rows.sort_by(f32::total_cmp);
+                        rows
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+}
+
+fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {
+    t.try_into_vec_as::<f32>().unwrap()
+}
+
+impl Dynamics for Recorder {
+    fn spec(&self) -> &DynamicsSpec {
+        &self.spec
+    }
+    fn predict(&self, states: Tensor<2>, _: Tensor<2>) -> Result<Prediction, ModelError> {
+        Ok(Prediction { mean: states, aleatoric_std: None, epistemic_std: None })
+    }
+    fn sample(&self, states: Tensor<2>, _: Tensor<2>, _: Draw) -> Result<Imagined, ModelError> {
+        Ok(Imagined { next: states, reward: None, terminated: None })
+    }
+}
+
+impl Fit for Recorder {
+    type Parameters = Weights;
+    type Statistics = ();
+
+    fn members(&self) -> usize {
+        MEMBERS
+    }
+    fn prepare(&self, data: &Dataset) -> Result<(Examples, ()), ModelError> {
+        let rows: Vec<f32> = (0..data.len()).map(|r| r as f32).collect();
+        let column = || Tensor::from_data(TensorData::new(rows.clone(), [rows.len(), 1]), &self.spec.device);
+        Ok((Examples { inputs: column(), targets: column() }, ()))
+    }
+    fn parameters(&self) -> Weights {
+        self.weights.clone()
+    }
+    fn loss(&self, weights: &Weights, inputs: Tensor<3>, _: Tensor<3>) -> Tensor<1> {
+        let mut seen = self.seen.lock().unwrap();
+        let rows = values(inputs);
+        seen.push(rows.chunks(rows.len() / MEMBERS).map(<[f32]>::to_vec).collect());
+        let poison = if self.poison == Some(seen.len() - 1) { f32::NAN } else { 1.0 };
+        weights.w.val().sum() * poison
+    }
+    fn error(&self, _: &Weights, inputs: Tensor<2>, _: Tensor<2>) -> Tensor<1> {
+        *self.held.lock().unwrap() = values(inputs);
+        let mut epoch = self.epoch.lock().unwrap();
+        let errors = self.script[(*epoch).min(self.script.len() - 1)];
+        *epoch += 1;
+        Tensor::from_floats(errors, &self.spec.device)
+    }
+    fn choose(old: Weights, new: Weights, take: &[bool]) -> Weights {
+        let (old, new) = (values(old.w.val()), values(new.w.val()));
+        let picked: Vec<f32> = (0..MEMBERS).map(|e| if take[e] { new[e] } else { old[e] }).collect();
+        Weights { w: Param::from_data(TensorData::new(picked, [MEMBERS, 1]), &Device::flex()) }
+    }
+    fn finish(&mut self, weights: Weights, (): (), errors: &[f32]) {
+        self.finished = Some((values(weights.w.val()), errors.to_vec()));
+    }
+}
+
+fn data(rows: usize) -> Dataset {
+    Dataset::new(vec![0.0; rows], vec![0.0; rows], vec![0.0; rows], 1, 1).unwrap()
+}
+
+#[test]
+fn each_member_keeps_its_own_bag_of_rows_and_never_sees_the_holdout() {
+    // The trap: a bag drawn again on every pass would show each member all rows in the end.
+    for bootstrap in [true, false] {
+        let mut model = Recorder::new(&[[1.0, 1.0], [0.5, 0.5], [0.2, 0.2]]);
+        let config = FitConfig { batch_size: 16, max_epochs: 3, bootstrap, ..FitConfig::default() };
+        let report = fit(&mut model, &data(100), &config, &mut Rng::new(1)).unwrap();
+        assert_eq!((report.train_rows, report.holdout_rows, report.steps), (80, 20, 15));
+        let epochs = model.epochs(5);
+        assert_eq!(epochs.len(), 3);
+        assert!(epochs.iter().all(|epoch| epoch == &epochs[0]), "the bags changed between epochs");
+        assert_eq!(epochs[0][0] == epochs[0][1], !bootstrap);
+        let held = model.held.lock().unwrap().clone();
+        for member in &epochs[0] {
+            assert_eq!(member.len(), 80);
+            assert!(member.iter().all(|row| !held.contains(row)), "a held-out row was trained on");
+            let mut distinct = member.clone();
+            distinct.dedup();
+            // With replacement 63 % of the rows are expected in a bag: 51 of 80, standard deviation 3.
+            assert!(if bootstrap { (36..66).contains(&distinct.len()) } else { distinct.len() == 80 });
+        }
+        // The order differs from epoch to epoch.
+        let seen = model.seen.lock().unwrap();
+        assert_ne!(seen[0], seen[5]);
+    }
+}
+
+#[test]
+fn each_member_keeps_its_best_epoch() {
+    // Member 0 is best after the second epoch, member 1 after the third.
+    let mut model = Recorder::new(&[[1.0, 1.0], [0.5, 1.2], [0.6, 0.4], [0.499, 0.5]]);
+    let config = FitConfig { batch_size: 80, max_epochs: 4, learning_rate: 1.0, ..FitConfig::default() };
+    let report = fit(&mut model, &data(100), &config, &mut Rng::new(1)).unwrap();
+    let (weights, errors) = model.finished.unwrap();
+    // 0.499 is an improvement of less than 1 %.
+    assert_eq!((errors.as_slice(), report.errors.as_slice()), (&[0.5, 0.4][..], &[0.5, 0.4][..]));
+    // Adam moves a weight with a constant gradient by the learning rate a step, one step an epoch.
+    assert!((weights[0] + 2.0).abs() < 1e-3 && (weights[1] + 3.0).abs() < 1e-3, "{weights:?}");
+}
+
+#[test]
+fn it_stops_after_more_than_patience_epochs_without_an_improvement() {
+    let mut model = Recorder::new(&[[1.0, 1.0], [0.5, 0.5], [0.5, 0.5]]);
+    let config = FitConfig { batch_size: 80, max_epochs: 100, patience: 4, ..FitConfig::default() };
+    // Two epochs that improve, then five that do not.
+    assert_eq!(fit(&mut model, &data(100), &config, &mut Rng::new(1)).unwrap().epochs, 7);
+}
+
+#[test]
+fn a_divergence_keeps_the_best_epochs_before() {
+    let mut model = Recorder::new(&[[1.0, 1.0], [0.5, 0.5], [0.7, 0.7]]);
+    model.poison = Some(7);
+    let config = FitConfig { batch_size: 40, max_epochs: 10, learning_rate: 1.0, ..FitConfig::default() };
+    match fit(&mut model, &data(100), &config, &mut Rng::new(1)) {
+        Err(ModelError::Diverged { step: 7, epoch: 3, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let (weights, errors) = model.finished.unwrap();
+    assert_eq!(errors, [0.5, 0.5]);
+    assert!((weights[0] + 4.0).abs() < 1e-3, "{weights:?}");
+}
