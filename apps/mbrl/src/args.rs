@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
 
 /// Learn a model of a task and control it by planning.
 #[derive(Debug, Parser)]
@@ -29,13 +29,13 @@ pub(crate) struct TrainArgs {
     /// Name of an experiment (see `mbrl list`), or path of a .toml file.
     pub(crate) experiment: String,
     /// Seed of everything that is drawn.
-    #[arg(long)]
+    #[arg(long, value_parser = integer())]
     pub(crate) seed: Option<u64>,
     /// Run this many seeds side by side, one thread each, counting up from the first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) seeds: Option<u64>,
     /// Real environment steps, random ones included.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = integer())]
     pub(crate) steps: Option<u64>,
     /// Where tensors live: flex, ndarray, wgpu[:n] or cuda[:n].
     #[arg(long, value_name = "DEVICE")]
@@ -78,6 +78,11 @@ pub(crate) struct EvalArgs {
     /// Threads (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+}
+
+/// An integer that an experiment's TOML can hold.
+fn integer() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(0..=i64::MAX.unsigned_abs())
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -18,7 +18,9 @@ use crate::{
     chart, experiment,
     experiment::Experiment,
     progress::Display,
+    record::Record,
     run::{Ended, RunFolder, in_pool},
+    say,
 };
 
 /// By Ctrl-C, as shells report it.
@@ -34,14 +36,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn list() -> Result<ExitCode> {
-    println!("experiments (mbrl train NAME):");
+    say::out("experiments (mbrl train NAME):")?;
     for experiment in experiment::embedded() {
         let Experiment { name, summary, .. } = experiment?;
-        println!("  {name:<28} {summary}");
+        say::out(format_args!("  {name:<28} {summary}"))?;
     }
-    println!("\ntasks:");
+    say::out("\ntasks:")?;
     for task in tasks::list() {
-        println!("  {:<28} {}", task.name, task.summary);
+        say::out(format_args!("  {:<28} {}", task.name, task.summary))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -54,47 +56,50 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
     let experiment = Experiment::load(&args.experiment, &overrides)?;
     experiment.check()?;
 
-    let name = experiment.name.clone();
+    let name = &experiment.name;
     let several = args.seeds.is_some();
-    let mut folders = Vec::new();
+    let next_free = args.out.is_none();
+    let mut runs = Vec::new();
     for i in 0..args.seeds.unwrap_or(1) {
-        let seed = experiment.seed.checked_add(i).context("the seeds run over")?;
+        // TOML has no larger integers.
+        let seed = experiment.seed.checked_add(i).filter(|seed| i64::try_from(*seed).is_ok());
+        let seed = seed.context("the seeds run over")?;
         let place = match &args.out {
             Some(out) if !several => out.clone(),
             Some(out) => out.join(format!("{name}-{seed}")),
             None => Path::new("runs").join(format!("{name}-{seed}")),
         };
-        let next_free = args.out.is_none();
-        let folder = RunFolder::create(&place, next_free, Experiment { seed, ..experiment.clone() })?;
+        if !next_free {
+            RunFolder::check_free(&place)?;
+        }
+        runs.push((place, Experiment { seed, ..experiment.clone() }));
+    }
+    let mut folders = Vec::new();
+    for (place, experiment) in runs {
+        let folder = RunFolder::create(&place, next_free, experiment)?;
         if folder.path != place {
-            eprintln!("note: {} exists, the run goes to {}", place.display(), folder.path.display());
+            say::note(format_args!("note: {} exists, the run goes to {}", place.display(), folder.path.display()));
         }
         folders.push(folder);
     }
-    let (ended, code) = train_all(&folders, args.threads.unwrap_or(if several { 1 } else { cores() }))?;
-    if several && code == ExitCode::SUCCESS {
-        let parent = folders[0].path.parent().unwrap_or(Path::new("."));
-        let path = parent.join(format!("{name}-curve.svg"));
-        let records: Vec<_> = ended.iter().map(|e| e.record.clone()).collect();
-        chart::draw_runs(&path, &format!("{name}, {} seeds", records.len()), &records)?;
-        let mut last: Vec<f64> = records.iter().filter_map(crate::record::Record::last).collect();
-        last.sort_by(f64::total_cmp);
-        if let Some(median) = chart::median(&last) {
-            println!("\n{name}: median return of the last episode over {} seeds: {median:.2}", last.len());
-        }
-        println!("  curve   {}", path.display());
-    }
-    Ok(code)
+    train_all(&folders, args.threads.unwrap_or(if several { 1 } else { cores() }), several)
 }
 
 fn resume(args: &ResumeArgs) -> Result<ExitCode> {
     let folders = args.runs.iter().map(|path| RunFolder::open(path)).collect::<Result<Vec<_>>>()?;
     let threads = args.threads.unwrap_or(if folders.len() > 1 { 1 } else { cores() });
-    Ok(train_all(&folders, threads)?.1)
+    // Seeds of one experiment beside each other, as `train --seeds` leaves them.
+    let kind = |folder: &RunFolder| {
+        let parent = folder.path.parent().map(Path::to_owned);
+        (parent, Experiment { seed: 0, ..folder.experiment.clone() })
+    };
+    let together = folders.len() > 1 && folders.iter().all(|folder| kind(folder) == kind(&folders[0]));
+    train_all(&folders, threads, together)
 }
 
-/// Trains runs side by side, as many at a time as the cores allow, and reports each.
-fn train_all(folders: &[RunFolder], threads: usize) -> Result<(Vec<Ended>, ExitCode)> {
+/// Trains runs side by side, as many at a time as the cores allow, and reports each; `together` are seeds of one
+/// experiment, which are summed up as well.
+fn train_all(folders: &[RunFolder], threads: usize, together: bool) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(stop.clone())?;
     let display = Display::new();
@@ -117,31 +122,42 @@ fn train_all(folders: &[RunFolder], threads: usize) -> Result<(Vec<Ended>, ExitC
     });
     drop(display);
 
-    let mut ended = Vec::new();
-    let mut unfinished: Vec<&RunFolder> = Vec::new();
-    let mut failed = None;
+    let mut text = String::new();
+    let mut records = Vec::new();
+    let mut unfinished = Vec::new();
+    let mut code = ExitCode::SUCCESS;
     for (folder, result) in folders.iter().zip(results) {
+        let path = folder.path.display();
         match result.into_inner().ok().flatten() {
             Some(Ok(end)) => {
-                report(folder, &end);
-                if end.outcome == Outcome::Stopped {
-                    unfinished.push(folder);
+                text.push_str(&report(folder, &end));
+                match end.outcome {
+                    Outcome::Finished => records.push(end.record),
+                    Outcome::Stopped => unfinished.push(path.to_string()),
                 }
-                ended.push(end);
             }
-            Some(Err(error)) => failed = failed.or(Some(error.context(folder.path.display().to_string()))),
-            None => unfinished.push(folder),
+            Some(Err(error)) => {
+                say::note(format_args!("error: {path}: {}", say::chain(&error)));
+                unfinished.push(path.to_string());
+                code = ExitCode::FAILURE;
+            }
+            None => unfinished.push(path.to_string()),
         }
     }
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    if unfinished.is_empty() {
-        return Ok((ended, ExitCode::SUCCESS));
-    }
-    let paths: Vec<String> = unfinished.iter().map(|folder| folder.path.display().to_string()).collect();
-    println!("stopped; to go on: mbrl resume {}", paths.join(" "));
-    Ok((ended, ExitCode::from(STOPPED)))
+    let drawn = match unfinished.is_empty() {
+        true if together => summed_up(&folders[0], &records, &mut text),
+        true => Ok(()),
+        false => {
+            text.push_str(&format!("\nto go on: mbrl resume {}\n", unfinished.join(" ")));
+            if code == ExitCode::SUCCESS {
+                code = ExitCode::from(STOPPED);
+            }
+            Ok(())
+        }
+    };
+    say::out(text.trim_end())?;
+    drawn?;
+    Ok(code)
 }
 
 /// The first Ctrl-C stops at the next step, the second at once.
@@ -150,27 +166,46 @@ fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
         if stop.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(STOPPED));
         }
-        eprintln!("stopping at the next step; once more to stop at once");
+        say::note("stopping at the next step; once more to stop at once");
     })
     .context("handler of Ctrl-C")
 }
 
-fn report(folder: &RunFolder, end: &Ended) {
+/// Draws the seeds of one experiment into one picture beside their folders, and tells the median.
+fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result<()> {
+    let name = &first.experiment.name;
+    let path = first.path.with_file_name(format!("{name}-curve.svg"));
+    let mut last: Vec<f64> = records.iter().filter_map(Record::last).collect();
+    last.sort_by(f64::total_cmp);
+    if let Some(median) = chart::median(&last) {
+        let seeds = last.len();
+        text.push_str(&format!("\n{name}: median return of the last episode over {seeds} seeds: {median:.2}\n"));
+    }
+    text.push_str(&format!("  curve   {}\n", path.display()));
+    chart::draw_runs(&path, &format!("{name}, {} seeds", records.len()), records)
+}
+
+fn report(folder: &RunFolder, end: &Ended) -> String {
     let number = |value: Option<f64>| value.map_or("none".into(), |v| format!("{v:.2}"));
-    let path = &folder.path;
-    println!();
-    match end.outcome {
-        Outcome::Finished if end.was_finished => println!("{}: already finished", folder.label()),
-        Outcome::Finished => println!("{}: finished", folder.label()),
-        Outcome::Stopped => println!("{}: stopped, the newest checkpoint is of step {}", folder.label(), end.env_step),
-    }
-    println!("  steps   {} in {} episodes", end.env_step, end.record.episodes.len());
-    println!("  return  last episode {}, best {}", number(end.record.last()), number(end.record.best()));
+    let how = match (end.outcome, end.stored_step) {
+        (Outcome::Finished, _) if end.was_finished => "already finished".to_owned(),
+        (Outcome::Finished, _) => "finished".to_owned(),
+        (Outcome::Stopped, Some(step)) => format!("stopped, the newest checkpoint is of step {step}"),
+        (Outcome::Stopped, None) => "stopped before the first checkpoint".to_owned(),
+    };
+    let mut text = format!("\n{}: {how}\n", folder.label());
+    text.push_str(&format!("  steps   {} in {} episodes\n", end.env_step, end.record.episodes.len()));
+    text.push_str(&format!(
+        "  return  last episode {}, best {}\n",
+        number(end.record.last()),
+        number(end.record.best())
+    ));
     if let Some((mean, std)) = end.record.evaluation {
-        println!("  eval    {mean:.2} ± {std:.2} (the last one)");
+        text.push_str(&format!("  eval    {mean:.2} ± {std:.2} (the last one)\n"));
     }
-    println!("  time    {:.0} s", end.wall_s);
-    println!("  files   {}: metrics.jsonl, checkpoints/, curve.svg", path.display());
+    text.push_str(&format!("  time    {:.0} s\n", end.wall_s));
+    text.push_str(&format!("  files   {}: metrics.jsonl, checkpoints/, curve.svg\n", folder.path.display()));
+    text
 }
 
 fn eval(args: &EvalArgs) -> Result<ExitCode> {
@@ -186,26 +221,27 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         (None, run) => {
             let path: PathBuf = run.clone().unwrap_or_default();
             let evaluated = RunFolder::open(&path)?.evaluate(args.episodes, args.seed, threads, &Display::new())?;
-            println!("checkpoint of step {}", evaluated.env_step);
+            say::out(format_args!("checkpoint of step {}", evaluated.env_step))?;
             evaluated.evaluation
         }
     };
-    print_evaluation(&evaluation);
+    print_evaluation(&evaluation)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_evaluation(evaluation: &Evaluation) {
+fn print_evaluation(evaluation: &Evaluation) -> Result<()> {
     for (i, episode) in evaluation.episodes.iter().enumerate() {
         let summary = episode.summary;
-        println!("episode {:>3}  return {:>9.3}  length {:>4}", i + 1, summary.total_reward, summary.length);
+        let (number, total_reward, length) = (i + 1, summary.total_reward, summary.length);
+        say::out(format_args!("episode {number:>3}  return {total_reward:>9.3}  length {length:>4}"))?;
     }
-    println!(
+    say::out(format_args!(
         "return {:.3} ± {:.3} over {} episodes ({:.1} s)",
         evaluation.return_mean(),
         evaluation.return_std(),
         evaluation.episodes.len(),
         evaluation.elapsed.as_secs_f64()
-    );
+    ))
 }
 
 fn cores() -> usize {

@@ -57,6 +57,15 @@ pub(crate) struct Experiment {
     pub(crate) train: TrainConfig,
 }
 
+const PLANNER_KIND: &str = "planner.kind";
+
+/// Numbers that a model or a roll-out may hold: 8 GiB of them.
+const LARGEST: u64 = 1 << 31;
+
+fn product(factors: &[usize]) -> Option<u64> {
+    factors.iter().try_fold(1_u64, |product, factor| product.checked_mul(u64::try_from(*factor).ok()?))
+}
+
 fn default_device() -> String {
     "flex".into()
 }
@@ -108,7 +117,8 @@ pub(crate) fn embedded() -> impl Iterator<Item = Result<Experiment>> {
 }
 
 impl Experiment {
-    /// An embedded experiment by name, or the user's by path (it ends in `.toml`), with overrides `key=value` in order.
+    /// An embedded experiment by name, or the user's by path (it ends in `.toml`), with overrides `key=value` in order,
+    /// those of the kind of planner first: the other keys depend on it.
     pub(crate) fn load(name_or_path: &str, overrides: &[String]) -> Result<Self> {
         let (name, text) = if name_or_path.ends_with(".toml") {
             let path = Path::new(name_or_path);
@@ -128,7 +138,9 @@ impl Experiment {
         if experiment.name.is_empty() {
             experiment.name = name;
         }
-        overrides.iter().try_fold(experiment, |experiment, word| experiment.overridden(word))
+        let chooses_planner = |word: &&String| word.split_once('=').is_some_and(|(key, _)| key.trim() == PLANNER_KIND);
+        let (first, rest): (Vec<_>, Vec<_>) = overrides.iter().partition(chooses_planner);
+        first.into_iter().chain(rest).try_fold(experiment, |experiment, word| experiment.overridden(word))
     }
 
     /// A resolved experiment, as a run folder holds it.
@@ -140,6 +152,37 @@ impl Experiment {
     /// With every value written out.
     pub(crate) fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
+    }
+
+    /// What must not change while a run goes on: all but the number of steps, which may be raised.
+    pub(crate) fn settings(&self) -> Result<String> {
+        Self { steps: 0, ..self.clone() }.to_toml()
+    }
+
+    /// Refuses sizes that no machine has the memory for, before anything asks for it.
+    pub(crate) fn check_sizes(&self, obs: usize, action: usize) -> Result<()> {
+        let (population, horizon) = match &self.planner {
+            PlannerConfig::Cem(config) => (config.population, config.horizon),
+            PlannerConfig::Pddm(config) => (config.population, config.horizon),
+        };
+        let particles = self.propagation.particles;
+        let rollout = [population, horizon, particles, obs.saturating_add(action)];
+        if product(&rollout).is_none_or(|numbers| numbers > LARGEST) {
+            bail!(
+                "population {population} · horizon {horizon} · particles {particles}: \
+                 trajectories of at most {LARGEST} numbers"
+            );
+        }
+        let EnsembleConfig { members, hidden, angles, .. } = &self.model;
+        // Twice the width of the observation: means and log-variances.
+        let widths = [&[obs + angles.len() + action][..], hidden, &[2 * obs]].concat();
+        let weights = widths
+            .windows(2)
+            .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[*members, layer[0].saturating_add(1), layer[1]])?));
+        if weights.is_none_or(|numbers| numbers > LARGEST) {
+            bail!("members {members} · hidden {hidden:?}: at most {LARGEST} weights");
+        }
+        Ok(())
     }
 
     fn overridden(&self, word: &str) -> Result<Self> {
@@ -155,7 +198,10 @@ impl Experiment {
         let present = Present(get(&table, key));
         let new = parse_value(value, present.0);
         let text = new.to_string();
-        if key == "planner.kind" {
+        if key == PLANNER_KIND {
+            if present.0 == Some(&new) {
+                return Ok(self.clone());
+            }
             // Another planner has other settings: these start from its defaults.
             table.insert("planner".into(), Value::Table(Table::from_iter([("kind".to_owned(), new)])));
         } else {
@@ -273,6 +319,15 @@ mod tests {
     fn another_planner_starts_from_its_defaults() {
         let experiment = overridden(&["planner.kind=pddm", "planner.kappa=3"]).unwrap();
         assert_eq!(experiment.planner, PlannerConfig::Pddm(PddmConfig { kappa: 3.0, ..PddmConfig::default() }));
+    }
+
+    #[test]
+    fn the_planner_is_chosen_before_its_settings_and_choosing_the_same_changes_nothing() {
+        let same = overridden(&["planner.kind=cem"]).unwrap();
+        assert_eq!(same, overridden(&[]).unwrap());
+        assert_ne!(same.planner, PlannerConfig::Cem(CemConfig::default()));
+        let before = overridden(&["planner.kappa=3", "planner.kind = pddm"]).unwrap();
+        assert_eq!(before, overridden(&["planner.kind=pddm", "planner.kappa=3"]).unwrap());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod near;
 mod progress;
 mod record;
 mod run;
+mod say;
 mod trajectories;
 
 use std::process::ExitCode;
@@ -19,26 +20,17 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .without_time()
+        .init();
     match commands::run(args::Args::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            say::note(format_args!("error: {}", say::chain(&error)));
             ExitCode::FAILURE
         }
     }
-}
-
-/// The error and its causes, leaving out a cause that the message before it already tells.
-fn chain(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text.push_str("\n  caused by: ");
-            text.push_str(&cause);
-        }
-    }
-    text
 }

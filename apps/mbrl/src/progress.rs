@@ -1,4 +1,4 @@
-//! What a person sees: bars on a terminal, a line an episode elsewhere.
+//! What a person sees: a line an episode, and below them, on a terminal, bars.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -8,6 +8,8 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use mbrl_env::Transition;
 use mbrl_policy::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Scalars, Training};
+
+use crate::say;
 
 /// All runs of one command.
 #[derive(Debug, Clone)]
@@ -23,8 +25,8 @@ impl Display {
     /// Tells something besides.
     pub(crate) fn note(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bars) => bars.suspend(|| say::note(text)),
+            None => say::note(text),
         }
     }
 
@@ -84,7 +86,6 @@ impl Observer for Progress {
         let total_reward = episode.total_reward;
         if let Some(bar) = &self.bar {
             bar.set_message(format!("return {total_reward:.1}"));
-            return Ok(());
         }
         let loss = self.loss.map_or(String::new(), |loss| format!("  fit loss {loss:.3}"));
         let rate = at.wall_s - self.last_wall_s;

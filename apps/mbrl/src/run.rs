@@ -6,12 +6,16 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use anyhow::{Context, Result, bail};
-use mbrl_env::tasks::{self, Task};
+use anyhow::{Context, Result, anyhow, bail};
+use mbrl_env::{
+    Situation,
+    tasks::{self, Task},
+};
+use mbrl_model::{Draw, Dynamics, Start};
 use mbrl_plan::Mpc;
 use mbrl_policy::{
-    AgentError, Evaluation, Goal, ModelBased, Observer, Outcome, RunFiles, Training, World, evaluate, start_seeds,
-    write_atomically,
+    AgentError, Evaluation, Goal, ModelBased, Observer, Outcome, RunFiles, Tensor, Training, World, evaluate,
+    start_seeds, sync_parent, write_atomically,
 };
 
 use crate::{chart, device, experiment::Experiment, progress::Display, record::Record, trajectories::TrajectoryWriter};
@@ -33,11 +37,18 @@ impl Experiment {
         let device = device::open(&self.device)?;
         let task = tasks::make(&self.task)?;
         let spec = task.env.spec();
-        let mut training = self.train.init(self.steps, self.seed).context("section [train]")?;
+        self.check_sizes(spec.obs.width(), spec.actions.width())?;
+        let training = self.train.init(self.steps, self.seed).context("section [train]")?;
+        let mut training = training.described(self.settings()?);
         let model = self
             .model
             .init(spec.obs.width(), spec.actions.width(), &device, &mut training.split_rng())
             .context("section [model]")?;
+        // One imagined step: whether particles and members go together shows in a roll-out only.
+        let start = vec![0.0; spec.obs.width()];
+        let actions = Tensor::zeros([1, 1, spec.actions.width()], &device);
+        let draw = Draw::new(self.propagation, 0);
+        model.rollout(Start::Situation(Situation::of(&start)), actions, draw).context("section [propagation]")?;
         let planner = self.planner.init(&spec.actions, self.propagation).context("section [planner]")?;
         let mpc = Mpc::new(planner, self.mpc.replan).context("section [mpc]")?;
         if !(self.goal.discount > 0.0 && self.goal.discount <= 1.0) {
@@ -77,6 +88,8 @@ pub(crate) struct Ended {
     pub(crate) was_finished: bool,
     pub(crate) record: Record,
     pub(crate) env_step: u64,
+    /// Step of the newest checkpoint.
+    pub(crate) stored_step: Option<u64>,
     pub(crate) wall_s: f64,
 }
 
@@ -90,20 +103,27 @@ impl RunFolder {
         fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
         let name = place.file_name().context("the run's folder needs a name")?.to_string_lossy().into_owned();
         let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
+        // Errors name the place that was asked for, not the temporary one.
         let fill = || -> Result<()> {
-            fs::create_dir_all(&partial).with_context(|| format!("folder {}", partial.display()))?;
-            Ok(write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes())?)
+            fs::create_dir_all(&partial).with_context(|| format!("folder {}", place.display()))?;
+            match write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes()) {
+                Err(AgentError::Io { source, .. }) => {
+                    Err(AgentError::Io { path: place.join(EXPERIMENT), source }.into())
+                }
+                written => Ok(written?),
+            }
         };
         let placed = fill().and_then(|()| {
             for number in 1.. {
                 let path = if number == 1 { place.to_owned() } else { parent.join(format!("{name}-{number}")) };
                 // Renaming onto a folder with something in it fails: two commands at once cannot take the same place.
                 match fs::rename(&partial, &path) {
-                    Ok(()) => return Ok(path),
-                    Err(_) if path.exists() && next_free => {}
-                    Err(_) if path.exists() => {
-                        bail!("{} exists and is not empty; choose another --out", path.display())
+                    Ok(()) => {
+                        sync_parent(&path)?;
+                        return Ok(path);
                     }
+                    Err(_) if path.exists() && next_free => {}
+                    Err(_) if path.exists() => return Err(taken(&path)),
                     Err(error) => return Err(error).with_context(|| format!("folder {}", path.display())),
                 }
             }
@@ -114,6 +134,15 @@ impl RunFolder {
             let _ = fs::remove_dir_all(&partial);
         }
         Ok(Self { path: placed?, experiment })
+    }
+
+    /// Refuses a place where something is already.
+    pub(crate) fn check_free(place: &Path) -> Result<()> {
+        let free = match fs::read_dir(place) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(_) => !place.exists(),
+        };
+        if free { Ok(()) } else { Err(taken(place)) }
     }
 
     /// The folder of an earlier run.
@@ -154,7 +183,14 @@ impl RunFolder {
             let title = format!("{}, seed {}", self.experiment.name, self.experiment.seed);
             chart::draw_run(&self.path.join(CURVE), &title, &record)?;
         }
-        Ok(Ended { outcome, was_finished, record, env_step: training.env_step(), wall_s: training.wall_s() })
+        Ok(Ended {
+            outcome,
+            was_finished,
+            record,
+            env_step: training.env_step(),
+            stored_step: training.stored_step(),
+            wall_s: training.wall_s(),
+        })
     }
 
     /// Evaluates the newest whole checkpoint. Nothing is written.
@@ -163,7 +199,7 @@ impl RunFolder {
             let Parts { mut task, mut training, mut learner } = self.experiment.build()?;
             let damaged = training.restore(&self.path, &mut learner)?;
             warn(&damaged, display);
-            if training.env_step() == 0 {
+            if training.stored_step().is_none() {
                 bail!("{}: no checkpoint yet", self.path.display());
             }
             let mut world = World::Simulator(&mut *task.env);
@@ -186,6 +222,10 @@ pub(crate) fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) 
     const STACK: usize = 16 << 20;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build()?;
     Ok(pool.install(work))
+}
+
+fn taken(place: &Path) -> anyhow::Error {
+    anyhow!("{} exists and is not empty; choose another --out", place.display())
 }
 
 fn warn(damaged: &[AgentError], display: &Display) {

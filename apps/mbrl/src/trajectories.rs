@@ -32,7 +32,7 @@ impl Observer for TrajectoryWriter {
     }
 }
 
-/// A row a step: the observation before it, the action, and what came of it.
+/// A row a step: the observation before it, the action, and what came of it. A last row holds the last observation.
 fn csv(transitions: &[Transition]) -> String {
     let mut text = String::from("step");
     if let Some(first) = transitions.first() {
@@ -46,6 +46,12 @@ fn csv(transitions: &[Transition]) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(text, ",{},{},{}", t.reward, t.terminated, t.truncated);
     }
+    if let Some(last) = transitions.last() {
+        text.push_str(&transitions.len().to_string());
+        last.next_obs.iter().for_each(|x| text.push_str(&format!(",{x}")));
+        text.push_str(&",".repeat(last.action.len() + 3));
+        text.push('\n');
+    }
     text
 }
 
@@ -54,15 +60,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_a_step_under_named_columns() {
+    fn a_row_a_step_under_named_columns_and_one_for_the_last_observation() {
         let step = Transition {
             obs: vec![0.5, -1.0],
             action: vec![2.0],
             reward: 1.25,
-            next_obs: vec![0.0, 0.0],
+            next_obs: vec![0.75, 3.0],
             terminated: true,
             truncated: false,
         };
-        assert_eq!(csv(&[step]), "step,obs_0,obs_1,action_0,reward,terminated,truncated\n0,0.5,-1,2,1.25,true,false\n");
+        let header = "step,obs_0,obs_1,action_0,reward,terminated,truncated\n";
+        assert_eq!(csv(&[step]), format!("{header}0,0.5,-1,2,1.25,true,false\n1,0.75,3,,,,\n"));
     }
 }

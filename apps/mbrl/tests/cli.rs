@@ -4,7 +4,7 @@ mod util;
 
 use std::fs;
 
-use util::Dir;
+use util::{Dir, QUICK, Said};
 
 #[test]
 fn lists_tasks_and_experiments() {
@@ -26,7 +26,7 @@ fn a_run_leaves_its_folder() {
     }
     assert!(fs::read_to_string(dir.path("run/curve.svg")).unwrap().contains("real environment steps"));
     let rows = fs::read_to_string(dir.path("run/episodes/500-1.csv")).unwrap();
-    assert_eq!(rows.lines().count(), 201, "a header and 200 steps");
+    assert_eq!(rows.lines().count(), 202, "a header, 200 steps and the last observation");
     let metrics = dir.metrics("run");
     let count = |event: &str| metrics.iter().filter(|line| line["event"] == event).count();
     // One random episode, two planned ones.
@@ -74,6 +74,69 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     dir.train(&["--seed", "4", "--steps", "300", "--out", "single"]).ok();
     assert_eq!(dir.metrics("runs/smoke-4"), dir.metrics("single"));
     assert_ne!(dir.metrics("runs/smoke-3"), dir.metrics("single"));
+
+    // Resumed together they are summed up in the same way.
+    let summary = |said: &str| said.lines().find(|line| line.contains("over 2 seeds")).map(str::to_owned);
+    let curve = fs::read(dir.path("runs/smoke-curve.svg")).unwrap();
+    fs::remove_file(dir.path("runs/smoke-curve.svg")).unwrap();
+    let again = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).ok();
+    assert_eq!(summary(&again.out), summary(&said.out));
+    assert_eq!(fs::read(dir.path("runs/smoke-curve.svg")).unwrap(), curve);
+
+    // Where some fail, each says why, and how to go on with all that did not finish.
+    for seed in ["3", "4"] {
+        fs::remove_file(dir.path("runs").join(format!("smoke-{seed}/metrics.jsonl"))).unwrap();
+    }
+    let errors = ["smoke-3/metrics.jsonl: missing", "smoke-4/metrics.jsonl: missing"];
+    let said = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).fails(1, &errors);
+    assert!(said.out.contains("mbrl resume runs/smoke-3 runs/smoke-4"), "{}", said.out);
+    assert!(!dir.path("runs/smoke-3/metrics.jsonl").exists());
+}
+
+#[test]
+fn seeds_find_all_their_places_free_or_take_none() {
+    let dir = Dir::new();
+    dir.train(&["--steps", "50", "--out", "many/smoke-1"]).ok();
+    let before = dir.files();
+    dir.train(&["--seeds", "2", "--out", "many"]).fails(1, &["many/smoke-1", "not empty"]);
+    assert_eq!(dir.files(), before);
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_settings_and_for_longer() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run", "--steps", "250"]).ok();
+    let text = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
+    dir.write("run/experiment.toml", &text.replace("population = 8", "population = 9"));
+    let before = dir.files();
+    for command in ["resume", "eval"] {
+        dir.run(&[command, "run"]).fails(1, &["run.json", "`population = 9`", "`population = 8`"]);
+    }
+    assert_eq!(dir.files(), before);
+    dir.write("run/experiment.toml", &text.replace("steps = 250", "steps = 420"));
+    let said = dir.run(&["resume", "run"]).ok();
+    assert!(said.out.contains("420 in 3 episodes"), "{}", said.out);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_told_harms_no_run() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let dir = Dir::new();
+    let words = |out| [&["train", "smoke"], &QUICK[..], &["--steps", "250", "--out", out]].concat();
+    dir.run(&words("heard")).ok();
+    // Progress that nobody can read is no error.
+    Said::of(&dir.command(&words("silent")).stderr(full()).output().unwrap()).ok();
+    assert_eq!(dir.metrics("silent"), dir.metrics("heard"));
+    // A result that cannot be told is one, but the run is whole.
+    Said::of(&dir.command(&words("untold")).stdout(full()).output().unwrap()).fails(1, &["standard output"]);
+    assert_eq!(dir.metrics("untold"), dir.metrics("heard"));
+    assert!(dir.path("untold/curve.svg").exists());
+    // A reader that left wants no more.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let said = Said::of(&dir.command(&["list"]).stdout(writer).output().unwrap()).ok();
+    assert_eq!(said.err, "");
 }
 
 #[test]
@@ -158,6 +221,15 @@ fn values_that_break_a_rule_are_named() {
         ("goal.discount=0", "discount"),
         ("steps=0", "steps"),
         ("mpc.replan={every=0}", "replan"),
+        // Rules that only a roll-out looks at: three members.
+        ("propagation.particles=4", "particles"),
+        ("propagation.members=expectation", "particles"),
+        // Sizes beyond any machine.
+        ("planner.population=1000000000000", "population 1000000000000"),
+        ("planner.horizon=9000000000000000000", "horizon 9000000000000000000"),
+        ("propagation.particles=3000000000000", "particles 3000000000000"),
+        ("model.members=1000000000000", "members 1000000000000"),
+        ("model.hidden=[1000000,1000000]", "hidden [1000000, 1000000]"),
     ] {
         refused(&["train", "smoke", "--set", value], 1, &[offending]);
     }
@@ -167,6 +239,8 @@ fn values_that_break_a_rule_are_named() {
 fn a_command_line_without_sense_is_a_usage_error() {
     refused(&["trian", "smoke"], 2, &["trian"]);
     refused(&["train", "smoke", "--seeds", "0"], 2, &["--seeds"]);
+    refused(&["train", "smoke", "--seed", "9223372036854775808"], 2, &["--seed", "9223372036854775808"]);
+    refused(&["train", "smoke", "--seed", "9223372036854775807", "--seeds", "2"], 1, &["seeds run over"]);
     refused(&["eval"], 2, &["Usage"]);
     refused(&["eval", "--random", "pendulum", "--episodes", "0"], 2, &["--episodes"]);
 }
@@ -180,6 +254,46 @@ fn a_folder_that_cannot_be_written_is_named() {
     dir.train(&["--out", "file/run"]).fails(1, &["file"]);
     dir.train(&["--out", "file"]).fails(1, &["file"]);
     assert_eq!(dir.files(), before);
+    // Nor in a file system of the kernel's own; the place that was asked for is named, no temporary one.
+    if cfg!(target_os = "linux") {
+        let said = dir.train(&["--out", "/proc/mbrl-run"]).fails(1, &["/proc/mbrl-run"]);
+        assert!(!said.err.contains(".partial"), "{}", said.err);
+    }
+}
+
+/// Blocks of a full disk: before the run, at its first checkpoint, at its second, at an evaluation and at the last one.
+#[cfg(unix)]
+const FULL: [u32; 6] = [0, 2, 8, 16, 30, 34];
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_names_the_file_and_loses_nothing() {
+    let words = |out| {
+        [&["train", "smoke"], &QUICK[..], &["--set", "train.eval_every=400", "--set", "model.hidden=[8]", "--out", out]]
+            .concat()
+    };
+    let dir = Dir::new();
+    dir.run(&words("whole")).ok();
+    let expected = dir.metrics("whole");
+    let (mut named, mut midway) = (std::collections::BTreeSet::new(), 0);
+    for blocks in FULL {
+        let dir = Dir::new();
+        let said = dir.run_in_blocks(blocks, &words("run")).fails(1, &["error: ", "File too large"]);
+        assert!(!said.err.contains("experiment.toml.partial"), "{}", said.err);
+        let files = ["experiment.toml", "metrics.jsonl", "replay.bin", "model.bin", ".csv", "curve.svg"];
+        named.extend(files.into_iter().filter(|file| said.err.contains(file)));
+        midway += usize::from(dir.path("run/checkpoints/200/manifest.json").exists());
+        if dir.path("run").exists() {
+            let said = dir.run(&["resume", "run"]).ok();
+            assert!(!said.err.contains("warning"), "{}", said.err);
+        } else {
+            assert!(dir.files().is_empty(), "{:?}", dir.files().keys());
+            dir.run(&words("run")).ok();
+        }
+        assert_eq!(dir.metrics("run"), expected, "{blocks} blocks");
+        assert!(dir.path("run/curve.svg").exists());
+    }
+    assert!(named.len() >= 3 && midway >= 2, "{named:?}, {midway} after the first checkpoint");
 }
 
 #[test]
@@ -195,6 +309,15 @@ fn a_run_that_was_killed_before_its_first_checkpoint_starts_over() {
     let expected = dir.metrics("run");
     fs::remove_dir_all(dir.path("run/checkpoints")).unwrap();
     dir.run(&["eval", "run"]).fails(1, &["run", "no checkpoint"]);
+
+    // It had got beyond its first checkpoint: that one is lost, and starting over would lose the record too.
+    let before = dir.files();
+    dir.run(&["resume", "run"]).fails(1, &["run/checkpoints", "2 episodes"]);
+    assert_eq!(dir.files(), before);
+
+    let record = fs::read_to_string(dir.path("run/metrics.jsonl")).unwrap();
+    let second = record.match_indices(r#"{"event":"episode""#).nth(1).unwrap().0;
+    dir.write("run/metrics.jsonl", &record[..second]);
     dir.run(&["resume", "run"]).ok();
     assert_eq!(dir.metrics("run"), expected);
 }
@@ -241,6 +364,13 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     let before = dir.files();
     dir.run(&["resume", "run"]).fails(1, &["metrics.jsonl", "3 bytes"]);
     assert_eq!(dir.files(), before);
+
+    // And a checkpoint that is there and cannot be read is no damaged one.
+    fs::remove_file(newest.join("model.bin")).unwrap();
+    fs::create_dir(newest.join("model.bin")).unwrap();
+    let before = dir.files();
+    dir.run(&["resume", "run"]).fails(1, &["500/model.bin", "directory"]);
+    assert_eq!(dir.files(), before);
 }
 
 #[cfg(feature = "wgpu")]
@@ -253,6 +383,8 @@ fn a_gpu_learns_and_plans_too() {
     assert_eq!(gpu.len(), cpu.len());
     // The same draws on both: the random episode is equal, and the loss after the first fit is, up to rounding.
     assert_eq!(gpu[0], cpu[0]);
-    let loss = |run: &[serde_json::Map<String, serde_json::Value>]| run.iter().find_map(|line| line.get("model/train_loss")?.as_f64()).unwrap();
+    let loss = |run: &[serde_json::Map<String, serde_json::Value>]| {
+        run.iter().find_map(|line| line.get("model/train_loss")?.as_f64()).unwrap()
+    };
     assert!((loss(&gpu) - loss(&cpu)).abs() < 1e-2 * loss(&cpu).abs(), "{} {}", loss(&gpu), loss(&cpu));
 }

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 
 use rand::{Rng as _, TryRng};
 use rand_distr::{Distribution, StandardNormal};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// One block of Philox4x32-10 \[1\]: four uniform 32-bit words, a pure function of `counter` and `key`.
 ///
@@ -53,7 +53,16 @@ pub struct Rng {
     counter: u64,
     /// The last block, and how many of its words are used up.
     block: [u32; 4],
+    #[serde(deserialize_with = "words")]
     used: u8,
+}
+
+/// A number of words of a block: a state with more of them would be read beyond its end.
+fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    match u8::deserialize(deserializer)? {
+        used @ 0..=4 => Ok(used),
+        used => Err(de::Error::invalid_value(de::Unexpected::Unsigned(used.into()), &"0 to 4 used words")),
+    }
 }
 
 impl Rng {
@@ -74,18 +83,21 @@ impl Rng {
         self.next_u64()
     }
 
-    /// Uniform in `[low, high)`.
+    /// Uniform in `[low, high]`, finite bounds; `high` itself comes of rounding alone.
     pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
         // 24 bits, so that the result of the multiplication is exact and below 1.
         let unit = (self.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0);
-        // Rounding may reach `high` itself.
-        (low + (high - low) * unit).clamp(low, high)
+        let range = high - low;
+        let x = if range.is_finite() { low + range * unit } else { low * (1.0 - unit) + high * unit };
+        x.clamp(low, high)
     }
 
-    /// Uniform in `[low, high)`, in double precision.
+    /// Uniform in `[low, high]`, finite bounds, in double precision; `high` itself comes of rounding alone.
     pub fn uniform_f64(&mut self, low: f64, high: f64) -> f64 {
         let unit = (self.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0);
-        (low + (high - low) * unit).clamp(low, high)
+        let range = high - low;
+        let x = if range.is_finite() { low + range * unit } else { low * (1.0 - unit) + high * unit };
+        x.clamp(low, high)
     }
 
     /// Standard normal.
@@ -178,6 +190,23 @@ mod tests {
         let text = serde_json::to_string(&rng).unwrap();
         let mut back: Rng = serde_json::from_str(&text).unwrap();
         assert_eq!((0..50).map(|_| rng.key()).collect::<Vec<_>>(), (0..50).map(|_| back.key()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_state_that_no_stream_has_is_refused() {
+        let text = serde_json::to_string(&Rng::new(3)).unwrap();
+        assert!(text.contains(r#""used":4"#), "{text}");
+        let error = serde_json::from_str::<Rng>(&text.replace(r#""used":4"#, r#""used":5"#)).unwrap_err().to_string();
+        assert!(error.contains('5') && error.contains("0 to 4"), "{error}");
+    }
+
+    #[test]
+    fn the_widest_range_gives_finite_numbers_of_both_signs() {
+        let mut rng = Rng::new(4);
+        let drawn: Vec<f32> = (0..100).map(|_| rng.uniform(f32::MIN, f32::MAX)).collect();
+        assert!(drawn.iter().all(|x| x.is_finite()), "{drawn:?}");
+        assert!((30..70).contains(&drawn.iter().filter(|x| **x < 0.0).count()), "{drawn:?}");
+        assert!((0..100).all(|_| rng.uniform_f64(f64::MIN, f64::MAX).is_finite()));
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut training = TrainConfig::default().init(1000, 0)?;
 
     // The model: five small networks that predict how the observation changes.
-    let model = EnsembleConfig { hidden: vec![100, 100], weight_decay: vec![], ..EnsembleConfig::default() };
+    let model = EnsembleConfig { hidden: vec![100, 100], ..EnsembleConfig::default() };
     let model = model.init(spec.obs.width(), spec.actions.width(), &Device::flex(), &mut training.split_rng())?;
 
     // The planner: the cross-entropy method, each candidate followed by one particle a member.

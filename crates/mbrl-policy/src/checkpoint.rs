@@ -7,13 +7,15 @@
 //! | on the disk | what [`Checkpoints::newest`] does |
 //! |---|---|
 //! | several checkpoints | opens the newest |
-//! | the newest is cut or hit by a bit error | opens the next older one, and hands over the error as a warning |
+//! | the newest is cut, hit by a bit error or lacks a file | opens the next older one, and hands over the error as a warning |
+//! | the newest cannot be read, though it is there | refuses: it may be whole |
 //! | the newest was written by another program, or by a newer format | refuses: going back would lose work |
 //! | none | `None` |
 
 use std::{
     collections::BTreeMap,
     fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     AgentError,
     crc32::crc32,
-    files::{io_error, sync_folder, write_synced},
+    files::{io_error, sync_folder, sync_parent, write_synced},
 };
 
 /// Version of the format. A reader refuses a newer one.
@@ -77,11 +79,12 @@ impl Checkpoints {
     /// # Errors
     /// [`AgentError::Io`] where the folder cannot be read.
     pub fn steps(&self) -> Result<Vec<u64>, AgentError> {
-        if !self.folder.exists() {
-            return Ok(Vec::new());
-        }
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(io_error(&self.folder))?,
+        };
         let mut steps = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(io_error(&self.folder))? {
+        for entry in entries {
             let entry = entry.map_err(io_error(&self.folder))?;
             steps.extend(entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
         }
@@ -98,7 +101,10 @@ impl Checkpoints {
         env_step: u64,
         fill: impl FnOnce(&mut CheckpointWriter) -> Result<(), AgentError>,
     ) -> Result<PathBuf, AgentError> {
-        fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
+        if !self.folder.is_dir() {
+            fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
+            sync_parent(&self.folder)?;
+        }
         let partial = self.folder.join(format!("{env_step}.partial"));
         let written = self.write_partial(&partial, env_step, fill);
         if written.is_err() {
@@ -148,14 +154,14 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`AgentError::Checkpoint`], naming the file, for one that is foreign or newer than this program, and where all
-    /// are damaged.
+    /// are damaged; [`AgentError::Io`] for one that is there and cannot be read.
     pub fn newest(&self) -> Result<Option<Newest>, AgentError> {
         let mut damaged = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             match CheckpointReader::read(&self.folder.join(step.to_string())) {
                 Ok(reader) => return Ok(Some(Newest { reader, damaged })),
                 Err(Refusal::Damaged(error)) => damaged.push(error),
-                Err(Refusal::NotOurs(error)) => return Err(error),
+                Err(Refusal::Final(error)) => return Err(error),
             }
         }
         match damaged.into_iter().next() {
@@ -205,20 +211,30 @@ pub struct CheckpointReader {
 
 /// Why a checkpoint was not read.
 enum Refusal {
-    /// Cut or hit by a bit error: an older one may do.
+    /// Cut, hit by a bit error or without one of its files: an older one may do.
     Damaged(AgentError),
-    /// Written by something else or something newer: going on from an older one would lose work.
-    NotOurs(AgentError),
+    /// Written by something else or something newer, or unreadable for now: going on from an older one would lose work.
+    Final(AgentError),
+}
+
+impl Refusal {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            ErrorKind::NotFound => Self::Damaged(io_error(path)(source)),
+            _ => Self::Final(io_error(path)(source)),
+        }
+    }
 }
 
 impl CheckpointReader {
     /// Reads and verifies the checkpoint in a folder.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for one that is truncated, foreign or newer than this program, naming the file.
+    /// [`AgentError::Checkpoint`] for one that is truncated, foreign or newer than this program, [`AgentError::Io`] for
+    /// one that cannot be read, naming the file.
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         Self::read(folder).map_err(|refusal| match refusal {
-            Refusal::Damaged(error) | Refusal::NotOurs(error) => error,
+            Refusal::Damaged(error) | Refusal::Final(error) => error,
         })
     }
 
@@ -228,7 +244,7 @@ impl CheckpointReader {
         let mut files = BTreeMap::new();
         for (name, entry) in manifest.files {
             let path = folder.join(&name);
-            let bytes = fs::read(&path).map_err(|source| Refusal::Damaged(io_error(&path)(source)))?;
+            let bytes = fs::read(&path).map_err(Refusal::io(&path))?;
             let found = FileEntry { length: bytes.len() as u64, crc32: crc32(&bytes) };
             if found != entry {
                 let reason = format!(
@@ -245,21 +261,21 @@ impl CheckpointReader {
     fn read_manifest(path: &Path) -> Result<Manifest, Refusal> {
         let refuse = |reason: String| AgentError::Checkpoint { path: path.to_owned(), reason };
         let damaged = |error: serde_json::Error| Refusal::Damaged(refuse(format!("not a whole manifest: {error}")));
-        let text = fs::read(path).map_err(|source| Refusal::Damaged(io_error(path)(source)))?;
+        let text = fs::read(path).map_err(Refusal::io(path))?;
         // The version first: a newer format may hold anything else.
         let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
         match value.get("program").and_then(serde_json::Value::as_str) {
             Some(PROGRAM) => {}
             other => {
                 let found = other.map_or("nothing".to_owned(), |p| format!("`{p}`"));
-                return Err(Refusal::NotOurs(refuse(format!("expected a checkpoint of `{PROGRAM}`, found {found}"))));
+                return Err(Refusal::Final(refuse(format!("expected a checkpoint of `{PROGRAM}`, found {found}"))));
             }
         }
         match value.get("format").and_then(serde_json::Value::as_u64) {
             Some(format) if format <= u64::from(FORMAT) => {}
             Some(format) => {
                 let reason = format!("format {format} is newer than this program, which reads up to {FORMAT}");
-                return Err(Refusal::NotOurs(refuse(reason)));
+                return Err(Refusal::Final(refuse(reason)));
             }
             None => return Err(Refusal::Damaged(refuse("no format version".to_owned()))),
         }
@@ -420,6 +436,28 @@ mod tests {
         write(&checkpoints, 2);
         assert_eq!(opened_step(&checkpoints), 2);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(folder.path());
+        write(&checkpoints, 1);
+        let newest = write(&checkpoints, 2);
+        for name in ["model.bin", MANIFEST] {
+            // A folder in place of the file: as unreadable for root as for anyone.
+            fs::rename(newest.join(name), newest.join("kept")).unwrap();
+            fs::create_dir(newest.join(name)).unwrap();
+            match checkpoints.newest().unwrap_err() {
+                AgentError::Io { path, .. } => assert_eq!(path, newest.join(name)),
+                other => panic!("{other}"),
+            }
+            fs::remove_dir(newest.join(name)).unwrap();
+            // A missing one is damage.
+            assert_eq!(opened_step(&checkpoints), 1);
+            fs::rename(newest.join("kept"), newest.join(name)).unwrap();
+        }
+        assert_eq!(opened_step(&checkpoints), 2);
     }
 
     #[test]

@@ -52,6 +52,20 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// Another process works in the folder of this run.
+    #[error("{path}: another process is at work in this folder", path = path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run that goes on in another environment than it began in.
+    #[error("the run began in the environment {expected} and cannot go on in {actual}")]
+    World {
+        /// The environment it began in.
+        expected: String,
+        /// The environment that came.
+        actual: String,
+    },
     /// A checkpoint that is truncated, foreign or newer than this program.
     #[error("{path}: {reason}", path = path.display())]
     Checkpoint {

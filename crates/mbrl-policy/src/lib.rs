@@ -31,7 +31,7 @@
 //! let spec = task.env.spec().clone();
 //! let mut training = TrainConfig::default().init(210, 0)?; // 210 real steps from seed 0
 //!
-//! let model = EnsembleConfig { members: 2, hidden: vec![16], weight_decay: vec![], ..EnsembleConfig::default() }
+//! let model = EnsembleConfig { members: 2, hidden: vec![16], ..EnsembleConfig::default() }
 //!     .init(3, 1, &Device::flex(), &mut training.split_rng())?;
 //! let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 2 };
 //! let planner = CemConfig { horizon: 4, population: 10, elites: 2, iterations: 1, ..CemConfig::default() }
@@ -66,8 +66,9 @@
 //! - **Every real step counts**, random ones and those of a cut episode included; evaluation episodes do not.
 //! - **One seed, one result**: every random number comes from the run's generator. Two runs differ in
 //!   [`WALL_TIME_KEYS`] alone.
-//! - **A kill loses an episode at most, and changes nothing**: checkpoints are written whole at episode ends, and a
-//!   resumed run repeats the broken episode with the same random numbers.
+//! - **A kill changes nothing, and loses no more than the episodes since the newest checkpoint** (by default the broken
+//!   one alone): checkpoints are written whole at episode ends, and a resumed run repeats what came after with the same
+//!   random numbers.
 //! - **A NaN is named where it appears**: the world's as [`AgentError::NonFiniteWorld`], the agent's as
 //!   [`AgentError::Action`]. A fit whose loss becomes NaN is reported, and the run goes on with the model of the fit
 //!   before.
@@ -97,7 +98,7 @@ pub use agent::{ActMode, Agent, Learner, RandomAgent, Report};
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, FORMAT, KEPT, Newest};
 pub use error::AgentError;
 pub use evaluate::{Evaluation, EvaluationEpisode, evaluate, start_seeds};
-pub use files::write_atomically;
+pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;
 pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
 pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};

@@ -9,18 +9,24 @@
 //! ```
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{Seek, Write},
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Seek, Write},
     path::{Path, PathBuf},
 };
 
 use serde_json::{Value, json};
 
-use crate::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Scalars, files::io_error};
+use crate::{
+    AgentError, EpisodeSummary, Evaluation, Moment, Observer, Scalars,
+    files::{io_error, sync_parent},
+};
 
 /// The names whose values are wall times. They differ between two runs with the same seed; everything else is the
 /// same bit for bit.
 pub const WALL_TIME_KEYS: [&str; 4] = ["wall_s", "plan/ms", "model/fit_s", "eval/time_s"];
+
+/// How the line of a finished episode begins.
+const EPISODE: &[u8] = br#"{"event":"episode","#;
 
 /// Writes `metrics.jsonl`.
 #[derive(Debug)]
@@ -34,18 +40,36 @@ impl MetricsWriter {
     /// Starts at `length` bytes of an existing file, cutting off what follows; 0 makes a new one.
     ///
     /// # Errors
-    /// [`AgentError::Io`] where it cannot be written; [`AgentError::Checkpoint`] where the file is shorter than
-    /// `length`.
+    /// [`AgentError::Io`] where it cannot be written; [`AgentError::Checkpoint`] where the file is missing or shorter
+    /// than `length`. Nothing on the disk is changed then.
     pub fn open_at(path: &Path, length: u64) -> Result<Self, AgentError> {
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(io_error(path))?;
+        let refuse = |found: String| AgentError::Checkpoint {
+            path: path.to_owned(),
+            reason: format!("{found}, the checkpoint was written at {length} bytes"),
+        };
+        let file = OpenOptions::new().create(length == 0).truncate(false).write(true).open(path);
+        let mut file = file.map_err(|source| match source.kind() {
+            ErrorKind::NotFound if length > 0 => refuse("missing".into()),
+            _ => io_error(path)(source),
+        })?;
         let found = file.metadata().map_err(io_error(path))?.len();
         if found < length {
-            let reason = format!("has {found} bytes, the checkpoint was written at {length}");
-            return Err(AgentError::Checkpoint { path: path.to_owned(), reason });
+            return Err(refuse(format!("has {found} bytes")));
         }
         file.set_len(length).and_then(|()| file.seek(std::io::SeekFrom::End(0))).map_err(io_error(path))?;
+        if length == 0 {
+            sync_parent(path)?;
+        }
         Ok(Self { path: path.to_owned(), file, length })
+    }
+
+    /// Number of finished episodes that a file tells of; 0 where there is none.
+    pub(crate) fn episodes_in(path: &Path) -> Result<u64, AgentError> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(bytes.split(|b| *b == b'\n').filter(|line| line.starts_with(EPISODE)).count() as u64),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(io_error(path)(error)),
+        }
     }
 
     /// The file.
@@ -129,8 +153,6 @@ impl Observer for MetricsWriter {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     const AT: Moment = Moment { env_step: 200, episode: 3, wall_s: 0.25 };
@@ -156,6 +178,17 @@ mod tests {
             json!({"event": "plan", "env_step": 200, "wall_s": 0.25, "plan/ms": 1.5, "plan/predicted_return": null})
         );
         assert_eq!(writer.length(), text.len() as u64);
+        assert_eq!(MetricsWriter::episodes_in(&path).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_missing_file_is_refused_and_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        assert_eq!(MetricsWriter::episodes_in(&path).unwrap(), 0);
+        let error = MetricsWriter::open_at(&path, 100).unwrap_err().to_string();
+        assert!(error.contains("metrics.jsonl: missing") && error.contains("100"), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]

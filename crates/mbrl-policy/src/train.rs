@@ -9,10 +9,13 @@
 //! ```
 //!
 //! A plain environment has no state that could be stored in the middle of an episode, so checkpoints are written at
-//! episode ends. A run that was stopped or killed goes on from the newest one and repeats the broken episode, with
+//! episode ends. A run that was stopped or killed goes on from the newest one and repeats what came after it, with
 //! the same random numbers: its metrics are those of a run that was never interrupted, bit for bit, wall times aside.
 
 use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::ErrorKind,
+    iter::repeat,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -23,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ActMode, AgentError, Checkpoints, Learner, MetricsWriter, Moment, Observer, Report, World,
-    evaluate::evaluate_until, start_seeds, world::Episode,
+    evaluate::evaluate_until, files::io_error, start_seeds, world::Episode,
 };
 
 /// When a run evaluates and stores itself.
@@ -66,7 +69,9 @@ impl TrainConfig {
         Ok(Training {
             config: self.clone(),
             steps,
+            stored: None,
             state: State {
+                description: String::new(),
                 environment: String::new(),
                 agent: String::new(),
                 seed,
@@ -86,6 +91,8 @@ impl TrainConfig {
 pub struct Training {
     config: TrainConfig,
     steps: u64,
+    /// Step of the newest checkpoint.
+    stored: Option<u64>,
     state: State,
 }
 
@@ -93,6 +100,7 @@ pub struct Training {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
+    description: String,
     environment: String,
     agent: String,
     seed: u64,
@@ -111,12 +119,27 @@ const STATE: &str = "run.json";
 pub enum Outcome {
     /// All steps were taken.
     Finished,
-    /// The stop flag was raised. The newest checkpoint is that of the last episode end; the learner has seen more
+    /// The stop flag was raised. The newest checkpoint is that of [`Training::stored_step`]; the learner has seen more
     /// than that, so go on from the files with a fresh one ([`RunFiles::open`]).
     Stopped,
 }
 
 impl Training {
+    /// Says what the run is made of: settings, one a line. It goes into the checkpoints, and those of a run that was
+    /// described otherwise are refused. Leave out what may change from one start to the next, such as the number of
+    /// steps.
+    #[must_use]
+    pub fn described(mut self, settings: impl Into<String>) -> Self {
+        self.state.description = settings.into();
+        self
+    }
+
+    /// Real steps at the newest checkpoint; `None` before the first one.
+    #[must_use]
+    pub fn stored_step(&self) -> Option<u64> {
+        self.stored
+    }
+
     /// Real steps taken, at the last episode end.
     #[must_use]
     pub fn env_step(&self) -> u64 {
@@ -159,7 +182,8 @@ impl Training {
     /// `observer` is told everything besides.
     ///
     /// # Errors
-    /// What agent, environment, files or observer give. What is on the disk stays whole.
+    /// What agent, environment, files or observer give; [`AgentError::World`] for a run that began in another
+    /// environment. What is on the disk stays whole.
     pub fn run(
         &mut self,
         mut world: World<'_>,
@@ -169,7 +193,11 @@ impl Training {
         stop: &AtomicBool,
     ) -> Result<Outcome, AgentError> {
         let clock = Clock { start: Instant::now(), before: self.state.wall_s };
-        self.state.environment.clone_from(&world.spec().name);
+        let (began, now) = (&self.state.environment, &world.spec().name);
+        if !began.is_empty() && began != now {
+            return Err(AgentError::World { expected: began.clone(), actual: now.clone() });
+        }
+        self.state.environment.clone_from(now);
         self.state.agent = learner.name().to_owned();
         while !self.is_finished() {
             let finished = self.run_episode(&mut world, learner, files.as_deref_mut(), observer, stop, &clock)?;
@@ -247,6 +275,7 @@ impl Training {
                 writer.put_json(STATE, &self.state)?;
                 learner.save(writer)
             })?;
+            self.stored = Some(self.state.env_step);
         }
         Ok(true)
     }
@@ -255,8 +284,8 @@ impl Training {
     /// nothing. Returns what is wrong with newer checkpoints that had to be passed over.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for checkpoints that are foreign, newer than this program or all damaged, naming
-    /// the file.
+    /// [`AgentError::Checkpoint`] for checkpoints that are foreign, newer than this program, of another run or all
+    /// damaged, naming the file; [`AgentError::Io`] for one that cannot be read.
     pub fn restore(&mut self, folder: &Path, learner: &mut dyn Learner) -> Result<Vec<AgentError>, AgentError> {
         match checkpoints_of(folder).newest()? {
             None => Ok(Vec::new()),
@@ -272,39 +301,67 @@ impl Training {
         for (what, expected, found) in [
             ("seed", self.state.seed.to_string(), state.seed.to_string()),
             ("agent", learner.name().to_owned(), state.agent.clone()),
+            setting(&self.state.description, &state.description),
         ] {
             if expected != found {
                 return Err(reader.refuse(STATE, format!("expected a run with {what} {expected}, found {found}")));
             }
         }
         learner.load(reader)?;
+        self.stored = Some(state.env_step);
         self.state = state;
         Ok(())
     }
 }
 
-/// What a run leaves on the disk: `metrics.jsonl` and `checkpoints/` in one folder.
+/// The first line that two descriptions differ in, as expected and as found.
+fn setting(expected: &str, found: &str) -> (&'static str, String, String) {
+    let lines = |text| str::lines(text).map(Some).chain(repeat(None));
+    let longer = expected.lines().count().max(found.lines().count());
+    let (expected, found) = lines(expected).zip(lines(found)).take(longer).find(|(e, f)| e != f).unwrap_or_default();
+    let word = |line: Option<&str>| line.map_or("nothing".to_owned(), |line| format!("`{line}`"));
+    ("setting", word(expected), word(found))
+}
+
+/// What a run leaves on the disk: `metrics.jsonl` and `checkpoints/` in one folder. One process at a time has them.
 #[derive(Debug)]
 pub struct RunFiles {
+    /// Held while the files are open; the operating system lets go of it however the process ends.
+    _lock: File,
     metrics: MetricsWriter,
     checkpoints: Checkpoints,
 }
 
 impl RunFiles {
-    /// Opens the files of a run and brings `training` and `learner` to its newest whole checkpoint; a folder without
-    /// one starts from the beginning. Returns what is wrong with newer checkpoints that had to be passed over.
+    /// Opens the files of a run and brings `training` and `learner` to its newest whole checkpoint; a run that did not
+    /// get as far as its first one starts from the beginning. Returns what is wrong with newer checkpoints that had to
+    /// be passed over.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for checkpoints that are foreign, newer than this program or all damaged, naming the
-    /// file; [`AgentError::Io`]. Nothing on the disk is changed then.
+    /// [`AgentError::InUse`] while another process has them; [`AgentError::Checkpoint`] for checkpoints that are
+    /// foreign, newer than this program, of another run, all damaged or gone, naming the file; [`AgentError::Io`].
+    /// Nothing of the run is changed then.
     pub fn open(
         folder: &Path,
         training: &mut Training,
         learner: &mut dyn Learner,
     ) -> Result<(Self, Vec<AgentError>), AgentError> {
+        let lock = locked(folder)?;
         let damaged = training.restore(folder, learner)?;
-        let metrics = MetricsWriter::open_at(&folder.join("metrics.jsonl"), training.state.metrics_length)?;
-        Ok((Self { metrics, checkpoints: checkpoints_of(folder) }, damaged))
+        let metrics = folder.join("metrics.jsonl");
+        if training.stored.is_none() {
+            // A kill just before the first checkpoint leaves the metrics of the episodes that it was to cover.
+            let (covered, episodes) = (training.config.checkpoint_episodes, MetricsWriter::episodes_in(&metrics)?);
+            if episodes > covered {
+                let reason = format!(
+                    "there is no checkpoint, but metrics.jsonl has {episodes} episodes and the first checkpoint comes \
+                     after {covered}; to start over, remove metrics.jsonl"
+                );
+                return Err(AgentError::Checkpoint { path: folder.join(CHECKPOINTS), reason });
+            }
+        }
+        let metrics = MetricsWriter::open_at(&metrics, training.state.metrics_length)?;
+        Ok((Self { _lock: lock, metrics, checkpoints: checkpoints_of(folder) }, damaged))
     }
 
     /// The file of the metrics.
@@ -314,8 +371,23 @@ impl RunFiles {
     }
 }
 
+const CHECKPOINTS: &str = "checkpoints";
+
 fn checkpoints_of(folder: &Path) -> Checkpoints {
-    Checkpoints::in_folder(folder.join("checkpoints"))
+    Checkpoints::in_folder(folder.join(CHECKPOINTS))
+}
+
+/// The lock of a run's folder: a file of its own, because some systems do not let others read a locked one.
+fn locked(folder: &Path) -> Result<File, AgentError> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(AgentError::InUse { path: folder.to_owned() }),
+        // A file system without locks: better without than not at all.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(error)) => Err(io_error(&path)(error)),
+    }
 }
 
 /// Tells the files first, so that an observer that reads them finds the event.

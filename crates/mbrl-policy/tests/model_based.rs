@@ -18,7 +18,7 @@ use mbrl_policy::{
 
 fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<ModelBased, AgentError> {
     let spec = Point::new().spec().clone();
-    let model = EnsembleConfig { members: 2, hidden: vec![16], weight_decay: vec![], ..Default::default() };
+    let model = EnsembleConfig { members: 2, hidden: vec![16], ..Default::default() };
     let model = model.init(1, 1, &Device::flex(), rng)?;
     let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 2 };
     let planner = CemConfig { horizon: 5, population: 30, elites: 4, iterations: 3, ..Default::default() };
@@ -169,7 +169,7 @@ fn each_rule_of_the_configuration_is_checked() {
 #[test]
 fn a_model_of_another_width_is_refused() {
     let spec = Point::new().spec().clone();
-    let model = EnsembleConfig { members: 1, hidden: vec![4], weight_decay: vec![], ..Default::default() };
+    let model = EnsembleConfig { members: 1, hidden: vec![4], ..Default::default() };
     let model = model.init(3, 1, &Device::flex(), &mut Rng::new(0)).unwrap();
     let planner = CemConfig::default().init(&spec.actions, Propagation::MEAN).unwrap();
     let mpc = Mpc::new(Box::new(planner), Replan::EveryStep).unwrap();

@@ -4,14 +4,15 @@ mod common;
 
 use std::{
     fs,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use common::{Counter, Point, metrics};
-use mbrl_env::{Env, Rng, Situation, TimeLimit, Transition};
+use mbrl_env::{Env, EnvError, EnvSpec, Rng, Situation, Step, TimeLimit, Transition};
 use mbrl_policy::{
     ActMode, Agent, AgentError, EpisodeSummary, Evaluation, EvaluationEpisode, Goal, Learner, Moment, MpcAgent,
-    Observer, Outcome, RandomAgent, Report, RunFiles, Scalars, TrainConfig, World, evaluate, start_seeds,
+    Observer, Outcome, RandomAgent, Report, RunFiles, Scalars, TrainConfig, Training, World, evaluate, start_seeds,
 };
 
 /// Writes down what it is told.
@@ -174,16 +175,186 @@ fn stopped_at_any_step_and_resumed_gives_the_same_metrics() {
     }
 }
 
+/// Takes a run in `folder` as far as `steps`, or stops it after `stop_at` of them.
+fn go(folder: &Path, config: &TrainConfig, steps: u64, stop_at: u64) -> Result<(Training, Outcome), AgentError> {
+    let stop = never();
+    let (mut env, mut learner) = (Point::limited(4), Counter::new());
+    let mut training = config.init(steps, 3)?.described("task = \"point\"\nlimit = 4\n");
+    let (mut files, _) = RunFiles::open(folder, &mut training, &mut learner)?;
+    let world = World::Env(&mut env);
+    let outcome = training.run(world, &mut learner, Some(&mut files), &mut StopAt(stop_at, &stop), &stop)?;
+    Ok((training, outcome))
+}
+
 #[test]
-fn a_run_of_another_seed_or_agent_is_refused() {
+fn a_run_of_another_seed_setting_or_environment_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = TrainConfig::default();
-    let mut training = config.init(8, 3).unwrap();
+    go(folder.path(), &config, 8, u64::MAX).unwrap();
+    let open = |training: &mut Training| RunFiles::open(folder.path(), training, &mut Counter::new()).map(drop);
+    let refused = |seed, settings: &str| {
+        let mut training = config.init(8, seed).unwrap().described(settings);
+        let error = open(&mut training).unwrap_err().to_string();
+        assert!(error.contains("run.json"), "{error}");
+        error
+    };
+    let error = refused(4, "task = \"point\"\nlimit = 4\n");
+    assert!(error.contains("seed 4, found 3"), "{error}");
+    let error = refused(3, "task = \"point\"\nlimit = 5\n");
+    assert!(error.contains("setting `limit = 5`, found `limit = 4`"), "{error}");
+    let error = refused(3, "task = \"point\"\n");
+    assert!(error.contains("setting nothing, found `limit = 4`"), "{error}");
+
+    // More steps are another matter: the run goes on. In another environment it does not.
+    let mut training = config.init(12, 3).unwrap().described("task = \"point\"\nlimit = 4\n");
+    open(&mut training).unwrap();
+    assert_eq!(training.stored_step(), Some(8));
+    let mut other = Resets::default();
+    let error = training.run(World::Env(&mut other), &mut Counter::new(), None, &mut (), &never()).unwrap_err();
+    assert!(matches!(&error, AgentError::World { expected, actual } if expected == "point" && actual == "resets"));
+    assert!(other.seeds.is_empty());
+}
+
+/// Episodes of one step; writes down the seeds of its resets.
+struct Resets {
+    inner: Point,
+    spec: EnvSpec,
+    seeds: Vec<u64>,
+}
+
+impl Default for Resets {
+    fn default() -> Self {
+        let inner = Point::new();
+        let spec = EnvSpec { name: "resets".into(), ..inner.spec().clone() };
+        Self { inner, spec, seeds: Vec::new() }
+    }
+}
+
+impl Env for Resets {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        self.seeds.extend(seed);
+        self.inner.reset(seed)
+    }
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        Ok(Step { truncated: true, ..self.inner.step(action)? })
+    }
+}
+
+#[test]
+fn no_run_is_judged_on_start_states_that_it_learns_from() {
+    for seed in [0, 3] {
+        let mut env = Resets::default();
+        let mut training = TrainConfig::default().init(200, seed).unwrap();
+        // As programs do that draw the weights of a model first; the keys then are off by one.
+        let _ = training.split_rng();
+        training.run(World::Env(&mut env), &mut Counter::new(), None, &mut (), &never()).unwrap();
+        assert_eq!(env.seeds.len(), 200);
+        let judged = start_seeds(seed, 200);
+        assert!(env.seeds.iter().all(|key| !judged.contains(key)), "seed {seed}");
+    }
+}
+
+#[test]
+fn two_at_once_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut training = TrainConfig::default().init(8, 3).unwrap();
     let (mut env, mut learner) = (Point::limited(4), Counter::new());
     let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut learner).unwrap();
     training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never()).unwrap();
-    let error = RunFiles::open(folder.path(), &mut config.init(8, 4).unwrap(), &mut learner).unwrap_err().to_string();
-    assert!(error.contains("run.json") && error.contains("seed 4, found 3"), "{error}");
+    let record = fs::read(folder.path().join("metrics.jsonl")).unwrap();
+    let second = || RunFiles::open(folder.path(), &mut training.clone(), &mut Counter::new()).map(drop);
+    let error = second().unwrap_err();
+    assert!(error.to_string().contains("another process"), "{error}");
+    assert!(matches!(error, AgentError::InUse { path } if path == folder.path()));
+    assert_eq!(fs::read(folder.path().join("metrics.jsonl")).unwrap(), record);
+    drop(files);
+    second().unwrap();
+}
+
+#[test]
+fn a_run_whose_checkpoints_are_gone_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { checkpoint_episodes: 2, ..Default::default() };
+    go(folder.path(), &config, 23, 13).unwrap();
+    fs::remove_dir_all(folder.path().join("checkpoints")).unwrap();
+    let record = fs::read(folder.path().join("metrics.jsonl")).unwrap();
+    let error = go(folder.path(), &config, 23, u64::MAX).unwrap_err().to_string();
+    assert!(error.contains("checkpoints: there is no checkpoint") && error.contains("3 episodes"), "{error}");
+    assert_eq!(fs::read(folder.path().join("metrics.jsonl")).unwrap(), record);
+}
+
+#[test]
+fn a_stopped_run_tells_its_newest_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { checkpoint_episodes: 2, ..Default::default() };
+    for (stop_at, stored) in [(7, None), (10, Some(8)), (15, Some(8)), (18, Some(16))] {
+        let (training, outcome) = go(folder.path(), &config, 23, stop_at).unwrap();
+        assert_eq!((training.stored_step(), outcome), (stored, Outcome::Stopped), "stopped at {stop_at}");
+    }
+    assert_eq!(go(folder.path(), &config, 23, u64::MAX).unwrap().0.stored_step(), Some(23));
+}
+
+#[test]
+fn every_state_of_the_disk_that_a_kill_can_leave_goes_on_to_the_same_metrics() {
+    let config = TrainConfig { eval_every: 10, eval_episodes: 2, ..Default::default() };
+    let whole = tempfile::tempdir().unwrap();
+    go(whole.path(), &config, 23, u64::MAX).unwrap();
+    let expected = metrics(whole.path());
+
+    /// A run that was stopped, and its checkpoints.
+    fn stopped(config: &TrainConfig, at: u64) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        go(folder.path(), config, 23, at).unwrap();
+        let checkpoints = folder.path().join("checkpoints");
+        (folder, checkpoints)
+    }
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    let goes_on = |folder: &Path, kill: &str| {
+        assert_eq!(go(folder, &config, 23, u64::MAX).unwrap().1, Outcome::Finished, "{kill}");
+        assert_eq!(metrics(folder), expected, "{kill}");
+        let mut left: Vec<_> =
+            fs::read_dir(folder.join("checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["20", "23"], "{kill}");
+    };
+
+    let (folder, checkpoints) = stopped(&config, 6);
+    fs::rename(checkpoints.join("4"), checkpoints.join("4.partial")).unwrap();
+    goes_on(folder.path(), "before the first checkpoint got its name");
+
+    let (folder, checkpoints) = stopped(&config, 14);
+    copy(&checkpoints.join("12"), &checkpoints.join("16.partial"));
+    fs::remove_file(checkpoints.join("16.partial/manifest.json")).unwrap();
+    goes_on(folder.path(), "in the middle of writing");
+
+    let (folder, checkpoints) = stopped(&config, 14);
+    fs::rename(checkpoints.join("12"), checkpoints.join("12.partial")).unwrap();
+    goes_on(folder.path(), "before the renaming: the metrics are longer than recorded");
+
+    let (folder, checkpoints) = stopped(&config, 14);
+    let (_earlier, old) = stopped(&config, 6);
+    copy(&old.join("4"), &checkpoints.join("4"));
+    goes_on(folder.path(), "before the old one was forgotten");
+
+    let (folder, checkpoints) = stopped(&config, 14);
+    copy(&old.join("4"), &checkpoints.join("4"));
+    fs::remove_file(checkpoints.join("4/manifest.json")).unwrap();
+    goes_on(folder.path(), "while the old one was forgotten");
+
+    let (folder, _) = stopped(&config, 14);
+    let record = folder.path().join("metrics.jsonl");
+    let mut bytes = fs::read(&record).unwrap();
+    bytes.extend(br#"{"event":"episode","env_st"#);
+    fs::write(&record, bytes).unwrap();
+    goes_on(folder.path(), "in the middle of a line");
 }
 
 #[test]

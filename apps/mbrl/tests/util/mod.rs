@@ -41,6 +41,16 @@ impl Dir {
         Said::of(&self.command(words).output().unwrap())
     }
 
+    /// `mbrl` where no file may grow beyond so many blocks (512 or 1024 bytes, as the shell counts): a full disk.
+    #[cfg(unix)]
+    pub(crate) fn run_in_blocks(&self, blocks: u32, words: &[&str]) -> Said {
+        let mut command = Command::new("sh");
+        // Ignored, the signal becomes an error of the write.
+        let script = r#"trap "" XFSZ; ulimit -f "$0" && exec "$@""#;
+        command.current_dir(self.0.path()).args(["-c", script, &blocks.to_string(), env!("CARGO_BIN_EXE_mbrl")]);
+        Said::of(&command.args(words).output().unwrap())
+    }
+
     /// `mbrl train smoke` with a quick budget.
     pub(crate) fn train(&self, words: &[&str]) -> Said {
         self.run(&[&["train", "smoke"], &QUICK[..], words].concat())

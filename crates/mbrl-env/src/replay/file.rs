@@ -44,7 +44,7 @@ impl Replay {
         let mut input = input;
         (&mut input).take(HEADER as u64).read_to_end(&mut header).map_err(stream)?;
         if !header.starts_with(MAGIC) && !MAGIC.starts_with(&header) {
-            let found = String::from_utf8_lossy(&header[..8]).escape_debug().to_string();
+            let found = String::from_utf8_lossy(&header[..header.len().min(8)]).escape_debug().to_string();
             return malformed(format!("not a replay: begins with `{found}`, expected `MBRL.RPL`"));
         }
         // The version comes before the length: a newer header may be shorter.
@@ -93,7 +93,10 @@ impl Replay {
             let mut output = BufWriter::new(File::create(&beside)?);
             self.write(&mut output)?;
             output.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            std::fs::rename(&beside, path)
+            std::fs::rename(&beside, path)?;
+            // A renaming is on the disk when its folder is. Windows cannot open a folder as a file.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
         };
         write().map_err(|source| {
             // The error of writing is the one to report, whether or not the remains can be removed.
@@ -300,6 +303,14 @@ impl Crc32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_data_shorter_than_the_magic_is_refused() {
+        for (bytes, expected) in [(&b"{}"[..], "begins with `{}`"), (b"", "truncated: 0 bytes"), (b"MBR", "3 bytes")] {
+            let error = Replay::load(&mut &bytes[..]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 
     #[test]
     fn crc_gives_the_standard_check_value() {

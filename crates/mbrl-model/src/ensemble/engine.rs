@@ -74,6 +74,9 @@ struct Scratch {
     a: Vec<f32>,
     b: Vec<f32>,
     noise: Vec<f32>,
+    /// Raw log-variances of a block, and its bounds and scales, a row for each row: flat arrays vectorise.
+    log_var: Vec<f32>,
+    tiles: [Vec<f32>; 3],
     /// Heads of a block whose rows belong to several members, and the rows gathered for one of them.
     out: Vec<f32>,
     gathered: Vec<f32>,
@@ -136,6 +139,8 @@ impl Engine {
             a: Vec::new(),
             b: Vec::new(),
             noise: Vec::new(),
+            log_var: Vec::new(),
+            tiles: [const { Vec::new() }; 3],
             out: Vec::new(),
             gathered: Vec::new(),
             rows: Vec::new(),
@@ -147,6 +152,13 @@ impl Engine {
         let s = self.obs;
         let outputs = self.members[0].last().map_or(0, |l| l.outputs);
         let mut states = vec![0f32; work.horizon * rows * s];
+        let noisy = work.noise && self.head == Head::Gaussian;
+        if noisy {
+            for (tile, row) in scratch.tiles.iter_mut().zip([&self.max_log_var, &self.min_log_var, &self.target_std]) {
+                tile.clear();
+                (0..rows).for_each(|_| tile.extend_from_slice(row));
+            }
+        }
         for t in 0..work.horizon {
             let (before, now) = states.split_at_mut(t * rows * s);
             let state = if t == 0 { &start[from * s..(from + rows) * s] } else { &before[(t - 1) * rows * s..] };
@@ -184,10 +196,13 @@ impl Engine {
                     continue;
                 }
             }
-            if work.noise && self.head == Head::Gaussian {
+            if noisy {
                 scratch.noise.resize(rows * s, 0.0);
                 fill_normal(work.key, work.first_step + t as u32, from, s, &mut scratch.noise);
-                add_noise(&scratch.out, &scratch.noise, [&self.max_log_var, &self.min_log_var, &self.target_std], next);
+                scratch.log_var.clear();
+                scratch.out.chunks_exact(2 * s).for_each(|out| scratch.log_var.extend_from_slice(&out[s..]));
+                let [max, min, std] = &scratch.tiles;
+                add_noise(&scratch.log_var, &scratch.noise, [max, min, std], next);
             }
         }
         states
@@ -276,14 +291,14 @@ impl Engine {
 
 /// Adds `target_std · e^(log_var / 2) · noise`, with the log-variance softly bounded.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn add_noise(out: &[f32], noise: &[f32], [max, min, target_std]: [&[f32]; 3], next: &mut [f32]) {
-    let s = max.len();
-    for ((next, noise), out) in next.chunks_exact_mut(s).zip(noise.chunks_exact(s)).zip(out.chunks_exact(2 * s)) {
-        for d in 0..s {
-            let log_var = max[d] - vmath::softplus(max[d] - out[s + d]);
-            let log_var = min[d] + vmath::softplus(log_var - min[d]);
-            next[d] += target_std[d] * vmath::exp(0.5 * log_var) * noise[d];
-        }
+fn add_noise(log_var: &[f32], noise: &[f32], [max, min, target_std]: [&[f32]; 3], next: &mut [f32]) {
+    let n = next.len();
+    let (log_var, noise) = (&log_var[..n], &noise[..n]);
+    let (max, min, target_std) = (&max[..n], &min[..n], &target_std[..n]);
+    for i in 0..n {
+        let bounded = max[i] - vmath::softplus(max[i] - log_var[i]);
+        let bounded = min[i] + vmath::softplus(bounded - min[i]);
+        next[i] += target_std[i] * vmath::exp(0.5 * bounded) * noise[i];
     }
 }
 

@@ -11,9 +11,7 @@ mod train;
 
 use std::sync::Arc;
 
-use burn::{
-    tensor::{Device, Int, Tensor, TensorData},
-};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbrl_env::Rng;
 
 pub use config::{Activation, EnsembleConfig, Head};
