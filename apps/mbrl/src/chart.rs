@@ -173,7 +173,7 @@ mod tests {
     fn record(episodes: &[(u64, f64)]) -> Record {
         let episodes =
             episodes.iter().map(|&(env_step, total_reward)| EpisodeLine { env_step, total_reward }).collect();
-        Record { episodes, evaluation: None }
+        Record { episodes, cut: 0, evaluation: None }
     }
 
     #[test]

@@ -179,7 +179,7 @@ fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result
     last.sort_by(f64::total_cmp);
     if let Some(median) = chart::median(&last) {
         let seeds = last.len();
-        text.push_str(&format!("\n{name}: median return of the last episode over {seeds} seeds: {median:.2}\n"));
+        text.push_str(&format!("\n{name}: median return of the last whole episode over {seeds} seeds: {median:.2}\n"));
     }
     text.push_str(&format!("  curve   {}\n", path.display()));
     chart::draw_runs(&path, &format!("{name}, {} seeds", records.len()), records)
@@ -194,9 +194,9 @@ fn report(folder: &RunFolder, end: &Ended) -> String {
         (Outcome::Stopped, None) => "stopped before the first checkpoint".to_owned(),
     };
     let mut text = format!("\n{}: {how}\n", folder.label());
-    text.push_str(&format!("  steps   {} in {} episodes\n", end.env_step, end.record.episodes.len()));
+    text.push_str(&format!("  steps   {} in {} episodes\n", end.env_step, end.record.episodes.len() + end.record.cut));
     text.push_str(&format!(
-        "  return  last episode {}, best {}\n",
+        "  return  last whole episode {}, best {}\n",
         number(end.record.last()),
         number(end.record.best())
     ));

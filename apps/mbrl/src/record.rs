@@ -17,7 +17,10 @@ pub(crate) struct EpisodeLine {
 /// What a run has come to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Record {
+    /// Whole ones.
     pub(crate) episodes: Vec<EpisodeLine>,
+    /// Episodes that the end of the budget cut.
+    pub(crate) cut: usize,
     /// Mean and standard deviation of the last evaluation.
     pub(crate) evaluation: Option<(f64, f64)>,
 }
@@ -31,6 +34,7 @@ impl Record {
                 serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), number + 1))?;
             let number = |key: &str| line[key].as_f64().unwrap_or(f64::NAN);
             match line["event"].as_str() {
+                Some("episode") if number("episode/cut") == 1.0 => record.cut += 1,
                 Some("episode") => record.episodes.push(EpisodeLine {
                     env_step: line["env_step"].as_u64().unwrap_or(0),
                     total_reward: number("episode/return"),

@@ -125,6 +125,7 @@ impl Observer for MetricsWriter {
             ("episode/length", episode.length as f64),
             ("episode/terminated", f64::from(u8::from(episode.terminated))),
             ("episode/truncated", f64::from(u8::from(episode.truncated))),
+            ("episode/cut", f64::from(u8::from(episode.cut))),
         ];
         self.write("episode", at, &scalars)
     }
@@ -162,7 +163,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let mut writer = MetricsWriter::open_at(&path, 0).unwrap();
-        let episode = EpisodeSummary { total_reward: 11.5, length: 200, terminated: false, truncated: true };
+        let episode =
+            EpisodeSummary { total_reward: 11.5, length: 200, terminated: false, truncated: true, cut: false };
         writer.on_episode(AT, &episode).unwrap();
         writer.on_plan(AT, &[("plan/ms", 1.5), ("plan/predicted_return", f64::NAN)]).unwrap();
         let text = fs::read_to_string(&path).unwrap();
@@ -171,7 +173,7 @@ mod tests {
         assert_eq!(
             lines[0],
             json!({"event": "episode", "env_step": 200, "wall_s": 0.25, "episode/index": 3, "episode/return": 11.5,
-                   "episode/length": 200, "episode/terminated": 0, "episode/truncated": 1})
+                   "episode/length": 200, "episode/terminated": 0, "episode/truncated": 1, "episode/cut": 0})
         );
         assert_eq!(
             lines[1],

@@ -231,6 +231,7 @@ impl Training {
             if state.env_step >= self.steps && !transition.episode_over() {
                 transition.truncated = true;
                 episode.summary.truncated = true;
+                episode.summary.cut = true;
             }
             let over = transition.episode_over();
             learner.observe(&transition)?;

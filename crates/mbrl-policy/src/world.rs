@@ -68,6 +68,8 @@ pub struct EpisodeSummary {
     pub terminated: bool,
     /// The episode was cut from outside: by a time limit, or by the end of the run's budget of steps.
     pub truncated: bool,
+    /// It was the end of the run's budget: the return is not that of a whole episode.
+    pub cut: bool,
 }
 
 impl Episode {
