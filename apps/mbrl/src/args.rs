@@ -1,4 +1,9 @@
 //! What was typed.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "the comments are the help of the terminal"
+)]
 
 use std::path::PathBuf;
 
