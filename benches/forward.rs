@@ -35,15 +35,17 @@ fn forward(c: &mut Criterion) {
     group.finish();
 }
 
-/// A square product on flex, which uses the same crate `gemm` as the engine: what the machine can do.
+/// Square products on flex, one a thread, which uses the same crate `gemm` as the engine: what the machine can do.
 fn sgemm(c: &mut Criterion) {
     const N: usize = 1024;
     let device = Device::flex();
-    let (a, b) = (normal(N, N, 3, &device), normal(N, N, 4, &device));
     let mut group = c.benchmark_group("sgemm");
-    group.sample_size(20).throughput(Throughput::Elements(2 * (N * N * N) as u64));
-    for (name, threads) in [("1-thread", 1), ("all-threads", 0)] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    group.sample_size(20);
+    for (name, products) in [("1-thread", 1), ("all-threads", rayon::current_num_threads())] {
+        let batch = |seed| normal(products * N, N, seed, &device).reshape([products, N, N]);
+        let (a, b) = (batch(3), batch(4));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(products).build().expect("a pool");
+        group.throughput(Throughput::Elements(2 * (products * N * N * N) as u64));
         group.bench_function(name, |bench| {
             bench.iter(|| pool.install(|| black_box(a.clone().matmul(b.clone()))));
         });
