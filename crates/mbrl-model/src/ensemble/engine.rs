@@ -171,20 +171,19 @@ impl Engine {
                     let member = turns[from / work.candidates];
                     self.layers(member, &scratch.input, rows, &mut scratch.a, &mut scratch.b);
                     scratch.out.copy_from_slice(&scratch.a[..rows * outputs]);
-                    self.advance(state, &mut scratch.out, next);
+                    self.place_means(state, &scratch.out, outputs, next);
                 }
                 Members::Rows(turns) => {
                     self.layers_by_row(&turns[from..from + rows], rows, scratch);
-                    self.advance(state, &mut scratch.out, next);
+                    self.place_means(state, &scratch.out, outputs, next);
                 }
                 Members::All => {
                     // The mean of the members' means; no noise is drawn.
                     next.fill(0.0);
                     let share = 1.0 / self.members.len() as f32;
-                    let width = outputs;
                     for member in 0..self.members.len() {
                         self.layers(member, &scratch.input, rows, &mut scratch.a, &mut scratch.b);
-                        for (sum, out) in next.chunks_exact_mut(s).zip(scratch.a.chunks_exact(width)) {
+                        for (sum, out) in next.chunks_exact_mut(s).zip(scratch.a.chunks_exact(outputs)) {
                             for (sum, out) in sum.iter_mut().zip(out) {
                                 *sum += share * out;
                             }
@@ -272,10 +271,6 @@ impl Engine {
                 scratch.out[r * outputs..(r + 1) * outputs].copy_from_slice(out);
             }
         }
-    }
-
-    fn advance(&self, state: &[f32], out: &mut [f32], next: &mut [f32]) {
-        self.place_means(state, out, out.len() / (state.len() / self.obs), next);
     }
 
     /// `next = delta · state + target_mean + target_std · mean`, the means being the first columns of rows of `width`.
