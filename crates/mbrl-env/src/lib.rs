@@ -107,6 +107,7 @@ mod error;
 mod objective;
 mod replay;
 mod rng;
+mod sketch;
 mod space;
 mod transition;
 mod wrappers;
@@ -118,6 +119,7 @@ pub use objective::{
 };
 pub use replay::{Batch, Columns, Replay};
 pub use rng::{Rng, philox4x32};
+pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, Situation, Transition};
 pub use wrappers::TimeLimit;

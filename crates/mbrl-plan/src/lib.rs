@@ -82,6 +82,7 @@
 pub use burn::tensor::{Bool, Device, Tensor};
 
 pub mod check;
+pub mod optimize;
 
 mod error;
 mod host;

@@ -26,7 +26,7 @@ use std::{fmt, sync::Arc};
 
 use burn::tensor::Tensor;
 
-use crate::{EnvError, Reward, Rng, Simulator, Termination, TimeLimit, check_finite};
+use crate::{EnvError, Reward, Rng, Simulator, SketchFn, Termination, TimeLimit, check_finite};
 
 pub use cartpole::{CartPole, CartPoleReward, CartPoleTermination};
 pub use cartpole_swingup::{CartPoleSwingup, CartPoleSwingupReward};
@@ -43,6 +43,8 @@ pub struct Task {
     /// Columns of the observation that are angles (rad) and turn all the way round: models embed them as sine and
     /// cosine.
     pub angles: Vec<usize>,
+    /// Draws an observation; `None` where there is nothing to see.
+    pub sketch: Option<SketchFn>,
     /// The time limit (steps).
     pub max_steps: u32,
 }
@@ -104,7 +106,7 @@ fn task(
     angles: Vec<usize>,
 ) -> Result<Task, EnvError> {
     let env = Box::new(TimeLimit::new(env, max_steps)?);
-    Ok(Task { env, reward: Arc::new(reward), termination, angles, max_steps })
+    Ok(Task { env, reward: Arc::new(reward), termination, angles, sketch: None, max_steps })
 }
 
 /// What every classic task carries beside its specification: the physical state, the generator of starts, and where in

@@ -1,0 +1,3 @@
+//! Planners against the exact optimum of linear-quadratic problems with inactive bounds.
+
+mod lq;
