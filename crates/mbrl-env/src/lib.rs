@@ -128,3 +128,8 @@ pub use wrappers::TimeLimit;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles and runs the code of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/write-an-environment.md")]
+struct Guide;

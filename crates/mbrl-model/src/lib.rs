@@ -92,3 +92,8 @@ pub use fit::{Examples, Fit, FitConfig, FitReport, fit};
 pub use noise::fill_normal;
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;
+
+/// Compiles and runs the code of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/write-a-model.md")]
+struct Guide;
