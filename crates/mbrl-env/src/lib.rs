@@ -80,7 +80,7 @@
 //! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
 //! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
-//! | The classic tasks | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup` |
+//! | Tasks | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
 //! | Tests for environments of your own | [`check`] |
 //!
 //! # Themes
