@@ -87,6 +87,7 @@ pub mod optimize;
 mod error;
 mod host;
 mod mpc;
+mod noise;
 mod planner;
 mod problem;
 mod returns;
@@ -97,15 +98,19 @@ mod warm_start;
 
 pub use error::PlanError;
 pub use mpc::{Mpc, MpcAction, PlanSummary, Replan};
+pub use noise::ColouredNoise;
 pub use planner::{Plan, PlanStats, Planner};
 pub use problem::Problem;
 pub use returns::{Aggregate, Returns, returns};
 pub use sampler::{SequenceSampler, Told};
 pub use samplers::{
     cem::{CemConfig, CemReturn, CemSampler},
+    icem::{IcemConfig, IcemSampler},
+    mppi::{MppiConfig, MppiSampler},
     pddm::{PddmConfig, PddmSampler},
+    random::{Proposal, RandomShootingConfig, RandomShootingSampler},
 };
-pub use shooting::{Cem, Pddm, Shooting};
+pub use shooting::{Cem, Icem, Mppi, Pddm, RandomShooting, Shooting};
 pub use warm_start::Tail;
 
 /// Compiles and runs the code of the README.

@@ -85,6 +85,11 @@ pub trait SequenceSampler: Send + Debug {
         false
     }
 
+    /// Whether its samples keep to `[-1, 1]` by themselves, so that it cannot search where there are no bounds.
+    fn presumes_bounds(&self) -> bool {
+        false
+    }
+
     /// The sequence to be executed, `[H, A]`.
     fn solution(&self, device: &Device) -> Tensor<2>;
 
@@ -168,6 +173,36 @@ impl Told {
         }
         order
     }
+
+    /// Mean and variance over sequences, given as index and weight, entry by entry `[H·A]`. Weights are relative: their sum,
+    /// which is above 0, is divided by.
+    pub(crate) fn moments(&self, weights: &[(usize, f64)]) -> (Vec<f64>, Vec<f64>) {
+        let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        let mut mean = vec![0.0; self.len];
+        for &(k, weight) in weights {
+            mean.iter_mut().zip(self.candidate(k)).for_each(|(m, x)| *m += weight * f64::from(*x));
+        }
+        mean.iter_mut().for_each(|m| *m /= total);
+        let mut variance = vec![0.0; self.len];
+        for &(k, weight) in weights {
+            for ((v, m), x) in variance.iter_mut().zip(&mean).zip(self.candidate(k)) {
+                *v += weight * (f64::from(*x) - m).powi(2);
+            }
+        }
+        variance.iter_mut().for_each(|v| *v /= total);
+        (mean, variance)
+    }
+
+    /// [`Self::moments`] of equally weighted sequences.
+    pub(crate) fn fit(&self, chosen: &[usize]) -> (Vec<f64>, Vec<f64>) {
+        self.moments(&chosen.iter().map(|&k| (k, 1.0)).collect::<Vec<_>>())
+    }
+}
+
+/// Moves `old` towards `new`, keeping the share `alpha` of the old.
+pub(crate) fn blend(old: &mut [f32], new: &[f64], alpha: f32) {
+    let alpha = f64::from(alpha);
+    old.iter_mut().zip(new).for_each(|(old, new)| *old = (alpha * f64::from(*old) + (1.0 - alpha) * new) as f32);
 }
 
 /// The box of a bounded action space.

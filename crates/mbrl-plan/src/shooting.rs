@@ -7,7 +7,8 @@ use mbrl_env::{BoxSpace, Rng, Situation};
 use mbrl_model::Propagation;
 
 use crate::{
-    Aggregate, CemSampler, PddmSampler, Plan, PlanError, PlanStats, Planner, Problem, SequenceSampler,
+    Aggregate, CemSampler, IcemSampler, MppiSampler, PddmSampler, Plan, PlanError, PlanStats, Planner, Problem,
+    RandomShootingSampler, SequenceSampler,
     error::{check_size, require},
     host::{to_device, to_host},
     returns,
@@ -19,6 +20,15 @@ pub type Cem = Shooting<CemSampler>;
 
 /// PDDM's filtered, reward-weighted planner; made by [`PddmConfig::init`](crate::PddmConfig::init).
 pub type Pddm = Shooting<PddmSampler>;
+
+/// iCEM; made by [`IcemConfig::init`](crate::IcemConfig::init).
+pub type Icem = Shooting<IcemSampler>;
+
+/// Model-predictive path integral control; made by [`MppiConfig::init`](crate::MppiConfig::init).
+pub type Mppi = Shooting<MppiSampler>;
+
+/// Random shooting; made by [`RandomShootingConfig::init`](crate::RandomShootingConfig::init).
+pub type RandomShooting = Shooting<RandomShootingSampler>;
 
 /// A planner out of a [`SequenceSampler`].
 ///

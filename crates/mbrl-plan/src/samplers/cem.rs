@@ -30,20 +30,21 @@ use crate::{
     Cem, PlanError, SequenceSampler, Shooting, Told,
     error::require,
     host::to_device,
-    sampler::{bounded, check_sizes},
+    sampler::{blend, bounded, check_sizes},
     warm_start::{Tail, shift},
 };
 
 const NAME: &str = "cem";
 
-/// Which sequence CEM executes.
+/// Which sequence CEM and [`Icem`](crate::Icem) execute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CemReturn {
-    /// The mean of the last distribution (default; PETS).
+    /// The mean of the last distribution (CEM's default; PETS).
     #[default]
     Mean,
-    /// The best sequence seen in this control step; it is also what the next one starts from.
+    /// The best sequence: CEM's of this control step, from which the next one starts as well; iCEM's of the last iteration
+    /// (its default), while the next control step starts from the mean.
     Best,
 }
 
@@ -108,6 +109,20 @@ impl Default for CemConfig {
 }
 
 impl CemConfig {
+    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many iterations, and
+    /// nothing that presumes bounds or ends early.
+    #[must_use]
+    pub fn for_search() -> Self {
+        Self {
+            horizon: 1,
+            iterations: 200,
+            variance_stop: 0.0,
+            truncation: f32::INFINITY,
+            constrain_variance: false,
+            ..Self::default()
+        }
+    }
+
     /// A planner for an action space.
     ///
     /// # Errors
@@ -220,27 +235,9 @@ impl SequenceSampler for CemSampler {
 
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError> {
         let told = Told::new(self.shape(), iteration, candidates, returns)?;
-        let elites = told.elites(self.config.elites);
-        let (count, alpha) = (elites.len() as f64, f64::from(self.config.alpha));
-        let mut mean = vec![0.0f64; self.mean.len()];
-        for &k in &elites {
-            mean.iter_mut().zip(told.candidate(k)).for_each(|(m, x)| *m += f64::from(*x));
-        }
-        mean.iter_mut().for_each(|m| *m /= count);
-        let mut variance = vec![0.0f64; mean.len()];
-        for &k in &elites {
-            for ((v, m), x) in variance.iter_mut().zip(&mean).zip(told.candidate(k)) {
-                *v += (f64::from(*x) - m).powi(2);
-            }
-        }
-        variance.iter_mut().for_each(|v| *v /= count);
-        let blend = |old: &mut [f32], new: &[f64]| {
-            old.iter_mut()
-                .zip(new)
-                .for_each(|(old, new)| *old = (alpha * f64::from(*old) + (1.0 - alpha) * new) as f32);
-        };
-        blend(&mut self.mean, &mean);
-        blend(&mut self.variance, &variance);
+        let (mean, variance) = told.fit(&told.elites(self.config.elites));
+        blend(&mut self.mean, &mean, self.config.alpha);
+        blend(&mut self.variance, &variance, self.config.alpha);
         if self.config.returns == CemReturn::Best {
             let k = told.best();
             if self.best.as_ref().is_none_or(|(value, _)| told.value(k) > *value) {
@@ -252,6 +249,10 @@ impl SequenceSampler for CemSampler {
 
     fn converged(&self) -> bool {
         self.variance.iter().all(|v| *v <= self.config.variance_stop)
+    }
+
+    fn presumes_bounds(&self) -> bool {
+        self.config.constrain_variance
     }
 
     fn solution(&self, device: &Device) -> Tensor<2> {

@@ -1,4 +1,7 @@
 //! The samplers, one a file.
 
 pub(crate) mod cem;
+pub(crate) mod icem;
+pub(crate) mod mppi;
 pub(crate) mod pddm;
+pub(crate) mod random;

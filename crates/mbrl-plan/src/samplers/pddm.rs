@@ -171,15 +171,10 @@ impl SequenceSampler for PddmSampler {
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError> {
         let told = Told::new(self.shape(), iteration, candidates, returns)?;
         let (kappa, top) = (f64::from(self.config.kappa), f64::from(told.value(told.best())));
-        let mut mean = vec![0.0f64; self.mean.len()];
-        let mut total = 0.0;
-        for &k in told.finite() {
-            // Relative to the best return: the largest weight is 1, so the sum neither overflows nor vanishes.
-            let weight = (kappa * (f64::from(told.value(k)) - top)).exp();
-            total += weight;
-            mean.iter_mut().zip(told.candidate(k)).for_each(|(m, a)| *m += weight * f64::from(*a));
-        }
-        self.mean.iter_mut().zip(mean).for_each(|(old, new)| *old = (new / total) as f32);
+        // Relative to the best return: the largest weight is 1, so the sum neither overflows nor vanishes.
+        let weight = |k: usize| (kappa * (f64::from(told.value(k)) - top)).exp();
+        let weights: Vec<(usize, f64)> = told.finite().iter().map(|&k| (k, weight(k))).collect();
+        self.mean = told.moments(&weights).0.into_iter().map(|m| m as f32).collect();
         Ok(())
     }
 
