@@ -44,7 +44,7 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
     let mut training = TrainConfig::default().init(RANDOM_STEPS, seed)?;
     let model = EnsembleConfig { hidden: vec![32, 32], weight_decay: vec![1e-5; 3], ..EnsembleConfig::default() };
     let model = model.init(spec.obs.width(), spec.actions.width(), &Device::flex(), &mut training.split_rng())?;
-    let fit = FitConfig { batch_size: 32, max_epochs: 60, holdout: 0.0, ..FitConfig::default() };
+    let fit = FitConfig { batch_size: 64, max_epochs: 30, holdout: 0.0, ..FitConfig::default() };
     let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 5 };
     let planner = CemConfig { horizon: 15, population: 100, elites: 10, ..CemConfig::default() };
     let mpc = Mpc::new(Box::new(planner.init(&spec.actions, propagation)?), replan)?;
@@ -110,7 +110,7 @@ fn draw(path: &PathBuf, stages: &[(&str, Vec<Walk>); 4]) -> std::result::Result<
             .y_label_area_size(40)
             .build_cartesian_2d(0f32..steps as f32, low..high + 0.1)?;
         chart.configure_mesh().x_desc("step").y_desc("position").light_line_style(WHITE).draw()?;
-        let edge = tasks::Cliff::new().edge();
+        let edge = tasks::CliffConfig::default().edge as f32;
         chart.draw_series([Rectangle::new([(0.0, edge), (steps as f32, high + 0.1)], RED.mix(0.08).filled())])?;
         for (walk, fell) in walks {
             let colour = if *fell { RED.mix(0.5) } else { BLUE.mix(0.5) };
