@@ -4,7 +4,7 @@
 //! for everything that learns).
 //! Run time: under a second.
 //! You should see: a line for each task with the mean return and its standard deviation over 100 episodes, near −1250 for
-//! `pendulum`, 24 for `cartpole`, −4 for `cartpole-swingup`, −11 for `reacher`, −193 for `point-mass`, 0 for
+//! `pendulum`, 24 for `cartpole`, −4 for `cartpole-swingup`, −11 for `reacher`, −192 for `point-mass`, 0 for
 //! `point-mass-sparse` and `cliff`, −33 for `mountain-car`.
 //!
 //! ```text
