@@ -132,7 +132,7 @@ impl GoalConfig {
         }
         // A goal that is silent leaves ends to a model that has learned them.
         let never = || -> Option<Arc<dyn Termination>> {
-            let rule = |obs: Tensor<2>, _, _| Tensor::<1, Bool>::full([obs.dims()[0]], false, &obs.device());
+            let rule = |obs: Tensor<2>, _, _| Tensor::<1, Bool>::zeros([obs.dims()[0]], &obs.device());
             model.termination.then(|| Arc::new(termination_fn(rule)) as Arc<dyn Termination>)
         };
         Ok(Goal {

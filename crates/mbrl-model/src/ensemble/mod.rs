@@ -455,28 +455,18 @@ impl Dynamics for Ensemble {
 
     fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
         let (o, a) = (self.spec.obs, self.spec.action);
-        let check_row = |what: &'static str, expected, row: &[f32]| {
-            check_size(what, expected, row.len())?;
-            mbrl_env::check_finite(what, row).map_err(ModelError::from)
-        };
-        check_row("observation", o, situation.obs)?;
-        let mut state = Vec::with_capacity(self.spec.state);
-        state.extend_from_slice(situation.obs);
+        check_size("entries of the observation", o, situation.obs.len())?;
+        mbrl_env::check_finite("observation", situation.obs)?;
         let steps = || situation.past.obs.iter().zip(&situation.past.actions);
         let first = steps().next().map_or(situation.obs, |(obs, _)| obs);
+        let rest = vec![0f32; a];
+        let mut state = situation.obs.to_vec();
         for back in 0..self.config.past {
-            match steps().rev().nth(back) {
-                Some((obs, action)) => {
-                    check_row("past observation", o, obs)?;
-                    check_row("past action", a, action)?;
-                    state.extend_from_slice(obs);
-                    state.extend_from_slice(action);
-                }
-                None => {
-                    check_row("past observation", o, first)?;
-                    state.extend_from_slice(first);
-                    state.resize(state.len() + a, 0.0);
-                }
+            let step = steps().rev().nth(back).map_or((first, &rest[..]), |(obs, action)| (obs, action));
+            for (what, expected, row) in [("past observation", o, step.0), ("past action", a, step.1)] {
+                check_size(what, expected, row.len())?;
+                mbrl_env::check_finite(what, row)?;
+                state.extend_from_slice(row);
             }
         }
         Ok(Tensor::<1>::from_floats(state.as_slice(), &self.spec.device).unsqueeze())
