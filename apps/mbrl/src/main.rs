@@ -7,6 +7,8 @@ mod chart;
 mod commands;
 mod device;
 mod experiment;
+#[allow(dead_code, reason = "for a command that evaluates models")]
+mod model_chart;
 mod near;
 mod progress;
 mod record;
