@@ -1,9 +1,9 @@
 //! Checks that a model keeps its contract: for your own models, and for those of this crate.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::{
-    Draw, Dynamics, Imagined, MemberRule, ModelError, Prediction, Propagation, Start, ensemble::to_vec,
+    Draw, Dynamics, Imagined, MemberRule, ModelError, Prediction, Propagation, Start, Trajectories, ensemble::to_vec,
     rollout_by_steps,
 };
 
@@ -51,13 +51,17 @@ pub fn check_dynamics(model: &dyn Dynamics, states: Tensor<2>, actions: Tensor<2
         (MemberRule::Ts1, 2 * members),
         (MemberRule::TsInf, 2 * members),
         (MemberRule::Ts1, 1),
+        (MemberRule::Ds, 2),
     ] {
         for noise in [false, true] {
             let draw = Draw::new(Propagation { members: rule, noise, particles }, 42);
             let s = states.clone().repeat_dim(0, particles);
             let a = actions.clone().repeat_dim(0, particles);
-            let Imagined { next, .. } = model.sample(s.clone(), a.clone(), draw)?;
+            let Imagined { next, reward, terminated } = model.sample(s.clone(), a.clone(), draw)?;
             check.shape("imagined states", [rows * particles, width], next.dims())?;
+            for dims in [reward.map(|reward| reward.dims()), terminated.map(|ends| ends.dims())].into_iter().flatten() {
+                check.shape("imagined rewards and ends", [rows * particles], dims)?;
+            }
             let next = to_vec(next);
             check
                 .that(next.iter().all(|v| v.is_finite()), || format!("{draw:?} imagined a state that is not finite"))?;
@@ -138,7 +142,8 @@ impl Check<'_> {
     fn rollouts(&self, states: &Tensor<2>, actions: &Tensor<2>, draw: Draw) -> Result<(), ModelError> {
         let (model, rows) = (self.model, states.dims()[0]);
         let plan = Tensor::stack::<3>(vec![actions.clone(), actions.clone() * -0.5, actions.clone().flip([0])], 0);
-        let whole = model.rollout(Start::States(states.clone()), plan.clone(), draw)?.obs;
+        let Trajectories { obs: whole, reward, terminated } =
+            model.rollout(Start::States(states.clone()), plan.clone(), draw)?;
         let particles = draw.propagation.particles;
         self.shape("rolled-out observations", [4, rows * particles, model.spec().obs], whole.dims())?;
         let again = model.rollout(Start::States(states.clone()), plan.clone(), draw)?.obs;
@@ -152,9 +157,17 @@ impl Check<'_> {
                 0 => states.clone().repeat_dim(0, particles),
                 _ => whole.clone().narrow(0, t, 1).squeeze_dim(0),
             };
-            let step = model.sample(from, now, Draw { step: draw.step + t as u32, ..draw })?.next;
-            let (want, got) = (to_vec(model.observe(step)), to_vec(whole.clone().narrow(0, t + 1, 1)));
-            self.columns(&format!("step {t} of rollout against sample, {draw:?}"), &want, &got, model.spec().obs)?;
+            let step = model.sample(from, now, Draw { step: draw.step + t as u32, ..draw })?;
+            let how = |what| format!("{what} of step {t} of rollout against sample, {draw:?}");
+            let (want, got) = (to_vec(model.observe(step.next)), to_vec(whole.clone().narrow(0, t + 1, 1)));
+            self.columns(&how("observations"), &want, &got, model.spec().obs)?;
+            self.that(step.reward.is_some() == reward.is_some(), || how("rewards"))?;
+            if let (Some(want), Some(got)) = (step.reward, &reward) {
+                self.columns(&how("rewards"), &to_vec(want), &to_vec(got.clone().narrow(0, t, 1)), 1)?;
+            }
+            let ends = |ends: Tensor<1, Bool>| to_vec(ends.float());
+            let got = terminated.clone().map(|all| ends(all.narrow(0, t, 1).squeeze_dim(0)));
+            self.that(step.terminated.map(ends) == got, || how("ends"))?;
         }
         let looped = rollout_by_steps(model, Start::States(states.clone()), plan, draw)?.obs;
         self.shape("observations of the loop over sample", whole.dims(), looped.dims())

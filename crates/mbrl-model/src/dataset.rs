@@ -1,8 +1,30 @@
 //! Transitions to fit a model to.
 
+use mbrl_env::Replay;
+
 use crate::{ModelError, dynamics::check_size};
 
 /// N transitions in columns on the host: what a fit reads.
+///
+/// Observations and actions are always there. Rewards and ends are what models with such heads learn from, and the steps
+/// before each transition what models of several observations look at; [`of_replay`](Self::of_replay) brings all of it.
+///
+/// ```
+/// use mbrl_env::{Replay, Transition};
+/// use mbrl_model::Dataset;
+///
+/// let mut replay = Replay::new(1, 1, 100)?;
+/// for t in 0..3_u8 {
+///     let (obs, next_obs) = (vec![f32::from(t)], vec![f32::from(t) + 1.0]);
+///     let (action, reward) = (vec![-f32::from(t)], 0.5);
+///     replay.push(&Transition { obs, action, reward, next_obs, terminated: t == 2, truncated: false })?;
+/// }
+/// let data = Dataset::of_replay(&replay, 1)?;
+/// // The observation and the action one step earlier; at the start the first observation again, and no action.
+/// assert_eq!(data.past(), [0.0, 0.0, 0.0, 0.0, 1.0, -1.0]);
+/// assert_eq!(data.terminated(), Some(&[false, false, true][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Dataset {
     obs: Vec<f32>,
@@ -10,6 +32,10 @@ pub struct Dataset {
     next_obs: Vec<f32>,
     obs_width: usize,
     action_width: usize,
+    rewards: Option<Vec<f32>>,
+    terminated: Option<Vec<bool>>,
+    past_steps: usize,
+    past: Vec<f32>,
 }
 
 impl Dataset {
@@ -36,13 +62,74 @@ impl Dataset {
         for (what, column, width) in
             [("obs", &obs, obs_width), ("actions", &actions, action_width), ("next_obs", &next_obs, obs_width)]
         {
-            let bad = |row: &[f32]| row.iter().any(|v| !v.is_finite());
-            if let Some(first) = column.chunks_exact(width.max(1)).position(bad) {
-                let count = column.chunks_exact(width.max(1)).filter(|row| bad(row)).count();
-                return Err(ModelError::NonFinite { what, rows: count, total: rows, first });
+            check_rows(what, column, width)?;
+        }
+        Ok(Self {
+            obs,
+            actions,
+            next_obs,
+            obs_width,
+            action_width,
+            rewards: None,
+            terminated: None,
+            past_steps: 0,
+            past: Vec::new(),
+        })
+    }
+
+    /// Everything of a replay, with rewards, ends and the last `past` steps before each transition.
+    ///
+    /// The past of a transition lies within its episode. Where that has fewer earlier steps, the missing ones repeat the
+    /// first observation with actions of 0, as if the world had stood still before; an episode whose beginning the replay
+    /// has dropped counts from what is left of it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`ModelError::NonFinite`] for a reward beyond the range of an `f32`.
+    pub fn of_replay(replay: &Replay, past: usize) -> Result<Self, ModelError> {
+        let columns = replay.columns();
+        let (o, a) = (columns.obs_width, columns.action_width);
+        let mut earlier = Vec::with_capacity(replay.len() * past * (o + a));
+        for episode in replay.episodes().filter(|_| past > 0) {
+            for row in episode.clone() {
+                for back in 1..=past {
+                    let there = row.checked_sub(back).filter(|earlier| episode.contains(earlier));
+                    earlier.extend_from_slice(&columns.obs[there.unwrap_or(episode.start) * o..][..o]);
+                    match there {
+                        Some(there) => earlier.extend_from_slice(&columns.actions[there * a..][..a]),
+                        None => earlier.resize(earlier.len() + a, 0.0),
+                    }
+                }
             }
         }
-        Ok(Self { obs, actions, next_obs, obs_width, action_width })
+        let rewards: Vec<f32> = columns.rewards.iter().map(|&reward| reward as f32).collect();
+        let mut data = Self::new(columns.obs, columns.actions, columns.next_obs, o, a)?
+            .with_rewards(rewards)?
+            .with_terminated(columns.terminated)?;
+        (data.past_steps, data.past) = (past, earlier);
+        Ok(data)
+    }
+
+    /// Adds the reward of each transition, `[N]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Width`] for another number of them; [`ModelError::NonFinite`] where one is a NaN or an infinity.
+    pub fn with_rewards(mut self, rewards: impl Into<Vec<f32>>) -> Result<Self, ModelError> {
+        let rewards = rewards.into();
+        check_size("values of rewards", self.len(), rewards.len())?;
+        check_rows("rewards", &rewards, 1)?;
+        self.rewards = Some(rewards);
+        Ok(self)
+    }
+
+    /// Adds whether each transition ended the task, `[N]`; a time limit is no end.
+    ///
+    /// # Errors
+    /// [`ModelError::Width`] for another number of them.
+    pub fn with_terminated(mut self, terminated: impl Into<Vec<bool>>) -> Result<Self, ModelError> {
+        let terminated = terminated.into();
+        check_size("values of terminated", self.len(), terminated.len())?;
+        self.terminated = Some(terminated);
+        Ok(self)
     }
 
     /// Number of transitions.
@@ -85,5 +172,43 @@ impl Dataset {
     #[must_use]
     pub fn action_width(&self) -> usize {
         self.action_width
+    }
+
+    /// Rewards, `[N]`, where there are any.
+    #[must_use]
+    pub fn rewards(&self) -> Option<&[f32]> {
+        self.rewards.as_deref()
+    }
+
+    /// Ends of the task, `[N]`, where they are known.
+    #[must_use]
+    pub fn terminated(&self) -> Option<&[bool]> {
+        self.terminated.as_deref()
+    }
+
+    /// How many steps before each transition are known.
+    #[must_use]
+    pub fn past_steps(&self) -> usize {
+        self.past_steps
+    }
+
+    /// The steps before each transition, `[N, past · (O + A)]`: pairs of an observation and the action taken at it, the
+    /// newest first.
+    #[must_use]
+    pub fn past(&self) -> &[f32] {
+        &self.past
+    }
+}
+
+/// Refuses a column with a row that is not finite.
+fn check_rows(what: &'static str, column: &[f32], width: usize) -> Result<(), ModelError> {
+    let bad = |row: &[f32]| row.iter().any(|v| !v.is_finite());
+    let rows = column.chunks_exact(width.max(1));
+    match rows.clone().position(bad) {
+        None => Ok(()),
+        Some(first) => {
+            let total = rows.len();
+            Err(ModelError::NonFinite { what, rows: rows.filter(|row| bad(row)).count(), total, first })
+        }
     }
 }

@@ -48,6 +48,12 @@ pub enum MemberRule {
     /// Trajectory sampling ∞: particle p keeps member ⌊p·E/P⌋ over the whole horizon (PETS's TS∞). With one particle a
     /// member and without noise this is PDDM's "every member rolls out every candidate".
     TsInf,
+    /// Distribution sampling (PETS's DS): each particle moves by a draw from the Gaussian with the mean and the variance, a
+    /// dimension, of the mixture of all members at its own state, as in the authors' `BNN.py` (`create_prediction_tensors`).
+    /// What the members say beyond that is lost: that there are several modes, and how dimensions hang together. The spread
+    /// of the members is drawn always, their own noise where `noise` says so. Any number of particles; each costs as many
+    /// network evaluations as there are members.
+    Ds,
 }
 
 /// How uncertainty is carried through a roll-out.
@@ -55,7 +61,7 @@ pub enum MemberRule {
 pub struct Propagation {
     /// Which member moves a particle.
     pub members: MemberRule,
-    /// Whether the members' own noise is drawn (otherwise their means are followed).
+    /// Whether the members' own noise is drawn (otherwise their means are followed; with DS the spread of these is drawn).
     pub noise: bool,
     /// Particles a candidate, `P`.
     pub particles: usize,

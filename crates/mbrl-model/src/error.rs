@@ -46,6 +46,12 @@ pub enum ModelError {
         /// Transitions needed.
         needed: usize,
     },
+    /// The data lacks what the model learns.
+    #[error("the model learns {what}, the data has none")]
+    MissingData {
+        /// What is missing, for example `rewards`.
+        what: &'static str,
+    },
     /// The loss became NaN or infinite. The model keeps its last good weights.
     #[error("the loss became {value} at optimizer step {step} (epoch {epoch}); the last good weights are kept")]
     Diverged {

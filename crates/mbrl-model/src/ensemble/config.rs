@@ -72,6 +72,16 @@ pub struct EnsembleConfig {
     pub learn_bounds: bool,
     /// Weight of the loss term that pulls the bounds together (default 0.01, PETS).
     pub bounds_weight: f32,
+    /// Whether the reward is learned too: one more column of the same head, predicted directly and fitted in the same
+    /// likelihood (MBPO predicts `[reward, Δobs]`; default false, PETS and PDDM). Its data needs
+    /// [rewards](crate::Dataset::with_rewards).
+    pub reward: bool,
+    /// Whether the end of the task is learned too: one more output, the logit of its probability, fitted by cross-entropy
+    /// (default false; none of the papers does). Its data needs [ends](crate::Dataset::with_terminated).
+    pub termination: bool,
+    /// Past steps that the network sees besides the present observation, where one observation does not tell everything
+    /// (default 0; PDDM's code has it and uses none).
+    pub past: usize,
 }
 
 impl Default for EnsembleConfig {
@@ -90,6 +100,9 @@ impl Default for EnsembleConfig {
             min_log_var: -10.0,
             learn_bounds: true,
             bounds_weight: 0.01,
+            reward: false,
+            termination: false,
+            past: 0,
         }
     }
 }
@@ -180,16 +193,33 @@ impl EnsembleConfig {
         Ok(Ensemble::new(self.clone(), obs, action, device, rng))
     }
 
-    /// Width of the network's input.
-    pub(crate) fn inputs(&self, obs: usize, action: usize) -> usize {
-        obs + self.angles.len() + action
+    /// Width of the state: the present observation and `past` pairs of an observation and the action taken at it.
+    pub(crate) fn state(&self, obs: usize, action: usize) -> usize {
+        obs + self.past * (obs + action)
     }
 
-    /// Width of the network's output.
+    /// Columns of the state that are angles, those of past observations included.
+    pub(crate) fn state_angles(&self, obs: usize, action: usize) -> Vec<usize> {
+        let starts = std::iter::once(0).chain((0..self.past).map(|i| obs + i * (obs + action)));
+        starts.flat_map(|start| self.angles.iter().map(move |c| start + c)).collect()
+    }
+
+    /// Width of the network's input.
+    pub(crate) fn inputs(&self, obs: usize, action: usize) -> usize {
+        self.state(obs, action) + self.angles.len() * (1 + self.past) + action
+    }
+
+    /// Columns that the head describes: the observation's, then the reward.
+    pub(crate) fn targets(&self, obs: usize) -> usize {
+        obs + usize::from(self.reward)
+    }
+
+    /// Width of the network's output: means, log-variances, the logit of an end.
     pub(crate) fn outputs(&self, obs: usize) -> usize {
-        match self.head {
-            Head::Gaussian => 2 * obs,
-            Head::Deterministic => obs,
-        }
+        let moments = match self.head {
+            Head::Gaussian => 2,
+            Head::Deterministic => 1,
+        };
+        moments * self.targets(obs) + usize::from(self.termination)
     }
 }

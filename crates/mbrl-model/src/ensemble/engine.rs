@@ -36,9 +36,14 @@ pub(crate) struct Engine {
     pub(crate) members: Vec<Vec<Layer>>,
     pub(crate) activation: Activation,
     pub(crate) head: Head,
+    /// Whether there is a column for the reward, and one for the logit of an end.
+    pub(crate) reward: bool,
+    pub(crate) termination: bool,
+    /// Widths; the state is the observation, then past pairs of an observation and an action.
+    pub(crate) state: usize,
     pub(crate) obs: usize,
     pub(crate) action: usize,
-    /// Observation columns fed as they are, then those fed as sine and cosine.
+    /// State columns fed as they are, then those fed as sine and cosine.
     pub(crate) plain: Vec<usize>,
     pub(crate) angles: Vec<usize>,
     pub(crate) input_mean: Vec<f32>,
@@ -68,6 +73,26 @@ pub(crate) struct Work<'a> {
     pub(crate) turns: &'a [Members],
 }
 
+/// What was rolled out.
+#[derive(Debug)]
+pub(crate) struct Imagination {
+    /// `[H+1, P·K, O]`, the start included.
+    pub(crate) obs: Vec<f32>,
+    /// `[H, P·K]`, where there is a head for it.
+    pub(crate) reward: Option<Vec<f32>>,
+    /// `[H, P·K]`, where there is a head for it.
+    pub(crate) terminated: Option<Vec<bool>>,
+}
+
+/// All steps of one block of rows.
+struct Part {
+    /// `[H, rows, O]`.
+    obs: Vec<f32>,
+    /// `[H, rows]`, or nothing without such a head.
+    reward: Vec<f32>,
+    terminated: Vec<bool>,
+}
+
 /// Scratch of one block.
 struct Scratch {
     input: Vec<f32>,
@@ -81,31 +106,44 @@ struct Scratch {
     out: Vec<f32>,
     gathered: Vec<f32>,
     rows: Vec<usize>,
+    /// Spread of the members around their running mean, and sum of their variances, of a block that follows their mixture.
+    between: Vec<f32>,
+    within: Vec<f32>,
+    /// States of a block that are wider than its observations.
+    state: Vec<f32>,
 }
 
 impl Engine {
-    /// `[H+1, P·K, S]`, the start included.
-    pub(crate) fn rollout(&self, work: &Work<'_>) -> Vec<f32> {
-        let (s, n) = (self.obs, work.candidates * work.particles);
-        let slab = n * s;
+    pub(crate) fn rollout(&self, work: &Work<'_>) -> Imagination {
+        let (s, o, n) = (self.state, self.obs, work.candidates * work.particles);
+        let slab = n * o;
         let mut all = vec![0f32; (work.horizon + 1) * slab];
-        for (row, out) in all[..slab].chunks_exact_mut(s).enumerate() {
+        for (row, out) in all[..slab].chunks_exact_mut(o).enumerate() {
             let from = row * s % work.start.len();
-            out.copy_from_slice(&work.start[from..from + s]);
+            out.copy_from_slice(&work.start[from..from + o]);
         }
         let blocks = self.blocks(work);
         let start = &all[..slab];
-        let parts: Vec<Vec<f32>> = blocks
+        let parts: Vec<Part> = blocks
             .par_iter()
             .map_init(|| self.scratch(), |scratch, &(from, rows)| self.block(work, start, from, rows, scratch))
             .collect();
+        let mut reward = self.reward.then(|| vec![0f32; work.horizon * n]);
+        let mut terminated = self.termination.then(|| vec![false; work.horizon * n]);
         for (&(from, rows), part) in blocks.iter().zip(&parts) {
-            for (t, states) in part.chunks_exact(rows * s).enumerate() {
-                let at = (t + 1) * slab + from * s;
-                all[at..at + rows * s].copy_from_slice(states);
+            for (t, obs) in part.obs.chunks_exact(rows * o).enumerate() {
+                let at = (t + 1) * slab + from * o;
+                all[at..at + rows * o].copy_from_slice(obs);
+                let at = t * n + from;
+                if let Some(reward) = &mut reward {
+                    reward[at..at + rows].copy_from_slice(&part.reward[t * rows..(t + 1) * rows]);
+                }
+                if let Some(terminated) = &mut terminated {
+                    terminated[at..at + rows].copy_from_slice(&part.terminated[t * rows..(t + 1) * rows]);
+                }
             }
         }
-        all
+        Imagination { obs: all, reward, terminated }
     }
 
     /// Rows of a block: as many as keep an activation within [`BLOCK_BYTES`].
@@ -144,72 +182,174 @@ impl Engine {
             out: Vec::new(),
             gathered: Vec::new(),
             rows: Vec::new(),
+            between: Vec::new(),
+            within: Vec::new(),
+            state: Vec::new(),
         }
     }
 
-    /// All steps of one block: `[H, rows, S]`.
-    fn block(&self, work: &Work<'_>, start: &[f32], from: usize, rows: usize, scratch: &mut Scratch) -> Vec<f32> {
-        let s = self.obs;
+    /// All steps of one block.
+    fn block(&self, work: &Work<'_>, start: &[f32], from: usize, rows: usize, scratch: &mut Scratch) -> Part {
+        let (s, o) = (self.state, self.obs);
         let outputs = self.members[0].last().map_or(0, |l| l.outputs);
-        let mut states = vec![0f32; work.horizon * rows * s];
+        let targets = self.target_mean.len();
+        let mut obs = vec![0f32; work.horizon * rows * o];
+        let mut reward = Vec::with_capacity(if self.reward { work.horizon * rows } else { 0 });
+        let mut terminated = Vec::with_capacity(if self.termination { work.horizon * rows } else { 0 });
         let noisy = work.noise && self.head == Head::Gaussian;
         if noisy {
             for (tile, row) in scratch.tiles.iter_mut().zip([&self.max_log_var, &self.min_log_var, &self.target_std]) {
                 tile.clear();
-                (0..rows).for_each(|_| tile.extend_from_slice(row));
+                (0..rows).for_each(|_| tile.extend_from_slice(&row[..o]));
+            }
+        }
+        // Where the state is the observation, it is read where the last step left it.
+        let mut wide = std::mem::take(&mut scratch.state);
+        wide.clear();
+        if s > o {
+            for row in from..from + rows {
+                let at = row * s % work.start.len();
+                wide.extend_from_slice(&work.start[at..at + s]);
             }
         }
         for t in 0..work.horizon {
-            let (before, now) = states.split_at_mut(t * rows * s);
-            let state = if t == 0 { &start[from * s..(from + rows) * s] } else { &before[(t - 1) * rows * s..] };
-            let next = &mut now[..rows * s];
+            let (before, now) = obs.split_at_mut(t * rows * o);
+            let state = match t {
+                _ if s > o => &wide[..],
+                0 => &start[from * o..(from + rows) * o],
+                _ => &before[(t - 1) * rows * o..],
+            };
+            let next = &mut now[..rows * o];
             let step = work.actions.len() / work.horizon;
-            self.fill_inputs(state, &work.actions[t * step..(t + 1) * step], from, &mut scratch.input);
-            scratch.out.resize(rows * outputs, 0.0);
-            match &work.turns[t] {
+            let actions = &work.actions[t * step..(t + 1) * step];
+            self.fill_inputs(state, actions, from, &mut scratch.input);
+            // Rows of `scratch.out`, and where in them an end begins: a logit above 0, or a probability above 1/2.
+            let (width, certain) = match &work.turns[t] {
                 Members::Particles(turns) => {
                     let member = turns[from / work.candidates];
                     self.layers(member, &scratch.input, rows, &mut scratch.a, &mut scratch.b);
+                    scratch.out.resize(rows * outputs, 0.0);
                     scratch.out.copy_from_slice(&scratch.a[..rows * outputs]);
-                    self.place_means(state, &scratch.out, outputs, next);
+                    (outputs, 0.0)
                 }
                 Members::Rows(turns) => {
+                    scratch.out.resize(rows * outputs, 0.0);
                     self.layers_by_row(&turns[from..from + rows], rows, scratch);
-                    self.place_means(state, &scratch.out, outputs, next);
+                    (outputs, 0.0)
                 }
-                Members::All => {
-                    // The mean of the members' means; no noise is drawn.
-                    next.fill(0.0);
-                    let share = 1.0 / self.members.len() as f32;
-                    for member in 0..self.members.len() {
-                        self.layers(member, &scratch.input, rows, &mut scratch.a, &mut scratch.b);
-                        for (sum, out) in next.chunks_exact_mut(s).zip(scratch.a.chunks_exact(outputs)) {
-                            for (sum, out) in sum.iter_mut().zip(out) {
-                                *sum += share * out;
-                            }
-                        }
-                    }
-                    scratch.out.resize(rows * s, 0.0);
-                    scratch.out.copy_from_slice(next);
-                    self.place_means(state, &scratch.out, s, next);
-                    continue;
+                turns => {
+                    self.mean_over_members(rows, turns == &Members::Mixture, noisy, scratch);
+                    (targets + usize::from(self.termination), 0.5)
                 }
+            };
+            self.place_means(state, &scratch.out, width, next);
+            if self.reward {
+                let (mean, std) = (self.target_mean[o], self.target_std[o]);
+                reward.extend(scratch.out.chunks_exact(width).map(|out| mean + std * out[o]));
             }
-            if noisy {
-                scratch.noise.resize(rows * s, 0.0);
-                fill_normal(work.key, work.first_step + t as u32, from, s, &mut scratch.noise);
-                scratch.log_var.clear();
-                scratch.out.chunks_exact(2 * s).for_each(|out| scratch.log_var.extend_from_slice(&out[s..]));
-                let [max, min, std] = &scratch.tiles;
-                add_noise(&scratch.log_var, &scratch.noise, [max, min, std], next);
+            if self.termination {
+                terminated.extend(scratch.out.chunks_exact(width).map(|out| out[width - 1] > certain));
+            }
+            match &work.turns[t] {
+                Members::All => {}
+                Members::Mixture => self.add_mixture_noise(work, t, from, noisy, scratch, next),
+                _ if noisy => {
+                    scratch.noise.resize(rows * o, 0.0);
+                    fill_normal(work.key, work.first_step + t as u32, from, o, &mut scratch.noise);
+                    scratch.log_var.clear();
+                    let log_var = |out: &[f32]| scratch.log_var.extend_from_slice(&out[targets..targets + o]);
+                    scratch.out.chunks_exact(outputs).for_each(log_var);
+                    let [max, min, std] = &scratch.tiles;
+                    add_noise(&scratch.log_var, &scratch.noise, [max, min, std], next);
+                }
+                _ => {}
+            }
+            if s > o {
+                let action = |row: usize| {
+                    let at = (from + row) * self.action % actions.len();
+                    &actions[at..at + self.action]
+                };
+                for (row, (state, next)) in wide.chunks_exact_mut(s).zip(next.chunks_exact(o)).enumerate() {
+                    // What was present becomes past, and the oldest pair is forgotten.
+                    let pair = o + self.action;
+                    state.copy_within(o..s - pair, o + pair);
+                    state.copy_within(..o, o);
+                    state[2 * o..o + pair].copy_from_slice(action(row));
+                    state[..o].copy_from_slice(next);
+                }
             }
         }
-        states
+        scratch.state = wide;
+        Part { obs, reward, terminated }
+    }
+
+    /// The mean of the members' means and, behind them, of their probabilities of an end, in `scratch.out`
+    /// `[rows, targets (+ 1)]`. For their `mixture` also the sums over members of squared distances from the mean and, where
+    /// it is `noisy`, of variances: `scratch.between` and `scratch.within`, each `[rows, O]`, in the network's units.
+    fn mean_over_members(&self, rows: usize, mixture: bool, noisy: bool, scratch: &mut Scratch) {
+        let (o, targets) = (self.obs, self.target_mean.len());
+        let width = targets + usize::from(self.termination);
+        let outputs = self.members[0].last().map_or(0, |l| l.outputs);
+        for (sums, width) in [(&mut scratch.out, width), (&mut scratch.between, o), (&mut scratch.within, o)] {
+            sums.clear();
+            sums.resize(rows * width, 0.0);
+        }
+        let share = 1.0 / self.members.len() as f32;
+        for member in 0..self.members.len() {
+            self.layers(member, &scratch.input, rows, &mut scratch.a, &mut scratch.b);
+            for (row, out) in scratch.a[..rows * outputs].chunks_exact(outputs).enumerate() {
+                let mean = &mut scratch.out[row * width..(row + 1) * width];
+                let sums = row * o..(row + 1) * o;
+                if mixture && member > 0 {
+                    // Squares around the running mean (Welford): a small spread beside a large mean is not cancelled.
+                    let before = member as f32;
+                    let (to_mean, weight) = (1.0 / (share * before), before / (before + 1.0));
+                    for (d, between) in scratch.between[sums.clone()].iter_mut().enumerate() {
+                        let gap = out[d] - to_mean * mean[d];
+                        *between += weight * gap * gap;
+                    }
+                }
+                if mixture && noisy {
+                    for (d, within) in scratch.within[sums].iter_mut().enumerate() {
+                        *within += vmath::exp(bounded(out[targets + d], self.max_log_var[d], self.min_log_var[d]));
+                    }
+                }
+                for (mean, out) in mean[..targets].iter_mut().zip(out) {
+                    *mean += share * out;
+                }
+                if self.termination {
+                    mean[targets] += share / (1.0 + vmath::exp(-out[outputs - 1]));
+                }
+            }
+        }
+    }
+
+    /// Adds noise of the spread that [`mean_over_members`](Self::mean_over_members) found.
+    fn add_mixture_noise(
+        &self,
+        work: &Work<'_>,
+        t: usize,
+        from: usize,
+        noisy: bool,
+        scratch: &mut Scratch,
+        next: &mut [f32],
+    ) {
+        if self.members.len() == 1 && !noisy {
+            return;
+        }
+        let o = self.obs;
+        scratch.noise.resize(next.len(), 0.0);
+        fill_normal(work.key, work.first_step + t as u32, from, o, &mut scratch.noise);
+        let share = 1.0 / self.members.len() as f32;
+        for (i, next) in next.iter_mut().enumerate() {
+            let variance = share * (scratch.between[i] + scratch.within[i]);
+            *next += self.target_std[i % o] * variance.sqrt() * scratch.noise[i];
+        }
     }
 
     /// Network inputs of a block: plain columns, sines, cosines, actions; standardised.
     fn fill_inputs(&self, state: &[f32], actions: &[f32], from: usize, input: &mut Vec<f32>) {
-        let (s, a) = (self.obs, self.action);
+        let (s, a) = (self.state, self.action);
         let width = self.input_mean.len();
         let (plain, angles) = (self.plain.len(), self.angles.len());
         input.resize(state.len() / s * width, 0.0);
@@ -273,15 +413,22 @@ impl Engine {
         }
     }
 
-    /// `next = delta · state + target_mean + target_std · mean`, the means being the first columns of rows of `width`.
+    /// `next = delta · obs + target_mean + target_std · mean`, the means being the first columns of rows of `width`.
     fn place_means(&self, state: &[f32], out: &[f32], width: usize, next: &mut [f32]) {
-        let s = self.obs;
-        for ((next, state), out) in next.chunks_exact_mut(s).zip(state.chunks_exact(s)).zip(out.chunks_exact(width)) {
-            for d in 0..s {
+        let (s, o) = (self.state, self.obs);
+        for ((next, state), out) in next.chunks_exact_mut(o).zip(state.chunks_exact(s)).zip(out.chunks_exact(width)) {
+            for d in 0..o {
                 next[d] = self.delta[d] * state[d] + (self.target_mean[d] + self.target_std[d] * out[d]);
             }
         }
     }
+}
+
+/// A log-variance, softly bounded (PETS).
+#[inline(always)]
+fn bounded(log_var: f32, max: f32, min: f32) -> f32 {
+    let below_max = max - vmath::softplus(max - log_var);
+    min + vmath::softplus(below_max - min)
 }
 
 /// Adds `target_std · e^(log_var / 2) · noise`, with the log-variance softly bounded.
@@ -291,8 +438,7 @@ fn add_noise(log_var: &[f32], noise: &[f32], [max, min, target_std]: [&[f32]; 3]
     let (log_var, noise) = (&log_var[..n], &noise[..n]);
     let (max, min, target_std) = (&max[..n], &min[..n], &target_std[..n]);
     for i in 0..n {
-        let bounded = max[i] - vmath::softplus(max[i] - log_var[i]);
-        let bounded = min[i] + vmath::softplus(bounded - min[i]);
+        let bounded = bounded(log_var[i], max[i], min[i]);
         next[i] += target_std[i] * vmath::exp(0.5 * bounded) * noise[i];
     }
 }

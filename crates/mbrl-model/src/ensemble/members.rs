@@ -9,6 +9,8 @@ use crate::{Draw, MemberRule, ModelError, dynamics::check_particles};
 pub(crate) enum Members {
     /// All of them: the mean over members.
     All,
+    /// All of them: a draw from the Gaussian with the mean and the variance of their mixture.
+    Mixture,
     /// One for each particle, shared by all candidates: rows of a particle are contiguous.
     Particles(Vec<usize>),
     /// One for each row.
@@ -33,6 +35,7 @@ impl Members {
         let step = match draw.propagation.members {
             MemberRule::Expectation if particles == 1 => return Ok(Self::All),
             MemberRule::Expectation => return fault("1 with the rule `expectation`: all particles would be the same"),
+            MemberRule::Ds => return Ok(Self::Mixture),
             MemberRule::Ts1 => draw.step,
             MemberRule::TsInf => 0,
         };
@@ -57,7 +60,7 @@ impl Members {
     /// rows are in that order already.
     pub(crate) fn order(&self, members: usize, rows: usize) -> Option<(Vec<i32>, Vec<i32>)> {
         let turn = |row: usize| match self {
-            Self::All => 0,
+            Self::All | Self::Mixture => 0,
             Self::Particles(turns) => turns[row / (rows / turns.len())],
             Self::Rows(turns) => turns[row],
         };

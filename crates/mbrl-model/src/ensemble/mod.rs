@@ -11,22 +11,23 @@ mod train;
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use mbrl_env::Rng;
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+use mbrl_env::{Rng, Situation};
 
 pub use config::{Activation, EnsembleConfig, Head};
-use engine::{Engine, Layer, Work};
+use engine::{Engine, Imagination, Layer, Work};
 use members::Members;
+use network::Heads;
 pub use network::Network;
 #[cfg(feature = "train")]
 pub use train::EnsembleStatistics;
 
 use crate::{
     Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
-    dynamics::{check_size, rollout_by_steps},
+    dynamics::{check_particles, check_size, rollout_by_steps},
 };
 
-/// An ensemble of multilayer perceptrons that predicts how observations change: its state is the observation.
+/// An ensemble of multilayer perceptrons that predicts how observations change.
 ///
 /// Each member maps the standardised `(embed(s), a)` to the change of the observation, as a Gaussian or as its mean.
 /// Members that disagree show what the data has not taught (epistemic spread); a Gaussian head shows the noise of the world
@@ -34,6 +35,18 @@ use crate::{
 ///
 /// Roll-outs without gradients run on the fused CPU engine where the device is a CPU; with a gradient on states or actions,
 /// or on a GPU, they run as Burn tensors. Both draw the same noise and agree to 1e-5 a step.
+///
+/// ## State
+/// The observation; with [`past`](EnsembleConfig::past) steps the observation, then that many pairs of an earlier
+/// observation and the action taken at it, the newest first: `S = O + past·(O + A)`. [`encode`](Dynamics::encode) takes them
+/// from the situation's history; where an episode has had fewer steps, the missing ones repeat its first observation with
+/// actions of 0, as in [`Dataset::of_replay`](crate::Dataset::of_replay). A step moves the present into the past. In a
+/// [`Prediction`] of the next state the columns of the past are known: their spread is 0.
+///
+/// ## Rewards and ends
+/// A model with a [`reward`](EnsembleConfig::reward) imagines rewards, one with [`termination`](EnsembleConfig::termination)
+/// ends. The reward is the mean that the row's member predicts and is never sampled, because planning wants its expectation;
+/// an end is a probability above ½. Where a row follows all members, both are of the mean over them.
 ///
 /// ## References
 /// \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models*
@@ -70,6 +83,53 @@ struct Drawn {
     delta: Tensor<2>,
 }
 
+/// What each member says of one step, for N rows, in environment units.
+struct Step {
+    /// Means of the next observation, `[E, N, O]`.
+    obs: Tensor<3>,
+    /// Standard deviations of its noise, `[E, N, O]`.
+    std: Option<Tensor<3>>,
+    /// Means of the reward, `[E, N, 1]`.
+    reward: Option<Tensor<3>>,
+    /// Probabilities of an end, `[E, N, 1]`.
+    end: Option<Tensor<3>>,
+}
+
+impl Step {
+    /// The mean over members, `[1, N, ·]`, without spread.
+    fn expectation(self) -> Self {
+        let mean = |part: Tensor<3>| part.mean_dim(0);
+        Self { obs: mean(self.obs), std: None, reward: self.reward.map(mean), end: self.end.map(mean) }
+    }
+
+    /// The mean over members, `[1, N, ·]`, with the spread that the law of total variance gives their mixture: that of the
+    /// members, and with `noise` their own.
+    fn mixture(mut self, noise: bool) -> Self {
+        let members = self.obs.dims()[0];
+        // The root of a spread that is zero everywhere has no gradient.
+        let between = (members > 1).then(|| {
+            let mean = self.obs.clone().mean_dim(0);
+            (self.obs.clone() - mean).square().mean_dim(0)
+        });
+        let within = self.std.take().filter(|_| noise).map(|std| std.square().mean_dim(0));
+        let variance = match (between, within) {
+            (Some(between), Some(within)) => Some(between + within),
+            (between, within) => between.or(within),
+        };
+        Self { std: variance.map(Tensor::sqrt), ..self.expectation() }
+    }
+
+    /// Each part, changed in the same way.
+    fn map(self, change: impl Fn(Tensor<3>) -> Tensor<3>) -> Self {
+        Self {
+            obs: change(self.obs),
+            std: self.std.map(&change),
+            reward: self.reward.map(&change),
+            end: self.end.map(&change),
+        }
+    }
+}
+
 impl Drawn {
     fn new(
         network: &Network,
@@ -97,7 +157,7 @@ impl Ensemble {
         let elites: Vec<usize> = (0..config.members).take(elite_count(&config)).collect();
         let spec = DynamicsSpec {
             name: "ensemble".into(),
-            state: obs,
+            state: config.state(obs, action),
             obs,
             action,
             members: elites.len(),
@@ -105,7 +165,7 @@ impl Ensemble {
             differentiable: true,
         };
         let inputs = Normalizer::identity(config.inputs(obs, action));
-        let targets = Normalizer::identity(obs);
+        let targets = Normalizer::identity(config.targets(obs));
         let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), &elites, &device);
         let use_engine = is_cpu(&device);
         let mut ensemble = Self { spec, network, inputs, targets, elites, drawn, engine: None, use_engine, config };
@@ -181,10 +241,13 @@ impl Ensemble {
             members: self.elites.iter().map(member).collect(),
             activation: self.config.activation,
             head: self.config.head,
+            reward: self.config.reward,
+            termination: self.config.termination,
+            state: self.spec.state,
             obs: self.spec.obs,
             action: self.spec.action,
             plain: self.plain_columns(),
-            angles: self.config.angles.clone(),
+            angles: self.angle_columns(),
             input_mean: self.inputs.mean().to_vec(),
             input_std: self.inputs.std().to_vec(),
             target_mean: self.targets.mean().to_vec(),
@@ -195,8 +258,15 @@ impl Ensemble {
         }
     }
 
+    /// Columns of the state that the network sees as sine and cosine.
+    fn angle_columns(&self) -> Vec<usize> {
+        self.config.state_angles(self.spec.obs, self.spec.action)
+    }
+
+    /// The other columns of the state.
     fn plain_columns(&self) -> Vec<usize> {
-        (0..self.spec.obs).filter(|c| !self.config.angles.contains(c)).collect()
+        let angles = self.angle_columns();
+        (0..self.spec.state).filter(|c| !angles.contains(c)).collect()
     }
 
     /// Standardised network inputs, `[N, in]`.
@@ -214,22 +284,41 @@ impl Ensemble {
             if !plain.is_empty() {
                 parts.push(states.clone().select(1, columns(&plain)));
             }
-            let angles = states.select(1, columns(&self.config.angles));
+            let angles = states.select(1, columns(&self.angle_columns()));
             parts.extend([angles.clone().sin(), angles.cos()]);
         }
         parts.push(actions);
         (Tensor::cat(parts, 1) - self.drawn.input_mean.clone()) / self.drawn.input_std.clone()
     }
 
-    /// Means `[E, N, S]` of the next states and standard deviations `[E, N, S]` of their noise, in state units, for inputs
-    /// `[E, N, in]` at states `[E, N, S]` or `[1, N, S]`.
-    fn next_states(&self, inputs: Tensor<3>, states: Tensor<3>) -> (Tensor<3>, Option<Tensor<3>>) {
-        let (mean, log_var) = self.drawn.network.heads(inputs, &self.config);
+    /// What each member says of the step from observations `[E, N, O]` or `[1, N, O]`, for inputs `[E, N, in]`.
+    fn step(&self, inputs: Tensor<3>, obs: Tensor<3>) -> Step {
+        let Heads { mean, log_var, end } = self.drawn.network.heads(inputs, &self.config);
         let scale: Tensor<3> = self.drawn.target_std.clone().unsqueeze();
         let shift: Tensor<3> = self.drawn.target_mean.clone().unsqueeze();
         let delta: Tensor<3> = self.drawn.delta.clone().unsqueeze();
         let std = log_var.map(|lv| (lv * 0.5).exp() * scale.clone());
-        (states * delta + (mean * scale + shift), std)
+        let mean = mean * scale + shift;
+        let end = end.map(activation::sigmoid);
+        if !self.config.reward {
+            return Step { obs: obs * delta + mean, std, reward: None, end };
+        }
+        let o = self.spec.obs;
+        let reward = Some(mean.clone().narrow(2, o, 1));
+        Step { obs: obs * delta + mean.narrow(2, 0, o), std: std.map(|std| std.narrow(2, 0, o)), reward, end }
+    }
+
+    /// The states after a step under `actions`: what was present becomes past.
+    fn shifted(&self, states: Tensor<2>, actions: Tensor<2>, next_obs: Tensor<2>) -> Tensor<2> {
+        if self.config.past == 0 {
+            return next_obs;
+        }
+        let (o, pair) = (self.spec.obs, self.spec.obs + self.spec.action);
+        let mut parts = vec![next_obs, states.clone().narrow(1, 0, o), actions];
+        if self.config.past > 1 {
+            parts.push(states.narrow(1, o, (self.config.past - 1) * pair));
+        }
+        Tensor::cat(parts, 1)
     }
 
     fn check(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
@@ -239,60 +328,66 @@ impl Ensemble {
     }
 
     /// One step of N rows as Burn tensors.
-    fn sample_tensors(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Tensor<2>, ModelError> {
-        let [rows, width] = states.dims();
+    fn sample_tensors(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+        let rows = states.dims()[0];
         let members = self.elites.len();
         let turns = Members::deal(&draw, members, rows)?;
-        let x = self.features(states.clone(), actions);
-        let (mean, std) = if turns == Members::All {
-            let x = x.unsqueeze::<3>().repeat_dim(0, members);
-            let (mean, _) = self.next_states(x, states.unsqueeze());
-            (mean.mean_dim(0).squeeze_dim(0), None)
+        let x = self.features(states.clone(), actions.clone());
+        let now = self.observe(states.clone());
+        let step = if matches!(turns, Members::All | Members::Mixture) {
+            let step = self.step(x.unsqueeze::<3>().repeat_dim(0, members), now.unsqueeze());
+            if turns == Members::All { step.expectation() } else { step.mixture(draw.propagation.noise) }
         } else {
-            let order = turns.order(members, rows);
             let index = |v: Vec<i32>| {
                 let n = v.len();
                 Tensor::<1, Int>::from_data(TensorData::new(v, [n]), &self.spec.device)
             };
-            let (x, s, back) = match order {
-                None => (x, states, None),
+            let (x, now, back) = match turns.order(members, rows) {
+                None => (x, now, None),
                 Some((order, place)) => {
                     let order = index(order);
-                    (x.select(0, order.clone()), states.select(0, order), Some(index(place)))
+                    (x.select(0, order.clone()), now.select(0, order), Some(index(place)))
                 }
             };
             let [n, inputs] = x.dims();
             let share = n / members;
-            let (mean, std) = self.next_states(x.reshape([members, share, inputs]), s.reshape([members, share, width]));
-            let flat = |t: Tensor<3>| {
-                let t = t.reshape([n, width]);
+            let step = self.step(x.reshape([members, share, inputs]), now.reshape([members, share, self.spec.obs]));
+            let step = if draw.propagation.noise { step } else { Step { std: None, ..step } };
+            step.map(|part| {
+                let width = part.dims()[2];
+                let part = part.reshape([1, n, width]);
                 match &back {
-                    None => t,
-                    Some(place) => t.select(0, place.clone()),
+                    None => part,
+                    Some(place) => part.select(1, place.clone()),
                 }
-            };
-            (flat(mean), std.map(flat))
+            })
         };
-        match std {
-            Some(std) if draw.propagation.noise => {
-                let mut noise = vec![0f32; rows * width];
-                crate::fill_normal(draw.key, draw.step, 0, width, &mut noise);
-                Ok(mean + std * Tensor::from_data(TensorData::new(noise, [rows, width]), &self.spec.device))
-            }
-            _ => Ok(mean),
+        let mut next = step.obs.squeeze_dim::<2>(0);
+        if let Some(std) = step.std {
+            let width = self.spec.obs;
+            let mut noise = vec![0f32; rows * width];
+            crate::fill_normal(draw.key, draw.step, 0, width, &mut noise);
+            let noise = Tensor::<2>::from_data(TensorData::new(noise, [rows, width]), &self.spec.device);
+            next = next + std.squeeze_dim(0) * noise;
         }
+        Ok(Imagined {
+            next: self.shifted(states, actions, next),
+            reward: step.reward.map(|reward| reward.reshape([rows])),
+            terminated: step.end.map(|end| end.reshape::<1, _>([rows]).greater_elem(0.5)),
+        })
     }
 
-    /// The engine's roll-out of `start` (`[K, S]`, or `[1, S]` for all) under actions `[H, K, A]`: `[H+1, P·K, S]`.
+    /// The engine's roll-out of `start` (`[P·K, S]`, `[K, S]`, or `[1, S]` for all) under actions `[H, K, A]` or
+    /// `[H, P·K, A]`.
     fn run_engine(
         &self,
         engine: &Engine,
         start: &[f32],
         actions: &[f32],
         [horizon, candidates]: [usize; 2],
-        particles: usize,
         draw: Draw,
-    ) -> Result<Vec<f32>, ModelError> {
+    ) -> Result<Imagination, ModelError> {
+        let particles = draw.propagation.particles;
         let rows = particles * candidates;
         let turns = (0..horizon)
             .map(|t| Members::deal(&Draw { step: draw.step + t as u32, ..draw }, self.elites.len(), rows))
@@ -319,36 +414,76 @@ impl Dynamics for Ensemble {
     fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
         self.check(&states, &actions)?;
         let members = self.elites.len();
-        let x = self.features(states.clone(), actions).unsqueeze::<3>().repeat_dim(0, members);
-        let (means, stds) = self.next_states(x, states.unsqueeze());
+        let x = self.features(states.clone(), actions.clone()).unsqueeze::<3>().repeat_dim(0, members);
+        let Step { obs: means, std: stds, .. } = self.step(x, self.observe(states.clone()).unsqueeze());
         let mean = means.clone().mean_dim(0);
         let epistemic_std = (members > 1).then(|| (means - mean.clone()).square().mean_dim(0).sqrt().squeeze_dim(0));
         let aleatoric_std = stds.map(|s| s.square().mean_dim(0).sqrt().squeeze_dim(0));
-        Ok(Prediction { mean: mean.squeeze_dim(0), aleatoric_std, epistemic_std })
+        // What becomes past is known.
+        let sure = |spread: Tensor<2>| match self.spec.state - self.spec.obs {
+            0 => spread,
+            past => {
+                let rows = spread.dims()[0];
+                Tensor::cat(vec![spread, Tensor::zeros([rows, past], &self.spec.device)], 1)
+            }
+        };
+        Ok(Prediction {
+            mean: self.shifted(states, actions, mean.squeeze_dim(0)),
+            aleatoric_std: aleatoric_std.map(sure),
+            epistemic_std: epistemic_std.map(sure),
+        })
     }
 
     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
         self.check(&states, &actions)?;
-        let next = match &self.engine {
-            Some(engine) if !states.is_autodiff() && !actions.is_autodiff() => {
-                let [rows, width] = states.dims();
-                let particles = draw.propagation.particles;
-                let all = engine.rollout(&Work {
-                    start: &to_vec(states),
-                    actions: &to_vec(actions),
-                    horizon: 1,
-                    candidates: rows / particles.max(1),
-                    particles,
-                    noise: draw.propagation.noise,
-                    key: draw.key,
-                    first_step: draw.step,
-                    turns: &[Members::deal(&draw, self.elites.len(), rows)?],
-                });
-                Tensor::from_data(TensorData::new(all[rows * width..].to_vec(), [rows, width]), &self.spec.device)
-            }
-            _ => self.sample_tensors(states, actions, draw)?,
+        let Some(engine) = self.engine.as_ref().filter(|_| !states.is_autodiff() && !actions.is_autodiff()) else {
+            return self.sample_tensors(states, actions, draw);
         };
-        Ok(Imagined { next, reward: None, terminated: None })
+        let (rows, o) = (states.dims()[0], self.spec.obs);
+        let particles = draw.propagation.particles;
+        check_particles(particles, rows)?;
+        let (start, moves) = (to_vec(states.clone()), to_vec(actions.clone()));
+        let step = self.run_engine(engine, &start, &moves, [1, rows / particles], draw)?;
+        let device = &self.spec.device;
+        let next = Tensor::from_data(TensorData::new(step.obs[rows * o..].to_vec(), [rows, o]), device);
+        Ok(Imagined {
+            next: self.shifted(states, actions, next),
+            reward: step.reward.map(|reward| Tensor::from_data(TensorData::new(reward, [rows]), device)),
+            terminated: step.terminated.map(|ends| Tensor::from_data(TensorData::new(ends, [rows]), device)),
+        })
+    }
+
+    fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
+        let (o, a) = (self.spec.obs, self.spec.action);
+        let check_row = |what: &'static str, expected, row: &[f32]| {
+            check_size(what, expected, row.len())?;
+            mbrl_env::check_finite(what, row).map_err(ModelError::from)
+        };
+        check_row("observation", o, situation.obs)?;
+        let mut state = Vec::with_capacity(self.spec.state);
+        state.extend_from_slice(situation.obs);
+        let steps = || situation.past.obs.iter().zip(&situation.past.actions);
+        let first = steps().next().map_or(situation.obs, |(obs, _)| obs);
+        for back in 0..self.config.past {
+            match steps().rev().nth(back) {
+                Some((obs, action)) => {
+                    check_row("past observation", o, obs)?;
+                    check_row("past action", a, action)?;
+                    state.extend_from_slice(obs);
+                    state.extend_from_slice(action);
+                }
+                None => {
+                    check_row("past observation", o, first)?;
+                    state.extend_from_slice(first);
+                    state.resize(state.len() + a, 0.0);
+                }
+            }
+        }
+        Ok(Tensor::<1>::from_floats(state.as_slice(), &self.spec.device).unsqueeze())
+    }
+
+    fn observe(&self, states: Tensor<2>) -> Tensor<2> {
+        if self.config.past == 0 { states } else { states.narrow(1, 0, self.spec.obs) }
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
@@ -367,11 +502,16 @@ impl Dynamics for Ensemble {
             }
             Start::Situation(situation) => to_vec(self.encode(&situation)?),
         };
-        let particles = draw.propagation.particles;
-        let all = self.run_engine(engine, &start, &to_vec(actions), [horizon, candidates], particles, draw)?;
-        let shape = [horizon + 1, particles * candidates, self.spec.obs];
-        let obs = Tensor::from_data(TensorData::new(all, shape), &self.spec.device);
-        Ok(Trajectories { obs, reward: None, terminated: None })
+        let all = self.run_engine(engine, &start, &to_vec(actions), [horizon, candidates], draw)?;
+        let rows = draw.propagation.particles * candidates;
+        let device = &self.spec.device;
+        let steps = [horizon, rows];
+        let terminated = all.terminated.filter(|_| horizon > 0);
+        Ok(Trajectories {
+            obs: Tensor::from_data(TensorData::new(all.obs, [horizon + 1, rows, self.spec.obs]), device),
+            reward: all.reward.filter(|_| horizon > 0).map(|r| Tensor::from_data(TensorData::new(r, steps), device)),
+            terminated: terminated.map(|ends| Tensor::<2, Bool>::from_data(TensorData::new(ends, steps), device)),
+        })
     }
 }
 

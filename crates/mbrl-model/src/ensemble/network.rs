@@ -15,10 +15,20 @@ pub struct Network {
     pub(crate) weights: Vec<Param<Tensor<3>>>,
     /// One `[E, 1, out]` a layer.
     pub(crate) biases: Vec<Param<Tensor<3>>>,
-    /// Upper bound of the log-variance, `[1, 1, O]`, shared by the members (PETS).
+    /// Upper bound of the log-variance, `[1, 1, D]`, shared by the members (PETS).
     pub(crate) max_log_var: Param<Tensor<3>>,
-    /// Lower bound, `[1, 1, O]`.
+    /// Lower bound, `[1, 1, D]`.
     pub(crate) min_log_var: Param<Tensor<3>>,
+}
+
+/// What the last layer says of N rows, in the network's target units; the D columns are the observation's, then the reward.
+pub(crate) struct Heads {
+    /// `[E, N, D]`.
+    pub(crate) mean: Tensor<3>,
+    /// Softly bounded, `[E, N, D]`, of a Gaussian head.
+    pub(crate) log_var: Option<Tensor<3>>,
+    /// Logit of the probability of an end, `[E, N, 1]`.
+    pub(crate) end: Option<Tensor<3>>,
 }
 
 impl Network {
@@ -39,7 +49,8 @@ impl Network {
             biases
                 .push(Param::from_data(TensorData::new(vec![0f32; members * outputs], [members, 1, outputs]), device));
         }
-        let bound = |value: f32| Param::from_data(TensorData::new(vec![value; obs], [1, 1, obs]), device);
+        let targets = config.targets(obs);
+        let bound = |value: f32| Param::from_data(TensorData::new(vec![value; targets], [1, 1, targets]), device);
         Self { weights, biases, max_log_var: bound(config.max_log_var), min_log_var: bound(config.min_log_var) }
     }
 
@@ -78,13 +89,18 @@ impl Network {
         x
     }
 
-    /// Mean and, for a Gaussian head, softly bounded log-variance, each `[E, N, O]`, in the network's target units.
-    pub(crate) fn heads(&self, inputs: Tensor<3>, config: &EnsembleConfig) -> (Tensor<3>, Option<Tensor<3>>) {
+    /// `[E, N, in]` → what each head says.
+    pub(crate) fn heads(&self, inputs: Tensor<3>, config: &EnsembleConfig) -> Heads {
         let out = self.forward(inputs, config.activation);
+        let last = out.dims()[2] - usize::from(config.termination);
+        let end = config.termination.then(|| out.clone().narrow(2, last, 1));
         match config.head {
-            Head::Deterministic => (out, None),
+            Head::Deterministic => {
+                let mean = if config.termination { out.narrow(2, 0, last) } else { out };
+                Heads { mean, log_var: None, end }
+            }
             Head::Gaussian => {
-                let width = out.dims()[2] / 2;
+                let width = last / 2;
                 let mean = out.clone().narrow(2, 0, width);
                 let (mut max, mut min) = (self.max_log_var.val(), self.min_log_var.val());
                 if !config.learn_bounds {
@@ -92,7 +108,7 @@ impl Network {
                 }
                 let below_max = max.clone() - activation::softplus(max - out.narrow(2, width, width), 1.0);
                 let log_var = min.clone() + activation::softplus(below_max - min, 1.0);
-                (mean, Some(log_var))
+                Heads { mean, log_var: Some(log_var), end }
             }
         }
     }

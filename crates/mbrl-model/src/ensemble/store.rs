@@ -72,8 +72,9 @@ impl Ensemble {
         // What gives the same weights another meaning.
         let meaning = |c: &EnsembleConfig| {
             format!(
-                "activation {:?}, head {:?}, angles {:?}, no_delta {:?}, normalize_targets {}",
-                c.activation, c.head, c.angles, c.no_delta, c.normalize_targets
+                "activation {:?}, head {:?}, angles {:?}, no_delta {:?}, normalize_targets {}, reward {}, \
+                 termination {}, past {}",
+                c.activation, c.head, c.angles, c.no_delta, c.normalize_targets, c.reward, c.termination, c.past
             )
         };
         let (expected, actual) = (meaning(&self.config), meaning(&header.config));
@@ -92,9 +93,9 @@ impl Ensemble {
             rest = tail;
             Ok(head.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
         };
-        let (inputs, obs) = (self.inputs.mean().len(), self.spec.obs);
+        let (inputs, targets) = (self.inputs.mean().len(), self.targets.mean().len());
         let inputs = Normalizer::from_parts(floats(inputs)?, floats(inputs)?);
-        let targets = Normalizer::from_parts(floats(obs)?, floats(obs)?);
+        let targets = Normalizer::from_parts(floats(targets)?, floats(targets)?);
         let sound = |n: &Normalizer| {
             n.mean().iter().all(|m| m.is_finite()) && n.std().iter().all(|s| s.is_finite() && *s > 0.0)
         };

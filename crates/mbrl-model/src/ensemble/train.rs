@@ -2,10 +2,10 @@
 
 use burn::{
     module::Param,
-    tensor::{Tensor, TensorData},
+    tensor::{Tensor, TensorData, activation},
 };
 
-use super::{Ensemble, Network, delta, elite_count};
+use super::{Ensemble, Heads, Network, delta, elite_count};
 use crate::{Dataset, Examples, Fit, ModelError, Normalizer, dynamics::check_size};
 
 /// Statistics of an ensemble's inputs and targets.
@@ -27,32 +27,47 @@ impl Fit for Ensemble {
         let (obs, action) = (self.spec.obs, self.spec.action);
         check_size("columns of obs", obs, data.obs_width())?;
         check_size("columns of actions", action, data.action_width())?;
-        let plain = self.plain_columns();
+        check_size("past steps of the data", self.config.past, data.past_steps())?;
+        let wanted = |learned: bool, what, there: bool| match learned && !there {
+            true => Err(ModelError::MissingData { what }),
+            false => Ok(()),
+        };
+        wanted(self.config.reward, "rewards", data.rewards().is_some())?;
+        wanted(self.config.termination, "ends", data.terminated().is_some())?;
+
+        let (plain, angles) = (self.plain_columns(), self.angle_columns());
         let mut inputs = Vec::with_capacity(data.len() * self.config.inputs(obs, action));
-        for (state, act) in data.obs().chunks_exact(obs).zip(data.actions().chunks_exact(action)) {
+        let mut state = vec![0f32; self.spec.state];
+        let past = self.spec.state - obs;
+        for (row, (now, act)) in data.obs().chunks_exact(obs).zip(data.actions().chunks_exact(action)).enumerate() {
+            state[..obs].copy_from_slice(now);
+            state[obs..].copy_from_slice(&data.past()[row * past..(row + 1) * past]);
             inputs.extend(plain.iter().map(|&c| state[c]));
-            inputs.extend(self.config.angles.iter().map(|&c| state[c].sin()));
-            inputs.extend(self.config.angles.iter().map(|&c| state[c].cos()));
+            inputs.extend(angles.iter().map(|&c| state[c].sin()));
+            inputs.extend(angles.iter().map(|&c| state[c].cos()));
             inputs.extend(act);
         }
         let delta = delta(&self.config, obs);
-        let mut targets: Vec<f32> = data
-            .next_obs()
-            .iter()
-            .zip(data.obs())
-            .enumerate()
-            .map(|(i, (next, now))| next - delta[i % obs] * now)
-            .collect();
+        let width = self.config.targets(obs);
+        let mut targets = Vec::with_capacity(data.len() * width);
+        for (row, (next, now)) in data.next_obs().chunks_exact(obs).zip(data.obs().chunks_exact(obs)).enumerate() {
+            targets.extend((0..obs).map(|d| next[d] - delta[d] * now[d]));
+            targets.extend(data.rewards().filter(|_| self.config.reward).map(|rewards| rewards[row]));
+        }
         let statistics = EnsembleStatistics {
             inputs: Normalizer::of(&inputs, self.config.inputs(obs, action)),
             targets: if self.config.normalize_targets {
-                Normalizer::of(&targets, obs)
+                Normalizer::of(&targets, width)
             } else {
-                Normalizer::identity(obs)
+                Normalizer::identity(width)
             },
         };
         statistics.inputs.normalize(&mut inputs);
         statistics.targets.normalize(&mut targets);
+        if let Some(ends) = data.terminated().filter(|_| self.config.termination) {
+            let rows = targets.chunks_exact(width).zip(ends);
+            targets = rows.flat_map(|(row, &end)| row.iter().copied().chain([f32::from(u8::from(end))])).collect();
+        }
         let upload = |values: Vec<f32>| {
             let width = values.len() / data.len();
             Tensor::from_data(TensorData::new(values, [data.len(), width]), &self.spec.device)
@@ -66,10 +81,16 @@ impl Fit for Ensemble {
 
     /// PETS: `Σ_members mean[(μ − y)² e^{−lv} + lv] + 0.01·Σ(max_lv − min_lv) + Σ_layers decay·½‖W‖²`; squared error for a
     /// deterministic head.
+    ///
+    /// The mean over D columns of a Gaussian is, up to a constant, 2/D times a negative log-likelihood. An end's
+    /// cross-entropy is a negative log-likelihood too and gets the same factor, so that the sum is that of next observation,
+    /// reward and end together.
     fn loss(&self, network: &Network, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1> {
         let members = self.config.members as f64;
-        let (mean, log_var) = network.heads(inputs, &self.config);
-        let square = (mean - targets).square();
+        let Heads { mean, log_var, end } = network.heads(inputs, &self.config);
+        let columns = mean.dims()[2];
+        let described = if end.is_some() { targets.clone().narrow(2, 0, columns) } else { targets.clone() };
+        let square = (mean - described).square();
         let mut loss = match log_var {
             None => square.mean() * members,
             Some(log_var) => {
@@ -83,6 +104,11 @@ impl Fit for Ensemble {
                 }
             }
         };
+        if let Some(logit) = end {
+            // −ln p of a logit z and an end y: ln(1 + e^z) − y z.
+            let cross_entropy = activation::softplus(logit.clone(), 1.0) - logit * targets.narrow(2, columns, 1);
+            loss = loss + cross_entropy.mean() * (members * 2.0 / columns as f64);
+        }
         for (weight, &decay) in network.weights.iter().zip(&self.config.weight_decay) {
             if decay > 0.0 {
                 loss = loss + weight.val().square().sum() * (0.5 * decay);
@@ -91,10 +117,15 @@ impl Fit for Ensemble {
         loss
     }
 
+    /// An end counts by the squared error of its probability (Brier's score), as one column more.
     fn error(&self, network: &Network, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
         let inputs = inputs.unsqueeze::<3>().repeat_dim(0, self.config.members);
-        let (mean, _) = network.heads(inputs, &self.config);
-        let square: Tensor<3> = (mean - targets.unsqueeze::<3>()).square();
+        let Heads { mean, end, .. } = network.heads(inputs, &self.config);
+        let predicted = match end {
+            None => mean,
+            Some(logit) => Tensor::cat(vec![mean, activation::sigmoid(logit)], 2),
+        };
+        let square: Tensor<3> = (predicted - targets.unsqueeze::<3>()).square();
         square.mean_dim(2).mean_dim(1).reshape([self.config.members])
     }
 
