@@ -66,8 +66,11 @@ fn product(factors: &[usize]) -> Option<u64> {
     factors.iter().try_fold(1_u64, |product, factor| product.checked_mul(u64::try_from(*factor).ok()?))
 }
 
+/// Where tensors live unless an experiment says otherwise.
+pub(crate) const DEFAULT_DEVICE: &str = "flex";
+
 fn default_device() -> String {
-    "flex".into()
+    DEFAULT_DEVICE.into()
 }
 
 /// How plans are judged, besides the task's reward.

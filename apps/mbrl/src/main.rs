@@ -6,12 +6,15 @@ mod args;
 mod chart;
 mod commands;
 mod device;
+mod doctor;
 mod experiment;
 mod near;
 mod progress;
 mod record;
+mod report;
 mod run;
 mod say;
+mod tensorboard;
 mod trajectories;
 
 use std::process::ExitCode;
