@@ -71,6 +71,7 @@ mod dataset;
 mod dynamics;
 mod ensemble;
 mod error;
+mod evaluate;
 #[cfg(feature = "train")]
 mod fit;
 mod noise;
@@ -87,6 +88,7 @@ pub use dynamics::{
 pub use ensemble::EnsembleStatistics;
 pub use ensemble::{Activation, Ensemble, EnsembleConfig, Head, Network};
 pub use error::ModelError;
+pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
 pub use fit::{Examples, Fit, FitConfig, FitReport, fit};
 pub use noise::fill_normal;
