@@ -250,7 +250,7 @@ fn print_evaluation(evaluation: &Evaluation) -> Result<()> {
 }
 
 fn report(args: &ReportArgs) -> Result<ExitCode> {
-    let path = report::write(&args.runs, args.out.as_deref(), cores(), &Display::new())?;
+    let path = report::write(&args.runs, args.out.as_deref(), cores())?;
     say::out(path.display())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -157,6 +157,19 @@ impl Experiment {
         Ok(toml::to_string(self)?)
     }
 
+    /// Every value with its dotted key, as `--set` takes them.
+    pub(crate) fn flat(&self) -> Result<Vec<(String, String)>> {
+        let table = Table::try_from(self)?;
+        let value = |key: &String| get(&table, key).map(ToString::to_string).unwrap_or_default();
+        Ok(dotted_keys(&table)
+            .into_iter()
+            .map(|key| {
+                let value = value(&key);
+                (key, value)
+            })
+            .collect())
+    }
+
     /// What must not change while a run goes on: all but the number of steps, which may be raised.
     pub(crate) fn settings(&self) -> Result<String> {
         Self { steps: 0, ..self.clone() }.to_toml()

@@ -371,7 +371,11 @@ fn tick(value: f64, step: f64) -> String {
 }
 
 fn plain(value: f64) -> String {
-    if (1e-3..1e4).contains(&value) { format!("{}", (value * 1e6).round() / 1e6) } else { minus(&format!("{value:.0e}")) }
+    if (1e-3..1e4).contains(&value) {
+        format!("{}", (value * 1e6).round() / 1e6)
+    } else {
+        minus(&format!("{value:.0e}"))
+    }
 }
 
 /// With a minus sign instead of a hyphen.

@@ -117,19 +117,13 @@ mod tests {
 
     #[test]
     fn numbers_and_durations_are_short() {
-        assert_eq!(["−803.3", "12.35", "0.0312", "−1.20e−5", "0.00", "–"], [
-            number(-803.26),
-            number(12.345),
-            number(0.031_24),
-            number(-1.2e-5),
-            number(0.0),
-            number(f64::NAN)
-        ]);
-        assert_eq!(["3.2 s", "2 min 5 s", "1 h 1 min", "–"], [
-            seconds(3.21),
-            seconds(125.4),
-            seconds(3672.0),
-            seconds(f64::NAN)
-        ]);
+        assert_eq!(
+            ["−803.3", "12.35", "0.0312", "−1.20e−5", "0.00", "–"],
+            [number(-803.26), number(12.345), number(0.031_24), number(-1.2e-5), number(0.0), number(f64::NAN)]
+        );
+        assert_eq!(
+            ["3.2 s", "2 min 5 s", "1 h 1 min", "–"],
+            [seconds(3.21), seconds(125.4), seconds(3672.0), seconds(f64::NAN)]
+        );
     }
 }
