@@ -27,6 +27,15 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Evaluate the newest checkpoint of a run, or a random agent.
     Eval(EvalArgs),
+    /// Put what runs left behind into one HTML page.
+    Report(ReportArgs),
+    /// Tell what this build and this machine can do, and what is missing.
+    Doctor,
+    /// Print the completions of a shell, for example: mbrl completions bash > ~/.local/share/bash-completion/completions/mbrl
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +63,9 @@ pub(crate) struct TrainArgs {
     /// Threads of one run (default: one a core; with --seeds, one). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+    /// Write all metrics as TensorBoard's event files too, into the run's folder.
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,6 +76,9 @@ pub(crate) struct ResumeArgs {
     /// Threads of one run (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+    /// Write all metrics as TensorBoard's event files too, into the run's folder.
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +98,16 @@ pub(crate) struct EvalArgs {
     /// Threads (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// Folders of runs.
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Where the page goes (default: report.html in the run's folder; of several runs, in the folder that holds them all).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// An integer that an experiment's TOML can hold.

@@ -66,8 +66,11 @@ fn product(factors: &[usize]) -> Option<u64> {
     factors.iter().try_fold(1_u64, |product, factor| product.checked_mul(u64::try_from(*factor).ok()?))
 }
 
+/// Where tensors live unless an experiment says otherwise.
+pub(crate) const DEFAULT_DEVICE: &str = "flex";
+
 fn default_device() -> String {
-    "flex".into()
+    DEFAULT_DEVICE.into()
 }
 
 /// How plans are judged, besides the task's reward.
@@ -152,6 +155,19 @@ impl Experiment {
     /// With every value written out.
     pub(crate) fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
+    }
+
+    /// Every value with its dotted key, as `--set` takes them.
+    pub(crate) fn flat(&self) -> Result<Vec<(String, String)>> {
+        let table = Table::try_from(self)?;
+        let value = |key: &String| get(&table, key).map(ToString::to_string).unwrap_or_default();
+        Ok(dotted_keys(&table)
+            .into_iter()
+            .map(|key| {
+                let value = value(&key);
+                (key, value)
+            })
+            .collect())
     }
 
     /// What must not change while a run goes on: all but the number of steps, which may be raised.

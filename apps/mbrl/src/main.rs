@@ -6,14 +6,17 @@ mod args;
 mod chart;
 mod commands;
 mod device;
+mod doctor;
 mod experiment;
 #[allow(dead_code, reason = "for a command that evaluates models")]
 mod model_chart;
 mod near;
 mod progress;
 mod record;
+mod report;
 mod run;
 mod say;
+mod tensorboard;
 mod trajectories;
 
 use std::process::ExitCode;

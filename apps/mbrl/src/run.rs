@@ -18,10 +18,13 @@ use mbrl_policy::{
     start_seeds, sync_parent, write_atomically,
 };
 
-use crate::{chart, device, experiment::Experiment, progress::Display, record::Record, trajectories::TrajectoryWriter};
+use crate::{
+    chart, device, experiment::Experiment, progress::Display, record::Record, tensorboard::TensorBoardWriter,
+    trajectories::TrajectoryWriter,
+};
 
-const EXPERIMENT: &str = "experiment.toml";
-const METRICS: &str = "metrics.jsonl";
+pub(crate) const EXPERIMENT: &str = "experiment.toml";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 const CURVE: &str = "curve.svg";
 
 /// What an experiment is made of, built before anything is written: whatever is wrong with it comes out here.
@@ -159,12 +162,18 @@ impl RunFolder {
         self.path.file_name().map_or_else(|| self.experiment.name.clone(), |n| n.to_string_lossy().into_owned())
     }
 
-    /// Trains from wherever the run stands, on `threads` threads.
-    pub(crate) fn train(&self, threads: usize, display: &Display, stop: &AtomicBool) -> Result<Ended> {
-        in_pool(threads, || self.train_here(display, stop))?
+    /// Trains from wherever the run stands, on `threads` threads; with `tensorboard`, event files are written too.
+    pub(crate) fn train(
+        &self,
+        threads: usize,
+        display: &Display,
+        stop: &AtomicBool,
+        tensorboard: bool,
+    ) -> Result<Ended> {
+        in_pool(threads, || self.train_here(display, stop, tensorboard))?
     }
 
-    fn train_here(&self, display: &Display, stop: &AtomicBool) -> Result<Ended> {
+    fn train_here(&self, display: &Display, stop: &AtomicBool, tensorboard: bool) -> Result<Ended> {
         let Parts { mut task, mut training, mut learner } = self.experiment.build()?;
         let (mut files, damaged) = RunFiles::open(&self.path, &mut training, &mut learner)?;
         warn(&damaged, display);
@@ -174,7 +183,10 @@ impl RunFolder {
         } else {
             let mut progress = display.run(&self.label(), &training);
             let mut trajectories = TrajectoryWriter::new(&self.path);
+            let mut events =
+                if tensorboard { Some(TensorBoardWriter::create(&self.path, training.env_step())?) } else { None };
             let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
+            observers.extend(events.as_mut().map(|events| events as &mut dyn Observer));
             let world = World::Simulator(&mut *task.env);
             training.run(world, &mut learner, Some(&mut files), &mut observers, stop)?
         };
@@ -196,17 +208,33 @@ impl RunFolder {
     /// Evaluates the newest whole checkpoint. Nothing is written.
     pub(crate) fn evaluate(&self, episodes: usize, seed: u64, threads: usize, display: &Display) -> Result<Evaluated> {
         in_pool(threads, || {
-            let Parts { mut task, mut training, mut learner } = self.experiment.build()?;
-            let damaged = training.restore(&self.path, &mut learner)?;
+            let Restored { mut task, mut learner, env_step, damaged } = self.restored()?;
             warn(&damaged, display);
-            if training.stored_step().is_none() {
-                bail!("{}: no checkpoint yet", self.path.display());
-            }
             let mut world = World::Simulator(&mut *task.env);
             let evaluation = evaluate(&mut world, &mut learner, &start_seeds(seed, episodes))?;
-            Ok(Evaluated { evaluation, env_step: training.env_step() })
+            Ok(Evaluated { evaluation, env_step })
         })?
     }
+
+    /// The task, and the learner as the newest whole checkpoint has it. Nothing is written.
+    pub(crate) fn restored(&self) -> Result<Restored> {
+        let Parts { task, mut training, mut learner } = self.experiment.build()?;
+        let damaged = training.restore(&self.path, &mut learner)?;
+        if training.stored_step().is_none() {
+            bail!("{}: no checkpoint yet", self.path.display());
+        }
+        Ok(Restored { task, learner, env_step: training.env_step(), damaged })
+    }
+}
+
+/// What the newest whole checkpoint of a run holds.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) task: Task,
+    pub(crate) learner: ModelBased,
+    pub(crate) env_step: u64,
+    /// What is wrong with newer checkpoints.
+    pub(crate) damaged: Vec<AgentError>,
 }
 
 /// An evaluation and the age of what was evaluated.
