@@ -16,8 +16,9 @@ use mbrl_policy::{Evaluation, Outcome, RandomAgent, World, evaluate, start_seeds
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, doctor, experiment,
+    chart, doctor, evaluate_model, experiment,
     experiment::Experiment,
+    fit, folder,
     progress::Display,
     record::Record,
     report,
@@ -34,6 +35,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Train(args) => train(&args),
         Command::Resume(args) => resume(&args),
         Command::Eval(args) => eval(&args),
+        Command::Fit(args) => fit::run(&args),
+        Command::EvaluateModel(args) => evaluate_model::run(&args),
         Command::Report(args) => report(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),
@@ -75,7 +78,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
             None => Path::new("runs").join(format!("{name}-{seed}")),
         };
         if !next_free {
-            RunFolder::check_free(&place)?;
+            folder::check_free(&place)?;
         }
         runs.push((place, Experiment { seed, ..experiment.clone() }));
     }
@@ -262,6 +265,7 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn cores() -> usize {
+/// Threads that the machine runs at once.
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

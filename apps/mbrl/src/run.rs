@@ -1,12 +1,11 @@
 //! One run: an experiment and a folder.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use mbrl_env::{
     Situation,
     tasks::{self, Task},
@@ -15,11 +14,11 @@ use mbrl_model::{Draw, Dynamics, Start};
 use mbrl_plan::Mpc;
 use mbrl_policy::{
     AgentError, Evaluation, Goal, ModelBased, Observer, Outcome, RunFiles, Tensor, Training, World, evaluate,
-    start_seeds, sync_parent, write_atomically,
+    start_seeds, write_atomically,
 };
 
 use crate::{
-    chart, device, experiment::Experiment, progress::Display, record::Record, tensorboard::TensorBoardWriter,
+    chart, device, experiment::Experiment, folder, progress::Display, record::Record, tensorboard::TensorBoardWriter,
     trajectories::TrajectoryWriter,
 };
 
@@ -102,50 +101,11 @@ impl RunFolder {
     /// `place` is taken where it is free or empty; otherwise, with `next_free`, the first free one of `place-2`,
     /// `place-3`, …
     pub(crate) fn create(place: &Path, next_free: bool, experiment: Experiment) -> Result<Self> {
-        let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
-        let name = place.file_name().context("the run's folder needs a name")?.to_string_lossy().into_owned();
-        let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
-        // Errors name the place that was asked for, not the temporary one.
-        let fill = || -> Result<()> {
-            fs::create_dir_all(&partial).with_context(|| format!("folder {}", place.display()))?;
-            match write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes()) {
-                Err(AgentError::Io { source, .. }) => {
-                    Err(AgentError::Io { path: place.join(EXPERIMENT), source }.into())
-                }
-                written => Ok(written?),
-            }
-        };
-        let placed = fill().and_then(|()| {
-            for number in 1.. {
-                let path = if number == 1 { place.to_owned() } else { parent.join(format!("{name}-{number}")) };
-                // Renaming onto a folder with something in it fails: two commands at once cannot take the same place.
-                match fs::rename(&partial, &path) {
-                    Ok(()) => {
-                        sync_parent(&path)?;
-                        return Ok(path);
-                    }
-                    Err(_) if path.exists() && next_free => {}
-                    Err(_) if path.exists() => return Err(taken(&path)),
-                    Err(error) => return Err(error).with_context(|| format!("folder {}", path.display())),
-                }
-            }
-            bail!("no free place for {}", place.display())
-        });
-        if placed.is_err() {
-            // The error that led here is the one to report.
-            let _ = fs::remove_dir_all(&partial);
-        }
-        Ok(Self { path: placed?, experiment })
-    }
-
-    /// Refuses a place where something is already.
-    pub(crate) fn check_free(place: &Path) -> Result<()> {
-        let free = match fs::read_dir(place) {
-            Ok(mut entries) => entries.next().is_none(),
-            Err(_) => !place.exists(),
-        };
-        if free { Ok(()) } else { Err(taken(place)) }
+        let path = folder::create(place, next_free, |partial| {
+            write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes())?;
+            Ok(())
+        })?;
+        Ok(Self { path, experiment })
     }
 
     /// The folder of an earlier run.
@@ -252,11 +212,7 @@ pub(crate) fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) 
     Ok(pool.install(work))
 }
 
-fn taken(place: &Path) -> anyhow::Error {
-    anyhow!("{} exists and is not empty; choose another --out", place.display())
-}
-
-fn warn(damaged: &[AgentError], display: &Display) {
+pub(crate) fn warn(damaged: &[AgentError], display: &Display) {
     for error in damaged {
         display.note(&format!("warning: damaged checkpoint passed over: {error}"));
     }

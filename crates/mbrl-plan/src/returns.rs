@@ -116,7 +116,8 @@ pub fn returns(
     check_size("width of the candidates' actions", spec.action, width)?;
     // One particle would score each candidate by one member, and compare members instead of candidates.
     require(
-        matches!(propagation.members, MemberRule::Expectation | MemberRule::Ds) || particles.is_multiple_of(spec.members),
+        matches!(propagation.members, MemberRule::Expectation | MemberRule::Ds)
+            || particles.is_multiple_of(spec.members),
         "particles",
         particles,
         "a multiple of the model's members, so that every candidate meets every member",
