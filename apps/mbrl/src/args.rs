@@ -119,8 +119,6 @@ pub(crate) struct ReportArgs {
 pub(crate) struct FitArgs {
     /// The log: a .csv, .parquet, .npz or .npy file.
     pub(crate) data: PathBuf,
-    #[command(flatten)]
-    pub(crate) columns: ColumnArgs,
     /// Folder of the model (default: models/<name of the log>).
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -145,6 +143,8 @@ pub(crate) struct FitArgs {
     /// Threads (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -154,8 +154,6 @@ pub(crate) struct EvaluateModelArgs {
     pub(crate) model: PathBuf,
     /// The log: a .csv, .parquet, .npz or .npy file. Columns default to those that the model was fitted to.
     pub(crate) data: PathBuf,
-    #[command(flatten)]
-    pub(crate) columns: ColumnArgs,
     /// Steps to predict.
     #[arg(long, value_name = "N", default_value = "20", value_parser = positive)]
     pub(crate) horizon: usize,
@@ -168,6 +166,8 @@ pub(crate) struct EvaluateModelArgs {
     /// Threads (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
 }
 
 /// Which columns of a log are what; those left out are looked for under usual names (obs_0, action_0, reward, …).

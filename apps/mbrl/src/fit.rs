@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{
     Rng,
     data::{self, DataError, Layout, Log},
@@ -18,7 +18,7 @@ use toml::Table;
 use crate::{
     args::FitArgs,
     commands::cores,
-    device, experiment, folder,
+    device, experiment, folder, model_chart,
     model_folder::{self, Card, DataCard, ResultCard},
     run::in_pool,
     say,
@@ -144,9 +144,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
 /// Reads a log; where columns are missing, says how to name them.
 pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Log> {
     data::read(path, layout).map_err(|error| match error {
-        DataError::Missing { .. } => {
-            anyhow::Error::new(error).context("name the columns with --obs, --actions and so on (see --help)")
-        }
+        DataError::Missing { .. } => anyhow!("{error}; --obs, --actions and so on name the columns (see --help)"),
         other => other.into(),
     })
 }
@@ -165,10 +163,12 @@ fn dataset(log: &Log, past: usize, holdout: Option<f32>, rng: &mut Rng) -> Resul
 fn fitted(model: &mut Ensemble, data: &Dataset, config: &FitConfig, rng: &mut Rng) -> Result<FitReport> {
     let began = Instant::now();
     let of = config.max_epochs;
+    let EnsembleConfig { members, hidden, .. } = model.config();
+    say::note(format_args!("fitting {members} members {hidden:?} to {} transitions", data.len()));
     Ok(fit_watched(model, data, config, rng, &mut |&Epoch { number, train_loss, errors }| {
-        let mean = errors.iter().sum::<f32>() / errors.len() as f32;
+        let error = (errors.iter().sum::<f32>() / errors.len() as f32).sqrt();
         let seconds = began.elapsed().as_secs_f64();
-        say::note(format_args!("epoch {number:>3}/{of}  loss {train_loss:>8.4}  error {mean:.4e}  ({seconds:.1} s)"));
+        say::note(format_args!("epoch {number:>3}/{of}  loss {train_loss:>8.4}  error {error:.4}  ({seconds:.1} s)"));
     })?)
 }
 
@@ -205,13 +205,11 @@ fn summary(path: &Path, log: &Log, seconds: f64) -> String {
         lines.push(("reward", "reward", Range::of(columns.rewards.iter().copied())));
     }
     let width = lines.iter().map(|line| line.0.chars().count()).max().unwrap_or(0).max("column".len());
-    text.push_str(&format!(
-        "  {:<width$}  {:<11}  {:>11}  {:>11}  {:>11}\n",
-        "column", "", "lowest", "mean", "highest"
-    ));
+    text.push_str(&format!("  {:<width$}  {:<11}  {:>9}  {:>9}  {:>9}\n", "column", "", "lowest", "mean", "highest"));
     for (name, part, Range { low, mean, high }) in lines {
         let constant = if low == high { "  never changes" } else { "" };
-        text.push_str(&format!("  {name:<width$}  {part:<11}  {low:>11.4e}  {mean:>11.4e}  {high:>11.4e}{constant}\n"));
+        let [low, mean, high] = [low, mean, high].map(model_chart::number);
+        text.push_str(&format!("  {name:<width$}  {part:<11}  {low:>9}  {mean:>9}  {high:>9}{constant}\n"));
     }
     text.trim_end().to_owned()
 }
