@@ -1,18 +1,19 @@
 //! Experiments: TOML files, embedded or the user's own, with single values overridden.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
-use mbrl_model::{EnsembleConfig, FitConfig, Propagation};
+use mbrl_env::{Termination, tasks::Task, termination_fn};
+use mbrl_model::{Bool, EnsembleConfig, FitConfig, Propagation};
 use mbrl_plan::{CemConfig, PddmConfig, Planner, Replan};
-use mbrl_policy::{ModelBasedConfig, TrainConfig};
+use mbrl_policy::{Goal, ModelBasedConfig, Tensor, TrainConfig};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use crate::near::did_you_mean;
 
 /// The embedded experiments: name and text.
-const EMBEDDED: [(&str, &str); 7] = [
+const EMBEDDED: [(&str, &str); 9] = [
     ("smoke", include_str!("../experiments/smoke.toml")),
     ("pets-cartpole-swingup", include_str!("../experiments/pets-cartpole-swingup.toml")),
     ("pets-cartpole-swingup-paper", include_str!("../experiments/pets-cartpole-swingup-paper.toml")),
@@ -20,6 +21,8 @@ const EMBEDDED: [(&str, &str); 7] = [
     ("pddm-cartpole", include_str!("../experiments/pddm-cartpole.toml")),
     ("pets-pendulum", include_str!("../experiments/pets-pendulum.toml")),
     ("pddm-pendulum", include_str!("../experiments/pddm-pendulum.toml")),
+    ("learned-reward-pendulum", include_str!("../experiments/learned-reward-pendulum.toml")),
+    ("learned-end-cartpole", include_str!("../experiments/learned-end-cartpole.toml")),
 ];
 
 /// Everything that says what a run does. Its text, with every value written out, reproduces the run.
@@ -73,7 +76,7 @@ fn default_device() -> String {
     DEFAULT_DEVICE.into()
 }
 
-/// How plans are judged, besides the task's reward.
+/// How plans are judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GoalConfig {
@@ -81,11 +84,71 @@ pub(crate) struct GoalConfig {
     pub(crate) discount: f32,
     /// Reward of each planned step after an end state.
     pub(crate) after_termination: f32,
+    /// Whose reward.
+    pub(crate) reward: RewardSource,
+    /// Whose end states.
+    pub(crate) termination: TerminationSource,
+}
+
+/// Who says what a planned step is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RewardSource {
+    /// The task, by its equation.
+    Task,
+    /// The model, which has learned it (`model.reward`).
+    Model,
+}
+
+/// Who says where a plan is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TerminationSource {
+    /// The task, by its rule.
+    Task,
+    /// The model, which has learned it (`model.termination`).
+    Model,
+    /// Nobody: plans go on over end states.
+    None,
 }
 
 impl Default for GoalConfig {
     fn default() -> Self {
-        Self { discount: 1.0, after_termination: 0.0 }
+        Self { discount: 1.0, after_termination: 0.0, reward: RewardSource::Task, termination: TerminationSource::Task }
+    }
+}
+
+impl GoalConfig {
+    /// The goal on `task`, planned for with `model`.
+    pub(crate) fn init(&self, task: &Task, model: &EnsembleConfig) -> Result<Goal> {
+        if !(self.discount > 0.0 && self.discount <= 1.0) {
+            bail!("discount = {}: a number in (0, 1]", self.discount);
+        }
+        if !self.after_termination.is_finite() {
+            bail!("after_termination = {}: a finite number", self.after_termination);
+        }
+        if self.reward == RewardSource::Model && !model.reward {
+            bail!("reward = \"model\": a model that learns it, model.reward = true");
+        }
+        if self.termination == TerminationSource::Model && !model.termination {
+            bail!("termination = \"model\": a model that learns it, model.termination = true");
+        }
+        // A goal that is silent leaves ends to a model that has learned them.
+        let never = || -> Option<Arc<dyn Termination>> {
+            let rule = |obs: Tensor<2>, _, _| Tensor::<1, Bool>::full([obs.dims()[0]], false, &obs.device());
+            model.termination.then(|| Arc::new(termination_fn(rule)) as Arc<dyn Termination>)
+        };
+        Ok(Goal {
+            reward: (self.reward == RewardSource::Task).then(|| task.reward.clone()),
+            termination: match self.termination {
+                TerminationSource::Task => task.termination.clone().or_else(never),
+                TerminationSource::Model => None,
+                TerminationSource::None => never(),
+            },
+            discount: self.discount,
+            after_termination: self.after_termination,
+            ..Goal::of_task(task)
+        })
     }
 }
 
@@ -200,9 +263,10 @@ pub(crate) fn source(name_or_path: &str) -> Result<(String, String)> {
 
 /// Refuses a model that no machine has the memory for.
 pub(crate) fn check_weights(model: &EnsembleConfig, obs: usize, action: usize) -> Result<()> {
-    let EnsembleConfig { members, hidden, angles, .. } = model;
-    // Twice the width of the observation: means and log-variances.
-    let widths = [&[obs + angles.len() + action][..], hidden, &[2 * obs]].concat();
+    let EnsembleConfig { members, hidden, angles, past, .. } = model;
+    // Each observation with its angles and each action; out come means and log-variances, reward and end.
+    let step = obs.saturating_add(angles.len()).saturating_add(action);
+    let widths = [&[step.saturating_mul(past.saturating_add(1))][..], hidden, &[2 * obs + 3]].concat();
     let weights = widths
         .windows(2)
         .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[*members, layer[0].saturating_add(1), layer[1]])?));
@@ -359,6 +423,29 @@ mod tests {
         assert!(error.contains("`planner.popluation`") && error.contains("`planner.population`"), "{error}");
         assert!(loaded(&["model.depth=3"]).unwrap_err().to_string().contains("`model.depth`"));
         assert!(loaded(&["planner"]).unwrap_err().to_string().contains("key=value"));
+    }
+
+    #[test]
+    fn a_goal_goes_by_what_it_is_told() {
+        let goal = |task: &str, words: &[&str]| {
+            let experiment = loaded(words).unwrap();
+            experiment.goal.init(&mbrl_env::tasks::make(task).unwrap(), &experiment.model)
+        };
+        let has = |goal: Goal| (goal.reward.is_some(), goal.termination.is_some());
+        assert_eq!(has(goal("cartpole", &[]).unwrap()), (true, true));
+        assert_eq!(has(goal("pendulum", &[]).unwrap()), (true, false));
+        assert_eq!(has(goal("cartpole", &["goal.termination=none"]).unwrap()), (true, false));
+        let heads = ["model.reward=true", "model.termination=true"];
+        let with = |word: &'static str| [&heads[..], &[word]].concat();
+        // The task's and nobody's ends overrule those that the model has learned.
+        assert_eq!(has(goal("pendulum", &heads).unwrap()), (true, true));
+        assert_eq!(has(goal("cartpole", &with("goal.termination=none")).unwrap()), (true, true));
+        assert_eq!(has(goal("cartpole", &with("goal.termination=model")).unwrap()), (true, false));
+        assert_eq!(has(goal("cartpole", &with("goal.reward=model")).unwrap()), (false, true));
+        for (word, head) in [("goal.reward=model", "model.reward"), ("goal.termination=model", "model.termination")] {
+            let told = goal("cartpole", &[word]).unwrap_err().to_string();
+            assert!(told.contains("\"model\"") && told.contains(head), "{told}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use mbrl_env::{
     data::{self, DataError, Layout, Log},
 };
 use mbrl_model::{Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, fit_watched};
+use mbrl_policy::PAST;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -96,6 +97,9 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     experiment::check_weights(&config, obs, action)?;
     if config.reward && !log.has_rewards {
         bail!("model.reward: the log has no rewards to learn");
+    }
+    if config.past > PAST {
+        bail!("model.past = {}: at most {PAST} steps, which is what agents look back on", config.past);
     }
     let mut rng = Rng::new(seed);
     let mut model = config.init(obs, action, &device, &mut rng).context("section [model]")?;

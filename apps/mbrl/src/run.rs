@@ -13,8 +13,8 @@ use mbrl_env::{
 use mbrl_model::{Draw, Dynamics, Start};
 use mbrl_plan::Mpc;
 use mbrl_policy::{
-    AgentError, Evaluation, Goal, ModelBased, Observer, Outcome, RunFiles, Tensor, Training, World, evaluate,
-    start_seeds, write_atomically,
+    AgentError, Evaluation, ModelBased, Observer, Outcome, RunFiles, Tensor, Training, World, evaluate, start_seeds,
+    write_atomically,
 };
 
 use crate::{
@@ -53,17 +53,7 @@ impl Experiment {
         model.rollout(Start::Situation(Situation::of(&start)), actions, draw).context("section [propagation]")?;
         let planner = self.planner.init(&spec.actions, self.propagation).context("section [planner]")?;
         let mpc = Mpc::new(planner, self.mpc.replan).context("section [mpc]")?;
-        if !(self.goal.discount > 0.0 && self.goal.discount <= 1.0) {
-            bail!("section [goal]: discount = {}: a number in (0, 1]", self.goal.discount);
-        }
-        if !self.goal.after_termination.is_finite() {
-            bail!("section [goal]: after_termination = {}: a finite number", self.goal.after_termination);
-        }
-        let goal = Goal {
-            discount: self.goal.discount,
-            after_termination: self.goal.after_termination,
-            ..Goal::of_task(&task)
-        };
+        let goal = self.goal.init(&task, &self.model).context("section [goal]")?;
         let learner =
             self.agent.init(spec, model, self.fit.clone(), goal, mpc).context("section [agent], [fit] or [model]")?;
         Ok(Parts { task, training, learner })

@@ -242,3 +242,60 @@ fn check_rows(what: &'static str, column: &[f32], width: usize) -> Result<(), Mo
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mbrl_env::Transition;
+
+    use super::*;
+
+    #[test]
+    fn the_past_of_a_transition_lies_within_its_episode() {
+        // Observation 10 · episode + step, action its negative; a ring of 12 that has lost the first steps of 15.
+        let mut replay = Replay::new(1, 1, 12).unwrap();
+        for (episode, length) in [(1_u8, 6_u8), (2, 1), (3, 5), (4, 3)] {
+            for step in 0..length {
+                let obs = f32::from(10 * episode + step);
+                let (terminated, truncated) = (episode == 3 && step == 4, episode != 3 && step + 1 == length);
+                let (obs, action, next_obs) = (vec![obs], vec![-obs], vec![obs + 1.0]);
+                replay.push(&Transition { obs, action, reward: 0.5, next_obs, terminated, truncated }).unwrap();
+            }
+        }
+        let data = Dataset::of_replay(&replay, 2).unwrap();
+        let found: Vec<[f32; 5]> =
+            data.obs().iter().zip(data.past().chunks(4)).map(|(o, p)| [*o, p[0], p[1], p[2], p[3]]).collect();
+        let expected = [
+            // What is left of the first episode begins at its fourth step.
+            [13.0, 13.0, 0.0, 13.0, 0.0],
+            [14.0, 13.0, -13.0, 13.0, 0.0],
+            [15.0, 14.0, -14.0, 13.0, -13.0],
+            [20.0, 20.0, 0.0, 20.0, 0.0],
+            [30.0, 30.0, 0.0, 30.0, 0.0],
+            [31.0, 30.0, -30.0, 30.0, 0.0],
+            [32.0, 31.0, -31.0, 30.0, -30.0],
+            [33.0, 32.0, -32.0, 31.0, -31.0],
+            [34.0, 33.0, -33.0, 32.0, -32.0],
+            [40.0, 40.0, 0.0, 40.0, 0.0],
+            [41.0, 40.0, -40.0, 40.0, 0.0],
+            [42.0, 41.0, -41.0, 40.0, -40.0],
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(data.rewards().unwrap(), [0.5; 12]);
+        // A time limit is no end.
+        assert_eq!(data.terminated().unwrap().iter().position(|end| *end), Some(8));
+        assert_eq!(data.terminated().unwrap().iter().filter(|end| **end).count(), 1);
+        assert!(Dataset::of_replay(&replay, 0).unwrap().past().is_empty());
+    }
+
+    #[test]
+    fn rewards_and_ends_of_another_length_or_not_finite_are_refused() {
+        let data = || Dataset::new(vec![0.0; 4], vec![0.0; 2], vec![0.0; 4], 2, 1).unwrap();
+        let told = data().with_rewards(vec![0.0; 3]).unwrap_err().to_string();
+        assert_eq!(told, "values of rewards has 3, expected 2");
+        let told = data().with_rewards(vec![0.0, f32::NAN]).unwrap_err();
+        assert!(matches!(told, ModelError::NonFinite { what: "rewards", rows: 1, total: 2, first: 1 }));
+        let told = data().with_terminated(vec![true]).unwrap_err().to_string();
+        assert_eq!(told, "values of terminated has 1, expected 2");
+        assert!(matches!(Dataset::of_replay(&Replay::new(1, 1, 3).unwrap(), 1), Err(ModelError::TooLittleData { .. })));
+    }
+}

@@ -55,14 +55,14 @@ pub trait Fit: Dynamics {
     /// Loss of one batch a member: `inputs` `[E, B, in]`, `targets` `[E, B, out]` → `[1]`.
     fn loss(&self, parameters: &Self::Parameters, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1>;
 
-    /// Mean squared error of each member on the same rows, for stopping and choosing elites: `inputs` `[N, in]`,
-    /// `targets` `[N, out]` → `[E]`.
-    fn error(&self, parameters: &Self::Parameters, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1>;
+    /// Mean squared error of each member on the same rows, a column: `inputs` `[N, in]`, `targets` `[N, out]` → `[E, out]`.
+    /// Stopping and elites go by its mean over columns.
+    fn error(&self, parameters: &Self::Parameters, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<2>;
 
     /// `new` for the members marked in `take`, `[E]`, `old` for the others.
     fn choose(old: Self::Parameters, new: Self::Parameters, take: &[bool]) -> Self::Parameters;
 
-    /// Takes over fitted parameters; `errors` `[E]` are those of [`error`](Self::error).
+    /// Takes over fitted parameters; `errors` `[E]` are those of [`error`](Self::error), meant over columns.
     fn finish(&mut self, parameters: Self::Parameters, statistics: Self::Statistics, errors: &[f32]);
 }
 
@@ -153,6 +153,8 @@ pub struct FitReport {
     /// Mean squared error of each member's kept weights, `[E]`, in the units of the model's targets: on the holdout, or on
     /// (at most 5000) training rows where nothing is held out.
     pub errors: Vec<f32>,
+    /// The same, meant over members, for each column of the targets.
+    pub column_errors: Vec<f32>,
     /// Wall time.
     pub elapsed: Duration,
 }
@@ -232,7 +234,13 @@ pub fn fit_watched<M: Fit>(
     let mut parameters = model.parameters().train();
     let mut bags = bags(train, members, config.bootstrap, rng);
 
-    let mut best: Option<(M::Parameters, Vec<f32>)> = None;
+    // Each member's errors, a column.
+    let validate = |model: &M, parameters: &M::Parameters, (inputs, targets): (Tensor<2>, Tensor<2>)| {
+        let errors = model.error(parameters, inputs, targets);
+        let columns = errors.dims()[1];
+        crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect::<Vec<_>>()
+    };
+    let mut best: Option<(M::Parameters, Vec<Vec<f32>>)> = None;
     let mut report = FitReport {
         epochs: 0,
         steps: 0,
@@ -240,6 +248,7 @@ pub fn fit_watched<M: Fit>(
         holdout_rows: held,
         train_loss: f32::NAN,
         errors: Vec::new(),
+        column_errors: Vec::new(),
         elapsed: Duration::ZERO,
     };
     let mut epochs_without = 0;
@@ -277,8 +286,8 @@ pub fn fit_watched<M: Fit>(
             break 'fit;
         }
         let plain = parameters.valid();
-        let errors = crate::ensemble::to_vec(model.error(&plain, validation.0.clone(), validation.1.clone()));
-        if errors.iter().any(|e| !e.is_finite()) {
+        let errors = validate(model, &plain, validation.clone());
+        if errors.iter().flatten().any(|e| !e.is_finite()) {
             // The last step of the epoch broke the weights; its own loss was still finite.
             fault = Some(ModelError::Diverged { step: report.steps - 1, epoch: report.epochs, value: f32::NAN });
             break 'fit;
@@ -292,13 +301,16 @@ pub fn fit_watched<M: Fit>(
             None => (plain, errors),
             Some(_) if held == 0 => (plain, errors),
             Some((kept, mut kept_errors)) => {
-                let better = |(new, old): (&f32, &f32)| (old - new) / old.abs().max(1e-30) > config.improvement;
+                let better = |(new, old): (&Vec<f32>, &Vec<f32>)| {
+                    let (new, old) = (mean(new), mean(old));
+                    (old - new) / old.abs().max(1e-30) > config.improvement
+                };
                 let take: Vec<bool> = errors.iter().zip(&kept_errors).map(better).collect();
                 let improved = take.contains(&true);
                 epochs_without = if improved { 0 } else { epochs_without + 1 };
-                for (e, (kept, new)) in kept_errors.iter_mut().zip(&errors).enumerate() {
+                for (e, (kept, new)) in kept_errors.iter_mut().zip(errors).enumerate() {
                     if take[e] {
-                        *kept = *new;
+                        *kept = new;
                     }
                 }
                 let kept = if improved { M::choose(kept, plain, &take) } else { kept };
@@ -311,14 +323,20 @@ pub fn fit_watched<M: Fit>(
     }
     if let Some((parameters, mut errors)) = best {
         if held == 0 {
-            let (inputs, targets) = pick(&train[..train.len().min(5000)]);
-            errors = crate::ensemble::to_vec(model.error(&parameters, inputs, targets));
+            errors = validate(model, &parameters, pick(&train[..train.len().min(5000)]));
         }
-        model.finish(parameters, statistics, &errors);
-        report.errors = errors;
+        report.errors = errors.iter().map(|columns| mean(columns)).collect();
+        let members = errors.len() as f32;
+        report.column_errors =
+            (0..errors[0].len()).map(|c| errors.iter().map(|columns| columns[c]).sum::<f32>() / members).collect();
+        model.finish(parameters, statistics, &report.errors);
     }
     report.elapsed = began.elapsed();
     fault.map_or(Ok(report), Err)
+}
+
+fn mean(values: &[f32]) -> f32 {
+    values.iter().sum::<f32>() / values.len() as f32
 }
 
 /// The rows that each member trains on.

@@ -43,8 +43,8 @@
 //!
 //! | model | learned | uncertainty | gradients | needs |
 //! |---|---|---|---|---|
-//! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions |
-//! | [`Ensemble`], deterministic head | yes | epistemic | yes | transitions |
+//! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions; rewards and ends for their heads |
+//! | [`Ensemble`], deterministic head | yes | epistemic | yes | the same |
 //! | [`DynamicsFn`] | no | none | if the closure's operations have them | equations |
 //! | [`SimulatorModel`] | no | none | no | a [`Simulator`](mbrl_env::Simulator) and its snapshot |
 //!
@@ -54,7 +54,10 @@
 //!   without gradients run on a fused engine that keeps a block of rows in cache through all layers and steps; with
 //!   gradients, or on a GPU, they run as Burn tensors. Both agree to 1e-5 a step and draw the same noise.
 //! - **Randomness** is a function of (key, step, row, dimension): see [`fill_normal`]. Threads and blocks change no bit.
-//! - **Propagation of uncertainty**: [`Propagation`] and [`MemberRule`] (expectation, TS1, TS∞).
+//! - **Propagation of uncertainty**: [`Propagation`] and [`MemberRule`] (expectation, TS1, TS∞, DS).
+//! - **Rewards and ends** are the task's business, unless nobody can write them down: then an ensemble learns them too
+//!   ([`EnsembleConfig::reward`], [`EnsembleConfig::termination`]).
+//! - **What one observation hides**, such as a speed, an ensemble finds in the steps before: [`EnsembleConfig::past`].
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
 //!   implement `Fit` to train it with the same trainer.
 //!

@@ -117,12 +117,14 @@ impl Fit for Recorder {
         let poison = if self.poison == Some(seen.len() - 1) { f32::NAN } else { 1.0 };
         weights.w.val().sum() * poison
     }
-    fn error(&self, _: &Weights, inputs: Tensor<2>, _: Tensor<2>) -> Tensor<1> {
+    fn error(&self, _: &Weights, inputs: Tensor<2>, _: Tensor<2>) -> Tensor<2> {
         *self.held.lock().unwrap() = values(inputs);
         let mut epoch = self.epoch.lock().unwrap();
         let errors = self.script[(*epoch).min(self.script.len() - 1)];
         *epoch += 1;
-        Tensor::from_floats(errors, &self.spec.device)
+        // Two columns that mean to the scripted error.
+        let errors = Tensor::<1>::from_floats(errors, &self.spec.device).unsqueeze_dim::<2>(1);
+        Tensor::cat(vec![errors.clone() * 0.5, errors * 1.5], 1)
     }
     fn choose(old: Weights, new: Weights, take: &[bool]) -> Weights {
         let (old, new) = (values(old.w.val()), values(new.w.val()));

@@ -12,6 +12,9 @@
 //! | [`fit_every`](ModelBasedConfig::fit_every) | episode | 20 to 40 episodes | 50 steps |
 //! | [`reinitialize`](ModelBasedConfig::reinitialize) | no | yes | no |
 //!
+//! A model with heads learns rewards and ends from the same data; where the [`Goal`] leaves one of them open, plans go by the
+//! model's own. A model that looks back reads the past of each step within its episode.
+//!
 //! ## References
 //! \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics
 //! Models*, NeurIPS.
@@ -20,12 +23,12 @@
 use std::{fmt, time::Instant};
 
 use mbrl_env::{EnvSpec, Replay, Rng, Situation, Transition};
-use mbrl_model::{Dataset, Ensemble, FitConfig, FitReport, ModelError, fit};
+use mbrl_model::{Dataset, Ensemble, EnsembleConfig, FitConfig, FitReport, ModelError, fit};
 use mbrl_plan::Mpc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, MpcAgent, RandomAgent, Report,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, MpcAgent, PAST, RandomAgent, Report,
 };
 
 /// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
@@ -99,7 +102,8 @@ impl ModelBasedConfig {
     /// An agent that knows nothing yet, for an environment like `spec`.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for a value that breaks a rule, [`AgentError::Model`] for a model of other widths.
+    /// [`AgentError::Config`] for a value that breaks a rule, for a model that looks back further than [`PAST`] and for a
+    /// goal without reward where the model learns none, [`AgentError::Model`] for a model of other widths.
     pub fn init(
         &self,
         spec: &EnvSpec,
@@ -119,6 +123,13 @@ impl ModelBasedConfig {
             return refuse("replay_capacity", "0".into(), "at least 1 transition");
         }
         fit.validate()?;
+        let EnsembleConfig { reward, past, .. } = model.config();
+        if *past > PAST {
+            return refuse("past", past.to_string(), "at most 16 steps, which is what situations carry");
+        }
+        if goal.reward.is_none() && !reward {
+            return refuse("reward", "false".into(), "true for the model: the goal leaves the reward to it");
+        }
         let widths = mbrl_model::Dynamics::spec(&model);
         for (what, expected, actual) in [
             ("observation of the model", spec.obs.width(), widths.obs),
@@ -195,10 +206,8 @@ impl ModelBased {
 
     /// Fits a copy, so that the planner never sees a model that did not come out well.
     fn fit_model(&mut self, rng: &mut Rng) -> Result<FitReport, ModelError> {
-        let columns = self.replay.columns();
-        let spec = mbrl_model::Dynamics::spec(self.planner.dynamics());
-        let data = Dataset::new(columns.obs, columns.actions, columns.next_obs, spec.obs, spec.action)?;
         let mut model = self.planner.dynamics().clone();
+        let data = Dataset::of_replay(&self.replay, model.config().past)?;
         if self.config.reinitialize {
             model.reinitialize(rng);
         }
@@ -251,7 +260,7 @@ impl Learner for ModelBased {
         match result {
             Ok(fitted) => {
                 self.progress.fitted = true;
-                report_fit(&fitted, report);
+                report_fit(&fitted, self.model(), report);
             }
             // The agent goes on with the model of the fit before: a lost fit costs little, a lost run everything.
             Err(error @ ModelError::Diverged { .. }) => {
@@ -289,7 +298,7 @@ impl Learner for ModelBased {
     }
 }
 
-fn report_fit(fitted: &FitReport, report: &mut dyn Report) {
+fn report_fit(fitted: &FitReport, model: &Ensemble, report: &mut dyn Report) {
     report.scalar("model/epochs", fitted.epochs as f64);
     report.scalar("model/optimizer_steps", fitted.steps as f64);
     report.scalar("model/train_rows", fitted.train_rows as f64);
@@ -298,4 +307,11 @@ fn report_fit(fitted: &FitReport, report: &mut dyn Report) {
     let errors = || fitted.errors.iter().map(|e| f64::from(*e));
     report.scalar("model/mse", errors().sum::<f64>() / fitted.errors.len() as f64);
     report.scalar("model/mse_best", errors().fold(f64::INFINITY, f64::min));
+    // Behind the columns of the observation.
+    let config = model.config();
+    let heads = [(config.reward, "model/mse_reward"), (config.termination, "model/mse_end")];
+    let heads = heads.iter().filter(|(learned, _)| *learned);
+    for ((_, name), error) in heads.zip(&fitted.column_errors[mbrl_model::Dynamics::spec(model).obs..]) {
+        report.scalar(name, f64::from(*error));
+    }
 }

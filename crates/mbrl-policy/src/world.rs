@@ -9,8 +9,8 @@ use mbrl_env::{Env, EnvError, EnvSpec, History, Rng, Simulator, Situation, Snaps
 
 use crate::{ActMode, Agent, AgentError};
 
-/// Steps of the past that situations carry: more than any agent of this workspace looks back.
-const PAST: usize = 16;
+/// Steps of the past that the situations of the loops carry: no agent can look back further.
+pub const PAST: usize = 16;
 
 /// What an agent acts in: any environment, or a simulator whose snapshots it may ask for.
 pub enum World<'a> {

@@ -1,8 +1,17 @@
 use burn::tensor::Tolerance;
-use mbrl_env::{Rng, Situation};
+use mbrl_env::{History, Rng, Situation};
 
 use super::*;
 use crate::{MemberRule, Propagation, check};
+
+mod heads;
+mod mixture;
+mod past;
+
+/// With both learned heads and two past steps.
+fn extended(config: EnsembleConfig) -> EnsembleConfig {
+    EnsembleConfig { reward: true, termination: true, past: 2, ..config }
+}
 
 fn config(activation: Activation, head: Head) -> EnsembleConfig {
     EnsembleConfig {
@@ -25,7 +34,7 @@ fn ensemble(config: &EnsembleConfig, obs: usize, action: usize, device: &Device,
         let rows: Vec<f32> = (0..width * 50).map(|_| shift + scale * rng.normal()).collect();
         Normalizer::of(&rows, width)
     };
-    let (inputs, targets) = (column(config.inputs(obs, action), 0.3, 1.7), column(obs, -0.1, 0.4));
+    let (inputs, targets) = (column(config.inputs(obs, action), 0.3, 1.7), column(config.targets(obs), -0.1, 0.4));
     let elites = (0..config.members).collect();
     model.install(model.network.clone(), inputs, targets, elites);
     model
@@ -60,6 +69,16 @@ fn devices() -> Vec<Device> {
     ]
 }
 
+/// Ends that differ: a probability may lie on 1/2 but for rounding.
+fn differing(a: &[bool], b: &[bool]) -> usize {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).filter(|(a, b)| a != b).count()
+}
+
+fn to_bools<const D: usize>(tensor: Tensor<D, Bool>) -> Vec<bool> {
+    to_vec(tensor.float()).iter().map(|&end| end == 1.0).collect()
+}
+
 #[test]
 fn every_activation_and_head_keeps_the_contract_on_every_device() {
     // `check_dynamics` compares a roll-out with single steps for each propagation, on equal noise; then the engine is
@@ -67,19 +86,34 @@ fn every_activation_and_head_keeps_the_contract_on_every_device() {
     for device in devices() {
         for activation in [Activation::Silu, Activation::Relu, Activation::Tanh] {
             for head in [Head::Gaussian, Head::Deterministic] {
-                let model = ensemble(&config(activation, head), 4, 2, &device, 1);
-                let mut rng = Rng::new(2);
-                let (states, actions) = (normal(7, 4, &device, &mut rng), normal(7, 2, &device, &mut rng));
-                check::check_dynamics(&model, states.clone(), actions.clone()).unwrap();
-                let mut tensors = model.clone();
-                tensors.set_engine(false);
-                check::check_dynamics(&tensors, states.clone(), actions.clone()).unwrap();
-                assert_eq!(model.engine.is_some(), is_cpu(&device));
-                assert!(tensors.engine.is_none());
-                for members in [MemberRule::Expectation, MemberRule::Ts1, MemberRule::TsInf] {
-                    let draw = Draw::new(Propagation { members, noise: true, particles: 1 }, 3);
-                    let next = |m: &Ensemble| to_vec(m.sample(states.clone(), actions.clone(), draw).unwrap().next);
-                    assert_columns_near(&next(&model), &next(&tensors), 4);
+                let plain = config(activation, head);
+                for config in [EnsembleConfig { reward: true, ..plain.clone() }, extended(plain.clone()), plain] {
+                    let model = ensemble(&config, 4, 2, &device, 1);
+                    let width = model.spec.state;
+                    let mut rng = Rng::new(2);
+                    let (states, actions) = (normal(7, width, &device, &mut rng), normal(7, 2, &device, &mut rng));
+                    check::check_dynamics(&model, states.clone(), actions.clone()).unwrap();
+                    let mut tensors = model.clone();
+                    tensors.set_engine(false);
+                    check::check_dynamics(&tensors, states.clone(), actions.clone()).unwrap();
+                    assert_eq!(model.engine.is_some(), is_cpu(&device));
+                    assert!(tensors.engine.is_none());
+                    for members in [MemberRule::Expectation, MemberRule::Ts1, MemberRule::TsInf, MemberRule::Ds] {
+                        let draw = Draw::new(Propagation { members, noise: true, particles: 1 }, 3);
+                        let step = |m: &Ensemble| m.sample(states.clone(), actions.clone(), draw).unwrap();
+                        let (fused, looped) = (step(&model), step(&tensors));
+                        assert_columns_near(&to_vec(fused.next), &to_vec(looped.next), width);
+                        assert_eq!(
+                            (fused.reward.is_some(), fused.terminated.is_some()),
+                            (config.reward, config.termination)
+                        );
+                        if let (Some(fused), Some(looped)) = (fused.reward, looped.reward) {
+                            assert_columns_near(&to_vec(fused), &to_vec(looped), 1);
+                        }
+                        if let (Some(fused), Some(looped)) = (fused.terminated, looped.terminated) {
+                            assert_eq!(differing(&to_bools(fused), &to_bools(looped)), 0);
+                        }
+                    }
                 }
             }
         }
@@ -90,7 +124,7 @@ fn every_activation_and_head_keeps_the_contract_on_every_device() {
 fn the_engine_agrees_with_the_loop_on_random_shapes() {
     let device = Device::flex();
     let mut rng = Rng::new(3);
-    for trial in 0..40 {
+    for trial in 0..60 {
         let (obs, action) = (1 + rng.below(9), 1 + rng.below(5));
         let activation = [Activation::Silu, Activation::Relu, Activation::Tanh][rng.below(3)];
         let head = [Head::Gaussian, Head::Deterministic][rng.below(2)];
@@ -103,6 +137,9 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
             weight_decay: Vec::new(),
             angles: (0..obs).filter(|_| rng.below(3) == 0).collect(),
             no_delta: (0..obs).filter(|_| rng.below(4) == 0).collect(),
+            reward: rng.below(2) == 0,
+            termination: rng.below(2) == 0,
+            past: rng.below(3),
             ..EnsembleConfig::default()
         };
         let mut fused = ensemble(&config, obs, action, &device, trial);
@@ -114,7 +151,7 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
         let mut looped = fused.clone();
         looped.set_engine(false);
         let candidates = 1 + rng.below(300);
-        let states = normal(candidates, obs, &device, &mut rng);
+        let states = normal(candidates, fused.spec.state, &device, &mut rng);
         let actions: Tensor<3> = normal(candidates, action, &device, &mut rng).unsqueeze();
         for (rule, particles) in [
             (MemberRule::Expectation, 1),
@@ -122,13 +159,19 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
             (MemberRule::Ts1, 2 * members),
             (MemberRule::TsInf, members),
             (MemberRule::TsInf, 1),
+            (MemberRule::Ds, 3),
         ] {
             let draw = Draw { propagation: Propagation { members: rule, noise: true, particles }, key: trial, step: 3 };
-            let values =
-                |m: &Ensemble| to_vec(m.rollout(Start::States(states.clone()), actions.clone(), draw).unwrap().obs);
-            let (a, b) = (values(&fused), values(&looped));
+            let run = |m: &Ensemble| m.rollout(Start::States(states.clone()), actions.clone(), draw).unwrap();
+            let (a, b) = (run(&fused), run(&looped));
             let rows = candidates * particles;
-            assert_columns_near(&a[rows * obs..], &b[rows * obs..], obs);
+            assert_columns_near(&to_vec(a.obs)[rows * obs..], &to_vec(b.obs)[rows * obs..], obs);
+            if let (Some(a), Some(b)) = (a.reward, b.reward) {
+                assert_columns_near(&to_vec(a), &to_vec(b), 1);
+            }
+            if let (Some(a), Some(b)) = (a.terminated, b.terminated) {
+                assert!(differing(&to_bools(a), &to_bools(b)) <= 1);
+            }
         }
     }
 }
@@ -136,34 +179,54 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
 #[test]
 fn a_whole_rollout_is_the_loop_step_by_step() {
     let device = Device::flex();
-    let fused = ensemble(&config(Activation::Silu, Head::Gaussian), 4, 2, &device, 5);
-    let mut looped = fused.clone();
-    looped.set_engine(false);
-    let mut rng = Rng::new(6);
-    let actions = normal(6 * 33, 2, &device, &mut rng).reshape([6, 33, 2]);
-    for (members, particles) in
-        [(MemberRule::TsInf, 10), (MemberRule::Ts1, 10), (MemberRule::Expectation, 1), (MemberRule::Ts1, 1)]
-    {
-        let draw = Draw::new(Propagation { members, noise: true, particles }, 77);
-        let obs = [0.1, -0.2, 0.3, 0.0];
-        let run = |m: &Ensemble| m.rollout(Start::Situation(Situation::of(&obs)), actions.clone(), draw).unwrap().obs;
-        let (a, b) = (run(&fused), run(&looped));
-        assert_eq!(a.dims(), [7, 33 * particles, 4]);
-        // Rounding of one step is amplified by the next ones.
-        a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(2e-3));
+    let plain = config(Activation::Silu, Head::Gaussian);
+    for config in [extended(plain.clone()), plain] {
+        let fused = ensemble(&config, 4, 2, &device, 5);
+        let mut looped = fused.clone();
+        looped.set_engine(false);
+        let mut rng = Rng::new(6);
+        let actions = normal(6 * 33, 2, &device, &mut rng).reshape([6, 33, 2]);
+        let mut past = History::default();
+        past.push(vec![0.5, -0.4, 0.1, 0.7], vec![0.3, -0.9], 2);
+        for (members, particles) in [
+            (MemberRule::TsInf, 10),
+            (MemberRule::Ts1, 10),
+            (MemberRule::Expectation, 1),
+            (MemberRule::Ts1, 1),
+            (MemberRule::Ds, 3),
+        ] {
+            let draw = Draw::new(Propagation { members, noise: true, particles }, 77);
+            let here = Situation { past: &past, ..Situation::of(&[0.1, -0.2, 0.3, 0.0]) };
+            let run = |m: &Ensemble| m.rollout(Start::Situation(here), actions.clone(), draw).unwrap();
+            let (a, b) = (run(&fused), run(&looped));
+            assert_eq!(a.obs.dims(), [7, 33 * particles, 4]);
+            // Rounding of one step is amplified by the next ones.
+            let near = Tolerance::absolute(2e-3);
+            a.obs.into_data().assert_approx_eq::<f32>(&b.obs.into_data(), near);
+            assert_eq!((a.reward.is_some(), a.terminated.is_some()), (config.reward, config.termination));
+            if let (Some(a), Some(b)) = (a.reward, b.reward) {
+                assert_eq!(a.dims(), [6, 33 * particles]);
+                a.into_data().assert_approx_eq::<f32>(&b.into_data(), near);
+            }
+            if let (Some(a), Some(b)) = (a.terminated, b.terminated) {
+                // A logit of order 1 lies within 2e-3 of 0 for about one row in a thousand.
+                assert!(differing(&to_bools(a), &to_bools(b)) <= 5);
+            }
+        }
     }
 }
 
 #[test]
 fn threads_change_no_bit() {
     let device = Device::flex();
-    let model = ensemble(&config(Activation::Silu, Head::Gaussian), 4, 2, &device, 5);
+    let model = ensemble(&extended(config(Activation::Silu, Head::Gaussian)), 4, 2, &device, 5);
     let actions = normal(5 * 700, 2, &device, &mut Rng::new(6)).reshape([5, 700, 2]);
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let draw = Draw::new(Propagation { members: MemberRule::Ts1, noise: true, particles: 5 }, 1);
         let obs = Situation::of(&[0.0; 4]);
-        pool.install(|| to_vec(model.rollout(Start::Situation(obs), actions.clone(), draw).unwrap().obs))
+        let run = || model.rollout(Start::Situation(obs), actions.clone(), draw).unwrap();
+        pool.install(|| to_vec(Tensor::cat(vec![run().obs.flatten::<1>(0, 2), run().reward.unwrap().flatten(0, 1)], 0)))
     };
     let one: Vec<u32> = run(1).iter().map(|v| v.to_bits()).collect();
     for threads in [2, 3] {
@@ -349,31 +412,92 @@ fn weights_with_another_meaning_are_refused() {
     refused(|c| c.angles = vec![0]);
     refused(|c| c.no_delta = vec![]);
     refused(|c| c.normalize_targets = true);
+    // One output more in both, but not the same one.
+    let with =
+        |reward, termination| EnsembleConfig { reward, termination, ..config(Activation::Silu, Head::Deterministic) };
+    let pays = with(true, false).init(4, 2, &device, &mut Rng::new(0)).unwrap();
+    let mut ends = with(false, true).init(4, 2, &device, &mut Rng::new(0)).unwrap();
+    assert!(matches!(ends.load(&pays.save().unwrap()), Err(ModelError::Storage(_))));
+    let mut remembers =
+        EnsembleConfig { past: 1, ..model.config.clone() }.init(4, 2, &device, &mut Rng::new(0)).unwrap();
+    assert!(matches!(remembers.load(&bytes), Err(ModelError::Record { .. })));
+}
+
+#[test]
+fn files_from_before_there_were_heads_are_read() {
+    let device = Device::flex();
+    let mut model = ensemble(&config(Activation::Silu, Head::Gaussian), 4, 2, &device, 4);
+    let bytes = model.save().unwrap();
+    let (magic, rest) = bytes.split_at(8);
+    let (length, rest) = rest.split_at(4);
+    let (header, rest) = rest.split_at(u32::from_le_bytes(length.try_into().unwrap()) as usize);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    for field in ["reward", "termination", "past"] {
+        assert!(header["config"].as_object_mut().unwrap().remove(field).is_some());
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let old = [magic, &(header.len() as u32).to_le_bytes(), &header, rest].concat();
+    model.load(&old).unwrap();
+    assert_eq!(model.save().unwrap()[12..40], bytes[12..40]);
+    let mut pays =
+        EnsembleConfig { reward: true, ..model.config.clone() }.init(4, 2, &device, &mut Rng::new(0)).unwrap();
+    assert!(matches!(pays.load(&old), Err(ModelError::Record { .. })));
 }
 
 #[cfg(feature = "train")]
 mod trained {
+    use mbrl_env::{Replay, Transition};
+
     use super::*;
     use crate::{Dataset, Fit, FitConfig, fit};
 
     #[test]
     fn the_trainer_sees_the_features_that_predictions_see() {
         let device = Device::flex();
-        let config =
+        let plain =
             EnsembleConfig { angles: vec![1, 3], normalize_targets: true, ..config(Activation::Silu, Head::Gaussian) };
-        let mut rng = Rng::new(1);
-        let mut model = config.init(4, 2, &device, &mut rng).unwrap();
-        let (states, actions, next) =
-            (normal(20, 4, &device, &mut rng), normal(20, 2, &device, &mut rng), normal(20, 4, &device, &mut rng));
-        let data = Dataset::new(to_vec(states.clone()), to_vec(actions.clone()), to_vec(next.clone()), 4, 2).unwrap();
-        let (examples, statistics) = model.prepare(&data).unwrap();
-        let network = model.network.clone();
-        model.finish(network, statistics, &[0.0; 5]);
-        assert_columns_near(&to_vec(examples.inputs), &to_vec(model.features(states.clone(), actions)), 8);
-        // Targets undone: the change, or for column 2 the value itself.
-        let targets = examples.targets * model.drawn.target_std.clone() + model.drawn.target_mean.clone();
-        let back = targets + states * model.drawn.delta.clone();
-        assert_columns_near(&to_vec(back), &to_vec(next), 4);
+        for config in [extended(plain.clone()), plain] {
+            let mut rng = Rng::new(1);
+            let mut model = config.init(4, 2, &device, &mut rng).unwrap();
+            // Three episodes, the first of one step, and their situations as an agent meets them.
+            let mut replay = Replay::new(4, 2, 100).unwrap();
+            let (mut states, mut actions, mut now, mut next) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            for length in [1, 2, 9] {
+                let mut past = History::default();
+                for step in 0..length {
+                    let mut row = |width: usize| (0..width).map(|_| rng.normal()).collect::<Vec<f32>>();
+                    let (obs, action, next_obs) = (row(4), row(2), row(4));
+                    let here = Situation { past: &past, ..Situation::of(&obs) };
+                    states.push(model.encode(&here).unwrap());
+                    (now.extend(&obs), actions.extend(&action), next.extend(&next_obs));
+                    past.push(obs.clone(), action.clone(), 16);
+                    let (reward, terminated) = (f64::from(step), step + 1 == length);
+                    let t = Transition { obs, action, reward, next_obs, terminated, truncated: false };
+                    replay.push(&t).unwrap();
+                }
+            }
+            let states = Tensor::cat(states, 0);
+            let tensor =
+                |rows: &[f32], width| Tensor::<2>::from_data(TensorData::new(rows.to_vec(), [12, width]), &device);
+            let (examples, statistics) = model.prepare(&Dataset::of_replay(&replay, config.past).unwrap()).unwrap();
+            let network = model.network.clone();
+            model.finish(network, statistics, &[0.0; 5]);
+            let inputs = config.inputs(4, 2);
+            let features = model.features(states, tensor(&actions, 2));
+            assert_columns_near(&to_vec(examples.inputs), &to_vec(features), inputs);
+            // Targets undone: the change, or for column 2 the value itself; then rewards and ends.
+            let width = config.targets(4);
+            let targets = examples.targets.clone().narrow(1, 0, width) * model.drawn.target_std.clone();
+            let targets = targets + model.drawn.target_mean.clone();
+            let back = targets.clone().narrow(1, 0, 4) + tensor(&now, 4) * model.drawn.delta.clone();
+            assert_columns_near(&to_vec(back), &next, 4);
+            if config.reward {
+                let steps: Vec<f32> = [1, 2, 9].iter().flat_map(|&n| (0..n).map(|t| t as f32)).collect();
+                assert_columns_near(&to_vec(targets.narrow(1, 4, 1)), &steps, 1);
+                let ends: Vec<f32> = (0..12).map(|row| f32::from(u8::from([0, 2, 11].contains(&row)))).collect();
+                assert_eq!(to_vec(examples.targets.narrow(1, 5, 1)), ends);
+            }
+        }
     }
 
     #[test]
@@ -403,6 +527,63 @@ mod trained {
         let targets = Tensor::<1>::from_floats(y, &device).reshape([2, 1, 1]);
         let got = model.loss(&model.network, inputs, targets).into_scalar::<f32>();
         assert!((f64::from(got) - want).abs() < 1e-5, "{got} {want}");
+    }
+
+    #[test]
+    fn the_loss_of_rewards_and_ends_is_the_one_by_hand() {
+        // One member, no hidden layer; outputs: means of the change and the reward, their log-variances, the logit.
+        let device = Device::flex();
+        let (x, y) = ([0.5f32, -1.0], [0.3f32, -0.4, 1.0]);
+        let softplus = |v: f64| v.exp().ln_1p();
+        for head in [Head::Gaussian, Head::Deterministic] {
+            let bare =
+                EnsembleConfig { members: 1, hidden: vec![], angles: vec![], no_delta: vec![], ..Default::default() };
+            let config = EnsembleConfig { head, reward: true, termination: true, bounds_weight: 0.0, ..bare };
+            let model = config.init(1, 1, &device, &mut Rng::new(3)).unwrap();
+            let w = to_vec(model.network.weights[0].val()); // [1, 2, outputs]
+            let outputs = config.outputs(1);
+            let out = |k: usize| f64::from(x[0] * w[k] + x[1] * w[outputs + k]);
+            let mut likelihoods = 0.0;
+            let mut squares = Vec::new();
+            for d in 0..2 {
+                let bounded = |raw: f64| -10.0 + softplus(0.5 - softplus(0.5 - raw) + 10.0);
+                let log_var = if head == Head::Gaussian { bounded(out(2 + d)) } else { 0.0 };
+                let square = (out(d) - f64::from(y[d])).powi(2);
+                likelihoods += 0.5 * (square * (-log_var).exp() + log_var);
+                squares.push(square);
+            }
+            let probability = 1.0 / (1.0 + (-out(outputs - 1)).exp());
+            // Twice the mean over two columns of negative log-likelihoods, that of the end among them.
+            let want = likelihoods - probability.ln();
+            let inputs = Tensor::<1>::from_floats(x, &device).reshape([1, 1, 2]);
+            let targets = Tensor::<1>::from_floats(y, &device).reshape([1, 1, 3]);
+            let got = model.loss(&model.network, inputs.clone(), targets.clone()).into_scalar::<f32>();
+            assert!((f64::from(got) - want).abs() < 1e-5, "{head:?}: {got} {want}");
+            let errors = to_vec(model.error(&model.network, inputs.squeeze_dim(0), targets.squeeze_dim(0)));
+            squares.push((1.0 - probability).powi(2));
+            assert_eq!(errors.len(), 3);
+            for (error, want) in errors.iter().zip(squares) {
+                assert!((f64::from(*error) - want).abs() < 1e-5, "{head:?}: {error} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn data_without_what_is_learned_is_refused() {
+        let device = Device::flex();
+        let data = Dataset::new(vec![0.0; 8], vec![0.0; 4], vec![0.0; 8], 2, 1).unwrap();
+        let bare = EnsembleConfig { hidden: vec![4], ..EnsembleConfig::default() };
+        let refused = |config: &EnsembleConfig, data: &Dataset| {
+            let mut model = config.init(2, 1, &device, &mut Rng::new(0)).unwrap();
+            fit(&mut model, data, &FitConfig::default(), &mut Rng::new(0)).unwrap_err().to_string()
+        };
+        let reward = EnsembleConfig { reward: true, ..bare.clone() };
+        assert_eq!(refused(&reward, &data), "the model learns rewards, the data has none");
+        let termination = EnsembleConfig { termination: true, ..bare.clone() };
+        let paid = data.with_rewards(vec![0.0; 4]).unwrap();
+        assert_eq!(refused(&termination, &paid), "the model learns ends, the data has none");
+        let past = EnsembleConfig { past: 2, ..bare };
+        assert_eq!(refused(&past, &paid), "past steps of the data has 0, expected 2");
     }
 
     #[test]

@@ -117,8 +117,8 @@ impl Fit for Ensemble {
         loss
     }
 
-    /// An end counts by the squared error of its probability (Brier's score), as one column more.
-    fn error(&self, network: &Network, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    /// Columns of the observation, then the reward, then the end by the squared error of its probability (Brier's score).
+    fn error(&self, network: &Network, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<2> {
         let inputs = inputs.unsqueeze::<3>().repeat_dim(0, self.config.members);
         let Heads { mean, end, .. } = network.heads(inputs, &self.config);
         let predicted = match end {
@@ -126,7 +126,7 @@ impl Fit for Ensemble {
             Some(logit) => Tensor::cat(vec![mean, activation::sigmoid(logit)], 2),
         };
         let square: Tensor<3> = (predicted - targets.unsqueeze::<3>()).square();
-        square.mean_dim(2).mean_dim(1).reshape([self.config.members])
+        square.mean_dim(1).squeeze_dim(1)
     }
 
     fn choose(old: Network, new: Network, take: &[bool]) -> Network {
