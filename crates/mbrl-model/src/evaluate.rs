@@ -365,6 +365,7 @@ impl Judge<'_> {
             check_size("columns of the rolled-out observations", width, columns)?;
             let obs = to_vec(obs);
             let reward = reward.map(to_vec);
+            check_size("rewards of the roll-out", horizon * rows, reward.as_ref().map_or(horizon * rows, Vec::len))?;
             for (k, start) in starts.iter().enumerate() {
                 for t in 0..start.steps {
                     let sums = &mut sums[t];
