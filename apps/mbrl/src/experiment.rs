@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::near::did_you_mean;
 
 /// The embedded experiments: name and text.
-const EMBEDDED: [(&str, &str); 7] = [
+const EMBEDDED: [(&str, &str); 9] = [
     ("smoke", include_str!("../experiments/smoke.toml")),
     ("pets-cartpole-swingup", include_str!("../experiments/pets-cartpole-swingup.toml")),
     ("pets-cartpole-swingup-paper", include_str!("../experiments/pets-cartpole-swingup-paper.toml")),
@@ -20,6 +20,8 @@ const EMBEDDED: [(&str, &str); 7] = [
     ("pddm-cartpole", include_str!("../experiments/pddm-cartpole.toml")),
     ("pets-pendulum", include_str!("../experiments/pets-pendulum.toml")),
     ("pddm-pendulum", include_str!("../experiments/pddm-pendulum.toml")),
+    ("cem-reacher", include_str!("../experiments/cem-reacher.toml")),
+    ("pddm-point-mass", include_str!("../experiments/pddm-point-mass.toml")),
 ];
 
 /// Everything that says what a run does. Its text, with every value written out, reproduces the run.
