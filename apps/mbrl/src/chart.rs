@@ -9,8 +9,8 @@ use plotters::prelude::*;
 use crate::record::{EpisodeLine, Record};
 
 const SIZE: (u32, u32) = (800, 500);
-const BLUE: RGBColor = RGBColor(31, 119, 180);
-const ORANGE: RGBColor = RGBColor(255, 127, 14);
+pub(crate) const BLUE: RGBColor = RGBColor(31, 119, 180);
+pub(crate) const ORANGE: RGBColor = RGBColor(255, 127, 14);
 
 /// Draws one run: the return of each episode, and the best so far.
 pub(crate) fn draw_run(path: &Path, title: &str, record: &Record) -> Result<()> {

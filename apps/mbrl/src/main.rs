@@ -8,6 +8,8 @@ mod commands;
 mod device;
 mod doctor;
 mod experiment;
+#[allow(dead_code, reason = "for a command that evaluates models")]
+mod model_chart;
 mod near;
 mod progress;
 mod record;
