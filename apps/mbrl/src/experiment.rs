@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use crate::near::did_you_mean;
 
 /// The embedded experiments: name and text.
-const EMBEDDED: [(&str, &str); 9] = [
+const EMBEDDED: [(&str, &str); 11] = [
     ("smoke", include_str!("../experiments/smoke.toml")),
     ("pets-cartpole-swingup", include_str!("../experiments/pets-cartpole-swingup.toml")),
     ("pets-cartpole-swingup-paper", include_str!("../experiments/pets-cartpole-swingup-paper.toml")),
@@ -23,6 +23,8 @@ const EMBEDDED: [(&str, &str); 9] = [
     ("pddm-pendulum", include_str!("../experiments/pddm-pendulum.toml")),
     ("learned-reward-pendulum", include_str!("../experiments/learned-reward-pendulum.toml")),
     ("learned-end-cartpole", include_str!("../experiments/learned-end-cartpole.toml")),
+    ("cem-reacher", include_str!("../experiments/cem-reacher.toml")),
+    ("pddm-point-mass", include_str!("../experiments/pddm-point-mass.toml")),
 ];
 
 /// Everything that says what a run does. Its text, with every value written out, reproduces the run.

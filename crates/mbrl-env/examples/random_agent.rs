@@ -3,8 +3,9 @@
 //! You learn: how tasks are made and stepped, how a replay is filled and asked, what a random agent is worth (the yardstick
 //! for everything that learns).
 //! Run time: under a second.
-//! You should see: three lines with the mean return and its standard deviation over 100 episodes, near −1250 for
-//! `pendulum`, 24 for `cartpole` and −4 for `cartpole-swingup`.
+//! You should see: a line for each task with the mean return and its standard deviation over 100 episodes, near −1250 for
+//! `pendulum`, 24 for `cartpole`, −4 for `cartpole-swingup`, −11 for `reacher`, −192 for `point-mass`, 0 for
+//! `point-mass-sparse` and `cliff`, −33 for `mountain-car`.
 //!
 //! ```text
 //! cargo run --release -p mbrl-env --example random_agent

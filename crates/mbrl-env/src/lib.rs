@@ -80,8 +80,10 @@
 //! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
 //! | Transitions from files of other programs | `data`: CSV, Parquet and NumPy, with the features of these names |
 //! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
+//! | Episodes on all threads | [`collect`](collect()), [`collect_with`] |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
-//! | The classic tasks | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup` |
+//! | What makes a world harder | [`ActionRepeat`], [`Noise`], [`Delay`], around any environment |
+//! | Tasks | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
 //! | Tests for environments of your own | [`check`] |
 //!
 //! # Themes
@@ -105,6 +107,7 @@ pub mod check;
 pub mod data;
 pub mod tasks;
 
+mod collect;
 mod env;
 mod error;
 mod objective;
@@ -115,6 +118,7 @@ mod space;
 mod transition;
 mod wrappers;
 
+pub use collect::{collect, collect_with};
 pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};
 pub use objective::{
@@ -125,7 +129,7 @@ pub use rng::{Rng, philox4x32};
 pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, Situation, Transition};
-pub use wrappers::TimeLimit;
+pub use wrappers::{ActionRepeat, Delay, Noise, TimeLimit};
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

@@ -200,6 +200,17 @@ impl Replay {
         Ok(())
     }
 
+    /// Appends an episode of its own, as [`collect`](crate::collect) gives it: what runs before it has ended, and so has it.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push); what comes before the transition at fault is kept.
+    pub fn push_episode(&mut self, episode: &[Transition]) -> Result<(), EnvError> {
+        self.end_episode();
+        let pushed = episode.iter().try_for_each(|transition| self.push(transition));
+        self.end_episode();
+        pushed
+    }
+
     /// Ends the running episode without a flag: what is pushed next does not follow what was pushed last. For a
     /// collection that was broken off.
     pub fn end_episode(&mut self) {

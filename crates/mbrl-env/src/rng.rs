@@ -57,6 +57,15 @@ pub struct Rng {
     used: u8,
 }
 
+/// What is drawn of an episode's seed beside the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The wrapper `Noise`.
+    Noise,
+    /// A policy, by `collect`.
+    Policy,
+}
+
 /// A number of words of a block: a state with more of them would be read beyond its end.
 fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     match u8::deserialize(deserializer)? {
@@ -70,6 +79,13 @@ impl Rng {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { key: seed, counter: 0, block: [0; 4], used: 4 }
+    }
+
+    /// The stream of a seed for what is drawn beside an environment: the environment has that of [`new`](Self::new).
+    pub(crate) fn beside(seed: u64, purpose: Purpose) -> Self {
+        // Streams leave the fourth word of their counters at 0, so none of them holds this block.
+        let [low, high, ..] = philox4x32([0, 0, purpose as u32, 1], [seed as u32, (seed >> 32) as u32]);
+        Self::new(u64::from(low) | u64::from(high) << 32)
     }
 
     /// An independent stream; this one moves on, so that a second split gives a third.
@@ -217,6 +233,18 @@ mod tests {
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), 900);
+    }
+
+    #[test]
+    fn what_is_drawn_beside_an_environment_repeats_none_of_its_draws() {
+        let mut streams =
+            [Rng::new(5), Rng::beside(5, Purpose::Noise), Rng::beside(5, Purpose::Policy), Rng::new(5).split()];
+        let mut seen: Vec<u64> = (0..300).flat_map(|_| streams.each_mut().map(Rng::key)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 1200);
+        assert_eq!(Rng::beside(5, Purpose::Noise), Rng::beside(5, Purpose::Noise));
+        assert_ne!(Rng::beside(5, Purpose::Noise), Rng::beside(6, Purpose::Noise));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Every task of the registry keeps the contracts, and their rewards and ends are fit for planning.
 
 use mbrl_env::{
-    Device, Env, EnvError, Reward, Rng, Tensor, Termination, check,
-    tasks::{self, CartPole, CartPoleReward, CartPoleSwingupReward, CartPoleTermination, Pendulum, PendulumReward},
+    Device, Env, EnvError, Reward, Rng, Role, Shape, Tensor, Termination, check,
+    tasks::{
+        self, CartPole, CartPoleReward, CartPoleSwingupReward, CartPoleTermination, CliffConfig, CliffReward,
+        MountainCarReward, MountainCarTermination, Pendulum, PendulumReward, PointMassReward, Reacher, ReacherReward,
+    },
 };
 
 fn tensor<const N: usize, const D: usize>(rows: [[f32; D]; N]) -> Tensor<2> {
@@ -30,12 +33,12 @@ fn all_tasks_keep_the_contracts() {
 fn every_task_ends_at_its_time_limit() {
     for info in tasks::list() {
         let mut task = tasks::make(info.name).unwrap();
-        let mut longest = 0;
+        let (mut longest, still) = (0, vec![0.0; task.env.spec().actions.width()]);
         for seed in 0..20 {
             task.env.reset(Some(seed)).unwrap();
             for length in 1.. {
                 // No force: the cart-pole's pole falls over, the others go on to the limit.
-                let step = task.env.step(&[0.0]).unwrap();
+                let step = task.env.step(&still).unwrap();
                 assert_eq!(step.truncated, length == task.max_steps, "{} at {length}", info.name);
                 assert!(!step.terminated || task.termination.is_some());
                 if step.episode_over() {
@@ -117,29 +120,185 @@ fn rewards_are_what_the_formulas_say() {
     let next = tensor([[0.6, quarter, 0.0, 0.0]]);
     let reward = values(CartPoleSwingupReward.reward(next.clone(), tensor([[1.0]]), next))[0];
     assert!((reward - ((-1.0_f32).exp() - 0.01)).abs() < 1e-6, "{reward}");
+    // Reacher: upper arm along x, forearm along y, so the tip is at (0.1, 0.11); full torques.
+    let next = tensor([[0.0, quarter, 3.0, -3.0, 0.1, -0.09]]);
+    let actions = tensor([[1.0, -1.0]]);
+    let reward = values(ReacherReward::default().reward(next.clone(), actions.clone(), next.clone()))[0];
+    assert!((reward + 0.2 + 0.04).abs() < 1e-6, "{reward}");
+    let reward = values(ReacherReward::to([0.1, 0.41]).reward(next.clone(), actions.clone(), next))[0];
+    assert!((reward + 0.3 + 0.04).abs() < 1e-6, "{reward}");
+    // Point mass: 3-4-5 triangle at the goal's scale; just inside of the goal and just outside.
+    let next = tensor([[0.4, 0.3, 1.0, 1.0], [0.7, 0.601, 0.0, 0.0], [0.599, 0.7, 0.0, 0.0]]);
+    let none = Tensor::zeros([3, 2], &Device::flex());
+    let shaped = values(PointMassReward::Shaped.reward(next.clone(), none.clone(), next.clone()));
+    assert!((shaped[0] + 0.5).abs() < 1e-6 && (shaped[1] + 0.099).abs() < 1e-6, "{shaped:?}");
+    assert_eq!(values(PointMassReward::Sparse.reward(next.clone(), none, next)), [0.0, 1.0, 0.0]);
+    // Mountain car: on the way, arrived, rolled back over the goal; half the force.
+    let next = tensor([[0.44, 0.01], [0.46, 0.0], [0.46, -0.01]]);
+    let reward = values(MountainCarReward.reward(next.clone(), tensor([[0.5], [0.5], [0.5]]), next));
+    assert_eq!(reward, [-0.025, 99.975, -0.025]);
+}
+
+#[test]
+fn new_tasks_end_where_they_should() {
+    let ends = |rule: &dyn Termination, next: Tensor<2>| -> Vec<bool> {
+        let actions = Tensor::zeros([next.dims()[0], 1], &Device::flex());
+        rule.terminated(next.clone(), actions, next).into_data().iter::<bool>().collect()
+    };
+    let next = tensor([[0.45, 0.0], [0.45, -1e-4], [0.449, 0.07], [f32::NAN, 0.0], [0.5, f32::NAN]]);
+    assert_eq!(ends(&MountainCarTermination, next), [true, false, false, false, false]);
+    let next = tensor([[1.9, 1.9], [2.05, -2.0], [-1.0, -1.0], [1.0, -1.6], [f32::NAN, 0.0], [0.0, f32::NAN]]);
+    assert_eq!(ends(&CliffConfig::default().termination(), next), [false, true, false, true, false, true]);
+}
+
+#[test]
+fn the_arms_tips_are_the_same_in_batches_and_one_by_one() {
+    let (mut rng, n) = (Rng::new(0), 100);
+    let obs: Vec<f32> = (0..n * 6).map(|_| rng.uniform(-7.0, 7.0)).collect();
+    let batch = Reacher::tips(&Tensor::<1>::from_data(obs.as_slice(), &Device::flex()).reshape([n, 6]));
+    assert_eq!(batch.dims(), [n, 2]);
+    let batch: Vec<f32> = batch.into_data().iter::<f32>().collect();
+    for (row, tips) in obs.chunks(6).zip(batch.chunks(2)) {
+        let tip = Reacher::tip(row);
+        assert!((tip[0] - tips[0]).abs() < 1e-6 && (tip[1] - tips[1]).abs() < 1e-6, "{tip:?} {tips:?}");
+    }
+}
+
+#[test]
+fn gradients_are_finite_at_the_goal() {
+    // The root in a distance has none of its own there.
+    let reacher = tensor([[0.0, 0.0, 0.0, 0.0, 0.21, 0.0]]);
+    let point = tensor([[0.7, 0.7, 0.0, 0.0]]);
+    let rewards: [(&dyn Reward, Tensor<2>); 3] = [
+        (&ReacherReward::default(), reacher.clone()),
+        (&ReacherReward::to([0.21, 0.0]), reacher),
+        (&PointMassReward::Shaped, point),
+    ];
+    for (reward, next) in rewards {
+        let next = next.autodiff().require_grad();
+        let gradients = reward.reward(next.clone(), tensor([[0.0, 0.0]]).autodiff(), next.clone()).sum().backward();
+        let gradient: Vec<f32> = next.grad(&gradients).unwrap().into_data().iter::<f32>().collect();
+        assert!(gradient.iter().all(|slope| slope.is_finite()), "{gradient:?}");
+    }
+}
+
+/// The points of a shape, and its half width.
+fn extent(shape: &Shape) -> (Role, Vec<[f32; 2]>, f32) {
+    match shape {
+        Shape::Line { role, points, width } => {
+            assert!(points.len() >= 2 && *width > 0.0);
+            (*role, points.clone(), width / 2.0)
+        }
+        Shape::Disc { role, at, radius } => {
+            assert!(*radius > 0.0);
+            (*role, vec![*at], *radius)
+        }
+        Shape::Polygon { role, points } => {
+            assert!(points.len() >= 3);
+            (*role, points.clone(), 0.0)
+        }
+    }
+}
+
+#[test]
+fn every_task_is_drawn_within_its_view() {
+    for info in tasks::list() {
+        let mut task = tasks::make(info.name).unwrap();
+        let (draw, mut rng) = (task.sketch.expect(info.name), Rng::new(0));
+        let mut bodies = Vec::new();
+        for seed in 0..5 {
+            let mut obs = task.env.reset(Some(seed)).unwrap();
+            let view = draw(&obs).view;
+            for _ in 0..task.max_steps {
+                let sketch = draw(&obs);
+                assert_eq!(sketch.view, view, "{}", info.name);
+                let [x0, y0, x1, y1] = view;
+                for shape in &sketch.shapes {
+                    let (role, points, around) = extent(shape);
+                    for [x, y] in &points {
+                        let inside = x0 <= x - around && x + around <= x1 && y0 <= y - around && y + around <= y1;
+                        assert!(inside, "{}: {shape:?} of {obs:?} is not within {view:?}", info.name);
+                    }
+                    if role == Role::Body {
+                        bodies.push(points);
+                    }
+                }
+                let step = task.env.step(&task.env.spec().actions.sample(&mut rng).unwrap()).unwrap();
+                obs = step.obs;
+                if step.terminated || step.truncated {
+                    break;
+                }
+            }
+        }
+        assert!(bodies.windows(2).any(|pair| pair[0] != pair[1]), "{}: nothing moves", info.name);
+    }
+}
+
+#[test]
+fn sketches_show_the_tips_where_the_rewards_have_them() {
+    let bodies = |name: &str, obs: &[f32]| -> Vec<[f32; 2]> {
+        let sketch = tasks::make(name).unwrap().sketch.unwrap()(obs);
+        let shapes = sketch.shapes.iter().map(extent).filter(|(role, ..)| *role == Role::Body);
+        shapes.flat_map(|(_, points, _)| points).collect()
+    };
+    let shows = |name: &str, obs: &[f32], tip: [f32; 2]| {
+        let points = bodies(name, obs);
+        assert!(
+            points.iter().any(|point| (point[0] - tip[0]).hypot(point[1] - tip[1]) < 1e-6),
+            "{name}: {tip:?} is not among {points:?}"
+        );
+    };
+    shows("pendulum", &[1.0, 0.0, 0.0], [0.0, 1.0]);
+    shows("pendulum", &[0.0, 0.5, 0.0], [-1.0, 0.0]);
+    shows("cartpole", &[1.0, 0.0, 0.1, 0.0], [1.0 + 0.1_f32.sin(), 0.1_f32.cos()]);
+    // To the side, the tip is 0.6 m to the left of the cart: where the reward has it.
+    shows("cartpole-swingup", &[0.6, std::f32::consts::FRAC_PI_2, 0.0, 0.0], [0.0, 0.0]);
+    let arm = [0.3, 1.0, 0.0, 0.0, 0.1, 0.1];
+    shows("reacher", &arm, Reacher::tip(&arm));
+    shows("point-mass-sparse", &[0.2, -0.9, 0.0, 0.0], [0.2, -0.9]);
 }
 
 #[test]
 fn rewards_have_no_nan_at_the_ends_of_the_number_line() {
     let extremes = [0.0, -0.0, 1e-40, 1.0, -1e20, 3e38, -3e38];
-    let rewards: [(&dyn Reward, usize); 3] = [(&PendulumReward, 3), (&CartPoleReward, 4), (&CartPoleSwingupReward, 4)];
-    for (reward, width) in rewards {
+    let (own, fixed) = (ReacherReward::default(), ReacherReward::to([0.1, 0.1]));
+    let rewards: [(&dyn Reward, usize, f32); 9] = [
+        (&PendulumReward, 3, 0.0),
+        (&CartPoleReward, 4, 1.0),
+        (&CartPoleSwingupReward, 4, 1.0),
+        (&own, 6, 0.0),
+        (&fixed, 6, 0.0),
+        (&PointMassReward::Shaped, 4, 0.0),
+        (&PointMassReward::Sparse, 4, 1.0),
+        (&MountainCarReward, 2, 100.0),
+        (&CliffReward, 2, f32::INFINITY),
+    ];
+    for (reward, width, best) in rewards {
         let mut rng = Rng::new(0);
         let n = 500;
         let mut draw = |width: usize| {
             let entries: Vec<f32> = (0..n * width).map(|_| extremes[rng.below(extremes.len())]).collect();
             Tensor::<1>::from_data(entries.as_slice(), &Device::flex()).reshape([n, width])
         };
-        let rewards = values(reward.reward(draw(width), draw(1), draw(width)));
+        let rewards = values(reward.reward(draw(width), draw(2), draw(width)));
         assert_eq!(rewards.len(), n);
-        assert!(rewards.iter().all(|reward| !reward.is_nan() && *reward <= 1.0), "{rewards:?}");
+        assert!(rewards.iter().all(|reward| !reward.is_nan() && *reward <= best), "{rewards:?}");
     }
 }
 
 #[test]
 fn gradients_of_rewards_are_those_of_finite_differences() {
-    let rewards: [(&dyn Reward, usize); 2] = [(&PendulumReward, 3), (&CartPoleSwingupReward, 4)];
-    for (reward, width) in rewards {
+    let (own, fixed) = (ReacherReward::default(), ReacherReward::to([0.1, 0.1]));
+    let rewards: [(&dyn Reward, usize, usize); 7] = [
+        (&PendulumReward, 3, 1),
+        (&CartPoleSwingupReward, 4, 1),
+        (&own, 6, 2),
+        (&fixed, 6, 2),
+        (&PointMassReward::Shaped, 4, 2),
+        (&MountainCarReward, 2, 1),
+        (&CliffReward, 2, 1),
+    ];
+    for (reward, width, actions) in rewards {
         let mut rng = Rng::new(1);
         for _ in 0..50 {
             // Away from 0: there the pendulum's angle jumps or turns fast, and differences do not give the slope.
@@ -147,7 +306,9 @@ fn gradients_of_rewards_are_those_of_finite_differences() {
                 let entry = |_| rng.uniform(0.5, 1.5) * if rng.below(2) == 0 { 1.0 } else { -1.0 };
                 (0..n).map(entry).collect::<Vec<f32>>()
             };
-            let inputs = [draw(width), draw(1), draw(width)];
+            let mut inputs = [draw(width), draw(actions), draw(width)];
+            // Within the bounds of every task: beyond them the cost has a kink.
+            inputs[1].iter_mut().for_each(|action| *action *= 0.6);
             let row = |entries: &[f32]| Tensor::<1>::from_data(entries, &Device::flex()).unsqueeze::<2>();
             let tracked = inputs.each_ref().map(|entries| row(entries).autodiff().require_grad());
             let [obs, action, next] = tracked.clone();

@@ -18,9 +18,9 @@ pub(super) enum Size {
 impl Size {
     fn units(self) -> (f64, f64) {
         match self {
-            Self::Full => (720.0, 360.0),
-            Self::Small => (420.0, 280.0),
-            Self::Strip => (720.0, 150.0),
+            Self::Full => (640.0, 310.0),
+            Self::Small => (420.0, 270.0),
+            Self::Strip => (640.0, 130.0),
         }
     }
 }
@@ -108,14 +108,16 @@ impl Chart {
 
     pub(super) fn svg(&self) -> String {
         let (width, height) = self.size.units();
-        let (left, right, top) = (78.0, width - 18.0, 12.0);
-        let bottom = height - if self.x.is_empty() { 26.0 } else { 50.0 };
+        // Room for the larger letters of a small screen.
+        let (left, right) = (62.0, width - 24.0);
+        let top = if self.y.is_empty() { 10.0 } else { 28.0 };
+        let bottom = height - if self.x.is_empty() { 24.0 } else { 50.0 };
         let x = Scale::of(self.xs(), self.x_range, false, 0.0, (left, right));
         let y = Scale::of(self.ys(), self.y_range, self.log_y, 0.05, (bottom, top));
         let (few, many) = match self.size {
             Size::Full => (6, 6),
             Size::Small => (4, 5),
-            Size::Strip => (6, 3),
+            Size::Strip => (6, 4),
         };
 
         let mut svg = format!(
@@ -129,12 +131,12 @@ impl Chart {
         for (value, label) in y.ticks(many) {
             let at = y.at(value);
             let _ = write!(svg, r#"<path class="grid" d="M{left} {at:.1}H{right}"/>"#);
-            let _ = write!(svg, r#"<text class="end" x="{}" y="{:.1}">{label}</text>"#, left - 8.0, at + 5.0);
+            let _ = write!(svg, r#"<text class="end" x="{}" y="{:.1}">{label}</text>"#, left - 7.0, at + 4.5);
         }
         for (value, label) in x.ticks(few) {
             let at = x.at(value);
             let _ = write!(svg, r#"<path class="tick" d="M{at:.1} {bottom}v5"/>"#);
-            let _ = write!(svg, r#"<text class="middle" x="{at:.1}" y="{}">{label}</text>"#, bottom + 21.0);
+            let _ = write!(svg, r#"<text class="middle" x="{at:.1}" y="{}">{label}</text>"#, bottom + 20.0);
         }
         let _ = write!(svg, r#"<path class="axis" d="M{left} {top}V{bottom}H{right}"/>"#);
         let middle = f64::midpoint(left, right);
@@ -142,21 +144,16 @@ impl Chart {
             let _ = write!(
                 svg,
                 r#"<text class="middle label" x="{middle}" y="{}">{}</text>"#,
-                height - 6.0,
+                height - 4.0,
                 escape(&self.x)
             );
         }
+        let _ = write!(svg, r#"<text class="label" x="0" y="15">{}</text>"#, escape(&self.y));
+        // A view of its own cuts off what leaves the axes, dots on their ends aside.
+        let (x0, y0, w, h) = (left - 5.0, top - 4.0, right - left + 10.0, bottom - top + 8.0);
         let _ = write!(
             svg,
-            r#"<text class="middle label" transform="translate(16 {}) rotate(-90)">{}</text>"#,
-            f64::midpoint(top, bottom),
-            escape(&self.y)
-        );
-        // A view of its own cuts off what leaves the axes.
-        let (w, h) = (right - left, bottom - top);
-        let _ = write!(
-            svg,
-            r#"<svg x="{left}" y="{top}" width="{w}" height="{h}" viewBox="{left} {top} {w} {h}" overflow="hidden">"#
+            r#"<svg x="{x0}" y="{y0}" width="{w}" height="{h}" viewBox="{x0} {y0} {w} {h}" overflow="hidden">"#
         );
         for mark in &self.marks {
             mark.draw(&mut svg, &x, &y, (top, bottom));

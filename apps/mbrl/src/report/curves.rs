@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     chart::{Chart, Colour, Mark, Size, Style},
-    html::{Key, absent, escape, figure, legend, number, seconds, table},
+    html::{Key, absent, escape, figure, legend, mean_and_std, number, seconds, table},
     runs::{Group, Run, Times},
 };
 
@@ -64,6 +64,9 @@ pub(super) fn mean_std(values: &[f64]) -> (f64, f64) {
 fn draw_group(chart: &mut Chart, colour: Colour, name: &str, curves: &[Vec<(f64, f64)>]) {
     let whole: Vec<&Vec<(f64, f64)>> = curves.iter().filter(|curve| !curve.is_empty()).collect();
     let told = |x: f64, text: String| (x, format!("step {x}\n{name}: {text}"));
+    if whole.is_empty() {
+        return;
+    }
     if let [curve] = whole[..] {
         chart.marks.push(Mark::Line(colour, Style::Thick, curve.clone()));
         if curve.len() <= FEW {
@@ -92,7 +95,13 @@ fn draw_group(chart: &mut Chart, colour: Colour, name: &str, curves: &[Vec<(f64,
     }
     chart.marks.push(Mark::Line(colour, Style::Thick, line));
     let n = whole.len();
-    chart.hover.extend(means.iter().map(|s| told(s.x, format!("{} ± {} ({n} seeds)", number(s.mean), number(s.std)))));
+    chart.hover.extend(means.iter().map(|s| told(s.x, format!("{} ({n} seeds)", mean_and_std(s.mean, s.std)))));
+}
+
+/// A chart over real steps, from the first one on.
+fn over_steps(alt: &str, y: &str, groups: &[Group]) -> Chart {
+    let last = groups.iter().flat_map(|group| &group.runs).map(Run::env_step).max().unwrap_or(0);
+    Chart { x_range: Some((0.0, last.max(1) as f64)), ..Chart::new(Size::Full, alt, STEPS, y) }
 }
 
 /// What a group is called in legends.
@@ -112,13 +121,18 @@ fn several(groups: &[Group]) -> bool {
     groups.iter().any(|group| group.runs.len() > 1)
 }
 
+/// A warning where returns are of different tasks.
+fn tasks(groups: &[Group]) -> &'static str {
+    let same = groups.iter().all(|group| group.experiment().task == groups[0].experiment().task);
+    if same { "" } else { "Returns of different tasks are not comparable. " }
+}
+
 const BAND: &str = "Thick: mean over the seeds, in a band of one standard deviation, where all of them have values; thin: single \
                     seeds. ";
 
 /// Returns of training episodes.
 pub(super) fn learning(groups: &[Group]) -> String {
-    let mut chart =
-        Chart::new(Size::Full, "return of training episodes over real steps", STEPS, "return of an episode");
+    let mut chart = over_steps("return of training episodes over real steps", "return of an episode", groups);
     for (i, group) in groups.iter().enumerate() {
         let curves: Vec<_> = group.runs.iter().map(Run::returns).collect();
         draw_group(&mut chart, Colour::Series(i), &group.name, &curves);
@@ -127,15 +141,16 @@ pub(super) fn learning(groups: &[Group]) -> String {
         return absent("No whole training episode yet.");
     }
     let caption = format!(
-        "Undiscounted sum of the rewards of each whole training episode, exploration included. {}",
-        if several(groups) { BAND } else { "" }
+        "Undiscounted sum of the rewards of each whole training episode, exploration included. {}{}",
+        if several(groups) { BAND } else { "" },
+        tasks(groups)
     );
     figure(&chart.svg(), &group_legend(groups), &caption)
 }
 
 /// Returns of evaluations.
 pub(super) fn evaluation(groups: &[Group]) -> String {
-    let mut chart = Chart::new(Size::Full, "mean return of evaluations over real steps", STEPS, "mean return");
+    let mut chart = over_steps("mean return of evaluations over real steps", "mean return", groups);
     for (i, group) in groups.iter().enumerate() {
         let curves: Vec<_> = group.runs.iter().map(|run| run.points("eval", "eval/return_mean")).collect();
         if let [run] = &group.runs[..] {
@@ -150,26 +165,23 @@ pub(super) fn evaluation(groups: &[Group]) -> String {
         }
         draw_group(&mut chart, Colour::Series(i), &group.name, &curves);
     }
-    if chart.hover.is_empty() {
+    if chart.marks.is_empty() {
         return absent("No evaluation: set train.eval_every in the experiment to have them.");
     }
     let single = groups.iter().any(|group| group.runs.len() == 1);
     let caption = format!(
-        "Mean return of whole episodes from fixed start states, nothing learned. {}{}",
+        "Mean return of whole episodes from fixed start states, nothing learned. {}{}{}",
         if single { "Bars: one standard deviation over the episodes of an evaluation. " } else { "" },
-        if several(groups) { BAND } else { "" }
+        if several(groups) { BAND } else { "" },
+        tasks(groups)
     );
     figure(&chart.svg(), &group_legend(groups), &caption)
 }
 
 /// Errors of the model after each fit.
 pub(super) fn model_error(groups: &[Group]) -> String {
-    let mut chart = Chart::new(
-        Size::Full,
-        "mean squared error of the model after each fit over real steps",
-        STEPS,
-        "mean squared error",
-    );
+    let mut chart =
+        over_steps("mean squared error of the model after each fit over real steps", "mean squared error", groups);
     chart.log_y = true;
     for (i, group) in groups.iter().enumerate() {
         let positive = |run: &Run, key: &str| -> Vec<(f64, f64)> {
@@ -186,7 +198,7 @@ pub(super) fn model_error(groups: &[Group]) -> String {
             chart.marks.push(Mark::Line(Colour::Series(i), Style::Dashed, means));
         }
     }
-    if chart.hover.is_empty() {
+    if chart.marks.is_empty() {
         return absent("No fit yet.");
     }
     figure(
@@ -215,6 +227,7 @@ pub(super) fn time(groups: &[Group]) -> String {
         return absent("No episode yet.");
     }
     let estimated = runs.iter().any(|(_, times)| times.estimated);
+    let mut bars = String::from(r#"<div class="bars">"#);
     let mut rows = Vec::new();
     for (run, times) in &runs {
         let mut bar =
@@ -232,7 +245,8 @@ pub(super) fn time(groups: &[Group]) -> String {
             from += width;
         }
         bar.push_str("</svg>");
-        let mut row = vec![escape(&run.label), bar];
+        let _ = write!(bars, "<span>{}</span>{bar}", escape(&run.label));
+        let mut row = vec![escape(&run.label)];
         row.extend(PARTS.iter().map(|(name, part)| match (*name, times.estimated) {
             ("simulation", true) => "–".to_owned(),
             ("planning", true) => format!("≈ {}", seconds(part(times))),
@@ -243,7 +257,8 @@ pub(super) fn time(groups: &[Group]) -> String {
     }
     let keys: Vec<_> =
         PARTS.iter().enumerate().map(|(i, (name, _))| (Key::Block, colour(i), (*name).to_owned())).collect();
-    let header = ["run", "", "simulation", "planning", "fitting", "evaluation", "rest", "all"];
+    bars.push_str("</div>");
+    let header = ["run", "simulation", "planning", "fitting", "evaluation", "rest", "all"];
     let caption = format!(
         "Wall time of training, evaluations included. Planning: all of the agent's choices of actions in training episodes; \
          rest: resets, records, checkpoints.{}",
@@ -254,7 +269,7 @@ pub(super) fn time(groups: &[Group]) -> String {
             ""
         }
     );
-    figure(&table(&header, 2, &rows), &legend(&keys), &caption).replacen("<figure>", r#"<figure class="times">"#, 1)
+    figure(&(bars + &table(&header, 1, &rows)), &legend(&keys), &caption)
 }
 
 /// Parts of a bar keep clear of the colours of the first experiments' neighbours: the rest is grey.

@@ -22,14 +22,30 @@ pub(super) fn escape(text: &str) -> String {
 
 /// A number to about three digits.
 pub(super) fn number(value: f64) -> String {
-    let digits = match value.abs() {
-        v if !v.is_finite() => return "–".to_owned(),
-        v if v >= 100.0 => 1,
-        v if v >= 1.0 || v == 0.0 => 2,
-        v if v >= 0.01 => 4,
-        _ => return minus(&format!("{value:.2e}")),
-    };
-    minus(&format!("{value:.digits$}"))
+    match digits(value) {
+        _ if !value.is_finite() => "–".to_owned(),
+        Some(digits) => minus(&format!("{value:.digits$}")),
+        None => minus(&format!("{value:.2e}")),
+    }
+}
+
+/// Digits after the point; `None` where a number is too small to be written out.
+fn digits(value: f64) -> Option<usize> {
+    match value.abs() {
+        v if v >= 100.0 => Some(1),
+        v if v >= 1.0 || v == 0.0 => Some(2),
+        v if v >= 0.01 => Some(4),
+        v if v >= 0.001 => Some(5),
+        _ => None,
+    }
+}
+
+/// A mean and a standard deviation, to the digits of the mean.
+pub(super) fn mean_and_std(mean: f64, std: f64) -> String {
+    match digits(mean) {
+        Some(digits) if mean.is_finite() && std.is_finite() => minus(&format!("{mean:.digits$} ± {std:.digits$}")),
+        _ => format!("{} ± {}", number(mean), number(std)),
+    }
 }
 
 /// A duration in the two largest of its units.

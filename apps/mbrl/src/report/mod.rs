@@ -19,7 +19,7 @@ use mbrl_policy::write_atomically;
 
 use self::{
     chart::Colour,
-    html::{absent, escape, number, seconds, table},
+    html::{absent, escape, mean_and_std, number, seconds, table},
     runs::{Group, Run},
 };
 use crate::{chart::median, experiment::Experiment, run::in_pool};
@@ -59,9 +59,9 @@ const SECTIONS: [Section; 9] = [
     ("evaluation", "Evaluation"),
     ("model-error", "Model error"),
     ("time", "Time"),
-    ("model", "Model ahead"),
+    ("model", "Model evaluation"),
     ("prediction", "Predicted and real"),
-    ("episode", "An episode"),
+    ("episode", "Evaluation episode"),
     ("experiment", "Experiments"),
 ];
 
@@ -154,7 +154,7 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
             (_, [run]) => evaluation_of(run),
             (means, _) => {
                 let (mean, std) = curves::mean_std(means);
-                format!("{} ± {}", number(mean), number(std))
+                mean_and_std(mean, std)
             }
         };
         let (least, most) = group.runs.iter().map(Run::env_step).fold((u64::MAX, 0), |(l, m), s| (l.min(s), m.max(s)));
@@ -217,9 +217,8 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
 }
 
 fn evaluation_of(run: &Run) -> String {
-    run.evaluation().map_or("–".to_owned(), |line| {
-        format!("{} ± {}", number(line.get("eval/return_mean")), number(line.get("eval/return_std")))
-    })
+    run.evaluation()
+        .map_or("–".to_owned(), |line| mean_and_std(line.get("eval/return_mean"), line.get("eval/return_std")))
 }
 
 /// The resolved experiments, what tells them apart, and how to make the runs again.

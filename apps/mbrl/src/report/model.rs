@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     chart::{Chart, Colour, Mark, Size, Style},
     curves::mean_std,
-    html::{Key, absent, escape, figure, json as script_json, legend, number, table},
+    html::{Key, absent, escape, figure, json as script_json, legend, mean_and_std, number, table},
     runs::{Group, Run},
 };
 use crate::{
@@ -267,11 +267,11 @@ fn columns(found: &ModelEvaluation) -> String {
         "error, 1 step",
         "nothing changes",
         "predicted std",
-        "in 90 %",
+        "in\u{a0}90\u{a0}%",
         "NLL",
         &far_error,
         "predicted std",
-        "in 90 %",
+        "in\u{a0}90\u{a0}%",
     ];
     table(&header, 1, &rows)
 }
@@ -304,13 +304,18 @@ fn foreseen(run: &Run, model: &dyn Dynamics, episodes: &Episodes, horizon: usize
         chart.hover = (0..=steps)
             .map(|s| {
                 let (mean, std) = spread[s];
-                let (real, mean, std) = (number(real[s].1), number(mean), number(std));
-                (time(s), format!("{:.2} s\nreal {real}\npredicted {mean} ± {std}", time(s)))
+                let (real, predicted) = (number(real[s].1), mean_and_std(mean, std));
+                (time(s), format!("{:.2} s\nreal {real}\npredicted {predicted}", time(s)))
             })
             .collect();
         // A model that runs away must not flatten what is real.
-        let (low, high) = real.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), p| (l.min(p.1), h.max(p.1)));
-        let margin = (high - low).max(1e-3);
+        let range = |values: &mut dyn Iterator<Item = f64>| {
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+        };
+        let (low, high) = range(&mut real.iter().map(|p| p.1));
+        let everywhere = episodes.episodes.iter().flat_map(|e| &e.transitions).map(|t| f64::from(t.obs[column]));
+        let (lowest, highest) = range(&mut everywhere.into_iter());
+        let margin = (0.5 * (highest - lowest)).max(1e-3);
         let values =
             || imagined.iter().skip(column).step_by(obs_width).map(|v| f64::from(*v)).filter(|v| v.is_finite());
         let lowest = values().fold(low, f64::min).max(low - margin);
@@ -342,7 +347,7 @@ fn foreseen(run: &Run, model: &dyn Dynamics, episodes: &Episodes, horizon: usize
     let caption = format!(
         "{}: open-loop prediction of {steps} steps from the start of episode {} of the evaluation at step {} under the \
          actions that were executed, propagated as the planner does. No observation after the first one is given to the \
-         model; the axes end one range of the real values beyond them.{more}",
+         model. The axes end half of the evaluation's range beyond what is real.{more}",
         escape(of),
         episode.number,
         episodes.env_step

@@ -181,8 +181,11 @@ impl Group {
     }
 
     pub(super) fn seeds(&self) -> String {
-        let seeds: Vec<String> = self.runs.iter().map(|run| run.experiment().seed.to_string()).collect();
-        seeds.join(", ")
+        let seeds: Vec<u64> = self.runs.iter().map(|run| run.experiment().seed).collect();
+        match seeds[..] {
+            [first, _, .., last] if (first..=last).eq(seeds.iter().copied()) => format!("{first}–{last}"),
+            _ => seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+        }
     }
 }
 

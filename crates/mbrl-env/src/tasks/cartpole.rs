@@ -4,9 +4,9 @@ use std::{f64::consts::PI, sync::Arc};
 
 use burn::tensor::{Bool, Tensor};
 
-use super::{Episode, Phase, column};
+use super::{Episode, Phase, cart_and_pole, column};
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Simulator, Snapshot, Step, Termination, check_action,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, Termination, check_action,
 };
 
 pub(super) const NAME: &str = "cartpole";
@@ -134,19 +134,23 @@ impl Env for CartPole {
     }
 }
 
-impl Simulator for CartPole {
-    fn save(&self) -> Snapshot {
-        Snapshot::new(self.clone())
-    }
+simulator_by_clone!(CartPole);
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        let saved = snapshot.get::<Self>().ok_or_else(|| EnvError::ForeignSnapshot { env: NAME.into() })?;
-        self.clone_from(saved);
-        Ok(())
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Simulator> {
-        Box::new(self.clone())
+/// The cart between the ends of its rail, and the pole.
+pub(super) fn sketch(obs: &[f32]) -> Sketch {
+    let (x, theta) = (obs[0], obs[2]);
+    let (length, limit) = (2.0 * LENGTH as f32, MAX_POSITION as f32);
+    let [cart, pole] = cart_and_pole(x, [x + length * theta.sin(), length * theta.cos()]);
+    let end = |x: f32| Shape::Line { role: Role::Obstacle, points: vec![[x, -0.1], [x, 0.2]], width: 0.04 };
+    Sketch {
+        view: [-3.2, -0.4, 3.2, 1.2],
+        shapes: vec![
+            Shape::Line { role: Role::Ground, points: vec![[-limit, 0.0], [limit, 0.0]], width: 0.02 },
+            end(-limit),
+            end(limit),
+            cart,
+            pole,
+        ],
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::{Episode, column};
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Simulator, Snapshot, Step, check_action};
+use super::{Episode, cart_and_pole, column, runge_kutta};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, check_action};
 
 pub(super) const NAME: &str = "cartpole-swingup";
 
@@ -153,19 +153,21 @@ impl Env for CartPoleSwingup {
     }
 }
 
-impl Simulator for CartPoleSwingup {
-    fn save(&self) -> Snapshot {
-        Snapshot::new(self.clone())
-    }
+simulator_by_clone!(CartPoleSwingup);
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        let saved = snapshot.get::<Self>().ok_or_else(|| EnvError::ForeignSnapshot { env: NAME.into() })?;
-        self.clone_from(saved);
-        Ok(())
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Simulator> {
-        Box::new(self.clone())
+/// The cart on its rail, the pole, and where its tip should be.
+pub(super) fn sketch(obs: &[f32]) -> Sketch {
+    let (x, theta) = (obs[0], obs[1]);
+    let (length, rail) = (POLE_LENGTH as f32, RAIL as f32);
+    let [cart, pole] = cart_and_pole(x, [x - length * theta.sin(), -length * theta.cos()]);
+    Sketch {
+        view: [-3.2, -0.8, 3.2, 0.8],
+        shapes: vec![
+            Shape::Line { role: Role::Ground, points: vec![[-rail, 0.0], [rail, 0.0]], width: 0.02 },
+            Shape::Disc { role: Role::Goal, at: [0.0, length], radius: 0.06 },
+            cart,
+            pole,
+        ],
     }
 }
 
@@ -237,13 +239,7 @@ impl CartAndPole {
             };
             [state[2], state[3], x_acc, theta_acc]
         };
-        let along = |rate: [f64; 4], time: f64| -> [f64; 4] { std::array::from_fn(|i| state[i] + time * rate[i]) };
-        let k1 = rate(state);
-        let k2 = rate(along(k1, 0.5 * TIME_STEP));
-        let k3 = rate(along(k2, 0.5 * TIME_STEP));
-        let k4 = rate(along(k3, TIME_STEP));
-        let mean = std::array::from_fn(|i| (k1[i] + 2.0 * k2[i] + 2.0 * k3[i] + k4[i]) / 6.0);
-        self.stopped(along(mean, TIME_STEP))
+        self.stopped(runge_kutta(state, TIME_STEP, rate))
     }
 
     /// The state after the blow of the rail's end, if the cart ran into it.

@@ -1,4 +1,4 @@
-//! The classic tasks, and the registry that makes them by name.
+//! The tasks, and the registry that makes them by name.
 //!
 //! A task is more than an environment: planning needs its reward and its end as batch functions, and a model wants to
 //! know which columns are angles. [`make`] gives all of it.
@@ -14,23 +14,54 @@
 //! assert!(task.env.step(&action)?.reward <= 0.0);
 //!
 //! let unknown = tasks::make("pendulun").unwrap_err().to_string();
-//! assert_eq!(unknown, "unknown task `pendulun`; known tasks: pendulum, cartpole, cartpole-swingup");
+//! assert_eq!(unknown, "unknown task `pendulun`; known tasks: pendulum, cartpole, cartpole-swingup, reacher, \
+//!     point-mass, point-mass-sparse, mountain-car, cliff");
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 
+/// Implements `Simulator` for a task, whose whole state is itself.
+macro_rules! simulator_by_clone {
+    ($Task:ty) => {
+        impl $crate::Simulator for $Task {
+            fn save(&self) -> $crate::Snapshot {
+                $crate::Snapshot::new(self.clone())
+            }
+
+            fn restore(&mut self, snapshot: &$crate::Snapshot) -> Result<(), $crate::EnvError> {
+                let foreign = || $crate::EnvError::ForeignSnapshot { env: self.spec.name.clone() };
+                let saved = snapshot.get::<Self>().ok_or_else(foreign)?;
+                self.clone_from(saved);
+                Ok(())
+            }
+
+            fn boxed_clone(&self) -> Box<dyn $crate::Simulator> {
+                Box::new(self.clone())
+            }
+        }
+    };
+}
+
 mod cartpole;
 mod cartpole_swingup;
+mod cliff;
+mod mountain_car;
 mod pendulum;
+mod point_mass;
+mod reacher;
 
 use std::{fmt, sync::Arc};
 
 use burn::tensor::Tensor;
 
-use crate::{EnvError, Reward, Rng, Simulator, SketchFn, Termination, TimeLimit, check_finite};
+use crate::{EnvError, Reward, Rng, Role, Shape, Simulator, SketchFn, Termination, TimeLimit, check_finite};
 
 pub use cartpole::{CartPole, CartPoleReward, CartPoleTermination};
 pub use cartpole_swingup::{CartPoleSwingup, CartPoleSwingupReward};
+pub use cliff::{Cliff, CliffConfig, CliffReward, CliffTermination};
+pub use mountain_car::{MountainCar, MountainCarReward, MountainCarTermination};
 pub use pendulum::{Pendulum, PendulumReward};
+pub use point_mass::{PointMass, PointMassReward};
+pub use reacher::{Reacher, ReacherReward};
 
 /// An environment with everything that model-based learning wants to know about it.
 pub struct Task {
@@ -76,6 +107,14 @@ pub fn list() -> &'static [TaskInfo] {
         TaskInfo { name: pendulum::NAME, summary: "swing a pendulum up and hold it (Gymnasium's Pendulum-v1)" },
         TaskInfo { name: cartpole::NAME, summary: "balance a pole on a cart by a continuous force (mbrl-lib's)" },
         TaskInfo { name: cartpole_swingup::NAME, summary: "swing a pole on a cart up and hold it (PETS's cart-pole)" },
+        TaskInfo { name: reacher::NAME, summary: "reach a target with a two-link arm (not MuJoCo's Reacher)" },
+        TaskInfo { name: point_mass::NAME, summary: "push a mass round obstacles to a goal, paid by its distance" },
+        TaskInfo { name: point_mass::SPARSE_NAME, summary: "the same, paid only in the goal" },
+        TaskInfo {
+            name: mountain_car::NAME,
+            summary: "rock a weak car up a hill (Gymnasium's MountainCarContinuous-v0)",
+        },
+        TaskInfo { name: cliff::NAME, summary: "walk up a hill and stop before its edge" },
     ]
 }
 
@@ -87,10 +126,30 @@ pub fn list() -> &'static [TaskInfo] {
 /// [`EnvError::UnknownTask`], listing the known ones.
 pub fn make(name: &str) -> Result<Task, EnvError> {
     match name {
-        pendulum::NAME => task(Pendulum::new(), 200, PendulumReward, None, vec![]),
+        pendulum::NAME => task(Pendulum::new(), 200, PendulumReward, None, &[], pendulum::sketch),
         // The pole's angle stays within 12°: sine and cosine of it would say less, not more.
-        cartpole::NAME => task(CartPole::new(), 200, CartPoleReward, Some(Arc::new(CartPoleTermination)), vec![]),
-        cartpole_swingup::NAME => task(CartPoleSwingup::new(), 200, CartPoleSwingupReward, None, vec![1]),
+        cartpole::NAME => {
+            let end: Arc<dyn Termination> = Arc::new(CartPoleTermination);
+            task(CartPole::new(), 200, CartPoleReward, Some(end), &[], cartpole::sketch)
+        }
+        cartpole_swingup::NAME => {
+            task(CartPoleSwingup::new(), 200, CartPoleSwingupReward, None, &[1], cartpole_swingup::sketch)
+        }
+        reacher::NAME => task(Reacher::new(), 50, ReacherReward::default(), None, &[0, 1], reacher::sketch),
+        point_mass::NAME | point_mass::SPARSE_NAME => {
+            let env = if name == point_mass::NAME { PointMass::new() } else { PointMass::new().sparse() };
+            let reward = env.reward();
+            task(env, 100, reward, None, &[], point_mass::sketch)
+        }
+        mountain_car::NAME => {
+            let end: Arc<dyn Termination> = Arc::new(MountainCarTermination);
+            task(MountainCar::new(), 999, MountainCarReward, Some(end), &[], mountain_car::sketch)
+        }
+        cliff::NAME => {
+            let config = CliffConfig::default();
+            let end: Arc<dyn Termination> = Arc::new(config.termination());
+            task(config.init()?, 40, CliffReward, Some(end), &[], cliff::sketch)
+        }
         _ => Err(EnvError::UnknownTask {
             name: name.to_owned(),
             known: list().iter().map(|task| task.name).collect::<Vec<_>>().join(", "),
@@ -103,10 +162,11 @@ fn task(
     max_steps: u32,
     reward: impl Reward + 'static,
     termination: Option<Arc<dyn Termination>>,
-    angles: Vec<usize>,
+    angles: &[usize],
+    sketch: SketchFn,
 ) -> Result<Task, EnvError> {
     let env = Box::new(TimeLimit::new(env, max_steps)?);
-    Ok(Task { env, reward: Arc::new(reward), termination, angles, sketch: None, max_steps })
+    Ok(Task { env, reward: Arc::new(reward), termination, angles: angles.to_vec(), sketch: Some(sketch), max_steps })
 }
 
 /// What every classic task carries beside its specification: the physical state, the generator of starts, and where in
@@ -160,4 +220,32 @@ impl<const N: usize> Episode<N> {
 /// One column of `[N, D]`, as `[N]`.
 fn column(rows: &Tensor<2>, index: usize) -> Tensor<1> {
     rows.clone().select_dim::<1>(1, index)
+}
+
+/// One step of the classical Runge-Kutta method for an autonomous system.
+fn runge_kutta<const N: usize>(state: [f64; N], time_step: f64, rate: impl Fn([f64; N]) -> [f64; N]) -> [f64; N] {
+    let along = |rate: [f64; N], time: f64| -> [f64; N] { std::array::from_fn(|i| state[i] + time * rate[i]) };
+    let k1 = rate(state);
+    let k2 = rate(along(k1, 0.5 * time_step));
+    let k3 = rate(along(k2, 0.5 * time_step));
+    let k4 = rate(along(k3, time_step));
+    let mean = std::array::from_fn(|i| (k1[i] + 2.0 * k2[i] + 2.0 * k3[i] + k4[i]) / 6.0);
+    along(mean, time_step)
+}
+
+/// Distance of each row of `[N, 2]` to the point of that row, `[N]`.
+///
+/// Its gradient is 0 where the two meet: that of the square root alone would be NaN there.
+fn distance(from: Tensor<2>, to: Tensor<2>) -> Tensor<1> {
+    (from - to).square().sum_dim(1).squeeze_dim::<1>(1).clamp_min(1e-12).sqrt()
+}
+
+/// A cart at `x` on a rail at height 0, a pole from it to `tip`.
+fn cart_and_pole(x: f32, tip: [f32; 2]) -> [Shape; 2] {
+    let (across, up) = (0.2, 0.1);
+    let corners = vec![[x - across, -up], [x + across, -up], [x + across, up], [x - across, up]];
+    [
+        Shape::Polygon { role: Role::Body, points: corners },
+        Shape::Line { role: Role::Body, points: vec![[x, 0.0], tip], width: 0.06 },
+    ]
 }

@@ -5,7 +5,7 @@ use std::{f64::consts::PI, sync::Arc};
 use burn::tensor::Tensor;
 
 use super::{Episode, column};
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Simulator, Snapshot, Step, check_action};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, check_action};
 
 pub(super) const NAME: &str = "pendulum";
 
@@ -128,19 +128,19 @@ impl Env for Pendulum {
     }
 }
 
-impl Simulator for Pendulum {
-    fn save(&self) -> Snapshot {
-        Snapshot::new(self.clone())
-    }
+simulator_by_clone!(Pendulum);
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        let saved = snapshot.get::<Self>().ok_or_else(|| EnvError::ForeignSnapshot { env: NAME.into() })?;
-        self.clone_from(saved);
-        Ok(())
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Simulator> {
-        Box::new(self.clone())
+/// The rod, turning counter-clockwise as upstream draws it, and where its tip should be.
+pub(super) fn sketch(obs: &[f32]) -> Sketch {
+    // By its angle: where a model predicts a sine and a cosine of no angle, the rod keeps its length.
+    let (sin, cos) = obs[1].atan2(obs[0]).sin_cos();
+    Sketch {
+        view: [-1.3, -1.3, 1.3, 1.3],
+        shapes: vec![
+            Shape::Disc { role: Role::Goal, at: [0.0, 1.0], radius: 0.15 },
+            Shape::Line { role: Role::Body, points: vec![[0.0, 0.0], [-sin, cos]], width: 0.15 },
+            Shape::Disc { role: Role::Ground, at: [0.0, 0.0], radius: 0.05 },
+        ],
     }
 }
 

@@ -1,5 +1,11 @@
 //! Environments around environments.
 
+mod action_repeat;
+mod delay;
+mod noise;
 mod time_limit;
 
+pub use action_repeat::ActionRepeat;
+pub use delay::Delay;
+pub use noise::Noise;
 pub use time_limit::TimeLimit;

@@ -7,6 +7,10 @@ use crate::{Env, EnvError, EnvSpec, Simulator, Snapshot, Step};
 /// The last step is `truncated`; where the task also ends there, it is `terminated` too, and learning must go by that
 /// flag: a terminated step has no future to bootstrap from, a truncated one has.
 ///
+/// It counts the steps of what it stands around. Around [`ActionRepeat`](crate::ActionRepeat) it limits decisions; inside
+/// of one it limits the environment's own steps, and the repetition stops at the limit. To [`Noise`](crate::Noise) and
+/// [`Delay`](crate::Delay) it makes no difference where the limit stands.
+///
 /// ```
 /// use mbrl_env::{Env, TimeLimit, tasks::Pendulum};
 /// let mut env = TimeLimit::new(Pendulum::new(), 2)?;

@@ -1,0 +1,113 @@
+//! Episodes of a simulator, on all threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use crate::{EnvError, Rng, Simulator, Step, Transition, rng::Purpose};
+
+/// Collects one episode for each seed, on all threads of the current rayon pool.
+///
+/// The policy gets an observation `[O]` and a generator, and gives an action `[A]`. Episode i depends on seed i alone: the
+/// seed resets the environment, and a stream of its own feeds the policy. So results come in the order of the seeds, with
+/// the same bits on any number of threads and in any company. Where the policy remembers something within an episode, see
+/// [`collect_with`].
+///
+/// The simulator is cloned and itself not changed. Its episodes must end, by a [`TimeLimit`](crate::TimeLimit) for example.
+///
+/// ```
+/// use mbrl_env::{Env, Replay, collect, tasks};
+///
+/// let task = tasks::make("reacher")?;
+/// let spec = task.env.spec();
+/// let actions = spec.actions.clone();
+/// let episodes = collect(&task.env, 0..20, |_obs, rng| actions.sample(rng).expect("bounded"))?;
+/// assert!(episodes.iter().all(|episode| episode.len() == 50));
+///
+/// let mut replay = Replay::new(spec.obs.width(), spec.actions.width(), 10_000)?;
+/// for episode in &episodes {
+///     replay.push_episode(episode)?;
+/// }
+/// assert_eq!((replay.len(), replay.episodes().count()), (1000, 20));
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+///
+/// # Errors
+/// What the environment returns: [`EnvError::Width`] for an action of the wrong width, for example. Where several
+/// episodes fail, the error is that of the first of them.
+pub fn collect<P>(
+    sim: &(impl Simulator + ?Sized),
+    seeds: impl IntoIterator<Item = u64>,
+    policy: P,
+) -> Result<Vec<Vec<Transition>>, EnvError>
+where
+    P: Fn(&[f32], &mut Rng) -> Vec<f32> + Sync,
+{
+    collect_with(sim, seeds, || &policy)
+}
+
+/// As [`collect`], with a policy of its own for each episode: for those that remember something, as filtered noise does.
+///
+/// ```
+/// use mbrl_env::{Rng, collect_with, tasks};
+///
+/// // Torques that change slowly.
+/// let task = tasks::make("pendulum")?;
+/// let episodes = collect_with(&task.env, 0..4, || {
+///     let mut torque = 0.0;
+///     move |_obs: &[f32], rng: &mut Rng| {
+///         torque = 0.9 * torque + 0.5 * rng.normal();
+///         vec![torque]
+///     }
+/// })?;
+/// assert_eq!(episodes.len(), 4);
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+///
+/// # Errors
+/// As [`collect`].
+pub fn collect_with<P>(
+    sim: &(impl Simulator + ?Sized),
+    seeds: impl IntoIterator<Item = u64>,
+    make_policy: impl Fn() -> P + Sync,
+) -> Result<Vec<Vec<Transition>>, EnvError>
+where
+    P: FnMut(&[f32], &mut Rng) -> Vec<f32>,
+{
+    let seeds: Vec<u64> = seeds.into_iter().collect();
+    let workers = rayon::current_num_threads().min(seeds.len());
+    let clones: Vec<Box<dyn Simulator>> = (0..workers).map(|_| sim.boxed_clone()).collect();
+    // Episodes differ in length: each worker takes the next one when it is done.
+    let next = AtomicUsize::new(0);
+    let work = |mut sim: Box<dyn Simulator>| {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&seed) = seeds.get(index) else { return done };
+            done.push((index, episode(&mut *sim, seed, make_policy())));
+        }
+    };
+    let mut episodes: Vec<_> = clones.into_par_iter().flat_map_iter(work).collect();
+    episodes.sort_unstable_by_key(|(index, _)| *index);
+    episodes.into_iter().map(|(_, episode)| episode).collect()
+}
+
+fn episode(
+    sim: &mut dyn Simulator,
+    seed: u64,
+    mut policy: impl FnMut(&[f32], &mut Rng) -> Vec<f32>,
+) -> Result<Vec<Transition>, EnvError> {
+    let mut rng = Rng::beside(seed, Purpose::Policy);
+    let mut obs = sim.reset(Some(seed))?;
+    let mut transitions = Vec::new();
+    loop {
+        let action = policy(&obs, &mut rng);
+        let Step { obs: next_obs, reward, terminated, truncated, .. } = sim.step(&action)?;
+        let following = next_obs.clone();
+        transitions.push(Transition { obs, action, reward, next_obs, terminated, truncated });
+        if terminated || truncated {
+            return Ok(transitions);
+        }
+        obs = following;
+    }
+}

@@ -1,0 +1,92 @@
+//! Actions that are held for several steps.
+
+use crate::{Env, EnvError, EnvSpec, Simulator, Snapshot, Step};
+
+/// Holds each action for a number of steps of the environment inside: a longer control period, so a horizon of as many
+/// decisions sees further.
+///
+/// Rewards are summed, without a discount. The repetition stops where the episode ends. The observation, the flags and the
+/// info are those of the last step taken inside. Outside of a [`TimeLimit`](crate::TimeLimit) the limit counts the steps
+/// inside; within one it counts decisions.
+///
+/// A reward as a batch function speaks of one step: that of a task does not hold around its environment's repetition.
+///
+/// ```
+/// use mbrl_env::{ActionRepeat, Env, tasks::Pendulum};
+/// let (mut once, mut held) = (Pendulum::new(), ActionRepeat::new(Pendulum::new(), 2)?);
+/// once.reset(Some(0))?;
+/// held.reset(Some(0))?;
+/// let (first, second, both) = (once.step(&[1.0])?, once.step(&[1.0])?, held.step(&[1.0])?);
+/// assert_eq!((both.reward, both.obs), (first.reward + second.reward, second.obs));
+/// assert_eq!(held.spec().control_period, 2.0 * once.spec().control_period);
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ActionRepeat<E> {
+    env: E,
+    spec: EnvSpec,
+    repeat: u32,
+}
+
+impl<E: Env> ActionRepeat<E> {
+    /// `repeat` steps of `env` an action.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] where `repeat` is 0.
+    pub fn new(env: E, repeat: u32) -> Result<Self, EnvError> {
+        if repeat == 0 {
+            return Err(EnvError::Config { field: "repeat", value: "0".into(), rule: "at least 1" });
+        }
+        let inside = env.spec();
+        let spec = EnvSpec { control_period: inside.control_period * f64::from(repeat), ..inside.clone() };
+        Ok(Self { env, spec, repeat })
+    }
+
+    /// The environment inside.
+    #[must_use]
+    pub fn inner(&self) -> &E {
+        &self.env
+    }
+}
+
+impl<E: Env> Env for ActionRepeat<E> {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        self.env.reset(seed)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        let mut last = self.env.step(action)?;
+        for _ in 1..self.repeat {
+            if last.episode_over() {
+                break;
+            }
+            let next = self.env.step(action)?;
+            last = Step { reward: last.reward + next.reward, ..next };
+        }
+        Ok(last)
+    }
+}
+
+#[derive(Debug)]
+struct Saved(Snapshot);
+
+impl<E: Simulator + 'static> Simulator for ActionRepeat<E> {
+    fn save(&self) -> Snapshot {
+        Snapshot::new(Saved(self.env.save()))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+        let foreign = || EnvError::ForeignSnapshot { env: self.spec.name.clone() };
+        let Saved(inside) = snapshot.get().ok_or_else(foreign)?;
+        self.env.restore(inside)
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Simulator> {
+        let Self { env, spec, repeat } = self;
+        Box::new(ActionRepeat { env: env.boxed_clone(), spec: spec.clone(), repeat: *repeat })
+    }
+}

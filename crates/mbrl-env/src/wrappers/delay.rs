@@ -1,0 +1,130 @@
+//! Actions and observations that arrive late.
+
+use std::collections::VecDeque;
+
+use crate::{ActionSpace, Env, EnvError, EnvSpec, Simulator, Snapshot, Step, check_action};
+
+/// Lets actions act, or observations come, a number of steps late.
+///
+/// Until the first delayed action acts, the environment gets the action that is nearest to zero in its space; until the
+/// first delayed observation comes, the agent sees the first one of the episode again. Rewards, ends and info are not
+/// delayed: they are those of the step that the environment takes now. So the last observations of an episode are never
+/// seen, and with delayed observations or actions a single observation is not a state: a model that should predict well
+/// needs the past actions beside it.
+///
+/// The queue is part of the snapshot. A delay of 0 steps changes nothing.
+///
+/// ```
+/// use mbrl_env::{Delay, Env, tasks::PointMass};
+/// let mut env = Delay::actions(PointMass::new(), 1);
+/// let start = env.reset(Some(0))?;
+/// assert_eq!(env.step(&[1.0, 0.0])?.obs, start); // nothing yet
+/// assert!(env.step(&[0.0, 0.0])?.obs[0] > start[0]);
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Delay<E> {
+    env: E,
+    what: What,
+    steps: usize,
+    /// What is on its way, oldest first: `steps` entries while an episode runs.
+    queue: VecDeque<Vec<f32>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Actions,
+    Observations,
+}
+
+impl<E: Env> Delay<E> {
+    /// Actions act `steps` steps late.
+    #[must_use]
+    pub fn actions(env: E, steps: usize) -> Self {
+        Self { env, what: What::Actions, steps, queue: VecDeque::new() }
+    }
+
+    /// Observations come `steps` steps late.
+    #[must_use]
+    pub fn observations(env: E, steps: usize) -> Self {
+        Self { env, what: What::Observations, steps, queue: VecDeque::new() }
+    }
+
+    /// The environment inside.
+    #[must_use]
+    pub fn inner(&self) -> &E {
+        &self.env
+    }
+
+    /// Puts `new` at the end of the queue and takes what has waited longest.
+    fn exchange(&mut self, new: Vec<f32>) -> Vec<f32> {
+        self.queue.push_back(new);
+        self.queue.pop_front().unwrap_or_default()
+    }
+}
+
+/// What acts before the first action does.
+fn nearest_to_zero(actions: &ActionSpace) -> Vec<f32> {
+    match actions {
+        ActionSpace::Box(space) => space.clipped(&vec![0.0; space.width()]),
+        ActionSpace::Discrete(_) => vec![0.0],
+    }
+}
+
+impl<E: Env> Env for Delay<E> {
+    fn spec(&self) -> &EnvSpec {
+        self.env.spec()
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        let obs = self.env.reset(seed)?;
+        let waiting = match self.what {
+            What::Actions => nearest_to_zero(&self.env.spec().actions),
+            What::Observations => obs.clone(),
+        };
+        self.queue = std::iter::repeat_n(waiting, self.steps).collect();
+        Ok(obs)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        check_action(self.env.spec(), action)?;
+        match self.what {
+            What::Actions => {
+                // The queue moves only if the environment does.
+                let acts = self.queue.front().map_or(action, Vec::as_slice);
+                let step = self.env.step(acts)?;
+                self.exchange(action.to_vec());
+                Ok(step)
+            }
+            What::Observations => {
+                let step = self.env.step(action)?;
+                Ok(Step { obs: self.exchange(step.obs), ..step })
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Saved {
+    inside: Snapshot,
+    queue: VecDeque<Vec<f32>>,
+}
+
+impl<E: Simulator + 'static> Simulator for Delay<E> {
+    fn save(&self) -> Snapshot {
+        Snapshot::new(Saved { inside: self.env.save(), queue: self.queue.clone() })
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+        let foreign = || EnvError::ForeignSnapshot { env: self.env.spec().name.clone() };
+        let saved: &Saved = snapshot.get().ok_or_else(foreign)?;
+        self.env.restore(&saved.inside)?;
+        self.queue.clone_from(&saved.queue);
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Simulator> {
+        let Self { env, what, steps, queue } = self;
+        Box::new(Delay { env: env.boxed_clone(), what: *what, steps: *steps, queue: queue.clone() })
+    }
+}

@@ -1,0 +1,154 @@
+//! Noise on what is seen and on what is done.
+
+use crate::{
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Rng, Simulator, Snapshot, Step, check_action, check_width,
+    rng::Purpose,
+};
+
+/// Adds independent Gaussian noise to observations, to actions, or to both.
+///
+/// The environment inside gets the noisy action and clips it; rewards and ends are its own, of the true state. So a reward
+/// as a batch function, which sees noisy observations, agrees with it up to the noise only. Noisy observations may leave the
+/// bounds of the environment's space: the specification gives those columns infinite ones. The info is the environment's.
+///
+/// `reset(Some(seed))` seeds the noise too, by a stream of its own, so an episode starts in the same state with noise and
+/// without; the generator is part of the snapshot. Two of these around each other would draw the same noise twice: one holds
+/// both kinds.
+///
+/// ```
+/// use mbrl_env::{Env, Noise, tasks::Pendulum};
+/// let mut env = Noise::new(Pendulum::new()).on_observations([0.0, 0.0, 0.5])?.on_actions([0.1])?;
+/// let (seen, true_start) = (env.reset(Some(0))?, Pendulum::new().reset(Some(0))?);
+/// assert_eq!(seen[..2], true_start[..2]); // the angle is seen as it is
+/// assert_ne!(seen[2], true_start[2]);
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Noise<E> {
+    env: E,
+    spec: EnvSpec,
+    /// Empty where there is no such noise.
+    obs_std: Vec<f32>,
+    action_std: Vec<f32>,
+    rng: Rng,
+}
+
+impl<E: Env> Noise<E> {
+    /// No noise yet.
+    #[must_use]
+    pub fn new(env: E) -> Self {
+        let spec = env.spec().clone();
+        Self { env, spec, obs_std: vec![], action_std: vec![], rng: Rng::beside(0, Purpose::Noise) }
+    }
+
+    /// With noise of standard deviations `[O]`, in the units of the observation, on what is observed; the first observation
+    /// of an episode too.
+    ///
+    /// # Errors
+    /// [`EnvError::Width`], and [`EnvError::Config`] for one that is negative or not finite.
+    pub fn on_observations(mut self, std: impl Into<Vec<f32>>) -> Result<Self, EnvError> {
+        let std = std.into();
+        let inside = &self.env.spec().obs;
+        check_std("observation noise", inside.width(), &std)?;
+        let widened = |bounds: &[f32], free: f32| -> Vec<f32> {
+            bounds.iter().zip(&std).map(|(&bound, &std)| if std > 0.0 { free } else { bound }).collect()
+        };
+        let (low, high) = (widened(inside.low(), f32::NEG_INFINITY), widened(inside.high(), f32::INFINITY));
+        self.spec.obs = BoxSpace::new(low, high)?;
+        self.obs_std = std;
+        Ok(self)
+    }
+
+    /// With noise of standard deviations `[A]`, in the units of the action, on what is done.
+    ///
+    /// # Errors
+    /// [`EnvError::Width`], and [`EnvError::Config`] for one that is negative or not finite and for discrete actions.
+    pub fn on_actions(mut self, std: impl Into<Vec<f32>>) -> Result<Self, EnvError> {
+        let std = std.into();
+        check_std("action noise", self.spec.actions.width(), &std)?;
+        if let ActionSpace::Discrete(n) = self.spec.actions {
+            let value = format!("{std:?} on {n} choices");
+            return Err(EnvError::Config { field: "action noise", value, rule: "actions in a box" });
+        }
+        self.action_std = std;
+        Ok(self)
+    }
+
+    /// The environment inside.
+    #[must_use]
+    pub fn inner(&self) -> &E {
+        &self.env
+    }
+}
+
+fn check_std(field: &'static str, width: usize, std: &[f32]) -> Result<(), EnvError> {
+    check_width(field, width, std.len())?;
+    match std.iter().find(|std| !(**std >= 0.0 && std.is_finite())) {
+        None => Ok(()),
+        Some(std) => Err(EnvError::Config { field, value: std.to_string(), rule: "finite and at least 0" }),
+    }
+}
+
+fn add_noise(values: &mut [f32], std: &[f32], rng: &mut Rng) {
+    for (value, std) in values.iter_mut().zip(std) {
+        *value += std * rng.normal();
+    }
+}
+
+impl<E: Env> Env for Noise<E> {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        let mut obs = self.env.reset(seed)?;
+        if let Some(seed) = seed {
+            self.rng = Rng::beside(seed, Purpose::Noise);
+        }
+        add_noise(&mut obs, &self.obs_std, &mut self.rng);
+        Ok(obs)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        check_action(&self.spec, action)?;
+        // A step that is refused must not use up draws.
+        let mut rng = self.rng.clone();
+        let mut action = action.to_vec();
+        add_noise(&mut action, &self.action_std, &mut rng);
+        let mut step = self.env.step(&action)?;
+        add_noise(&mut step.obs, &self.obs_std, &mut rng);
+        self.rng = rng;
+        Ok(step)
+    }
+}
+
+#[derive(Debug)]
+struct Saved {
+    inside: Snapshot,
+    rng: Rng,
+}
+
+impl<E: Simulator + 'static> Simulator for Noise<E> {
+    fn save(&self) -> Snapshot {
+        Snapshot::new(Saved { inside: self.env.save(), rng: self.rng.clone() })
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+        let foreign = || EnvError::ForeignSnapshot { env: self.spec.name.clone() };
+        let saved: &Saved = snapshot.get().ok_or_else(foreign)?;
+        self.env.restore(&saved.inside)?;
+        self.rng = saved.rng.clone();
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Simulator> {
+        let Self { env, spec, obs_std, action_std, rng } = self;
+        Box::new(Noise {
+            env: env.boxed_clone(),
+            spec: spec.clone(),
+            obs_std: obs_std.clone(),
+            action_std: action_std.clone(),
+            rng: rng.clone(),
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! Wrappers: what they change, what they leave, and that snapshots hold all of it.
+
+use mbrl_env::{
+    ActionRepeat, ActionSpace, Delay, Env, EnvError, EnvSpec, Info, Noise, Rng, Simulator, Step, TimeLimit, check,
+    tasks::{self, CartPole, Cliff, Pendulum, PointMass},
+};
+
+#[test]
+fn every_wrapper_keeps_the_contracts() {
+    let limited = || tasks::make("pendulum").unwrap().env;
+    let mut wrapped: Vec<Box<dyn Simulator>> = vec![
+        Box::new(ActionRepeat::new(limited(), 3).unwrap()),
+        Box::new(ActionRepeat::new(tasks::make("cartpole").unwrap().env, 4).unwrap()),
+        Box::new(TimeLimit::new(ActionRepeat::new(CartPole::new(), 2).unwrap(), 30).unwrap()),
+        Box::new(Noise::new(limited()).on_observations([0.1, 0.1, 1.0]).unwrap()),
+        Box::new(Noise::new(limited()).on_actions([0.5]).unwrap()),
+        Box::new(Noise::new(limited()).on_observations([0.0; 3]).unwrap().on_actions([3.0]).unwrap()),
+        Box::new(Delay::actions(limited(), 4)),
+        Box::new(Delay::observations(limited(), 4)),
+        Box::new(Delay::observations(tasks::make("cartpole").unwrap().env, 2)),
+        Box::new(Delay::actions(limited(), 0)),
+        Box::new(Delay::actions(
+            Delay::observations(Noise::new(ActionRepeat::new(limited(), 2).unwrap()).on_actions([0.3]).unwrap(), 2),
+            3,
+        )),
+    ];
+    for sim in &mut wrapped {
+        check::check_env(sim).unwrap();
+        check::check_simulator(sim).unwrap();
+    }
+}
+
+/// Observations, rewards and flags of an episode under given actions.
+fn trace(env: &mut dyn Env, seed: u64, actions: &[Vec<f32>]) -> (Vec<Vec<f32>>, Vec<f64>, Vec<bool>) {
+    let mut trace = (vec![env.reset(Some(seed)).unwrap()], vec![], vec![]);
+    for action in actions {
+        let step = env.step(action).unwrap();
+        trace.0.push(step.obs);
+        trace.1.push(step.reward);
+        trace.2.push(step.terminated);
+        if step.terminated || step.truncated {
+            break;
+        }
+    }
+    trace
+}
+
+fn actions(n: usize, width: usize) -> Vec<Vec<f32>> {
+    let mut rng = Rng::new(8);
+    (0..n).map(|_| (0..width).map(|_| rng.uniform(-1.0, 1.0)).collect()).collect()
+}
+
+#[test]
+fn a_repeated_action_is_the_action_given_again() {
+    let actions = actions(20, 1);
+    let doubled: Vec<Vec<f32>> = actions.iter().flat_map(|action| [action.clone(), action.clone()]).collect();
+    let (obs, rewards, _) = trace(&mut Pendulum::new(), 3, &doubled);
+    let (held_obs, held_rewards, _) = trace(&mut ActionRepeat::new(Pendulum::new(), 2).unwrap(), 3, &actions);
+    assert_eq!(held_obs, obs.into_iter().step_by(2).collect::<Vec<_>>());
+    assert_eq!(held_rewards, rewards.chunks(2).map(|pair| pair[0] + pair[1]).collect::<Vec<_>>());
+    assert!(matches!(ActionRepeat::new(Pendulum::new(), 0), Err(EnvError::Config { field: "repeat", .. })));
+}
+
+#[test]
+fn a_repetition_stops_at_an_end_and_at_a_limit_inside() {
+    // From 1.85 m two steps of 0.1 m lead over the edge; five would be an error.
+    let mut cliff = Cliff::new();
+    cliff.set_state(1.85).unwrap();
+    let step = ActionRepeat::new(cliff, 5).unwrap().step(&[1.0]).unwrap();
+    assert!(step.terminated && (step.reward - (1.95 - 2.0)).abs() < 1e-12, "{step:?}");
+
+    let limits = |limit_inside: bool| {
+        let mut env: Box<dyn Env> = if limit_inside {
+            Box::new(ActionRepeat::new(TimeLimit::new(Pendulum::new(), 7).unwrap(), 3).unwrap())
+        } else {
+            Box::new(TimeLimit::new(ActionRepeat::new(Pendulum::new(), 3).unwrap(), 7).unwrap())
+        };
+        env.reset(Some(0)).unwrap();
+        (1..).find(|_| env.step(&[0.0]).unwrap().truncated)
+    };
+    // 3 + 3 + 1 steps inside, or seven decisions.
+    assert_eq!((limits(true), limits(false)), (Some(3), Some(7)));
+}
+
+#[test]
+fn noise_has_the_standard_deviations_asked_for_and_leaves_the_truth_alone() {
+    let n = 4000;
+    let actions = vec![vec![0.0, 0.0]; n];
+    let still = |std: f32| Noise::new(PointMass::new()).on_observations([std, 0.0, 2.0 * std, 0.0]).unwrap();
+    let (clean, clean_rewards, _) = trace(&mut PointMass::new(), 1, &actions);
+    let (seen, rewards, _) = trace(&mut still(0.1), 1, &actions);
+    // The environment inside is not touched: rewards are of the true state, columns without noise are exact.
+    assert_eq!(rewards, clean_rewards);
+    for (column, std) in [(0, 0.1), (1, 0.0), (2, 0.2), (3, 0.0)] {
+        let errors: Vec<f64> = seen.iter().zip(&clean).map(|(s, c)| f64::from(s[column] - c[column])).collect();
+        let mean = errors.iter().sum::<f64>() / n as f64;
+        let measured = (errors.iter().map(|e| e * e).sum::<f64>() / n as f64).sqrt();
+        // Standard errors: std/√n of the mean, std/√(2n) of the deviation; four of each.
+        assert!(mean.abs() <= 0.064 * std && (measured - std).abs() <= 0.045 * std, "{column}: {mean} {measured}");
+    }
+    // Columns with noise have lost their bounds, the others have not.
+    let env = still(0.1);
+    assert_eq!(env.spec().obs.high()[..2], [f32::INFINITY, 1.0]);
+    assert_eq!(env.spec().obs.low()[..2], [f32::NEG_INFINITY, -1.0]);
+}
+
+#[test]
+fn noise_on_actions_moves_what_is_at_rest_and_goes_on_between_episodes() {
+    let noisy = || Noise::new(PointMass::new()).on_actions([0.2, 0.0]).unwrap();
+    let rest = vec![vec![0.0, 0.0]; 30];
+    let (obs, ..) = trace(&mut noisy(), 1, &rest);
+    assert!(obs[30][0] != obs[0][0] && obs[30][1] == obs[0][1]);
+    // Another seed, and another episode without one, have other noise.
+    let moved = |obs: &[Vec<f32>]| obs[30][2];
+    assert_ne!(moved(&trace(&mut noisy(), 2, &rest).0), moved(&obs));
+    let mut env = noisy();
+    assert_eq!(trace(&mut env, 1, &rest).0, obs);
+    env.reset(None).unwrap();
+    let last = rest.iter().map(|action| env.step(action).unwrap().obs).last().unwrap();
+    assert_ne!(last[2], moved(&obs));
+}
+
+#[test]
+fn the_noise_does_not_repeat_the_draws_of_the_start() {
+    // The second number drawn is the start's speed there and the noise on the second column here: of the same random bits,
+    // both would have the same sign.
+    let (n, mut products) = (2000, 0.0);
+    for seed in 0..n {
+        let start = Pendulum::new().reset(Some(seed)).unwrap();
+        let seen = Noise::new(Pendulum::new()).on_observations([0.0, 1.0, 0.0]).unwrap().reset(Some(seed)).unwrap();
+        products += f64::from(start[2]) * 3.0_f64.sqrt() * f64::from(seen[1] - start[1]);
+    }
+    // A correlation of 0 within 4/√n.
+    let correlation = products / n as f64;
+    assert!(correlation.abs() < 4.0 / (n as f64).sqrt(), "{correlation}");
+}
+
+#[test]
+fn bad_noise_is_named() {
+    for std in [vec![-0.1, 0.0, 0.0], vec![f32::NAN, 0.0, 0.0], vec![0.0, f32::INFINITY, 0.0]] {
+        let refused = Noise::new(Pendulum::new()).on_observations(std);
+        assert!(matches!(refused, Err(EnvError::Config { field: "observation noise", .. })));
+    }
+    assert!(matches!(Noise::new(Pendulum::new()).on_observations([0.1]), Err(EnvError::Width { expected: 3, .. })));
+    assert!(matches!(Noise::new(Pendulum::new()).on_actions([-1.0]), Err(EnvError::Config { .. })));
+    assert!(matches!(Noise::new(Choice::new()).on_actions([0.1]), Err(EnvError::Config { field: "action noise", .. })));
+}
+
+#[test]
+fn delayed_actions_are_the_same_actions_later() {
+    let (given, delay) = (actions(30, 1), 3);
+    let shifted: Vec<Vec<f32>> = std::iter::repeat_n(vec![0.0], delay).chain(given[..27].to_vec()).collect();
+    for _ in 0..2 {
+        // The second time from a used queue: reset empties it.
+        let mut env = Delay::actions(Pendulum::new(), delay);
+        env.reset(Some(1)).unwrap();
+        env.step(&[2.0]).unwrap();
+        assert_eq!(trace(&mut env, 5, &given), trace(&mut Pendulum::new(), 5, &shifted));
+    }
+}
+
+#[test]
+fn delayed_observations_are_the_same_observations_later() {
+    let (given, delay) = (actions(30, 1), 3);
+    let (obs, rewards, ends) = trace(&mut CartPole::new(), 5, &given);
+    let (seen, seen_rewards, seen_ends) = trace(&mut Delay::observations(CartPole::new(), delay), 5, &given);
+    // Rewards and the end come in time; the last three observations never do.
+    assert_eq!((seen_rewards, seen_ends), (rewards, ends));
+    let expected: Vec<Vec<f32>> =
+        std::iter::repeat_n(obs[0].clone(), delay).chain(obs.clone()).take(obs.len()).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_refused_step_does_not_move_the_queue() {
+    let mut env = Delay::actions(TimeLimit::new(Pendulum::new(), 2).unwrap(), 1);
+    env.reset(Some(0)).unwrap();
+    env.step(&[1.0]).unwrap();
+    env.step(&[-1.0]).unwrap();
+    let before = env.save();
+    assert!(matches!(env.step(&[0.5]), Err(EnvError::NeedsReset { .. })));
+    assert!(matches!(env.step(&[f32::NAN]), Err(EnvError::NonFinite { .. })));
+    env.restore(&before).unwrap();
+    env.reset(Some(0)).unwrap();
+    assert_eq!(env.step(&[1.0]).unwrap().obs, {
+        let mut plain = Pendulum::new();
+        plain.reset(Some(0)).unwrap();
+        plain.step(&[0.0]).unwrap().obs
+    });
+}
+
+#[test]
+fn info_comes_through() {
+    let mut plain = PointMass::new();
+    plain.reset(Some(0)).unwrap();
+    let expected = plain.step(&[0.0, 0.0]).unwrap().info;
+    assert!(expected.contains_key("distance"));
+    let noisy = Noise::new(PointMass::new()).on_observations([1.0; 4]).unwrap();
+    let mut env = Delay::observations(ActionRepeat::new(noisy, 1).unwrap(), 2);
+    env.reset(Some(0)).unwrap();
+    assert_eq!(env.step(&[0.0, 0.0]).unwrap().info, expected);
+}
+
+/// One of three actions; nothing happens.
+struct Choice(EnvSpec);
+
+impl Choice {
+    fn new() -> Self {
+        Self(EnvSpec { actions: ActionSpace::Discrete(3), ..Pendulum::new().spec().clone() })
+    }
+}
+
+impl Env for Choice {
+    fn spec(&self) -> &EnvSpec {
+        &self.0
+    }
+
+    fn reset(&mut self, _: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        Ok(vec![0.0; 3])
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        assert!(self.0.actions.contains(action));
+        Ok(Step { obs: vec![0.0; 3], reward: 0.0, terminated: false, truncated: false, info: Info::new() })
+    }
+}
+
+#[test]
+fn a_delay_of_choices_starts_with_the_first_choice() {
+    let mut env = Delay::actions(Choice::new(), 1);
+    env.reset(None).unwrap();
+    env.step(&[2.0]).unwrap();
+    env.step(&[2.0]).unwrap();
+}
