@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
+use mbrl_env::data::Layout;
 
 /// Learn a model of a task and control it by planning.
 #[derive(Debug, Parser)]
@@ -27,6 +28,19 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Evaluate the newest checkpoint of a run, or a random agent.
     Eval(EvalArgs),
+    /// Fit a model to a log of transitions (CSV, Parquet or NumPy) and leave a model folder.
+    Fit(FitArgs),
+    /// Evaluate a fitted model on a log that it was not fitted to.
+    EvaluateModel(EvaluateModelArgs),
+    /// Put what runs left behind into one HTML page.
+    Report(ReportArgs),
+    /// Tell what this build and this machine can do, and what is missing.
+    Doctor,
+    /// Print the completions of a shell, for example: mbrl completions bash > ~/.local/share/bash-completion/completions/mbrl
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +68,9 @@ pub(crate) struct TrainArgs {
     /// Threads of one run (default: one a core; with --seeds, one). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+    /// Write all metrics as TensorBoard's event files too, into the run's folder.
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,6 +81,9 @@ pub(crate) struct ResumeArgs {
     /// Threads of one run (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+    /// Write all metrics as TensorBoard's event files too, into the run's folder.
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +103,127 @@ pub(crate) struct EvalArgs {
     /// Threads (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReportArgs {
+    /// Folders of runs.
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Where the page goes (default: report.html in the run's folder; of several runs, in the folder that holds them all).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct FitArgs {
+    /// The log: a .csv, .parquet, .npz or .npy file.
+    pub(crate) data: PathBuf,
+    /// Folder of the model (default: models/<name of the log>).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// An experiment whose sections [model] and [fit] say how to fit (default: PETS's ensemble, targets standardised).
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<String>,
+    /// Override one value of these sections, for example model.hidden=[64,64].
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Validate on whole episodes (the share fit.holdout of them) instead of single rows.
+    #[arg(long)]
+    pub(crate) holdout_episodes: bool,
+    /// Most passes over the data (short for --set fit.max_epochs=N).
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) epochs: Option<usize>,
+    /// Seed of everything that is drawn.
+    #[arg(long, value_parser = integer())]
+    pub(crate) seed: Option<u64>,
+    /// Where tensors live: flex, ndarray, wgpu[:n] or cuda[:n].
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Threads (default: one a core). The results do not depend on it.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvaluateModelArgs {
+    /// Folder of a model, or of a run.
+    #[arg(value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// The log: a .csv, .parquet, .npz or .npy file. Columns default to those that the model was fitted to.
+    pub(crate) data: PathBuf,
+    /// Steps to predict.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = positive)]
+    pub(crate) horizon: usize,
+    /// The picture; the figures go beside it as .json (default: evaluation.svg in DIR).
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seed of the start instants and the particles.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads (default: one a core). The results do not depend on it.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+}
+
+/// Which columns of a log are what; those left out are looked for under usual names (obs_0, action_0, reward, …).
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Columns of the log")]
+pub(crate) struct ColumnArgs {
+    /// Columns of the observation, separated by commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) obs: Vec<String>,
+    /// Columns of the action.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) actions: Vec<String>,
+    /// Columns of the observation after the action; without them the next row has it.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) next_obs: Vec<String>,
+    /// Column of the reward. Here and below, an empty name means none.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) reward: Option<String>,
+    /// Column that says whether the task reached an end state.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) terminated: Option<String>,
+    /// Column that says whether the episode was cut.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) truncated: Option<String>,
+    /// Column that says whether the episode ended, but not why.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) done: Option<String>,
+    /// Column of the episode's number or name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) episode: Option<String>,
+    /// Column of the time; where it goes back, a new episode begins.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) time: Option<String>,
+    /// Names of all columns of a .npy file without names, from the left.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) names: Vec<String>,
+}
+
+impl ColumnArgs {
+    /// What was typed, and `stored` where nothing was.
+    pub(crate) fn layout(&self, stored: &Layout) -> Layout {
+        let names = |typed: &[String], stored: &[String]| if typed.is_empty() { stored } else { typed }.to_owned();
+        let name = |typed: &Option<String>, stored: &Option<String>| typed.clone().or_else(|| stored.clone());
+        Layout {
+            obs: names(&self.obs, &stored.obs),
+            actions: names(&self.actions, &stored.actions),
+            next_obs: names(&self.next_obs, &stored.next_obs),
+            reward: name(&self.reward, &stored.reward),
+            terminated: name(&self.terminated, &stored.terminated),
+            truncated: name(&self.truncated, &stored.truncated),
+            done: name(&self.done, &stored.done),
+            episode: name(&self.episode, &stored.episode),
+            time: name(&self.time, &stored.time),
+            names: names(&self.names, &stored.names),
+        }
+    }
 }
 
 /// An integer that an experiment's TOML can hold.

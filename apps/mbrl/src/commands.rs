@@ -10,15 +10,18 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clap::CommandFactory;
 use mbrl_env::{Simulator, tasks};
 use mbrl_policy::{Evaluation, Outcome, RandomAgent, World, evaluate, start_seeds};
 
 use crate::{
-    args::{Args, Command, EvalArgs, ResumeArgs, TrainArgs},
-    chart, experiment,
+    args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
+    chart, doctor, evaluate_model, experiment,
     experiment::Experiment,
+    fit, folder,
     progress::Display,
     record::Record,
+    report,
     run::{Ended, RunFolder, in_pool},
     say,
 };
@@ -32,6 +35,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Train(args) => train(&args),
         Command::Resume(args) => resume(&args),
         Command::Eval(args) => eval(&args),
+        Command::Fit(args) => fit::run(&args),
+        Command::EvaluateModel(args) => evaluate_model::run(&args),
+        Command::Report(args) => report(&args),
+        Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        Command::Completions { shell } => completions(shell),
     }
 }
 
@@ -70,7 +78,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
             None => Path::new("runs").join(format!("{name}-{seed}")),
         };
         if !next_free {
-            RunFolder::check_free(&place)?;
+            folder::check_free(&place)?;
         }
         runs.push((place, Experiment { seed, ..experiment.clone() }));
     }
@@ -82,7 +90,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
         }
         folders.push(folder);
     }
-    train_all(&folders, args.threads.unwrap_or(if several { 1 } else { cores() }), several)
+    train_all(&folders, args.threads.unwrap_or(if several { 1 } else { cores() }), several, args.tensorboard)
 }
 
 fn resume(args: &ResumeArgs) -> Result<ExitCode> {
@@ -94,12 +102,12 @@ fn resume(args: &ResumeArgs) -> Result<ExitCode> {
         (parent, Experiment { seed: 0, ..folder.experiment.clone() })
     };
     let together = folders.len() > 1 && folders.iter().all(|folder| kind(folder) == kind(&folders[0]));
-    train_all(&folders, threads, together)
+    train_all(&folders, threads, together, args.tensorboard)
 }
 
 /// Trains runs side by side, as many at a time as the cores allow, and reports each; `together` are seeds of one
 /// experiment, which are summed up as well.
-fn train_all(folders: &[RunFolder], threads: usize, together: bool) -> Result<ExitCode> {
+fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard: bool) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_ctrl_c(stop.clone())?;
     let display = Display::new();
@@ -112,7 +120,7 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool) -> Result<Ex
                 while !stop.load(Ordering::Relaxed) {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(folder) = folders.get(i) else { break };
-                    let result = folder.train(threads, &display, &stop);
+                    let result = folder.train(threads, &display, &stop, tensorboard);
                     if let Ok(mut slot) = results[i].lock() {
                         *slot = Some(result);
                     }
@@ -130,7 +138,7 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool) -> Result<Ex
         let path = folder.path.display();
         match result.into_inner().ok().flatten() {
             Some(Ok(end)) => {
-                text.push_str(&report(folder, &end));
+                text.push_str(&ending(folder, &end));
                 match end.outcome {
                     Outcome::Finished => records.push(end.record),
                     Outcome::Stopped => unfinished.push(path.to_string()),
@@ -185,7 +193,7 @@ fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result
     chart::draw_runs(&path, &format!("{name}, {} seeds", records.len()), records)
 }
 
-fn report(folder: &RunFolder, end: &Ended) -> String {
+fn ending(folder: &RunFolder, end: &Ended) -> String {
     let number = |value: Option<f64>| value.map_or("none".into(), |v| format!("{v:.2}"));
     let how = match (end.outcome, end.stored_step) {
         (Outcome::Finished, _) if end.was_finished => "already finished".to_owned(),
@@ -244,6 +252,20 @@ fn print_evaluation(evaluation: &Evaluation) -> Result<()> {
     ))
 }
 
-fn cores() -> usize {
+fn report(args: &ReportArgs) -> Result<ExitCode> {
+    let path = report::write(&args.runs, args.out.as_deref(), cores())?;
+    say::out(path.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "mbrl", &mut script);
+    say::out(String::from_utf8(script)?.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Threads that the machine runs at once.
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -3,6 +3,24 @@
 use anyhow::{Result, anyhow, bail};
 use mbrl_policy::Device;
 
+/// The words without numbers, and whether each is part of this build.
+pub(crate) const WORDS: [(&str, bool); 4] = [
+    ("flex", cfg!(feature = "flex")),
+    ("ndarray", cfg!(feature = "ndarray")),
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("cuda", cfg!(feature = "cuda")),
+];
+
+/// What a GPU calls itself; `None` for other devices.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub(crate) fn name(device: &Device) -> Option<String> {
+    device.identity().map(|identity| identity.name)
+}
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+pub(crate) fn name(_: &Device) -> Option<String> {
+    None
+}
+
 /// Opens a device, so that a missing one is noticed before any work begins.
 pub(crate) fn open(word: &str) -> Result<Device> {
     let (kind, index) = match word.split_once(':') {

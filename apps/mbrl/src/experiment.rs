@@ -7,7 +7,7 @@ use mbrl_env::{Termination, tasks::Task, termination_fn};
 use mbrl_model::{Bool, EnsembleConfig, FitConfig, Propagation};
 use mbrl_plan::{CemConfig, PddmConfig, Planner, Replan};
 use mbrl_policy::{Goal, ModelBasedConfig, Tensor, TrainConfig};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use crate::near::did_you_mean;
@@ -71,8 +71,11 @@ fn product(factors: &[usize]) -> Option<u64> {
     factors.iter().try_fold(1_u64, |product, factor| product.checked_mul(u64::try_from(*factor).ok()?))
 }
 
+/// Where tensors live unless an experiment says otherwise.
+pub(crate) const DEFAULT_DEVICE: &str = "flex";
+
 fn default_device() -> String {
-    "flex".into()
+    DEFAULT_DEVICE.into()
 }
 
 /// How plans are judged.
@@ -185,27 +188,14 @@ impl Experiment {
     /// An embedded experiment by name, or the user's by path (it ends in `.toml`), with overrides `key=value` in order,
     /// those of the kind of planner first: the other keys depend on it.
     pub(crate) fn load(name_or_path: &str, overrides: &[String]) -> Result<Self> {
-        let (name, text) = if name_or_path.ends_with(".toml") {
-            let path = Path::new(name_or_path);
-            let text = fs::read_to_string(path).with_context(|| format!("experiment {name_or_path}"))?;
-            (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text)
-        } else {
-            let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) else {
-                let names = EMBEDDED.iter().map(|(name, _)| *name);
-                bail!(
-                    "unknown experiment `{name_or_path}`{}; `mbrl list` shows all, a path to a file ends in .toml",
-                    did_you_mean(name_or_path, names)
-                );
-            };
-            ((*name).to_owned(), (*text).to_owned())
-        };
+        let (name, text) = source(name_or_path)?;
         let mut experiment: Self = toml::from_str(&text).with_context(|| format!("experiment {name_or_path}"))?;
         if experiment.name.is_empty() {
             experiment.name = name;
         }
         let chooses_planner = |word: &&String| word.split_once('=').is_some_and(|(key, _)| key.trim() == PLANNER_KIND);
         let (first, rest): (Vec<_>, Vec<_>) = overrides.iter().partition(chooses_planner);
-        first.into_iter().chain(rest).try_fold(experiment, |experiment, word| experiment.overridden(word))
+        first.into_iter().chain(rest).try_fold(experiment, |experiment, word| overridden(&experiment, word))
     }
 
     /// A resolved experiment, as a run folder holds it.
@@ -217,6 +207,19 @@ impl Experiment {
     /// With every value written out.
     pub(crate) fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
+    }
+
+    /// Every value with its dotted key, as `--set` takes them.
+    pub(crate) fn flat(&self) -> Result<Vec<(String, String)>> {
+        let table = Table::try_from(self)?;
+        let value = |key: &String| get(&table, key).map(ToString::to_string).unwrap_or_default();
+        Ok(dotted_keys(&table)
+            .into_iter()
+            .map(|key| {
+                let value = value(&key);
+                (key, value)
+            })
+            .collect())
     }
 
     /// What must not change while a run goes on: all but the number of steps, which may be raised.
@@ -238,49 +241,69 @@ impl Experiment {
                  trajectories of at most {LARGEST} numbers"
             );
         }
-        let EnsembleConfig { members, hidden, angles, past, .. } = &self.model;
-        // Each observation with its angles and each action; out come means and log-variances, reward and end.
-        let step = obs.saturating_add(angles.len()).saturating_add(action);
-        let widths = [&[step.saturating_mul(past.saturating_add(1))][..], hidden, &[2 * obs + 3]].concat();
-        let weights = widths
-            .windows(2)
-            .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[*members, layer[0].saturating_add(1), layer[1]])?));
-        if weights.is_none_or(|numbers| numbers > LARGEST) {
-            bail!("members {members} · hidden {hidden:?}: at most {LARGEST} weights");
-        }
-        Ok(())
+        check_weights(&self.model, obs, action)
     }
+}
 
-    fn overridden(&self, word: &str) -> Result<Self> {
-        let Some((key, value)) = word.split_once('=') else {
-            bail!("--set {word}: expected key=value, for example planner.population=500");
+/// Name and text of an embedded experiment, or of a file whose path ends in `.toml`.
+pub(crate) fn source(name_or_path: &str) -> Result<(String, String)> {
+    if name_or_path.ends_with(".toml") {
+        let path = Path::new(name_or_path);
+        let text = fs::read_to_string(path).with_context(|| format!("experiment {name_or_path}"))?;
+        Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text))
+    } else {
+        let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) else {
+            let names = EMBEDDED.iter().map(|(name, _)| *name);
+            bail!(
+                "unknown experiment `{name_or_path}`{}; `mbrl list` shows all, a path to a file ends in .toml",
+                did_you_mean(name_or_path, names)
+            );
         };
-        let (key, value) = (key.trim(), value.trim());
-        let mut table = Table::try_from(self)?;
-        let known = dotted_keys(&table);
-        if !known.iter().any(|k| k == key) {
-            bail!("unknown key `{key}`{}", did_you_mean(key, known.iter().map(String::as_str)));
-        }
-        let present = Present(get(&table, key));
-        let new = parse_value(value, present.0);
-        let text = new.to_string();
-        if key == PLANNER_KIND {
-            if present.0 == Some(&new) {
-                return Ok(self.clone());
-            }
-            // Another planner has other settings: these start from its defaults.
-            table.insert("planner".into(), Value::Table(Table::from_iter([("kind".to_owned(), new)])));
-        } else {
-            set(&mut table, key, new).ok_or_else(|| anyhow!("unknown key `{key}`"))?;
-        }
-        table.try_into().map_err(|error: toml::de::Error| {
-            anyhow!(
-                "{key} = {text}: {}; the experiment has {key} = {}",
-                error.message(),
-                Present(get_from(self, key).as_ref())
-            )
-        })
+        Ok(((*name).to_owned(), (*text).to_owned()))
     }
+}
+
+/// Refuses a model that no machine has the memory for.
+pub(crate) fn check_weights(model: &EnsembleConfig, obs: usize, action: usize) -> Result<()> {
+    let EnsembleConfig { members, hidden, angles, past, .. } = model;
+    // Each observation with its angles and each action; out come means and log-variances, reward and end.
+    let step = obs.saturating_add(angles.len()).saturating_add(action);
+    let widths = [&[step.saturating_mul(past.saturating_add(1))][..], hidden, &[2 * obs + 3]].concat();
+    let weights = widths
+        .windows(2)
+        .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[*members, layer[0].saturating_add(1), layer[1]])?));
+    if weights.is_none_or(|numbers| numbers > LARGEST) {
+        bail!("members {members} · hidden {hidden:?}: at most {LARGEST} weights");
+    }
+    Ok(())
+}
+
+/// `settings` with one value replaced, `key=value`.
+pub(crate) fn overridden<T: Clone + Serialize + DeserializeOwned>(settings: &T, word: &str) -> Result<T> {
+    let Some((key, value)) = word.split_once('=') else {
+        bail!("--set {word}: expected key=value, for example planner.population=500");
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let mut table = Table::try_from(settings)?;
+    let known = dotted_keys(&table);
+    if !known.iter().any(|k| k == key) {
+        bail!("unknown key `{key}`{}", did_you_mean(key, known.iter().map(String::as_str)));
+    }
+    let present = Present(get(&table, key));
+    let new = parse_value(value, present.0);
+    let text = new.to_string();
+    if key == PLANNER_KIND {
+        if present.0 == Some(&new) {
+            return Ok(settings.clone());
+        }
+        // Another planner has other settings: these start from its defaults.
+        table.insert("planner".into(), Value::Table(Table::from_iter([("kind".to_owned(), new)])));
+    } else {
+        set(&mut table, key, new).ok_or_else(|| anyhow!("unknown key `{key}`"))?;
+    }
+    table.try_into().map_err(|error: toml::de::Error| {
+        anyhow!("{key} = {text}: {}; it is {key} = {} now", error.message(), Present(get_from(settings, key).as_ref()))
+    })
 }
 
 /// A value as it stands in the experiment.
@@ -327,8 +350,8 @@ fn get<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     }
 }
 
-fn get_from(experiment: &Experiment, key: &str) -> Option<Value> {
-    get(&Table::try_from(experiment).ok()?, key).cloned()
+fn get_from(settings: &impl Serialize, key: &str) -> Option<Value> {
+    get(&Table::try_from(settings).ok()?, key).cloned()
 }
 
 fn set(table: &mut Table, key: &str, value: Value) -> Option<()> {
@@ -345,7 +368,7 @@ fn set(table: &mut Table, key: &str, value: Value) -> Option<()> {
 mod tests {
     use super::*;
 
-    fn overridden(words: &[&str]) -> Result<Experiment> {
+    fn loaded(words: &[&str]) -> Result<Experiment> {
         Experiment::load("smoke", &words.iter().map(ToString::to_string).collect::<Vec<_>>())
     }
 
@@ -372,42 +395,42 @@ mod tests {
 
     #[test]
     fn one_value_is_overridden_and_nothing_else() {
-        let mut expected = overridden(&[]).unwrap();
+        let mut expected = loaded(&[]).unwrap();
         expected.fit.learning_rate = 2.0;
         expected.model.hidden = vec![8, 8];
         expected.agent.fit_every = mbrl_policy::FitSchedule::Steps(10);
         expected.device = "ndarray".into();
         let words = ["fit.learning_rate=2", "model.hidden=[8,8]", "agent.fit_every=10", "device=ndarray"];
-        assert_eq!(overridden(&words).unwrap(), expected);
+        assert_eq!(loaded(&words).unwrap(), expected);
     }
 
     #[test]
     fn another_planner_starts_from_its_defaults() {
-        let experiment = overridden(&["planner.kind=pddm", "planner.kappa=3"]).unwrap();
+        let experiment = loaded(&["planner.kind=pddm", "planner.kappa=3"]).unwrap();
         assert_eq!(experiment.planner, PlannerConfig::Pddm(PddmConfig { kappa: 3.0, ..PddmConfig::default() }));
     }
 
     #[test]
     fn the_planner_is_chosen_before_its_settings_and_choosing_the_same_changes_nothing() {
-        let same = overridden(&["planner.kind=cem"]).unwrap();
-        assert_eq!(same, overridden(&[]).unwrap());
+        let same = loaded(&["planner.kind=cem"]).unwrap();
+        assert_eq!(same, loaded(&[]).unwrap());
         assert_ne!(same.planner, PlannerConfig::Cem(CemConfig::default()));
-        let before = overridden(&["planner.kappa=3", "planner.kind = pddm"]).unwrap();
-        assert_eq!(before, overridden(&["planner.kind=pddm", "planner.kappa=3"]).unwrap());
+        let before = loaded(&["planner.kappa=3", "planner.kind = pddm"]).unwrap();
+        assert_eq!(before, loaded(&["planner.kind=pddm", "planner.kappa=3"]).unwrap());
     }
 
     #[test]
     fn an_unknown_key_is_named_with_its_neighbours() {
-        let error = overridden(&["planner.popluation=3"]).unwrap_err().to_string();
+        let error = loaded(&["planner.popluation=3"]).unwrap_err().to_string();
         assert!(error.contains("`planner.popluation`") && error.contains("`planner.population`"), "{error}");
-        assert!(overridden(&["model.depth=3"]).unwrap_err().to_string().contains("`model.depth`"));
-        assert!(overridden(&["planner"]).unwrap_err().to_string().contains("key=value"));
+        assert!(loaded(&["model.depth=3"]).unwrap_err().to_string().contains("`model.depth`"));
+        assert!(loaded(&["planner"]).unwrap_err().to_string().contains("key=value"));
     }
 
     #[test]
     fn a_goal_goes_by_what_it_is_told() {
         let goal = |task: &str, words: &[&str]| {
-            let experiment = overridden(words).unwrap();
+            let experiment = loaded(words).unwrap();
             experiment.goal.init(&mbrl_env::tasks::make(task).unwrap(), &experiment.model)
         };
         let has = |goal: Goal| (goal.reward.is_some(), goal.termination.is_some());
@@ -437,7 +460,7 @@ mod tests {
             ("planner.kind=mppi", "mppi"),
             ("propagation.members=ts-2", "ts-2"),
         ] {
-            let error = overridden(&[word]).unwrap_err().to_string();
+            let error = loaded(&[word]).unwrap_err().to_string();
             let key = word.split('=').next().unwrap();
             assert!(error.contains(key) && error.contains(offending), "{word}: {error}");
         }

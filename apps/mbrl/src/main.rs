@@ -6,14 +6,20 @@ mod args;
 mod chart;
 mod commands;
 mod device;
+mod doctor;
+mod evaluate_model;
 mod experiment;
-#[allow(dead_code, reason = "for a command that evaluates models")]
+mod fit;
+mod folder;
 mod model_chart;
+mod model_folder;
 mod near;
 mod progress;
 mod record;
+mod report;
 mod run;
 mod say;
+mod tensorboard;
 mod trajectories;
 
 use std::process::ExitCode;

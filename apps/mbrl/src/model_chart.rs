@@ -250,7 +250,7 @@ fn tick(value: f64) -> String {
 }
 
 /// Four digits that matter, with an exponent where there would be many zeros.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
         v if !(1e-3..1e5).contains(&v) => format!("{value:.2e}"),

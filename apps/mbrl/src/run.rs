@@ -1,12 +1,11 @@
 //! One run: an experiment and a folder.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use mbrl_env::{
     Situation,
     tasks::{self, Task},
@@ -15,13 +14,16 @@ use mbrl_model::{Draw, Dynamics, Start};
 use mbrl_plan::Mpc;
 use mbrl_policy::{
     AgentError, Evaluation, ModelBased, Observer, Outcome, RunFiles, Tensor, Training, World, evaluate, start_seeds,
-    sync_parent, write_atomically,
+    write_atomically,
 };
 
-use crate::{chart, device, experiment::Experiment, progress::Display, record::Record, trajectories::TrajectoryWriter};
+use crate::{
+    chart, device, experiment::Experiment, folder, progress::Display, record::Record, tensorboard::TensorBoardWriter,
+    trajectories::TrajectoryWriter,
+};
 
-const EXPERIMENT: &str = "experiment.toml";
-const METRICS: &str = "metrics.jsonl";
+pub(crate) const EXPERIMENT: &str = "experiment.toml";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 const CURVE: &str = "curve.svg";
 
 /// What an experiment is made of, built before anything is written: whatever is wrong with it comes out here.
@@ -89,50 +91,11 @@ impl RunFolder {
     /// `place` is taken where it is free or empty; otherwise, with `next_free`, the first free one of `place-2`,
     /// `place-3`, …
     pub(crate) fn create(place: &Path, next_free: bool, experiment: Experiment) -> Result<Self> {
-        let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
-        let name = place.file_name().context("the run's folder needs a name")?.to_string_lossy().into_owned();
-        let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
-        // Errors name the place that was asked for, not the temporary one.
-        let fill = || -> Result<()> {
-            fs::create_dir_all(&partial).with_context(|| format!("folder {}", place.display()))?;
-            match write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes()) {
-                Err(AgentError::Io { source, .. }) => {
-                    Err(AgentError::Io { path: place.join(EXPERIMENT), source }.into())
-                }
-                written => Ok(written?),
-            }
-        };
-        let placed = fill().and_then(|()| {
-            for number in 1.. {
-                let path = if number == 1 { place.to_owned() } else { parent.join(format!("{name}-{number}")) };
-                // Renaming onto a folder with something in it fails: two commands at once cannot take the same place.
-                match fs::rename(&partial, &path) {
-                    Ok(()) => {
-                        sync_parent(&path)?;
-                        return Ok(path);
-                    }
-                    Err(_) if path.exists() && next_free => {}
-                    Err(_) if path.exists() => return Err(taken(&path)),
-                    Err(error) => return Err(error).with_context(|| format!("folder {}", path.display())),
-                }
-            }
-            bail!("no free place for {}", place.display())
-        });
-        if placed.is_err() {
-            // The error that led here is the one to report.
-            let _ = fs::remove_dir_all(&partial);
-        }
-        Ok(Self { path: placed?, experiment })
-    }
-
-    /// Refuses a place where something is already.
-    pub(crate) fn check_free(place: &Path) -> Result<()> {
-        let free = match fs::read_dir(place) {
-            Ok(mut entries) => entries.next().is_none(),
-            Err(_) => !place.exists(),
-        };
-        if free { Ok(()) } else { Err(taken(place)) }
+        let path = folder::create(place, next_free, |partial| {
+            write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes())?;
+            Ok(())
+        })?;
+        Ok(Self { path, experiment })
     }
 
     /// The folder of an earlier run.
@@ -149,12 +112,18 @@ impl RunFolder {
         self.path.file_name().map_or_else(|| self.experiment.name.clone(), |n| n.to_string_lossy().into_owned())
     }
 
-    /// Trains from wherever the run stands, on `threads` threads.
-    pub(crate) fn train(&self, threads: usize, display: &Display, stop: &AtomicBool) -> Result<Ended> {
-        in_pool(threads, || self.train_here(display, stop))?
+    /// Trains from wherever the run stands, on `threads` threads; with `tensorboard`, event files are written too.
+    pub(crate) fn train(
+        &self,
+        threads: usize,
+        display: &Display,
+        stop: &AtomicBool,
+        tensorboard: bool,
+    ) -> Result<Ended> {
+        in_pool(threads, || self.train_here(display, stop, tensorboard))?
     }
 
-    fn train_here(&self, display: &Display, stop: &AtomicBool) -> Result<Ended> {
+    fn train_here(&self, display: &Display, stop: &AtomicBool, tensorboard: bool) -> Result<Ended> {
         let Parts { mut task, mut training, mut learner } = self.experiment.build()?;
         let (mut files, damaged) = RunFiles::open(&self.path, &mut training, &mut learner)?;
         warn(&damaged, display);
@@ -164,7 +133,10 @@ impl RunFolder {
         } else {
             let mut progress = display.run(&self.label(), &training);
             let mut trajectories = TrajectoryWriter::new(&self.path);
+            let mut events =
+                if tensorboard { Some(TensorBoardWriter::create(&self.path, training.env_step())?) } else { None };
             let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
+            observers.extend(events.as_mut().map(|events| events as &mut dyn Observer));
             let world = World::Simulator(&mut *task.env);
             training.run(world, &mut learner, Some(&mut files), &mut observers, stop)?
         };
@@ -186,17 +158,33 @@ impl RunFolder {
     /// Evaluates the newest whole checkpoint. Nothing is written.
     pub(crate) fn evaluate(&self, episodes: usize, seed: u64, threads: usize, display: &Display) -> Result<Evaluated> {
         in_pool(threads, || {
-            let Parts { mut task, mut training, mut learner } = self.experiment.build()?;
-            let damaged = training.restore(&self.path, &mut learner)?;
+            let Restored { mut task, mut learner, env_step, damaged } = self.restored()?;
             warn(&damaged, display);
-            if training.stored_step().is_none() {
-                bail!("{}: no checkpoint yet", self.path.display());
-            }
             let mut world = World::Simulator(&mut *task.env);
             let evaluation = evaluate(&mut world, &mut learner, &start_seeds(seed, episodes))?;
-            Ok(Evaluated { evaluation, env_step: training.env_step() })
+            Ok(Evaluated { evaluation, env_step })
         })?
     }
+
+    /// The task, and the learner as the newest whole checkpoint has it. Nothing is written.
+    pub(crate) fn restored(&self) -> Result<Restored> {
+        let Parts { task, mut training, mut learner } = self.experiment.build()?;
+        let damaged = training.restore(&self.path, &mut learner)?;
+        if training.stored_step().is_none() {
+            bail!("{}: no checkpoint yet", self.path.display());
+        }
+        Ok(Restored { task, learner, env_step: training.env_step(), damaged })
+    }
+}
+
+/// What the newest whole checkpoint of a run holds.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) task: Task,
+    pub(crate) learner: ModelBased,
+    pub(crate) env_step: u64,
+    /// What is wrong with newer checkpoints.
+    pub(crate) damaged: Vec<AgentError>,
 }
 
 /// An evaluation and the age of what was evaluated.
@@ -214,11 +202,7 @@ pub(crate) fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) 
     Ok(pool.install(work))
 }
 
-fn taken(place: &Path) -> anyhow::Error {
-    anyhow!("{} exists and is not empty; choose another --out", place.display())
-}
-
-fn warn(damaged: &[AgentError], display: &Display) {
+pub(crate) fn warn(damaged: &[AgentError], display: &Display) {
     for error in damaged {
         display.note(&format!("warning: damaged checkpoint passed over: {error}"));
     }

@@ -6,8 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Context, Result, bail};
 use mbrl_env::Transition;
 use mbrl_policy::{AgentError, Evaluation, Moment, Observer, write_atomically};
+
+const EPISODES: &str = "episodes";
 
 /// Writes `episodes/<env step>-<episode>.csv` at every evaluation.
 #[derive(Debug)]
@@ -17,7 +20,7 @@ pub(crate) struct TrajectoryWriter {
 
 impl TrajectoryWriter {
     pub(crate) fn new(run: &Path) -> Self {
-        Self { folder: run.join("episodes") }
+        Self { folder: run.join(EPISODES) }
     }
 }
 
@@ -55,9 +58,135 @@ fn csv(transitions: &[Transition]) -> String {
     text
 }
 
+/// An episode as it was recorded.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// Its number within the evaluation, from 1.
+    pub(crate) number: usize,
+    pub(crate) transitions: Vec<Transition>,
+}
+
+impl Stored {
+    pub(crate) fn total_reward(&self) -> f64 {
+        self.transitions.iter().map(|t| t.reward).sum()
+    }
+}
+
+/// The step of a run's newest evaluation, and its episodes in their order, each whole or with what is wrong with it.
+pub(crate) fn newest(run: &Path) -> Result<Option<(u64, Vec<Result<Stored>>)>> {
+    let folder = run.join(EPISODES);
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".csv"));
+        let numbers = name.and_then(|name| name.split_once('-')).map(|(s, n)| (s.parse::<u64>(), n.parse::<usize>()));
+        if let Some((Ok(step), Ok(number))) = numbers {
+            found.push((step, number, path));
+        }
+    }
+    let Some(newest) = found.iter().map(|(step, ..)| *step).max() else { return Ok(None) };
+    found.retain(|(step, ..)| *step == newest);
+    found.sort();
+    let read = |(_, number, path): (u64, usize, PathBuf)| {
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let transitions = parsed(&text).with_context(|| path.display().to_string())?;
+        Ok(Stored { number, transitions })
+    };
+    Ok(Some((newest, found.into_iter().map(read).collect())))
+}
+
+/// The transitions that [`csv`] wrote.
+fn parsed(text: &str) -> Result<Vec<Transition>> {
+    let mut lines = text.lines();
+    let header: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
+    let count = |prefix: &str| header.iter().filter(|name| name.starts_with(prefix)).count();
+    let (obs, action) = (count("obs_"), count("action_"));
+    let width = 1 + obs + action + 3;
+    if header.len() != width {
+        bail!("line 1: expected step, obs_i, action_i, reward, terminated and truncated");
+    }
+    let mut transitions: Vec<Transition> = Vec::new();
+    let mut ended = false;
+    for (number, line) in lines.enumerate() {
+        let at = || format!("line {}", number + 2);
+        let cells: Vec<&str> = line.split(',').collect();
+        if cells.len() != width || ended {
+            bail!("{}: expected {width} fields and nothing after the last observation", at());
+        }
+        let floats = |cells: &[&str]| cells.iter().map(|cell| cell.parse()).collect::<Result<Vec<f32>, _>>();
+        let now = floats(&cells[1..=obs]).with_context(at)?;
+        if let Some(before) = transitions.last_mut() {
+            before.next_obs.clone_from(&now);
+        }
+        let rest = &cells[1 + obs..];
+        // The last row holds the last observation alone.
+        ended = rest.iter().all(|cell| cell.is_empty());
+        if !ended {
+            transitions.push(Transition {
+                obs: now,
+                action: floats(&rest[..action]).with_context(at)?,
+                reward: rest[action].parse().with_context(at)?,
+                next_obs: Vec::new(),
+                terminated: rest[action + 1].parse().with_context(at)?,
+                truncated: rest[action + 2].parse().with_context(at)?,
+            });
+        }
+    }
+    if !ended && !transitions.is_empty() {
+        bail!("the last observation is missing");
+    }
+    Ok(transitions)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn episode() -> Vec<Transition> {
+        let step = |i: u8, terminated| Transition {
+            obs: vec![f32::from(i), 0.1],
+            action: vec![-0.3],
+            reward: 1.0 / 3.0,
+            next_obs: vec![f32::from(i + 1), 0.1],
+            terminated,
+            truncated: false,
+        };
+        vec![step(0, false), step(1, false), step(2, true)]
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_bit_for_bit() {
+        assert_eq!(parsed(&csv(&episode())).unwrap(), episode());
+        assert!(parsed(&csv(&[])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_damaged_is_named_by_line() {
+        let whole = csv(&episode());
+        let refused = |text: &str| crate::say::chain(&parsed(text).unwrap_err());
+        let cut = whole.rsplit_once("\n3,").unwrap().0;
+        assert!(refused(cut).contains("the last observation is missing"));
+        assert!(refused(&whole.replacen(",-0.3", ",x", 1)).contains("line 2"));
+        assert!(refused(&whole.replacen("\n1,", "\n", 1)).contains("line 3: expected 7 fields"));
+        assert!(refused("").contains("line 1"));
+    }
+
+    #[test]
+    fn the_newest_evaluation_is_found_in_order() {
+        let run = tempfile::tempdir().unwrap();
+        assert!(newest(run.path()).unwrap().is_none());
+        fs::create_dir(run.path().join(EPISODES)).unwrap();
+        for name in ["400-1.csv", "1200-10.csv", "1200-9.csv", "1200-2.csv.partial", "notes.txt"] {
+            fs::write(run.path().join(EPISODES).join(name), csv(&episode())).unwrap();
+        }
+        fs::write(run.path().join(EPISODES).join("1200-3.csv"), "step,obs_0\n").unwrap();
+        let (step, episodes) = newest(run.path()).unwrap().unwrap();
+        let numbers: Vec<_> = episodes.iter().map(|e| e.as_ref().ok().map(|e| e.number)).collect();
+        assert_eq!((step, numbers), (1200, vec![None, Some(9), Some(10)]));
+    }
 
     #[test]
     fn a_row_a_step_under_named_columns_and_one_for_the_last_observation() {

@@ -36,6 +36,7 @@ pub struct Dataset {
     terminated: Option<Vec<bool>>,
     past_steps: usize,
     past: Vec<f32>,
+    holdout: Option<Vec<usize>>,
 }
 
 impl Dataset {
@@ -74,6 +75,7 @@ impl Dataset {
             terminated: None,
             past_steps: 0,
             past: Vec::new(),
+            holdout: None,
         })
     }
 
@@ -132,6 +134,28 @@ impl Dataset {
         Ok(self)
     }
 
+    /// Says which rows a fit validates on, instead of a random share. Neighbouring transitions are nearly copies of each
+    /// other, so whole episodes ([`Replay::split_episodes`]) make a harder and fairer test.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for a row that is not there, one that comes twice, or where nothing is left to train on.
+    pub fn with_holdout(mut self, rows: impl Into<Vec<usize>>) -> Result<Self, ModelError> {
+        let mut rows = rows.into();
+        rows.sort_unstable();
+        let refuse = |value: String, rule| Err(ModelError::Config { field: "holdout", value, rule });
+        if let Some(twice) = rows.windows(2).find(|w| w[0] == w[1]) {
+            return refuse(format!("row {}", twice[0]), "each row once");
+        }
+        match rows.last() {
+            Some(&last) if last >= self.len() => return refuse(format!("row {last}"), "rows of the data"),
+            _ if rows.len() == self.len() => {
+                return refuse(format!("all {} rows", rows.len()), "rows left to train on");
+            }
+            _ => self.holdout = Some(rows),
+        }
+        Ok(self)
+    }
+
     /// Number of transitions.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -184,6 +208,12 @@ impl Dataset {
     #[must_use]
     pub fn terminated(&self) -> Option<&[bool]> {
         self.terminated.as_deref()
+    }
+
+    /// Rows that a fit validates on, in rising order, where they were chosen.
+    #[must_use]
+    pub fn holdout(&self) -> Option<&[usize]> {
+        self.holdout.as_deref()
     }
 
     /// How many steps before each transition are known.

@@ -78,7 +78,8 @@ pub struct FitConfig {
     pub max_epochs: usize,
     /// Most optimizer steps, 0 for no limit (default 0).
     pub max_steps: usize,
-    /// Fraction of the transitions held out for validation (default 0.2). With 0 every epoch is kept and `max_epochs` alone
+    /// Fraction of the transitions held out for validation (default 0.2), unless the data says which
+    /// ([`Dataset::with_holdout`]). With 0 every epoch is kept and `max_epochs` alone
     /// ends the fit (PETS).
     pub holdout: f32,
     /// Most transitions held out (default 5000).
@@ -158,6 +159,18 @@ pub struct FitReport {
     pub elapsed: Duration,
 }
 
+/// An epoch of a fit that has just ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Epoch<'a> {
+    /// Its number, from 1.
+    pub number: usize,
+    /// Mean loss over its batches.
+    pub train_loss: f32,
+    /// Mean squared error of each member as it now is, `[E]`, as in [`FitReport::errors`]; without a holdout on a few training
+    /// rows.
+    pub errors: &'a [f32],
+}
+
 /// Fits `model` to `data`, from its present weights on.
 ///
 /// The optimizer starts afresh at each fit: nothing of it needs to be kept between fits, and its first steps on new data are
@@ -168,6 +181,20 @@ pub struct FitReport {
 /// [`ModelError::Diverged`] names the step at which the loss became NaN or infinite; the model then holds the best weights
 /// of the epochs before, or what it held before the fit where there is none.
 pub fn fit<M: Fit>(model: &mut M, data: &Dataset, config: &FitConfig, rng: &mut Rng) -> Result<FitReport, ModelError> {
+    fit_watched(model, data, config, rng, &mut |_| {})
+}
+
+/// [`fit`](fit()), telling of each epoch.
+///
+/// # Errors
+/// As [`fit`](fit()).
+pub fn fit_watched<M: Fit>(
+    model: &mut M,
+    data: &Dataset,
+    config: &FitConfig,
+    rng: &mut Rng,
+    watch: &mut dyn FnMut(&Epoch<'_>),
+) -> Result<FitReport, ModelError> {
     config.validate()?;
     if data.len() < 2 {
         return Err(ModelError::TooLittleData { actual: data.len(), needed: 2 });
@@ -177,8 +204,17 @@ pub fn fit<M: Fit>(model: &mut M, data: &Dataset, config: &FitConfig, rng: &mut 
     let device = model.spec().device.clone();
     let members = model.members();
 
-    let order = rng.permutation(data.len());
+    let mut order = rng.permutation(data.len());
     let held = match (config.holdout * data.len() as f32) as usize {
+        _ if data.holdout().is_some() => {
+            // Held out rows in front, as they are drawn; those that are too many are not trained on either.
+            let chosen = data.holdout().unwrap_or_default();
+            let mut is_chosen = vec![false; data.len()];
+            chosen.iter().for_each(|&row| is_chosen[row] = true);
+            order.sort_by_key(|&row| !is_chosen[row]);
+            order.drain(config.max_holdout.min(chosen.len())..chosen.len());
+            chosen.len().min(config.max_holdout)
+        }
         0 if config.holdout > 0.0 => 1,
         rows => rows.min(config.max_holdout),
     };
@@ -259,6 +295,7 @@ pub fn fit<M: Fit>(model: &mut M, data: &Dataset, config: &FitConfig, rng: &mut 
         report.epochs += 1;
         report.train_loss = losses.iter().sum::<f32>() / losses.len() as f32;
         debug!(epoch = report.epochs, loss = report.train_loss, ?errors, "fit");
+        watch(&Epoch { number: report.epochs, train_loss: report.train_loss, errors: &errors });
 
         best = Some(match best.take() {
             None => (plain, errors),

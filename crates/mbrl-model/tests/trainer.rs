@@ -9,7 +9,8 @@ use burn::{
 };
 use mbrl_env::Rng;
 use mbrl_model::{
-    Dataset, Device, Draw, Dynamics, DynamicsSpec, Examples, Fit, FitConfig, Imagined, ModelError, Prediction, fit,
+    Dataset, Device, Draw, Dynamics, DynamicsSpec, Epoch, Examples, Fit, FitConfig, Imagined, ModelError, Prediction,
+    fit, fit_watched,
 };
 
 const MEMBERS: usize = 2;
@@ -199,4 +200,27 @@ fn a_divergence_keeps_the_best_epochs_before() {
     let (weights, errors) = model.finished.unwrap();
     assert_eq!(errors, [0.5, 0.5]);
     assert!((weights[0] + 4.0).abs() < 1e-3, "{weights:?}");
+}
+
+#[test]
+fn rows_that_are_held_out_are_validated_on_and_never_trained_on() {
+    let chosen: Vec<usize> = (0..100).filter(|row| row % 10 == 7).collect();
+    for (max_holdout, held_rows) in [(5000, 10), (4, 4)] {
+        let mut model = Recorder::new(&[[1.0, 1.0]]);
+        let data = data(100).with_holdout(chosen.clone()).unwrap();
+        let config = FitConfig { batch_size: 90, max_epochs: 1, bootstrap: false, max_holdout, ..FitConfig::default() };
+        let mut watched = Vec::new();
+        let watch = &mut |epoch: &Epoch<'_>| watched.push((epoch.number, epoch.errors.to_vec()));
+        let report = fit_watched(&mut model, &data, &config, &mut Rng::new(1), watch).unwrap();
+        assert_eq!((report.train_rows, report.holdout_rows), (90, held_rows));
+        assert_eq!(watched, [(1, vec![1.0, 1.0])]);
+        let held = model.held.lock().unwrap().clone();
+        assert!(held.len() == held_rows && held.iter().all(|row| row % 10.0 == 7.0), "{held:?}");
+        let trained = &model.epochs(1)[0][0];
+        assert!(trained.len() == 90 && trained.iter().all(|row| row % 10.0 != 7.0), "{trained:?}");
+    }
+    for (rows, word) in [(vec![3, 3], "row 3"), (vec![100], "row 100"), ((0..100).collect(), "all 100")] {
+        let error = data(100).with_holdout(rows).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
 }

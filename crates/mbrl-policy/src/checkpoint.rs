@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     AgentError,
-    crc32::crc32,
     files::{io_error, sync_folder, sync_parent, write_synced},
 };
 
@@ -186,7 +185,7 @@ impl CheckpointWriter {
     pub fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), AgentError> {
         debug_assert!(name != MANIFEST && !name.contains(['/', '\\']), "{name} is no free file name");
         write_synced(&self.folder.join(name), bytes)?;
-        self.files.insert(name.to_owned(), FileEntry { length: bytes.len() as u64, crc32: crc32(bytes) });
+        self.files.insert(name.to_owned(), FileEntry { length: bytes.len() as u64, crc32: crc32fast::hash(bytes) });
         Ok(())
     }
 
@@ -245,7 +244,7 @@ impl CheckpointReader {
         for (name, entry) in manifest.files {
             let path = folder.join(&name);
             let bytes = fs::read(&path).map_err(Refusal::io(&path))?;
-            let found = FileEntry { length: bytes.len() as u64, crc32: crc32(&bytes) };
+            let found = FileEntry { length: bytes.len() as u64, crc32: crc32fast::hash(&bytes) };
             if found != entry {
                 let reason = format!(
                     "expected {} bytes with checksum {:08x}, found {} bytes with checksum {:08x}",
@@ -458,6 +457,16 @@ mod tests {
             fs::rename(newest.join("kept"), newest.join(name)).unwrap();
         }
         assert_eq!(opened_step(&checkpoints), 2);
+    }
+
+    #[test]
+    fn checksums_are_the_standard_crc_32() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(folder.path());
+        let place = checkpoints.write(1, |writer| writer.put("model.bin", b"123456789")).unwrap();
+        let manifest = fs::read_to_string(place.join(MANIFEST)).unwrap();
+        // CRC-32/ISO-HDLC in Williams's and Cook's catalogues: check = 0xcbf43926.
+        assert!(manifest.contains(&format!("\"crc32\": {}", 0xCBF4_3926_u32)), "{manifest}");
     }
 
     #[test]

@@ -53,6 +53,20 @@ impl Evaluation {
     pub fn length_mean(&self) -> f64 {
         self.episodes.iter().map(|episode| episode.summary.length as f64).sum::<f64>() / self.episodes.len() as f64
     }
+
+    /// What `metrics.jsonl` tells of it.
+    #[must_use]
+    pub fn scalars(&self) -> [(&'static str, f64); 7] {
+        [
+            ("eval/return_mean", self.return_mean()),
+            ("eval/return_std", self.return_std()),
+            ("eval/return_min", self.returns().fold(f64::INFINITY, f64::min)),
+            ("eval/return_max", self.returns().fold(f64::NEG_INFINITY, f64::max)),
+            ("eval/length_mean", self.length_mean()),
+            ("eval/episodes", self.episodes.len() as f64),
+            ("eval/time_s", self.elapsed.as_secs_f64()),
+        ]
+    }
 }
 
 /// The seeds of `episodes` start states. The same `seed` gives the same start states for every agent, and more

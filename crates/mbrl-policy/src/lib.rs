@@ -82,7 +82,6 @@ pub use burn::tensor::{Device, Tensor};
 
 mod agent;
 mod checkpoint;
-mod crc32;
 mod error;
 mod evaluate;
 mod files;

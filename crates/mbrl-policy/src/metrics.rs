@@ -23,7 +23,8 @@ use crate::{
 
 /// The names whose values are wall times. They differ between two runs with the same seed; everything else is the
 /// same bit for bit.
-pub const WALL_TIME_KEYS: [&str; 4] = ["wall_s", "plan/ms", "model/fit_s", "eval/time_s"];
+pub const WALL_TIME_KEYS: [&str; 6] =
+    ["wall_s", "episode/env_s", "episode/act_s", "plan/ms", "model/fit_s", "eval/time_s"];
 
 /// How the line of a finished episode begins.
 const EPISODE: &[u8] = br#"{"event":"episode","#;
@@ -119,15 +120,7 @@ fn number(value: f64) -> Value {
 
 impl Observer for MetricsWriter {
     fn on_episode(&mut self, at: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
-        let scalars = [
-            ("episode/index", at.episode as f64),
-            ("episode/return", episode.total_reward),
-            ("episode/length", episode.length as f64),
-            ("episode/terminated", f64::from(u8::from(episode.terminated))),
-            ("episode/truncated", f64::from(u8::from(episode.truncated))),
-            ("episode/cut", f64::from(u8::from(episode.cut))),
-        ];
-        self.write("episode", at, &scalars)
+        self.write("episode", at, &episode.scalars(at.episode))
     }
 
     fn on_plan(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
@@ -139,21 +132,14 @@ impl Observer for MetricsWriter {
     }
 
     fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
-        let scalars = [
-            ("eval/return_mean", evaluation.return_mean()),
-            ("eval/return_std", evaluation.return_std()),
-            ("eval/return_min", evaluation.returns().fold(f64::INFINITY, f64::min)),
-            ("eval/return_max", evaluation.returns().fold(f64::NEG_INFINITY, f64::max)),
-            ("eval/length_mean", evaluation.length_mean()),
-            ("eval/episodes", evaluation.episodes.len() as f64),
-            ("eval/time_s", evaluation.elapsed.as_secs_f64()),
-        ];
-        self.write("eval", at, &scalars)
+        self.write("eval", at, &evaluation.scalars())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const AT: Moment = Moment { env_step: 200, episode: 3, wall_s: 0.25 };
@@ -163,8 +149,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let mut writer = MetricsWriter::open_at(&path, 0).unwrap();
-        let episode =
-            EpisodeSummary { total_reward: 11.5, length: 200, terminated: false, truncated: true, cut: false };
+        let episode = EpisodeSummary {
+            total_reward: 11.5,
+            length: 200,
+            truncated: true,
+            env_time: Duration::from_millis(125),
+            act_time: Duration::from_millis(2500),
+            ..EpisodeSummary::default()
+        };
         writer.on_episode(AT, &episode).unwrap();
         writer.on_plan(AT, &[("plan/ms", 1.5), ("plan/predicted_return", f64::NAN)]).unwrap();
         let text = fs::read_to_string(&path).unwrap();
@@ -173,7 +165,8 @@ mod tests {
         assert_eq!(
             lines[0],
             json!({"event": "episode", "env_step": 200, "wall_s": 0.25, "episode/index": 3, "episode/return": 11.5,
-                   "episode/length": 200, "episode/terminated": 0, "episode/truncated": 1, "episode/cut": 0})
+                   "episode/length": 200, "episode/terminated": 0, "episode/truncated": 1, "episode/cut": 0,
+                   "episode/env_s": 0.125, "episode/act_s": 2.5})
         );
         assert_eq!(
             lines[1],

@@ -1,6 +1,9 @@
 //! The world as the loops see it: every observation, reward and action checked on its way through.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use mbrl_env::{Env, EnvError, EnvSpec, History, Rng, Simulator, Situation, Snapshot, Transition, check_action};
 
@@ -70,6 +73,27 @@ pub struct EpisodeSummary {
     pub truncated: bool,
     /// It was the end of the run's budget: the return is not that of a whole episode.
     pub cut: bool,
+    /// Wall time in the environment's steps.
+    pub env_time: Duration,
+    /// Wall time in the agent's choices of actions: planning, mostly.
+    pub act_time: Duration,
+}
+
+impl EpisodeSummary {
+    /// What `metrics.jsonl` tells of it as the episode of a number, counted from 1.
+    #[must_use]
+    pub fn scalars(&self, index: u64) -> [(&'static str, f64); 8] {
+        [
+            ("episode/index", index as f64),
+            ("episode/return", self.total_reward),
+            ("episode/length", self.length as f64),
+            ("episode/terminated", f64::from(u8::from(self.terminated))),
+            ("episode/truncated", f64::from(u8::from(self.truncated))),
+            ("episode/cut", f64::from(u8::from(self.cut))),
+            ("episode/env_s", self.env_time.as_secs_f64()),
+            ("episode/act_s", self.act_time.as_secs_f64()),
+        ]
+    }
 }
 
 impl Episode {
@@ -100,14 +124,18 @@ impl Episode {
     ) -> Result<Transition, AgentError> {
         let snapshot = world.snapshot_for(agent)?;
         let situation = Situation { obs: &self.obs, past: &self.past, snapshot: snapshot.as_ref() };
+        let start = Instant::now();
         let action = agent.act(&situation, mode, rng)?;
+        self.summary.act_time += start.elapsed();
         if let Err(source) = check_action(world.spec(), &action) {
             return Err(AgentError::Action { agent: agent.name().to_owned(), action, source });
         }
+        let start = Instant::now();
         let step = match world {
             World::Env(env) => env.step(&action)?,
             World::Simulator(simulator) => simulator.step(&action)?,
         };
+        self.summary.env_time += start.elapsed();
         let spec = world.spec();
         check_obs(spec, &step.obs, env_step)?;
         if !step.reward.is_finite() {

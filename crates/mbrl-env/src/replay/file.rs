@@ -18,6 +18,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crc32fast::Hasher;
+
 use super::Replay;
 use crate::EnvError;
 
@@ -69,10 +71,10 @@ impl Replay {
             return malformed(format!("truncated: {actual} bytes, expected {expected}"));
         }
         let (body, checksum) = body.split_at(body.len() - 4);
-        let mut crc = Crc32::new();
+        let mut crc = Hasher::new();
         crc.update(&header);
         crc.update(body);
-        let (stored, computed) = (u32::from_le_bytes(checksum.try_into().expect("4 bytes")), crc.value());
+        let (stored, computed) = (u32::from_le_bytes(checksum.try_into().expect("4 bytes")), crc.finalize());
         if stored != computed {
             return malformed(format!("damaged: checksum {computed:08x}, expected {stored:08x}"));
         }
@@ -126,7 +128,7 @@ impl Replay {
     }
 
     fn write(&self, output: &mut impl Write) -> io::Result<()> {
-        let mut output = Checked { inner: output, crc: Crc32::new() };
+        let mut output = Checked { inner: output, crc: Hasher::new() };
         let all = self.columns();
         output.write_all(MAGIC)?;
         output.write_all(&VERSION.to_le_bytes())?;
@@ -151,7 +153,7 @@ impl Replay {
         let flags: Vec<u8> =
             all.terminated.iter().zip(&*all.truncated).map(|(e, c)| u8::from(*e) + 2 * u8::from(*c)).collect();
         output.write_all(&flags)?;
-        let checksum = output.crc.value();
+        let checksum = output.crc.finalize();
         output.inner.write_all(&checksum.to_le_bytes())?;
         output.inner.flush()
     }
@@ -251,7 +253,8 @@ fn malformed<T>(reason: String) -> Result<T, EnvError> {
 /// A writer that keeps the checksum of what went through it.
 struct Checked<'a, W> {
     inner: &'a mut W,
-    crc: Crc32,
+    /// CRC-32 as in zip and PNG (ISO 3309: reflected, polynomial 0x04C11DB7).
+    crc: Hasher,
 }
 
 impl<W: Write> Write for Checked<'_, W> {
@@ -263,40 +266,6 @@ impl<W: Write> Write for Checked<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
-    }
-}
-
-/// CRC-32 as in zip and PNG (ISO 3309: reflected, polynomial 0x04C11DB7).
-struct Crc32(u32);
-
-impl Crc32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let (mut remainder, mut bit) = (byte as u32, 0);
-            while bit < 8 {
-                remainder = if remainder & 1 == 1 { remainder >> 1 ^ 0xEDB8_8320 } else { remainder >> 1 };
-                bit += 1;
-            }
-            table[byte] = remainder;
-            byte += 1;
-        }
-        table
-    };
-
-    fn new() -> Self {
-        Self(!0)
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0 >> 8 ^ Self::TABLE[usize::from(self.0 as u8 ^ byte)];
-        }
-    }
-
-    fn value(&self) -> u32 {
-        !self.0
     }
 }
 
@@ -313,10 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn crc_gives_the_standard_check_value() {
-        let mut crc = Crc32::new();
-        crc.update(b"1234");
-        crc.update(b"56789");
-        assert_eq!(crc.value(), 0xCBF4_3926);
+    fn the_checksum_is_the_standard_crc_32() {
+        let mut written = Vec::new();
+        let mut output = Checked { inner: &mut written, crc: Hasher::new() };
+        output.write_all(b"1234").unwrap();
+        output.write_all(b"56789").unwrap();
+        // CRC-32/ISO-HDLC in the catalogues.
+        assert_eq!(output.crc.finalize(), 0xCBF4_3926);
     }
 }

@@ -1,0 +1,111 @@
+//! `mbrl evaluate-model`: how far a model is off on a log, and whether it knows.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use mbrl_env::{Rng, data::Layout};
+use mbrl_model::{Dynamics, Ensemble, EvaluateConfig, ModelEvaluation, evaluate};
+use mbrl_policy::write_atomically;
+use serde::Serialize;
+
+use crate::{
+    args::EvaluateModelArgs,
+    commands::cores,
+    device, experiment, fit, model_chart, model_folder,
+    progress::Display,
+    run::{RunFolder, in_pool, warn},
+    say,
+};
+
+/// What `evaluation.json` holds.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    model: String,
+    data: String,
+    /// Names of the entries of an observation.
+    columns: &'a [String],
+    transitions: usize,
+    seed: u64,
+    #[serde(flatten)]
+    evaluation: &'a ModelEvaluation,
+}
+
+pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
+    let svg = place(args)?;
+    let (model, stored, label) = model(&args.model)?;
+    let log = fit::read(&args.data, &args.columns.layout(&stored))?;
+    let spec = model.spec();
+    for (what, expected, names) in
+        [("observations", spec.obs, &log.obs_names), ("actions", spec.action, &log.action_names)]
+    {
+        if names.len() != expected {
+            bail!(
+                "{}: {what} of {} columns ({}), the model has {expected}",
+                args.data.display(),
+                names.len(),
+                names.join(", ")
+            );
+        }
+    }
+
+    let config = EvaluateConfig { horizon: args.horizon, ..EvaluateConfig::default() };
+    let evaluation = in_pool(args.threads.unwrap_or_else(cores), || {
+        evaluate(&model, &log.replay, &config, &mut Rng::new(args.seed))
+    })??;
+    let written = Written {
+        model: label.clone(),
+        data: args.data.display().to_string(),
+        columns: &log.obs_names,
+        transitions: log.replay.len(),
+        seed: args.seed,
+        evaluation: &evaluation,
+    };
+    let json = svg.with_extension("json");
+    write_atomically(&json, (serde_json::to_string_pretty(&written)? + "\n").as_bytes())?;
+    let data = args.data.file_name().unwrap_or_default().to_string_lossy();
+    model_chart::draw_model(&svg, &format!("{label} on {data}"), &evaluation)?;
+    say::out(format_args!(
+        "{label} on {}: {} transitions in {} episodes\n\n{}\nfiles   {}, {}",
+        args.data.display(),
+        log.replay.len(),
+        log.replay.episodes().count(),
+        model_chart::table(&evaluation, &log.obs_names),
+        json.display(),
+        svg.display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the picture goes, found out before the work.
+fn place(args: &EvaluateModelArgs) -> Result<PathBuf> {
+    let Some(out) = &args.out else { return Ok(args.model.join("evaluation.svg")) };
+    if out.extension().is_none_or(|extension| extension != "svg") {
+        bail!("--out {}: expected a name that ends in .svg", out.display());
+    }
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        bail!("--out {}: no folder {}", out.display(), parent.display());
+    }
+    Ok(out.clone())
+}
+
+/// The model of a folder, the columns it was fitted to, and a short name.
+fn model(folder: &Path) -> Result<(Ensemble, Layout, String)> {
+    if model_folder::is_model(folder) {
+        let (card, model) = model_folder::read(folder, &device::open(experiment::DEFAULT_DEVICE)?)?;
+        let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+        return Ok((model, card.layout, name));
+    }
+    let run = RunFolder::open(folder)
+        .with_context(|| format!("{}: neither a model of `mbrl fit` nor a run", folder.display()))?;
+    let restored = run.restored()?;
+    warn(&restored.damaged, &Display::new());
+    if !restored.learner.is_fitted() {
+        bail!("{}: no fit yet at step {}", folder.display(), restored.env_step);
+    }
+    let label = format!("{}, step {}", run.label(), restored.env_step);
+    Ok((restored.learner.model().clone(), Layout::default(), label))
+}

@@ -1,0 +1,145 @@
+//! Text, numbers and tables of the page.
+
+use std::fmt::Write as _;
+
+use super::chart::{Colour, minus};
+
+/// Text as it may stand between tags and in attributes.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A number to about three digits.
+pub(super) fn number(value: f64) -> String {
+    match digits(value) {
+        _ if !value.is_finite() => "–".to_owned(),
+        Some(digits) => minus(&format!("{value:.digits$}")),
+        None => minus(&format!("{value:.2e}")),
+    }
+}
+
+/// Digits after the point; `None` where a number is too small to be written out.
+fn digits(value: f64) -> Option<usize> {
+    match value.abs() {
+        v if v >= 100.0 => Some(1),
+        v if v >= 1.0 || v == 0.0 => Some(2),
+        v if v >= 0.01 => Some(4),
+        v if v >= 0.001 => Some(5),
+        _ => None,
+    }
+}
+
+/// A mean and a standard deviation, to the digits of the mean.
+pub(super) fn mean_and_std(mean: f64, std: f64) -> String {
+    match digits(mean) {
+        Some(digits) if mean.is_finite() && std.is_finite() => minus(&format!("{mean:.digits$} ± {std:.digits$}")),
+        _ => format!("{} ± {}", number(mean), number(std)),
+    }
+}
+
+/// A duration in the two largest of its units.
+pub(super) fn seconds(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    if value < 99.95 {
+        return format!("{value:.1} s");
+    }
+    let whole = value.round() as u64;
+    match (whole / 3600, whole / 60 % 60, whole % 60) {
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// A table; cells are HTML. Columns after the first `words` hold numbers.
+pub(super) fn table(header: &[&str], words: usize, rows: &[Vec<String>]) -> String {
+    let mut html = String::from(r#"<div class="wide"><table><thead><tr>"#);
+    let class = |column: usize| if column < words { "" } else { r#" class="number""# };
+    for (i, cell) in header.iter().enumerate() {
+        let _ = write!(html, "<th{}>{cell}</th>", class(i));
+    }
+    html.push_str("</tr></thead><tbody>");
+    for row in rows {
+        html.push_str("<tr>");
+        for (i, cell) in row.iter().enumerate() {
+            let _ = write!(html, "<td{}>{cell}</td>", class(i));
+        }
+        html.push_str("</tr>");
+    }
+    html.push_str("</tbody></table></div>");
+    html
+}
+
+/// How a line of a legend is drawn.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Key {
+    Line,
+    Dashed,
+    Block,
+}
+
+/// What the marks of a chart mean; words are plain text.
+pub(super) fn legend(entries: &[(Key, Colour, String)]) -> String {
+    let mut html = String::from(r#"<ul class="legend">"#);
+    for (key, colour, word) in entries {
+        let key = match key {
+            Key::Line => "key-line",
+            Key::Dashed => "key-dashed",
+            Key::Block => "key-block",
+        };
+        let _ = write!(html, r#"<li><i class="{key} {}"></i>{}</li>"#, colour.class(), escape(word));
+    }
+    html.push_str("</ul>");
+    html
+}
+
+/// A drawing with its legend above and its caption below; all of it HTML.
+pub(super) fn figure(drawing: &str, legend: &str, caption: &str) -> String {
+    let caption = if caption.is_empty() { String::new() } else { format!("<figcaption>{caption}</figcaption>") };
+    format!("<figure>{legend}<div class=\"drawing\">{drawing}</div>{caption}</figure>\n")
+}
+
+/// A paragraph that says why something is not there.
+pub(super) fn absent(text: &str) -> String {
+    format!("<p class=\"absent\">{}</p>\n", escape(text))
+}
+
+/// JSON as it may stand in a `script` element.
+pub(super) fn json(value: &serde_json::Value) -> String {
+    value.to_string().replace('<', "\\u003c")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_escapes() {
+        assert_eq!(escape(r#"<b a="x" c='y'>&"#), "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;");
+        assert_eq!(json(&serde_json::json!("</script>")), r#""\u003c/script>""#);
+    }
+
+    #[test]
+    fn numbers_and_durations_are_short() {
+        assert_eq!(
+            ["−803.3", "12.35", "0.0312", "−1.20e−5", "0.00", "–"],
+            [number(-803.26), number(12.345), number(0.031_24), number(-1.2e-5), number(0.0), number(f64::NAN)]
+        );
+        assert_eq!(
+            ["3.2 s", "2 min 5 s", "1 h 1 min", "–"],
+            [seconds(3.21), seconds(125.4), seconds(3672.0), seconds(f64::NAN)]
+        );
+    }
+}

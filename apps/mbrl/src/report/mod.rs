@@ -1,0 +1,365 @@
+//! `mbrl report`: what runs left behind, on one HTML page that needs no network.
+//!
+//! The page holds its drawings, its style and its script; its policy forbids it to load anything. The same runs give the same
+//! bytes.
+
+mod chart;
+mod curves;
+mod html;
+mod model;
+mod runs;
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf, absolute},
+};
+
+use anyhow::{Context, Result};
+use mbrl_policy::write_atomically;
+
+use self::{
+    chart::Colour,
+    html::{absent, escape, mean_and_std, number, seconds, table},
+    runs::{Group, Run},
+};
+use crate::{chart::median, experiment::Experiment, run::in_pool};
+
+/// Writes the page about the runs in some folders, and returns its path.
+pub(crate) fn write(paths: &[PathBuf], out: Option<&Path>, threads: usize) -> Result<PathBuf> {
+    let groups = runs::read(paths)?;
+    let place = out.map_or_else(|| default_place(paths), |out| Ok(out.to_owned()))?;
+    let shown =
+        in_pool(threads, || groups.iter().enumerate().map(|(i, group)| model::show(group, i)).collect::<Vec<_>>())?;
+    write_atomically(&place, page(&groups, &shown)?.as_bytes())?;
+    Ok(place)
+}
+
+/// `report.html` in the only folder, or in the one that holds them all.
+fn default_place(paths: &[PathBuf]) -> Result<PathBuf> {
+    let name = "report.html";
+    if let [path] = paths {
+        return Ok(path.join(name));
+    }
+    // As they were typed where they lie beside each other.
+    let parent = paths[0].parent();
+    if let Some(parent) = parent
+        && paths.iter().all(|path| path.parent() == Some(parent))
+    {
+        return Ok(parent.join(name));
+    }
+    let whole: Vec<PathBuf> = paths.iter().map(absolute).collect::<Result<_, _>>()?;
+    let common = whole[0].ancestors().skip(1).find(|folder| whole.iter().all(|path| path.starts_with(folder)));
+    Ok(common.context("the runs have no folder in common; give --out")?.join(name))
+}
+
+type Section = (&'static str, &'static str);
+const SECTIONS: [Section; 9] = [
+    ("summary", "Summary"),
+    ("learning", "Learning curves"),
+    ("evaluation", "Evaluation"),
+    ("model-error", "Model error"),
+    ("time", "Time"),
+    ("model", "Model evaluation"),
+    ("prediction", "Predicted and real"),
+    ("episode", "Evaluation episode"),
+    ("experiment", "Experiments"),
+];
+
+fn page(groups: &[Group], shown: &[model::Shown]) -> Result<String> {
+    let runs: usize = groups.iter().map(|group| group.runs.len()).sum();
+    let title = match groups {
+        [group] => group.name.clone(),
+        groups => format!("{} experiments", groups.len()),
+    };
+    let mut html = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
+         script-src 'unsafe-inline'; img-src data:\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{0} – mbrl</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>\n{1}</style>\n</head>\n<body>\n<header><h1>{0}</h1>\n\
+         <p class=\"lead\">{2} of {3}</p>\n<nav>",
+        escape(&title),
+        include_str!("page.css"),
+        if runs == 1 { "One run".to_owned() } else { format!("{runs} runs") },
+        escape(&about(groups)),
+    );
+    for (id, name) in SECTIONS {
+        let _ = write!(html, "<a href=\"#{id}\">{name}</a>");
+    }
+    html.push_str("</nav></header>\n<main>\n");
+    for (id, name) in SECTIONS {
+        let content = match id {
+            "summary" => summary(groups, shown),
+            "learning" => curves::learning(groups),
+            "evaluation" => curves::evaluation(groups),
+            "model-error" => curves::model_error(groups),
+            "time" => curves::time(groups),
+            "model" => by_group(groups, shown.iter().map(|s| &s.model)),
+            "prediction" => by_group(groups, shown.iter().map(|s| &s.prediction)),
+            "episode" => by_group(groups, shown.iter().map(|s| &s.episode)),
+            _ => experiments(groups)?,
+        };
+        let _ = write!(html, "<section id=\"{id}\">\n<h2>{name}</h2>\n{content}</section>\n");
+    }
+    let _ = write!(html, "</main>\n<script>\n{}</script>\n</body>\n</html>\n", include_str!("page.js"));
+    Ok(html)
+}
+
+/// The tasks and experiments in words.
+fn about(groups: &[Group]) -> String {
+    let words: Vec<String> =
+        groups.iter().map(|group| format!("{} on the task {}", group.name, group.experiment().task)).collect();
+    words.join("; ")
+}
+
+/// A part of the page for each experiment, under its name where there are several.
+fn by_group<'a>(groups: &[Group], parts: impl Iterator<Item = &'a String>) -> String {
+    let mut html = String::new();
+    for (i, (group, part)) in groups.iter().zip(parts).enumerate() {
+        if groups.len() > 1 {
+            let _ = writeln!(html, "<h3>{}{}</h3>", swatch(i), escape(&group.name));
+        }
+        html.push_str(part);
+    }
+    html
+}
+
+fn swatch(group: usize) -> String {
+    format!(r#"<span class="swatch {}"></span>"#, Colour::Series(group).class())
+}
+
+/// The returns of a run: last, best, median.
+fn returns(run: &Run) -> [Option<f64>; 3] {
+    let mut values: Vec<f64> = run.returns().iter().map(|p| p.1).collect();
+    let last = values.last().copied();
+    values.sort_by(f64::total_cmp);
+    [last, values.last().copied(), median(&values)]
+}
+
+fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
+    let cell = |value: Option<f64>| value.map_or("–".to_owned(), number);
+    let mut rows = Vec::new();
+    let mut single = Vec::new();
+    for (i, group) in groups.iter().enumerate() {
+        let experiment = group.experiment();
+        let [last, best, middle] = [0, 1, 2].map(|which| {
+            let mut values: Vec<f64> = group.runs.iter().filter_map(|run| returns(run)[which]).collect();
+            values.sort_by(f64::total_cmp);
+            cell(median(&values))
+        });
+        let means: Vec<f64> =
+            group.runs.iter().filter_map(Run::evaluation).map(|line| line.get("eval/return_mean")).collect();
+        let evaluation = match (&means[..], &group.runs[..]) {
+            ([], _) => "–".to_owned(),
+            (_, [run]) => evaluation_of(run),
+            (means, _) => {
+                let (mean, std) = curves::mean_std(means);
+                mean_and_std(mean, std)
+            }
+        };
+        let (least, most) = group.runs.iter().map(Run::env_step).fold((u64::MAX, 0), |(l, m), s| (l.min(s), m.max(s)));
+        let steps = if least == most { most.to_string() } else { format!("{least}–{most}") };
+        rows.push(vec![
+            format!("{}{}<small>{}</small>", swatch(i), escape(&group.name), escape(&experiment.task)),
+            escape(&group.seeds()),
+            format!("{steps}<small>of {}</small>", experiment.steps),
+            last,
+            best,
+            middle,
+            evaluation,
+            seconds(group.runs.iter().map(Run::wall_s).sum::<f64>() / group.runs.len() as f64),
+        ]);
+        for run in &group.runs {
+            let [last, best, middle] = returns(run).map(cell);
+            single.push(vec![
+                format!("{}{}", swatch(i), escape(&run.label)),
+                run.experiment().seed.to_string(),
+                if run.is_finished() { "finished".to_owned() } else { "not finished".to_owned() },
+                run.env_step().to_string(),
+                run.episodes().to_string(),
+                last,
+                best,
+                middle,
+                evaluation_of(run),
+                seconds(run.wall_s()),
+            ]);
+        }
+    }
+    let header = ["experiment", "seeds", "steps", "last return", "best", "median", "evaluation", "wall time"];
+    let mut html = table(&header, 2, &rows);
+    html.push_str(
+        "<p class=\"lead\"><small>Returns of whole training episodes: of the last one, the best one, and the median of all; of several \
+         seeds, the median over the seeds. Evaluation: the last one, mean ± standard deviation over its episodes, or over \
+         the seeds' means. Wall time: mean over the seeds.</small></p>\n",
+    );
+    if single.len() > 1 {
+        let header =
+            ["run", "seed", "", "steps", "episodes", "last return", "best", "median", "evaluation", "wall time"];
+        let _ = writeln!(html, "<details open><summary>Every run</summary>{}</details>", table(&header, 3, &single));
+    }
+    let mut notes = Vec::new();
+    for (group, shown) in groups.iter().zip(shown) {
+        for run in &group.runs {
+            notes.extend(run.notes.iter().map(|note| format!("{}: {note}", run.label)));
+            if !run.is_finished() {
+                let (step, steps, path) = (run.env_step(), run.experiment().steps, run.folder.path.display());
+                notes.push(format!("{} stands at step {step} of {steps}; to go on: mbrl resume {path}", run.label));
+            }
+        }
+        notes.extend(shown.notes.iter().cloned());
+    }
+    if !notes.is_empty() {
+        html.push_str("<ul class=\"notes\">");
+        notes.iter().for_each(|note| html.push_str(&format!("<li>{}</li>", escape(note))));
+        html.push_str("</ul>\n");
+    }
+    html
+}
+
+fn evaluation_of(run: &Run) -> String {
+    run.evaluation()
+        .map_or("–".to_owned(), |line| mean_and_std(line.get("eval/return_mean"), line.get("eval/return_std")))
+}
+
+/// The resolved experiments, what tells them apart, and how to make the runs again.
+fn experiments(groups: &[Group]) -> Result<String> {
+    let mut html = String::new();
+    if groups.len() > 1 {
+        html.push_str(&differences(groups)?);
+    }
+    for (i, group) in groups.iter().enumerate() {
+        if groups.len() > 1 {
+            let _ = writeln!(html, "<h3>{}{}</h3>", swatch(i), escape(&group.name));
+        }
+        let summary = &group.experiment().summary;
+        if !summary.is_empty() {
+            let _ = writeln!(html, "<p>{}</p>", escape(summary));
+        }
+        let _ = write!(
+            html,
+            "<p>To make {} again, with mbrl {}:</p>",
+            match group.runs.len() {
+                1 => "this run",
+                _ => "these runs",
+            },
+            env!("CARGO_PKG_VERSION")
+        );
+        let _ = writeln!(html, "<pre>{}</pre>", escape(&commands(group)?));
+        let _ = writeln!(
+            html,
+            "<details><summary>The resolved experiment{}</summary><pre>{}</pre></details>",
+            if group.runs.len() > 1 { ", of the first seed" } else { "" },
+            escape(&group.experiment().to_toml()?)
+        );
+    }
+    Ok(html)
+}
+
+/// A table of the settings that are not the same in all experiments.
+fn differences(groups: &[Group]) -> Result<String> {
+    let all = groups.iter().map(|group| group.experiment().flat()).collect::<Result<Vec<_>>>()?;
+    let mut keys: Vec<&String> = all.iter().flatten().map(|(key, _)| key).collect();
+    keys.sort();
+    keys.dedup();
+    let value = |settings: &[(String, String)], key: &str| {
+        settings.iter().find(|(k, _)| k == key).map_or("–".to_owned(), |(_, v)| v.clone())
+    };
+    let mut rows = Vec::new();
+    for key in keys.into_iter().filter(|key| !["name", "summary", "seed"].contains(&key.as_str())) {
+        let values: Vec<String> = all.iter().map(|settings| value(settings, key)).collect();
+        if values.iter().any(|v| *v != values[0]) {
+            let code = |text: &String| format!("<code>{}</code>", escape(text));
+            rows.push([vec![code(key)], values.iter().map(code).collect()].concat());
+        }
+    }
+    if rows.is_empty() {
+        return Ok(absent("The experiments differ in their names alone."));
+    }
+    let names: Vec<String> = groups.iter().enumerate().map(|(i, g)| swatch(i) + &escape(&g.name)).collect();
+    let header: Vec<&str> = ["setting"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    Ok(format!("<h3>What differs</h3>{}", table(&header, header.len(), &rows)))
+}
+
+/// Command lines that make the runs again.
+fn commands(group: &Group) -> Result<String> {
+    let experiment = group.experiment();
+    let mut words = vec!["mbrl train".to_owned()];
+    let mut note = String::new();
+    match overrides(experiment)? {
+        Some(overrides) => {
+            words.push(experiment.name.clone());
+            words.extend(overrides.iter().map(|word| format!("--set {}", quoted(word))));
+        }
+        None => {
+            let file = format!("{}.toml", experiment.name);
+            note = format!("# with the experiment below as {file}\n");
+            words.push(quoted(&file));
+        }
+    }
+    let seeds: Vec<u64> = group.runs.iter().map(|run| run.experiment().seed).collect();
+    let base = words.join(" ");
+    let lines: Vec<String> = match seeds[..] {
+        [first, .., last] if (first..=last).eq(seeds.iter().copied()) => {
+            vec![format!("{base} --seed {first} --seeds {}", seeds.len())]
+        }
+        _ => seeds.iter().map(|seed| format!("{base} --seed {seed}")).collect(),
+    };
+    Ok(note + &lines.join("\n"))
+}
+
+/// What to set in the embedded experiment of the same name to have this one, its seed aside; `None` where that does not do.
+fn overrides(experiment: &Experiment) -> Result<Option<Vec<String>>> {
+    let Ok(embedded) = Experiment::load(&experiment.name, &[]) else { return Ok(None) };
+    let theirs = embedded.flat()?;
+    let differ = |pair: &&(String, String)| pair.0 != "seed" && !theirs.contains(pair);
+    let words: Vec<String> =
+        experiment.flat()?.iter().filter(differ).map(|(key, value)| format!("{key}={value}")).collect();
+    let rebuilt = Experiment::load(&experiment.name, &words).ok();
+    let same = rebuilt.is_some_and(|rebuilt| Experiment { seed: experiment.seed, ..rebuilt } == *experiment);
+    Ok(same.then_some(words))
+}
+
+/// A word for a POSIX shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-=/".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_place_is_the_run_or_the_folder_of_all() {
+        let place = |paths: &[&str]| default_place(&paths.iter().map(PathBuf::from).collect::<Vec<_>>()).unwrap();
+        assert_eq!(place(&["runs/a"]), Path::new("runs/a/report.html"));
+        assert_eq!(place(&["runs/a", "runs/b"]), Path::new("runs/report.html"));
+        assert_eq!(place(&["a", "b"]), Path::new("report.html"));
+        assert_eq!(place(&["/x/runs/a", "/x/other/deep/b"]), Path::new("/x/report.html"));
+    }
+
+    #[test]
+    fn overrides_rebuild_an_experiment_or_are_none() {
+        let words = ["planner.population=17", "model.hidden=[8, 8]", "device=ndarray", "fit.learning_rate=0.5"];
+        let changed = Experiment::load("smoke", &words.map(str::to_owned)).unwrap();
+        let mut found = overrides(&changed).unwrap().unwrap();
+        found.sort();
+        assert_eq!(
+            found,
+            ["device=\"ndarray\"", "fit.learning_rate=0.5", "model.hidden=[8, 8]", "planner.population=17"]
+        );
+        assert_eq!(
+            overrides(&Experiment { seed: 3, ..Experiment::load("smoke", &[]).unwrap() }).unwrap(),
+            Some(vec![])
+        );
+        let renamed = Experiment { name: "mine".into(), ..changed };
+        assert_eq!(overrides(&renamed).unwrap(), None);
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quoted("planner.population=17"), "planner.population=17");
+        assert_eq!(quoted("model.hidden=[8, 8]"), "'model.hidden=[8, 8]'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}

@@ -1,0 +1,456 @@
+//! What a trained model foresees, and what the agent does: one stored run of each experiment on the episodes of its newest
+//! evaluation, which are not in its training data.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result};
+use mbrl_env::{Replay, Rng, Shape, Situation, Transition, tasks};
+use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Start, evaluate};
+use mbrl_policy::Tensor;
+use serde_json::{Value, json};
+
+use super::{
+    chart::{Chart, Colour, Mark, Size, Style},
+    curves::mean_std,
+    html::{Key, absent, escape, figure, json as script_json, legend, mean_and_std, number, table},
+    runs::{Group, Run},
+};
+use crate::{
+    run::Restored,
+    say,
+    trajectories::{self, Stored},
+};
+
+/// Columns of the observation that are drawn, particles of a fan, and most frames of an animation.
+const COLUMNS: usize = 12;
+const FAN: usize = 40;
+const FRAMES: usize = 1000;
+/// Steps of open-loop predictions: three planning horizons, within these.
+const AHEAD: (usize, usize) = (30, 100);
+/// Starts of the roll-outs that the model is judged by: a report should take seconds.
+const STARTS: usize = 200;
+
+/// The parts of the page about one experiment's model and behaviour, as HTML.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    pub(super) model: String,
+    pub(super) prediction: String,
+    pub(super) episode: String,
+    pub(super) notes: Vec<String>,
+}
+
+/// Shows a group. `id` is unique on the page. Whatever is missing or damaged is told instead.
+pub(super) fn show(group: &Group, id: usize) -> Shown {
+    let mut shown = Shown::default();
+    let Some((run, restored)) = restore(group, &mut shown.notes) else {
+        shown.model = absent("No checkpoint that could be read.");
+        shown.prediction = shown.model.clone();
+        // What was recorded can be shown all the same.
+        let with_episodes = group.runs.iter().find_map(|run| Some((run, episodes(run, &mut shown.notes)?)));
+        shown.episode = match with_episodes {
+            Some((run, episodes)) => played(run, &episodes, id).unwrap_or_else(|error| failed(&error)),
+            None => absent(NO_EPISODES),
+        };
+        return shown;
+    };
+    let Some(episodes) = episodes(run, &mut shown.notes) else {
+        shown.model = absent(NO_EPISODES);
+        shown.prediction = shown.model.clone();
+        shown.episode = shown.model.clone();
+        return shown;
+    };
+    let model = restored.learner.model();
+    let of = format!("{}, the checkpoint of step {}", run.label, restored.env_step);
+    let horizon = horizon(run);
+    if restored.learner.is_fitted() {
+        shown.model = judged(model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
+        shown.prediction = foreseen(run, model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
+    } else {
+        shown.model = absent("The model was not fitted yet.");
+        shown.prediction = shown.model.clone();
+    }
+    shown.episode = played(run, &episodes, id).unwrap_or_else(|error| failed(&error));
+    shown
+}
+
+const NO_EPISODES: &str = "No evaluation episode was recorded: set train.eval_every in the experiment to have them.";
+
+fn failed(error: &anyhow::Error) -> String {
+    absent(&format!("Left out: {}", say::chain(error)))
+}
+
+/// The first run with a checkpoint that can be read.
+fn restore<'a>(group: &'a Group, notes: &mut Vec<String>) -> Option<(&'a Run, Restored)> {
+    for run in &group.runs {
+        if !run.folder.path.join("checkpoints").exists() {
+            continue;
+        }
+        match run.folder.restored() {
+            Ok(restored) => {
+                notes.extend(restored.damaged.iter().map(|e| format!("damaged checkpoint passed over: {e}")));
+                return Some((run, restored));
+            }
+            Err(error) => notes.push(format!("{}: no model: {}", run.label, say::chain(&error))),
+        }
+    }
+    None
+}
+
+/// The newest evaluation of a run.
+struct Episodes {
+    env_step: u64,
+    /// At least one, none of them empty.
+    episodes: Vec<Stored>,
+}
+
+impl Episodes {
+    /// The episode in the middle of the returns.
+    fn middle(&self) -> &Stored {
+        let mut by_return: Vec<&Stored> = self.episodes.iter().collect();
+        by_return.sort_by(|a, b| a.total_reward().total_cmp(&b.total_reward()));
+        by_return[(by_return.len() - 1) / 2]
+    }
+}
+
+fn episodes(run: &Run, notes: &mut Vec<String>) -> Option<Episodes> {
+    let newest = trajectories::newest(&run.folder.path);
+    let (env_step, found) = match newest {
+        Ok(newest) => newest?,
+        Err(error) => {
+            notes.push(format!("{}: {}", run.label, say::chain(&error)));
+            return None;
+        }
+    };
+    let mut episodes = Vec::new();
+    for episode in found {
+        match episode {
+            Ok(episode) if !episode.transitions.is_empty() => episodes.push(episode),
+            Ok(_) => {}
+            Err(error) => notes.push(format!("{}: episode left out: {}", run.label, say::chain(&error))),
+        }
+    }
+    (!episodes.is_empty()).then_some(Episodes { env_step, episodes })
+}
+
+/// The planner's horizon.
+fn horizon(run: &Run) -> usize {
+    let settings = run.experiment().flat().unwrap_or_default();
+    settings.iter().find(|(key, _)| key == "planner.horizon").and_then(|(_, value)| value.parse().ok()).unwrap_or(20)
+}
+
+/// k-step errors and calibration.
+fn judged(model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -> Result<String> {
+    let spec = model.spec();
+    let rows = episodes.episodes.iter().map(|e| e.transitions.len()).sum::<usize>();
+    let mut data = Replay::new(spec.obs, spec.action, rows)?;
+    for episode in &episodes.episodes {
+        episode
+            .transitions
+            .iter()
+            .try_for_each(|t| data.push(t))
+            .with_context(|| format!("episode {}", episode.number))?;
+        data.end_episode();
+    }
+    let config = EvaluateConfig { horizon: horizon.clamp(1, AHEAD.1), starts: STARTS, ..EvaluateConfig::default() };
+    let found = evaluate(model, &data, &config, &mut Rng::new(0))?;
+    let caption = format!(
+        "{}, on the {} episodes of the evaluation at step {} ({rows} transitions): roll-outs of the recorded actions from {} \
+         instants, {} particles. Left: root mean squared error of the particles' mean, each column in units of its standard \
+         deviation, mean over the columns. Right: the share of observations in the model's central intervals against the \
+         share that should be there; below the diagonal the model is too sure of itself.",
+        escape(of),
+        episodes.episodes.len(),
+        episodes.env_step,
+        found.steps.first().map_or(0, |step| step.starts),
+        found.propagation.particles
+    );
+    let charts =
+        format!("<div class=\"several\"><div>{}</div><div>{}</div></div>", errors(&found), calibration(&found));
+    Ok(figure(&charts, "", &caption) + &columns(&found))
+}
+
+fn errors(found: &ModelEvaluation) -> String {
+    let curve = |figure: &dyn Fn(usize) -> f64| -> Vec<(f64, f64)> {
+        found.steps.iter().enumerate().map(|(i, step)| (step.step as f64, figure(i))).collect()
+    };
+    let model = curve(&|i| found.scaled(&found.steps[i].rmse));
+    let unchanged = curve(&|i| found.scaled(&found.steps[i].unchanged_rmse));
+    let mut chart = Chart::new(Size::Small, "prediction error over steps ahead", "steps ahead", "error / std");
+    let last = found.steps.last().map_or(1.0, |step| step.step as f64);
+    chart.hover = model
+        .iter()
+        .zip(&unchanged)
+        .map(|(m, u)| (m.0, format!("{} steps ahead\nmodel {}\nnothing changes {}", m.0, number(m.1), number(u.1))))
+        .collect();
+    chart.marks = vec![
+        Mark::Line(Colour::Muted, Style::Dashed, vec![(1.0, 1.0), (last, 1.0)]),
+        Mark::Line(Colour::Series(1), Style::Thick, unchanged),
+        Mark::Line(Colour::Series(0), Style::Thick, model),
+    ];
+    let highest = chart.marks.iter().flat_map(|mark| match mark {
+        Mark::Line(_, _, points) => points.iter().map(|p| p.1).filter(|y| y.is_finite()).collect(),
+        _ => Vec::new(),
+    });
+    chart.y_range = Some((0.0, 1.05 * highest.fold(1.0, f64::max)));
+    let keys = [
+        (Key::Line, Colour::Series(0), "model".to_owned()),
+        (Key::Line, Colour::Series(1), "\u{201c}nothing changes\u{201d}".to_owned()),
+        (Key::Dashed, Colour::Muted, "always the mean".to_owned()),
+    ];
+    legend(&keys) + &chart.svg()
+}
+
+fn calibration(found: &ModelEvaluation) -> String {
+    let mut lines: Vec<(String, &Vec<Vec<f64>>)> = Vec::new();
+    if let Some(calibration) = &found.one_step.calibration {
+        lines.push(("one step, Gaussian".to_owned(), &calibration.coverage));
+    }
+    let count = found.steps.len();
+    for step in [count.div_ceil(4), count].into_iter().filter(|k| *k > 0).map(|k| &found.steps[k - 1]) {
+        if let Some(calibration) = &step.calibration {
+            lines.push((format!("{} steps, particles", step.step), &calibration.coverage));
+        }
+    }
+    if lines.is_empty() {
+        return absent("The model gives no spread: there is nothing to calibrate.");
+    }
+    let mut chart =
+        Chart::new(Size::Small, "observed against nominal coverage", "share that should be inside", "share inside");
+    chart.x_range = Some((0.4, 1.0));
+    chart.y_range = Some((0.0, 1.0));
+    chart.marks.push(Mark::Line(Colour::Muted, Style::Dashed, vec![(0.4, 0.4), (1.0, 1.0)]));
+    let mut keys = Vec::new();
+    for (i, (name, coverage)) in lines.into_iter().enumerate() {
+        let points: Vec<(f64, f64)> =
+            found.levels.iter().zip(coverage).map(|(level, columns)| (*level, mean_std(columns).0)).collect();
+        chart.hover.extend(
+            points
+                .iter()
+                .map(|p| (p.0, format!("{:.0} % should be inside\n{name}: {:.0} %", 100.0 * p.0, 100.0 * p.1))),
+        );
+        chart.marks.push(Mark::Line(Colour::Series(i), Style::Thick, points.clone()));
+        chart.marks.push(Mark::Dots(Colour::Series(i), points));
+        keys.push((Key::Line, Colour::Series(i), name));
+    }
+    legend(&keys) + &chart.svg()
+}
+
+/// The figures of each column.
+fn columns(found: &ModelEvaluation) -> String {
+    let last = found.steps.last();
+    let ahead = last.map_or(0, |step| step.step);
+    let level = found.levels.iter().position(|level| *level == 0.9);
+    let one = found.one_step.calibration.as_ref();
+    let far = last.and_then(|step| step.calibration.as_ref());
+    let cell = |value: Option<f64>| value.map_or("–".to_owned(), number);
+    let share = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{:.0} %", 100.0 * v));
+    let rows: Vec<Vec<String>> = (0..found.column_std.len())
+        .map(|i| {
+            vec![
+                format!("obs {i}"),
+                number(found.column_std[i]),
+                number(found.one_step.rmse[i]),
+                number(found.one_step.unchanged_rmse[i]),
+                cell(one.map(|c| c.std[i])),
+                share(one.zip(level).map(|(c, l)| c.coverage[l][i])),
+                cell(one.map(|c| c.nll[i])),
+                cell(last.map(|step| step.rmse[i])),
+                cell(far.map(|c| c.std[i])),
+                share(far.zip(level).map(|(c, l)| c.coverage[l][i])),
+            ]
+        })
+        .collect();
+    let far_error = format!("error, {ahead} steps");
+    let header = [
+        "column",
+        "std of the data",
+        "error, 1 step",
+        "nothing changes",
+        "predicted std",
+        "in\u{a0}90\u{a0}%",
+        "NLL",
+        &far_error,
+        "predicted std",
+        "in\u{a0}90\u{a0}%",
+    ];
+    table(&header, 1, &rows)
+}
+
+/// Open-loop predictions beside what happened.
+fn foreseen(run: &Run, model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -> Result<String> {
+    let episode = episodes.middle();
+    let (obs_width, action_width) = (model.spec().obs, model.spec().action);
+    let steps = episode.transitions.len().min((3 * horizon).clamp(AHEAD.0, AHEAD.1));
+    let followed = &episode.transitions[..steps];
+    let actions: Vec<f32> = followed.iter().flat_map(|t| t.action.iter().copied()).collect();
+    let actions = Tensor::<1>::from_floats(&actions[..], &model.spec().device).reshape([steps, 1, action_width]);
+    let propagation = run.experiment().propagation;
+    let draw = Draw::new(propagation, 0);
+    let imagined = model.rollout(Start::Situation(Situation::of(&followed[0].obs)), actions, draw)?.obs;
+    let imagined: Vec<f32> = imagined.try_into_vec_as().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let particles = propagation.particles;
+    let at = |step: usize, particle: usize, column: usize| {
+        f64::from(imagined[(step * particles + particle) * obs_width + column])
+    };
+    let period = period(run);
+    let time = |step: usize| step as f64 * period;
+    let mut charts = String::from("<div class=\"several\">");
+    for column in 0..obs_width.min(COLUMNS) {
+        let real: Vec<(f64, f64)> = observations(followed, column, period);
+        let spread: Vec<(f64, f64)> = (0..=steps)
+            .map(|step| mean_std(&(0..particles).map(|p| at(step, p, column)).collect::<Vec<_>>()))
+            .collect();
+        let mut chart = Chart::new(Size::Small, format!("observation {column}, predicted and real"), "time (s)", "");
+        chart.hover = (0..=steps)
+            .map(|s| {
+                let (mean, std) = spread[s];
+                let (real, predicted) = (number(real[s].1), mean_and_std(mean, std));
+                (time(s), format!("{:.2} s\nreal {real}\npredicted {predicted}", time(s)))
+            })
+            .collect();
+        // A model that runs away must not flatten what is real.
+        let range = |values: &mut dyn Iterator<Item = f64>| {
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+        };
+        let (low, high) = range(&mut real.iter().map(|p| p.1));
+        let everywhere = episodes.episodes.iter().flat_map(|e| &e.transitions).map(|t| f64::from(t.obs[column]));
+        let (lowest, highest) = range(&mut everywhere.into_iter());
+        let margin = (0.5 * (highest - lowest)).max(1e-3);
+        let values =
+            || imagined.iter().skip(column).step_by(obs_width).map(|v| f64::from(*v)).filter(|v| v.is_finite());
+        let lowest = values().fold(low, f64::min).max(low - margin);
+        let highest = values().fold(high, f64::max).min(high + margin);
+        let pad = 0.05 * (highest - lowest).max(1e-6);
+        chart.y_range = Some((lowest - pad, highest + pad));
+        for particle in 0..particles.min(FAN) {
+            let path = (0..=steps).map(|s| (time(s), at(s, particle, column))).collect();
+            chart.marks.push(Mark::Line(Colour::Series(0), Style::Faint, path));
+        }
+        if horizon < steps {
+            chart.marks.push(Mark::Rule(time(horizon), "planning horizon".to_owned()));
+        }
+        chart.marks.push(Mark::Line(Colour::Ink, Style::Thick, real));
+        let mean = spread.iter().enumerate().map(|(s, m)| (time(s), m.0)).collect();
+        chart.marks.push(Mark::Line(Colour::Series(1), Style::Dashed, mean));
+        let _ = write!(charts, "<div><h4>observation {column}</h4>{}</div>", chart.svg());
+    }
+    charts.push_str("</div>");
+    let keys = [
+        (Key::Line, Colour::Ink, "real".to_owned()),
+        (Key::Line, Colour::Series(0), format!("{} of {particles} particles", particles.min(FAN))),
+        (Key::Dashed, Colour::Series(1), "mean of the particles".to_owned()),
+    ];
+    let more = match obs_width.saturating_sub(COLUMNS) {
+        0 => String::new(),
+        more => format!(" {more} further columns are left out."),
+    };
+    let caption = format!(
+        "{}: open-loop prediction of {steps} steps from the start of episode {} of the evaluation at step {} under the \
+         actions that were executed, propagated as the planner does. No observation after the first one is given to the \
+         model. The axes end half of the evaluation's range beyond what is real.{more}",
+        escape(of),
+        episode.number,
+        episodes.env_step
+    );
+    Ok(figure(&charts, &legend(&keys), &caption))
+}
+
+fn observations(transitions: &[Transition], column: usize, period: f64) -> Vec<(f64, f64)> {
+    let last = transitions.last().map(|t| &t.next_obs);
+    let all = transitions.iter().map(|t| &t.obs).chain(last).enumerate();
+    all.map(|(s, obs)| (s as f64 * period, f64::from(obs[column]))).collect()
+}
+
+/// Time of a step (s), of a task that this program does not know: 1.
+fn period(run: &Run) -> f64 {
+    tasks::make(&run.experiment().task).map_or(1.0, |task| task.env.spec().control_period)
+}
+
+/// An episode that plays: the task's sketch, or its observations, with actions and rewards.
+fn played(run: &Run, episodes: &Episodes, id: usize) -> Result<String> {
+    let episode = episodes.middle();
+    let all = &episode.transitions;
+    let every = all.len().div_ceil(FRAMES);
+    let shown: Vec<&Transition> = all.iter().step_by(every).collect();
+    let period = period(run);
+    let mut paid = 0.0;
+    let so_far = all.iter().map(|t| {
+        paid += t.reward;
+        paid
+    });
+    // After the steps of each frame, the last one included.
+    let sums: Vec<f64> = so_far.collect();
+    let returns: Vec<f64> = sums.chunks(every).map(|chunk| (1e3 * chunk[chunk.len() - 1]).round() / 1e3).collect();
+    let mut data = json!({ "dt": period * every as f64, "returns": returns });
+    let sketch = tasks::make(&run.experiment().task).ok().and_then(|task| task.sketch);
+    let last = &all[all.len() - 1].next_obs;
+    let mut canvas = String::new();
+    if let Some(sketch) = sketch {
+        let view = sketch(last).view;
+        let frames: Vec<Value> =
+            shown.iter().map(|t| &t.obs).chain([last]).map(|obs| frame(&sketch(obs).shapes)).collect();
+        data["view"] = json!(view);
+        data["frames"] = Value::Array(frames);
+        canvas = format!(
+            r#"<canvas style="aspect-ratio:{:.3}" role="img" aria-label="animation of the episode"></canvas>"#,
+            f64::from(view[2] - view[0]) / f64::from(view[3] - view[1])
+        );
+    }
+
+    let end = all.len() as f64 * period;
+    let strip = |name: &str, marks: Vec<Mark>, x: &str| {
+        let mut chart = Chart::new(Size::Strip, format!("{name} over time"), x, name);
+        chart.x_range = Some((0.0, end));
+        chart.marks = marks;
+        chart.cursor = true;
+        chart.svg()
+    };
+    let line = |colour, points| Mark::Line(colour, Style::Thick, points);
+    let mut strips = String::new();
+    if sketch.is_none() {
+        for column in 0..last.len().min(COLUMNS) {
+            let points = observations(all, column, period);
+            strips.push_str(&strip(&format!("obs {column}"), vec![line(Colour::Series(0), points)], ""));
+        }
+    }
+    let actions = all[0].action.len();
+    let of_step = |value: &dyn Fn(&Transition) -> f64| -> Vec<(f64, f64)> {
+        all.iter().enumerate().map(|(s, t)| (s as f64 * period, value(t))).collect()
+    };
+    let action_lines = (0..actions.min(COLUMNS)).map(|a| line(Colour::Series(a), of_step(&|t| f64::from(t.action[a]))));
+    strips.push_str(&strip(if actions == 1 { "action" } else { "actions" }, action_lines.collect(), ""));
+    strips.push_str(&strip("reward", vec![line(Colour::Series(2), of_step(&|t| t.reward))], "time (s)"));
+
+    let ended = match all.last() {
+        Some(t) if t.terminated => "ended by the task",
+        _ => "cut by the time limit",
+    };
+    let caption = format!(
+        "{}: episode {} of {} of the evaluation at step {}, the one in the middle of the returns: {} steps, return {}, \
+         {ended}.",
+        escape(&run.label),
+        episode.number,
+        episodes.episodes.len(),
+        episodes.env_step,
+        all.len(),
+        number(episode.total_reward())
+    );
+    let player = format!(
+        r#"<div class="player" data-source="episode-{id}" data-frame="0">{canvas}<div class="controls"><button type="button">Play</button><input type="range" min="0" max="{}" value="0" aria-label="step"><select aria-label="speed"><option value="0.25">¼ ×</option><option value="0.5">½ ×</option><option value="1" selected>1 ×</option><option value="2">2 ×</option><option value="4">4 ×</option></select><output></output></div>{strips}</div><script type="application/json" id="episode-{id}">{}</script>"#,
+        shown.len(),
+        script_json(&data)
+    );
+    Ok(figure(&player, "", &caption))
+}
+
+/// Shapes as `[kind, role, points, size]`, to four digits.
+fn frame(shapes: &[Shape]) -> Value {
+    let round = |v: f32| if v.is_finite() { (f64::from(v) * 1e4).round() / 1e4 } else { 0.0 };
+    let points = |points: &[[f32; 2]]| -> Vec<[f64; 2]> { points.iter().map(|p| p.map(round)).collect() };
+    let shape = |shape: &Shape| match shape {
+        Shape::Line { role, points: p, width } => json!(["line", role, points(p), round(*width)]),
+        Shape::Disc { role, at, radius } => json!(["disc", role, points(&[*at]), round(*radius)]),
+        Shape::Polygon { role, points: p } => json!(["polygon", role, points(p), 0]),
+    };
+    shapes.iter().map(shape).collect()
+}

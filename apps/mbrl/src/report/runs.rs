@@ -1,0 +1,233 @@
+//! What runs left behind, read from whatever state they are in.
+
+use std::{fs, io::ErrorKind, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+
+use crate::{
+    experiment::Experiment,
+    run::{EXPERIMENT, METRICS, RunFolder},
+    say,
+};
+
+/// One line of `metrics.jsonl`.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    event: String,
+    pub(super) env_step: f64,
+    wall_s: f64,
+    values: Map<String, Value>,
+}
+
+impl Line {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let values: Map<String, Value> = serde_json::from_slice(text).ok()?;
+        let number = |key: &str| values.get(key)?.as_f64();
+        Some(Self {
+            event: values.get("event")?.as_str()?.to_owned(),
+            env_step: number("env_step")?,
+            wall_s: number("wall_s").unwrap_or(f64::NAN),
+            values,
+        })
+    }
+
+    /// NaN for `null` and where there is none.
+    pub(super) fn get(&self, key: &str) -> f64 {
+        self.values.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN)
+    }
+}
+
+/// A run and its record.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    pub(super) folder: RunFolder,
+    pub(super) label: String,
+    lines: Vec<Line>,
+    /// What is wrong with its files.
+    pub(super) notes: Vec<String>,
+}
+
+/// Where a run's wall time went (s).
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Times {
+    pub(super) simulation: f64,
+    pub(super) planning: f64,
+    pub(super) fitting: f64,
+    pub(super) evaluation: f64,
+    pub(super) rest: f64,
+    /// All of it.
+    pub(super) total: f64,
+    /// The record is of an older version: planning is estimated, and simulation is a part of the rest.
+    pub(super) estimated: bool,
+}
+
+impl Run {
+    /// Reads a folder; only one without a legible experiment is refused.
+    pub(super) fn read(path: &PathBuf) -> Result<Self> {
+        if !path.join(EXPERIMENT).exists() {
+            // The folder of many runs is easily named for one of them.
+            let holds_runs = fs::read_dir(path)
+                .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().join(EXPERIMENT).exists()));
+            if holds_runs {
+                let path = path.display();
+                bail!("{path}: no folder of a run, {EXPERIMENT} is missing; the runs in it: mbrl report {path}/*/");
+            }
+        }
+        let folder = RunFolder::open(path)?;
+        let label = folder.label();
+        let mut run = Self { folder, label, lines: Vec::new(), notes: Vec::new() };
+        match fs::read(path.join(METRICS)) {
+            Ok(bytes) => {
+                for (number, text) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, text)| !text.is_empty()) {
+                    match Line::parse(text) {
+                        Some(line) => run.lines.push(line),
+                        None => run.notes.push(format!("{METRICS}, line {}: not legible, left out", number + 1)),
+                    }
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                run.notes.push(format!("no {METRICS}: no episode has ended yet"));
+            }
+            Err(error) => return Err(error).with_context(|| path.join(METRICS).display().to_string()),
+        }
+        Ok(run)
+    }
+
+    pub(super) fn experiment(&self) -> &Experiment {
+        &self.folder.experiment
+    }
+
+    fn of<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Line> + 'a {
+        self.lines.iter().filter(move |line| line.event == event)
+    }
+
+    /// Real steps and values of a name, where they are finite.
+    pub(super) fn points(&self, event: &str, key: &str) -> Vec<(f64, f64)> {
+        self.of(event).map(|line| (line.env_step, line.get(key))).filter(|p| p.1.is_finite()).collect()
+    }
+
+    /// Real steps and returns of the whole training episodes.
+    pub(super) fn returns(&self) -> Vec<(f64, f64)> {
+        let whole = self.of("episode").filter(|line| line.get("episode/cut") != 1.0);
+        whole.map(|line| (line.env_step, line.get("episode/return"))).filter(|p| p.1.is_finite()).collect()
+    }
+
+    pub(super) fn episodes(&self) -> usize {
+        self.of("episode").count()
+    }
+
+    /// Real steps by the end of the last episode.
+    pub(super) fn env_step(&self) -> u64 {
+        self.of("episode").map(|line| line.env_step as u64).max().unwrap_or(0)
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.env_step() >= self.experiment().steps
+    }
+
+    /// The last evaluation.
+    pub(super) fn evaluation(&self) -> Option<&Line> {
+        self.of("eval").last()
+    }
+
+    pub(super) fn evaluations(&self) -> impl Iterator<Item = &Line> {
+        self.of("eval")
+    }
+
+    pub(super) fn wall_s(&self) -> f64 {
+        self.lines.iter().map(|line| line.wall_s).filter(|s| s.is_finite()).fold(0.0, f64::max)
+    }
+
+    pub(super) fn times(&self) -> Times {
+        let sum = |event: &str, key: &str| -> f64 { self.points(event, key).iter().map(|p| p.1).sum() };
+        let estimated = self.points("episode", "episode/act_s").is_empty() && self.episodes() > 0;
+        let planning = if estimated { self.planning_estimated() } else { sum("episode", "episode/act_s") };
+        let simulation = sum("episode", "episode/env_s");
+        let (fitting, evaluation) = (sum("fit", "model/fit_s"), sum("eval", "eval/time_s"));
+        let total = self.wall_s();
+        let rest = (total - planning - simulation - fitting - evaluation).max(0.0);
+        Times { simulation, planning, fitting, evaluation, rest, total, estimated }
+    }
+
+    /// Mean time of a plan times the steps of the episode that it was planned in.
+    fn planning_estimated(&self) -> f64 {
+        let mut length = 0.0;
+        let mut sum = 0.0;
+        for line in &self.lines {
+            match line.event.as_str() {
+                "episode" => length = line.get("episode/length"),
+                "plan" => sum += 1e-3 * line.get("plan/ms") * length,
+                _ => {}
+            }
+        }
+        if sum.is_finite() { sum } else { 0.0 }
+    }
+}
+
+/// The seeds of one experiment.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    /// Unique among the groups.
+    pub(super) name: String,
+    /// In the order of their seeds; at least one.
+    pub(super) runs: Vec<Run>,
+}
+
+impl Group {
+    /// The experiment of the first seed.
+    pub(super) fn experiment(&self) -> &Experiment {
+        self.runs[0].experiment()
+    }
+
+    pub(super) fn seeds(&self) -> String {
+        let seeds: Vec<u64> = self.runs.iter().map(|run| run.experiment().seed).collect();
+        match seeds[..] {
+            [first, _, .., last] if (first..=last).eq(seeds.iter().copied()) => format!("{first}–{last}"),
+            _ => seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+        }
+    }
+}
+
+/// Reads all runs and puts those together whose experiments differ in the seed alone.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
+    let mut places = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
+    for path in paths {
+        // A run that is named twice is one run.
+        let place = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        if places.contains(&place) {
+            say::note(format_args!("note: {} is named twice", path.display()));
+            continue;
+        }
+        places.push(place);
+        let run = Run::read(path)?;
+        let settings = |run: &Run| Experiment { seed: 0, ..run.experiment().clone() };
+        match groups.iter_mut().find(|group| settings(&group.runs[0]) == settings(&run)) {
+            Some(group) => group.runs.push(run),
+            None => groups.push(Group { name: run.experiment().name.clone(), runs: vec![run] }),
+        }
+    }
+    for group in &mut groups {
+        group.runs.sort_by_key(|run| run.experiment().seed);
+    }
+    tell_apart(&mut groups);
+    Ok(groups)
+}
+
+/// Numbers groups of equal names, and names runs of equal folders by their paths.
+fn tell_apart(groups: &mut [Group]) {
+    let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+    for (i, group) in groups.iter_mut().enumerate() {
+        if names.iter().filter(|name| **name == names[i]).count() > 1 {
+            let number = names[..=i].iter().filter(|name| **name == names[i]).count();
+            group.name = format!("{} ({number})", names[i]);
+        }
+    }
+    let labels: Vec<String> = groups.iter().flat_map(|group| &group.runs).map(|run| run.label.clone()).collect();
+    for run in groups.iter_mut().flat_map(|group| &mut group.runs) {
+        if labels.iter().filter(|label| **label == run.label).count() > 1 {
+            run.label = run.folder.path.display().to_string();
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! From a log of a machine to a judged model, and what is said where that cannot be.
+
+mod util;
+
+use std::{fmt::Write as _, fs};
+
+use serde_json::Value;
+use util::{Dir, QUICK};
+
+/// A small net and few epochs.
+const SMALL: [&str; 6] = ["--set", "model.hidden=[32,32]", "--set", "model.members=3", "--epochs", "40"];
+
+/// A damped pendulum under a changing torque, as its controller might write it: episodes of 50 rows.
+fn log(episodes: u32) -> String {
+    let mut text = String::from("run,time,angle,speed,torque\n");
+    // A generator of its own, so that the numbers never change.
+    let mut state = 12_345_u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1 << 24) * 2.0 - 1.0
+    };
+    for run in 0..episodes {
+        let (mut angle, mut speed) = (random(), 2.0 * random());
+        for step in 0..50 {
+            let torque = 2.0 * random();
+            writeln!(text, "{run},{:.2},{angle:.6},{speed:.6},{torque:.6}", 0.05 * f64::from(step)).unwrap();
+            speed += 0.05 * (-9.0 * angle.sin() - 0.2 * speed + 3.0 * torque) + 0.01 * random();
+            angle += 0.05 * speed;
+        }
+    }
+    text
+}
+
+const COLUMNS: [&str; 6] = ["--obs", "angle,speed", "--actions", "torque", "--episode", "run"];
+
+#[test]
+fn a_log_becomes_a_model_that_is_judged_on_another() {
+    let dir = Dir::new();
+    dir.write("bench.csv", &log(40));
+    // Other runs: the generator goes on from the first ones.
+    let whole = log(60);
+    let later = whole.lines().skip(1 + 40 * 50).collect::<Vec<_>>().join("\n");
+    dir.write("later.csv", &format!("{}\n{later}\n", whole.lines().next().unwrap()));
+
+    let said = dir.run(&[&["fit", "bench.csv", "--holdout-episodes"], &COLUMNS[..], &SMALL].concat()).ok();
+    for words in ["2000 rows, 1960 transitions in 40 episodes of 49 to 49", "40 rows end an episode", "angle", "torque"]
+    {
+        assert!(said.out.contains(words), "{words} is missing: {}", said.out);
+    }
+    for words in ["392 rows of episodes held out", "member  3", "models/bench: model.toml, model.bin"] {
+        assert!(said.out.contains(words), "{words} is missing: {}", said.out);
+    }
+    assert!(said.err.contains("epoch   1/40"), "{}", said.err);
+    let card = fs::read_to_string(dir.path("models/bench/model.toml")).unwrap();
+    for line in ["obs = [\"angle\", \"speed\"]", "transitions = 1960", "hidden = [32, 32]", "episode = \"run\""] {
+        assert!(card.contains(line), "{line} is missing in\n{card}");
+    }
+
+    let said = dir.run(&["evaluate-model", "models/bench", "later.csv", "--horizon", "10"]).ok();
+    assert!(said.out.contains("bench on later.csv: 980 transitions in 20 episodes"), "{}", said.out);
+    let json = fs::read_to_string(dir.path("models/bench/evaluation.json")).unwrap();
+    let found: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(found["columns"], serde_json::json!(["angle", "speed"]));
+    // The noise of the speed is uniform in ±0.01; standing still is wrong by the whole motion, about 0.3 rad/s a step.
+    let speed = |key: &str| found["one_step"][key][1].as_f64().unwrap();
+    assert!(speed("rmse") < 0.2 * speed("unchanged_rmse"), "{json}");
+    assert_eq!(found["steps"].as_array().unwrap().len(), 10);
+    let svg = fs::read_to_string(dir.path("models/bench/evaluation.svg")).unwrap();
+    assert!(svg.contains("bench on later.csv"));
+
+    // The same again, on another number of threads, gives the same model, and takes the next place.
+    let words = [&["fit", "bench.csv", "--holdout-episodes", "--threads", "1"], &COLUMNS[..], &SMALL].concat();
+    let said = dir.run(&words).ok();
+    assert!(said.out.contains("models/bench-2: model.toml"), "{}", said.out);
+    dir.run(&["evaluate-model", "models/bench-2", "later.csv", "--horizon", "10", "--threads", "1"]).ok();
+    let again = fs::read_to_string(dir.path("models/bench-2/evaluation.json")).unwrap();
+    assert_eq!(again.replace("\"model\": \"bench-2\"", "\"model\": \"bench\""), json);
+
+    // Names differ in another log; without them it says which are missing.
+    dir.write("renamed.csv", &log(4).replace("angle", "theta"));
+    dir.run(&["evaluate-model", "models/bench", "renamed.csv"]).fails(1, &["no column `angle`", "`theta`", "--obs"]);
+    let words = ["evaluate-model", "models/bench", "renamed.csv", "--obs", "theta,speed", "--out", "other.svg"];
+    dir.run(&words).ok();
+    assert!(dir.path("other.svg").exists() && dir.path("other.json").exists());
+    let words = ["evaluate-model", "models/bench", "renamed.csv", "--obs", "theta"];
+    dir.run(&words).fails(1, &["observations of 1 columns (theta), the model has 2"]);
+}
+
+#[test]
+fn a_run_is_judged_on_its_own_evaluation_episodes() {
+    let dir = Dir::new();
+    let words = [&["train", "smoke", "--out", "run", "--set", "train.eval_every=500"], &QUICK[..]].concat();
+    dir.run(&words).ok();
+    let said = dir.run(&["evaluate-model", "run", "run/episodes/500-1.csv", "--horizon", "5"]).ok();
+    assert!(said.out.contains("run, step 500 on run/episodes/500-1.csv: 200 transitions"), "{}", said.out);
+    assert!(dir.path("run/evaluation.json").exists() && dir.path("run/evaluation.svg").exists());
+    // The folder is still one that can be resumed.
+    dir.run(&["resume", "run"]).ok();
+}
+
+#[test]
+fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
+    let dir = Dir::new();
+    let good = log(3);
+    dir.write("log.csv", &good);
+    let line = good.lines().nth(41).unwrap();
+    dir.write("short.csv", &good.replace(line, "0,1"));
+    dir.write("nan.csv", &good.replace(line, "0,2.0,NaN,0,0"));
+    dir.write("word.csv", &good.replace(line, "0,2.0,left,0,0"));
+    dir.write("empty.csv", "");
+    dir.write("one.csv", &log(1));
+    dir.write("fit.toml", "[model]\nhiden = [3]\n");
+    fs::create_dir(dir.path("taken")).unwrap();
+    dir.write("taken/file", "");
+    let before = dir.files();
+
+    let fit = |words: &[&str], code: i32, expected: &[&str]| {
+        dir.run(&[&["fit"], words, &COLUMNS[..]].concat()).fails(code, expected);
+        assert!(dir.files() == before, "{words:?} left something");
+    };
+    fit(&["missing.csv"], 1, &["missing.csv", "No such file"]);
+    fit(&["log.txt"], 1, &["extension `txt`", "csv, parquet, npz or npy"]);
+    fit(&["short.csv"], 1, &["short.csv, line 42", "2 fields, expected 5"]);
+    fit(&["nan.csv"], 1, &["nan.csv, line 42, column `angle`", "`NaN`", "a finite number"]);
+    fit(&["word.csv"], 1, &["word.csv, line 42, column `angle`", "`left`"]);
+    fit(&["empty.csv"], 1, &["empty.csv: no rows"]);
+    fit(&["log.csv", "--reward", "cost"], 1, &["no column `cost`", "`torque`", "--obs"]);
+    fit(&["log.csv", "--out", "taken"], 1, &["taken exists and is not empty"]);
+    fit(&["log.csv", "--epochs", "0"], 2, &["--epochs", "at least 1"]);
+    fit(&["log.csv", "--set", "model.hiden=[3]"], 1, &["`model.hiden`", "`model.hidden`"]);
+    fit(&["log.csv", "--set", "planner.population=3"], 1, &["unknown key `planner.population`"]);
+    fit(&["log.csv", "--set", "model.members=0"], 1, &["members = 0"]);
+    fit(&["log.csv", "--set", "model.hidden=[9000000]", "--set", "model.members=1000"], 1, &["weights"]);
+    fit(&["log.csv", "--set", "fit.batch_size=0"], 1, &["batch_size = 0"]);
+    fit(&["log.csv", "--set", "model.reward=true"], 1, &["the log has no rewards"]);
+    fit(&["log.csv", "--set", "model.past=17"], 1, &["model.past = 17", "at most 16"]);
+    fit(&["log.csv", "--config", "fit.toml"], 1, &["fit.toml", "hiden"]);
+    fit(&["log.csv", "--config", "no.toml"], 1, &["no.toml"]);
+    fit(&["log.csv", "--config", "smoky"], 1, &["unknown experiment `smoky`", "`smoke`"]);
+    fit(&["log.csv", "--device", "tpu"], 1, &["unknown device `tpu`"]);
+    fit(&["one.csv", "--holdout-episodes"], 1, &["one episode"]);
+    fit(&["log.csv", "--holdout-episodes", "--set", "fit.holdout=0"], 1, &["fit.holdout = 0"]);
+    dir.run(&["fit", "log.csv"]).fails(1, &["no column `obs_0`", "`angle`", "--obs"]);
+    dir.run(&["fit"]).fails(2, &["<DATA>"]);
+
+    for (words, expected) in [
+        (&["evaluate-model", "nowhere", "log.csv"][..], &["nowhere", "neither a model"][..]),
+        (&["evaluate-model", "taken", "log.csv"], &["taken", "neither a model"]),
+        (&["evaluate-model", "taken", "log.csv", "--out", "a.png"], &["a.png", ".svg"]),
+        (&["evaluate-model", "taken", "log.csv", "--out", "no/a.svg"], &["no folder no"]),
+    ] {
+        dir.run(words).fails(1, expected);
+    }
+    assert_eq!(dir.files(), before);
+}
+
+#[test]
+fn an_experiment_says_how_to_fit() {
+    let dir = Dir::new();
+    dir.write("log.csv", &log(3));
+    let words = [&["fit", "log.csv", "--out", "m", "--config", "smoke", "--epochs", "1"], &COLUMNS[..]].concat();
+    dir.run(&words).ok();
+    let card = fs::read_to_string(dir.path("m/model.toml")).unwrap();
+    for line in ["members = 3", "hidden = [32, 32]", "batch_size = 64", "max_epochs = 1"] {
+        assert!(card.contains(line), "{line} is missing in\n{card}");
+    }
+    // A model that was damaged is not evaluated.
+    let mut weights = fs::read(dir.path("m/model.bin")).unwrap();
+    weights[200] ^= 1;
+    fs::write(dir.path("m/model.bin"), weights).unwrap();
+    dir.run(&["evaluate-model", "m", "log.csv"]).fails(1, &["m/model.bin", "damaged"]);
+    assert!(!dir.path("m/evaluation.json").exists());
+}
+
+/// A full disk: what was written is gone, and the message names the model's file.
+#[cfg(unix)]
+#[test]
+fn a_model_that_cannot_be_written_leaves_nothing() {
+    let dir = Dir::new();
+    dir.write("log.csv", &log(3));
+    let before = dir.files();
+    let words = [&["fit", "log.csv", "--out", "m", "--epochs", "1"], &COLUMNS[..]].concat();
+    dir.run_in_blocks(64, &words).fails(1, &["m/model.bin"]);
+    assert_eq!(dir.files(), before);
+}

@@ -1,0 +1,296 @@
+//! `mbrl report`, `doctor`, `completions` and TensorBoard's files, from outside.
+
+mod util;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use util::Dir;
+
+const SECTIONS: [&str; 9] =
+    ["summary", "learning", "evaluation", "model-error", "time", "model", "prediction", "episode", "experiment"];
+
+/// The content of each section of a page, as HTML.
+fn sections(page: &Path) -> Vec<String> {
+    let html = fs::read_to_string(page).unwrap();
+    let content = |id: &str| {
+        let from = html.find(&format!("<section id=\"{id}\">")).unwrap_or_else(|| panic!("no section {id}"));
+        html[from..from + html[from..].find("</section>").unwrap()].to_owned()
+    };
+    SECTIONS.iter().map(|id| content(id)).collect()
+}
+
+fn section(page: &Path, id: &str) -> String {
+    sections(page).swap_remove(SECTIONS.iter().position(|section| *section == id).unwrap())
+}
+
+/// What would make a browser load something.
+fn loads(html: &str) -> Vec<&str> {
+    [
+        "http://",
+        "https://",
+        "//cdn",
+        "<link rel=\"stylesheet",
+        "@import",
+        "url(",
+        "<img",
+        "<iframe",
+        "fetch(",
+        "import(",
+    ]
+    .into_iter()
+    .filter(|word| html.replace("http://www.w3.org/2000/svg", "").contains(word))
+    .collect()
+}
+
+#[test]
+fn a_report_shows_every_part_of_two_seeds() {
+    let dir = Dir::new();
+    dir.train(&["--seeds", "2", "--set", "train.eval_every=300"]).ok();
+    let before = dir.files();
+    let said = dir.run(&["report", "runs/smoke-0", "runs/smoke-1/"]).ok();
+    assert_eq!(said.out.trim(), "runs/report.html");
+    let page = dir.path("runs/report.html");
+    // Nothing but the page was written.
+    let after = dir.files();
+    let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
+    assert_eq!(new, [&page]);
+    assert!(before.iter().all(|(path, bytes)| after[path] == *bytes));
+
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains(
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\""
+    ));
+    assert_eq!(loads(&html), [""; 0]);
+    assert!(!html.contains("NaN"));
+    for (id, html) in SECTIONS.into_iter().zip(sections(&page)) {
+        assert!(!html.contains("class=\"absent\""), "{id}: {html}");
+    }
+    for id in ["learning", "evaluation", "model-error", "model", "prediction"] {
+        assert!(section(&page, id).contains("<path class=\"line thick"), "{id}");
+    }
+    assert!(section(&page, "learning").contains("class=\"band c0\""), "two seeds have a band");
+    assert!(section(&page, "learning").contains("smoke, 2 seeds"));
+    assert!(section(&page, "episode").contains("<canvas"), "the pendulum has a sketch");
+    let commands = section(&page, "experiment");
+    assert!(commands.contains("mbrl train smoke --set") && commands.contains("--seed 0 --seeds 2"), "{commands}");
+    // Training is measured whole: no part is a guess.
+    assert!(!section(&page, "time").contains('≈'));
+
+    // The same runs give the same bytes.
+    dir.run(&["report", "runs/smoke-0", "runs/smoke-1", "--out", "again.html"]).ok();
+    assert_eq!(fs::read_to_string(dir.path("again.html")).unwrap(), html);
+}
+
+#[test]
+fn experiments_are_compared_and_seeds_grouped() {
+    let dir = Dir::new();
+    let quiet = ["--steps", "250", "--set", "train.eval_every=0"];
+    dir.train(&[&quiet[..], &["--out", "a"]].concat()).ok();
+    dir.train(&[&quiet[..], &["--out", "b", "--seed", "1"]].concat()).ok();
+    dir.train(&["--steps", "250", "--set", "planner.horizon=5", "--set", "train.eval_every=250", "--out", "c"]).ok();
+    dir.run(&["report", "c", "b", "a", "a"]).ok();
+    let page = dir.path("report.html");
+    let summary = section(&page, "summary");
+    assert!(summary.contains("smoke (1)") && summary.contains("smoke (2)"), "{summary}");
+    // One experiment has an evaluation, the other has none.
+    assert!(section(&page, "evaluation").contains("<circle"));
+    assert!(section(&page, "episode").contains("<canvas"));
+    assert!(section(&page, "episode").contains("No evaluation episode was recorded"));
+    let differences = section(&page, "experiment");
+    assert!(differences.contains("planner.horizon") && !differences.contains("<code>seed</code>"), "{differences}");
+}
+
+#[test]
+fn a_report_is_made_of_a_run_in_any_state() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run", "--set", "train.eval_every=300"]).ok();
+    let metrics = fs::read_to_string(dir.path("run/metrics.jsonl")).unwrap();
+    let lines: Vec<&str> = metrics.lines().collect();
+    let report = |expected: &[&str]| {
+        dir.run(&["report", "run"]).ok();
+        let page = dir.path("run/report.html");
+        sections(&page);
+        let html = fs::read_to_string(&page).unwrap();
+        for word in expected {
+            assert!(html.contains(word), "`{word}` is missing");
+        }
+        assert!(!html.contains("NaN"));
+    };
+
+    // Killed in the middle of a line.
+    dir.write("run/metrics.jsonl", &metrics[..metrics.len() - 40]);
+    report(&["not legible, left out"]);
+    // Killed after one episode; the evaluation and the checkpoints are those of later.
+    dir.write("run/metrics.jsonl", &format!("{}\n", lines[0]));
+    report(&["stands at step 200 of 500", "mbrl resume run", "No fit yet", "No evaluation"]);
+    // Numbers that were not finite.
+    let nulls: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            let mut line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+            for (key, value) in &mut line {
+                if key.contains('/') {
+                    *value = serde_json::Value::Null;
+                }
+            }
+            serde_json::to_string(&line).unwrap()
+        })
+        .collect();
+    dir.write("run/metrics.jsonl", &nulls.join("\n"));
+    report(&["No whole training episode"]);
+    // An older version's record: no time in the environment.
+    let old: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            let cut = line.find(",\"episode/env_s\"").map_or(line.len() - 1, |at| at);
+            format!("{}}}\n", &line[..cut])
+        })
+        .collect();
+    dir.write("run/metrics.jsonl", &old.concat());
+    report(&["≈ ", "Runs of an older version"]);
+    dir.write("run/metrics.jsonl", &metrics);
+
+    // A damaged checkpoint is passed over; where all are, the model is left out, and the episode is shown all the same.
+    fs::write(dir.path("run/checkpoints/500/model.bin"), "half").unwrap();
+    report(&["damaged checkpoint passed over", "the checkpoint of step 400"]);
+    fs::write(dir.path("run/checkpoints/400/model.bin"), "half").unwrap();
+    report(&["No checkpoint that could be read", "500/model.bin", "<canvas"]);
+    fs::remove_dir_all(dir.path("run/checkpoints")).unwrap();
+    // A damaged episode is left out.
+    fs::write(dir.path("run/episodes/500-1.csv"), "step,obs_0\n").unwrap();
+    report(&["episode left out", "500-1.csv", "<canvas"]);
+    fs::remove_dir_all(dir.path("run/episodes")).unwrap();
+    report(&["No evaluation episode was recorded"]);
+    fs::remove_file(dir.path("run/metrics.jsonl")).unwrap();
+    report(&["no metrics.jsonl", "No episode yet", "No whole training episode yet"]);
+}
+
+#[test]
+fn text_of_an_experiment_is_never_markup() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run", "--steps", "50"]).ok();
+    let text = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
+    let evil = r#"</script><script>alert("1")</script><img src=x>"#;
+    let changed = text.lines().map(|line| match line.starts_with("summary") {
+        true => format!("summary = '{evil}'\n"),
+        false if line.starts_with("name") => format!("name = '{evil}'\n"),
+        false => format!("{line}\n"),
+    });
+    dir.write("run/experiment.toml", &changed.collect::<String>());
+    dir.run(&["report", "run"]).ok();
+    let html = fs::read_to_string(dir.path("run/report.html")).unwrap();
+    assert!(html.contains("&lt;script&gt;alert(&quot;1&quot;)"));
+    assert!(!html.contains("<script>alert") && !html.contains("<img"));
+}
+
+#[test]
+fn what_is_no_run_is_named_and_nothing_is_written() {
+    let dir = Dir::new();
+    dir.train(&["--steps", "50"]).ok();
+    fs::create_dir(dir.path("empty")).unwrap();
+    dir.write("file", "");
+    let before = dir.files();
+    dir.run(&["report"]).fails(2, &["DIR"]);
+    dir.run(&["report", "nowhere"]).fails(1, &["nowhere", "experiment.toml"]);
+    dir.run(&["report", "empty"]).fails(1, &["empty", "experiment.toml"]);
+    dir.run(&["report", "file"]).fails(1, &["file", "experiment.toml"]);
+    dir.run(&["report", "runs"]).fails(1, &["runs", "mbrl report runs/*/"]);
+    dir.run(&["report", "runs/smoke-0", "empty"]).fails(1, &["empty"]);
+    // A place that cannot be written, root included.
+    dir.run(&["report", "runs/smoke-0", "--out", "file/report.html"]).fails(1, &["file/report.html"]);
+    assert_eq!(dir.files(), before);
+    dir.write("runs/smoke-0/experiment.toml", "task = 3");
+    dir.run(&["report", "runs/smoke-0"]).fails(1, &["runs/smoke-0/experiment.toml"]);
+}
+
+#[test]
+fn the_doctor_says_what_works_and_what_is_missing() {
+    let dir = Dir::new();
+    let said = dir.run(&["doctor"]);
+    let works = cfg!(feature = "flex");
+    assert_eq!(said.code, Some(if works { 0 } else { 1 }), "{said:?}");
+    for word in [env!("CARGO_PKG_VERSION"), "flex", "ndarray", "wgpu", "cuda", "threads", "memory", "disk", "runs/"] {
+        assert!(said.out.contains(word), "{word}: {}", said.out);
+    }
+    if !cfg!(feature = "cuda") {
+        assert!(said.out.contains("not part of this build: cargo build --release --features cuda"), "{}", said.out);
+    }
+    assert!(dir.files().is_empty(), "an examination leaves nothing");
+    // `runs` is a file: no run can go there.
+    dir.write("runs", "");
+    assert!(dir.run(&["doctor"]).out.contains("cannot be written"));
+}
+
+#[test]
+fn completions_are_scripts_that_know_the_words() {
+    let dir = Dir::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let said = dir.run(&["completions", shell]).ok();
+        for word in ["mbrl", "train", "report", "doctor", "tensorboard"] {
+            assert!(said.out.contains(word), "{shell}: {word}");
+        }
+    }
+    dir.run(&["completions", "tcsh"]).fails(2, &["tcsh", "bash"]);
+    #[cfg(unix)]
+    if let Ok(bash) = std::process::Command::new("bash").arg("--version").output()
+        && bash.status.success()
+    {
+        dir.write("mbrl.bash", &dir.run(&["completions", "bash"]).out);
+        let script = "bash -n mbrl.bash && . ./mbrl.bash && COMP_WORDS=(mbrl re) COMP_CWORD=1 && _mbrl mbrl re mbrl \
+                      && echo \"${COMPREPLY[@]}\"";
+        let output =
+            std::process::Command::new("bash").current_dir(dir.path("")).args(["-c", script]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said.trim(), "resume report", "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Names of the scalars in TensorBoard's files of a run, found as protobuf strings of `Value.tag`.
+fn tags(run: &Path) -> BTreeSet<String> {
+    let mut tags = BTreeSet::new();
+    for entry in fs::read_dir(run.join("tensorboard")).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        // Field 1, a string, of a length, followed by field 2, a float.
+        for at in 0..bytes.len().saturating_sub(2) {
+            let end = at + 2 + usize::from(bytes[at + 1]);
+            if bytes[at] == 0x0a && bytes.get(end) == Some(&0x15) {
+                tags.extend(
+                    std::str::from_utf8(&bytes[at + 2..end]).ok().filter(|t| t.contains('/')).map(str::to_owned),
+                );
+            }
+        }
+    }
+    tags
+}
+
+#[test]
+fn tensorboard_has_every_scalar_and_changes_no_metric() {
+    let dir = Dir::new();
+    let words = ["--set", "train.eval_every=500"];
+    dir.train(&[&words[..], &["--out", "with", "--tensorboard"]].concat()).ok();
+    dir.train(&[&words[..], &["--out", "without"]].concat()).ok();
+    assert_eq!(dir.metrics("with"), dir.metrics("without"));
+    assert!(!dir.path("without/tensorboard").exists());
+    let metrics = fs::read_to_string(dir.path("with/metrics.jsonl")).unwrap();
+    let mut expected = BTreeSet::new();
+    for line in metrics.lines() {
+        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        expected.extend(line.keys().filter(|key| key.contains('/')).cloned());
+    }
+    assert_eq!(tags(&dir.path("with")), expected);
+
+    // Going on writes a file of its own and leaves the old one alone.
+    let files = |run: &str| -> Vec<_> {
+        let entries = fs::read_dir(dir.path(run).join("tensorboard")).unwrap();
+        let mut files: Vec<_> = entries.map(|e| e.unwrap().path()).map(|p| (p.clone(), fs::read(p).unwrap())).collect();
+        files.sort();
+        files
+    };
+    let before = files("with");
+    let text = fs::read_to_string(dir.path("with/experiment.toml")).unwrap();
+    dir.write("with/experiment.toml", &text.replace("steps = 500", "steps = 600"));
+    dir.run(&["resume", "with", "--tensorboard"]).ok();
+    let after = files("with");
+    assert_eq!((before.len(), after.len()), (1, 2));
+    assert_eq!(after[0], before[0]);
+}

@@ -1,0 +1,169 @@
+//! What can be wrong with a file of transitions.
+
+use std::{fmt, path::PathBuf};
+
+use crate::EnvError;
+
+/// Where in a file something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Line of a text file, counted from 1.
+    Line(u64),
+    /// Row of a table or an array, counted from 0.
+    Row(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row} (from 0)"),
+        }
+    }
+}
+
+/// Why a file could not be read as transitions.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file could not be opened or read.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The name says nothing of what is in the file.
+    #[error("{path}: extension `{extension}`, expected csv, parquet, npz or npy", path = path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+        /// Its extension.
+        extension: String,
+    },
+    /// The format's reader is not part of this build.
+    #[error("{path}: mbrl-env was built without its feature `{feature}`", path = path.display())]
+    NotBuilt {
+        /// The file.
+        path: PathBuf,
+        /// The feature that reads it.
+        feature: &'static str,
+    },
+    /// The file is damaged, or not what its name says.
+    #[error("{path}: {reason}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file holds no row.
+    #[error("{path}: no rows", path = path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No row is followed by an observation.
+    #[error("{path}: no transition in {rows} rows: no row is followed by another of its episode", path = path.display())]
+    NoTransition {
+        /// The file.
+        path: PathBuf,
+        /// Rows of the file.
+        rows: u64,
+    },
+    /// Columns that are needed are not there.
+    #[error("{path}: no column {}{}; the file has {}", quoted(missing), did_you_mean(near), quoted(present), path = path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Names that were looked for.
+        missing: Vec<String>,
+        /// Present names that look alike.
+        near: Vec<String>,
+        /// All present names.
+        present: Vec<String>,
+    },
+    /// The file has more than one column of a name that is needed.
+    #[error("{path}: more than one column `{column}`", path = path.display())]
+    Duplicate {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        column: String,
+    },
+    /// A column holds something else than what is needed.
+    #[error("{path}, column `{column}`: {found}, expected {expected}", path = path.display())]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// What it holds.
+        found: String,
+        /// What is needed.
+        expected: &'static str,
+    },
+    /// Columns of different lengths.
+    #[error("{path}: arrays of different lengths: {}", lengths.iter().map(|(n, l)| format!("`{n}` {l}")).collect::<Vec<_>>().join(", "), path = path.display())]
+    Lengths {
+        /// The file.
+        path: PathBuf,
+        /// Name and length of each.
+        lengths: Vec<(String, u64)>,
+    },
+    /// A row has more or fewer fields than the header.
+    #[error("{path}, {at}: {actual} fields, expected {expected} as in the header", path = path.display())]
+    Fields {
+        /// The file.
+        path: PathBuf,
+        /// The row.
+        at: Place,
+        /// Fields of the header.
+        expected: usize,
+        /// Fields of the row.
+        actual: usize,
+    },
+    /// A value that cannot be used.
+    #[error("{path}, {at}, column `{column}`: found {found}, expected {expected}", path = path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The row.
+        at: Place,
+        /// The column.
+        column: String,
+        /// What came.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// An episode goes on after another one has begun.
+    #[error("{path}, {at}: episode {episode} comes again after another one; sort the rows by episode", path = path.display())]
+    EpisodeAgain {
+        /// The file.
+        path: PathBuf,
+        /// The first row at which it comes again.
+        at: Place,
+        /// Its name.
+        episode: String,
+    },
+    /// The replay refused the widths or a transition.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+}
+
+/// Names for a message, the first thirty.
+fn quoted(names: &[String]) -> String {
+    const SHOWN: usize = 30;
+    let mut text = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    if text.is_empty() { "none".into() } else { text }
+}
+
+fn did_you_mean(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", quoted(near)) }
+}
