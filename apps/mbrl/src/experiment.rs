@@ -5,7 +5,7 @@ use std::{fmt, fs, path::Path, sync::Arc};
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{Termination, tasks::Task, termination_fn};
 use mbrl_model::{Bool, EnsembleConfig, FitConfig, Propagation};
-use mbrl_plan::{CemConfig, PddmConfig, Planner, Replan};
+use mbrl_plan::{CemConfig, IcemConfig, MppiConfig, PddmConfig, Planner, RandomShootingConfig, Replan};
 use mbrl_policy::{Goal, ModelBasedConfig, Tensor, TrainConfig};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
@@ -17,6 +17,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("smoke", include_str!("../experiments/smoke.toml")),
     ("pets-cartpole-swingup", include_str!("../experiments/pets-cartpole-swingup.toml")),
     ("pets-cartpole-swingup-paper", include_str!("../experiments/pets-cartpole-swingup-paper.toml")),
+    ("icem-cartpole-swingup", include_str!("../experiments/icem-cartpole-swingup.toml")),
     ("pets-cartpole", include_str!("../experiments/pets-cartpole.toml")),
     ("pddm-cartpole", include_str!("../experiments/pddm-cartpole.toml")),
     ("pets-pendulum", include_str!("../experiments/pets-pendulum.toml")),
@@ -168,6 +169,9 @@ pub(crate) struct MpcConfig {
 pub(crate) enum PlannerConfig {
     Cem(CemConfig),
     Pddm(PddmConfig),
+    Icem(IcemConfig),
+    Mppi(MppiConfig),
+    RandomShooting(RandomShootingConfig),
 }
 
 impl PlannerConfig {
@@ -175,6 +179,9 @@ impl PlannerConfig {
         Ok(match self {
             Self::Cem(config) => Box::new(config.init(actions, propagation)?),
             Self::Pddm(config) => Box::new(config.init(actions, propagation)?),
+            Self::Icem(config) => Box::new(config.init(actions, propagation)?),
+            Self::Mppi(config) => Box::new(config.init(actions, propagation)?),
+            Self::RandomShooting(config) => Box::new(config.init(actions, propagation)?),
         })
     }
 }
@@ -232,6 +239,9 @@ impl Experiment {
         let (population, horizon) = match &self.planner {
             PlannerConfig::Cem(config) => (config.population, config.horizon),
             PlannerConfig::Pddm(config) => (config.population, config.horizon),
+            PlannerConfig::Icem(config) => (config.population.saturating_add(config.elites), config.horizon),
+            PlannerConfig::Mppi(config) => (config.population, config.horizon),
+            PlannerConfig::RandomShooting(config) => (config.population, config.horizon),
         };
         let particles = self.propagation.particles;
         let rollout = [population, horizon, particles, obs.saturating_add(action)];
@@ -334,7 +344,8 @@ fn dotted_keys(table: &Table) -> Vec<String> {
     let mut keys = Vec::new();
     for (key, value) in table {
         match value {
-            Value::Table(inner) if key != "replan" => {
+            // The values of these are one word or a table.
+            Value::Table(inner) if key != "replan" && key != "proposal" => {
                 keys.extend(dotted_keys(inner).into_iter().map(|rest| format!("{key}.{rest}")));
             }
             _ => keys.push(key.clone()),
@@ -411,6 +422,24 @@ mod tests {
     }
 
     #[test]
+    fn every_planner_can_be_chosen_and_survives_writing() {
+        for words in [
+            &["planner.kind=icem", "planner.noise_exponent=2"][..],
+            &["planner.kind=mppi", "planner.sigma=[0.2]"],
+            &["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }"],
+            &["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }", "planner.proposal=uniform"],
+        ] {
+            let experiment = overridden(words).unwrap();
+            assert_eq!(toml::from_str::<Experiment>(&experiment.to_toml().unwrap()).unwrap(), experiment);
+        }
+        let proposal = mbrl_plan::Proposal::Hold { steps: 3 };
+        assert_eq!(
+            overridden(&["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }"]).unwrap().planner,
+            PlannerConfig::RandomShooting(RandomShootingConfig { proposal, ..RandomShootingConfig::default() })
+        );
+    }
+
+    #[test]
     fn the_planner_is_chosen_before_its_settings_and_choosing_the_same_changes_nothing() {
         let same = loaded(&["planner.kind=cem"]).unwrap();
         assert_eq!(same, loaded(&[]).unwrap());
@@ -457,7 +486,7 @@ mod tests {
             ("planner.population=-1", "-1"),
             ("train.eval_every=1.5", "1.5"),
             ("agent.fit_every=sometimes", "sometimes"),
-            ("planner.kind=mppi", "mppi"),
+            ("planner.kind=annealing", "annealing"),
             ("propagation.members=ts-2", "ts-2"),
         ] {
             let error = loaded(&[word]).unwrap_err().to_string();

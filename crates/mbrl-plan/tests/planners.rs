@@ -6,7 +6,8 @@ use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Reward, Rng, Situation, reward_fn};
 use mbrl_model::{Dynamics, MemberRule, Propagation, dynamics_fn};
 use mbrl_plan::{
-    Aggregate, CemConfig, CemReturn, PddmConfig, Plan, PlanError, Planner, Problem, Tail, check::check_planner,
+    Aggregate, CemConfig, CemReturn, IcemConfig, MppiConfig, PddmConfig, Plan, PlanError, Planner, Problem, Proposal,
+    RandomShootingConfig, Tail, check::check_planner,
 };
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 
@@ -52,6 +53,57 @@ fn pddm_keeps_the_contract_under_every_option() {
         PddmConfig { kappa: 1e30, ..PddmConfig::default() },
     ];
     for config in options {
+        check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())
+            .unwrap_or_else(|error| panic!("{error} with {config:?}"));
+    }
+}
+
+#[test]
+fn icem_keeps_the_contract_under_every_option() {
+    let base = || IcemConfig { horizon: 8, ..IcemConfig::default() };
+    let options = [
+        IcemConfig::default(),
+        base(),
+        IcemConfig { noise_exponent: 0.0, ..base() },
+        IcemConfig { keep_elites: 0.0, ..base() },
+        IcemConfig { keep_elites: 1.0, ..base() },
+        IcemConfig { shift_elites: false, ..base() },
+        IcemConfig { mean_in_last: false, ..base() },
+        IcemConfig { returns: CemReturn::Mean, ..base() },
+        IcemConfig { population_decay: 3.0, ..base() },
+        IcemConfig { iterations: 1, ..base() },
+        IcemConfig { elites: 1, initial_std: 2.0, ..base() },
+    ];
+    for config in options {
+        check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())
+            .unwrap_or_else(|error| panic!("{error} with {config:?}"));
+    }
+}
+
+#[test]
+fn mppi_keeps_the_contract_under_every_option() {
+    let base = || MppiConfig { horizon: 8, ..MppiConfig::default() };
+    let options = [
+        base(),
+        MppiConfig { iterations: 3, tail: Tail::Last, ..base() },
+        MppiConfig { control_cost: 1.0, kappa: 20.0, ..base() },
+        MppiConfig { adapt_std: true, elites: 0.1, iterations: 3, ..base() },
+        MppiConfig { normalize_returns: true, kappa: 10.0, ..base() },
+        // So large that all but the best candidate have a weight of 0.
+        MppiConfig { kappa: 1e30, ..base() },
+        MppiConfig::td_mpc2(),
+    ];
+    for config in options {
+        check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())
+            .unwrap_or_else(|error| panic!("{error} with {config:?}"));
+    }
+}
+
+#[test]
+fn random_shooting_keeps_the_contract_with_every_proposal() {
+    let coloured = Proposal::Coloured { std: 0.5, exponent: 2.0 };
+    for proposal in [Proposal::Uniform, Proposal::Hold { steps: 3 }, Proposal::Normal { std: 0.5 }, coloured] {
+        let config = RandomShootingConfig { horizon: 8, iterations: 2, proposal, ..RandomShootingConfig::default() };
         check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())
             .unwrap_or_else(|error| panic!("{error} with {config:?}"));
     }
@@ -251,6 +303,8 @@ proptest! {
             Box::new(cem.init(&actions, Propagation::MEAN).unwrap()),
             Box::new(CemConfig { constrain_variance: false, ..cem }.init(&actions, Propagation::MEAN).unwrap()),
             Box::new(PddmConfig::default().init(&actions, Propagation::MEAN).unwrap()),
+            Box::new(IcemConfig { horizon: 3, ..IcemConfig::default() }.init(&actions, Propagation::MEAN).unwrap()),
+            Box::new(MppiConfig { horizon: 3, ..MppiConfig::default() }.init(&actions, Propagation::MEAN).unwrap()),
         ];
         for planner in &mut planners {
             let mut rng = Rng::new(seed);
@@ -311,6 +365,20 @@ fn configurations_are_read_with_defaults_and_without_unknown_keys() {
     assert_eq!(cem, expected);
     let pddm: PddmConfig = serde_json::from_str(r#"{"code_compat": true}"#).unwrap();
     assert_eq!(pddm, PddmConfig { code_compat: true, ..PddmConfig::default() });
+    let icem: IcemConfig = serde_json::from_str(r#"{"returns": "mean", "keep_elites": 0.5}"#).unwrap();
+    assert_eq!(icem, IcemConfig { returns: CemReturn::Mean, keep_elites: 0.5, ..IcemConfig::default() });
+    let mppi: MppiConfig = serde_json::from_str(r#"{"sigma": [0.1, 0.2]}"#).unwrap();
+    assert_eq!(mppi, MppiConfig { sigma: vec![0.1, 0.2], ..MppiConfig::default() });
+    let text = r#"{"population": 5000, "proposal": {"coloured": {"std": 0.5, "exponent": 2.0}}}"#;
+    let random: RandomShootingConfig = serde_json::from_str(text).unwrap();
+    let proposal = Proposal::Coloured { std: 0.5, exponent: 2.0 };
+    assert_eq!(random, RandomShootingConfig { proposal, ..RandomShootingConfig::swimmer() });
+    let told = serde_json::from_str::<IcemConfig>(r#"{"noise_beta": 2.0}"#).unwrap_err().to_string();
+    assert!(told.contains("unknown field `noise_beta`"), "{told}");
+    let told = serde_json::from_str::<MppiConfig>(r#"{"lambda": 1.0}"#).unwrap_err().to_string();
+    assert!(told.contains("unknown field `lambda`"), "{told}");
+    let told = serde_json::from_str::<RandomShootingConfig>(r#"{"proposal": "cauchy"}"#).unwrap_err().to_string();
+    assert!(told.contains("unknown variant `cauchy`"), "{told}");
     let aggregate: Aggregate = serde_json::from_str(r#"{"mean-minus-std": 4.0}"#).unwrap();
     assert_eq!(aggregate, Aggregate::MeanMinusStd(4.0));
     let told = serde_json::from_str::<CemConfig>(r#"{"popsize": 500}"#).unwrap_err().to_string();

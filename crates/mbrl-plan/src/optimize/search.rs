@@ -238,7 +238,7 @@ mod tests {
         let find = |bounded: bool| {
             *seen.borrow_mut() = (f32::INFINITY, f32::NEG_INFINITY);
             let stop = Stop { evaluations: 20_000, value: -1e-6 };
-            let mut sampler = CemConfig { iterations: 300, ..cem() }.sampler(2).unwrap();
+            let mut sampler = CemConfig { iterations: 300, alpha: 0.5, ..cem() }.sampler(2).unwrap();
             let found = search(&mut sampler, &goal_outside, &region(&[1.0; 2], 2.0, bounded), stop, &mut Rng::new(1));
             (found.unwrap(), *seen.borrow())
         };

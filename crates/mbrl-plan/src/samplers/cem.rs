@@ -115,6 +115,7 @@ impl CemConfig {
     pub fn for_search() -> Self {
         Self {
             horizon: 1,
+            elites: 80,
             iterations: 200,
             variance_stop: 0.0,
             truncation: f32::INFINITY,

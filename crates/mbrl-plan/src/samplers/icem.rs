@@ -128,10 +128,18 @@ impl IcemConfig {
     }
 
     /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence (so that noise has no
-    /// colour), and many iterations.
+    /// colour), many iterations of a larger population, and fewer elites kept, whose spread would soon be that of all.
     #[must_use]
     pub fn for_search() -> Self {
-        Self { horizon: 1, iterations: 200, ..Self::default() }
+        Self {
+            horizon: 1,
+            population: 400,
+            elites: 80,
+            iterations: 200,
+            alpha: 0.5,
+            keep_elites: 0.05,
+            ..Self::default()
+        }
     }
 
     /// A planner for an action space.

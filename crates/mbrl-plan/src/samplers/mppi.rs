@@ -123,13 +123,15 @@ impl MppiConfig {
     }
 
     /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many iterations,
-    /// normalised returns with PI²'s κ, and a spread that is refitted without a floor.
+    /// normalised returns, and a spread that is refitted to a fifth of the candidates without a floor.
     #[must_use]
     pub fn for_search() -> Self {
         Self {
             horizon: 1,
+            population: 400,
             iterations: 200,
-            kappa: 10.0,
+            kappa: 3.0,
+            elites: 0.2,
             adapt_std: true,
             std_range: [0.0, 2.0],
             normalize_returns: true,
