@@ -429,12 +429,12 @@ mod tests {
             &["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }"],
             &["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }", "planner.proposal=uniform"],
         ] {
-            let experiment = overridden(words).unwrap();
+            let experiment = loaded(words).unwrap();
             assert_eq!(toml::from_str::<Experiment>(&experiment.to_toml().unwrap()).unwrap(), experiment);
         }
         let proposal = mbrl_plan::Proposal::Hold { steps: 3 };
         assert_eq!(
-            overridden(&["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }"]).unwrap().planner,
+            loaded(&["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }"]).unwrap().planner,
             PlannerConfig::RandomShooting(RandomShootingConfig { proposal, ..RandomShootingConfig::default() })
         );
     }
