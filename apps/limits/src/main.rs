@@ -1,1 +1,43 @@
-fn main() {}
+//! Where sampling stops scaling and gradients do not, in two pictures.
+//!
+//! `optimizers.svg`: evaluations of a function that an optimizer needs to come within a tolerance of its optimum, against the number of
+//! dimensions. `planners.svg`: how much of what can be gained a planner gains, for horizons and action dimensions, with an equal
+//! budget of model steps. Run it with `cargo run --release -p mbrl-limits`; it takes some minutes on two cores, `--quick` takes
+//! seconds and shows less.
+
+mod optimizers;
+mod planners;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+#[command(about = "Draws where sampling stops scaling and gradients do not")]
+struct Args {
+    /// Folder of the two pictures.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// Few dimensions, one seed: to see that it works.
+    #[arg(long)]
+    quick: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    fs::create_dir_all(&args.out).with_context(|| format!("folder {}", args.out.display()))?;
+    optimizers::run(&args.out.join("optimizers.svg"), args.quick)?;
+    planners::run(&args.out.join("planners.svg"), args.quick)
+}
+
+/// The median, where more than half of the values are there.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// An error of a drawing back-end.
+fn drawing<E: std::error::Error + Send + Sync + 'static>(error: plotters::drawing::DrawingAreaErrorKind<E>) -> anyhow::Error {
+    anyhow::anyhow!("drawing: {error}")
+}
