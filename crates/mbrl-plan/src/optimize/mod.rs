@@ -3,6 +3,11 @@
 //! First order: [`ascend`], Adam from many starts at once. Zeroth order: [`search`] with any
 //! [`SequenceSampler`](crate::SequenceSampler), of which the cross-entropy method, iCEM and MPPI are some. All maximise; negate a loss.
 
+#[cfg(feature = "gradient")]
+mod ascend;
+
+#[cfg(feature = "gradient")]
+pub use ascend::{AscendConfig, ascend};
 use burn::tensor::{Device, Tensor};
 
 /// A function to be maximised, of K parameter vectors at once: `[K, D]` → `[K]`. Any such closure is one.

@@ -1,0 +1,89 @@
+//! Exploration: what it is worth to go where the members of an ensemble disagree.
+
+use burn::tensor::{Bool, Tensor};
+use mbrl_model::{DynamicsSpec, Propagation};
+
+use crate::{
+    PlanError,
+    error::{check_size, require},
+    host::to_device,
+};
+
+/// A bonus for planned steps on whose outcome the members of an ensemble disagree: members agree where there was data, so
+/// plans lead to where there was none.
+///
+/// The bonus of a step is `weight · mean_c Var_p(o_c / scale_c)`: the variance of the next observation over the P particles
+/// (divisor P) \[1\], in units of `scale`, meaned over its C columns, so that the weight does not depend on their number. All
+/// particles earn it alike; those that are over neither earn nor count.
+///
+/// The particles have to stand for members: TS∞ without noise, one particle a member, is the clean choice. With noise, what
+/// the world leaves to chance counts as disagreement too, and is never learned away. In \[1\] and \[2\] members start each step
+/// from the same state; here each particle goes on from where its member led it, so a step also earns what the steps before it
+/// were unsure of.
+///
+/// A negative weight avoids what is not known.
+///
+/// ```
+/// use mbrl_env::{ActionSpace, BoxSpace, Rng};
+/// use mbrl_model::{EnsembleConfig, MemberRule, Propagation};
+/// use mbrl_plan::{CemConfig, Device, Disagreement, Planner, Problem};
+///
+/// let (mut rng, device) = (Rng::new(0), Device::flex());
+/// let model = EnsembleConfig { members: 3, hidden: vec![16], ..Default::default() }.init(2, 1, &device, &mut rng)?;
+/// let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0)?);
+/// // No reward: exploration for its own sake.
+/// let disagreement = Disagreement { weight: 1.0, scale: vec![0.5, 2.0] };
+/// let problem = Problem::new(&model, &actions).with_disagreement(&disagreement);
+/// let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+/// let mut planner = CemConfig { horizon: 5, ..CemConfig::default() }.init(&actions, propagation)?;
+/// let plan = planner.plan(&mbrl_env::Situation::of(&[0.0, 0.0]), &problem, &mut rng)?;
+/// assert!(plan.predicted_return > 0.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ## References
+/// \[1\] Pathak, Gandhi, Gupta (2019), *Self-Supervised Exploration via Disagreement*, ICML. arXiv:1906.04161
+/// \[2\] Sekar et al. (2020), *Planning to Explore via Self-Supervised World Models* (Plan2Explore), ICML. arXiv:2005.05960
+#[derive(Debug, Clone, PartialEq)]
+pub struct Disagreement {
+    /// Reward for a variance of 1.
+    pub weight: f32,
+    /// What counts as 1 in each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
+    pub scale: Vec<f32>,
+}
+
+impl Disagreement {
+    /// The bonus of each step `[H, P·K]` of next observations `[H, P·K, O]`, of which some rows may be over `[H, P·K]`.
+    pub(crate) fn bonus(
+        &self,
+        next: &Tensor<3>,
+        over: Option<&Tensor<2, Bool>>,
+        propagation: Propagation,
+        spec: &DynamicsSpec,
+    ) -> Result<Tensor<2>, PlanError> {
+        let [horizon, rows, width] = next.dims();
+        let particles = propagation.particles;
+        require(self.weight.is_finite(), "disagreement.weight", self.weight, "finite")?;
+        check_size("columns of disagreement.scale", width, self.scale.len())?;
+        if let Some(scale) = self.scale.iter().find(|scale| !(scale.is_finite() && **scale > 0.0)) {
+            require(false, "disagreement.scale", scale, "finite, above 0")?;
+        }
+        require(spec.members > 1, "members", spec.members, "at least 2, or there is no disagreement")?;
+        require(particles > 1, "particles", particles, "at least 2, or there is no disagreement")?;
+
+        let shape = [horizon, particles, rows / particles, width];
+        let scale = to_device(self.scale.clone(), [1, 1, width], &spec.device);
+        let next = (next.clone() / scale).reshape(shape);
+        let over = over.map(|over| over.clone().reshape([horizon, particles, rows / particles, 1]).expand(shape));
+        // Masks select: whatever stands in rows that are over is not added, instead of being multiplied by 0.
+        let alive = |x: Tensor<4>| match &over {
+            Some(over) => x.mask_fill(over.clone(), 0.0),
+            None => x,
+        };
+        let count = alive(Tensor::ones(shape, &spec.device)).sum_dim(1).clamp_min(1.0);
+        let mean = alive(next.clone()).sum_dim(1) / count.clone();
+        let variance = alive(next - mean).square().sum_dim(1) / count;
+        let bonus = variance.mean_dim(3) * self.weight;
+        Ok(bonus.repeat_dim(1, particles).reshape([horizon, rows]))
+    }
+}
