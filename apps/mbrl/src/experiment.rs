@@ -4,7 +4,7 @@ use std::{fmt, fs, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_model::{EnsembleConfig, FitConfig, Propagation};
-use mbrl_plan::{CemConfig, PddmConfig, Planner, Replan};
+use mbrl_plan::{CemConfig, GradientConfig, PddmConfig, Planner, Refinement, Replan, SequenceSampler, Shooting};
 use mbrl_policy::{ModelBasedConfig, TrainConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::near::did_you_mean;
 
 /// The embedded experiments: name and text.
-const EMBEDDED: [(&str, &str); 7] = [
+const EMBEDDED: [(&str, &str); 8] = [
     ("smoke", include_str!("../experiments/smoke.toml")),
     ("pets-cartpole-swingup", include_str!("../experiments/pets-cartpole-swingup.toml")),
     ("pets-cartpole-swingup-paper", include_str!("../experiments/pets-cartpole-swingup-paper.toml")),
@@ -20,6 +20,7 @@ const EMBEDDED: [(&str, &str); 7] = [
     ("pddm-cartpole", include_str!("../experiments/pddm-cartpole.toml")),
     ("pets-pendulum", include_str!("../experiments/pets-pendulum.toml")),
     ("pddm-pendulum", include_str!("../experiments/pddm-pendulum.toml")),
+    ("gradient-pendulum", include_str!("../experiments/gradient-pendulum.toml")),
 ];
 
 /// Everything that says what a run does. Its text, with every value written out, reproduces the run.
@@ -50,6 +51,9 @@ pub(crate) struct Experiment {
     #[serde(default)]
     pub(crate) fit: FitConfig,
     pub(crate) planner: PlannerConfig,
+    /// Gradient steps after a sampling planner's iterations; none where `iterations` is 0.
+    #[serde(default = "no_refinement")]
+    pub(crate) refinement: Refinement,
     pub(crate) propagation: Propagation,
     #[serde(default)]
     pub(crate) mpc: MpcConfig,
@@ -68,6 +72,10 @@ fn product(factors: &[usize]) -> Option<u64> {
 
 fn default_device() -> String {
     "flex".into()
+}
+
+fn no_refinement() -> Refinement {
+    Refinement { iterations: 0, ..Refinement::default() }
 }
 
 /// How plans are judged, besides the task's reward.
@@ -100,15 +108,33 @@ pub(crate) struct MpcConfig {
 pub(crate) enum PlannerConfig {
     Cem(CemConfig),
     Pddm(PddmConfig),
+    Gradient(GradientConfig),
 }
 
 impl PlannerConfig {
-    pub(crate) fn init(&self, actions: &mbrl_env::ActionSpace, propagation: Propagation) -> Result<Box<dyn Planner>> {
-        Ok(match self {
-            Self::Cem(config) => Box::new(config.init(actions, propagation)?),
-            Self::Pddm(config) => Box::new(config.init(actions, propagation)?),
-        })
+    /// The planner, refined where the refinement has iterations.
+    pub(crate) fn init(
+        &self,
+        refinement: &Refinement,
+        actions: &mbrl_env::ActionSpace,
+        propagation: Propagation,
+    ) -> Result<Box<dyn Planner>> {
+        match self {
+            Self::Cem(config) => refined(config.init(actions, propagation)?, refinement),
+            Self::Pddm(config) => refined(config.init(actions, propagation)?, refinement),
+            Self::Gradient(_) if refinement.iterations > 0 => {
+                bail!("section [refinement]: for planners that sample; gradient climbs already")
+            }
+            Self::Gradient(config) => Ok(Box::new(config.init(actions, propagation)?)),
+        }
     }
+}
+
+fn refined<S: SequenceSampler + 'static>(planner: Shooting<S>, refinement: &Refinement) -> Result<Box<dyn Planner>> {
+    if refinement.iterations == 0 {
+        return Ok(Box::new(planner));
+    }
+    Ok(Box::new(planner.with_refinement(refinement.clone()).context("section [refinement]")?))
 }
 
 /// Names and summaries of the embedded experiments.
@@ -164,6 +190,7 @@ impl Experiment {
         let (population, horizon) = match &self.planner {
             PlannerConfig::Cem(config) => (config.population, config.horizon),
             PlannerConfig::Pddm(config) => (config.population, config.horizon),
+            PlannerConfig::Gradient(config) => (config.starts, config.horizon),
         };
         let particles = self.propagation.particles;
         let rollout = [population, horizon, particles, obs.saturating_add(action)];
@@ -319,6 +346,21 @@ mod tests {
     fn another_planner_starts_from_its_defaults() {
         let experiment = overridden(&["planner.kind=pddm", "planner.kappa=3"]).unwrap();
         assert_eq!(experiment.planner, PlannerConfig::Pddm(PddmConfig { kappa: 3.0, ..PddmConfig::default() }));
+    }
+
+    #[test]
+    fn a_refinement_is_off_until_it_has_iterations() {
+        let actions = mbrl_env::ActionSpace::Box(mbrl_env::BoxSpace::symmetric(1, 1.0).unwrap());
+        let init = |experiment: &Experiment| {
+            experiment.planner.init(&experiment.refinement, &actions, Propagation::MEAN).map(drop)
+        };
+        assert_eq!(overridden(&[]).unwrap().refinement.iterations, 0);
+        let on = overridden(&["refinement.iterations=5"]).unwrap();
+        assert_eq!(on.refinement, Refinement { iterations: 5, ..Refinement::default() });
+        init(&on).unwrap();
+        let told = init(&overridden(&["refinement.iterations=5", "planner.kind=gradient"]).unwrap()).unwrap_err();
+        assert!(told.to_string().contains("[refinement]"), "{told}");
+        init(&overridden(&["planner.kind=gradient"]).unwrap()).unwrap();
     }
 
     #[test]

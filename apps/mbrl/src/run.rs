@@ -49,7 +49,8 @@ impl Experiment {
         let actions = Tensor::zeros([1, 1, spec.actions.width()], &device);
         let draw = Draw::new(self.propagation, 0);
         model.rollout(Start::Situation(Situation::of(&start)), actions, draw).context("section [propagation]")?;
-        let planner = self.planner.init(&spec.actions, self.propagation).context("section [planner]")?;
+        let planner =
+            self.planner.init(&self.refinement, &spec.actions, self.propagation).context("section [planner]")?;
         let mpc = Mpc::new(planner, self.mpc.replan).context("section [mpc]")?;
         if !(self.goal.discount > 0.0 && self.goal.discount <= 1.0) {
             bail!("section [goal]: discount = {}: a number in (0, 1]", self.goal.discount);

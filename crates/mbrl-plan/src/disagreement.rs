@@ -87,3 +87,67 @@ impl Disagreement {
         Ok(bonus.repeat_dim(1, particles).reshape([horizon, rows]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use mbrl_model::MemberRule;
+
+    use super::*;
+    use crate::host::to_host;
+
+    const THREE: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+
+    fn spec(members: usize) -> DynamicsSpec {
+        let (name, device) = ("three".to_owned(), Device::flex());
+        DynamicsSpec { name, state: 2, obs: 2, action: 1, members, device, differentiable: true }
+    }
+
+    /// One step of three particles and two candidates: particle-major rows.
+    fn next() -> Tensor<3> {
+        let nan = f32::NAN;
+        let rows = [[1.0, 0.0], [5.0, 0.0], [3.0, 6.0], [5.0, 0.0], [8.0, 3.0], [nan, nan]];
+        Tensor::<2>::from_floats(rows, &Device::flex()).unsqueeze()
+    }
+
+    #[test]
+    fn the_bonus_by_hand() {
+        let disagreement = Disagreement { weight: 2.0, scale: vec![1.0, 3.0] };
+        let bonus = to_host(disagreement.bonus(&next(), None, THREE, &spec(3)).unwrap());
+        // Variances 26/3 of (1, 3, 8), and 2/3 of (0, 2, 1).
+        let expected = 2.0 * (26.0 / 3.0 + 2.0 / 3.0) / 2.0;
+        for particle in 0..3 {
+            assert!((bonus[2 * particle] - expected).abs() < 1e-5, "{bonus:?}, expected {expected}");
+            assert!(bonus[2 * particle + 1].is_nan(), "what is not finite is not hidden");
+        }
+    }
+
+    #[test]
+    fn particles_that_are_over_do_not_count() {
+        let disagreement = Disagreement { weight: 1.0, scale: vec![1.0, 1.0] };
+        let over = Tensor::<2>::from_floats([[0.0, 1.0, 0.0, 1.0, 1.0, 1.0]], &Device::flex()).greater_elem(0.5);
+        let bonus = to_host(disagreement.bonus(&next(), Some(&over), THREE, &spec(3)).unwrap());
+        // (1, 3) with a variance of 1, (0, 6) with 9; of the other candidate nothing is left.
+        assert_eq!(bonus, [5.0, 0.0, 5.0, 0.0, 5.0, 0.0]);
+    }
+
+    #[test]
+    fn each_rule_has_its_error() {
+        let fails = |disagreement: Disagreement, propagation, members| {
+            disagreement.bonus(&next(), None, propagation, &spec(members)).unwrap_err().to_string()
+        };
+        let good = || Disagreement { weight: 1.0, scale: vec![1.0, 1.0] };
+        let told = fails(Disagreement { weight: f32::NAN, ..good() }, THREE, 3);
+        assert_eq!(told, "disagreement.weight = NaN: finite");
+        let told = fails(Disagreement { scale: vec![1.0], ..good() }, THREE, 3);
+        assert_eq!(told, "columns of disagreement.scale has 1, expected 2");
+        for bad in [0.0, -1.0, f32::INFINITY] {
+            let told = fails(Disagreement { scale: vec![1.0, bad], ..good() }, THREE, 3);
+            assert_eq!(told, format!("disagreement.scale = {bad}: finite, above 0"));
+        }
+        let told = fails(good(), THREE, 1);
+        assert_eq!(told, "members = 1: at least 2, or there is no disagreement");
+        let told = fails(good(), Propagation { particles: 1, ..THREE }, 3);
+        assert_eq!(told, "particles = 1: at least 2, or there is no disagreement");
+    }
+}

@@ -219,7 +219,7 @@ impl Planner for GradientShooting {
         let mut clock = Clock::start(self.time_budget);
         let _span = tracing::debug_span!("plan", planner = NAME).entered();
         let shape @ [horizon, width] = [self.config.horizon, self.width];
-        let ascent = Ascent::new(NAME, problem, situation, self.propagation, self.aggregate, rng.key())?;
+        let ascent = Ascent::new(NAME, problem, situation, self.propagation, self.aggregate)?;
         let device = &problem.dynamics.spec().device;
         let units = Units::new(problem.actions, NAME, device)?;
         check_size("width of the action space", width, problem.actions.width())?;
@@ -249,14 +249,13 @@ impl Planner for GradientShooting {
 
 const BOXES: &str = "bounded boxes of actions";
 
-/// What is climbed in one control step: the return, always under the same random numbers.
+/// What is climbed in one control step.
 pub(crate) struct Ascent<'a> {
     problem: &'a Problem<'a>,
     situation: &'a Situation<'a>,
     units: HalfRange<'a>,
     propagation: Propagation,
     aggregate: Aggregate,
-    key: u64,
 }
 
 impl<'a> Ascent<'a> {
@@ -269,7 +268,6 @@ impl<'a> Ascent<'a> {
         situation: &'a Situation<'a>,
         propagation: Propagation,
         aggregate: Aggregate,
-        key: u64,
     ) -> Result<Self, PlanError> {
         let spec = problem.dynamics.spec();
         if !spec.differentiable {
@@ -277,10 +275,10 @@ impl<'a> Ascent<'a> {
         }
         aggregate.check()?;
         let units = HalfRange::new(bounded(problem.actions, planner, BOXES)?, &spec.device);
-        Ok(Self { problem, situation, units, propagation, aggregate, key })
+        Ok(Self { problem, situation, units, propagation, aggregate })
     }
 
-    /// Climbs from `starts` `[K, H, A]`, in half ranges. Returns the best sequence seen, the starts included, and its value;
+    /// Climbs from `starts` `[K, H, A]`, in half ranges, always under the same random numbers of the model. Returns the best sequence seen, the starts included, and its value;
     /// `None` where no value was finite.
     pub(crate) fn climb(
         &self,
@@ -294,12 +292,13 @@ impl<'a> Ascent<'a> {
         let len = horizon * width;
         let population = starts.len() / len;
         let mut climb = Climb::new(starts, len, true);
+        let key = rng.key();
         clock.turn();
         for iteration in 0..=steps.iterations {
             let mut model_steps = 0;
             let mut evaluate = |points: Tensor<2>| {
                 let candidates = self.units.to_env_tracked(points.reshape([population, horizon, width]));
-                let scored = returns(self.problem, self.situation, candidates, self.propagation, self.key)?;
+                let scored = returns(self.problem, self.situation, candidates, self.propagation, key)?;
                 model_steps = scored.model_steps;
                 Ok(scored.aggregate(self.aggregate))
             };

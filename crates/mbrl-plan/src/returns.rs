@@ -459,6 +459,52 @@ mod tests {
         assert_eq!(to_host(candidates.grad(&gradients).unwrap()), [13.0, 11.0, 22.0, 0.0]);
     }
 
+    /// Gradients of the sum of `aggregate` with respect to candidates of one row each.
+    fn gradients(problem: &Problem<'_>, candidates: Tensor<3>, propagation: Propagation, by: Aggregate) -> Vec<f32> {
+        let candidates = candidates.autodiff().require_grad();
+        let scored = returns(problem, &Situation::of(&[1.0]), candidates.clone(), propagation, 0).unwrap();
+        to_host(candidates.grad(&scored.aggregate(by).sum().backward()).unwrap())
+    }
+
+    #[test]
+    fn particles_that_agree_have_a_gradient_of_the_spread() {
+        let (model, actions) = (TwoMembers::new(), unit_actions());
+        let reward = reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1));
+        let mut problem = Problem::new(&model, &actions).with_reward(&reward);
+        let never = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(1e9).squeeze_dim(1));
+        problem.termination = Some(&never);
+        // Returns of 1 + a and 1 + 2a: a mean of 1 + 1.5 a, a deviation of |a| / 2. Members agree where a = 0.
+        let by = Aggregate::MeanMinusStd(2.0);
+        assert_eq!(gradients(&problem, sequences([[1.0], [0.0], [-1.0]]), BOTH, by), [0.5, 1.5, 2.5]);
+        assert_eq!(gradients(&problem, sequences([[1.0], [0.0], [-1.0]]), BOTH, Aggregate::Worst)[0], 1.0);
+    }
+
+    #[test]
+    fn what_is_over_leaves_no_nan_in_the_gradient() {
+        let (model, actions) = (counter(), unit_actions());
+        // The root is NaN beyond 3, in value and slope; rows that get there are over.
+        let reward = reward_fn(|_, _, next: Tensor<2>| (next * -1.0 + 3.0).sqrt().squeeze_dim(1));
+        let value = value_fn(|obs: Tensor<2>| (obs * -1.0 + 3.0).sqrt().squeeze_dim(1));
+        let end = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(1.5).squeeze_dim(1));
+        let mut problem = Problem::new(&model, &actions).with_reward(&reward).with_termination(&end);
+        problem.terminal_value = Some(&value);
+        // From 1: over at 2 with the slope −1/2, then NaN; never over, with the slopes −1/(2√2) each.
+        let got = gradients(&problem, sequences([[1.0, 9.0], [0.0, 0.0]]), Propagation::MEAN, Aggregate::Mean);
+        let slope = -0.5 / 2.0f32.sqrt();
+        for (got, expected) in got.iter().zip([-0.5, 0.0, 3.0 * slope, 2.0 * slope]) {
+            assert!((got - expected).abs() < 1e-6, "{got}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn a_candidate_that_is_not_finite_leaves_the_gradients_of_others_alone() {
+        let (model, actions) = (counter(), unit_actions());
+        let reward = reward_fn(|_, _, next: Tensor<2>| (next * -1.0 + 3.0).sqrt().squeeze_dim(1));
+        let problem = Problem::new(&model, &actions).with_reward(&reward);
+        let got = gradients(&problem, sequences([[9.0], [1.0]]), Propagation::MEAN, Aggregate::Mean);
+        assert_eq!(got[1], -0.5);
+    }
+
     #[test]
     fn each_rule_has_its_error() {
         let (model, actions) = (counter(), unit_actions());

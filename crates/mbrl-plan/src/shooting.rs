@@ -121,8 +121,7 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
         #[cfg(feature = "gradient")]
         let refinement = match &self.refinement {
             Some(refinement) => {
-                let ascent =
-                    Ascent::new("refinement", problem, situation, self.propagation, self.aggregate, rng.key())?;
+                let ascent = Ascent::new("refinement", problem, situation, self.propagation, self.aggregate)?;
                 Some((refinement, ascent))
             }
             None => None,
