@@ -79,7 +79,8 @@ fn main() -> Result<()> {
         .into_par_iter()
         .map(|seed| Ok([walks(seed, Replan::OpenLoop)?, walks(seed, Replan::EveryStep)?]))
         .collect::<Result<_>>()?;
-    let stage = |replan: usize, when: usize| -> Vec<Walk> { both.iter().flat_map(|b| b[replan][when].clone()).collect() };
+    let stage =
+        |replan: usize, when: usize| -> Vec<Walk> { both.iter().flat_map(|b| b[replan][when].clone()).collect() };
     let stages = [
         ("random data, open loop", stage(0, 0)),
         ("iterated, open loop", stage(0, 1)),

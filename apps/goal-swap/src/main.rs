@@ -54,7 +54,8 @@ fn learn(seed: u64) -> Result<Ensemble> {
     episodes.iter().try_for_each(|episode| replay.push_episode(episode))?;
 
     let mut rng = Rng::new(seed);
-    let config = EnsembleConfig { hidden: vec![100, 100], angles: vec![0, 1], normalize_targets: true, ..Default::default() };
+    let config =
+        EnsembleConfig { hidden: vec![100, 100], angles: vec![0, 1], normalize_targets: true, ..Default::default() };
     let mut model = config.init(obs, actions, &Device::flex(), &mut rng)?;
     let config = FitConfig { batch_size: 64, max_epochs: 60, ..FitConfig::default() };
     fit(&mut model, &Dataset::of_replay(&replay, 0)?, &config, &mut rng)?;

@@ -38,6 +38,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// An error of a drawing back-end.
-fn drawing<E: std::error::Error + Send + Sync + 'static>(error: plotters::drawing::DrawingAreaErrorKind<E>) -> anyhow::Error {
+fn drawing<E: std::error::Error + Send + Sync + 'static>(
+    error: plotters::drawing::DrawingAreaErrorKind<E>,
+) -> anyhow::Error {
     anyhow::anyhow!("drawing: {error}")
 }

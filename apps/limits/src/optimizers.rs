@@ -64,12 +64,7 @@ impl Function {
 
     /// The search begins at −1 in all dimensions, in units of 1.
     fn region(self, dimensions: usize) -> Region {
-        Region {
-            centre: vec![-1.0; dimensions],
-            scale: vec![1.0; dimensions],
-            bounded: false,
-            device: Device::flex(),
-        }
+        Region { centre: vec![-1.0; dimensions], scale: vec![1.0; dimensions], bounded: false, device: Device::flex() }
     }
 }
 
@@ -115,21 +110,48 @@ fn best(
     dimensions: usize,
     seed: u64,
 ) -> Result<Found> {
-    todo!("settings")
+    let rng = &mut Rng::new(seed);
+    // Populations grow with the dimension, as all of these need.
+    let population = 100 + 4 * dimensions;
+    let found = match method {
+        Method::Random => {
+            search(&mut RandomShootingConfig::for_search().sampler(dimensions)?, objective, region, stop, rng)
+        }
+        Method::Cem => {
+            let config =
+                CemConfig { population, elites: population / 5, iterations: 100_000, ..CemConfig::for_search() };
+            search(&mut config.sampler(dimensions)?, objective, region, stop, rng)
+        }
+        Method::Icem => {
+            let config =
+                IcemConfig { population, elites: population / 5, iterations: 100_000, ..IcemConfig::for_search() };
+            search(&mut config.sampler(dimensions)?, objective, region, stop, rng)
+        }
+        Method::Mppi => {
+            let config = MppiConfig { population, iterations: 100_000, ..MppiConfig::for_search() };
+            search(&mut config.sampler(dimensions)?, objective, region, stop, rng)
+        }
+        Method::Adam => ascend(objective, region, &AscendConfig::default(), stop, rng),
+    };
+    Ok(found?)
 }
 
 pub(crate) fn run(path: &Path, quick: bool) -> Result<()> {
     let dimensions: &[usize] = if quick { &[2, 5, 10] } else { &[2, 5, 10, 20, 50, 100, 200] };
     let seeds = if quick { 1 } else { 5 };
-    println!("evaluations until the loss is {TOLERANCE} of that at the start (median of {seeds} seeds, at most {BUDGET})");
+    println!(
+        "evaluations until the loss is {TOLERANCE} of that at the start (median of {seeds} seeds, at most {BUDGET})"
+    );
     let mut curves = Vec::new();
     for function in Function::ALL {
         println!("{}", function.name());
         for method in Method::ALL {
             let mut points = Vec::new();
             for &d in dimensions {
-                let counts: Vec<Option<u64>> =
-                    (0..seeds).into_par_iter().map(|seed| evaluations(method, function, d, seed)).collect::<Result<_>>()?;
+                let counts: Vec<Option<u64>> = (0..seeds)
+                    .into_par_iter()
+                    .map(|seed| evaluations(method, function, d, seed))
+                    .collect::<Result<_>>()?;
                 // A seed that does not arrive counts as infinity.
                 let middle = median(counts.iter().map(|c| c.map_or(f64::INFINITY, |c| c as f64)).collect());
                 if middle.is_finite() {
@@ -172,8 +194,11 @@ fn draw(path: &Path, curves: &[Curve]) -> Result<()> {
             .map_err(drawing)?;
         for (_, method, points) in curves.iter().filter(|(f, _, _)| *f as usize == function as usize) {
             let colour = Palette99::pick(*method as usize).to_rgba();
-            let series = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2))).map_err(drawing)?;
-            series.label(method.name()).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+            let series =
+                chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2))).map_err(drawing)?;
+            series
+                .label(method.name())
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
             chart.draw_series(points.iter().map(|p| Circle::new(*p, 3, colour.filled()))).map_err(drawing)?;
         }
         if matches!(function, Function::Quadratic) {

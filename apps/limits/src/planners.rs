@@ -41,7 +41,41 @@ impl Method {
     }
 
     fn planner(self, horizon: usize, actions: &ActionSpace) -> Result<Box<dyn Planner>> {
-        todo!()
+        let exact = Propagation::MEAN;
+        let (iterations, population) = (10, BUDGET / 10);
+        Ok(match self {
+            Self::Random => Box::new(
+                RandomShootingConfig { horizon, population: BUDGET, ..RandomShootingConfig::default() }
+                    .init(actions, exact)?,
+            ),
+            Self::Cem => {
+                let config =
+                    CemConfig { horizon, population, iterations, elites: population / 10, ..CemConfig::default() };
+                Box::new(config.init(actions, exact)?)
+            }
+            Self::Icem => {
+                // Populations that do not shrink: the same budget as CEM's.
+                let elites = population / 10;
+                let config = IcemConfig {
+                    horizon,
+                    population,
+                    iterations,
+                    elites,
+                    population_decay: 1.0,
+                    ..IcemConfig::default()
+                };
+                Box::new(config.init(actions, exact)?)
+            }
+            Self::Mppi => {
+                let search = MppiConfig::for_search();
+                Box::new(MppiConfig { horizon, population, iterations, ..search }.init(actions, exact)?)
+            }
+            Self::Gradient => {
+                // Four starts, and twice the price for value and gradient.
+                let config = GradientConfig { horizon, starts: 4, iterations: BUDGET / 8, ..GradientConfig::default() };
+                Box::new(config.init(actions, exact)?)
+            }
+        })
     }
 }
 
@@ -126,7 +160,11 @@ pub(crate) fn run(path: &Path, quick: bool) -> Result<()> {
     println!("share of the possible gain that one plan of {BUDGET} sequences reaches (median of {seeds} seeds)");
     let mut cells = Vec::new();
     for method in Method::ALL {
-        println!("{}\n  horizon \\ dimensions {}", method.name(), dimensions.iter().map(|d| format!("{d:>7}")).collect::<String>());
+        println!(
+            "{}\n  horizon \\ dimensions {}",
+            method.name(),
+            dimensions.iter().map(|d| format!("{d:>7}")).collect::<String>()
+        );
         for &horizon in horizons {
             let mut row = format!("  {horizon:>20} ");
             for &d in dimensions {
@@ -189,16 +227,11 @@ fn draw(path: &Path, horizons: &[usize], dimensions: &[usize], cells: &[(Method,
             let colour = RGBColor(mix(247.0, 8.0), mix(251.0, 69.0), mix(255.0, 148.0));
             chart.draw_series([Rectangle::new([(x, y), (x + 1.0, y + 1.0)], colour.filled())]).map_err(drawing)?;
             let ink = if share > 0.5 { &WHITE } else { &BLACK };
-            let style = ("sans-serif", 13)
-                .into_font()
-                .color(ink)
-                .pos(plotters::style::text_anchor::Pos::new(
-                    plotters::style::text_anchor::HPos::Center,
-                    plotters::style::text_anchor::VPos::Center,
-                ));
-            chart
-                .draw_series([Text::new(format!("{gain:.2}"), (x + 0.5, y + 0.5), style)])
-                .map_err(drawing)?;
+            let style = ("sans-serif", 13).into_font().color(ink).pos(plotters::style::text_anchor::Pos::new(
+                plotters::style::text_anchor::HPos::Center,
+                plotters::style::text_anchor::VPos::Center,
+            ));
+            chart.draw_series([Text::new(format!("{gain:.2}"), (x + 0.5, y + 0.5), style)]).map_err(drawing)?;
         }
     }
     area.present().map_err(drawing)

@@ -5,7 +5,10 @@ use std::{fmt, fs, path::Path, sync::Arc};
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{Termination, tasks::Task, termination_fn};
 use mbrl_model::{Bool, EnsembleConfig, FitConfig, Propagation};
-use mbrl_plan::{CemConfig, IcemConfig, MppiConfig, PddmConfig, Planner, RandomShootingConfig, Replan};
+use mbrl_plan::{
+    CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, RandomShootingConfig, Refinement, Replan,
+    SequenceSampler, Shooting,
+};
 use mbrl_policy::{Goal, ModelBasedConfig, Tensor, TrainConfig};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
@@ -26,6 +29,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("pddm-point-mass", include_str!("../experiments/pddm-point-mass.toml")),
     ("learned-reward-pendulum", include_str!("../experiments/learned-reward-pendulum.toml")),
     ("learned-end-cartpole", include_str!("../experiments/learned-end-cartpole.toml")),
+    ("gradient-pendulum", include_str!("../experiments/gradient-pendulum.toml")),
 ];
 
 /// Everything that says what a run does. Its text, with every value written out, reproduces the run.
@@ -56,6 +60,9 @@ pub(crate) struct Experiment {
     #[serde(default)]
     pub(crate) fit: FitConfig,
     pub(crate) planner: PlannerConfig,
+    /// Gradient steps after a sampling planner's iterations; none where `iterations` is 0.
+    #[serde(default = "no_refinement")]
+    pub(crate) refinement: Refinement,
     pub(crate) propagation: Propagation,
     #[serde(default)]
     pub(crate) mpc: MpcConfig,
@@ -77,6 +84,10 @@ pub(crate) const DEFAULT_DEVICE: &str = "flex";
 
 fn default_device() -> String {
     DEFAULT_DEVICE.into()
+}
+
+fn no_refinement() -> Refinement {
+    Refinement { iterations: 0, ..Refinement::default() }
 }
 
 /// How plans are judged.
@@ -172,18 +183,36 @@ pub(crate) enum PlannerConfig {
     Icem(IcemConfig),
     Mppi(MppiConfig),
     RandomShooting(RandomShootingConfig),
+    Gradient(GradientConfig),
 }
 
 impl PlannerConfig {
-    pub(crate) fn init(&self, actions: &mbrl_env::ActionSpace, propagation: Propagation) -> Result<Box<dyn Planner>> {
-        Ok(match self {
-            Self::Cem(config) => Box::new(config.init(actions, propagation)?),
-            Self::Pddm(config) => Box::new(config.init(actions, propagation)?),
-            Self::Icem(config) => Box::new(config.init(actions, propagation)?),
-            Self::Mppi(config) => Box::new(config.init(actions, propagation)?),
-            Self::RandomShooting(config) => Box::new(config.init(actions, propagation)?),
-        })
+    /// The planner, refined where the refinement has iterations.
+    pub(crate) fn init(
+        &self,
+        refinement: &Refinement,
+        actions: &mbrl_env::ActionSpace,
+        propagation: Propagation,
+    ) -> Result<Box<dyn Planner>> {
+        match self {
+            Self::Cem(config) => refined(config.init(actions, propagation)?, refinement),
+            Self::Pddm(config) => refined(config.init(actions, propagation)?, refinement),
+            Self::Icem(config) => refined(config.init(actions, propagation)?, refinement),
+            Self::Mppi(config) => refined(config.init(actions, propagation)?, refinement),
+            Self::RandomShooting(config) => refined(config.init(actions, propagation)?, refinement),
+            Self::Gradient(_) if refinement.iterations > 0 => {
+                bail!("section [refinement]: for planners that sample; gradient climbs already")
+            }
+            Self::Gradient(config) => Ok(Box::new(config.init(actions, propagation)?)),
+        }
     }
+}
+
+fn refined<S: SequenceSampler + 'static>(planner: Shooting<S>, refinement: &Refinement) -> Result<Box<dyn Planner>> {
+    if refinement.iterations == 0 {
+        return Ok(Box::new(planner));
+    }
+    Ok(Box::new(planner.with_refinement(refinement.clone()).context("section [refinement]")?))
 }
 
 /// Names and summaries of the embedded experiments.
@@ -242,6 +271,7 @@ impl Experiment {
             PlannerConfig::Icem(config) => (config.population.saturating_add(config.elites), config.horizon),
             PlannerConfig::Mppi(config) => (config.population, config.horizon),
             PlannerConfig::RandomShooting(config) => (config.population, config.horizon),
+            PlannerConfig::Gradient(config) => (config.starts, config.horizon),
         };
         let particles = self.propagation.particles;
         let rollout = [population, horizon, particles, obs.saturating_add(action)];
@@ -437,6 +467,21 @@ mod tests {
             loaded(&["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }"]).unwrap().planner,
             PlannerConfig::RandomShooting(RandomShootingConfig { proposal, ..RandomShootingConfig::default() })
         );
+    }
+
+    #[test]
+    fn a_refinement_is_off_until_it_has_iterations() {
+        let actions = mbrl_env::ActionSpace::Box(mbrl_env::BoxSpace::symmetric(1, 1.0).unwrap());
+        let init = |experiment: &Experiment| {
+            experiment.planner.init(&experiment.refinement, &actions, Propagation::MEAN).map(drop)
+        };
+        assert_eq!(loaded(&[]).unwrap().refinement.iterations, 0);
+        let on = loaded(&["refinement.iterations=5"]).unwrap();
+        assert_eq!(on.refinement, Refinement { iterations: 5, ..Refinement::default() });
+        init(&on).unwrap();
+        let told = init(&loaded(&["refinement.iterations=5", "planner.kind=gradient"]).unwrap()).unwrap_err();
+        assert!(told.to_string().contains("[refinement]"), "{told}");
+        init(&loaded(&["planner.kind=gradient"]).unwrap()).unwrap();
     }
 
     #[test]

@@ -16,6 +16,8 @@ const START: [f32; 3] = [1.0, 0.0, 0.0];
 const DT: f32 = 0.3;
 /// Bounds of the force (N), asymmetric, so that a planner that mixes up units is found out.
 const BOUNDS: (f32, f32) = (-3.0, 1.0);
+/// Discrete choices: forces of −3, −2, −1, 0 and 1 N.
+const CHOICES: usize = 5;
 const SEED: u64 = 20;
 
 /// Checks that planners made by `make` keep the contract of [`Planner`], on a double integrator on `device`.
@@ -27,7 +29,9 @@ const SEED: u64 = 20;
 ///   [`PlanError::NoFiniteReturn`], after which the planner still works;
 /// - a reset planner plans as a new one;
 /// - bounds that changed between two plans are kept;
-/// - an action space of another width, an unbounded and a discrete one are refused.
+/// - an action space of another width, an unbounded one and one of another kind are refused;
+/// - all but the bounds holds among discrete choices too, unless `make` or the planner refuses these with
+///   [`PlanError::ActionSpace`].
 ///
 /// ```
 /// use mbrl_model::Propagation;
@@ -45,14 +49,32 @@ pub fn check_planner<P: Planner>(
     device: &Device,
 ) -> Result<(), PlanError> {
     let actions = interval(BOUNDS.0, BOUNDS.1);
-    plans_well(&mut make(&actions)?, &actions, device)?;
-    repeats_and_forgets(&make, &actions, device)?;
-    for poison in [Poison::Reward, Poison::States] {
-        avoids_nan(&mut make(&actions)?, &actions, poison, device)?;
-    }
-    survives_nothing_finite(&make, &actions, device)?;
+    keeps_the_contract(&make, &actions, device)?;
     keeps_new_bounds(&mut make(&actions)?, &actions, device)?;
-    refuses_spaces(&mut make(&actions)?, device)
+    let wide = ActionSpace::Box(BoxSpace::symmetric(2, 1.0).expect("a positive limit"));
+    let others = [wide, ActionSpace::Box(BoxSpace::unbounded(1)), ActionSpace::Discrete(CHOICES)];
+    refuses_spaces(&mut make(&actions)?, &others, device)?;
+
+    let choices = ActionSpace::Discrete(CHOICES);
+    match keeps_the_contract(&make, &choices, device) {
+        Err(PlanError::ActionSpace { .. }) => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => refuses_spaces(&mut make(&choices)?, &[actions, ActionSpace::Discrete(CHOICES + 1)], device),
+    }
+}
+
+/// What holds in every space that can be planned in.
+fn keeps_the_contract<P: Planner>(
+    make: &impl Fn(&ActionSpace) -> Result<P, PlanError>,
+    actions: &ActionSpace,
+    device: &Device,
+) -> Result<(), PlanError> {
+    plans_well(&mut make(actions)?, actions, device)?;
+    repeats_and_forgets(make, actions, device)?;
+    for poison in [Poison::Reward, Poison::States] {
+        avoids_nan(&mut make(actions)?, actions, poison, device)?;
+    }
+    survives_nothing_finite(make, actions, device)
 }
 
 /// What becomes NaN where the first action is above the middle of the range.
@@ -70,9 +92,13 @@ enum Poison {
 /// State: position (m), speed (m/s), and −1 or 1 for a first action below or above the middle.
 fn with_problem<R>(actions: &ActionSpace, poison: Poison, device: &Device, f: impl FnOnce(&Problem<'_>) -> R) -> R {
     let middle = 0.5 * (BOUNDS.0 + BOUNDS.1);
+    // Choices are forces, one newton apart.
+    let least = if let ActionSpace::Discrete(_) = actions { BOUNDS.0 } else { 0.0 };
     let model = dynamics_fn(3, 1, device, move |s: Tensor<2>, a: Tensor<2>| {
+        let a = a + least;
         let (x, v, mark) = (s.clone().narrow(1, 0, 1), s.clone().narrow(1, 1, 1), s.narrow(1, 2, 1));
-        let side = (a.clone() - middle).sign();
+        // The middle itself counts as above, so that every first action is marked.
+        let side = (a.clone() - middle + 1e-3).sign();
         let unmarked = mark.clone().equal_elem(0.0);
         let mark = mark.mask_where(unmarked, side);
         let next_x = x + v.clone() * DT + a.clone() * (0.5 * DT * DT);
@@ -84,7 +110,8 @@ fn with_problem<R>(actions: &ActionSpace, poison: Poison, device: &Device, f: im
     });
     let reward = reward_fn(move |_, a: Tensor<2>, next: Tensor<2>| {
         let cost = |x: Tensor<2>, weight: f32| (x.clone() * x * weight).squeeze_dim::<1>(1);
-        let gain = -cost(next.clone().narrow(1, 0, 1), 1.0) - cost(next.clone().narrow(1, 1, 1), 0.1) - cost(a, 0.01);
+        let gain =
+            -cost(next.clone().narrow(1, 0, 1), 1.0) - cost(next.clone().narrow(1, 1, 1), 0.1) - cost(a + least, 0.01);
         match poison {
             Poison::Reward => gain.mask_fill(next.narrow(1, 2, 1).squeeze_dim::<1>(1).greater_elem(0.0), f32::NAN),
             Poison::Everything => gain * f32::NAN,
@@ -134,7 +161,8 @@ fn plans_well(planner: &mut impl Planner, actions: &ActionSpace, device: &Device
     with_problem(actions, Poison::Nothing, device, |problem| {
         let plan = planner.plan(&Situation::of(&START), problem, &mut Rng::new(SEED))?;
         let sequence = checked(plan, actions)?;
-        let nothing = score(problem, vec![0.0; sequence.len()])?;
+        let idle = if let ActionSpace::Discrete(_) = actions { -BOUNDS.0 } else { 0.0 };
+        let nothing = score(problem, vec![idle; sequence.len()])?;
         let planned = score(problem, sequence)?;
         if planned > nothing {
             return Ok(());
@@ -228,10 +256,9 @@ fn keeps_new_bounds(planner: &mut impl Planner, actions: &ActionSpace, device: &
     Ok(())
 }
 
-fn refuses_spaces(planner: &mut impl Planner, device: &Device) -> Result<(), PlanError> {
-    let wide = ActionSpace::Box(BoxSpace::symmetric(2, 1.0).expect("a positive limit"));
-    for actions in [wide, ActionSpace::Box(BoxSpace::unbounded(1)), ActionSpace::Discrete(3)] {
-        let told = with_problem(&actions, Poison::Nothing, device, |problem| {
+fn refuses_spaces(planner: &mut impl Planner, spaces: &[ActionSpace], device: &Device) -> Result<(), PlanError> {
+    for actions in spaces {
+        let told = with_problem(actions, Poison::Nothing, device, |problem| {
             planner.plan(&Situation::of(&START), problem, &mut Rng::new(SEED))
         });
         if told.is_ok() {

@@ -27,16 +27,26 @@ pub enum PlanError {
         actual: usize,
     },
     /// The planner cannot plan in this action space.
-    #[error("{planner} plans in bounded boxes of actions, this space is {space}")]
+    #[error("{planner} plans in {expected}, this space is {space}")]
     ActionSpace {
         /// The planner.
         planner: &'static str,
+        /// What it plans in.
+        expected: &'static str,
         /// The space that came.
         space: String,
     },
     /// Neither the problem nor the model says what is rewarded.
     #[error("the problem has no reward, and the model {model} gives none")]
     NoReward {
+        /// Name of the model.
+        model: String,
+    },
+    /// The planner follows gradients, and the model has none.
+    #[error("{planner} needs a differentiable model, {model} is not")]
+    NotDifferentiable {
+        /// The planner.
+        planner: &'static str,
         /// Name of the model.
         model: String,
     },

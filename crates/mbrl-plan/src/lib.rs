@@ -98,7 +98,15 @@ pub use burn::tensor::{Bool, Device, Tensor};
 pub mod check;
 pub mod optimize;
 
+#[cfg(feature = "gradient")]
+mod adam;
+#[cfg(feature = "gradient")]
+mod climb;
+mod clock;
+mod disagreement;
 mod error;
+#[cfg(feature = "gradient")]
+mod gradient;
 mod host;
 mod mpc;
 mod noise;
@@ -108,9 +116,13 @@ mod returns;
 mod sampler;
 mod samplers;
 mod shooting;
+mod units;
 mod warm_start;
 
+pub use disagreement::Disagreement;
 pub use error::PlanError;
+#[cfg(feature = "gradient")]
+pub use gradient::{GradientConfig, GradientShooting, Refinement};
 pub use mpc::{Mpc, MpcAction, PlanSummary, Replan};
 pub use noise::ColouredNoise;
 pub use planner::{Plan, PlanStats, Planner};

@@ -12,7 +12,8 @@ use crate::{PlanError, Problem};
 pub struct PlanStats {
     /// Iterations of the optimizer.
     pub iterations: usize,
-    /// Model steps, one for each particle, candidate and step of the horizon: the currency of sample efficiency.
+    /// Model steps, one for each particle, candidate and step of the horizon, and one more for each where a gradient is taken:
+    /// the currency of sample efficiency.
     pub model_steps: u64,
     /// Wall time.
     pub elapsed: Duration,

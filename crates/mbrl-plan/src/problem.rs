@@ -6,6 +6,8 @@ use burn::tensor::Tensor;
 use mbrl_env::{ActionSpace, Reward, Termination, Value};
 use mbrl_model::Dynamics;
 
+use crate::Disagreement;
+
 /// A planning problem: maximise the expected discounted sum of rewards over a horizon of actions.
 #[derive(Clone)]
 pub struct Problem<'a> {
@@ -23,12 +25,15 @@ pub struct Problem<'a> {
     pub terminal_value: Option<&'a dyn Value>,
     /// Discount a step, in (0, 1].
     pub discount: f32,
+    /// What is paid for going where the members of an ensemble disagree, on top of the reward. Where neither the problem nor
+    /// the model gives a reward, this is all that is paid: exploration for its own sake.
+    pub disagreement: Option<&'a Disagreement>,
     /// Action sequences to be tried among the candidates, in environment units `[M, H, A]`: a policy's, say.
     pub proposals: Option<Tensor<3>>,
 }
 
 impl<'a> Problem<'a> {
-    /// A problem without reward, termination, terminal value or proposals, undiscounted.
+    /// A problem without reward, termination, terminal value, disagreement or proposals, undiscounted.
     #[must_use]
     pub fn new(dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Self {
         Self {
@@ -39,6 +44,7 @@ impl<'a> Problem<'a> {
             after_termination: 0.0,
             terminal_value: None,
             discount: 1.0,
+            disagreement: None,
             proposals: None,
         }
     }
@@ -56,6 +62,13 @@ impl<'a> Problem<'a> {
         self.termination = Some(termination);
         self
     }
+
+    /// Pays for disagreement.
+    #[must_use]
+    pub fn with_disagreement(mut self, disagreement: &'a Disagreement) -> Self {
+        self.disagreement = Some(disagreement);
+        self
+    }
 }
 
 impl fmt::Debug for Problem<'_> {
@@ -68,6 +81,7 @@ impl fmt::Debug for Problem<'_> {
             .field("after_termination", &self.after_termination)
             .field("terminal_value", &self.terminal_value.is_some())
             .field("discount", &self.discount)
+            .field("disagreement", &self.disagreement)
             .finish_non_exhaustive()
     }
 }

@@ -35,6 +35,18 @@ pub enum Aggregate {
     Worst,
 }
 
+impl Aggregate {
+    /// Refuses a factor that is not finite.
+    pub(crate) fn check(self) -> Result<(), PlanError> {
+        match self {
+            Self::MeanMinusStd(factor) => {
+                require(factor.is_finite(), "aggregate", factor, "a finite factor of the standard deviation")
+            }
+            Self::Mean | Self::Worst => Ok(()),
+        }
+    }
+}
+
 impl Returns {
     /// One return for each candidate, `[K]`: finite, or −∞ for a candidate that must not win.
     ///
@@ -50,7 +62,11 @@ impl Returns {
             Aggregate::MeanMinusStd(factor) => {
                 let mean = all.clone().mean_dim(0);
                 let deviation = all.clone() - mean.clone();
-                mean - (deviation.clone() * deviation).mean_dim(0).sqrt() * factor
+                let variance = (deviation.clone() * deviation).mean_dim(0);
+                // The root of 0 has an infinite gradient, which times the 0 of the deviations would be NaN.
+                let agreed = variance.clone().equal_elem(0.0);
+                let std = variance.mask_fill(agreed.clone(), 1.0).sqrt().mask_fill(agreed, 0.0);
+                mean - std * factor
             }
             Aggregate::Worst => all.clone().min_dim(0),
         };
@@ -71,9 +87,12 @@ impl Returns {
 ///
 /// where `r_t` counts up to and including the terminal step; each later step earns `problem.after_termination` instead,
 /// and `V` is not counted after termination. (PDDM's code leaves the terminal step's own reward out; here it counts.)
-/// Whatever rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero.
+/// Whatever rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Where the
+/// problem pays for disagreement, that is added to each step's reward.
 ///
-/// Differentiable with respect to `candidates` where the model, the reward and the value are.
+/// Differentiable with respect to `candidates` where the model, the reward and the value are; the end itself has no
+/// gradient. Rewards and values are then not even asked about rows that are over, since a NaN there would come back as the
+/// gradient 0 · NaN. A model whose states are no longer finite after an end does give such a candidate NaN gradients.
 ///
 /// ```
 /// use mbrl_env::{ActionSpace, BoxSpace, Situation, reward_fn};
@@ -132,37 +151,47 @@ pub fn returns(
     let obs = imagined.obs;
 
     // All steps of all rows as one batch [H·P·K, ·], in the order of `obs`.
-    let batch = (problem.reward.is_some() || problem.termination.is_some()).then(|| {
-        let actions = if particles > 1 { actions.repeat_dim(1, particles) } else { actions };
-        (
-            obs.clone().narrow(0, 0, horizon).reshape([steps, spec.obs]),
-            actions.reshape([steps, width]),
-            obs.clone().narrow(0, 1, horizon).reshape([steps, spec.obs]),
-        )
-    });
-    let rewards = match (problem.reward, &batch) {
-        (Some(reward), Some((o, a, next))) => {
-            let rewards = reward.reward(o.clone(), a.clone(), next.clone());
-            check_size("rewards of the reward function", steps, rewards.dims()[0])?;
-            rewards.reshape([horizon, rows])
-        }
-        _ => imagined.reward.ok_or_else(|| PlanError::NoReward { model: spec.name.clone() })?,
+    let tracked = actions.is_autodiff();
+    let actions = if particles > 1 { actions.repeat_dim(1, particles) } else { actions };
+    let now = obs.clone().narrow(0, 0, horizon);
+    let next = obs.clone().narrow(0, 1, horizon);
+    let flat = |x: &Tensor<3>| {
+        let width = x.dims()[2];
+        x.clone().reshape([steps, width])
     };
-    let ends = match (problem.termination, batch) {
-        (Some(termination), Some((o, a, next))) => {
-            let ends = termination.terminated(o, a, next);
+    let ends = match problem.termination {
+        Some(termination) => {
+            let ends = termination.terminated(flat(&now), flat(&actions), flat(&next));
             check_size("flags of the termination rule", steps, ends.dims()[0])?;
             Some(ends.reshape([horizon, rows]))
         }
-        _ => imagined.terminated,
+        None => imagined.terminated,
     };
-
-    let (rewards, over) = match ends {
-        None => (rewards, None),
-        Some(ends) => {
-            let (before, at_end) = over(ends);
-            (rewards.mask_fill(before, problem.after_termination), Some(at_end))
+    let (before, at_end) = ends.map(over).unzip();
+    let rewards = match problem.reward {
+        Some(reward) => {
+            let seen = |x: &Tensor<3>| match &before {
+                Some(before) if tracked => flat(&first_step_where(x, before)),
+                _ => flat(x),
+            };
+            let rewards = reward.reward(seen(&now), seen(&actions), seen(&next));
+            check_size("rewards of the reward function", steps, rewards.dims()[0])?;
+            Some(rewards.reshape([horizon, rows]))
         }
+        None => imagined.reward,
+    };
+    let bonus = match problem.disagreement {
+        Some(disagreement) => Some(disagreement.bonus(&next, before.as_ref(), propagation, spec)?),
+        None => None,
+    };
+    let rewards = match (rewards, bonus) {
+        (Some(rewards), Some(bonus)) => rewards + bonus,
+        (Some(rewards), None) | (None, Some(rewards)) => rewards,
+        (None, None) => return Err(PlanError::NoReward { model: spec.name.clone() }),
+    };
+    let rewards = match before {
+        None => rewards,
+        Some(before) => rewards.mask_fill(before, problem.after_termination),
     };
     let mut total = if problem.discount == 1.0 {
         rewards.sum_dim(0)
@@ -171,11 +200,19 @@ pub fn returns(
         (rewards * to_device(weights, [horizon, 1], &spec.device)).sum_dim(0)
     };
     if let Some(value) = problem.terminal_value {
-        let values = value.value(obs.narrow(0, horizon, 1).reshape([rows, spec.obs]));
+        let last = obs.narrow(0, horizon, 1);
+        let last = match &at_end {
+            Some(over) if tracked => {
+                let over = over.clone().unsqueeze_dim::<3>(2).expand(last.dims());
+                last.mask_where(over, next.narrow(0, 0, 1))
+            }
+            _ => last,
+        };
+        let values = value.value(last.reshape([rows, spec.obs]));
         check_size("values of the terminal value function", rows, values.dims()[0])?;
         let values = values.reshape([1, rows]) * problem.discount.powi(horizon as i32);
         total = total
-            + match over {
+            + match at_end {
                 None => values,
                 Some(over) => values.mask_fill(over, 0.0),
             };
@@ -194,6 +231,13 @@ fn over(ends: Tensor<2, Bool>) -> (Tensor<2, Bool>, Tensor<2, Bool>) {
         over = over.bool_or(ends.clone().narrow(0, t, 1));
     }
     (Tensor::cat(before, 0), over)
+}
+
+/// `[H, N, W]` with the rows that are over `[H, N]` replaced by what they were in their first step, which no row begins over.
+fn first_step_where(x: &Tensor<3>, over: &Tensor<2, Bool>) -> Tensor<3> {
+    let shape = x.dims();
+    let first = x.clone().narrow(0, 0, 1).expand(shape);
+    x.clone().mask_where(over.clone().unsqueeze_dim::<3>(2).expand(shape), first)
 }
 
 /// A wrong shape from a foreign model would otherwise show up as a wrong reward.
@@ -414,6 +458,52 @@ mod tests {
         let gradients = scored.aggregate(Aggregate::Mean).sum().backward();
         // a0² + (a0 + a1)² + 5 (a0 + a1) at (1, 2); a0² alone where the first step ends it.
         assert_eq!(to_host(candidates.grad(&gradients).unwrap()), [13.0, 11.0, 22.0, 0.0]);
+    }
+
+    /// Gradients of the sum of `aggregate` with respect to candidates of one row each.
+    fn gradients(problem: &Problem<'_>, candidates: Tensor<3>, propagation: Propagation, by: Aggregate) -> Vec<f32> {
+        let candidates = candidates.autodiff().require_grad();
+        let scored = returns(problem, &Situation::of(&[1.0]), candidates.clone(), propagation, 0).unwrap();
+        to_host(candidates.grad(&scored.aggregate(by).sum().backward()).unwrap())
+    }
+
+    #[test]
+    fn particles_that_agree_have_a_gradient_of_the_spread() {
+        let (model, actions) = (TwoMembers::new(), unit_actions());
+        let reward = reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1));
+        let mut problem = Problem::new(&model, &actions).with_reward(&reward);
+        let never = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(1e9).squeeze_dim(1));
+        problem.termination = Some(&never);
+        // Returns of 1 + a and 1 + 2a: a mean of 1 + 1.5 a, a deviation of |a| / 2. Members agree where a = 0.
+        let by = Aggregate::MeanMinusStd(2.0);
+        assert_eq!(gradients(&problem, sequences([[1.0], [0.0], [-1.0]]), BOTH, by), [0.5, 1.5, 2.5]);
+        assert_eq!(gradients(&problem, sequences([[1.0], [0.0], [-1.0]]), BOTH, Aggregate::Worst)[0], 1.0);
+    }
+
+    #[test]
+    fn what_is_over_leaves_no_nan_in_the_gradient() {
+        let (model, actions) = (counter(), unit_actions());
+        // The root is NaN beyond 3, in value and slope; rows that get there are over.
+        let reward = reward_fn(|_, _, next: Tensor<2>| (next * -1.0 + 3.0).sqrt().squeeze_dim(1));
+        let value = value_fn(|obs: Tensor<2>| (obs * -1.0 + 3.0).sqrt().squeeze_dim(1));
+        let end = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(1.5).squeeze_dim(1));
+        let mut problem = Problem::new(&model, &actions).with_reward(&reward).with_termination(&end);
+        problem.terminal_value = Some(&value);
+        // From 1: over at 2 with the slope −1/2, then NaN; never over, with the slopes −1/(2√2) each.
+        let got = gradients(&problem, sequences([[1.0, 9.0], [0.0, 0.0]]), Propagation::MEAN, Aggregate::Mean);
+        let slope = -0.5 / 2.0f32.sqrt();
+        for (got, expected) in got.iter().zip([-0.5, 0.0, 3.0 * slope, 2.0 * slope]) {
+            assert!((got - expected).abs() < 1e-6, "{got}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn a_candidate_that_is_not_finite_leaves_the_gradients_of_others_alone() {
+        let (model, actions) = (counter(), unit_actions());
+        let reward = reward_fn(|_, _, next: Tensor<2>| (next * -1.0 + 3.0).sqrt().squeeze_dim(1));
+        let problem = Problem::new(&model, &actions).with_reward(&reward);
+        let got = gradients(&problem, sequences([[9.0], [1.0]]), Propagation::MEAN, Aggregate::Mean);
+        assert_eq!(got[1], -0.5);
     }
 
     #[test]

@@ -3,25 +3,27 @@
 use std::fmt::Debug;
 
 use burn::tensor::{Device, Tensor};
-use mbrl_env::{ActionSpace, BoxSpace, Rng};
+use mbrl_env::{ActionSpace, Rng};
 
 use crate::{
     PlanError,
     error::{check_size, require},
     host::to_host,
+    units::bounded,
 };
 
 /// Proposes sequences of actions and learns from their returns.
 ///
 /// A sampler knows neither model nor reward nor environment units: it works in units of half the action range, where
-/// every action lies in `[-1, 1]^A`. [`Shooting`](crate::Shooting) makes a planner of it:
+/// every action lies in `[-1, 1]^A`. Among n discrete choices A is n, and the largest of the n numbers is the choice.
+/// [`Shooting`](crate::Shooting) makes a planner of it:
 ///
 /// ```text
 /// begin → (ask → score → tell) × iterations, or until converged → solution
 /// ```
 ///
 /// Contract:
-/// - `ask` may leave `[-1, 1]`; the caller clips, and tells of the clipped sequences;
+/// - `ask` may leave `[-1, 1]`; the caller clips, and tells of the clipped sequences (of 1 for a choice, −1 for the others);
 /// - `tell` may be given more sequences than were asked for (proposals of a policy), and returns of −∞, which never
 ///   count;
 /// - every random number comes from the `rng` that was passed in;
@@ -30,7 +32,7 @@ use crate::{
 /// A complete implementation, random shooting:
 ///
 /// ```
-/// use mbrl_env::Rng;
+/// use mbrl_env::{ActionSpace, Rng};
 /// use mbrl_plan::{Device, PlanError, SequenceSampler, Tensor, Told};
 ///
 /// #[derive(Debug)]
@@ -205,14 +207,14 @@ pub(crate) fn blend(old: &mut [f32], new: &[f64], alpha: f32) {
     old.iter_mut().zip(new).for_each(|(old, new)| *old = (alpha * f64::from(*old) + (1.0 - alpha) * new) as f32);
 }
 
-/// The box of a bounded action space.
-pub(crate) fn bounded<'a>(actions: &'a ActionSpace, planner: &'static str) -> Result<&'a BoxSpace, PlanError> {
-    let refused = |space: String| Err(PlanError::ActionSpace { planner, space });
+/// Numbers a step that a sampler draws for an action space: the width of a bounded box, or one for each choice.
+///
+/// # Errors
+/// [`PlanError::ActionSpace`] for other spaces.
+pub(crate) fn sampler_width(actions: &ActionSpace, planner: &'static str) -> Result<usize, PlanError> {
     match actions {
-        ActionSpace::Box(space) if space.is_bounded() => Ok(space),
-        ActionSpace::Box(space) => refused(format!("unbounded: low {:?}, high {:?}", space.low(), space.high())),
-        ActionSpace::Discrete(n) => refused(format!("discrete, with {n} choices")),
-        other => refused(format!("{other:?}")),
+        ActionSpace::Discrete(choices) if *choices > 0 => Ok(*choices),
+        _ => Ok(bounded(actions, planner, "bounded boxes of actions and among discrete choices")?.width()),
     }
 }
 

@@ -1,19 +1,22 @@
 //! Planners that sample sequences, score them with the model and learn from the scores.
 
-use std::time::Instant;
+use std::time::Duration;
 
-use burn::tensor::{Device, Tensor};
-use mbrl_env::{BoxSpace, Rng, Situation};
+use burn::tensor::Tensor;
+use mbrl_env::{Rng, Situation};
 use mbrl_model::Propagation;
 
 use crate::{
     Aggregate, CemSampler, IcemSampler, MppiSampler, PddmSampler, Plan, PlanError, PlanStats, Planner, Problem,
     RandomShootingSampler, SequenceSampler,
+    clock::Clock,
     error::{check_size, require},
     host::{to_device, to_host},
     returns,
-    sampler::bounded,
+    units::Units,
 };
+#[cfg(feature = "gradient")]
+use crate::{Refinement, Told, gradient::Ascent};
 
 /// The cross-entropy method; made by [`CemConfig::init`](crate::CemConfig::init).
 pub type Cem = Shooting<CemSampler>;
@@ -36,11 +39,24 @@ pub type RandomShooting = Shooting<RandomShootingSampler>;
 /// [`returns`] and tells the sampler. The sampler sees units of half the action range, the model environment units:
 /// `action = middle + half range · u`, dimension by dimension. Bounds come with each problem, so they may change between
 /// two control steps; their width may not.
+///
+/// # Discrete actions
+///
+/// Among n choices the sampler draws n numbers a step, and the choice is the largest of them (the first of equals). It is
+/// told of 1 for the choice and −1 for the others, whatever the numbers were. This makes the cross-entropy method the one
+/// for categorical distributions, whose refit is the frequency p of each choice among the elites: the mean of what it is told
+/// is 2p − 1, step by step and choice by choice, and its variance is 4p(1 − p), which dies out as one choice prevails. Only the
+/// draws differ: a choice comes up where 2p − 1 with noise of that variance is the largest, and not with probability p, so
+/// the favourites come up more often. Planners that average candidates by weight average frequencies likewise. The plan is the
+/// favourite of each step.
 #[derive(Debug, Clone)]
 pub struct Shooting<S> {
     sampler: S,
     propagation: Propagation,
     aggregate: Aggregate,
+    time_budget: Option<Duration>,
+    #[cfg(feature = "gradient")]
+    refinement: Option<Refinement>,
 }
 
 impl<S: SequenceSampler> Shooting<S> {
@@ -50,13 +66,45 @@ impl<S: SequenceSampler> Shooting<S> {
     /// [`PlanError::Config`] where there are no particles.
     pub fn new(sampler: S, propagation: Propagation) -> Result<Self, PlanError> {
         require(propagation.particles > 0, "particles", propagation.particles, "at least one particle")?;
-        Ok(Self { sampler, propagation, aggregate: Aggregate::Mean })
+        Ok(Self {
+            sampler,
+            propagation,
+            aggregate: Aggregate::Mean,
+            time_budget: None,
+            #[cfg(feature = "gradient")]
+            refinement: None,
+        })
     }
 
     /// Scores sequences by another aggregate over particles.
     #[must_use]
     pub fn with_aggregate(mut self, aggregate: Aggregate) -> Self {
         self.aggregate = aggregate;
+        self
+    }
+
+    /// Climbs the sampler's solution and the best candidates of the last iteration by their gradients. What the model finds
+    /// best is executed, which may be the solution as it was. The sampler is told of a better sequence as if it were all that
+    /// one more iteration brought, so that its warm start begins there.
+    ///
+    /// Needs a differentiable model and a bounded box of actions.
+    ///
+    /// # Errors
+    /// [`PlanError::Config`] for a value that breaks its rule.
+    #[cfg(feature = "gradient")]
+    pub fn with_refinement(mut self, refinement: Refinement) -> Result<Self, PlanError> {
+        refinement.validate()?;
+        self.refinement = Some(refinement);
+        Ok(self)
+    }
+
+    /// For real time: no iteration begins that would end later than `budget` after the call if it took as long as the slowest
+    /// so far. There is at least one; a refinement has the time that sampling leaves. What was done is in [`PlanStats`].
+    ///
+    /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
+    #[must_use]
+    pub fn with_time_budget(mut self, budget: Duration) -> Self {
+        self.time_budget = Some(budget);
         self
     }
 
@@ -69,26 +117,22 @@ impl<S: SequenceSampler> Shooting<S> {
 
 impl<S: SequenceSampler> Planner for Shooting<S> {
     fn plan(&mut self, situation: &Situation<'_>, problem: &Problem<'_>, rng: &mut Rng) -> Result<Plan, PlanError> {
-        let started = Instant::now();
+        let mut clock = Clock::start(self.time_budget);
         let name = self.sampler.name();
-        let shape @ [horizon, width] = self.sampler.shape();
+        let [horizon, width] = self.sampler.shape();
         let device = &problem.dynamics.spec().device;
-        let bounds = bounded(problem.actions, name)?;
-        check_size("width of the action space", width, bounds.width())?;
-        if let Aggregate::MeanMinusStd(factor) = self.aggregate {
-            require(factor.is_finite(), "aggregate", factor, "a finite factor of the standard deviation")?;
-        }
-        let units = HalfRange::new(bounds, device);
+        let units = Units::new(problem.actions, name, device)?;
+        check_size("width of the action space", width, units.width())?;
+        self.aggregate.check()?;
         let proposals = match &problem.proposals {
-            Some(proposals) => {
-                let [_, h, a] = proposals.dims();
-                check_size("horizon of the proposals", horizon, h)?;
-                check_size("width of the proposals' actions", width, a)?;
-                let values = to_host(proposals.clone());
-                if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-                    return Err(PlanError::NonFinite { what: "proposals", index, value: values[index] });
-                }
-                Some(units.of_env(proposals.clone()))
+            Some(proposals) => Some(units.of_proposals(proposals, horizon)?),
+            None => None,
+        };
+        #[cfg(feature = "gradient")]
+        let refinement = match &self.refinement {
+            Some(refinement) => {
+                let ascent = Ascent::new("refinement", problem, situation, self.propagation, self.aggregate)?;
+                Some((refinement, ascent))
             }
             None => None,
         };
@@ -96,27 +140,53 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
         let mut stats = PlanStats::default();
         let mut predicted_return = f32::NEG_INFINITY;
         self.sampler.begin();
-        for iteration in 0..self.sampler.iterations() {
+        #[cfg(feature = "gradient")]
+        let mut last = None;
+        loop {
+            let iteration = stats.iterations;
             let _span = tracing::debug_span!("plan", planner = name, iteration).entered();
-            let mut candidates = self.sampler.ask(iteration, device, rng);
+            let mut candidates = units.feasible(self.sampler.ask(iteration, device, rng));
             if let Some(proposals) = &proposals {
                 candidates = Tensor::cat(vec![candidates, proposals.clone()], 0);
             }
-            let candidates = candidates.clamp(-1.0, 1.0);
             let scored = returns(problem, situation, units.to_env(candidates.clone()), self.propagation, rng.key())?;
             let scores = scored.aggregate(self.aggregate);
             let best = to_host(scores.clone()).into_iter().fold(f32::NEG_INFINITY, f32::max);
             tracing::trace!(best, model_steps = scored.model_steps);
+            #[cfg(feature = "gradient")]
+            if refinement.is_some() {
+                last = Some(Told::new([horizon, width], iteration, candidates.clone(), scores.clone())?);
+            }
             self.sampler.tell(iteration, candidates, scores)?;
             predicted_return = predicted_return.max(best);
             stats.iterations += 1;
             stats.model_steps += scored.model_steps;
-            if self.sampler.converged() {
+            if stats.iterations >= self.sampler.iterations() || self.sampler.converged() || !clock.allows_another() {
                 break;
             }
         }
-        let actions = units.to_env_host(to_host(self.sampler.solution(device)));
-        stats.elapsed = started.elapsed();
+        let solution = to_host(self.sampler.solution(device));
+        #[cfg(feature = "gradient")]
+        let solution = match (refinement, last) {
+            (Some((refinement, ascent)), Some(told)) if clock.has(Duration::ZERO) => {
+                let iteration = stats.iterations;
+                let mut starts = solution.clone();
+                told.elites(refinement.candidates).iter().for_each(|&k| starts.extend_from_slice(told.candidate(k)));
+                match ascent.climb(starts, [horizon, width], refinement.steps(), &mut clock, &mut stats, rng)? {
+                    Some((value, better)) if better != solution => {
+                        let only = to_device(better.clone(), [1, horizon, width], device);
+                        self.sampler.tell(iteration, only, to_device(vec![value], [1], device))?;
+                        predicted_return = predicted_return.max(value);
+                        better
+                    }
+                    _ => solution,
+                }
+            }
+            _ => solution,
+        };
+        let actions = units.solution_to_env(solution);
+        stats.elapsed = clock.elapsed();
+        let shape = [horizon, problem.actions.width()];
         Ok(Plan { actions: to_device(actions, shape, device), predicted_return, stats })
     }
 
@@ -126,48 +196,5 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
 
     fn reset(&mut self) {
         self.sampler.reset();
-    }
-}
-
-/// Between environment units and units of half the action range.
-struct HalfRange<'a> {
-    bounds: &'a BoxSpace,
-    middle: Vec<f32>,
-    half: Vec<f32>,
-    device: &'a Device,
-}
-
-impl<'a> HalfRange<'a> {
-    fn new(bounds: &'a BoxSpace, device: &'a Device) -> Self {
-        let (low, high) = (bounds.low(), bounds.high());
-        // Halved before they are added: the range of two large bounds may overflow.
-        let middle = low.iter().zip(high).map(|(l, h)| 0.5 * h + 0.5 * l).collect();
-        let half = low.iter().zip(high).map(|(l, h)| 0.5 * h - 0.5 * l).collect();
-        Self { bounds, middle, half, device }
-    }
-
-    /// A row `[1, 1, A]` to go with sequences `[K, H, A]`.
-    fn row(&self, values: &[f32]) -> Tensor<3> {
-        to_device(values.to_vec(), [1, 1, values.len()], self.device)
-    }
-
-    /// Clipped: the sum may round to just beyond a bound.
-    fn to_env(&self, sequences: Tensor<3>) -> Tensor<3> {
-        let actions = sequences * self.row(&self.half) + self.row(&self.middle);
-        actions.max_pair(self.row(self.bounds.low())).min_pair(self.row(self.bounds.high()))
-    }
-
-    fn of_env(&self, sequences: Tensor<3>) -> Tensor<3> {
-        (sequences - self.row(&self.middle)) / self.row(&self.half)
-    }
-
-    /// One sequence `[H, A]`, clipped as well.
-    fn to_env_host(&self, mut sequence: Vec<f32>) -> Vec<f32> {
-        for action in sequence.chunks_exact_mut(self.half.len()) {
-            for (i, u) in action.iter_mut().enumerate() {
-                *u = (self.middle[i] + self.half[i] * *u).clamp(self.bounds.low()[i], self.bounds.high()[i]);
-            }
-        }
-        sequence
     }
 }

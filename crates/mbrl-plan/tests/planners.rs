@@ -256,12 +256,13 @@ fn cem_stops_when_its_variance_is_spent() {
 }
 
 #[test]
-fn spaces_that_are_no_bounded_box_are_refused_by_name() {
+fn spaces_that_cannot_be_planned_in_are_refused_by_name() {
     let unbounded = ActionSpace::Box(BoxSpace::unbounded(1));
     let told = CemConfig::default().init(&unbounded, Propagation::MEAN).unwrap_err().to_string();
-    assert_eq!(told, "cem plans in bounded boxes of actions, this space is unbounded: low [-inf], high [inf]");
-    let told = PddmConfig::default().init(&ActionSpace::Discrete(3), Propagation::MEAN).unwrap_err().to_string();
-    assert_eq!(told, "pddm plans in bounded boxes of actions, this space is discrete, with 3 choices");
+    let spaces = "bounded boxes of actions and among discrete choices";
+    assert_eq!(told, format!("cem plans in {spaces}, this space is unbounded: low [-inf], high [inf]"));
+    let told = PddmConfig::default().init(&ActionSpace::Discrete(0), Propagation::MEAN).unwrap_err().to_string();
+    assert_eq!(told, format!("pddm plans in {spaces}, this space is discrete, with 0 choices"));
     let none = Propagation { particles: 0, ..Propagation::MEAN };
     let told = CemConfig::default().init(&bounded(-1.0, 1.0), none).unwrap_err().to_string();
     assert_eq!(told, "particles = 0: at least one particle");

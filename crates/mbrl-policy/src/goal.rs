@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use mbrl_env::{ActionSpace, Reward, Termination, Value, tasks::Task};
 use mbrl_model::Dynamics;
-use mbrl_plan::Problem;
+use mbrl_plan::{Disagreement, Problem};
 
 /// Reward, end and value by which an agent plans.
 ///
@@ -21,13 +21,22 @@ pub struct Goal {
     pub terminal_value: Option<Arc<dyn Value>>,
     /// Discount a step, in (0, 1] (default 1, PETS and PDDM).
     pub discount: f32,
+    /// What is paid for going where the members of the model disagree (default: nothing).
+    pub disagreement: Option<Disagreement>,
 }
 
 impl Goal {
     /// To collect a reward.
     #[must_use]
     pub fn new(reward: Arc<dyn Reward>) -> Self {
-        Self { reward: Some(reward), termination: None, after_termination: 0.0, terminal_value: None, discount: 1.0 }
+        Self {
+            reward: Some(reward),
+            termination: None,
+            after_termination: 0.0,
+            terminal_value: None,
+            discount: 1.0,
+            disagreement: None,
+        }
     }
 
     /// The goal of a task of the registry.
@@ -45,6 +54,7 @@ impl Goal {
             after_termination: self.after_termination,
             terminal_value: self.terminal_value.as_deref(),
             discount: self.discount,
+            disagreement: self.disagreement.as_ref(),
             ..Problem::new(dynamics, actions)
         }
     }
@@ -58,6 +68,7 @@ impl fmt::Debug for Goal {
             .field("after_termination", &self.after_termination)
             .field("terminal_value", &self.terminal_value.is_some())
             .field("discount", &self.discount)
+            .field("disagreement", &self.disagreement)
             .finish()
     }
 }

@@ -3,8 +3,12 @@
 //! First order: [`ascend`], Adam from many starts at once. Zeroth order: [`search`] with any
 //! [`SequenceSampler`](crate::SequenceSampler), of which the cross-entropy method, iCEM and MPPI are some. All maximise; negate a loss.
 
+#[cfg(feature = "gradient")]
+mod ascend;
 mod search;
 
+#[cfg(feature = "gradient")]
+pub use ascend::{AscendConfig, ascend};
 pub use search::search;
 
 use burn::tensor::{Device, Tensor};

@@ -30,7 +30,7 @@ use crate::{
     Cem, PlanError, SequenceSampler, Shooting, Told,
     error::require,
     host::to_device,
-    sampler::{blend, bounded, check_sizes},
+    sampler::{blend, check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
 
@@ -127,10 +127,10 @@ impl CemConfig {
     /// A planner for an action space.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is no
-    /// bounded box.
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is
+    /// neither a bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Cem, PlanError> {
-        let sampler = self.sampler(bounded(actions, NAME)?.width())?;
+        let sampler = self.sampler(sampler_width(actions, NAME)?)?;
         Shooting::new(sampler, propagation)
     }
 

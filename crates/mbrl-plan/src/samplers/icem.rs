@@ -36,7 +36,7 @@ use crate::{
     CemReturn, ColouredNoise, Icem, PlanError, SequenceSampler, Shooting, Told,
     error::require,
     host::to_device,
-    sampler::{blend, bounded, check_sizes},
+    sampler::{blend, check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
 
@@ -145,10 +145,10 @@ impl IcemConfig {
     /// A planner for an action space.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is no
-    /// bounded box.
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is neither a
+    /// bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Icem, PlanError> {
-        let sampler = self.sampler(bounded(actions, NAME)?.width())?;
+        let sampler = self.sampler(sampler_width(actions, NAME)?)?;
         Shooting::new(sampler, propagation)
     }
 

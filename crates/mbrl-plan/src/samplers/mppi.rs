@@ -37,7 +37,7 @@ use crate::{
     Mppi, PlanError, SequenceSampler, Shooting, Told,
     error::{check_size, require},
     host::to_device,
-    sampler::{bounded, check_sizes},
+    sampler::{check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
 
@@ -143,9 +143,10 @@ impl MppiConfig {
     ///
     /// # Errors
     /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for as many sigmas as there are no
-    /// action dimensions, [`PlanError::ActionSpace`] for a space that is no bounded box.
+    /// action dimensions, [`PlanError::ActionSpace`] for a space that is neither a
+    /// bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Mppi, PlanError> {
-        let sampler = self.sampler(bounded(actions, NAME)?.width())?;
+        let sampler = self.sampler(sampler_width(actions, NAME)?)?;
         Shooting::new(sampler, propagation)
     }
 

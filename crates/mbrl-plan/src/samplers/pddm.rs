@@ -33,7 +33,7 @@ use crate::{
     Pddm, PlanError, SequenceSampler, Shooting, Told,
     error::require,
     host::to_device,
-    sampler::{bounded, check_sizes},
+    sampler::{check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
 
@@ -86,10 +86,10 @@ impl PddmConfig {
     /// A planner for an action space.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is no
-    /// bounded box.
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is
+    /// neither a bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Pddm, PlanError> {
-        let sampler = self.sampler(bounded(actions, NAME)?.width())?;
+        let sampler = self.sampler(sampler_width(actions, NAME)?)?;
         Shooting::new(sampler, propagation)
     }
 

@@ -21,7 +21,7 @@ use crate::{
     ColouredNoise, PlanError, RandomShooting, SequenceSampler, Shooting, Told,
     error::require,
     host::to_device,
-    sampler::{bounded, check_sizes},
+    sampler::{check_sizes, sampler_width},
 };
 
 const NAME: &str = "random shooting";
@@ -116,10 +116,10 @@ impl RandomShootingConfig {
     /// A planner for an action space.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is no
-    /// bounded box.
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is neither a
+    /// bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<RandomShooting, PlanError> {
-        let sampler = self.sampler(bounded(actions, NAME)?.width())?;
+        let sampler = self.sampler(sampler_width(actions, NAME)?)?;
         Shooting::new(sampler, propagation)
     }
 

@@ -1,0 +1,62 @@
+//! How long planning may take.
+
+use std::time::{Duration, Instant};
+
+/// Measures iterations, and says whether there is time for another one.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    started: Instant,
+    budget: Option<Duration>,
+    /// When the running iteration began, since the start.
+    lap: Duration,
+    slowest: Duration,
+}
+
+impl Clock {
+    pub(crate) fn start(budget: Option<Duration>) -> Self {
+        Self { started: Instant::now(), budget, lap: Duration::ZERO, slowest: Duration::ZERO }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// An iteration of another kind begins: what the others took says nothing about it.
+    pub(crate) fn turn(&mut self) {
+        (self.lap, self.slowest) = (self.elapsed(), Duration::ZERO);
+    }
+
+    /// Ends an iteration. Whether one as slow as the slowest so far still fits into the budget.
+    pub(crate) fn allows_another(&mut self) -> bool {
+        let now = self.elapsed();
+        self.slowest = self.slowest.max(now.saturating_sub(self.lap));
+        self.lap = now;
+        self.has(self.slowest)
+    }
+
+    /// Whether `time` is left.
+    pub(crate) fn has(&self, time: Duration) -> bool {
+        self.budget.is_none_or(|budget| self.elapsed() + time <= budget)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::sleep;
+
+    use super::*;
+
+    #[test]
+    fn another_iteration_is_allowed_where_the_slowest_fits() {
+        let mut free = Clock::start(None);
+        let mut tight = Clock::start(Some(Duration::from_millis(30)));
+        sleep(Duration::from_millis(20));
+        assert!(free.allows_another() && !tight.allows_another(), "20 ms more would be 40");
+        assert!(tight.has(Duration::ZERO), "but there is time left");
+        // Another kind of iteration that takes no time fits.
+        tight.turn();
+        assert!(tight.allows_another());
+        sleep(Duration::from_millis(15));
+        assert!(!tight.has(Duration::ZERO));
+    }
+}

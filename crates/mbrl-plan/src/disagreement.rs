@@ -1,0 +1,153 @@
+//! Exploration: what it is worth to go where the members of an ensemble disagree.
+
+use burn::tensor::{Bool, Tensor};
+use mbrl_model::{DynamicsSpec, Propagation};
+
+use crate::{
+    PlanError,
+    error::{check_size, require},
+    host::to_device,
+};
+
+/// A bonus for planned steps on whose outcome the members of an ensemble disagree: members agree where there was data, so
+/// plans lead to where there was none.
+///
+/// The bonus of a step is `weight · mean_c Var_p(o_c / scale_c)`: the variance of the next observation over the P particles
+/// (divisor P) \[1\], in units of `scale`, meaned over its C columns, so that the weight does not depend on their number. All
+/// particles earn it alike; those that are over neither earn nor count.
+///
+/// The particles have to stand for members: TS∞ without noise, one particle a member, is the clean choice. With noise, what
+/// the world leaves to chance counts as disagreement too, and is never learned away. In \[1\] and \[2\] members start each step
+/// from the same state; here each particle goes on from where its member led it, so a step also earns what the steps before it
+/// were unsure of.
+///
+/// A negative weight avoids what is not known.
+///
+/// ```
+/// use mbrl_env::{ActionSpace, BoxSpace, Rng};
+/// use mbrl_model::{EnsembleConfig, MemberRule, Propagation};
+/// use mbrl_plan::{CemConfig, Device, Disagreement, Planner, Problem};
+///
+/// let (mut rng, device) = (Rng::new(0), Device::flex());
+/// let model = EnsembleConfig { members: 3, hidden: vec![16], ..Default::default() }.init(2, 1, &device, &mut rng)?;
+/// let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0)?);
+/// // No reward: exploration for its own sake.
+/// let disagreement = Disagreement { weight: 1.0, scale: vec![0.5, 2.0] };
+/// let problem = Problem::new(&model, &actions).with_disagreement(&disagreement);
+/// let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+/// let mut planner = CemConfig { horizon: 5, ..CemConfig::default() }.init(&actions, propagation)?;
+/// let plan = planner.plan(&mbrl_env::Situation::of(&[0.0, 0.0]), &problem, &mut rng)?;
+/// assert!(plan.predicted_return > 0.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ## References
+/// \[1\] Pathak, Gandhi, Gupta (2019), *Self-Supervised Exploration via Disagreement*, ICML. arXiv:1906.04161
+/// \[2\] Sekar et al. (2020), *Planning to Explore via Self-Supervised World Models* (Plan2Explore), ICML. arXiv:2005.05960
+#[derive(Debug, Clone, PartialEq)]
+pub struct Disagreement {
+    /// Reward for a variance of 1.
+    pub weight: f32,
+    /// What counts as 1 in each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
+    pub scale: Vec<f32>,
+}
+
+impl Disagreement {
+    /// The bonus of each step `[H, P·K]` of next observations `[H, P·K, O]`, of which some rows may be over `[H, P·K]`.
+    pub(crate) fn bonus(
+        &self,
+        next: &Tensor<3>,
+        over: Option<&Tensor<2, Bool>>,
+        propagation: Propagation,
+        spec: &DynamicsSpec,
+    ) -> Result<Tensor<2>, PlanError> {
+        let [horizon, rows, width] = next.dims();
+        let particles = propagation.particles;
+        require(self.weight.is_finite(), "disagreement.weight", self.weight, "finite")?;
+        check_size("columns of disagreement.scale", width, self.scale.len())?;
+        if let Some(scale) = self.scale.iter().find(|scale| !(scale.is_finite() && **scale > 0.0)) {
+            require(false, "disagreement.scale", scale, "finite, above 0")?;
+        }
+        require(spec.members > 1, "members", spec.members, "at least 2, or there is no disagreement")?;
+        require(particles > 1, "particles", particles, "at least 2, or there is no disagreement")?;
+
+        let shape = [horizon, particles, rows / particles, width];
+        let scale = to_device(self.scale.clone(), [1, 1, width], &spec.device);
+        let next = (next.clone() / scale).reshape(shape);
+        let over = over.map(|over| over.clone().reshape([horizon, particles, rows / particles, 1]).expand(shape));
+        // Masks select: whatever stands in rows that are over is not added, instead of being multiplied by 0.
+        let alive = |x: Tensor<4>| match &over {
+            Some(over) => x.mask_fill(over.clone(), 0.0),
+            None => x,
+        };
+        let count = alive(Tensor::ones(shape, &spec.device)).sum_dim(1).clamp_min(1.0);
+        let mean = alive(next.clone()).sum_dim(1) / count.clone();
+        let variance = alive(next - mean).square().sum_dim(1) / count;
+        let bonus = variance.mean_dim(3) * self.weight;
+        Ok(bonus.repeat_dim(1, particles).reshape([horizon, rows]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use mbrl_model::MemberRule;
+
+    use super::*;
+    use crate::host::to_host;
+
+    const THREE: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+
+    fn spec(members: usize) -> DynamicsSpec {
+        let (name, device) = ("three".to_owned(), Device::flex());
+        DynamicsSpec { name, state: 2, obs: 2, action: 1, members, device, differentiable: true }
+    }
+
+    /// One step of three particles and two candidates: particle-major rows.
+    fn next() -> Tensor<3> {
+        let nan = f32::NAN;
+        let rows = [[1.0, 0.0], [5.0, 0.0], [3.0, 6.0], [5.0, 0.0], [8.0, 3.0], [nan, nan]];
+        Tensor::<2>::from_floats(rows, &Device::flex()).unsqueeze()
+    }
+
+    #[test]
+    fn the_bonus_by_hand() {
+        let disagreement = Disagreement { weight: 2.0, scale: vec![1.0, 3.0] };
+        let bonus = to_host(disagreement.bonus(&next(), None, THREE, &spec(3)).unwrap());
+        // Variances 26/3 of (1, 3, 8), and 2/3 of (0, 2, 1).
+        let expected = 2.0 * (26.0 / 3.0 + 2.0 / 3.0) / 2.0;
+        for particle in 0..3 {
+            assert!((bonus[2 * particle] - expected).abs() < 1e-5, "{bonus:?}, expected {expected}");
+            assert!(bonus[2 * particle + 1].is_nan(), "what is not finite is not hidden");
+        }
+    }
+
+    #[test]
+    fn particles_that_are_over_do_not_count() {
+        let disagreement = Disagreement { weight: 1.0, scale: vec![1.0, 1.0] };
+        let over = Tensor::<2>::from_floats([[0.0, 1.0, 0.0, 1.0, 1.0, 1.0]], &Device::flex()).greater_elem(0.5);
+        let bonus = to_host(disagreement.bonus(&next(), Some(&over), THREE, &spec(3)).unwrap());
+        // (1, 3) with a variance of 1, (0, 6) with 9; of the other candidate nothing is left.
+        assert_eq!(bonus, [5.0, 0.0, 5.0, 0.0, 5.0, 0.0]);
+    }
+
+    #[test]
+    fn each_rule_has_its_error() {
+        let fails = |disagreement: Disagreement, propagation, members| {
+            disagreement.bonus(&next(), None, propagation, &spec(members)).unwrap_err().to_string()
+        };
+        let good = || Disagreement { weight: 1.0, scale: vec![1.0, 1.0] };
+        let told = fails(Disagreement { weight: f32::NAN, ..good() }, THREE, 3);
+        assert_eq!(told, "disagreement.weight = NaN: finite");
+        let told = fails(Disagreement { scale: vec![1.0], ..good() }, THREE, 3);
+        assert_eq!(told, "columns of disagreement.scale has 1, expected 2");
+        for bad in [0.0, -1.0, f32::INFINITY] {
+            let told = fails(Disagreement { scale: vec![1.0, bad], ..good() }, THREE, 3);
+            assert_eq!(told, format!("disagreement.scale = {bad}: finite, above 0"));
+        }
+        let told = fails(good(), THREE, 1);
+        assert_eq!(told, "members = 1: at least 2, or there is no disagreement");
+        let told = fails(good(), Propagation { particles: 1, ..THREE }, 3);
+        assert_eq!(told, "particles = 1: at least 2, or there is no disagreement");
+    }
+}
