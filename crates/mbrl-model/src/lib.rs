@@ -55,6 +55,8 @@
 //!   gradients, or on a GPU, they run as Burn tensors. Both agree to 1e-5 a step and draw the same noise.
 //! - **Randomness** is a function of (key, step, row, dimension): see [`fill_normal`]. Threads and blocks change no bit.
 //! - **Propagation of uncertainty**: [`Propagation`] and [`MemberRule`] (expectation, TS1, TS∞).
+//! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
+//!   yardsticks, calibration and sharpness.
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
 //!   implement `Fit` to train it with the same trainer.
 //!
