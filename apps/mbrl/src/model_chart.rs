@@ -300,7 +300,7 @@ mod tests {
         fit(
             &mut model,
             &data_set,
-            &FitConfig { max_epochs: 60, holdout: 0.0, batch_size: 64, ..FitConfig::default() },
+            &FitConfig { max_epochs: 15, holdout: 0.0, batch_size: 64, ..FitConfig::default() },
             &mut rng,
         )
         .unwrap();

@@ -58,6 +58,8 @@
 //! - **Rewards and ends** are the task's business, unless nobody can write them down: then an ensemble learns them too
 //!   ([`EnsembleConfig::reward`], [`EnsembleConfig::termination`]).
 //! - **What one observation hides**, such as a speed, an ensemble finds in the steps before: [`EnsembleConfig::past`].
+//! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
+//!   yardsticks, calibration and sharpness.
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
 //!   implement `Fit` to train it with the same trainer.
 //!
