@@ -1,10 +1,6 @@
 //! `mbrl fit`: a model of a log.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Instant,
-};
+use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{
@@ -122,6 +118,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
             holdout_rows: 0,
             train_loss: f32::NAN,
             errors: Vec::new(),
+            column_errors: Vec::new(),
             seconds: 0.0,
         },
         model: config,
@@ -137,6 +134,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
         holdout_rows: report.holdout_rows,
         train_loss: report.train_loss,
         errors: report.errors,
+        column_errors: report.column_errors,
         seconds: report.elapsed.as_secs_f64(),
     };
     let next_free = args.out.is_none();
@@ -236,20 +234,26 @@ impl Range {
 }
 
 /// How the fit ended.
-fn told(card: &Card, path: &PathBuf) -> String {
-    let ResultCard { epochs, train_rows, holdout_rows, errors, seconds, .. } = &card.result;
+fn told(card: &Card, path: &Path) -> String {
+    let ResultCard { epochs, train_rows, holdout_rows, errors, column_errors, seconds, .. } = &card.result;
     let EnsembleConfig { members, hidden, normalize_targets, .. } = &card.model;
     let on = match (holdout_rows, card.data.holdout_episodes) {
         (0, _) => "training rows".to_owned(),
         (rows, true) => format!("{rows} rows of episodes held out"),
         (rows, false) => format!("{rows} rows held out"),
     };
-    let units = if *normalize_targets { "of the standard deviation of the changes" } else { "in units of the columns" };
+    let units = if *normalize_targets { "in standard deviations of the changes" } else { "in units of the columns" };
     let mut text =
         format!("\nfitted: {members} members {hidden:?}, {epochs} epochs on {train_rows} rows, {seconds:.1} s\n");
     text.push_str(&format!("  error on {on}, {units}\n"));
-    for (member, error) in errors.iter().enumerate() {
-        text.push_str(&format!("    member {:>2}  {:.4}\n", member + 1, error.sqrt()));
+    let of_members = (1..).zip(errors).map(|(member, error)| (format!("member {member}"), error));
+    let learned = [(card.model.reward, "reward"), (card.model.termination, "end")];
+    let heads = learned.into_iter().filter(|(is_learned, _)| *is_learned).map(|(_, name)| name.to_owned());
+    let of_columns = card.obs.iter().cloned().chain(heads).zip(column_errors);
+    let lines: Vec<(String, &f32)> = of_members.chain(of_columns).collect();
+    let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, error) in lines {
+        text.push_str(&format!("    {name:<width$}  {:.4}\n", error.sqrt()));
     }
     text.push_str(&format!("  files   {}: model.toml, model.bin\n", path.display()));
     text.push_str(&format!("to judge it on another log: mbrl evaluate-model {} LOG", path.display()));

@@ -54,6 +54,8 @@ pub(crate) struct ResultCard {
     pub(crate) train_loss: f32,
     /// Mean squared error of each member, in the units of its targets.
     pub(crate) errors: Vec<f32>,
+    /// The same over all members, for each column of the targets: those of the observation, then reward and end.
+    pub(crate) column_errors: Vec<f32>,
     pub(crate) seconds: f64,
 }
 
@@ -138,6 +140,7 @@ mod tests {
                 holdout_rows: 1,
                 train_loss: 0.5,
                 errors: vec![0.25, 0.1],
+                column_errors: vec![0.125, 0.2],
                 seconds: 1.5,
             },
             model: config,

@@ -47,7 +47,7 @@ fn a_log_becomes_a_model_that_is_judged_on_another() {
     {
         assert!(said.out.contains(words), "{words} is missing: {}", said.out);
     }
-    for words in ["392 rows of episodes held out", "member  3", "models/bench: model.toml, model.bin"] {
+    for words in ["392 rows of episodes held out", "member 3", "models/bench: model.toml, model.bin"] {
         assert!(said.out.contains(words), "{words} is missing: {}", said.out);
     }
     assert!(said.err.contains("epoch   1/40"), "{}", said.err);

@@ -295,7 +295,8 @@ pub fn fit_watched<M: Fit>(
         report.epochs += 1;
         report.train_loss = losses.iter().sum::<f32>() / losses.len() as f32;
         debug!(epoch = report.epochs, loss = report.train_loss, ?errors, "fit");
-        watch(&Epoch { number: report.epochs, train_loss: report.train_loss, errors: &errors });
+        let means: Vec<f32> = errors.iter().map(|columns| mean(columns)).collect();
+        watch(&Epoch { number: report.epochs, train_loss: report.train_loss, errors: &means });
 
         best = Some(match best.take() {
             None => (plain, errors),
