@@ -248,14 +248,12 @@ impl Experiment {
     /// Every value with its dotted key, as `--set` takes them.
     pub(crate) fn flat(&self) -> Result<Vec<(String, String)>> {
         let table = Table::try_from(self)?;
-        let value = |key: &String| get(&table, key).map(ToString::to_string).unwrap_or_default();
-        Ok(dotted_keys(&table)
-            .into_iter()
-            .map(|key| {
-                let value = value(&key);
-                (key, value)
-            })
-            .collect())
+        let text = |key: &str| match get(&table, key) {
+            // TOML has but one width of floats; the digits beyond the narrower one say nothing.
+            Some(Value::Float(wide)) if f64::from(*wide as f32) == *wide => format!("{:?}", *wide as f32),
+            value => value.map(ToString::to_string).unwrap_or_default(),
+        };
+        Ok(dotted_keys(&table).into_iter().map(|key| (key.clone(), text(&key))).collect())
     }
 
     /// What must not change while a run goes on: all but the number of steps, which may be raised.
@@ -443,6 +441,15 @@ mod tests {
         expected.device = "ndarray".into();
         let words = ["fit.learning_rate=2", "model.hidden=[8,8]", "agent.fit_every=10", "device=ndarray"];
         assert_eq!(loaded(&words).unwrap(), expected);
+    }
+
+    #[test]
+    fn flat_settings_rebuild_the_experiment() {
+        let experiment = overridden(&["fit.learning_rate=0.1", "model.hidden=[8,8]", "mpc.replan={every=2}"]).unwrap();
+        let flat = experiment.flat().unwrap();
+        assert!(flat.contains(&("fit.learning_rate".into(), "0.1".into())), "{flat:?}");
+        let words: Vec<String> = flat.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(Experiment::load("smoke", &words).unwrap(), experiment);
     }
 
     #[test]

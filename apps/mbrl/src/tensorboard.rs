@@ -164,7 +164,7 @@ mod tests {
 
     /// Fields of a message: number and raw value (varints and fixed widths as little-endian bytes).
     fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        let mut take = |bytes: &mut &[u8]| {
+        let take = |bytes: &mut &[u8]| {
             let (mut value, mut shift) = (0_u64, 0);
             loop {
                 let byte = bytes[0];

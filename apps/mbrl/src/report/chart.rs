@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(labels(-1.3, 0.2, false), ["−1.0", "−0.5", "0"]);
         assert_eq!(labels(0.0, 1e6, false), ["0", "200k", "400k", "600k", "800k", "1000k"]);
         assert_eq!(labels(0.004, 30.0, true), ["0.01", "0.1", "1", "10"]);
-        assert_eq!(labels(0.3, 0.9, true), ["0.5"].map(|_| "0.5"));
+        assert_eq!(labels(0.3, 0.9, true), ["0.4", "0.6", "0.8"]);
     }
 
     #[test]

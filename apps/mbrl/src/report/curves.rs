@@ -112,9 +112,8 @@ fn named(group: &Group) -> String {
     }
 }
 
-fn group_legend(groups: &[Group]) -> String {
-    let entries: Vec<_> = groups.iter().enumerate().map(|(i, g)| (Key::Line, Colour::Series(i), named(g))).collect();
-    legend(&entries)
+fn group_keys(groups: &[Group]) -> Vec<(Key, Colour, String)> {
+    groups.iter().enumerate().map(|(i, group)| (Key::Line, Colour::Series(i), named(group))).collect()
 }
 
 fn several(groups: &[Group]) -> bool {
@@ -145,7 +144,7 @@ pub(super) fn learning(groups: &[Group]) -> String {
         if several(groups) { BAND } else { "" },
         tasks(groups)
     );
-    figure(&chart.svg(), &group_legend(groups), &caption)
+    figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
 }
 
 /// Returns of evaluations.
@@ -175,7 +174,7 @@ pub(super) fn evaluation(groups: &[Group]) -> String {
         if several(groups) { BAND } else { "" },
         tasks(groups)
     );
-    figure(&chart.svg(), &group_legend(groups), &caption)
+    figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
 }
 
 /// Errors of the model after each fit.
@@ -201,11 +200,13 @@ pub(super) fn model_error(groups: &[Group]) -> String {
     if chart.marks.is_empty() {
         return absent("No fit yet.");
     }
+    let mut keys = group_keys(groups);
+    keys.push((Key::Dashed, Colour::Muted, "best member".to_owned()));
     figure(
         &chart.svg(),
-        &group_legend(groups),
+        &legend(&keys),
         "Of the one-step prediction, in the units of the model's targets, on the holdout (on the training data where nothing is \
-         held out). Solid: mean over the members, dashed: the best member; thick: mean over the seeds. Experiments \
+         held out). Mean over the members, and the best of them; thick: mean over the seeds. Experiments \
          with other targets are not comparable.",
     )
 }

@@ -174,8 +174,7 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
             single.push(vec![
                 format!("{}{}", swatch(i), escape(&run.label)),
                 run.experiment().seed.to_string(),
-                if run.is_finished() { "finished".to_owned() } else { "not finished".to_owned() },
-                run.env_step().to_string(),
+                format!("{}{}", run.env_step(), if run.is_finished() { "" } else { "<small>not finished</small>" }),
                 run.episodes().to_string(),
                 last,
                 best,
@@ -193,9 +192,8 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
          the seeds' means. Wall time: mean over the seeds.</small></p>\n",
     );
     if single.len() > 1 {
-        let header =
-            ["run", "seed", "", "steps", "episodes", "last return", "best", "median", "evaluation", "wall time"];
-        let _ = writeln!(html, "<details open><summary>Every run</summary>{}</details>", table(&header, 3, &single));
+        let header = ["run", "seed", "steps", "episodes", "last return", "best", "median", "evaluation", "wall time"];
+        let _ = writeln!(html, "<details open><summary>Every run</summary>{}</details>", table(&header, 2, &single));
     }
     let mut notes = Vec::new();
     for (group, shown) in groups.iter().zip(shown) {

@@ -260,11 +260,11 @@ fn columns(found: &ModelEvaluation) -> String {
             ]
         })
         .collect();
-    let far_error = format!("error, {ahead} steps");
+    let far_error = format!("error, {ahead}\u{a0}steps");
     let header = [
         "column",
         "std of the data",
-        "error, 1 step",
+        "error, 1\u{a0}step",
         "nothing changes",
         "predicted std",
         "in\u{a0}90\u{a0}%",
@@ -453,4 +453,60 @@ fn frame(shapes: &[Shape]) -> Value {
         Shape::Polygon { role, points: p } => json!(["polygon", role, points(p), 0]),
     };
     shapes.iter().map(shape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mbrl_env::Role;
+
+    use super::{super::runs, *};
+
+    #[test]
+    fn shapes_are_as_the_script_reads_them() {
+        let shapes = [
+            Shape::Disc { role: Role::Goal, at: [0.0, 1.0], radius: 0.15 },
+            Shape::Line { role: Role::Body, points: vec![[0.0, 0.0], [0.123_45, f32::NAN]], width: 0.1 },
+            Shape::Polygon { role: Role::Obstacle, points: vec![[1.0, 2.0]] },
+        ];
+        let expected = json!([
+            ["disc", "goal", [[0.0, 1.0]], 0.15],
+            ["line", "body", [[0.0, 0.0], [0.1235, 0.0]], 0.1],
+            ["polygon", "obstacle", [[1.0, 2.0]], 0]
+        ]);
+        assert_eq!(frame(&shapes), expected);
+    }
+
+    /// An episode of one step that earns this.
+    fn episode(number: usize, reward: f64) -> Stored {
+        let transition = Transition {
+            obs: vec![1.0, 0.0, 0.5],
+            action: vec![0.0],
+            reward,
+            next_obs: vec![1.0, 0.1, 0.5],
+            terminated: false,
+            truncated: true,
+        };
+        Stored { number, transitions: vec![transition] }
+    }
+
+    #[test]
+    fn the_episode_in_the_middle_of_the_returns_is_shown() {
+        let of = |episodes| Episodes { env_step: 0, episodes };
+        assert_eq!(of(vec![episode(1, 3.0), episode(2, -9.0), episode(3, 2.0)]).middle().number, 3);
+        assert_eq!(of(vec![episode(1, 3.0), episode(2, -9.0)]).middle().number, 2);
+    }
+
+    #[test]
+    fn an_episode_without_a_sketch_is_played_as_lines() {
+        let episodes = Episodes { env_step: 400, episodes: vec![episode(1, -2.5)] };
+        let mut run = runs::tests::run(&[]);
+        let sketched = played(&run, &episodes, 0).unwrap();
+        assert!(sketched.contains("<canvas") && sketched.contains(r#""frames":[[["disc""#), "{sketched}");
+        run.folder.experiment.task = "a task of another program".into();
+        let plain = played(&run, &episodes, 0).unwrap();
+        assert!(!plain.contains("<canvas") && !plain.contains("frames"), "{plain}");
+        for line in ["obs 0", "obs 2", "action", "reward", r#""returns":[-2.5]"#] {
+            assert!(plain.contains(line), "{line}: {plain}");
+        }
+    }
 }

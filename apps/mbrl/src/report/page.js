@@ -19,9 +19,11 @@
       svg.append(line);
       tip.textContent = nearest[1];
       tip.hidden = false;
-      const left = nearest[0] / scale + 12;
-      const fits = left + tip.offsetWidth < box.width;
-      tip.style.left = `${fits ? left : Math.max(0, left - tip.offsetWidth - 24)}px`;
+      const frame = tip.offsetParent.getBoundingClientRect();
+      const right = nearest[0] / scale + 12;
+      const left = right + tip.offsetWidth < box.width ? right : Math.max(0, right - tip.offsetWidth - 24);
+      tip.style.left = `${box.left - frame.left + left}px`;
+      tip.style.top = `${box.top - frame.top + top / scale}px`;
     });
     svg.addEventListener("pointerleave", () => {
       line.remove();

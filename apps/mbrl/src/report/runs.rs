@@ -1,6 +1,10 @@
 //! What runs left behind, read from whatever state they are in.
 
-use std::{fs, io::ErrorKind, path::PathBuf};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
@@ -64,7 +68,7 @@ pub(super) struct Times {
 
 impl Run {
     /// Reads a folder; only one without a legible experiment is refused.
-    pub(super) fn read(path: &PathBuf) -> Result<Self> {
+    pub(super) fn read(path: &Path) -> Result<Self> {
         if !path.join(EXPERIMENT).exists() {
             // The folder of many runs is easily named for one of them.
             let holds_runs = fs::read_dir(path)
@@ -229,5 +233,61 @@ fn tell_apart(groups: &mut [Group]) {
         if labels.iter().filter(|label| **label == run.label).count() > 1 {
             run.label = run.folder.path.display().to_string();
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A run of `smoke` with these lines as its record.
+    pub(in crate::report) fn run(lines: &[&str]) -> Run {
+        let folder = RunFolder { path: "run".into(), experiment: Experiment::load("smoke", &[]).unwrap() };
+        let lines = lines.iter().map(|line| Line::parse(line.as_bytes()).unwrap()).collect();
+        Run { folder, label: "run".into(), lines, notes: Vec::new() }
+    }
+
+    #[test]
+    fn wall_time_is_split_without_a_remainder() {
+        let times = run(&[
+            r#"{"event":"episode","env_step":200,"wall_s":3.0,"episode/env_s":0.5,"episode/act_s":2.0}"#,
+            r#"{"event":"fit","env_step":200,"wall_s":4.0,"model/fit_s":1.0}"#,
+            r#"{"event":"episode","env_step":400,"wall_s":7.0,"episode/env_s":0.25,"episode/act_s":2.5}"#,
+            r#"{"event":"eval","env_step":400,"wall_s":9.0,"eval/time_s":1.5}"#,
+        ])
+        .times();
+        let expected = Times {
+            simulation: 0.75,
+            planning: 4.5,
+            fitting: 1.0,
+            evaluation: 1.5,
+            rest: 1.25,
+            total: 9.0,
+            estimated: false,
+        };
+        assert_eq!(times, expected);
+    }
+
+    #[test]
+    fn an_older_record_estimates_planning_from_its_plans() {
+        let times = run(&[
+            r#"{"event":"episode","env_step":100,"wall_s":0.5,"episode/length":100}"#,
+            r#"{"event":"episode","env_step":300,"wall_s":3.0,"episode/length":200}"#,
+            r#"{"event":"plan","env_step":300,"wall_s":3.0,"plan/ms":10.0}"#,
+        ])
+        .times();
+        assert!(times.estimated);
+        assert_eq!((times.planning, times.rest, times.simulation), (2.0, 1.0, 0.0));
+    }
+
+    #[test]
+    fn returns_leave_out_what_was_cut_and_what_is_not_finite() {
+        let run = run(&[
+            r#"{"event":"episode","env_step":200,"wall_s":1,"episode/return":-5.5,"episode/cut":0}"#,
+            r#"{"event":"episode","env_step":400,"wall_s":2,"episode/return":null,"episode/cut":0}"#,
+            r#"{"event":"episode","env_step":600,"wall_s":3,"episode/return":-1,"episode/cut":1}"#,
+        ]);
+        assert_eq!(run.returns(), [(200.0, -5.5)]);
+        assert_eq!((run.episodes(), run.env_step(), run.is_finished()), (3, 600, true));
     }
 }
