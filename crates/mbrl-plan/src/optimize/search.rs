@@ -31,17 +31,17 @@ use crate::{
 /// use mbrl_env::Rng;
 /// use mbrl_plan::{CemConfig, Device, Tensor, optimize::{Region, Stop, search}};
 ///
-/// // Rosenbrock's valley in two dimensions; the maximum, 0, is at (1, 1).
-/// let valley = |x: Tensor<2>| -> Tensor<1> {
-///     let (a, b) = (x.clone().narrow(1, 0, 1), x.narrow(1, 1, 1));
-///     -((b - a.clone().square()).square() * 100.0 + (-a + 1.0).square()).squeeze_dim::<1>(1)
+/// // Rastrigin's function has an optimum near every point of whole numbers; the best, 0, is at 0.
+/// let rastrigin = |x: Tensor<2>| -> Tensor<1> {
+///     let ripples = (x.clone() * std::f32::consts::TAU).cos() * 10.0;
+///     -(x.square() - ripples + 10.0).sum_dim(1).squeeze_dim::<1>(1)
 /// };
-/// let mut cem = CemConfig { population: 200, elites: 40, ..CemConfig::for_search() }.sampler(2)?;
-/// let region = Region { centre: vec![-1.0; 2], scale: vec![2.0; 2], bounded: false, device: Device::flex() };
-/// let stop = Stop { evaluations: 20_000, value: -1e-6 };
-/// let found = search(&mut cem, &valley, &region, stop, &mut Rng::new(0))?;
-/// assert!(found.value >= -1e-6 && found.evaluations < 20_000);
-/// assert!(found.parameters.iter().all(|x| (x - 1.0).abs() < 0.01), "{:?}", found.parameters);
+/// let mut cem = CemConfig { population: 500, elites: 100, ..CemConfig::for_search() }.sampler(10)?;
+/// let region = Region { centre: vec![1.7; 10], scale: vec![4.0; 10], bounded: false, device: Device::flex() };
+/// let stop = Stop { evaluations: 50_000, value: -1e-3 };
+/// let found = search(&mut cem, &rastrigin, &region, stop, &mut Rng::new(0))?;
+/// assert!(found.value >= -1e-3 && found.evaluations < 50_000);
+/// assert!(found.parameters.iter().all(|x| x.abs() < 0.01), "{:?}", found.parameters);
 /// # Ok::<(), mbrl_plan::PlanError>(())
 /// ```
 ///
