@@ -31,17 +31,17 @@ use crate::{
 /// use mbrl_env::Rng;
 /// use mbrl_plan::{CemConfig, Device, Tensor, optimize::{Region, Stop, search}};
 ///
-/// // Rosenbrock's valley in two dimensions; the maximum, 0, is at (1, 1).
-/// let valley = |x: Tensor<2>| -> Tensor<1> {
-///     let (a, b) = (x.clone().narrow(1, 0, 1), x.narrow(1, 1, 1));
-///     -((b - a.clone().square()).square() * 100.0 + (-a + 1.0).square()).squeeze_dim::<1>(1)
+/// // Rastrigin's function has an optimum near every point of whole numbers; the best, 0, is at 0.
+/// let rastrigin = |x: Tensor<2>| -> Tensor<1> {
+///     let ripples = (x.clone() * std::f32::consts::TAU).cos() * 10.0;
+///     -(x.square() - ripples + 10.0).sum_dim(1).squeeze_dim::<1>(1)
 /// };
-/// let mut cem = CemConfig { population: 200, elites: 40, ..CemConfig::for_search() }.sampler(2)?;
-/// let region = Region { centre: vec![-1.0; 2], scale: vec![2.0; 2], bounded: false, device: Device::flex() };
-/// let stop = Stop { evaluations: 20_000, value: -1e-6 };
-/// let found = search(&mut cem, &valley, &region, stop, &mut Rng::new(0))?;
-/// assert!(found.value >= -1e-6 && found.evaluations < 20_000);
-/// assert!(found.parameters.iter().all(|x| (x - 1.0).abs() < 0.01), "{:?}", found.parameters);
+/// let mut cem = CemConfig { population: 500, elites: 100, ..CemConfig::for_search() }.sampler(10)?;
+/// let region = Region { centre: vec![1.7; 10], scale: vec![4.0; 10], bounded: false, device: Device::flex() };
+/// let stop = Stop { evaluations: 50_000, value: -1e-3 };
+/// let found = search(&mut cem, &rastrigin, &region, stop, &mut Rng::new(0))?;
+/// assert!(found.value >= -1e-3 && found.evaluations < 50_000);
+/// assert!(found.parameters.iter().all(|x| x.abs() < 0.01), "{:?}", found.parameters);
 /// # Ok::<(), mbrl_plan::PlanError>(())
 /// ```
 ///
@@ -67,28 +67,14 @@ pub fn search(
 
     let device = &region.device;
     let row = |values: &[f32]| to_device(values.to_vec(), [1, dimensions], device);
-    let (centre, scale) = (row(&region.centre), row(&region.scale));
-    let mut best = Best { value: f32::NEG_INFINITY, parameters: Vec::new() };
-    let mut evaluations = 0;
-    let mut trace: Vec<(u64, f32)> = Vec::new();
-    // Values of at most as many units `[K, D]` as are still allowed; the units come back as they were evaluated.
-    let mut evaluate = |units: Tensor<2>, best: &mut Best| -> Result<Option<(Tensor<2>, Vec<f32>)>, PlanError> {
-        let allowed = usize::try_from(stop.evaluations - evaluations).unwrap_or(usize::MAX).min(units.dims()[0]);
-        if allowed == 0 {
-            return Ok(None);
-        }
-        let units = units.narrow(0, 0, allowed);
-        let units = if region.bounded { units.clamp(-1.0, 1.0) } else { units };
-        let parameters = units.clone() * scale.clone() + centre.clone();
-        let values = objective.evaluate(parameters.clone());
-        check_size("values of the objective", allowed, values.dims()[0])?;
-        let values = to_host(values);
-        evaluations += allowed as u64;
-        best.update(&values, parameters);
-        trace.push((evaluations, best.value));
-        Ok(Some((units, values)))
+    let mut progress = Progress {
+        objective,
+        region,
+        centre: row(&region.centre),
+        scale: row(&region.scale),
+        stop,
+        found: Found { parameters: Vec::new(), value: f32::NEG_INFINITY, evaluations: 0, trace: Vec::new() },
     };
-
     sampler.reset();
     sampler.begin();
     for iteration in 0..sampler.iterations() {
@@ -98,41 +84,67 @@ pub fn search(
         if iteration > 0 {
             units = Tensor::cat(vec![units, sampler.solution(device).reshape([1, dimensions])], 0);
         }
-        let Some((units, values)) = evaluate(units, &mut best)? else { break };
-        if best.value >= stop.value {
+        let (units, values) = progress.evaluate(units)?;
+        if progress.over() {
             break;
         }
-        let told = candidates.min(values.len());
-        let sequences = units.narrow(0, 0, told).reshape([told, horizon, width]);
-        sampler.tell(iteration, sequences, to_device(values[..told].to_vec(), [told], device))?;
+        let sequences = units.narrow(0, 0, candidates).reshape([candidates, horizon, width]);
+        sampler.tell(iteration, sequences, to_device(values[..candidates].to_vec(), [candidates], device))?;
         if sampler.converged() {
             break;
         }
     }
-    if best.value < stop.value {
-        evaluate(sampler.solution(device).reshape([1, dimensions]), &mut best)?;
+    if !progress.over() {
+        progress.evaluate(sampler.solution(device).reshape([1, dimensions]))?;
     }
-    Ok(Found { parameters: best.parameters, value: best.value, evaluations, trace })
+    let found = progress.found;
+    if found.parameters.is_empty() {
+        // It was over before a sampler could say so.
+        let population = usize::try_from(found.evaluations).unwrap_or(usize::MAX);
+        return Err(PlanError::NoFiniteReturn { population, iteration: 0 });
+    }
+    Ok(found)
 }
 
-/// The best of all that was evaluated.
-struct Best {
-    value: f32,
-    parameters: Vec<f32>,
+/// A search under way.
+struct Progress<'a, F> {
+    objective: &'a F,
+    region: &'a Region,
+    /// `[1, D]`, as is the scale.
+    centre: Tensor<2>,
+    scale: Tensor<2>,
+    stop: Stop,
+    found: Found,
 }
 
-impl Best {
-    fn update(&mut self, values: &[f32], parameters: Tensor<2>) {
-        let finite = values.iter().enumerate().filter(|(_, value)| value.is_finite());
-        // Of equals the first.
-        let top = finite.fold(None, |top: Option<(usize, f32)>, (k, &value)| match top {
-            Some((_, largest)) if value <= largest => top,
-            _ => Some((k, value)),
-        });
-        if let Some((k, value)) = top.filter(|(_, value)| *value > self.value) {
-            self.value = value;
-            self.parameters = to_host(parameters.narrow(0, k, 1));
+impl<F: Objective> Progress<'_, F> {
+    fn over(&self) -> bool {
+        self.found.evaluations >= self.stop.evaluations || self.found.value >= self.stop.value
+    }
+
+    /// Evaluates units `[K, D]`, or as many of them as are still allowed; gives them as they were evaluated, and their values.
+    fn evaluate(&mut self, units: Tensor<2>) -> Result<(Tensor<2>, Vec<f32>), PlanError> {
+        let left = usize::try_from(self.stop.evaluations - self.found.evaluations).unwrap_or(usize::MAX);
+        let count = left.min(units.dims()[0]);
+        let units = units.narrow(0, 0, count);
+        let units = if self.region.bounded { units.clamp(-1.0, 1.0) } else { units };
+        let parameters = units.clone() * self.scale.clone() + self.centre.clone();
+        let values = self.objective.evaluate(parameters.clone());
+        check_size("values of the objective", count, values.dims()[0])?;
+        let values = to_host(values);
+        let mut best = None;
+        for (k, &value) in values.iter().enumerate() {
+            if value.is_finite() && value > self.found.value {
+                self.found.value = value;
+                best = Some(k);
+            }
         }
+        if let Some(k) = best {
+            self.found.parameters = to_host(parameters.narrow(0, k, 1));
+        }
+        self.found.evaluations += count as u64;
+        self.found.trace.push((self.found.evaluations, self.found.value));
+        Ok((units, values))
     }
 }
 
@@ -268,6 +280,25 @@ mod tests {
         let told =
             search(&mut cem().sampler(2).unwrap(), &hopeless, &region(&[0.0; 2], 1.0, true), ALL, &mut Rng::new(1));
         assert_eq!(told.unwrap_err().to_string(), "none of the 60 candidates of iteration 0 has a finite return");
+    }
+
+    #[test]
+    fn a_last_batch_without_a_finite_value_spoils_nothing() {
+        let rows = Cell::new(0);
+        let fails_late = |x: Tensor<2>| {
+            let first = rows.replace(rows.get() + x.dims()[0]) == 0;
+            if first { bowl(0.5)(x) } else { bowl(0.5)(x) * f32::NAN }
+        };
+        let stop = Stop { evaluations: 65, value: f32::INFINITY };
+        let near = region(&[0.0; 2], 1.0, false);
+        let find = || search(&mut cem().sampler(2).unwrap(), &fails_late, &near, stop, &mut Rng::new(1));
+        let found = find().unwrap();
+        assert!(found.value.is_finite() && found.parameters.len() == 2 && found.evaluations == 65, "{found:?}");
+        // And where no value at all was finite, that is an error still.
+        assert_eq!(find().unwrap_err().to_string(), "none of the 60 candidates of iteration 0 has a finite return");
+        let short = Stop { evaluations: 7, ..stop };
+        let told = search(&mut cem().sampler(2).unwrap(), &fails_late, &near, short, &mut Rng::new(1)).unwrap_err();
+        assert_eq!(told.to_string(), "none of the 7 candidates of iteration 0 has a finite return");
     }
 
     #[test]

@@ -400,6 +400,24 @@ mod tests {
     }
 
     #[test]
+    fn samples_have_the_mean_and_spread_of_the_distribution_at_any_exponent() {
+        for noise_exponent in [0.0, 0.25, 2.0, 3.5] {
+            let config = IcemConfig { horizon: 5, population: 4000, noise_exponent, ..IcemConfig::default() };
+            let mut icem = config.sampler(2).unwrap();
+            icem.mean = (0..10).map(|i| 0.1 * i as f32).collect();
+            icem.std = (0..10).map(|i| 0.05 * (i + 1) as f32).collect();
+            let drawn = ask(&mut icem, 0, &mut Rng::new(1));
+            for i in 0..10 {
+                let centred = |s: &Vec<f32>| f64::from((s[i] - icem.mean[i]) / icem.std[i]);
+                let mean = drawn.iter().map(centred).sum::<f64>() / 4000.0;
+                let variance = drawn.iter().map(|s| centred(s).powi(2)).sum::<f64>() / 4000.0;
+                // Standard errors 0.016 and 0.022; five of them.
+                assert!(mean.abs() < 0.08 && (variance - 1.0).abs() < 0.11, "{mean}, {variance} at {noise_exponent}");
+            }
+        }
+    }
+
+    #[test]
     fn kept_elites_are_asked_for_again_in_the_next_iteration() {
         let mut icem = small().sampler(1).unwrap();
         let mut rng = Rng::new(0);

@@ -44,7 +44,7 @@ use crate::{
 const NAME: &str = "mppi";
 
 /// Settings of [`Mppi`]. The default is that of `pytorch_mppi` (`K = 100`, `T = 15`, `λ = 1`); it has none for sigma, which is
-/// CEM's and iCEM's half of the half range here.
+/// half of the half range here, as CEM's and iCEM's.
 ///
 /// ```
 /// use mbrl_env::{ActionSpace, BoxSpace};
@@ -142,8 +142,8 @@ impl MppiConfig {
     /// A planner for an action space.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for as many sigmas as there are no
-    /// action dimensions, [`PlanError::ActionSpace`] for a space that is neither a
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one nor one an
+    /// action dimension, [`PlanError::ActionSpace`] for a space that is neither a
     /// bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Mppi, PlanError> {
         let sampler = self.sampler(sampler_width(actions, NAME)?)?;
@@ -153,8 +153,8 @@ impl MppiConfig {
     /// The sampler alone, for actions of `width` dimensions.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for as many sigmas as there are no
-    /// action dimensions.
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one nor one an
+    /// action dimension.
     pub fn sampler(&self, width: usize) -> Result<MppiSampler, PlanError> {
         let Self { horizon, population, iterations, kappa, control_cost, elites, std_range: [least, most], .. } = *self;
         check_sizes(width, horizon, population, iterations)?;
