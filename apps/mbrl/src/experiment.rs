@@ -415,7 +415,7 @@ mod tests {
     fn every_embedded_experiment_is_whole_and_survives_writing() {
         for (name, _) in EMBEDDED {
             let experiment = Experiment::load(name, &[]).unwrap();
-            assert_eq!(experiment.name, name);
+            assert_eq!(experiment.name, *name);
             assert!(!experiment.summary.is_empty(), "{name}");
             let text = experiment.to_toml().unwrap();
             assert_eq!(toml::from_str::<Experiment>(&text).unwrap(), experiment);
@@ -445,7 +445,7 @@ mod tests {
 
     #[test]
     fn flat_settings_rebuild_the_experiment() {
-        let experiment = overridden(&["fit.learning_rate=0.1", "model.hidden=[8,8]", "mpc.replan={every=2}"]).unwrap();
+        let experiment = loaded(&["fit.learning_rate=0.1", "model.hidden=[8,8]", "mpc.replan={every=2}"]).unwrap();
         let flat = experiment.flat().unwrap();
         assert!(flat.contains(&("fit.learning_rate".into(), "0.1".into())), "{flat:?}");
         let words: Vec<String> = flat.iter().map(|(key, value)| format!("{key}={value}")).collect();
