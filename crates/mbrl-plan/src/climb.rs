@@ -16,7 +16,7 @@ const ARRIVED: i32 = 20;
 ///
 /// A point that has stepped to where the function is not finite, or that does not rise any more, goes back to the best place
 /// it has seen and takes steps half as long from there. One that has seen no good place, or stands where the gradient is not
-/// finite, starts afresh at random. Nothing of this touches the other points.
+/// finite (or above 10¹⁹), starts afresh at random. Nothing of this touches the other points.
 #[derive(Debug, Clone)]
 pub(crate) struct Climb {
     /// `[K, D]`.
@@ -75,7 +75,8 @@ impl Climb {
         for (k, value) in values.iter().enumerate() {
             let row = self.row(k);
             let gradient = &gradients[row.clone()];
-            let steep = gradient.iter().all(|g| g.is_finite());
+            // Adam squares it.
+            let steep = gradient.iter().all(|g| (g * g).is_finite());
             let known = self.best_values[k] > f32::NEG_INFINITY;
             if value.is_finite() && steep && self.stale[k] < PATIENCE {
                 let rate = rate * 0.5f32.powi(self.halved[k]);

@@ -22,6 +22,7 @@ impl Clock {
     }
 
     /// An iteration of another kind begins: what the others took says nothing about it.
+    #[cfg(any(feature = "gradient", test))]
     pub(crate) fn turn(&mut self) {
         (self.lap, self.slowest) = (self.elapsed(), Duration::ZERO);
     }

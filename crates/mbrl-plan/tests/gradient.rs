@@ -125,7 +125,8 @@ fn gradients_through_ensembles_are_those_of_central_differences() {
         Propagation { members: MemberRule::TsInf, noise: true, particles: 6 },
         Propagation { members: MemberRule::Ts1, noise: true, particles: 6 },
     ];
-    for activation in [Activation::Silu, Activation::Relu, Activation::Tanh] {
+    // Central differences of a network of ReLUs meet kinks within the step, each of them smaller than what would be left out.
+    for (activation, tolerance) in [(Activation::Silu, 1e-2), (Activation::Relu, 5e-2), (Activation::Tanh, 1e-2)] {
         for (head, angles) in [(Head::Gaussian, vec![]), (Head::Deterministic, vec![0]), (Head::Gaussian, vec![0, 2])] {
             let config =
                 EnsembleConfig { members: 3, hidden: vec![16, 16], activation, head, angles, ..Default::default() };
@@ -133,8 +134,10 @@ fn gradients_through_ensembles_are_those_of_central_differences() {
             for propagation in propagations {
                 for by in [Aggregate::Mean, Aggregate::MeanMinusStd(1.5), Aggregate::Worst] {
                     let error = worst_error(&model, propagation, by, 8e-3);
-                    println!("{activation:?} {head:?} {propagation:?} {by:?}: {error}");
-                    assert!(error < 3e-2, "{config:?}, {propagation:?}, {by:?}: off by {error} of the largest entry");
+                    assert!(
+                        error < tolerance,
+                        "{config:?}, {propagation:?}, {by:?}: off by {error} of the largest entry"
+                    );
                 }
             }
         }
@@ -349,6 +352,22 @@ fn a_plan_on_a_bound_can_leave_it() {
     planner.advance(1);
     let plan = planner.plan(&here, &Problem::new(&model, &actions).with_reward(&inwards), &mut rng).unwrap();
     assert!(host(plan.actions).iter().all(|a| (a - 0.5).abs() < 1e-2));
+}
+
+#[test]
+fn ranges_that_overflow_and_gradients_that_overflow_are_climbed_in() {
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, _| s);
+    let config = GradientConfig { horizon: 1, ..GradientConfig::default() };
+    for (limit, scale) in [(3e38, 3e38), (1.0, 1e-25), (1e-30, 1e-30)] {
+        let actions = bounded(-limit, limit);
+        let reward = reward_fn(move |_, a: Tensor<2>, _| (a / scale).squeeze_dim::<1>(1));
+        let problem = Problem::new(&model, &actions).with_reward(&reward);
+        let mut planner = config.init(&actions, Propagation::MEAN).unwrap();
+        let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
+        // With a gradient beyond Adam's range all that is left are random starts, 8 in each of 40 iterations.
+        let share = host(plan.actions)[0] / limit;
+        assert!((0.8..=1.0).contains(&share), "{share} of a limit of {limit}, reward in units of {scale}");
+    }
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub struct CemConfig {
     pub truncation: f32,
     /// Whether the standard deviation is held below half the distance to the nearer bound, so that samples truncated at
     /// 2 never leave the bounds (default: true). Near a bound this leaves little to try: a warm start that lies on one
-    /// hardly leaves it. With `false`, samples are clipped instead.
+    /// hardly leaves it. With `false`, samples are clipped instead. Has no effect among discrete choices.
     pub constrain_variance: bool,
     /// Which sequence is executed (default: the mean).
     pub returns: CemReturn,
@@ -130,7 +130,10 @@ impl CemConfig {
     /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is
     /// neither a bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Cem, PlanError> {
-        let sampler = self.sampler(sampler_width(actions, NAME)?)?;
+        let width = sampler_width(actions, NAME)?;
+        // Choices are the largest of numbers without bounds: there is nothing to keep away from.
+        let constrain_variance = self.constrain_variance && !matches!(actions, ActionSpace::Discrete(_));
+        let sampler = Self { constrain_variance, ..self.clone() }.sampler(width)?;
         Shooting::new(sampler, propagation)
     }
 
