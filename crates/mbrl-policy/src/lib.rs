@@ -104,4 +104,4 @@ pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
 pub use mpc_agent::MpcAgent;
 pub use observer::{Moment, Observer, Scalars};
 pub use train::{Outcome, RunFiles, TrainConfig, Training};
-pub use world::{EpisodeSummary, PAST, World};
+pub use world::{EpisodeSummary, MAX_PAST, World};

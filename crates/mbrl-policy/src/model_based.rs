@@ -28,7 +28,8 @@ use mbrl_plan::Mpc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, MpcAgent, PAST, RandomAgent, Report,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, MAX_PAST, MpcAgent, RandomAgent,
+    Report,
 };
 
 /// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
@@ -102,7 +103,7 @@ impl ModelBasedConfig {
     /// An agent that knows nothing yet, for an environment like `spec`.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for a value that breaks a rule, for a model that looks back further than [`PAST`] and for a
+    /// [`AgentError::Config`] for a value that breaks a rule, for a model that looks back further than [`MAX_PAST`] and for a
     /// goal without reward where the model learns none, [`AgentError::Model`] for a model of other widths.
     pub fn init(
         &self,
@@ -124,7 +125,7 @@ impl ModelBasedConfig {
         }
         fit.validate()?;
         let EnsembleConfig { reward, past, .. } = model.config();
-        if *past > PAST {
+        if *past > MAX_PAST {
             return refuse("past", past.to_string(), "at most 16 steps, which is what situations carry");
         }
         if goal.reward.is_none() && !reward {

@@ -10,7 +10,7 @@ use mbrl_env::{Env, EnvError, EnvSpec, History, Rng, Simulator, Situation, Snaps
 use crate::{ActMode, Agent, AgentError};
 
 /// Steps of the past that the situations of the loops carry: no agent can look back further.
-pub const PAST: usize = 16;
+pub const MAX_PAST: usize = 16;
 
 /// What an agent acts in: any environment, or a simulator whose snapshots it may ask for.
 pub enum World<'a> {
@@ -142,7 +142,7 @@ impl Episode {
             return Err(non_finite(spec, "reward".to_owned(), step.reward, env_step));
         }
         let obs = std::mem::replace(&mut self.obs, step.obs.clone());
-        self.past.push(obs.clone(), action.clone(), PAST);
+        self.past.push(obs.clone(), action.clone(), MAX_PAST);
         self.summary.total_reward += step.reward;
         self.summary.length += 1;
         self.summary.terminated = step.terminated;

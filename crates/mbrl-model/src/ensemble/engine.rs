@@ -265,22 +265,24 @@ impl Engine {
                 _ => {}
             }
             if s > o {
-                let action = |row: usize| {
-                    let at = (from + row) * self.action % actions.len();
-                    &actions[at..at + self.action]
-                };
-                for (row, (state, next)) in wide.chunks_exact_mut(s).zip(next.chunks_exact(o)).enumerate() {
-                    // What was present becomes past, and the oldest pair is forgotten.
-                    let pair = o + self.action;
-                    state.copy_within(o..s - pair, o + pair);
-                    state.copy_within(..o, o);
-                    state[2 * o..o + pair].copy_from_slice(action(row));
-                    state[..o].copy_from_slice(next);
-                }
+                self.shift(&mut wide, actions, from, next);
             }
         }
         scratch.state = wide;
         Part { obs, reward, terminated }
+    }
+
+    /// Moves a block's states on to the next observations: what was present becomes past, the oldest pair is forgotten.
+    fn shift(&self, states: &mut [f32], actions: &[f32], from: usize, next: &[f32]) {
+        let (s, o, a) = (self.state, self.obs, self.action);
+        let pair = o + a;
+        for (r, (state, next)) in states.chunks_exact_mut(s).zip(next.chunks_exact(o)).enumerate() {
+            let at = (from + r) * a % actions.len();
+            state.copy_within(o..s - pair, o + pair);
+            state.copy_within(..o, o);
+            state[2 * o..o + pair].copy_from_slice(&actions[at..at + a]);
+            state[..o].copy_from_slice(next);
+        }
     }
 
     /// The mean of the members' means and, behind them, of their probabilities of an end, in `scratch.out`

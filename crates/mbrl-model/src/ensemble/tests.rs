@@ -554,7 +554,8 @@ mod trained {
             }
             let probability = 1.0 / (1.0 + (-out(outputs - 1)).exp());
             // Twice the mean over two columns of negative log-likelihoods, that of the end among them.
-            let want = likelihoods - probability.ln();
+            let weight = if head == Head::Gaussian { 10.0 } else { 1.0 };
+            let want = likelihoods - weight * probability.ln();
             let inputs = Tensor::<1>::from_floats(x, &device).reshape([1, 1, 2]);
             let targets = Tensor::<1>::from_floats(y, &device).reshape([1, 1, 3]);
             let got = model.loss(&model.network, inputs.clone(), targets.clone()).into_scalar::<f32>();

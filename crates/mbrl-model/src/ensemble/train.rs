@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, TensorData, activation},
 };
 
-use super::{Ensemble, Heads, Network, delta, elite_count};
+use super::{Ensemble, Head, Heads, Network, delta, elite_count};
 use crate::{Dataset, Examples, Fit, ModelError, Normalizer, dynamics::check_size};
 
 /// Statistics of an ensemble's inputs and targets.
@@ -13,6 +13,19 @@ use crate::{Dataset, Examples, Fit, ModelError, Normalizer, dynamics::check_size
 pub struct EnsembleStatistics {
     inputs: Normalizer,
     targets: Normalizer,
+}
+
+/// How much more the cross-entropy of an end counts than its likelihood says.
+///
+/// Where the world is nearly free of noise, a Gaussian of standard deviation σ pulls at the shared layers with gradients of
+/// order 1/σ, the end with gradients of order 1. Measured on a linear system without noise, three networks of 2·32 units,
+/// 3000 steps, ends of a fresh 1000 transitions that are wrong: 26 with a weight of 1, 12 with 10, and with 100 the dynamics
+/// suffer. Squared errors vanish as they are fitted: 2 wrong with 1, and the reward suffers from 10.
+fn end_weight(head: Head) -> f64 {
+    match head {
+        Head::Gaussian => 10.0,
+        Head::Deterministic => 1.0,
+    }
 }
 
 impl Fit for Ensemble {
@@ -83,8 +96,7 @@ impl Fit for Ensemble {
     /// deterministic head.
     ///
     /// The mean over D columns of a Gaussian is, up to a constant, 2/D times a negative log-likelihood. An end's
-    /// cross-entropy is a negative log-likelihood too and gets the same factor, so that the sum is that of next observation,
-    /// reward and end together.
+    /// cross-entropy is a negative log-likelihood too and gets the same factor, times [`end_weight`].
     fn loss(&self, network: &Network, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1> {
         let members = self.config.members as f64;
         let Heads { mean, log_var, end } = network.heads(inputs, &self.config);
@@ -107,7 +119,7 @@ impl Fit for Ensemble {
         if let Some(logit) = end {
             // −ln p of a logit z and an end y: ln(1 + e^z) − y z.
             let cross_entropy = activation::softplus(logit.clone(), 1.0) - logit * targets.narrow(2, columns, 1);
-            loss = loss + cross_entropy.mean() * (members * 2.0 / columns as f64);
+            loss = loss + cross_entropy.mean() * (members * end_weight(self.config.head) * 2.0 / columns as f64);
         }
         for (weight, &decay) in network.weights.iter().zip(&self.config.weight_decay) {
             if decay > 0.0 {
