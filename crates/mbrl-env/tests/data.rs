@@ -339,6 +339,30 @@ fn damaged_files_are_refused() {
     assert!(error.contains("12 columns without names; the layout names 0"), "{error}");
 }
 
+/// Whatever stands in a file, reading it ends in a replay or an error.
+#[test]
+fn no_byte_of_a_file_makes_reading_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/logs");
+    let mut read = [0, 0];
+    for name in ["pandas.csv", "pandas-zstd.parquet", "lists-v2.parquet", "odd.npz", "d4rl.npz", "record.npy"] {
+        let bytes = fs::read(fixtures.join(name)).unwrap();
+        let path = folder.path().join(name);
+        let mut rng = mbrl_env::Rng::new(7);
+        for _ in 0..100 {
+            let mut damaged = bytes.clone();
+            for _ in 0..=rng.below(3) {
+                let at = rng.below(damaged.len());
+                damaged[at] = rng.below(256) as u8;
+            }
+            fs::write(&path, &damaged).unwrap();
+            read[usize::from(data::read(&path, &Layout::default()).is_ok())] += 1;
+        }
+    }
+    // Both happen: some bytes are padding, most are not.
+    assert!(read[0] > 125 && read[1] > 25, "{read:?}");
+}
+
 type Group<'a> = SerializedRowGroupWriter<'a, File>;
 
 /// Writes a Parquet file of one group of rows.

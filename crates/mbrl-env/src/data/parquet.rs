@@ -1,6 +1,6 @@
 //! Parquet: flat columns, and lists of the same length in each row.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, panic, path::Path};
 
 use ::parquet::{
     basic::{LogicalType, Type},
@@ -21,6 +21,15 @@ use super::{
 const BLOCK: usize = 4096;
 
 pub(super) fn read(path: &Path, layout: &Layout) -> Result<Log, DataError> {
+    // The library panics on some damaged pages ("Decoder for dict should have been set").
+    panic::catch_unwind(|| read_whole(path, layout)).unwrap_or_else(|cause| {
+        let said = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+        let reason = format!("damaged: {}", said.unwrap_or("it cannot be decoded"));
+        Err(DataError::Format { path: path.to_owned(), reason })
+    })
+}
+
+fn read_whole(path: &Path, layout: &Layout) -> Result<Log, DataError> {
     let failed = |error: ParquetError| DataError::Format { path: path.to_owned(), reason: error.to_string() };
     let file = File::open(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
     let file = SerializedFileReader::new(file).map_err(failed)?;
