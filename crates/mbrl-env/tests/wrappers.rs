@@ -2,7 +2,7 @@
 
 use mbrl_env::{
     ActionRepeat, ActionSpace, Delay, Env, EnvError, EnvSpec, Info, Noise, Rng, Simulator, Step, TimeLimit, check,
-    tasks::{self, CartPole, Cliff, Pendulum, PointMass},
+    tasks::{self, CartPole, CliffConfig, Pendulum, PointMass},
 };
 
 #[test]
@@ -63,11 +63,12 @@ fn a_repeated_action_is_the_action_given_again() {
 
 #[test]
 fn a_repetition_stops_at_an_end_and_at_a_limit_inside() {
-    // From 1.85 m two steps of 0.1 m lead over the edge; five would be an error.
-    let mut cliff = Cliff::new();
-    cliff.set_state(1.85).unwrap();
+    // Half a metre past the edge, two steps before the end; a third would be an error.
+    let mut cliff = CliffConfig { noise: 0.0, ..CliffConfig::default() }.init().unwrap();
+    cliff.set_state(2.5).unwrap();
     let step = ActionRepeat::new(cliff, 5).unwrap().step(&[1.0]).unwrap();
-    assert!(step.terminated && (step.reward - (1.95 - 2.0)).abs() < 1e-12, "{step:?}");
+    // Past the edge by 0.75 m, then by 1 m: heights of −1 m and −2 m.
+    assert!(step.terminated && (step.reward + 3.0).abs() < 1e-9, "{step:?}");
 
     let limits = |limit_inside: bool| {
         let mut env: Box<dyn Env> = if limit_inside {
