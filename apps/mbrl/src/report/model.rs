@@ -155,8 +155,8 @@ fn judged(model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -
     let found = evaluate(model, &data, &config, &mut Rng::new(0))?;
     let caption = format!(
         "{}, on the {} episodes of the evaluation at step {} ({rows} transitions): roll-outs of the recorded actions from {} \
-         instants, {} particles. Left: root mean squared error of the particles' mean, each column in units of its standard \
-         deviation, mean over the columns. Right: the share of observations in the model's central intervals against the \
+         instants, {} particles. First: root mean squared error of the particles' mean, each column in units of its standard \
+         deviation, mean over the columns. Second: the share of observations in the model's central intervals against the \
          share that should be there; below the diagonal the model is too sure of itself.",
         escape(of),
         episodes.episodes.len(),
