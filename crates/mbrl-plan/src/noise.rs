@@ -10,13 +10,13 @@
 //! | `fmin = 0`, raised to 1/H | the same: the constant part has the power of the slowest oscillation, 1/H |
 //!
 //! Difference from it: the variance at each step is 1. The package leaves the constant part out of its normalisation, so
-//! that its variance at an even H and a large β is 1.25 (the version of 2020) or 1.5 (since the constant part is drawn with
-//! its full power, as here). A standard deviation taken from a setting of iCEM's authors is therefore up to √1.25 smaller
-//! here.
+//! that its variance at an even H and a large β is 1.25 (the version of 2020) or 1.5 (since the constant part is drawn
+//! with its full power, as here). A standard deviation taken from a setting of iCEM's authors is therefore up to √1.25
+//! smaller here.
 //!
 //! ## References
-//! \[1\] Timmer, König (1995), *On generating power law noise*, Astronomy and Astrophysics 300, 707-710, as in the Python
-//! package `colorednoise`.
+//! \[1\] Timmer, König (1995), *On generating power law noise*, Astronomy and Astrophysics 300, 707-710, as in the
+//! Python package `colorednoise`.
 
 use std::f64::consts::TAU;
 
@@ -24,8 +24,8 @@ use mbrl_env::Rng;
 
 use crate::{PlanError, error::require};
 
-/// Stationary Gaussian noise in time with mean 0, variance 1 and a power spectrum proportional to f^−β, independent from one
-/// sample and action dimension to another.
+/// Stationary Gaussian noise in time with mean 0, variance 1 and a power spectrum proportional to f^−β, independent
+/// from one sample and action dimension to another.
 ///
 /// ```
 /// use mbrl_env::Rng;
@@ -55,7 +55,8 @@ impl ColouredNoise {
         Ok(Self { horizon, basis: (exponent > 0.0).then(|| basis(f64::from(exponent), horizon)) })
     }
 
-    /// One sequence for `width` dimensions, `[H, width]` in row-major order; `H²` multiplications a dimension unless white.
+    /// One sequence for `width` dimensions, `[H, width]` in row-major order; `H²` multiplications a dimension unless
+    /// white.
     #[must_use]
     pub fn sample(&self, width: usize, rng: &mut Rng) -> Vec<f32> {
         let horizon = self.horizon;
@@ -78,9 +79,9 @@ impl ColouredNoise {
     }
 }
 
-/// The constant, a cosine and a sine for each frequency k/H between 0 and 1/2, and for even H the alternation, of frequency
-/// 1/2. A cosine and its sine share the power k^−β; the constant and the alternation, which have no partner, stand for half
-/// of theirs, so that β = 0 gives white noise.
+/// The constant, a cosine and a sine for each frequency k/H between 0 and 1/2, and for even H the alternation, of
+/// frequency 1/2. A cosine and its sine share the power k^−β; the constant and the alternation, which have no partner,
+/// stand for half of theirs, so that β = 0 gives white noise.
 fn basis(exponent: f64, horizon: usize) -> Vec<f32> {
     let alone = |k: usize| k == 0 || 2 * k == horizon;
     // Relative to the slowest oscillation: nothing overflows, however large the exponent is.
@@ -153,8 +154,8 @@ mod tests {
             let centre = points.iter().fold((0.0, 0.0), |c, p| (c.0 + p.0 / n, c.1 + p.1 / n));
             let slope = points.iter().map(|p| (p.0 - centre.0) * (p.1 - centre.1)).sum::<f64>()
                 / points.iter().map(|p| (p.0 - centre.0).powi(2)).sum::<f64>();
-            // Each point's standard error is 1/√2000 = 0.022 and the abscissae spread by about 0.8 over 15 and more points:
-            // 0.007 of the slope.
+            // Each point's standard error is 1/√2000 = 0.022 and the abscissae spread by about 0.8 over 15 and more
+            // points: 0.007 of the slope.
             assert!((slope + f64::from(exponent)).abs() < 0.04, "slope {slope} at β {exponent}, H {horizon}");
         }
     }

@@ -176,8 +176,8 @@ impl Told {
         order
     }
 
-    /// Mean and variance over sequences, given as index and weight, entry by entry `[H·A]`. Weights are relative: their sum,
-    /// which is above 0, is divided by.
+    /// Mean and variance over sequences, given as index and weight, entry by entry `[H·A]`. Weights are relative:
+    /// their sum, which is above 0, is divided by.
     pub(crate) fn moments(&self, weights: &[(usize, f64)]) -> (Vec<f64>, Vec<f64>) {
         let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
         let mut mean = vec![0.0; self.len];

@@ -12,20 +12,21 @@ use crate::{
 
 /// Maximises a function by asking a sampler for parameters and telling it of their values.
 ///
-/// The search is one control step of the sampler: its `iterations`, or fewer where `stop` or its own convergence says so,
-/// with nothing started afresh between them. Its shape `[H, A]` is read as one vector of `D = H · A` parameters;
-/// `CemConfig::for_search().sampler(D)` has `[1, D]`. The sampler is reset first, so equal arguments give equal results.
+/// The search is one control step of the sampler: its `iterations`, or fewer where `stop` or its own convergence says
+/// so, with nothing started afresh between them. Its shape `[H, A]` is read as one vector of `D = H · A` parameters;
+/// `CemConfig::for_search().sampler(D)` has `[1, D]`. The sampler is reset first, so equal arguments give equal
+/// results.
 ///
-/// After each iteration but the last, the sampler's solution is evaluated along with the next candidates, and after the last
-/// one alone: the mean of a distribution is often better than all of its samples. Samplers are not told of it. The best of
-/// everything evaluated is returned; values that are not finite never win.
+/// After each iteration but the last, the sampler's solution is evaluated along with the next candidates, and after
+/// the last one alone: the mean of a distribution is often better than all of its samples. Samplers are not told of
+/// it. The best of everything evaluated is returned; values that are not finite never win.
 ///
-/// Where the region is not bounded, nothing is clipped. Samples of a sampler that keeps to `[-1, 1]` by itself could never
-/// leave the first unit, so it is refused there: set [`CemConfig::constrain_variance`](crate::CemConfig) to `false`. CEM's
-/// truncation does no harm, but narrows its samples to 0.88 of the standard deviation in each iteration; without bounds,
-/// leave it infinite, as [`CemConfig::for_search`](crate::CemConfig::for_search) does. The spread of CEM and its relatives
-/// shrinks on a mere slope as well: an optimum many units away is not reached, whatever the budget. Choose the region's
-/// scale so that the optimum is probably within a unit or two of its centre.
+/// Where the region is not bounded, nothing is clipped. Samples of a sampler that keeps to `[-1, 1]` by itself could
+/// never leave the first unit, so it is refused there: set [`CemConfig::constrain_variance`](crate::CemConfig) to
+/// `false`. CEM's truncation does no harm, but narrows its samples to 0.88 of the standard deviation in each
+/// iteration; without bounds, leave it infinite, as [`CemConfig::for_search`](crate::CemConfig::for_search) does. The
+/// spread of CEM and its relatives shrinks on a mere slope as well: an optimum many units away is not reached,
+/// whatever the budget. Choose the region's scale so that the optimum is probably within a unit or two of its centre.
 ///
 /// ```
 /// use mbrl_env::Rng;
@@ -46,10 +47,10 @@ use crate::{
 /// ```
 ///
 /// # Errors
-/// [`PlanError::Width`] for a region that has not the sampler's number of parameters, [`PlanError::NonFinite`] for a centre
-/// or a scale that is not finite, [`PlanError::Config`] for a scale that is not above 0, a `stop` without evaluations or
-/// with a value of NaN, and a sampler that presumes bounds where there are none, [`PlanError::NoFiniteReturn`] where no
-/// candidate of an iteration has a finite value.
+/// [`PlanError::Width`] for a region that has not the sampler's number of parameters, [`PlanError::NonFinite`] for a
+/// centre or a scale that is not finite, [`PlanError::Config`] for a scale that is not above 0, a `stop` without
+/// evaluations or with a value of NaN, and a sampler that presumes bounds where there are none,
+/// [`PlanError::NoFiniteReturn`] where no candidate of an iteration has a finite value.
 pub fn search(
     sampler: &mut impl SequenceSampler,
     objective: &impl Objective,
@@ -122,7 +123,8 @@ impl<F: Objective> Progress<'_, F> {
         self.found.evaluations >= self.stop.evaluations || self.found.value >= self.stop.value
     }
 
-    /// Evaluates units `[K, D]`, or as many of them as are still allowed; gives them as they were evaluated, and their values.
+    /// Evaluates units `[K, D]`, or as many of them as are still allowed; gives them as they were evaluated, and their
+    /// values.
     fn evaluate(&mut self, units: Tensor<2>) -> Result<(Tensor<2>, Vec<f32>), PlanError> {
         let left = usize::try_from(self.stop.evaluations - self.found.evaluations).unwrap_or(usize::MAX);
         let count = left.min(units.dims()[0]);

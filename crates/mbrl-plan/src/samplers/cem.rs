@@ -43,8 +43,8 @@ pub enum CemReturn {
     /// The mean of the last distribution (CEM's default; PETS).
     #[default]
     Mean,
-    /// The best sequence: CEM's of this control step, from which the next one starts as well; iCEM's of the last iteration
-    /// (its default), while the next control step starts from the mean.
+    /// The best sequence: CEM's of this control step, from which the next one starts as well; iCEM's of the last
+    /// iteration (its default), while the next control step starts from the mean.
     Best,
 }
 
@@ -109,8 +109,8 @@ impl Default for CemConfig {
 }
 
 impl CemConfig {
-    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many iterations, and
-    /// nothing that presumes bounds or ends early.
+    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many
+    /// iterations, and nothing that presumes bounds or ends early.
     #[must_use]
     pub fn for_search() -> Self {
         Self {

@@ -12,17 +12,17 @@
 //! | `shift_elites_over_time` | [`IcemConfig::shift_elites`] |
 //! | `use_mean_actions` | [`IcemConfig::mean_in_last`] |
 //!
-//! Iteration i draws max(2 · elites, ⌊population / decayⁱ⌋) sequences around the mean. To the first one the shifted elites of
-//! the last control step are added, with fresh draws for the steps that they lack, and to each later one the best of the
-//! elites before. Standard deviations are smoothed, not variances as CEM's are. The next control step starts from the mean
-//! shifted with its last action doubled, and from the initial standard deviation.
+//! Iteration i draws max(2 · elites, ⌊population / decayⁱ⌋) sequences around the mean. To the first one the shifted
+//! elites of the last control step are added, with fresh draws for the steps that they lack, and to each later one the
+//! best of the elites before. Standard deviations are smoothed, not variances as CEM's are. The next control step
+//! starts from the mean shifted with its last action doubled, and from the initial standard deviation.
 //!
-//! With `noise_exponent = 0`, `keep_elites = 0`, `population_decay = 1`, `mean_in_last = false` and `returns = "mean"` it is CEM
-//! without truncation, except for what is smoothed.
+//! With `noise_exponent = 0`, `keep_elites = 0`, `population_decay = 1`, `mean_in_last = false` and `returns = "mean"`
+//! it is CEM without truncation, except for what is smoothed.
 //!
 //! Differences from the authors' code: kept elites are scored again, since the score of a random model, or of the next
-//! situation, is another; the decay is not rounded at each iteration on its own; the noise has variance 1 (theirs up to 1.25,
-//! see [`ColouredNoise`]).
+//! situation, is another; the decay is not rounded at each iteration on its own; the noise has variance 1 (theirs up
+//! to 1.25, see [`ColouredNoise`]).
 //!
 //! ## References
 //! \[1\] Pinneri et al. (2020), *Sample-efficient Cross-Entropy Method for Real-time Planning*, CoRL. arXiv:2008.06389
@@ -127,8 +127,9 @@ impl IcemConfig {
         Self { noise_exponent: 3.5, ..Self::default() }
     }
 
-    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence (so that noise has no
-    /// colour), many iterations of a larger population, and fewer elites kept, whose spread would soon be that of all.
+    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence (so that noise
+    /// has no colour), many iterations of a larger population, and fewer elites kept, whose spread would soon be that
+    /// of all.
     #[must_use]
     pub fn for_search() -> Self {
         Self {

@@ -11,16 +11,18 @@
 //! | `w_k ∝ exp(−(S_k − min S) / λ)`, `u_t ← u_t + Σ_k w_k ε_t^k` | returns are −S; the same where nothing is clipped |
 //! | `γ u_tᵀ Σ⁻¹ ε_t` in `S`, `γ = λ (1 − α)` | [`MppiConfig::control_cost`] = 1 − α |
 //!
-//! The control cost comes from the paper's derivation, where staying near no control at all is part of the goal: it draws
-//! the plan to the middle of the action range, whatever the reward says. The default leaves it out (α = 1, and so do mbrl-lib
-//! and PDDM), since effort is the reward's affair here; 1 gives `pytorch_mppi`'s form (α = 0). As there, ε is what is left of the noise after clipping.
+//! The control cost comes from the paper's derivation, where staying near no control at all is part of the goal: it
+//! draws the plan to the middle of the action range, whatever the reward says. The default leaves it out (α = 1, and
+//! so do mbrl-lib and PDDM), since effort is the reward's affair here; 1 gives `pytorch_mppi`'s form (α = 0). As
+//! there, ε is what is left of the noise after clipping.
 //!
-//! Two extensions, off by default: the spread is refitted with the same weights, to the best candidates, as in TD-MPC2 \[2\]
-//! ([`MppiConfig::adapt_std`], [`MppiConfig::elites`]), which lets iterations converge; returns are scaled to [0, 1] in each
-//! iteration, as PI² scales its costs \[3\] ([`MppiConfig::normalize_returns`]), which frees κ from the scale of the reward.
+//! Two extensions, off by default: the spread is refitted with the same weights, to the best candidates, as in TD-MPC2
+//! \[2\] ([`MppiConfig::adapt_std`], [`MppiConfig::elites`]), which lets iterations converge; returns are scaled to
+//! [0, 1] in each iteration, as PI² scales its costs \[3\] ([`MppiConfig::normalize_returns`]), which frees κ from the
+//! scale of the reward.
 //!
-//! Differences from `pytorch_mppi`: the first plan is the middle of the range instead of noise. mbrl-lib's planner of this name
-//! is PDDM's, see [`PddmConfig::code_compat`](crate::PddmConfig::code_compat).
+//! Differences from `pytorch_mppi`: the first plan is the middle of the range instead of noise. mbrl-lib's planner of
+//! this name is PDDM's, see [`PddmConfig::code_compat`](crate::PddmConfig::code_compat).
 //!
 //! ## References
 //! \[1\] Williams et al. (2018), *Information-Theoretic Model Predictive Control: Theory and Applications to Autonomous
@@ -43,8 +45,8 @@ use crate::{
 
 const NAME: &str = "mppi";
 
-/// Settings of [`Mppi`]. The default is that of `pytorch_mppi` (`K = 100`, `T = 15`, `λ = 1`); it has none for sigma, which is
-/// half of the half range here, as CEM's and iCEM's.
+/// Settings of [`Mppi`]. The default is that of `pytorch_mppi` (`K = 100`, `T = 15`, `λ = 1`); it has none for sigma,
+/// which is half of the half range here, as CEM's and iCEM's.
 ///
 /// ```
 /// use mbrl_env::{ActionSpace, BoxSpace};
@@ -66,8 +68,8 @@ pub struct MppiConfig {
     pub population: usize,
     /// Refinements a control step (default: 1).
     pub iterations: usize,
-    /// Weight of the return in the exponent, κ = 1/λ (default: 1). Large values approach the best candidate, small ones the
-    /// plain mean. It acts on returns as they are, unless they are normalised: scale it with the reward.
+    /// Weight of the return in the exponent, κ = 1/λ (default: 1). Large values approach the best candidate, small
+    /// ones the plain mean. It acts on returns as they are, unless they are normalised: scale it with the reward.
     pub kappa: f32,
     /// Standard deviation of the noise in half ranges: one for all action dimensions, or one for each (default: 0.5).
     pub sigma: Vec<f32>,
@@ -106,8 +108,9 @@ impl Default for MppiConfig {
 }
 
 impl MppiConfig {
-    /// TD-MPC2's planner \[2\]: horizon 3 before a terminal value, 512 candidates, 64 elites, 6 iterations, temperature 0.5, a
-    /// spread of 2 half ranges that is refitted. It executes one of the elites at random where this one executes the mean.
+    /// TD-MPC2's planner \[2\]: horizon 3 before a terminal value, 512 candidates, 64 elites, 6 iterations,
+    /// temperature 0.5, a spread of 2 half ranges that is refitted. It executes one of the elites at random where this
+    /// one executes the mean.
     #[must_use]
     pub fn td_mpc2() -> Self {
         Self {
@@ -122,8 +125,8 @@ impl MppiConfig {
         }
     }
 
-    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many iterations,
-    /// normalised returns, and a spread that is refitted to a fifth of the candidates without a floor.
+    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many
+    /// iterations, normalised returns, and a spread that is refitted to a fifth of the candidates without a floor.
     #[must_use]
     pub fn for_search() -> Self {
         Self {
@@ -153,8 +156,8 @@ impl MppiConfig {
     /// The sampler alone, for actions of `width` dimensions.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one nor one an
-    /// action dimension.
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one
+    /// nor one an action dimension.
     pub fn sampler(&self, width: usize) -> Result<MppiSampler, PlanError> {
         let Self { horizon, population, iterations, kappa, control_cost, elites, std_range: [least, most], .. } = *self;
         check_sizes(width, horizon, population, iterations)?;

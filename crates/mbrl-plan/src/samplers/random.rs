@@ -1,7 +1,7 @@
 //! # Random shooting
 //!
-//! Draws sequences from a fixed distribution, tries them all and keeps the best. Nothing is learned from one iteration, or
-//! control step, to the next.
+//! Draws sequences from a fixed distribution, tries them all and keeps the best. Nothing is learned from one
+//! iteration, or control step, to the next.
 //!
 //! | Nagabandi et al. \[1\] | here |
 //! |---|---|
@@ -65,7 +65,8 @@ pub enum Proposal {
 ///
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(6, 1.0)?);
 /// let proposal = Proposal::Coloured { std: 0.5, exponent: 2.0 };
-/// let planner = RandomShootingConfig { proposal, ..RandomShootingConfig::default() }.init(&actions, Propagation::MEAN)?;
+/// let planner = RandomShootingConfig { proposal, ..RandomShootingConfig::default() }.init(&actions,
+/// Propagation::MEAN)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,8 +107,8 @@ impl RandomShootingConfig {
         Self { population: 5000, ..Self::default() }
     }
 
-    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many iterations, and
-    /// draws that reach beyond a unit where there are no bounds.
+    /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many
+    /// iterations, and draws that reach beyond a unit where there are no bounds.
     #[must_use]
     pub fn for_search() -> Self {
         Self { horizon: 1, population: 400, iterations: 200, proposal: Proposal::Normal { std: 0.5 } }
