@@ -228,6 +228,7 @@ fn bad_data_and_settings_are_refused() {
 }
 
 #[test]
+#[ignore = "two fits of 1500 steps, about 4 seconds"]
 fn heads_learn_what_the_world_pays_and_where_it_ends() {
     // It pays 2 s0 − a and ends where the next s1 is above 0.8.
     let labelled = |n: usize, seed| {
@@ -299,6 +300,7 @@ fn hidden_speed_error(past: usize) -> f32 {
 }
 
 #[test]
+#[ignore = "a fit of 2500 steps, about 3 seconds"]
 fn a_past_step_tells_what_one_observation_hides() {
     // The change of an angle in a step is its speed times 0.05 s. Random torque swings the pendulum from side to side, so at
     // an angle both signs of the speed are about as frequent: without it the change is hardly predictable at all (1 would be
