@@ -35,8 +35,7 @@ pub struct CliffConfig {
     pub step_length: f64,
     /// Standard deviation of what chance adds to each step, in step lengths (default: 0.1).
     ///
-    /// Not 0 for the sake of learners: a Gaussian model of a motion without any noise grows ever surer of the hill, until
-    /// the few rows of a fall weigh nothing beside it and are explained as variance.
+    /// Not 0, because a Gaussian model of a motion without any noise grows ever surer of itself.
     pub noise: f64,
 }
 
@@ -106,8 +105,8 @@ fn require(holds: bool, field: &'static str, value: f64, rule: &'static str) -> 
 /// A point on a line that walks uphill to the right; past the edge it slides and falls.
 ///
 /// On data of a random walk near the start, "going right means going higher" is true, and a model that has learned it
-/// sends its planner over the edge: the states that a plan visits are not those that the model was trained on. Once falls are
-/// in the data, planning again at each step goes to the top and stops.
+/// sends its planner over the edge: the states that a plan visits are not those that the model was trained on. With falls
+/// in the data a model can know better; a planner that does goes to the top and stops.
 ///
 /// # Action
 /// | Num | Action | Min | Max | Unit |
