@@ -148,7 +148,7 @@ pub fn make(name: &str) -> Result<Task, EnvError> {
         cliff::NAME => {
             let config = CliffConfig::default();
             let end: Arc<dyn Termination> = Arc::new(config.termination());
-            task(config.init()?, 40, CliffReward, Some(end), &[], cliff::sketch)
+            task(config.init()?, 40, config.reward(), Some(end), &[], cliff::sketch)
         }
         _ => Err(EnvError::UnknownTask {
             name: name.to_owned(),
