@@ -152,7 +152,8 @@ pub fn returns(
 
     // All steps of all rows as one batch [H·P·K, ·], in the order of `obs`.
     let tracked = actions.is_autodiff();
-    let actions = if particles > 1 { actions.repeat_dim(1, particles) } else { actions };
+    let asked = problem.reward.is_some() || problem.termination.is_some();
+    let actions = if asked && particles > 1 { actions.repeat_dim(1, particles) } else { actions };
     let now = obs.clone().narrow(0, 0, horizon);
     let next = obs.clone().narrow(0, 1, horizon);
     let flat = |x: &Tensor<3>| {

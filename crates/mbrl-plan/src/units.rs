@@ -62,7 +62,7 @@ impl<'a> Units<'a> {
         match self {
             Self::HalfRange(_) => asked.clamp(-1.0, 1.0),
             // Not clipped before: of two numbers beyond 1 the larger one is the choice.
-            Self::Choices { .. } => self.one_hot(asked.argmax(2)),
+            Self::Choices { count, device } => one_hot(asked.argmax(2), *count, device),
         }
     }
 
@@ -100,7 +100,7 @@ impl<'a> Units<'a> {
         }
         match self {
             Self::HalfRange(units) => Ok(self.feasible(units.of_env(proposals.clone()))),
-            Self::Choices { count, .. } => {
+            Self::Choices { count, device } => {
                 let none = |v: &f32| v.fract() != 0.0 || *v < 0.0 || *v >= *count as f32;
                 match values.iter().copied().find(none) {
                     Some(value) => Err(PlanError::Config {
@@ -108,24 +108,18 @@ impl<'a> Units<'a> {
                         value: value.to_string(),
                         rule: "a choice of the action space",
                     }),
-                    None => Ok(self.one_hot(proposals.clone().int())),
+                    None => Ok(one_hot(proposals.clone().int(), *count, device)),
                 }
             }
         }
     }
+}
 
-    /// 1 for the choice and −1 for the others, `[K, H, n]`, of choices `[K, H, 1]`.
-    fn one_hot(&self, choices: Tensor<3, Int>) -> Tensor<3> {
-        let [k, h, _] = choices.dims();
-        match self {
-            Self::HalfRange(_) => unreachable!("a box has no choices"),
-            Self::Choices { count, device } => {
-                let each = Tensor::<1, Int>::arange(0..*count as i64, *device).reshape([1, 1, *count]);
-                let chosen = choices.expand([k, h, *count]).equal(each.expand([k, h, *count]));
-                chosen.float() * 2.0 - 1.0
-            }
-        }
-    }
+/// 1 for the choice and −1 for the others, `[K, H, n]`, of choices `[K, H, 1]`.
+fn one_hot(choices: Tensor<3, Int>, count: usize, device: &Device) -> Tensor<3> {
+    let [k, h, _] = choices.dims();
+    let each = Tensor::<1, Int>::arange(0..count as i64, device).reshape([1, 1, count]).expand([k, h, count]);
+    choices.expand([k, h, count]).equal(each).float() * 2.0 - 1.0
 }
 
 /// The index of the largest number, the first of equals.

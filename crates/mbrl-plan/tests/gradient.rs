@@ -554,3 +554,28 @@ fn ascend_keeps_a_box_and_leaves_an_open_region() {
     let found = ascend(&far, &open, &AscendConfig::default(), stop, &mut Rng::new(0)).unwrap();
     assert!(found.value >= -1e-6, "{found:?}");
 }
+
+#[test]
+fn each_rule_of_ascend_has_its_error() {
+    let hill = |x: Tensor<2>| -x.square().sum_dim(1).squeeze_dim::<1>(1);
+    let fails = |region: Region, config: AscendConfig| {
+        let stop = Stop { evaluations: 100, value: 0.0 };
+        ascend(&hill, &region, &config, stop, &mut Rng::new(0)).unwrap_err().to_string()
+    };
+    let (good, base) = (|| region(2, 1.0), AscendConfig::default);
+    assert_eq!(fails(region(0, 1.0), base()), "centre = no entry: at least one dimension");
+    assert_eq!(fails(Region { scale: vec![1.0], ..good() }, base()), "scale of the region has 1, expected 2");
+    let told = fails(Region { centre: vec![0.0, f32::NAN], ..good() }, base());
+    assert_eq!(told, "centre of the region: entry 1 is NaN, expected a finite number");
+    let told = fails(Region { scale: vec![f32::INFINITY, 1.0], ..good() }, base());
+    assert_eq!(told, "scale of the region: entry 0 is inf, expected a finite number");
+    let told = fails(Region { scale: vec![1.0, 0.0], ..good() }, base());
+    assert_eq!(told, "scale = 0: above 0 in every dimension");
+    assert_eq!(fails(good(), AscendConfig { starts: 0, ..base() }), "starts = 0: at least one");
+    let told = fails(good(), AscendConfig { learning_rate: f32::NAN, ..base() });
+    assert_eq!(told, "learning_rate = NaN: finite, above 0");
+    let narrow = |x: Tensor<2>| x.narrow(0, 0, 1).sum_dim(1).squeeze_dim::<1>(1);
+    let stop = Stop { evaluations: 100, value: 0.0 };
+    let told = ascend(&narrow, &good(), &base(), stop, &mut Rng::new(0)).unwrap_err().to_string();
+    assert_eq!(told, "values of the objective has 1, expected 8");
+}

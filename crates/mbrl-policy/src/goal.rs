@@ -72,3 +72,23 @@ impl fmt::Debug for Goal {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mbrl_env::{BoxSpace, reward_fn};
+    use mbrl_model::{Device, Tensor, dynamics_fn};
+
+    use super::*;
+
+    #[test]
+    fn a_problem_pays_for_disagreement_as_the_goal_does() {
+        let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+        let reward = reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1));
+        let mut goal = Goal::new(Arc::new(reward));
+        assert!(goal.problem(&model, &actions).disagreement.is_none());
+        let disagreement = Disagreement { weight: 2.0, scale: vec![0.5] };
+        goal.disagreement = Some(disagreement.clone());
+        assert_eq!(goal.problem(&model, &actions).disagreement, Some(&disagreement));
+    }
+}

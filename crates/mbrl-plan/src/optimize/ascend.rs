@@ -56,8 +56,8 @@ impl Default for AscendConfig {
 /// ```
 ///
 /// # Errors
-/// [`PlanError::Config`] or [`PlanError::Width`] for a value that breaks its rule, [`PlanError::NoFiniteReturn`] where nothing
-/// finite was found.
+/// [`PlanError::Config`], [`PlanError::Width`] or [`PlanError::NonFinite`] for a value that breaks its rule,
+/// [`PlanError::NoFiniteReturn`] where nothing finite was found.
 ///
 /// ## References
 /// \[1\] Kingma, Ba (2015), *Adam: A Method for Stochastic Optimization*, ICLR. arXiv:1412.6980
@@ -70,10 +70,15 @@ pub fn ascend(
 ) -> Result<Found, PlanError> {
     let AscendConfig { starts, learning_rate } = *config;
     let len = region.centre.len();
-    check_size("dimensions of the region's scale", len, region.scale.len())?;
-    require(len > 0, "centre", len, "at least one dimension")?;
-    require(region.centre.iter().all(|c| c.is_finite()), "centre", "not finite", "finite")?;
-    require(region.scale.iter().all(|s| s.is_finite() && *s > 0.0), "scale", "not so", "finite, above 0")?;
+    require(len > 0, "centre", "no entry", "at least one dimension")?;
+    check_size("scale of the region", len, region.scale.len())?;
+    for (what, values) in [("centre of the region", &region.centre), ("scale of the region", &region.scale)] {
+        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+            return Err(PlanError::NonFinite { what, index, value: values[index] });
+        }
+    }
+    let least = region.scale.iter().copied().fold(f32::INFINITY, f32::min);
+    require(least > 0.0, "scale", least, "above 0 in every dimension")?;
     require(starts > 0, "starts", starts, "at least one")?;
     require(learning_rate.is_finite() && learning_rate > 0.0, "learning_rate", learning_rate, "finite, above 0")?;
     let count = starts as u64;
