@@ -78,7 +78,8 @@ pub struct EnsembleConfig {
     pub reward: bool,
     /// Whether the end of the task is learned too: one more output, the logit of its probability, fitted by cross-entropy
     /// (default false; none of the papers does). With a Gaussian head it counts ten times its likelihood, because the
-    /// dynamics of a world without much noise would drown it. Its data needs [ends](crate::Dataset::with_terminated).
+    /// dynamics of a world without much noise would drown it; where there is no noise at all, as in most simulators, and ends
+    /// are rare, take a deterministic head. Its data needs [ends](crate::Dataset::with_terminated).
     pub termination: bool,
     /// Past steps that the network sees besides the present observation, where one observation does not tell everything
     /// (default 0; PDDM's code has it and uses none).
