@@ -1,7 +1,7 @@
 //! The lecture's cliff: how planning on a learned model fails, and two remedies.
 //!
-//! A walker climbs a hill to the right; past its edge it falls. Data of a random walk near the start says "right is higher", and that
-//! is all a model can learn of it. A plan on that model goes right, over the edge. First remedy: append what was seen, refit, plan
+//! A walker climbs a hill to the right; past its edge it falls. Nobody tells it where that is: motion, height and end are all
+//! learned. Data of a random walk near the start says "right is higher", and a plan on that model goes right, over the edge. First remedy: append what was seen, refit, plan
 //! again. Second remedy: replan at every step. Run it with `cargo run --release -p mbrl-cliff`; it takes about a minute and leaves
 //! `cliff.svg`, with the walkers of every seed.
 
@@ -42,14 +42,16 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
     let task = tasks::make("cliff")?;
     let spec = task.env.spec();
     let mut training = TrainConfig::default().init(RANDOM_STEPS, seed)?;
-    let model = EnsembleConfig { hidden: vec![32, 32], weight_decay: vec![1e-5; 3], ..EnsembleConfig::default() };
+    let model = EnsembleConfig { hidden: vec![32, 32], reward: true, termination: true, ..EnsembleConfig::default() };
     let model = model.init(spec.obs.width(), spec.actions.width(), &Device::flex(), &mut training.split_rng())?;
     let fit = FitConfig { batch_size: 64, max_epochs: 30, holdout: 0.0, ..FitConfig::default() };
     let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 5 };
     let planner = CemConfig { horizon: 15, population: 100, elites: 10, ..CemConfig::default() };
     let mpc = Mpc::new(Box::new(planner.init(&spec.actions, propagation)?), replan)?;
+    // Neither reward nor end are given: the model's own count.
+    let goal = Goal { reward: None, termination: None, ..Goal::of_task(&task) };
     let config = ModelBasedConfig { random_steps: RANDOM_STEPS, ..ModelBasedConfig::default() };
-    let agent = config.init(spec, model, fit, Goal::of_task(&task), mpc)?;
+    let agent = config.init(spec, model, fit, goal, mpc)?;
     Ok((task, training, agent))
 }
 

@@ -8,7 +8,7 @@ use mbrl_env::{
     data::{self, DataError, Layout, Log},
 };
 use mbrl_model::{Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, fit_watched};
-use mbrl_policy::PAST;
+use mbrl_policy::MAX_PAST;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -94,8 +94,8 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     if config.reward && !log.has_rewards {
         bail!("model.reward: the log has no rewards to learn");
     }
-    if config.past > PAST {
-        bail!("model.past = {}: at most {PAST} steps, which is what agents look back on", config.past);
+    if config.past > MAX_PAST {
+        bail!("model.past = {}: at most {MAX_PAST} steps, which is what agents look back on", config.past);
     }
     let mut rng = Rng::new(seed);
     let mut model = config.init(obs, action, &device, &mut rng).context("section [model]")?;

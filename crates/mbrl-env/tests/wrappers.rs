@@ -63,12 +63,12 @@ fn a_repeated_action_is_the_action_given_again() {
 
 #[test]
 fn a_repetition_stops_at_an_end_and_at_a_limit_inside() {
-    // Half a metre past the edge, two steps before the end; a third would be an error.
-    let mut cliff = CliffConfig { noise: 0.0, ..CliffConfig::default() }.init().unwrap();
-    cliff.set_state(2.5).unwrap();
+    // Two steps before the edge of the hill; after the fall a further one would be an error.
+    let mut cliff = CliffConfig::default().init().unwrap();
+    cliff.set_state(1.85).unwrap();
     let step = ActionRepeat::new(cliff, 5).unwrap().step(&[1.0]).unwrap();
-    // Past the edge by 0.75 m, then by 1 m: heights of −1 m and −2 m.
-    assert!(step.terminated && (step.reward + 3.0).abs() < 1e-9, "{step:?}");
+    // Heights of 1.95 m and, past the edge, −2 m.
+    assert!(step.terminated && (step.reward + 0.05).abs() < 1e-6, "{step:?}");
 
     let limits = |limit_inside: bool| {
         let mut env: Box<dyn Env> = if limit_inside {
