@@ -11,8 +11,8 @@ use anyhow::{Result, anyhow};
 use burn::tensor::Device;
 use clap::Parser;
 use mbrl_env::{Transition, tasks};
-use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
-use mbrl_plan::{CemConfig, Mpc, Replan};
+use mbrl_model::{EnsembleConfig, FitConfig, Head, MemberRule, Propagation};
+use mbrl_plan::{Aggregate, CemConfig, Mpc, Replan};
 use mbrl_policy::{Goal, ModelBased, ModelBasedConfig, TrainConfig, World, evaluate, start_seeds};
 use plotters::prelude::*;
 use rayon::prelude::*;
@@ -42,12 +42,28 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
     let task = tasks::make("cliff")?;
     let spec = task.env.spec();
     let mut training = TrainConfig::default().init(RANDOM_STEPS, seed)?;
-    let model = EnsembleConfig { hidden: vec![32, 32], reward: true, termination: true, ..EnsembleConfig::default() };
+    let model = EnsembleConfig {
+        hidden: vec![32, 32],
+        head: Head::Deterministic,
+        normalize_targets: true,
+        reward: true,
+        termination: true,
+        ..EnsembleConfig::default()
+    };
     let model = model.init(spec.obs.width(), spec.actions.width(), &Device::flex(), &mut training.split_rng())?;
-    let fit = FitConfig { batch_size: 64, max_epochs: 30, holdout: 0.0, ..FitConfig::default() };
-    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 5 };
-    let planner = CemConfig { horizon: 15, population: 100, elites: 10, ..CemConfig::default() };
-    let mpc = Mpc::new(Box::new(planner.init(&spec.actions, propagation)?), replan)?;
+    let fit = FitConfig { batch_size: 64, max_epochs: 20, holdout: 0.0, ..FitConfig::default() };
+    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 5 };
+    let planner = CemConfig {
+        horizon: 20,
+        population: 100,
+        elites: 10,
+        initial_std: 1.0,
+        constrain_variance: false,
+        ..CemConfig::default()
+    };
+    // A fall that one member of five foresees counts: the worst of them decides.
+    let planner = planner.init(&spec.actions, propagation)?.with_aggregate(Aggregate::Worst);
+    let mpc = Mpc::new(Box::new(planner), replan)?;
     // Neither reward nor end are given: the model's own count.
     let goal = Goal { reward: None, termination: None, ..Goal::of_task(&task) };
     let config = ModelBasedConfig { random_steps: RANDOM_STEPS, ..ModelBasedConfig::default() };
@@ -112,7 +128,14 @@ fn draw(path: &PathBuf, stages: &[(&str, Vec<Walk>); 4]) -> std::result::Result<
             .x_label_area_size(35)
             .y_label_area_size(40)
             .build_cartesian_2d(0f32..steps as f32, low..high + 0.1)?;
-        chart.configure_mesh().x_desc("step").y_desc("position").light_line_style(WHITE).draw()?;
+        chart
+            .configure_mesh()
+            .x_desc("step")
+            .y_desc("position (m)")
+            .x_label_formatter(&|t| format!("{t:.0}"))
+            .x_labels(5)
+            .max_light_lines(0)
+            .draw()?;
         let edge = tasks::CliffConfig::default().edge as f32;
         chart.draw_series([Rectangle::new([(0.0, edge), (steps as f32, high + 0.1)], RED.mix(0.08).filled())])?;
         for (walk, fell) in walks {

@@ -30,6 +30,8 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("learned-reward-pendulum", include_str!("../experiments/learned-reward-pendulum.toml")),
     ("learned-end-cartpole", include_str!("../experiments/learned-end-cartpole.toml")),
     ("gradient-pendulum", include_str!("../experiments/gradient-pendulum.toml")),
+    ("gradient-reacher", include_str!("../experiments/gradient-reacher.toml")),
+    ("icem-reacher", include_str!("../experiments/icem-reacher.toml")),
 ];
 
 /// Everything that says what a run does. Its text, with every value written out, reproduces the run.

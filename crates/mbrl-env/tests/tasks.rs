@@ -3,8 +3,8 @@
 use mbrl_env::{
     Device, Env, EnvError, Reward, Rng, Role, Shape, Tensor, Termination, check,
     tasks::{
-        self, CartPole, CartPoleReward, CartPoleSwingupReward, CartPoleTermination, CliffConfig,
-        MountainCarReward, MountainCarTermination, Pendulum, PendulumReward, PointMassReward, Reacher, ReacherReward,
+        self, CartPole, CartPoleReward, CartPoleSwingupReward, CartPoleTermination, CliffConfig, MountainCarReward,
+        MountainCarTermination, Pendulum, PendulumReward, PointMassReward, Reacher, ReacherReward,
     },
 };
 
