@@ -126,6 +126,9 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
     fit(&["empty.csv"], 1, &["empty.csv: no rows"]);
     fit(&["log.csv", "--reward", "cost"], 1, &["no column `cost`", "`torque`", "--obs"]);
     fit(&["log.csv", "--out", "taken"], 1, &["taken exists and is not empty"]);
+    // Before anything is read.
+    fit(&["missing.csv", "--out", "taken/file/m"], 1, &["folder taken/file/m"]);
+    fit(&["missing.csv", "--out", ".."], 1, &[".."]);
     fit(&["log.csv", "--epochs", "0"], 2, &["--epochs", "at least 1"]);
     fit(&["log.csv", "--set", "model.hiden=[3]"], 1, &["`model.hiden`", "`model.hidden`"]);
     fit(&["log.csv", "--set", "planner.population=3"], 1, &["unknown key `planner.population`"]);
@@ -133,6 +136,7 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
     fit(&["log.csv", "--set", "model.hidden=[9000000]", "--set", "model.members=1000"], 1, &["weights"]);
     fit(&["log.csv", "--set", "fit.batch_size=0"], 1, &["batch_size = 0"]);
     fit(&["log.csv", "--set", "model.reward=true"], 1, &["the log has no rewards"]);
+    fit(&["log.csv", "--set", "model.termination=true"], 1, &["the log has no end"]);
     fit(&["log.csv", "--set", "model.past=17"], 1, &["model.past = 17", "at most 16"]);
     fit(&["log.csv", "--config", "fit.toml"], 1, &["fit.toml", "hiden"]);
     fit(&["log.csv", "--config", "no.toml"], 1, &["no.toml"]);
