@@ -176,6 +176,23 @@ fn an_experiment_says_how_to_fit() {
     assert!(!dir.path("m/evaluation.json").exists());
 }
 
+#[test]
+fn a_learned_reward_is_judged_where_the_log_has_rewards_alone() {
+    let dir = Dir::new();
+    let paid: Vec<String> = log(3).lines().map(|line| line.to_owned() + ",1.5").collect();
+    dir.write("paid.csv", &paid.join("\n").replacen(",1.5", ",reward", 1));
+    dir.write("log.csv", &log(3));
+    let words = ["fit", "paid.csv", "--out", "m", "--set", "model.reward=true", "--epochs", "1"];
+    dir.run(&[&words[..], &COLUMNS].concat()).ok();
+    for (log, judged) in [("paid.csv", true), ("log.csv", false)] {
+        let said = dir.run(&["evaluate-model", "m", log, "--horizon", "2"]).ok();
+        assert_eq!(said.out.contains("reward error"), judged, "{}", said.out);
+        let json = fs::read_to_string(dir.path("m/evaluation.json")).unwrap();
+        let found: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(found["steps"][0]["reward_rmse"].is_number(), judged, "{json}");
+    }
+}
+
 /// A full disk: what was written is gone, and the message names the model's file.
 #[cfg(unix)]
 #[test]
