@@ -299,7 +299,7 @@ fn malformed_archives_are_named_by_array_and_row() {
     let obs = ("observations", &[3, 2][..], vec![0.0; 6]);
     let actions = ("actions", &[3][..], vec![0.0; 3]);
     refused(&[obs.clone(), ("actions", &[2], vec![0.0; 2])], &["different lengths: `observations` 3, `actions` 2"]);
-    refused(&[obs.clone()], &["no column `action_0`; the file has `observations`"]);
+    refused(std::slice::from_ref(&obs), &["no column `action_0`; the file has `observations`"]);
     let nan = ("rewards", &[3][..], vec![0.0, f64::NAN, 0.0]);
     refused(&[obs.clone(), actions.clone(), nan], &["row 1 (from 0)", "column `rewards`", "found NaN"]);
     let large = ("observations", &[3, 2][..], vec![0.0, 0.0, 0.0, 0.0, 0.0, 1e300]);
@@ -465,13 +465,16 @@ fn malformed_parquet_files_are_named_by_row_and_column() {
     refused(&["column `action`: text, expected numbers"]);
 }
 
+/// Observation, action and reward.
+type DrawnStep = (Vec<f32>, f32, f64);
+
 /// Transitions of episodes, each ended in some way, where each begins where the one before it ended.
 fn episodes() -> impl Strategy<Value = Vec<Vec<Transition>>> {
     let number = || any::<f32>().prop_filter("finite", |x| x.is_finite());
     let obs = proptest::collection::vec(number(), 2);
     let step = (obs.clone(), number(), any::<f64>().prop_filter("finite", |x| x.is_finite()));
     let episode = (proptest::collection::vec(step, 1..6), obs, any::<[bool; 2]>());
-    let transitions = |(steps, last, [terminated, truncated]): (Vec<(Vec<f32>, f32, f64)>, Vec<f32>, [bool; 2])| {
+    let transitions = |(steps, last, [terminated, truncated]): (Vec<DrawnStep>, Vec<f32>, [bool; 2])| {
         let count = steps.len();
         let following: Vec<Vec<f32>> = steps.iter().skip(1).map(|step| step.0.clone()).chain([last]).collect();
         let joined = steps.into_iter().zip(following).enumerate();
