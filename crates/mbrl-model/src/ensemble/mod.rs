@@ -443,12 +443,16 @@ impl Dynamics for Ensemble {
         let (rows, o) = (states.dims()[0], self.spec.obs);
         let particles = draw.propagation.particles;
         check_particles(particles, rows)?;
-        let (start, moves) = (to_vec(states.clone()), to_vec(actions.clone()));
-        let step = self.run_engine(engine, &start, &moves, [1, rows / particles], draw)?;
+        // Held on to only where they become past: what nobody else holds is read without a copy.
+        let past = (self.config.past > 0).then(|| (states.clone(), actions.clone()));
+        let step = self.run_engine(engine, &to_vec(states), &to_vec(actions), [1, rows / particles], draw)?;
         let device = &self.spec.device;
         let next = Tensor::from_data(TensorData::new(step.obs[rows * o..].to_vec(), [rows, o]), device);
         Ok(Imagined {
-            next: self.shifted(states, actions, next),
+            next: match past {
+                Some((states, actions)) => self.shifted(states, actions, next),
+                None => next,
+            },
             reward: step.reward.map(|reward| Tensor::from_data(TensorData::new(reward, [rows]), device)),
             terminated: step.terminated.map(|ends| Tensor::from_data(TensorData::new(ends, [rows]), device)),
         })
