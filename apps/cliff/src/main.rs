@@ -108,7 +108,14 @@ fn main() -> Result<()> {
     println!("{} seeds, {EPISODES} episodes each", args.seeds);
     for (name, walks) in &stages {
         let falls = walks.iter().filter(|w| w.1).count();
-        println!("{name:<24} falls in {:>5.1} % of episodes", 100.0 * falls as f64 / walks.len() as f64);
+        // Never to fall is easy for one who stays where he is.
+        let ends: f32 = walks.iter().filter_map(|w| w.0.last()).sum();
+        let episodes = walks.len() as f32;
+        println!(
+            "{name:<24} falls in {:>5.1} % of episodes, ends at {:.2} m on average",
+            100.0 * falls as f32 / episodes,
+            ends / episodes
+        );
     }
     draw(&args.out, &stages).map_err(|error| anyhow!("{}: {error}", args.out.display()))?;
     println!("picture: {}", args.out.display());

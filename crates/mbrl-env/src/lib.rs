@@ -128,7 +128,7 @@ pub use replay::{Batch, Columns, Replay};
 pub use rng::{Rng, philox4x32};
 pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
-pub use transition::{History, Situation, Transition};
+pub use transition::{History, MAX_PAST, Situation, Transition};
 pub use wrappers::{ActionRepeat, Delay, Noise, TimeLimit};
 
 /// The example of the README, as a test.

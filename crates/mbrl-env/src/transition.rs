@@ -29,6 +29,10 @@ impl Transition {
     }
 }
 
+/// Steps of the past that situations carry in the loops of these crates, in training as in evaluations: no agent and no
+/// model can look back further.
+pub const MAX_PAST: usize = 16;
+
 /// The recent past of the running episode, oldest first: for models that need more than one observation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {

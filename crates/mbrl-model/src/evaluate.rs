@@ -24,15 +24,13 @@
 use std::{f64::consts::TAU, ops::Range};
 
 use burn::tensor::{Tensor, TensorData};
-use mbrl_env::{Columns, EnvError, History, Replay, Rng, Situation};
+use mbrl_env::{Columns, EnvError, History, MAX_PAST, Replay, Rng, Situation};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Draw, Dynamics, MemberRule, ModelError, Propagation, Start, Trajectories, dynamics::check_size, ensemble::to_vec,
 };
 
-/// Steps before a start that a model may look back on: what an agent keeps.
-const PAST: usize = 16;
 /// Transitions that are predicted at once.
 const ROWS: usize = 1024;
 /// Numbers of imagined states that are held at once (16 MiB).
@@ -177,9 +175,9 @@ pub struct Calibration {
 ///
 /// A roll-out starts at an instant that `horizon` transitions of its episode follow; an episode that is shorter gives its first
 /// instant, with the steps it has. So errors at different k are those of the same starts wherever episodes are long enough.
-/// A model that looks back is given the episode's last 16 steps before the start.
+/// A model that looks back is given what an agent is: the episode's last [`MAX_PAST`] steps before the start.
 ///
-/// Work is done in batches of starts: the memory does not grow with the data. `rng` chooses starts and keys the noise; the
+/// Work is done in batches of starts: what is imagined at a time does not grow with the data. `rng` chooses starts and keys the noise; the
 /// number of threads changes nothing. A prediction that is not finite makes the figures of its step and column not
 /// finite.
 ///
@@ -321,7 +319,7 @@ impl Judge<'_> {
                     let std = (a.unwrap_or(0.0) + e.unwrap_or(0.0)).sqrt();
                     sums.gaussian(d, m - y, std, self.resolution[d]);
                     for (l, z) in quantiles.iter().enumerate() {
-                        sums.interval(l, d, (m - y).abs() <= z * std, 2.0 * z * std);
+                        sums.interval(l, d, y, [m - z * std, m + z * std]);
                     }
                 }
             }
@@ -386,9 +384,9 @@ impl Judge<'_> {
                         sums.gaussian(d, mean - y, std, self.resolution[d]);
                         cloud.sort_unstable_by(f64::total_cmp);
                         for (l, level) in self.levels.iter().enumerate() {
-                            let low = quantile(&cloud, 0.5 * (1.0 - level));
-                            let high = quantile(&cloud, 0.5 * (1.0 + level));
-                            sums.interval(l, d, low <= y && y <= high, high - low);
+                            // Where a particle is not finite, neither is the deviation.
+                            let bound = |q| if std.is_finite() { quantile(&cloud, q) } else { f64::NAN };
+                            sums.interval(l, d, y, [bound(0.5 * (1.0 - level)), bound(0.5 * (1.0 + level))]);
                         }
                     }
                     if let Some(reward) = &reward {
@@ -415,8 +413,8 @@ impl Judge<'_> {
         let mut past = History::default();
         let rows = instants.iter().map(|instant| {
             past.clear();
-            for position in instant.first.max(instant.at.saturating_sub(PAST))..instant.at {
-                past.push(self.obs(position).to_vec(), self.action(position).to_vec(), PAST);
+            for position in instant.first.max(instant.at.saturating_sub(MAX_PAST))..instant.at {
+                past.push(self.obs(position).to_vec(), self.action(position).to_vec(), MAX_PAST);
             }
             self.model.encode(&Situation { obs: self.obs(instant.at), past: &past, snapshot: None })
         });
@@ -486,8 +484,11 @@ impl Sums {
         self.nll[d] += 0.5 * ((TAU * variance).ln() + error.powi(2) / variance);
     }
 
-    fn interval(&mut self, level: usize, d: usize, within: bool, width: f64) {
-        self.coverage[level][d] += f64::from(u8::from(within));
+    /// Bounds that are not finite hold nothing and miss nothing: they make the figures not finite.
+    fn interval(&mut self, level: usize, d: usize, y: f64, [low, high]: [f64; 2]) {
+        let width = high - low;
+        let within = f64::from(u8::from(low <= y && y <= high));
+        self.coverage[level][d] += if width.is_finite() { within } else { f64::NAN };
         self.width[level][d] += width;
     }
 

@@ -2,8 +2,8 @@
 
 use mbrl_env::{Replay, Rng, Situation, Transition};
 use mbrl_model::{
-    Device, Draw, Dynamics, DynamicsSpec, EnsembleConfig, EvaluateConfig, Imagined, MemberRule, ModelError,
-    ModelEvaluation, Prediction, Propagation, Tensor, dynamics_fn, evaluate, fill_normal,
+    Calibration, Device, Draw, Dynamics, DynamicsSpec, EnsembleConfig, EvaluateConfig, Imagined, MemberRule,
+    ModelError, ModelEvaluation, Prediction, Propagation, Tensor, dynamics_fn, evaluate, fill_normal,
 };
 
 /// Episodes of `length` steps of a system `step(s, a, t, rng) -> s'`, from uniform starts under uniform actions.
@@ -229,6 +229,46 @@ fn the_exact_noise_is_calibrated_and_half_of_it_is_not() {
                 let tolerance = errors * (wanted * (1.0 - wanted) / rows).sqrt();
                 near("coverage of one step", calibration.coverage[l][d], *wanted, tolerance);
             }
+        }
+    }
+}
+
+/// A model that once, in one column of one row, says nothing.
+struct Silent(Linear);
+
+impl Silent {
+    fn hide(&self, states: Tensor<2>) -> Tensor<2> {
+        let [rows, width] = states.dims();
+        let mut hidden = vec![0.0; rows * width];
+        hidden[0] = f32::NAN;
+        states + Tensor::<1>::from_floats(&hidden[..], &self.0.spec.device).reshape([rows, width])
+    }
+}
+
+impl Dynamics for Silent {
+    fn spec(&self) -> &DynamicsSpec {
+        &self.0.spec
+    }
+
+    fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
+        let all = self.0.predict(states, actions)?;
+        Ok(Prediction { mean: self.hide(all.mean), ..all })
+    }
+
+    fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+        let all = self.0.sample(states, actions, draw)?;
+        Ok(Imagined { next: self.hide(all.next), ..all })
+    }
+}
+
+#[test]
+fn one_value_that_is_not_finite_is_seen_in_every_figure_of_its_column() {
+    let found = run(&Silent(Linear::new(1.0)), &Linear::data(50, 4), &EvaluateConfig::default());
+    let steps = found.steps.iter().map(|step| (&step.rmse, &step.calibration));
+    for (rmse, calibration) in steps.chain([(&found.one_step.rmse, &found.one_step.calibration)]) {
+        let Calibration { coverage, width, nll, .. } = calibration.as_ref().unwrap();
+        for figure in coverage.iter().chain(width).chain([rmse, nll]) {
+            assert!(figure[0].is_nan() && figure[1].is_finite(), "{figure:?}");
         }
     }
 }

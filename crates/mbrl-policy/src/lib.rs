@@ -79,6 +79,7 @@
 //! Burn's backends.
 
 pub use burn::tensor::{Device, Tensor};
+pub use mbrl_env::MAX_PAST;
 
 mod agent;
 mod checkpoint;
@@ -104,4 +105,4 @@ pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
 pub use mpc_agent::MpcAgent;
 pub use observer::{Moment, Observer, Scalars};
 pub use train::{Outcome, RunFiles, TrainConfig, Training};
-pub use world::{EpisodeSummary, MAX_PAST, World};
+pub use world::{EpisodeSummary, World};

@@ -23,13 +23,12 @@
 use std::{fmt, time::Instant};
 
 use mbrl_env::{EnvSpec, Replay, Rng, Situation, Transition};
-use mbrl_model::{Dataset, Ensemble, EnsembleConfig, FitConfig, FitReport, ModelError, fit};
+use mbrl_model::{Dataset, Ensemble, FitConfig, FitReport, ModelError, fit};
 use mbrl_plan::Mpc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, MAX_PAST, MpcAgent, RandomAgent,
-    Report,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, MpcAgent, RandomAgent, Report,
 };
 
 /// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
@@ -103,8 +102,8 @@ impl ModelBasedConfig {
     /// An agent that knows nothing yet, for an environment like `spec`.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for a value that breaks a rule, for a model that looks back further than [`MAX_PAST`] and for a
-    /// goal without reward where the model learns none, [`AgentError::Model`] for a model of other widths.
+    /// [`AgentError::Config`] for a value that breaks a rule and for a goal without reward where the model learns none,
+    /// [`AgentError::Model`] for a model of other widths.
     pub fn init(
         &self,
         spec: &EnvSpec,
@@ -124,11 +123,7 @@ impl ModelBasedConfig {
             return refuse("replay_capacity", "0".into(), "at least 1 transition");
         }
         fit.validate()?;
-        let EnsembleConfig { reward, past, .. } = model.config();
-        if *past > MAX_PAST {
-            return refuse("past", past.to_string(), "at most 16 steps, which is what situations carry");
-        }
-        if goal.reward.is_none() && !reward {
+        if goal.reward.is_none() && !model.config().reward {
             return refuse("reward", "false".into(), "true for the model: the goal leaves the reward to it");
         }
         let widths = mbrl_model::Dynamics::spec(&model);

@@ -5,12 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mbrl_env::{Env, EnvError, EnvSpec, History, Rng, Simulator, Situation, Snapshot, Transition, check_action};
+use mbrl_env::{
+    Env, EnvError, EnvSpec, History, MAX_PAST, Rng, Simulator, Situation, Snapshot, Transition, check_action,
+};
 
 use crate::{ActMode, Agent, AgentError};
-
-/// Steps of the past that the situations of the loops carry: no agent can look back further.
-pub const MAX_PAST: usize = 16;
 
 /// What an agent acts in: any environment, or a simulator whose snapshots it may ask for.
 pub enum World<'a> {

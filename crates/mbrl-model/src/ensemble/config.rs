@@ -1,7 +1,7 @@
 //! What an ensemble looks like.
 
 use burn::tensor::Device;
-use mbrl_env::Rng;
+use mbrl_env::{MAX_PAST, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::{Ensemble, ModelError};
@@ -82,7 +82,7 @@ pub struct EnsembleConfig {
     /// are rare, take a deterministic head. Its data needs [ends](crate::Dataset::with_terminated).
     pub termination: bool,
     /// Past steps that the network sees besides the present observation, where one observation does not tell everything
-    /// (default 0; PDDM's code has it and uses none).
+    /// (default 0; PDDM's code has it and uses none). At most [`MAX_PAST`], which is what situations carry.
     pub past: usize,
 }
 
@@ -166,6 +166,7 @@ impl EnsembleConfig {
             rule(columns.iter().all(|&c| c < obs), field, columns, "columns of the observation")?;
             rule(columns.windows(2).all(|w| w[0] < w[1]), field, columns, "columns in rising order, each once")?;
         }
+        rule(self.past <= MAX_PAST, "past", self.past, "at most 16 steps, which is what situations carry")?;
         rule(
             self.min_log_var.is_finite() && self.max_log_var.is_finite() && self.min_log_var < self.max_log_var,
             "min_log_var",

@@ -292,7 +292,9 @@ impl Engine {
         let (o, targets) = (self.obs, self.target_mean.len());
         let width = targets + usize::from(self.termination);
         let outputs = self.members[0].last().map_or(0, |l| l.outputs);
-        for (sums, width) in [(&mut scratch.out, width), (&mut scratch.between, o), (&mut scratch.within, o)] {
+        let spread = if mixture { o } else { 0 };
+        for (sums, width) in [(&mut scratch.out, width), (&mut scratch.between, spread), (&mut scratch.within, spread)]
+        {
             sums.clear();
             sums.resize(rows * width, 0.0);
         }

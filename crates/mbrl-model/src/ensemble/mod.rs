@@ -85,8 +85,9 @@ struct Drawn {
 
 /// What each member says of one step, for N rows, in environment units.
 struct Step {
-    /// Means of the next observation, `[E, N, O]`.
-    obs: Tensor<3>,
+    /// Means of the observation's change, or of the next observation itself where that is predicted directly, `[E, N, O]`.
+    /// Without the present observation, beside which a small spread of the members would drown.
+    change: Tensor<3>,
     /// Standard deviations of its noise, `[E, N, O]`.
     std: Option<Tensor<3>>,
     /// Means of the reward, `[E, N, 1]`.
@@ -99,30 +100,31 @@ impl Step {
     /// The mean over members, `[1, N, ·]`, without spread.
     fn expectation(self) -> Self {
         let mean = |part: Tensor<3>| part.mean_dim(0);
-        Self { obs: mean(self.obs), std: None, reward: self.reward.map(mean), end: self.end.map(mean) }
+        Self { change: mean(self.change), std: None, reward: self.reward.map(mean), end: self.end.map(mean) }
     }
 
     /// The mean over members, `[1, N, ·]`, with the spread that the law of total variance gives their mixture: that of the
     /// members, and with `noise` their own.
     fn mixture(mut self, noise: bool) -> Self {
-        let members = self.obs.dims()[0];
-        // The root of a spread that is zero everywhere has no gradient.
-        let between = (members > 1).then(|| {
-            let mean = self.obs.clone().mean_dim(0);
-            (self.obs.clone() - mean).square().mean_dim(0)
-        });
+        let between = self.between();
         let within = self.std.take().filter(|_| noise).map(|std| std.square().mean_dim(0));
         let variance = match (between, within) {
             (Some(between), Some(within)) => Some(between + within),
             (between, within) => between.or(within),
         };
-        Self { std: variance.map(Tensor::sqrt), ..self.expectation() }
+        Self { std: variance.map(root), ..self.expectation() }
+    }
+
+    /// Variance of the members' means, `[1, N, O]`, where there are several.
+    fn between(&self) -> Option<Tensor<3>> {
+        let means = || self.change.clone();
+        (means().dims()[0] > 1).then(|| (means() - means().mean_dim(0)).square().mean_dim(0))
     }
 
     /// Each part, changed in the same way.
     fn map(self, change: impl Fn(Tensor<3>) -> Tensor<3>) -> Self {
         Self {
-            obs: change(self.obs),
+            change: change(self.change),
             std: self.std.map(&change),
             reward: self.reward.map(&change),
             end: self.end.map(&change),
@@ -291,21 +293,25 @@ impl Ensemble {
         (Tensor::cat(parts, 1) - self.drawn.input_mean.clone()) / self.drawn.input_std.clone()
     }
 
-    /// What each member says of the step from observations `[E, N, O]` or `[1, N, O]`, for inputs `[E, N, in]`.
-    fn step(&self, inputs: Tensor<3>, obs: Tensor<3>) -> Step {
+    /// What each member says for inputs `[E, N, in]`.
+    fn step(&self, inputs: Tensor<3>) -> Step {
         let Heads { mean, log_var, end } = self.drawn.network.heads(inputs, &self.config);
         let scale: Tensor<3> = self.drawn.target_std.clone().unsqueeze();
         let shift: Tensor<3> = self.drawn.target_mean.clone().unsqueeze();
-        let delta: Tensor<3> = self.drawn.delta.clone().unsqueeze();
         let std = log_var.map(|lv| (lv * 0.5).exp() * scale.clone());
         let mean = mean * scale + shift;
         let end = end.map(activation::sigmoid);
         if !self.config.reward {
-            return Step { obs: obs * delta + mean, std, reward: None, end };
+            return Step { change: mean, std, reward: None, end };
         }
         let o = self.spec.obs;
         let reward = Some(mean.clone().narrow(2, o, 1));
-        Step { obs: obs * delta + mean.narrow(2, 0, o), std: std.map(|std| std.narrow(2, 0, o)), reward, end }
+        Step { change: mean.narrow(2, 0, o), std: std.map(|std| std.narrow(2, 0, o)), reward, end }
+    }
+
+    /// Where a change leads from `states`, `[N, O]`.
+    fn next_obs(&self, states: Tensor<2>, change: Tensor<2>) -> Tensor<2> {
+        self.observe(states) * self.drawn.delta.clone() + change
     }
 
     /// The states after a step under `actions`: what was present becomes past.
@@ -333,25 +339,20 @@ impl Ensemble {
         let members = self.elites.len();
         let turns = Members::deal(&draw, members, rows)?;
         let x = self.features(states.clone(), actions.clone());
-        let now = self.observe(states.clone());
         let step = if matches!(turns, Members::All | Members::Mixture) {
-            let step = self.step(x.unsqueeze::<3>().repeat_dim(0, members), now.unsqueeze());
+            let step = self.step(x.unsqueeze::<3>().repeat_dim(0, members));
             if turns == Members::All { step.expectation() } else { step.mixture(draw.propagation.noise) }
         } else {
             let index = |v: Vec<i32>| {
                 let n = v.len();
                 Tensor::<1, Int>::from_data(TensorData::new(v, [n]), &self.spec.device)
             };
-            let (x, now, back) = match turns.order(members, rows) {
-                None => (x, now, None),
-                Some((order, place)) => {
-                    let order = index(order);
-                    (x.select(0, order.clone()), now.select(0, order), Some(index(place)))
-                }
+            let (x, back) = match turns.order(members, rows) {
+                None => (x, None),
+                Some((order, place)) => (x.select(0, index(order)), Some(index(place))),
             };
             let [n, inputs] = x.dims();
-            let share = n / members;
-            let step = self.step(x.reshape([members, share, inputs]), now.reshape([members, share, self.spec.obs]));
+            let step = self.step(x.reshape([members, n / members, inputs]));
             let step = if draw.propagation.noise { step } else { Step { std: None, ..step } };
             step.map(|part| {
                 let width = part.dims()[2];
@@ -362,7 +363,7 @@ impl Ensemble {
                 }
             })
         };
-        let mut next = step.obs.squeeze_dim::<2>(0);
+        let mut next = self.next_obs(states.clone(), step.change.squeeze_dim(0));
         if let Some(std) = step.std {
             let width = self.spec.obs;
             let mut noise = vec![0f32; rows * width];
@@ -415,10 +416,10 @@ impl Dynamics for Ensemble {
         self.check(&states, &actions)?;
         let members = self.elites.len();
         let x = self.features(states.clone(), actions.clone()).unsqueeze::<3>().repeat_dim(0, members);
-        let Step { obs: means, std: stds, .. } = self.step(x, self.observe(states.clone()).unsqueeze());
-        let mean = means.clone().mean_dim(0);
-        let epistemic_std = (members > 1).then(|| (means - mean.clone()).square().mean_dim(0).sqrt().squeeze_dim(0));
-        let aleatoric_std = stds.map(|s| s.square().mean_dim(0).sqrt().squeeze_dim(0));
+        let mut step = self.step(x);
+        let epistemic_std = step.between().map(|variance| root(variance).squeeze_dim(0));
+        let aleatoric_std = step.std.take().map(|s| s.square().mean_dim(0).sqrt().squeeze_dim(0));
+        let change = step.expectation().change.squeeze_dim(0);
         // What becomes past is known.
         let sure = |spread: Tensor<2>| match self.spec.state - self.spec.obs {
             0 => spread,
@@ -428,7 +429,7 @@ impl Dynamics for Ensemble {
             }
         };
         Ok(Prediction {
-            mean: self.shifted(states, actions, mean.squeeze_dim(0)),
+            mean: self.shifted(states.clone(), actions, self.next_obs(states, change)),
             aleatoric_std: aleatoric_std.map(sure),
             epistemic_std: epistemic_std.map(sure),
         })
@@ -442,12 +443,16 @@ impl Dynamics for Ensemble {
         let (rows, o) = (states.dims()[0], self.spec.obs);
         let particles = draw.propagation.particles;
         check_particles(particles, rows)?;
-        let (start, moves) = (to_vec(states.clone()), to_vec(actions.clone()));
-        let step = self.run_engine(engine, &start, &moves, [1, rows / particles], draw)?;
+        // Held on to only where they become past: what nobody else holds is read without a copy.
+        let past = (self.config.past > 0).then(|| (states.clone(), actions.clone()));
+        let step = self.run_engine(engine, &to_vec(states), &to_vec(actions), [1, rows / particles], draw)?;
         let device = &self.spec.device;
         let next = Tensor::from_data(TensorData::new(step.obs[rows * o..].to_vec(), [rows, o]), device);
         Ok(Imagined {
-            next: self.shifted(states, actions, next),
+            next: match past {
+                Some((states, actions)) => self.shifted(states, actions, next),
+                None => next,
+            },
             reward: step.reward.map(|reward| Tensor::from_data(TensorData::new(reward, [rows]), device)),
             terminated: step.terminated.map(|ends| Tensor::from_data(TensorData::new(ends, [rows]), device)),
         })
@@ -503,6 +508,11 @@ impl Dynamics for Ensemble {
             terminated: terminated.map(|ends| Tensor::<2, Bool>::from_data(TensorData::new(ends, steps), device)),
         })
     }
+}
+
+/// Standard deviations. The root itself has no gradient where members agree to the bit: NaN would come of it.
+fn root(variance: Tensor<3>) -> Tensor<3> {
+    (variance + f32::MIN_POSITIVE).sqrt()
 }
 
 /// 1 for columns predicted as a change, 0 for the others.

@@ -1,5 +1,5 @@
 use burn::tensor::Tolerance;
-use mbrl_env::{History, Rng, Situation};
+use mbrl_env::{History, MAX_PAST, Rng, Situation};
 
 use super::*;
 use crate::{MemberRule, Propagation, check};
@@ -373,6 +373,11 @@ fn each_rule_of_the_configuration_is_checked() {
     bad(|c| c.no_delta = vec![1, 1], "no_delta");
     bad(|c| c.min_log_var = 1.0, "min_log_var");
     bad(|c| c.bounds_weight = -1.0, "bounds_weight");
+    bad(|c| c.past = MAX_PAST + 1, "past");
+    let most = EnsembleConfig { past: MAX_PAST, ..config(Activation::Silu, Head::Gaussian) };
+    most.validate(4).unwrap();
+    let told = EnsembleConfig { past: 99, ..most }.validate(4).unwrap_err().to_string();
+    assert!(told.contains(&format!("at most {MAX_PAST} ")), "{told}");
 }
 
 #[test]

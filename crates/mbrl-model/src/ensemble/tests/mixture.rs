@@ -160,3 +160,32 @@ fn one_member_without_noise_is_followed() {
         }
     }
 }
+
+#[test]
+fn a_small_spread_beside_a_large_observation_is_seen() {
+    // Beside 1e5 an f32 resolves 0.008.
+    let (model, _) = linear(1.0, &[[1e-4, 2e-4], [-1e-4, -2e-4]], -9.0);
+    let far = Tensor::from_floats([[1e5, -1e5]], &Device::flex());
+    let spread = to_vec(model.predict(far, Tensor::zeros([1, 1], &Device::flex())).unwrap().epistemic_std.unwrap());
+    assert!((spread[0] - 1e-4).abs() < 1e-8 && (spread[1] - 2e-4).abs() < 1e-8, "{spread:?}");
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn gradients_are_finite_where_members_agree() {
+    // The members agree on the first dimension to the bit: a spread of 0, whose root has no gradient.
+    let (model, _) = linear(0.5, &[[0.3, 0.1], [0.3, -0.1]], -3.0);
+    let device = Device::flex();
+    let start = Tensor::from_floats([[1.0, 2.0]], &device).autodiff().require_grad();
+    let draw = Draw::new(Propagation { members: MemberRule::Ds, noise: false, particles: 3 }, 5);
+    let plan = Tensor::zeros([2, 1, 1], &device);
+    let last = model.rollout(Start::States(start.clone()), plan, draw).unwrap().obs.narrow(0, 2, 1);
+    let gradients = last.sum().backward();
+    // Spreads are the same everywhere, so two steps halve the start twice, for each of the three particles.
+    assert_eq!(to_vec(start.grad(&gradients).unwrap()), [0.75, 0.75]);
+
+    let start = Tensor::from_floats([[1.0, 2.0]], &device).autodiff().require_grad();
+    let spread = model.predict(start.clone(), Tensor::zeros([1, 1], &device)).unwrap().epistemic_std.unwrap();
+    let gradients = spread.sum().backward();
+    assert_eq!(to_vec(start.grad(&gradients).unwrap()), [0.0, 0.0]);
+}

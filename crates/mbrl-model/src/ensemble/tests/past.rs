@@ -83,3 +83,49 @@ fn angles_of_the_past_are_embedded_too() {
         }
     }
 }
+
+/// An ensemble with one past step whose roll-outs forget it after the first.
+struct Forgetful(Ensemble);
+
+impl Dynamics for Forgetful {
+    fn spec(&self) -> &DynamicsSpec {
+        self.0.spec()
+    }
+    fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
+        self.0.predict(states, actions)
+    }
+    fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+        self.0.sample(states, actions, draw)
+    }
+    fn observe(&self, states: Tensor<2>) -> Tensor<2> {
+        self.0.observe(states)
+    }
+    fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
+        let Start::States(states) = from else { panic!("the check starts from states") };
+        let [horizon, _, width] = actions.dims();
+        let particles = draw.propagation.particles;
+        let mut states = states.repeat_dim(0, particles);
+        let mut obs = vec![self.observe(states.clone())];
+        for t in 0..horizon {
+            let now = actions.clone().narrow(0, t, 1).squeeze_dim::<2>(0).repeat_dim(0, particles);
+            let next = self.sample(states, now, Draw { step: draw.step + t as u32, ..draw })?.next;
+            let seen = self.observe(next);
+            let rest = Tensor::zeros([seen.dims()[0], width], &self.spec().device);
+            states = Tensor::cat(vec![seen.clone(), seen.clone(), rest], 1);
+            obs.push(seen);
+        }
+        Ok(Trajectories { obs: Tensor::stack(obs, 0), reward: None, terminated: None })
+    }
+}
+
+#[test]
+fn a_rollout_that_forgets_is_found() {
+    let device = Device::flex();
+    let config = EnsembleConfig { past: 1, ..config(Activation::Silu, Head::Gaussian) };
+    let model = ensemble(&config, 4, 2, &device, 11);
+    let mut rng = Rng::new(1);
+    let (states, actions) = (normal(5, 10, &device, &mut rng), normal(5, 2, &device, &mut rng));
+    check::check_dynamics(&model, states.clone(), actions.clone()).unwrap();
+    let told = check::check_dynamics(&Forgetful(model), states, actions).unwrap_err().to_string();
+    assert!(told.contains("observations of step 1 of rollout"), "{told}");
+}
