@@ -99,7 +99,8 @@ impl<S: SequenceSampler> Shooting<S> {
     }
 
     /// For real time: no iteration begins that would end later than `budget` after the call if it took as long as the slowest
-    /// so far. There is at least one; a refinement has the time that sampling leaves. What was done is in [`PlanStats`].
+    /// so far. There is at least one. A refinement has the time that sampling leaves, and takes its first step if that is any at
+    /// all. What was done is in [`PlanStats`].
     ///
     /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
     #[must_use]
