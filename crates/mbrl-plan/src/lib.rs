@@ -75,7 +75,7 @@
 //! gradient ([`Shooting::with_refinement`], [`Refinement`]) and keep to a time budget ([`Shooting::with_time_budget`]).
 //!
 //! On linear-quadratic problems with known optimum, one plan of up to 72 numbers comes within 0.5 % with CEM, iCEM and MPPI for
-//! 30,000 to 40,000 sequences, and with PDDM within 0.7 % for 150,000; random shooting misses by a third for 12
+//! 23,000 to 40,000 sequences, and with PDDM within 0.7 % for 150,000; random shooting misses by a third for 12
 //! numbers, and by a factor for more (`tests/linear_quadratic.rs`). A hundred gradient steps from one start come within 0.02 %
 //! for 201 evaluations, gradients included; the default of 40 within 2.5 % (`tests/gradient.rs`).
 //!

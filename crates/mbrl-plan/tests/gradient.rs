@@ -16,8 +16,8 @@ use mbrl_model::{
     Propagation, dynamics_fn,
 };
 use mbrl_plan::{
-    Aggregate, CemConfig, Disagreement, GradientConfig, Mpc, PddmConfig, PlanError, Planner, Problem, Refinement,
-    Replan, Tail, check::check_planner, returns,
+    Aggregate, CemConfig, Disagreement, GradientConfig, IcemConfig, Mpc, PddmConfig, PlanError, Planner, Problem,
+    Refinement, Replan, Tail, check::check_planner, returns,
 };
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -182,6 +182,8 @@ fn refined_samplers_keep_the_contract() {
     let refinement = Refinement { iterations: 4, ..Refinement::default() };
     let cem = CemConfig { horizon: 8, population: 60, elites: 6, iterations: 2, ..CemConfig::default() };
     check_planner(|a| cem.init(a, Propagation::MEAN)?.with_refinement(refinement.clone()), &Device::flex()).unwrap();
+    let icem = IcemConfig { horizon: 8, ..IcemConfig::default() };
+    check_planner(|a| icem.init(a, Propagation::MEAN)?.with_refinement(refinement.clone()), &Device::flex()).unwrap();
     let pddm = PddmConfig::default();
     check_planner(|a| pddm.init(a, Propagation::MEAN)?.with_refinement(refinement.clone()), &Device::flex()).unwrap();
 }
