@@ -485,6 +485,12 @@ fn a_time_budget_is_kept_to_within_an_iteration() {
         // All of them would take 40 s.
         assert!(stats.elapsed < 2 * budget, "{stats:?}");
     }
+    // Sampling that ends by itself leaves time for a refinement: four looks at three steps.
+    let few = CemConfig { iterations: 2, ..cem.clone() }.init(&actions, Propagation::MEAN).unwrap();
+    let refinement = Refinement { iterations: 3, ..Refinement::default() };
+    let mut planner = few.with_time_budget(Duration::from_secs(60)).with_refinement(refinement).unwrap();
+    let stats = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap().stats;
+    assert_eq!(stats.iterations, 2 + 4);
     for mut planner in planners(Duration::ZERO) {
         let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
         assert_eq!(plan.stats.iterations, 1, "there is always one");
