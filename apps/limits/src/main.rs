@@ -1,8 +1,8 @@
 //! Where sampling stops scaling and gradients do not, in two pictures.
 //!
-//! `optimizers.svg`: evaluations of a function that an optimizer needs to come within a tolerance of its optimum, against the number of
-//! dimensions. `planners.svg`: how much of what can be gained a planner gains, for horizons and action dimensions, with an equal
-//! budget of model steps. Run it with `cargo run --release -p mbrl-limits`; it takes some minutes on two cores, `--quick` takes
+//! `optimizers.svg`: evaluations of a function that an optimizer needs to come within a tolerance of its optimum, against the
+//! number of dimensions. `planners.svg`: how much of what can be gained a planner gains, for horizons and action dimensions, with an equal
+//! budget of model steps. Run it with `cargo run --release -p mbrl-limits`; it takes some ten minutes on two cores, `--quick` takes
 //! seconds and shows less.
 
 mod optimizers;
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     planners::run(&args.out.join("planners.svg"), args.quick)
 }
 
-/// The median, where more than half of the values are there.
+/// The median, the upper one of an even number of values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

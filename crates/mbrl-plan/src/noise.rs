@@ -10,7 +10,7 @@
 //! | `fmin = 0`, raised to 1/H | the same: the constant part has the power of the slowest oscillation, 1/H |
 //!
 //! Difference from it: the variance at each step is 1. The package leaves the constant part out of its normalisation, so
-//! that its variance at an even H and a large β is 1.25 (the version of 2020) or 1.5 (since the constant part is drawn
+//! that its variance at a large β is 1.25 (the version of 2020) or 1.5 (since the constant part is drawn
 //! with its full power, as here). A standard deviation taken from a setting of iCEM's authors is therefore up to √1.25
 //! smaller here.
 //!

@@ -99,7 +99,8 @@ impl<S: SequenceSampler> Shooting<S> {
     }
 
     /// For real time: no iteration begins that would end later than `budget` after the call if it took as long as the slowest
-    /// so far. There is at least one; a refinement has the time that sampling leaves. What was done is in [`PlanStats`].
+    /// so far. There is at least one. A refinement has the time that sampling leaves: where the budget ends the sampling, there is
+    /// none. What was done is in [`PlanStats`].
     ///
     /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
     #[must_use]
@@ -161,14 +162,15 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             predicted_return = predicted_return.max(best);
             stats.iterations += 1;
             stats.model_steps += scored.model_steps;
-            if stats.iterations >= self.sampler.iterations() || self.sampler.converged() || !clock.allows_another() {
+            let time = clock.allows_another();
+            if stats.iterations >= self.sampler.iterations() || self.sampler.converged() || !time {
                 break;
             }
         }
         let solution = to_host(self.sampler.solution(device));
         #[cfg(feature = "gradient")]
         let solution = match (refinement, last) {
-            (Some((refinement, ascent)), Some(told)) if clock.has(Duration::ZERO) => {
+            (Some((refinement, ascent)), Some(told)) if clock.has_time() => {
                 let iteration = stats.iterations;
                 let mut starts = solution.clone();
                 told.elites(refinement.candidates).iter().for_each(|&k| starts.extend_from_slice(told.candidate(k)));

@@ -4,7 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use mbrl_env::{ActionSpace, BoxSpace, Reward, Rng, Situation, reward_fn};
 use mbrl_model::{Dynamics, Propagation, dynamics_fn};
 use mbrl_plan::{
-    CemConfig, CemReturn, Mpc, PddmConfig, Plan, Planner, Problem, Replan, SequenceSampler, Shooting, returns,
+    CemConfig, CemReturn, IcemConfig, Mpc, MppiConfig, PddmConfig, Plan, Planner, Problem, RandomShootingConfig,
+    Replan, SequenceSampler, Shooting, returns,
 };
 
 const CHOICES: usize = 3;
@@ -61,7 +62,7 @@ fn planners_find_the_best_of_all_sequences() {
     let (model, reward, actions) = (chain(), far_is_better(), ActionSpace::Discrete(CHOICES));
     let problem = Problem::new(&model, &actions).with_reward(&reward);
     let base = cem;
-    let planners: [(&str, Box<dyn Planner>); 4] = [
+    let planners: [(&str, Box<dyn Planner>); 7] = [
         ("cem", Box::new(base().init(&actions, Propagation::MEAN).unwrap())),
         ("cem, best", {
             let config = CemConfig { returns: CemReturn::Best, ..base() };
@@ -73,6 +74,21 @@ fn planners_find_the_best_of_all_sequences() {
         }),
         ("pddm", {
             let config = PddmConfig { horizon: HORIZON, iterations: 6, beta: 1.0, kappa: 2.0, ..PddmConfig::default() };
+            Box::new(config.init(&actions, Propagation::MEAN).unwrap())
+        }),
+        ("icem", {
+            let config = IcemConfig { horizon: HORIZON, population: 800, iterations: 10, ..IcemConfig::default() };
+            Box::new(config.init(&actions, Propagation::MEAN).unwrap())
+        }),
+        ("mppi", {
+            let config =
+                MppiConfig { horizon: HORIZON, population: 800, iterations: 10, kappa: 2.0, ..MppiConfig::default() };
+            Box::new(config.init(&actions, Propagation::MEAN).unwrap())
+        }),
+        ("random", {
+            // Of 20,000 draws one of 729 sequences is missed with a probability of 10⁻¹².
+            let config =
+                RandomShootingConfig { horizon: HORIZON, population: 20_000, ..RandomShootingConfig::default() };
             Box::new(config.init(&actions, Propagation::MEAN).unwrap())
         }),
     ];

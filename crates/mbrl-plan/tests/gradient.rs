@@ -16,11 +16,8 @@ use mbrl_model::{
     Propagation, dynamics_fn,
 };
 use mbrl_plan::{
-    Aggregate, CemConfig, Disagreement, GradientConfig, Mpc, PddmConfig, PlanError, Planner, Problem, Refinement,
-    Replan, Tail,
-    check::check_planner,
-    optimize::{AscendConfig, Region, Stop, ascend},
-    returns,
+    Aggregate, CemConfig, Disagreement, GradientConfig, IcemConfig, Mpc, PddmConfig, PlanError, Planner, Problem,
+    Refinement, Replan, Tail, check::check_planner, returns,
 };
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -185,6 +182,8 @@ fn refined_samplers_keep_the_contract() {
     let refinement = Refinement { iterations: 4, ..Refinement::default() };
     let cem = CemConfig { horizon: 8, population: 60, elites: 6, iterations: 2, ..CemConfig::default() };
     check_planner(|a| cem.init(a, Propagation::MEAN)?.with_refinement(refinement.clone()), &Device::flex()).unwrap();
+    let icem = IcemConfig { horizon: 8, ..IcemConfig::default() };
+    check_planner(|a| icem.init(a, Propagation::MEAN)?.with_refinement(refinement.clone()), &Device::flex()).unwrap();
     let pddm = PddmConfig::default();
     check_planner(|a| pddm.init(a, Propagation::MEAN)?.with_refinement(refinement.clone()), &Device::flex()).unwrap();
 }
@@ -483,99 +482,18 @@ fn a_time_budget_is_kept_to_within_an_iteration() {
         let stats = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap().stats;
         // No more iterations of 40 ms than fit; on a busy machine it may be fewer.
         assert!((1..=6).contains(&stats.iterations), "{stats:?}");
-        assert!(stats.elapsed < budget + Duration::from_millis(40), "{stats:?}");
+        // All of them would take 40 s.
+        assert!(stats.elapsed < 2 * budget, "{stats:?}");
     }
+    // Sampling that ends by itself leaves time for a refinement: four looks at three steps.
+    let few = CemConfig { iterations: 2, ..cem.clone() }.init(&actions, Propagation::MEAN).unwrap();
+    let refinement = Refinement { iterations: 3, ..Refinement::default() };
+    let mut planner = few.with_time_budget(Duration::from_secs(60)).with_refinement(refinement).unwrap();
+    let stats = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap().stats;
+    assert_eq!(stats.iterations, 2 + 4);
     for mut planner in planners(Duration::ZERO) {
         let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
         assert_eq!(plan.stats.iterations, 1, "there is always one");
         assert!(plan.predicted_return.is_finite());
     }
-}
-
-// Any function
-
-fn region(len: usize, scale: f32) -> Region {
-    Region { centre: vec![0.0; len], scale: vec![scale; len], bounded: true, device: Device::flex() }
-}
-
-#[test]
-fn ascend_finds_the_summit_of_quadratics_and_rosenbrocks_valley() {
-    println!("| function | dimensions | evaluations | value |");
-    for len in [2, 10, 50, 200] {
-        // −Σ (1 + 9 i / D) (x_i − 0.3)².
-        let weights = tensor((0..len).map(|i| 1.0 + 9.0 * i as f32 / len as f32).collect(), [1, len]);
-        let quadratic = move |x: Tensor<2>| -((x - 0.3).square() * weights.clone()).sum_dim(1).squeeze_dim::<1>(1);
-        let rosenbrock = |x: Tensor<2>| {
-            let n = x.dims()[1] - 1;
-            let (a, b) = (x.clone().narrow(1, 0, n), x.narrow(1, 1, n));
-            -((b - a.clone().square()).square() * 100.0 + (a - 1.0).square()).sum_dim(1).squeeze_dim::<1>(1)
-        };
-        let config = AscendConfig { starts: 2, ..AscendConfig::default() };
-        let (stop, mut rng) = (Stop { evaluations: 40_000, value: -1e-3 }, Rng::new(0));
-        let found = ascend(&quadratic, &region(len, 1.0), &config, stop, &mut rng).unwrap();
-        println!("| quadratic | {len} | {} | {:.1e} |", found.evaluations, found.value);
-        assert!(found.value >= stop.value, "quadratic of {len}: {found:?}");
-        assert!(found.parameters.iter().all(|x| (x - 0.3).abs() < 0.04));
-        let found = ascend(&rosenbrock, &region(len, 2.048), &config, stop, &mut rng).unwrap();
-        println!("| Rosenbrock | {len} | {} | {:.1e} |", found.evaluations, found.value);
-        assert!(found.trace.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1), "the trace rises");
-    }
-}
-
-#[test]
-fn ascend_counts_its_evaluations_and_stops_as_told() {
-    let hill = |x: Tensor<2>| -x.square().sum_dim(1).squeeze_dim::<1>(1);
-    let config = AscendConfig { starts: 3, ..AscendConfig::default() };
-    // The first start is the centre, the summit itself.
-    let stop = |evaluations, value| Stop { evaluations, value };
-    let run = |stop| ascend(&hill, &region(2, 1.0), &config, stop, &mut Rng::new(0));
-    let found = run(stop(1000, 0.0)).unwrap();
-    assert_eq!((found.value, found.evaluations, found.parameters), (0.0, 6, vec![0.0, 0.0]));
-    // Two rounds with a gradient, then one without.
-    assert_eq!(run(stop(15, f32::INFINITY)).unwrap().trace.iter().map(|t| t.0).collect::<Vec<_>>(), [6, 12, 15]);
-    assert_eq!(run(stop(14, f32::INFINITY)).unwrap().evaluations, 12);
-    assert_eq!(run(stop(3, f32::INFINITY)).unwrap().evaluations, 3);
-    let told = run(stop(2, f32::INFINITY)).unwrap_err().to_string();
-    assert_eq!(told, "evaluations = 2: at least one for each start");
-    let all = run(stop(u64::MAX, f32::INFINITY)).unwrap();
-    assert!(all.evaluations < 10_000, "it ends where nothing can be gained: {}", all.evaluations);
-    let nothing = |x: Tensor<2>| x.sum_dim(1).squeeze_dim::<1>(1) * f32::NAN;
-    let told = ascend(&nothing, &region(2, 1.0), &config, stop(60, 0.0), &mut Rng::new(0)).unwrap_err();
-    assert!(matches!(told, PlanError::NoFiniteReturn { population: 3, .. }));
-}
-
-#[test]
-fn ascend_keeps_a_box_and_leaves_an_open_region() {
-    let far = |x: Tensor<2>| -(x - 5.0).square().sum_dim(1).squeeze_dim::<1>(1);
-    let stop = Stop { evaluations: 4000, value: -1e-6 };
-    let found = ascend(&far, &region(2, 1.0), &AscendConfig::default(), stop, &mut Rng::new(0)).unwrap();
-    assert_eq!(found.parameters, [1.0, 1.0]);
-    let open = Region { bounded: false, ..region(2, 1.0) };
-    let found = ascend(&far, &open, &AscendConfig::default(), stop, &mut Rng::new(0)).unwrap();
-    assert!(found.value >= -1e-6, "{found:?}");
-}
-
-#[test]
-fn each_rule_of_ascend_has_its_error() {
-    let hill = |x: Tensor<2>| -x.square().sum_dim(1).squeeze_dim::<1>(1);
-    let fails = |region: Region, config: AscendConfig| {
-        let stop = Stop { evaluations: 100, value: 0.0 };
-        ascend(&hill, &region, &config, stop, &mut Rng::new(0)).unwrap_err().to_string()
-    };
-    let (good, base) = (|| region(2, 1.0), AscendConfig::default);
-    assert_eq!(fails(region(0, 1.0), base()), "centre = no entry: at least one dimension");
-    assert_eq!(fails(Region { scale: vec![1.0], ..good() }, base()), "scale of the region has 1, expected 2");
-    let told = fails(Region { centre: vec![0.0, f32::NAN], ..good() }, base());
-    assert_eq!(told, "centre of the region: entry 1 is NaN, expected a finite number");
-    let told = fails(Region { scale: vec![f32::INFINITY, 1.0], ..good() }, base());
-    assert_eq!(told, "scale of the region: entry 0 is inf, expected a finite number");
-    let told = fails(Region { scale: vec![1.0, 0.0], ..good() }, base());
-    assert_eq!(told, "scale = 0: above 0 in every dimension");
-    assert_eq!(fails(good(), AscendConfig { starts: 0, ..base() }), "starts = 0: at least one");
-    let told = fails(good(), AscendConfig { learning_rate: f32::NAN, ..base() });
-    assert_eq!(told, "learning_rate = NaN: finite, above 0");
-    let narrow = |x: Tensor<2>| x.narrow(0, 0, 1).sum_dim(1).squeeze_dim::<1>(1);
-    let stop = Stop { evaluations: 100, value: 0.0 };
-    let told = ascend(&narrow, &good(), &base(), stop, &mut Rng::new(0)).unwrap_err().to_string();
-    assert_eq!(told, "values of the objective has 1, expected 8");
 }

@@ -1,8 +1,11 @@
 //! When plans are made, what is handed out, and what the planner is told.
 
+mod lq;
+
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, Tensor};
+use lq::Lq;
 use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
 use mbrl_model::{Propagation, dynamics_fn};
 use mbrl_plan::{CemConfig, Mpc, Plan, PlanError, PlanStats, Planner, Problem, Replan};
@@ -125,4 +128,28 @@ fn the_goal_may_change_in_the_middle_of_an_episode() {
         }
         assert!((x - goal).abs() < 0.05, "at {x}, the goal was {goal}");
     }
+}
+
+/// The cost of 12 steps in a world where a constant force of 1 acts that the model does not know of.
+fn cost_against_wind(replan: Replan) -> f64 {
+    let lq = Lq::double_integrator();
+    let (model, reward, actions) = (lq.model(&Device::flex()), lq.reward(), lq.actions());
+    let problem = Problem::new(&model, &actions).with_reward(&reward);
+    let config = CemConfig { horizon: lq.horizon, iterations: 10, ..CemConfig::default() };
+    let mut mpc = Mpc::new(Box::new(config.init(&actions, Propagation::MEAN).unwrap()), replan).unwrap();
+    let mut rng = Rng::new(0);
+    let (mut world, mut total) = (lq.clone(), 0.0);
+    for _ in 0..lq.horizon {
+        let force = f64::from(mpc.act(&Situation::of(&world.observation()), &problem, &mut rng).unwrap().action[0]);
+        world.start = world.step(&world.start, &[force + 1.0]);
+        total += world.start.iter().map(|v| v * v).sum::<f64>() + lq.r * force * force;
+    }
+    total
+}
+
+#[test]
+fn replanning_corrects_a_wrong_model() {
+    let [open, every_four, every] = [Replan::OpenLoop, Replan::Every(4), Replan::EveryStep].map(cost_against_wind);
+    assert!(every < every_four && every_four < open, "costs: {every}, {every_four}, open loop {open}");
+    assert!(every < 0.7 * open, "costs: {every}, open loop {open}");
 }

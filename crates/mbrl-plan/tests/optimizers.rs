@@ -1,4 +1,5 @@
-//! What samplers can do as optimizers: quadratics, Rosenbrock's valley and Rastrigin's many optima, in 2 to 200 dimensions.
+//! What samplers and gradients can do as optimizers: quadratics, Rosenbrock's valley and Rastrigin's many optima, in 2 to 200
+//! dimensions.
 //! `cargo test --test optimizers -- --include-ignored --nocapture` prints evaluations to tolerance against dimension.
 
 use burn::tensor::{Device, Tensor};
@@ -38,8 +39,8 @@ fn region(dimensions: usize, centre: f32, scale: f32) -> Region {
 /// What each seed finds; printed with the most evaluations and the lowest value of all.
 fn find(
     name: &str,
-    sampler: &mut impl SequenceSampler,
-    objective: &impl Objective,
+    sampler: &mut dyn SequenceSampler,
+    objective: &dyn Objective,
     region: &Region,
     stop: Stop,
 ) -> Vec<Found> {
@@ -133,4 +134,99 @@ fn the_highest_of_many_optima_in_fifty_dimensions_takes_slow_cooling() {
     assert!(cem(0.8).iter().all(|f| f.value >= -1e-2));
     // Each parameter at a neighbouring optimum costs 1.
     assert!(cem(0.1).iter().all(|f| f.value < -0.9));
+}
+
+#[cfg(feature = "gradient")]
+mod gradients {
+    use mbrl_plan::{
+        PlanError,
+        optimize::{AscendConfig, ascend},
+    };
+
+    use super::*;
+
+    fn unit_box(len: usize) -> Region {
+        Region { bounded: true, ..region(len, 0.0, 1.0) }
+    }
+
+    /// Gradients need next to nothing more where there are more dimensions, and go on along the valley where samplers stall.
+    #[test]
+    fn ascend_finds_summits_and_follows_valleys_in_2_to_200_dimensions() {
+        println!("| function | dimensions | evaluations | value |");
+        let config = AscendConfig { starts: 2, ..AscendConfig::default() };
+        for dimensions in [2, 10, 50, 200] {
+            let region = Region { bounded: true, ..region(dimensions, 0.0, 2.0) };
+            let climb = |name: &str, objective: &dyn Objective, stop| {
+                let found = ascend(objective, &region, &config, stop, &mut Rng::new(0)).unwrap();
+                println!("| {name} | {dimensions} | {} | {:.1e} |", found.evaluations, found.value);
+                assert!(found.trace.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1), "the trace rises");
+                assert!(found.value >= stop.value, "{name} of {dimensions}: {found:?}");
+            };
+            climb("quadratic", &quadratic, Stop { evaluations: 4000, value: -1e-3 });
+            climb("Rosenbrock", &rosenbrock, Stop { evaluations: 40_000, value: -1e-2 });
+        }
+    }
+
+    #[test]
+    fn ascend_counts_its_evaluations_and_stops_as_told() {
+        let hill = |x: Tensor<2>| -x.square().sum_dim(1).squeeze_dim::<1>(1);
+        let config = AscendConfig { starts: 3, ..AscendConfig::default() };
+        // The first start is the centre, the summit itself.
+        let stop = |evaluations, value| Stop { evaluations, value };
+        let run = |stop| ascend(&hill, &unit_box(2), &config, stop, &mut Rng::new(0));
+        let found = run(stop(1000, 0.0)).unwrap();
+        assert_eq!((found.value, found.evaluations, found.parameters), (0.0, 6, vec![0.0, 0.0]));
+        // Two rounds with a gradient, then one without.
+        assert_eq!(run(stop(15, f32::INFINITY)).unwrap().trace.iter().map(|t| t.0).collect::<Vec<_>>(), [6, 12, 15]);
+        assert_eq!(run(stop(14, f32::INFINITY)).unwrap().evaluations, 12);
+        assert_eq!(run(stop(3, f32::INFINITY)).unwrap().evaluations, 3);
+        let told = run(stop(2, f32::INFINITY)).unwrap_err().to_string();
+        assert_eq!(told, "evaluations = 2: at least one for each start");
+        let all = run(stop(u64::MAX, f32::INFINITY)).unwrap();
+        assert!(all.evaluations < 10_000, "it ends where nothing can be gained: {}", all.evaluations);
+        // Nothing finite: that is found out without a limit, too.
+        let nothing = |x: Tensor<2>| x.sum_dim(1).squeeze_dim::<1>(1) * f32::NAN;
+        for evaluations in [60, u64::MAX] {
+            let told = ascend(&nothing, &unit_box(2), &config, stop(evaluations, 0.0), &mut Rng::new(0)).unwrap_err();
+            assert!(matches!(told, PlanError::NoFiniteReturn { population: 3, .. }));
+        }
+    }
+
+    #[test]
+    fn ascend_keeps_a_box_and_leaves_an_open_region() {
+        let far = |x: Tensor<2>| -(x - 5.0).square().sum_dim(1).squeeze_dim::<1>(1);
+        let stop = Stop { evaluations: 4000, value: -1e-6 };
+        let found = ascend(&far, &unit_box(2), &AscendConfig::default(), stop, &mut Rng::new(0)).unwrap();
+        assert_eq!(found.parameters, [1.0, 1.0]);
+        let open = Region { bounded: false, ..unit_box(2) };
+        let found = ascend(&far, &open, &AscendConfig::default(), stop, &mut Rng::new(0)).unwrap();
+        assert!(found.value >= -1e-6, "{found:?}");
+    }
+
+    #[test]
+    fn each_rule_of_ascend_has_its_error() {
+        let hill = |x: Tensor<2>| -x.square().sum_dim(1).squeeze_dim::<1>(1);
+        let fails = |region: Region, config: AscendConfig| {
+            let stop = Stop { evaluations: 100, value: 0.0 };
+            ascend(&hill, &region, &config, stop, &mut Rng::new(0)).unwrap_err().to_string()
+        };
+        let (good, base) = (|| unit_box(2), AscendConfig::default);
+        assert_eq!(fails(unit_box(0), base()), "centre = no entry: at least one dimension");
+        assert_eq!(fails(Region { scale: vec![1.0], ..good() }, base()), "scale of the region has 1, expected 2");
+        let told = fails(Region { centre: vec![0.0, f32::NAN], ..good() }, base());
+        assert_eq!(told, "centre of the region: entry 1 is NaN, expected a finite number");
+        let told = fails(Region { scale: vec![f32::INFINITY, 1.0], ..good() }, base());
+        assert_eq!(told, "scale of the region: entry 0 is inf, expected a finite number");
+        let told = fails(Region { scale: vec![1.0, 0.0], ..good() }, base());
+        assert_eq!(told, "scale = 0: above 0 in every dimension");
+        assert_eq!(fails(good(), AscendConfig { starts: 0, ..base() }), "starts = 0: at least one");
+        let told = fails(good(), AscendConfig { learning_rate: f32::NAN, ..base() });
+        assert_eq!(told, "learning_rate = NaN: finite, above 0");
+        let told = ascend(&hill, &good(), &base(), Stop { evaluations: 100, value: f32::NAN }, &mut Rng::new(0));
+        assert_eq!(told.unwrap_err().to_string(), "value = NaN: a number, or INFINITY for none");
+        let narrow = |x: Tensor<2>| x.narrow(0, 0, 1).sum_dim(1).squeeze_dim::<1>(1);
+        let stop = Stop { evaluations: 100, value: 0.0 };
+        let told = ascend(&narrow, &good(), &base(), stop, &mut Rng::new(0)).unwrap_err().to_string();
+        assert_eq!(told, "values of the objective has 1, expected 8");
+    }
 }

@@ -3,13 +3,16 @@
 use mbrl_env::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Objective, Region, Stop};
+use super::{Found, InUnits, Objective, Region, Stop};
 use crate::{
     PlanError,
     climb::{Climb, random, value_and_gradient},
-    error::{check_size, require},
+    error::require,
     host::{to_device, to_host},
 };
+
+/// After so many rounds of starts of which none had a finite value, there is none to be found.
+const HOPELESS: usize = 100;
 
 /// Settings of [`ascend`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,7 +60,7 @@ impl Default for AscendConfig {
 ///
 /// # Errors
 /// [`PlanError::Config`], [`PlanError::Width`] or [`PlanError::NonFinite`] for a value that breaks its rule,
-/// [`PlanError::NoFiniteReturn`] where nothing finite was found.
+/// [`PlanError::NoFiniteReturn`] where nothing finite was found, at the latest after 100 iterations.
 ///
 /// ## References
 /// \[1\] Kingma, Ba (2015), *Adam: A Method for Stochastic Optimization*, ICLR. arXiv:1412.6980
@@ -71,21 +74,12 @@ pub fn ascend(
     let AscendConfig { starts, learning_rate } = *config;
     let len = region.centre.len();
     require(len > 0, "centre", "no entry", "at least one dimension")?;
-    check_size("scale of the region", len, region.scale.len())?;
-    for (what, values) in [("centre of the region", &region.centre), ("scale of the region", &region.scale)] {
-        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            return Err(PlanError::NonFinite { what, index, value: values[index] });
-        }
-    }
-    let least = region.scale.iter().copied().fold(f32::INFINITY, f32::min);
-    require(least > 0.0, "scale", least, "above 0 in every dimension")?;
+    let function = InUnits::new(objective, region, len)?;
     require(starts > 0, "starts", starts, "at least one")?;
     require(learning_rate.is_finite() && learning_rate > 0.0, "learning_rate", learning_rate, "finite, above 0")?;
     let count = starts as u64;
-    require(stop.evaluations >= count, "evaluations", stop.evaluations, "at least one for each start")?;
+    stop.check(count, "at least one for each start")?;
 
-    let row = |values: &[f32]| to_device::<2>(values.to_vec(), [1, len], &region.device);
-    let (centre, scale) = (row(&region.centre), row(&region.scale));
     let mut points = vec![0.0; len];
     for _ in 1..starts {
         points.extend(random(len, region.bounded, rng));
@@ -94,20 +88,16 @@ pub fn ascend(
     let (mut evaluations, mut trace) = (0, Vec::new());
     loop {
         let left = stop.evaluations - evaluations;
-        if left < count || climb.arrived() {
+        let hopeless = trace.len() >= HOPELESS && climb.best().is_none();
+        if left < count || climb.arrived() || hopeless {
             break;
         }
         let points = to_device(climb.points().to_vec(), [starts, len], &region.device);
-        let evaluate = |units| {
-            let values = objective.evaluate(units * scale.clone() + centre.clone());
-            check_size("values of the objective", starts, values.dims()[0])?;
-            Ok(values)
-        };
         // What is left may do for the values of the last points, and not for a gradient that leads on from them.
         let (values, gradients) = if left < 2 * count {
-            (to_host(evaluate(points)?), None)
+            (to_host(function.evaluate(points)?), None)
         } else {
-            let (values, gradients) = value_and_gradient(points, evaluate)?;
+            let (values, gradients) = value_and_gradient(points, |points| function.evaluate(points))?;
             (values, Some(gradients))
         };
         evaluations += if gradients.is_some() { 2 * count } else { count };
@@ -124,6 +114,6 @@ pub fn ascend(
     let Some((value, best)) = climb.best() else {
         return Err(PlanError::NoFiniteReturn { population: starts, iteration: trace.len() - 1 });
     };
-    let parameters = best.iter().zip(&region.scale).zip(&region.centre).map(|((u, s), c)| c + s * u).collect();
+    let parameters = to_host(function.parameters(to_device(best.to_vec(), [1, len], &region.device)));
     Ok(Found { parameters, value, evaluations, trace })
 }

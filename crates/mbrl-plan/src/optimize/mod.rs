@@ -13,6 +13,12 @@ pub use search::search;
 
 use burn::tensor::{Device, Tensor};
 
+use crate::{
+    PlanError,
+    error::{check_size, require},
+    host::to_device,
+};
+
 /// A function to be maximised, of K parameter vectors at once: `[K, D]` → `[K]`. Any such closure is one.
 ///
 /// Rows are independent: row k of the result depends on row k of the parameters alone.
@@ -58,6 +64,53 @@ pub struct Found {
     pub value: f32,
     /// Evaluations of the function, gradients included.
     pub evaluations: u64,
-    /// (evaluations, best value so far) after each iteration, rising.
+    /// (evaluations, best value so far) after each iteration, rising; −∞ before anything finite was found.
     pub trace: Vec<(u64, f32)>,
+}
+
+impl Stop {
+    /// Refuses a limit below `least` evaluations, and a value that nothing can be compared with.
+    fn check(self, least: u64, rule: &'static str) -> Result<(), PlanError> {
+        require(self.evaluations >= least, "evaluations", self.evaluations, rule)?;
+        require(!self.value.is_nan(), "value", self.value, "a number, or INFINITY for none")
+    }
+}
+
+/// An objective as a function of the units of a region.
+struct InUnits<'a> {
+    objective: &'a dyn Objective,
+    /// `[1, D]`, as is the scale.
+    centre: Tensor<2>,
+    scale: Tensor<2>,
+}
+
+impl<'a> InUnits<'a> {
+    /// # Errors
+    /// [`PlanError::Width`] for a region that has not so many dimensions, [`PlanError::NonFinite`] for a centre or a scale that
+    /// is not finite, [`PlanError::Config`] for a scale that is not above 0.
+    fn new(objective: &'a dyn Objective, region: &Region, dimensions: usize) -> Result<Self, PlanError> {
+        for (what, values) in [("centre of the region", &region.centre), ("scale of the region", &region.scale)] {
+            check_size(what, dimensions, values.len())?;
+            if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+                return Err(PlanError::NonFinite { what, index, value: values[index] });
+            }
+        }
+        let least = region.scale.iter().copied().fold(f32::INFINITY, f32::min);
+        require(least > 0.0, "scale", least, "above 0 in every dimension")?;
+        let row = |values: &[f32]| to_device(values.to_vec(), [1, dimensions], &region.device);
+        Ok(Self { objective, centre: row(&region.centre), scale: row(&region.scale) })
+    }
+
+    /// Parameters `[K, D]` of units `[K, D]`.
+    fn parameters(&self, units: Tensor<2>) -> Tensor<2> {
+        units * self.scale.clone() + self.centre.clone()
+    }
+
+    /// Values `[K]` at units `[K, D]`.
+    fn evaluate(&self, units: Tensor<2>) -> Result<Tensor<1>, PlanError> {
+        let count = units.dims()[0];
+        let values = self.objective.evaluate(self.parameters(units));
+        check_size("values of the objective", count, values.dims()[0])?;
+        Ok(values)
+    }
 }

@@ -3,10 +3,10 @@
 use burn::tensor::Tensor;
 use mbrl_env::Rng;
 
-use super::{Found, Objective, Region, Stop};
+use super::{Found, InUnits, Objective, Region, Stop};
 use crate::{
     PlanError, SequenceSampler,
-    error::{check_size, require},
+    error::require,
     host::{to_device, to_host},
 };
 
@@ -19,7 +19,8 @@ use crate::{
 ///
 /// After each iteration but the last, the sampler's solution is evaluated along with the next candidates, and after
 /// the last one alone: the mean of a distribution is often better than all of its samples. Samplers are not told of
-/// it. The best of everything evaluated is returned; values that are not finite never win.
+/// it. The best of everything evaluated is returned; values that are not finite never win. An iteration of which no value
+/// is finite ends the search.
 ///
 /// Where the region is not bounded, nothing is clipped. Samples of a sampler that keeps to `[-1, 1]` by itself could
 /// never leave the first unit, so it is refused there: set [`CemConfig::constrain_variance`](crate::CemConfig) to
@@ -50,29 +51,25 @@ use crate::{
 /// [`PlanError::Width`] for a region that has not the sampler's number of parameters, [`PlanError::NonFinite`] for a
 /// centre or a scale that is not finite, [`PlanError::Config`] for a scale that is not above 0, a `stop` without
 /// evaluations or with a value of NaN, and a sampler that presumes bounds where there are none,
-/// [`PlanError::NoFiniteReturn`] where no candidate of an iteration has a finite value.
+/// [`PlanError::NoFiniteReturn`] where nothing finite was found.
 pub fn search(
-    sampler: &mut impl SequenceSampler,
-    objective: &impl Objective,
+    sampler: &mut dyn SequenceSampler,
+    objective: &dyn Objective,
     region: &Region,
     stop: Stop,
     rng: &mut Rng,
 ) -> Result<Found, PlanError> {
     let [horizon, width] = sampler.shape();
     let dimensions = horizon * width;
-    check(region, dimensions)?;
-    require(stop.evaluations > 0, "evaluations", stop.evaluations, "at least one evaluation")?;
-    require(!stop.value.is_nan(), "value", stop.value, "a number, or INFINITY for none")?;
+    let function = InUnits::new(objective, region, dimensions)?;
+    stop.check(1, "at least one evaluation")?;
     let fits = region.bounded || !sampler.presumes_bounds();
     require(fits, "bounded", region.bounded, "true, for the sampler presumes bounds (CEM's constrain_variance)")?;
 
     let device = &region.device;
-    let row = |values: &[f32]| to_device(values.to_vec(), [1, dimensions], device);
     let mut progress = Progress {
-        objective,
-        region,
-        centre: row(&region.centre),
-        scale: row(&region.scale),
+        function,
+        bounded: region.bounded,
         stop,
         found: Found { parameters: Vec::new(), value: f32::NEG_INFINITY, evaluations: 0, trace: Vec::new() },
     };
@@ -90,7 +87,11 @@ pub fn search(
             break;
         }
         let sequences = units.narrow(0, 0, candidates).reshape([candidates, horizon, width]);
-        sampler.tell(iteration, sequences, to_device(values[..candidates].to_vec(), [candidates], device))?;
+        match sampler.tell(iteration, sequences, to_device(values[..candidates].to_vec(), [candidates], device)) {
+            // What was found before is not lost.
+            Err(PlanError::NoFiniteReturn { .. }) if progress.found.value.is_finite() => break,
+            told => told?,
+        }
         if sampler.converged() {
             break;
         }
@@ -108,17 +109,14 @@ pub fn search(
 }
 
 /// A search under way.
-struct Progress<'a, F> {
-    objective: &'a F,
-    region: &'a Region,
-    /// `[1, D]`, as is the scale.
-    centre: Tensor<2>,
-    scale: Tensor<2>,
+struct Progress<'a> {
+    function: InUnits<'a>,
+    bounded: bool,
     stop: Stop,
     found: Found,
 }
 
-impl<F: Objective> Progress<'_, F> {
+impl Progress<'_> {
     fn over(&self) -> bool {
         self.found.evaluations >= self.stop.evaluations || self.found.value >= self.stop.value
     }
@@ -129,11 +127,8 @@ impl<F: Objective> Progress<'_, F> {
         let left = usize::try_from(self.stop.evaluations - self.found.evaluations).unwrap_or(usize::MAX);
         let count = left.min(units.dims()[0]);
         let units = units.narrow(0, 0, count);
-        let units = if self.region.bounded { units.clamp(-1.0, 1.0) } else { units };
-        let parameters = units.clone() * self.scale.clone() + self.centre.clone();
-        let values = self.objective.evaluate(parameters.clone());
-        check_size("values of the objective", count, values.dims()[0])?;
-        let values = to_host(values);
+        let units = if self.bounded { units.clamp(-1.0, 1.0) } else { units };
+        let values = to_host(self.function.evaluate(units.clone())?);
         let mut best = None;
         for (k, &value) in values.iter().enumerate() {
             if value.is_finite() && value > self.found.value {
@@ -142,23 +137,12 @@ impl<F: Objective> Progress<'_, F> {
             }
         }
         if let Some(k) = best {
-            self.found.parameters = to_host(parameters.narrow(0, k, 1));
+            self.found.parameters = to_host(self.function.parameters(units.clone().narrow(0, k, 1)));
         }
         self.found.evaluations += count as u64;
         self.found.trace.push((self.found.evaluations, self.found.value));
         Ok((units, values))
     }
-}
-
-fn check(region: &Region, dimensions: usize) -> Result<(), PlanError> {
-    for (what, values) in [("centre of the region", &region.centre), ("scale of the region", &region.scale)] {
-        check_size(what, dimensions, values.len())?;
-        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            return Err(PlanError::NonFinite { what, index, value: values[index] });
-        }
-    }
-    let least = region.scale.iter().copied().fold(f32::INFINITY, f32::min);
-    require(least > 0.0, "scale", least, "above 0 in every dimension")
 }
 
 #[cfg(test)]
@@ -296,6 +280,10 @@ mod tests {
         let find = || search(&mut cem().sampler(2).unwrap(), &fails_late, &near, stop, &mut Rng::new(1));
         let found = find().unwrap();
         assert!(found.value.is_finite() && found.parameters.len() == 2 && found.evaluations == 65, "{found:?}");
+        // Nor does a whole iteration: the search ends with what it has, and a look at the solution that it had.
+        rows.set(0);
+        let found = search(&mut cem().sampler(2).unwrap(), &fails_late, &near, ALL, &mut Rng::new(1)).unwrap();
+        assert!(found.value.is_finite() && found.evaluations == 60 + 61 + 1, "{found:?}");
         // And where no value at all was finite, that is an error still.
         assert_eq!(find().unwrap_err().to_string(), "none of the 60 candidates of iteration 0 has a finite return");
         let short = Stop { evaluations: 7, ..stop };

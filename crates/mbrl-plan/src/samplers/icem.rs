@@ -73,7 +73,8 @@ pub struct IcemConfig {
     pub initial_std: f32,
     /// Exponent β of the noise spectrum f^−β (default: 3). 0 is white noise; larger values give slower actions.
     pub noise_exponent: f32,
-    /// Share of the elites that is tried again, the best ones, in `[0, 1]` (default: 0.3).
+    /// Share of the elites that is tried again, the best ones, in `[0, 1]` (default: 0.3). Rounded down, but at least one
+    /// where it is not 0.
     pub keep_elites: f32,
     /// Whether elites are kept from one control step to the next too, shifted by the executed steps (default: true).
     pub shift_elites: bool,
@@ -285,7 +286,9 @@ impl SequenceSampler for IcemSampler {
         blend(&mut self.std, &std, self.config.alpha);
         // Stable, so that of equals the first stay first.
         elites.sort_by(|&a, &b| told.value(b).total_cmp(&told.value(a)));
-        let kept = (self.config.keep_elites * elites.len() as f32) as usize;
+        // One at least: a refined plan is all that is told of its iteration, and would else not be tried again.
+        let least = usize::from(self.config.keep_elites > 0.0);
+        let kept = ((self.config.keep_elites * elites.len() as f32) as usize).max(least);
         self.elites = elites[..kept].iter().map(|&k| told.candidate(k).to_vec()).collect();
         self.best = Some(told.candidate(elites[0]).to_vec());
         Ok(())
@@ -430,6 +433,9 @@ mod tests {
         // It is nothing but a candidate: where it scores badly now, it is gone.
         tell(&mut icem, SEQUENCES, [3.0, 2.0, -7.0, -9.0]);
         assert_eq!(icem.elites, [[0.9, 0.9]]);
+        // A single sequence, as refinement tells of one, is kept as well.
+        tell(&mut icem, [[0.3, 0.4]], [1.0]);
+        assert_eq!(icem.elites, [[0.3, 0.4]]);
         let mut none = IcemConfig { keep_elites: 0.0, ..small() }.sampler(1).unwrap();
         none.begin();
         tell(&mut none, SEQUENCES, RETURNS);

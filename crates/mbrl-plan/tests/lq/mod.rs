@@ -64,18 +64,22 @@ impl Lq {
         self.b.len() / self.states()
     }
 
+    /// A x + B u.
+    pub(crate) fn step(&self, x: &[f64], u: &[f64]) -> Vec<f64> {
+        let (n, m) = (self.states(), self.inputs());
+        let row = |i: usize| {
+            (0..n).map(|j| self.a[i * n + j] * x[j]).sum::<f64>()
+                + (0..m).map(|j| self.b[i * m + j] * u[j]).sum::<f64>()
+        };
+        (0..n).map(row).collect()
+    }
+
     /// Cost of actions `[H, A]`, in double precision.
     pub(crate) fn cost(&self, actions: &[f64]) -> f64 {
-        let (n, m) = (self.states(), self.inputs());
         let mut x = self.start.clone();
         let mut total = 0.0;
-        for u in actions.chunks(m) {
-            x = (0..n)
-                .map(|i| {
-                    (0..n).map(|j| self.a[i * n + j] * x[j]).sum::<f64>()
-                        + (0..m).map(|j| self.b[i * m + j] * u[j]).sum::<f64>()
-                })
-                .collect();
+        for u in actions.chunks(self.inputs()) {
+            x = self.step(&x, u);
             total += x.iter().map(|v| v * v).sum::<f64>() + self.r * u.iter().map(|v| v * v).sum::<f64>();
         }
         total
