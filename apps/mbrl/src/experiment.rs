@@ -6,8 +6,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{Termination, tasks::Task, termination_fn};
 use mbrl_model::{Bool, EnsembleConfig, FitConfig, Propagation};
 use mbrl_plan::{
-    CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, RandomShootingConfig, Refinement, Replan,
-    SequenceSampler, Shooting,
+    Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, RandomShootingConfig,
+    Refinement, Replan, SequenceSampler, Shooting,
 };
 use mbrl_policy::{Goal, ModelBasedConfig, Tensor, TrainConfig};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -104,6 +104,8 @@ pub(crate) struct GoalConfig {
     pub(crate) reward: RewardSource,
     /// Whose end states.
     pub(crate) termination: TerminationSource,
+    /// How the particles of a candidate count: `"mean"`, `"worst"` or `{ mean-minus-std = k }`.
+    pub(crate) aggregate: Aggregate,
 }
 
 /// Who says what a planned step is worth.
@@ -130,7 +132,13 @@ pub(crate) enum TerminationSource {
 
 impl Default for GoalConfig {
     fn default() -> Self {
-        Self { discount: 1.0, after_termination: 0.0, reward: RewardSource::Task, termination: TerminationSource::Task }
+        Self {
+            discount: 1.0,
+            after_termination: 0.0,
+            reward: RewardSource::Task,
+            termination: TerminationSource::Task,
+            aggregate: Aggregate::Mean,
+        }
     }
 }
 
@@ -139,6 +147,11 @@ impl GoalConfig {
     pub(crate) fn init(&self, task: &Task, model: &EnsembleConfig) -> Result<Goal> {
         if !(self.discount > 0.0 && self.discount <= 1.0) {
             bail!("discount = {}: a number in (0, 1]", self.discount);
+        }
+        if let Aggregate::MeanMinusStd(factor) = self.aggregate
+            && !factor.is_finite()
+        {
+            bail!("aggregate: mean-minus-std = {factor}: a finite number");
         }
         if !self.after_termination.is_finite() {
             bail!("after_termination = {}: a finite number", self.after_termination);
@@ -193,19 +206,22 @@ impl PlannerConfig {
     pub(crate) fn init(
         &self,
         refinement: &Refinement,
+        aggregate: Aggregate,
         actions: &mbrl_env::ActionSpace,
         propagation: Propagation,
     ) -> Result<Box<dyn Planner>> {
         match self {
-            Self::Cem(config) => refined(config.init(actions, propagation)?, refinement),
-            Self::Pddm(config) => refined(config.init(actions, propagation)?, refinement),
-            Self::Icem(config) => refined(config.init(actions, propagation)?, refinement),
-            Self::Mppi(config) => refined(config.init(actions, propagation)?, refinement),
-            Self::RandomShooting(config) => refined(config.init(actions, propagation)?, refinement),
+            Self::Cem(config) => refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement),
+            Self::Pddm(config) => refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement),
+            Self::Icem(config) => refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement),
+            Self::Mppi(config) => refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement),
+            Self::RandomShooting(config) => {
+                refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement)
+            }
             Self::Gradient(_) if refinement.iterations > 0 => {
                 bail!("section [refinement]: for planners that sample; gradient climbs already")
             }
-            Self::Gradient(config) => Ok(Box::new(config.init(actions, propagation)?)),
+            Self::Gradient(config) => Ok(Box::new(config.init(actions, propagation)?.with_aggregate(aggregate))),
         }
     }
 }
@@ -380,7 +396,7 @@ fn dotted_keys(table: &Table) -> Vec<String> {
     for (key, value) in table {
         match value {
             // The values of these are one word or a table.
-            Value::Table(inner) if key != "replan" && key != "proposal" => {
+            Value::Table(inner) if !["replan", "proposal", "aggregate"].contains(&key.as_str()) => {
                 keys.extend(dotted_keys(inner).into_iter().map(|rest| format!("{key}.{rest}")));
             }
             _ => keys.push(key.clone()),
@@ -484,10 +500,24 @@ mod tests {
     }
 
     #[test]
+    fn the_aggregate_over_particles_can_be_chosen() {
+        assert_eq!(loaded(&[]).unwrap().goal.aggregate, Aggregate::Mean);
+        for (word, aggregate) in [
+            ("goal.aggregate=worst", Aggregate::Worst),
+            ("goal.aggregate={ mean-minus-std = 2.0 }", Aggregate::MeanMinusStd(2.0)),
+        ] {
+            let experiment = loaded(&[word, "goal.discount=0.9"]).unwrap();
+            assert_eq!(experiment.goal.aggregate, aggregate);
+            assert_eq!(toml::from_str::<Experiment>(&experiment.to_toml().unwrap()).unwrap(), experiment);
+        }
+        assert!(loaded(&["goal.aggregate=median"]).is_err());
+    }
+
+    #[test]
     fn a_refinement_is_off_until_it_has_iterations() {
         let actions = mbrl_env::ActionSpace::Box(mbrl_env::BoxSpace::symmetric(1, 1.0).unwrap());
         let init = |experiment: &Experiment| {
-            experiment.planner.init(&experiment.refinement, &actions, Propagation::MEAN).map(drop)
+            experiment.planner.init(&experiment.refinement, Aggregate::Mean, &actions, Propagation::MEAN).map(drop)
         };
         assert_eq!(loaded(&[]).unwrap().refinement.iterations, 0);
         let on = loaded(&["refinement.iterations=5"]).unwrap();

@@ -51,8 +51,10 @@ impl Experiment {
         let actions = Tensor::zeros([1, 1, spec.actions.width()], &device);
         let draw = Draw::new(self.propagation, 0);
         model.rollout(Start::Situation(Situation::of(&start)), actions, draw).context("section [propagation]")?;
-        let planner =
-            self.planner.init(&self.refinement, &spec.actions, self.propagation).context("section [planner]")?;
+        let planner = self
+            .planner
+            .init(&self.refinement, self.goal.aggregate, &spec.actions, self.propagation)
+            .context("section [planner]")?;
         let mpc = Mpc::new(planner, self.mpc.replan).context("section [mpc]")?;
         let goal = self.goal.init(&task, &self.model).context("section [goal]")?;
         let learner =

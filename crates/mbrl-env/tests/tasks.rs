@@ -125,7 +125,7 @@ fn rewards_are_what_the_formulas_say() {
     let actions = tensor([[1.0, -1.0]]);
     let reward = values(ReacherReward::default().reward(next.clone(), actions.clone(), next.clone()))[0];
     assert!((reward + 0.2 + 0.04).abs() < 1e-6, "{reward}");
-    let reward = values(ReacherReward::to([0.1, 0.41]).reward(next.clone(), actions.clone(), next))[0];
+    let reward = values(ReacherReward::to([0.1, 0.41]).reward(next.clone(), actions, next))[0];
     assert!((reward + 0.3 + 0.04).abs() < 1e-6, "{reward}");
     // Point mass: 3-4-5 triangle at the goal's scale; just inside of the goal and just outside.
     let next = tensor([[0.4, 0.3, 1.0, 1.0], [0.7, 0.601, 0.0, 0.0], [0.599, 0.7, 0.0, 0.0]]);
