@@ -44,8 +44,8 @@ impl Default for Settings {
 }
 
 /// What an experiment says besides, which a fit has no use for.
-const UNUSED: [&str; 10] =
-    ["name", "summary", "task", "steps", "agent", "goal", "planner", "propagation", "mpc", "train"];
+const UNUSED: [&str; 11] =
+    ["name", "summary", "task", "steps", "agent", "goal", "planner", "refinement", "propagation", "mpc", "train"];
 
 impl Settings {
     fn of(args: &FitArgs) -> Result<Self> {
