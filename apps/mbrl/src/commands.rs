@@ -145,7 +145,10 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
                 }
             }
             Some(Err(error)) => {
-                say::note(format_args!("error: {path}: {}", say::chain(&error)));
+                let (path, error) = (path.to_string(), say::chain(&error));
+                // Most errors name a file in it.
+                let whose = if error.contains(&path) { String::new() } else { format!("{path}: ") };
+                say::note(format_args!("error: {whose}{error}"));
                 unfinished.push(path.to_string());
                 code = ExitCode::FAILURE;
             }

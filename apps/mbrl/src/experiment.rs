@@ -358,9 +358,10 @@ pub(crate) fn overridden<T: Clone + Serialize + DeserializeOwned>(settings: &T, 
         set(&mut table, key, new).ok_or_else(|| anyhow!("unknown key `{key}`"))?;
     }
     table.try_into().map_err(|error: toml::de::Error| {
-        // What serde says of the forms of this one helps nobody.
+        // What serde says of the forms of these helps nobody.
         let expected = match key {
             "mpc.replan" => "expected every-step, open-loop or {every=n}",
+            "goal.aggregate" => "expected mean, worst or {mean-minus-std=k}",
             _ => error.message(),
         };
         anyhow!("{key} = {text}: {expected}; it is {key} = {} now", Present(get_from(settings, key).as_ref()))
@@ -576,6 +577,7 @@ mod tests {
             ("train.eval_every=1.5", "1.5"),
             ("agent.fit_every=sometimes", "sometimes"),
             ("mpc.replan=every", "{every=n}"),
+            ("goal.aggregate=mean-minus-std", "{mean-minus-std=k}"),
             ("planner.kind=annealing", "annealing"),
             ("propagation.members=ts-2", "ts-2"),
         ] {

@@ -90,6 +90,7 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     }
     let errors = ["smoke-3/metrics.jsonl: missing", "smoke-4/metrics.jsonl: missing"];
     let said = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).fails(1, &errors);
+    assert!(!said.err.contains("runs/smoke-3: "), "a file is named once: {}", said.err);
     assert!(said.out.contains("mbrl resume runs/smoke-3 runs/smoke-4"), "{}", said.out);
     assert!(!dir.path("runs/smoke-3/metrics.jsonl").exists());
 }
@@ -247,6 +248,9 @@ fn a_command_line_without_sense_is_a_usage_error() {
     refused(&["train", "smoke", "--seed", "9223372036854775808"], 2, &["--seed", "9223372036854775808"]);
     refused(&["train", "smoke", "--seed", "9223372036854775807", "--seeds", "2"], 1, &["seeds run over"]);
     refused(&["eval"], 2, &["Usage"]);
+    for [command, name] in [["train", "--steps"], ["train", "--seed"], ["train", "--seeds"], ["eval", "--episodes"]] {
+        refused(&[command, "smoke", name, "-5"], 2, &["invalid value '-5'", name]);
+    }
     refused(&["eval", "--random", "pendulum", "--episodes", "0"], 2, &["--episodes"]);
 }
 
