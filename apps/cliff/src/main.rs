@@ -1,9 +1,9 @@
 //! The lecture's cliff: how planning on a learned model fails, and two remedies.
 //!
 //! A walker climbs a hill to the right; past its edge it falls. Nobody tells it where that is: motion, height and end are all
-//! learned. Data of a random walk near the start says "right is higher", and a plan on that model goes right, over the edge. First remedy: append what was seen, refit, plan
-//! again. Second remedy: replan at every step. Run it with `cargo run --release -p mbrl-cliff`; it takes about a minute and leaves
-//! `cliff.svg`, with the walkers of every seed.
+//! learned. Data of a random walk near the start says "right is higher", and a plan on that model goes right, over the edge.
+//! First remedy: append what was seen, refit, plan again. Second remedy: replan at every step. Run it with
+//! `cargo run --release -p mbrl-cliff`; it takes some minutes and leaves `cliff.svg`, with the walkers of every seed.
 
 use std::{path::PathBuf, sync::atomic::AtomicBool};
 

@@ -180,10 +180,11 @@ pub(crate) struct ColumnArgs {
     /// Columns of the action.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) actions: Vec<String>,
-    /// Columns of the observation after the action; without them the next row has it.
+    /// Columns of the observation after the action; without them the next row has it. Here and below, an empty name means
+    /// none, whatever the log holds.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) next_obs: Vec<String>,
-    /// Column of the reward. Here and below, an empty name means none.
+    /// Column of the reward.
     #[arg(long, value_name = "NAME")]
     pub(crate) reward: Option<String>,
     /// Column that says whether the task reached an end state.

@@ -52,9 +52,13 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     }
 
     let config = EvaluateConfig { horizon: args.horizon, ..EvaluateConfig::default() };
-    let evaluation = in_pool(args.threads.unwrap_or_else(cores), || {
+    let mut evaluation = in_pool(args.threads.unwrap_or_else(cores), || {
         evaluate(&model, &log.replay, &config, &mut Rng::new(args.seed))
     })??;
+    if !log.has_rewards {
+        // The zeros that stand for rewards judge nothing.
+        evaluation.steps.iter_mut().for_each(|step| step.reward_rmse = None);
+    }
     let written = Written {
         model: label.clone(),
         data: args.data.display().to_string(),

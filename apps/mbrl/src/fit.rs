@@ -54,11 +54,7 @@ impl Settings {
             Some(name_or_path) => {
                 let named = || format!("experiment {name_or_path}");
                 let (_, text) = experiment::source(name_or_path)?;
-                let mut table: Table = toml::from_str(&text).with_context(named)?;
-                for key in UNUSED {
-                    table.remove(key);
-                }
-                table.try_into().with_context(named)?
+                Self::of_experiment(&text).with_context(named)?
             }
         };
         let mut overrides = args.set.clone();
@@ -74,15 +70,23 @@ impl Settings {
         }
         Ok(settings)
     }
+
+    /// The sections of an experiment that say how to fit.
+    fn of_experiment(text: &str) -> Result<Self> {
+        let mut table: Table = toml::from_str(text)?;
+        for key in UNUSED {
+            table.remove(key);
+        }
+        Ok(table.try_into()?)
+    }
 }
 
 pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     let settings = Settings::of(args)?;
     let stem = args.data.file_stem().with_context(|| format!("{}: no file", args.data.display()))?;
     let place = args.out.clone().unwrap_or_else(|| Path::new("models").join(stem));
-    if args.out.is_some() {
-        folder::check_free(&place)?;
-    }
+    let next_free = args.out.is_none();
+    folder::check(&place, next_free)?;
     let device = device::open(&settings.device)?;
 
     let began = Instant::now();
@@ -93,6 +97,9 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     experiment::check_weights(&config, obs, action)?;
     if config.reward && !log.has_rewards {
         bail!("model.reward: the log has no rewards to learn");
+    }
+    if config.termination && !log.replay.columns().terminated.contains(&true) {
+        bail!("model.termination: the log has no end to learn, no transition that is terminated");
     }
     if config.past > MAX_PAST {
         bail!("model.past = {}: at most {MAX_PAST} steps, which is what agents look back on", config.past);
@@ -137,7 +144,6 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
         column_errors: report.column_errors,
         seconds: report.elapsed.as_secs_f64(),
     };
-    let next_free = args.out.is_none();
     let path = folder::create(&place, next_free, |partial| model_folder::write(partial, &card, &model))?;
     say::out(told(&card, &path))?;
     Ok(ExitCode::SUCCESS)
@@ -258,4 +264,19 @@ fn told(card: &Card, path: &Path) -> String {
     text.push_str(&format!("  files   {}: model.toml, model.bin\n", path.display()));
     text.push_str(&format!("to judge it on another log: mbrl evaluate-model {} LOG", path.display()));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_experiment_says_how_to_fit_with_all_its_values_written_out_too() {
+        for experiment in experiment::embedded() {
+            let experiment = experiment.unwrap();
+            let settings = Settings::of_experiment(&experiment.to_toml().unwrap()).unwrap();
+            assert_eq!((settings.model, settings.fit), (experiment.model, experiment.fit));
+        }
+        assert!(Settings::of_experiment("[modle]\nmembers = 3\n").is_err());
+    }
 }

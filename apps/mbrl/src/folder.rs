@@ -51,6 +51,20 @@ pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> 
     placed
 }
 
+/// Refuses a place that [`create`] could not take, so that nobody works for it in vain.
+pub(crate) fn check(place: &Path, next_free: bool) -> Result<()> {
+    if !next_free {
+        check_free(place)?;
+    }
+    place.file_name().with_context(|| format!("{}: the folder needs a name", place.display()))?;
+    // The nearest folder above that exists must take another one.
+    let mut folders = place.ancestors().skip(1).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    let above = folders.find(|p| p.exists()).unwrap_or(Path::new("."));
+    let probe = above.join(format!(".mbrl.{}.partial", std::process::id()));
+    let probed = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
+    probed.with_context(|| format!("folder {}", place.display()))
+}
+
 /// Refuses a place where something is already.
 pub(crate) fn check_free(place: &Path) -> Result<()> {
     let free = match fs::read_dir(place) {

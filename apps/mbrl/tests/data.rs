@@ -126,6 +126,9 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
     fit(&["empty.csv"], 1, &["empty.csv: no rows"]);
     fit(&["log.csv", "--reward", "cost"], 1, &["no column `cost`", "`torque`", "--obs"]);
     fit(&["log.csv", "--out", "taken"], 1, &["taken exists and is not empty"]);
+    // Before anything is read.
+    fit(&["missing.csv", "--out", "taken/file/m"], 1, &["folder taken/file/m"]);
+    fit(&["missing.csv", "--out", ".."], 1, &[".."]);
     fit(&["log.csv", "--epochs", "0"], 2, &["--epochs", "at least 1"]);
     fit(&["log.csv", "--set", "model.hiden=[3]"], 1, &["`model.hiden`", "`model.hidden`"]);
     fit(&["log.csv", "--set", "planner.population=3"], 1, &["unknown key `planner.population`"]);
@@ -133,6 +136,7 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
     fit(&["log.csv", "--set", "model.hidden=[9000000]", "--set", "model.members=1000"], 1, &["weights"]);
     fit(&["log.csv", "--set", "fit.batch_size=0"], 1, &["batch_size = 0"]);
     fit(&["log.csv", "--set", "model.reward=true"], 1, &["the log has no rewards"]);
+    fit(&["log.csv", "--set", "model.termination=true"], 1, &["the log has no end"]);
     fit(&["log.csv", "--set", "model.past=17"], 1, &["model.past = 17", "at most 16"]);
     fit(&["log.csv", "--config", "fit.toml"], 1, &["fit.toml", "hiden"]);
     fit(&["log.csv", "--config", "no.toml"], 1, &["no.toml"]);
@@ -174,6 +178,23 @@ fn an_experiment_says_how_to_fit() {
     fs::write(dir.path("m/model.bin"), weights).unwrap();
     dir.run(&["evaluate-model", "m", "log.csv"]).fails(1, &["m/model.bin", "damaged"]);
     assert!(!dir.path("m/evaluation.json").exists());
+}
+
+#[test]
+fn a_learned_reward_is_judged_where_the_log_has_rewards_alone() {
+    let dir = Dir::new();
+    let paid: Vec<String> = log(3).lines().map(|line| line.to_owned() + ",1.5").collect();
+    dir.write("paid.csv", &paid.join("\n").replacen(",1.5", ",reward", 1));
+    dir.write("log.csv", &log(3));
+    let words = ["fit", "paid.csv", "--out", "m", "--set", "model.reward=true", "--epochs", "1"];
+    dir.run(&[&words[..], &COLUMNS].concat()).ok();
+    for (log, judged) in [("paid.csv", true), ("log.csv", false)] {
+        let said = dir.run(&["evaluate-model", "m", log, "--horizon", "2"]).ok();
+        assert_eq!(said.out.contains("reward error"), judged, "{}", said.out);
+        let json = fs::read_to_string(dir.path("m/evaluation.json")).unwrap();
+        let found: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(found["steps"][0]["reward_rmse"].is_number(), judged, "{json}");
+    }
 }
 
 /// A full disk: what was written is gone, and the message names the model's file.

@@ -97,8 +97,8 @@
 //!
 //! # Crate features
 //!
-//! None is on by default. `csv`, `numpy` and `parquet` switch on the readers of module `data`. `flex`, `ndarray`, `wgpu` and `cuda` switch on the backend of that name in Burn; binaries choose,
-//! libraries do not.
+//! None is on by default. `csv`, `numpy` and `parquet` switch on the readers of module `data`. `flex`, `ndarray`, `wgpu` and
+//! `cuda` switch on the backend of that name in Burn; binaries choose, libraries do not.
 
 pub use burn::tensor::{Bool, Device, Tensor};
 

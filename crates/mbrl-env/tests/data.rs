@@ -175,10 +175,18 @@ fn episodes_are_told_by_column_flags_or_time() {
         assert_eq!(lengths(&log.replay), expected, "{header}");
         assert_eq!(log.rows - log.dropped, log.replay.len() as u64, "{header}");
     }
+    // What is observed or done is nothing else by its name; named twice, it is both.
+    let text = "t,v,u\n20.5,0,1\n20.4,0,1\n20.6,0,1\n";
+    let layout = Layout { obs: names(&["t", "v"]), ..machine() };
+    assert_eq!(lengths(&csv(text, &layout).unwrap().replay), [2]);
+    assert_eq!(lengths(&csv(text, &Layout { time: Some("t".into()), ..layout }).unwrap().replay), [1]);
     // Switched off, the column means nothing.
     let text = "x,v,u,time\n0,0,1,noon\n1,0,1,morning\n";
     assert!(csv(text, &machine()).unwrap_err().to_string().contains("line 2, column `time`: found `noon`"));
     assert_eq!(csv(text, &Layout { time: Some(String::new()), ..machine() }).unwrap().replay.len(), 1);
+    let text = "x,v,u,next_x\n0,0,1,9\n1,0,1,9\n";
+    let log = csv(text, &Layout { next_obs: names(&[""]), ..machine() }).unwrap();
+    assert_eq!(log.replay.get(0).unwrap().next_obs, [1.0, 0.0]);
 }
 
 #[test]
@@ -291,7 +299,7 @@ fn malformed_archives_are_named_by_array_and_row() {
     let obs = ("observations", &[3, 2][..], vec![0.0; 6]);
     let actions = ("actions", &[3][..], vec![0.0; 3]);
     refused(&[obs.clone(), ("actions", &[2], vec![0.0; 2])], &["different lengths: `observations` 3, `actions` 2"]);
-    refused(&[obs.clone()], &["no column `action_0`; the file has `observations`"]);
+    refused(std::slice::from_ref(&obs), &["no column `action_0`; the file has `observations`"]);
     let nan = ("rewards", &[3][..], vec![0.0, f64::NAN, 0.0]);
     refused(&[obs.clone(), actions.clone(), nan], &["row 1 (from 0)", "column `rewards`", "found NaN"]);
     let large = ("observations", &[3, 2][..], vec![0.0, 0.0, 0.0, 0.0, 0.0, 1e300]);
@@ -300,6 +308,10 @@ fn malformed_archives_are_named_by_array_and_row() {
     refused(&[obs.clone(), actions.clone(), flag], &["row 1", "`terminals`", "found 0.5", "0, 1"]);
     refused(&[("observations", &[3, 1, 2], vec![0.0; 6]), actions.clone()], &["shape [3, 1, 2]", "expected numbers"]);
     refused(&[("observations", &[0, 2], vec![]), ("actions", &[0], vec![])], &["no rows"]);
+    refused(
+        &[("observations", &[0, 1 << 60], vec![]), ("actions", &[0], vec![])],
+        &["`observations`", "expected numbers"],
+    );
     let wide = ("rewards", &[3, 2][..], vec![0.0; 6]);
     refused(&[obs, actions, wide], &["column `rewards`: 2 numbers a row, expected one number a row"]);
 }
@@ -334,6 +346,17 @@ fn damaged_files_are_refused() {
     fs::write(&path, &bytes).unwrap();
     let error = data::read(&path, &Layout::default()).unwrap_err().to_string();
     assert!(error.contains("checksum"), "{error}");
+    // Records with an object among them are stored as a pickle, not as rows.
+    for (field, word) in [("'|O'", "|O"), ("'<f4', (1152921504606846976,)", "1152921504606846976")] {
+        let header = format!(
+            "{{'descr': [('obs', '<f4'), ('action', '<f4'), ('note', {field})], 'fortran_order': False, 'shape': (3,), }}\n"
+        );
+        let length = (header.len() as u16).to_le_bytes();
+        let path = folder.path().join("records.npy");
+        fs::write(&path, [&b"\x93NUMPY\x01\x00"[..], &length, header.as_bytes(), &[0; 64]].concat()).unwrap();
+        let error = data::read(&path, &Layout::default()).unwrap_err().to_string();
+        assert!(error.contains("field `note` of dtype") && error.contains(word), "{error}");
+    }
     // A matrix without names.
     let error = data::read(fixtures.join("matrix.npy"), &Layout::default()).unwrap_err().to_string();
     assert!(error.contains("12 columns without names; the layout names 0"), "{error}");
@@ -416,10 +439,23 @@ fn malformed_parquet_files_are_named_by_row_and_column() {
     refused(&["row 1", "column `obs`", "found a list of 3, expected a list of 2"]);
     lists(&[3, 3, 3, 2], &[0, 1, 0, 1]);
     refused(&["row 1", "column `obs`", "a null within a list"]);
+    lists(&[3, 2, 3, 3], &[0, 1, 0, 1]);
+    refused(&["row 0", "column `obs`", "a null within a list"]);
     lists(&[3, 3, 0], &[0, 1, 0]);
     refused(&["row 1", "column `obs`", "found nothing"]);
     lists(&[1, 3, 3], &[0, 0, 1]);
     refused(&["column `obs`: 0 numbers a row"]);
+
+    // A list of records, of which one is null: no list that ends early.
+    let records = "message log {
+        REQUIRED GROUP obs (LIST) { REPEATED GROUP list { OPTIONAL GROUP element { OPTIONAL FLOAT x; } } }
+        REQUIRED DOUBLE action;
+    }";
+    parquet(&path, records, |group| {
+        column::<FloatType>(group, &[0.5; 3], Some(&[3, 3, 1, 3]), Some(&[0, 1, 0, 1]));
+        column::<DoubleType>(group, &[0.0; 2], None, None);
+    });
+    refused(&["row 1", "column `obs`", "a null within a list"]);
 
     let text = "message log { REQUIRED FLOAT obs; REQUIRED BYTE_ARRAY action (UTF8); }";
     parquet(&path, text, |group| {
@@ -429,13 +465,16 @@ fn malformed_parquet_files_are_named_by_row_and_column() {
     refused(&["column `action`: text, expected numbers"]);
 }
 
+/// Observation, action and reward.
+type DrawnStep = (Vec<f32>, f32, f64);
+
 /// Transitions of episodes, each ended in some way, where each begins where the one before it ended.
 fn episodes() -> impl Strategy<Value = Vec<Vec<Transition>>> {
     let number = || any::<f32>().prop_filter("finite", |x| x.is_finite());
     let obs = proptest::collection::vec(number(), 2);
     let step = (obs.clone(), number(), any::<f64>().prop_filter("finite", |x| x.is_finite()));
     let episode = (proptest::collection::vec(step, 1..6), obs, any::<[bool; 2]>());
-    let transitions = |(steps, last, [terminated, truncated]): (Vec<(Vec<f32>, f32, f64)>, Vec<f32>, [bool; 2])| {
+    let transitions = |(steps, last, [terminated, truncated]): (Vec<DrawnStep>, Vec<f32>, [bool; 2])| {
         let count = steps.len();
         let following: Vec<Vec<f32>> = steps.iter().skip(1).map(|step| step.0.clone()).chain([last]).collect();
         let joined = steps.into_iter().zip(following).enumerate();

@@ -256,6 +256,9 @@ fn sketches_show_the_tips_where_the_rewards_have_them() {
     let arm = [0.3, 1.0, 0.0, 0.0, 0.1, 0.1];
     shows("reacher", &arm, Reacher::tip(&arm));
     shows("point-mass-sparse", &[0.2, -0.9, 0.0, 0.0], [0.2, -0.9]);
+    // The walker's disc of 0.06 m stands on the ground: on the hill, and fallen.
+    shows("cliff", &[1.0], [1.0, 1.06]);
+    shows("cliff", &[2.05], [2.05, -1.94]);
 }
 
 #[test]

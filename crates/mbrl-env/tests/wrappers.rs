@@ -191,6 +191,19 @@ fn a_refused_step_does_not_move_the_queue() {
 }
 
 #[test]
+fn another_delays_snapshot_is_refused() {
+    let saved = |mut env: Delay<Pendulum>| {
+        env.reset(Some(0)).unwrap();
+        env.save()
+    };
+    let mut env = Delay::actions(Pendulum::new(), 2);
+    env.restore(&saved(env.clone())).unwrap();
+    for other in [Delay::actions(Pendulum::new(), 3), Delay::observations(Pendulum::new(), 2)] {
+        assert!(matches!(env.restore(&saved(other)), Err(EnvError::ForeignSnapshot { .. })));
+    }
+}
+
+#[test]
 fn info_comes_through() {
     let mut plain = PointMass::new();
     plain.reset(Some(0)).unwrap();

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::DataError;
 
-/// Which columns hold what. What is left out is looked for under usual names (see [the module](super)); of the optional
-/// ones, an empty name says that there is none, whatever the file holds.
+/// Which columns hold what. What is left out is looked for under usual names (see [the module](super)), among the columns
+/// that are no part of observation and action; of the optional ones, an empty name says that there is none, whatever the
+/// file holds.
 ///
 /// A column of vectors stands for all of its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +121,7 @@ impl Layout {
         let actions = columns.vector(&self.actions, &["action", "actions"])?;
         let following: Vec<String> = obs.iter().map(|name| format!("next_{name}")).collect();
         let next_obs = if !self.next_obs.is_empty() {
-            self.next_obs.clone()
+            self.next_obs.iter().filter(|name| !name.is_empty()).cloned().collect()
         } else if following.iter().any(|name| columns.has(name)) {
             following
         } else {
@@ -147,7 +148,9 @@ impl Layout {
             let name = match named.as_deref() {
                 Some("") => None,
                 Some(name) => Some(name),
-                None => usual.iter().copied().find(|name| columns.has(name)),
+                None => {
+                    usual.iter().copied().find(|name| columns.has(name) && !plan.uses.iter().any(|u| u.name == *name))
+                }
             };
             columns.add(&mut plan, part, name.map(str::to_owned).into_iter().collect())?;
         }

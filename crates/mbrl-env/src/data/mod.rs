@@ -11,7 +11,8 @@
 //!
 //! # Which column is what
 //!
-//! A [`Layout`] names the columns; what it leaves out is looked for under usual names.
+//! A [`Layout`] names the columns; what it leaves out is looked for under usual names. A column that is an observation or an
+//! action already is nothing else by its name: a temperature `t` is no time.
 //!
 //! | part | usual names | where it is missing |
 //! |---|---|---|

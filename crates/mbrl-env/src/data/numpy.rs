@@ -14,6 +14,9 @@ use super::{
     layout::{Field, Kind, Plan},
 };
 
+/// Bytes a row. More than that is a damaged header, and no reason to ask for so much memory.
+const LARGEST_ROW: usize = 1 << 28;
+
 /// An archive as `np.savez` and `np.savez_compressed` write it.
 pub(super) fn read_npz(path: &Path, layout: &Layout) -> Result<Log, DataError> {
     let failed = |error| failed(path, error);
@@ -80,8 +83,16 @@ pub(super) fn read_npy(path: &Path, layout: &Layout) -> Result<Log, DataError> {
                     Some(_) => Kind::Numbers(width),
                     None => Kind::Other(format!("dtype {}", field.dtype.descr())),
                 };
+                // An object has no size, and one makes a pickle of the whole array.
+                let after = field.dtype.num_bytes().map_or(usize::MAX, |size| size.saturating_add(offset));
+                if after > LARGEST_ROW {
+                    let (name, dtype) = (field.name, field.dtype.descr());
+                    return malformed(format!(
+                        "field `{name}` of dtype {dtype}, expected numbers or text of a fixed size"
+                    ));
+                }
                 columns.push((Field { name: field.name, kind }, offset, number));
-                offset += field.dtype.num_bytes().unwrap_or(0);
+                offset = after;
             }
             offset
         }
@@ -124,11 +135,10 @@ fn failed(path: &Path, source: io::Error) -> DataError {
 
 /// What an array of an archive can be used for.
 fn array_kind(header: &NpyHeader) -> Kind {
-    let known = plain(&header.dtype()).and_then(Number::of).is_some();
-    match header.shape() {
-        [_] if known => Kind::Numbers(1),
-        [_, width] if known => Kind::Numbers(*width as usize),
-        shape => Kind::Other(format!("an array of shape {shape:?} and dtype {}", header.dtype().descr())),
+    match (header.shape(), plain(&header.dtype()).and_then(Number::of)) {
+        ([_], Some(_)) => Kind::Numbers(1),
+        ([_, width], Some(number)) if *width <= (LARGEST_ROW / number.size) as u64 => Kind::Numbers(*width as usize),
+        (shape, _) => Kind::Other(format!("an array of shape {shape:?} and dtype {}", header.dtype().descr())),
     }
 }
 

@@ -97,7 +97,7 @@ fn kind(file: &SerializedFileReader<File>, leaf: usize, column: &ColumnDescripto
                 0 => 0,
                 _ => first.fill(&mut file.get_row_group(0)?.get_column_reader(leaf)?, 1)?,
             };
-            let length = first.levels.iter().filter(|level| **level == first.max_level).count();
+            let length = first.levels.iter().filter(|level| **level >= first.entry_level).count();
             // A file without rows is refused for that.
             Kind::Numbers(if rows == 0 { 1 } else { length })
         }
@@ -196,13 +196,13 @@ impl Block {
                 None => row.number(column, 0, self.numbers[self.value - 1]),
             };
         }
-        if level < self.entry_level {
+        let rest = &self.repetitions[self.at + 1..];
+        let length = 1 + rest.iter().take_while(|repetition| **repetition > 0).count();
+        if level < self.entry_level && length == 1 {
             // No list, or an empty one.
             self.at += 1;
             return row.nothing(column, index);
         }
-        let rest = &self.repetitions[self.at + 1..];
-        let length = 1 + rest.iter().take_while(|repetition| **repetition > 0).count();
         if length != column.width {
             let expected = format!("a list of {}, as in the first row", column.width);
             return Err(Fault::new(format!("a list of {length}"), expected));

@@ -12,6 +12,7 @@ use crate::{
 
 pub(super) const NAME: &str = "cliff";
 
+/// Starts lie within so many step lengths of 0.
 const START_SPREAD: f64 = 0.5;
 
 /// The shape of a [`Cliff`].
@@ -41,7 +42,7 @@ impl CliffConfig {
     ///
     /// # Errors
     /// [`EnvError::Config`] where a number is not finite; `slope`, `edge` or `step_length` is not positive; `wall` is not
-    /// negative; or `drop` does not end below the foot of the wall, where heights would not tell a fall from a walk.
+    /// negative; or `drop` does not end below the foot of the wall, so that a fall would pay as much as standing there.
     pub fn init(&self) -> Result<Cliff, EnvError> {
         let Self { slope, edge, wall, drop, step_length } = *self;
         for (field, value) in [("slope", slope), ("edge", edge), ("step_length", step_length)] {
@@ -60,8 +61,8 @@ impl CliffConfig {
         Ok(Cliff { spec: Arc::new(spec), config: *self, episode: Episode::new() })
     }
 
-    /// The true reward on this hill, as a batch function. A planner that is given it knows where the edge is; one that is to find
-    /// out learns the reward and the end instead.
+    /// The true reward on this hill, as a batch function. A planner that is given it knows where the edge is; one that is
+    /// to find out learns the reward and the end instead.
     #[must_use]
     pub fn reward(&self) -> CliffReward {
         CliffReward { slope: self.slope as f32, edge: self.edge as f32, floor: self.floor() as f32 }
@@ -77,8 +78,14 @@ impl CliffConfig {
         self.slope * self.edge - self.drop
     }
 
+    /// Compared in single precision, as reward and end see the observation: twenty steps of 0.1 m from 0 add up to a hair
+    /// more than 2 m in double precision, and a fall must not show in the one and not in the other.
+    fn is_beyond_edge(&self, position: f64) -> bool {
+        position as f32 > self.edge as f32
+    }
+
     fn height(&self, position: f64) -> f64 {
-        if position <= self.edge { self.slope * position } else { self.floor() }
+        if self.is_beyond_edge(position) { self.floor() } else { self.slope * position }
     }
 }
 
@@ -88,8 +95,8 @@ fn require(holds: bool, field: &'static str, value: f64, rule: &'static str) -> 
 
 /// A point on a line that walks uphill to the right; past the edge it falls.
 ///
-/// Height is what is rewarded, and nobody says where the hill ends: an agent is meant to learn the reward and the end along with
-/// the motion. On data of a random walk near the start, "going right means going higher" is true, and a model that has
+/// Height is what is rewarded, and nobody says where the hill ends: an agent is meant to learn the reward and the end along
+/// with the motion. On data of a random walk near the start, "going right means going higher" is true, and a model that has
 /// learned it sends its planner over the edge: the states that a plan visits are not those that the model was trained on.
 /// Once falls are in the data, planning again at each step goes to the top and stops.
 ///
@@ -105,7 +112,7 @@ fn require(holds: bool, field: &'static str, value: f64, rule: &'static str) -> 
 ///
 /// # Dynamics
 /// `x ← max(x + 0.1 u, −1)` every 0.1 s, without inertia and noise. The height is x up to the edge at x = 2 m, and −2 m
-/// beyond. All of it is set by [`CliffConfig`].
+/// beyond. Shape and step length are set by [`CliffConfig`].
 ///
 /// The hill is twenty steps long, so a walker that wants the top has twenty occasions to stop. A random walk of 40 uniform
 /// steps has a standard deviation of 3.7 step lengths; that it ever comes 19.5 to the right has a probability of at most
@@ -163,7 +170,7 @@ impl Cliff {
     /// # Errors
     /// [`EnvError::NonFinite`], and [`EnvError::Config`] where there is no ground.
     pub fn set_state(&mut self, position: f64) -> Result<Vec<f32>, EnvError> {
-        let beyond = position < self.config.wall || position > self.config.edge;
+        let beyond = position < self.config.wall || self.config.is_beyond_edge(position);
         require(!beyond, "position", position, "between the wall and the edge")?;
         self.episode.begin_at(NAME, [position])?;
         Ok(self.observation())
@@ -198,7 +205,7 @@ impl Env for Cliff {
         let way = self.config.step_length * f64::from(action[0].clamp(-1.0, 1.0));
         let position = (self.position() + way).max(self.config.wall);
         self.episode.state = [position];
-        let terminated = position > self.config.edge;
+        let terminated = self.config.is_beyond_edge(position);
         if terminated {
             self.episode.phase = Phase::Over;
         }
@@ -225,7 +232,8 @@ impl Reward for CliffReward {
     }
 }
 
-/// [`Cliff`]'s end: a position past the edge; made by [`CliffConfig::termination`]. A prediction that is NaN counts as an end.
+/// [`Cliff`]'s end: a position past the edge; made by [`CliffConfig::termination`]. A prediction that is NaN counts as an
+/// end.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CliffTermination {
     edge: f32,
@@ -329,19 +337,30 @@ mod tests {
         assert!(serde_json::from_str::<CliffConfig>(r#"{"hedge": 3.0}"#).is_err());
     }
 
-    #[test]
-    fn another_shape_ends_where_its_own_rule_says() {
-        let config = CliffConfig { slope: 0.5, edge: 1.0, drop: 2.0, step_length: 0.2, ..CliffConfig::default() };
-        let (mut env, end) = (config.init().unwrap(), config.termination());
-        env.reset(Some(0)).unwrap();
-        loop {
+    /// Steps until the fall, to the right from `start`; environment and batch functions must agree at each.
+    fn steps_to_the_fall(config: CliffConfig, start: f64) -> u32 {
+        let (mut env, reward, end) = (config.init().unwrap(), config.reward(), config.termination());
+        env.set_state(start).unwrap();
+        for count in 1.. {
             let step = env.step(&[1.0]).unwrap();
             let next = Tensor::<1>::from_floats(step.obs.as_slice(), &burn::tensor::Device::flex()).unsqueeze::<2>();
-            let says = end.terminated(next.clone(), next.clone(), next).into_data().iter::<bool>().next().unwrap();
-            assert_eq!(says, step.terminated, "{step:?}");
-            if says {
-                break;
+            let says = end.terminated(next.clone(), next.clone(), next.clone());
+            assert_eq!(says.into_data().iter::<bool>().next(), Some(step.terminated), "{step:?}");
+            let pays = f64::from(reward.reward(next.clone(), next.clone(), next).into_scalar::<f32>());
+            assert!((pays - step.reward).abs() < 1e-5, "{pays}: {step:?}");
+            if step.terminated {
+                return count;
             }
         }
+        unreachable!()
+    }
+
+    #[test]
+    fn environment_and_batch_functions_agree_at_the_edge_too() {
+        let config = CliffConfig { slope: 0.5, edge: 1.0, drop: 2.0, step_length: 0.2, ..CliffConfig::default() };
+        assert_eq!(steps_to_the_fall(config, 0.03), 5);
+        // Of numbers that have no exact form, onto the edge itself: it belongs to the hill.
+        assert_eq!(steps_to_the_fall(CliffConfig::default(), 0.0), 21);
+        assert_eq!(steps_to_the_fall(CliffConfig { edge: 1.1, ..CliffConfig::default() }, 0.0), 12);
     }
 }

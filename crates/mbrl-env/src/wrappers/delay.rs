@@ -107,17 +107,21 @@ impl<E: Env> Env for Delay<E> {
 #[derive(Debug)]
 struct Saved {
     inside: Snapshot,
+    /// Of which delay the queue is.
+    kind: (What, usize),
     queue: VecDeque<Vec<f32>>,
 }
 
 impl<E: Simulator + 'static> Simulator for Delay<E> {
     fn save(&self) -> Snapshot {
-        Snapshot::new(Saved { inside: self.env.save(), queue: self.queue.clone() })
+        let kind = (self.what, self.steps);
+        Snapshot::new(Saved { inside: self.env.save(), kind, queue: self.queue.clone() })
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
         let foreign = || EnvError::ForeignSnapshot { env: self.env.spec().name.clone() };
-        let saved: &Saved = snapshot.get().ok_or_else(foreign)?;
+        let is_own = |saved: &&Saved| saved.kind == (self.what, self.steps);
+        let saved: &Saved = snapshot.get().filter(is_own).ok_or_else(foreign)?;
         self.env.restore(&saved.inside)?;
         self.queue.clone_from(&saved.queue);
         Ok(())
