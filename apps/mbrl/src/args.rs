@@ -48,13 +48,13 @@ pub(crate) struct TrainArgs {
     /// Name of an experiment (see `mbrl list`), or path of a .toml file.
     pub(crate) experiment: String,
     /// Seed of everything that is drawn.
-    #[arg(long, value_parser = integer())]
+    #[arg(long, allow_negative_numbers = true, value_parser = integer())]
     pub(crate) seed: Option<u64>,
     /// Run this many seeds side by side, one thread each, counting up from the first.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) seeds: Option<u64>,
     /// Real environment steps, random ones included.
-    #[arg(long, value_name = "N", value_parser = integer())]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = integer())]
     pub(crate) steps: Option<u64>,
     /// Where tensors live: flex, ndarray, wgpu[:n] or cuda[:n].
     #[arg(long, value_name = "DEVICE")]
@@ -66,7 +66,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Threads of one run (default: one a core; with --seeds, one). The results do not depend on it.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,
     /// Write all metrics as TensorBoard's event files too, into the run's folder.
     #[arg(long)]
@@ -79,7 +79,7 @@ pub(crate) struct ResumeArgs {
     #[arg(required = true, value_name = "DIR")]
     pub(crate) runs: Vec<PathBuf>,
     /// Threads of one run (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,
     /// Write all metrics as TensorBoard's event files too, into the run's folder.
     #[arg(long)]
@@ -95,13 +95,13 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "TASK")]
     pub(crate) random: Option<String>,
     /// Episodes.
-    #[arg(long, value_name = "N", default_value = "20", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) episodes: usize,
     /// Seed of the start states; 0 gives those of the evaluations during training.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,
 }
 
@@ -132,16 +132,16 @@ pub(crate) struct FitArgs {
     #[arg(long)]
     pub(crate) holdout_episodes: bool,
     /// Most passes over the data (short for --set fit.max_epochs=N).
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) epochs: Option<usize>,
     /// Seed of everything that is drawn.
-    #[arg(long, value_parser = integer())]
+    #[arg(long, allow_negative_numbers = true, value_parser = integer())]
     pub(crate) seed: Option<u64>,
     /// Where tensors live: flex, ndarray, wgpu[:n] or cuda[:n].
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
     /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
@@ -155,16 +155,16 @@ pub(crate) struct EvaluateModelArgs {
     /// The log: a .csv, .parquet, .npz or .npy file. Columns default to those that the model was fitted to.
     pub(crate) data: PathBuf,
     /// Steps to predict.
-    #[arg(long, value_name = "N", default_value = "20", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) horizon: usize,
     /// The picture; the figures go beside it as .json (default: evaluation.svg in DIR).
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) out: Option<PathBuf>,
     /// Seed of the start instants and the particles.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
@@ -227,7 +227,7 @@ impl ColumnArgs {
     }
 }
 
-/// An integer that an experiment's TOML can hold.
+/// An integer that an experiment's TOML can hold. (Numbers allow a minus, so that it is they who refuse it and not the syntax.)
 fn integer() -> RangedU64ValueParser {
     RangedU64ValueParser::new().range(0..=i64::MAX.unsigned_abs())
 }

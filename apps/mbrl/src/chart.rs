@@ -87,13 +87,15 @@ fn frame<'a, 'b>(
         points.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), p| (low.min(p.1), high.max(p.1)));
     let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
     let margin = (0.05 * (high - low)).max(1e-3 * high.abs()).max(1e-6);
+    // As many digits as ten labels within the range need.
+    let digits = (1.0 - (high - low + 2.0 * margin).log10().floor()).clamp(0.0, 9.0) as usize;
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 24))
         .margin(12)
         // The last label of the x axis is centred on the edge.
         .margin_right(30)
         .x_label_area_size(45)
-        .y_label_area_size(65)
+        .y_label_area_size(75)
         .build_cartesian_2d(0.0..last, low - margin..high + margin)?;
     chart
         .configure_mesh()
@@ -104,6 +106,7 @@ fn frame<'a, 'b>(
         .max_light_lines(2)
         .light_line_style(BLACK.mix(0.06))
         .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{:.digits$}", y + 0.0).replace('-', "\u{2212}"))
         .draw()?;
     Ok(chart)
 }
@@ -207,5 +210,9 @@ mod tests {
             draw_runs(&path, "t", &[record(episodes), record(episodes)]).unwrap();
             assert!(std::fs::read_to_string(&path).unwrap().contains("median of 2 seeds"));
         }
+        // Labels as long as they need be, with a minus: longer ones run into the axis' name.
+        draw_run(&path, "t", &record(&[(200, -1700.0), (400, -100.0)])).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        assert!(svg.lines().any(|line| line.trim() == "\u{2212}1000") && !svg.contains("1000.0"));
     }
 }

@@ -145,7 +145,10 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
                 }
             }
             Some(Err(error)) => {
-                say::note(format_args!("error: {path}: {}", say::chain(&error)));
+                let (path, error) = (path.to_string(), say::chain(&error));
+                // Most errors name a file in it.
+                let whose = if error.contains(&path) { String::new() } else { format!("{path}: ") };
+                say::note(format_args!("error: {whose}{error}"));
                 unfinished.push(path.to_string());
                 code = ExitCode::FAILURE;
             }
@@ -182,7 +185,8 @@ fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
 /// Draws the seeds of one experiment into one picture beside their folders, and tells the median.
 fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result<()> {
     let name = &first.experiment.name;
-    let path = first.path.with_file_name(format!("{name}-curve.svg"));
+    // A name that `{name}-*` does not match: that names the runs alone.
+    let path = first.path.with_file_name(format!("{name}.svg"));
     let mut last: Vec<f64> = records.iter().filter_map(Record::last).collect();
     last.sort_by(f64::total_cmp);
     if let Some(median) = chart::median(&last) {
@@ -212,7 +216,8 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
         text.push_str(&format!("  eval    {mean:.2} ± {std:.2} (the last one)\n"));
     }
     text.push_str(&format!("  time    {:.0} s\n", end.wall_s));
-    text.push_str(&format!("  files   {}: metrics.jsonl, checkpoints/, curve.svg\n", folder.path.display()));
+    let curve = if end.outcome == Outcome::Finished { ", curve.svg" } else { "" };
+    text.push_str(&format!("  files   {}: metrics.jsonl, checkpoints/{curve}\n", folder.path.display()));
     text
 }
 

@@ -311,7 +311,7 @@ pub(crate) fn source(name_or_path: &str) -> Result<(String, String)> {
         let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) else {
             let names = EMBEDDED.iter().map(|(name, _)| *name);
             bail!(
-                "unknown experiment `{name_or_path}`{}; `mbrl list` shows all, a path to a file ends in .toml",
+                "unknown experiment `{name_or_path}`: `mbrl list` shows all, a path to a file ends in .toml{}",
                 did_you_mean(name_or_path, names)
             );
         };
@@ -358,7 +358,13 @@ pub(crate) fn overridden<T: Clone + Serialize + DeserializeOwned>(settings: &T, 
         set(&mut table, key, new).ok_or_else(|| anyhow!("unknown key `{key}`"))?;
     }
     table.try_into().map_err(|error: toml::de::Error| {
-        anyhow!("{key} = {text}: {}; it is {key} = {} now", error.message(), Present(get_from(settings, key).as_ref()))
+        // What serde says of the forms of these helps nobody.
+        let expected = match key {
+            "mpc.replan" => "expected every-step, open-loop or {every=n}",
+            "goal.aggregate" => "expected mean, worst or {mean-minus-std=k}",
+            _ => error.message(),
+        };
+        anyhow!("{key} = {text}: {expected}; it is {key} = {} now", Present(get_from(settings, key).as_ref()))
     })
 }
 
@@ -570,6 +576,8 @@ mod tests {
             ("planner.population=-1", "-1"),
             ("train.eval_every=1.5", "1.5"),
             ("agent.fit_every=sometimes", "sometimes"),
+            ("mpc.replan=every", "{every=n}"),
+            ("goal.aggregate=mean-minus-std", "{mean-minus-std=k}"),
             ("planner.kind=annealing", "annealing"),
             ("propagation.members=ts-2", "ts-2"),
         ] {

@@ -75,5 +75,6 @@ pub(crate) fn check_free(place: &Path) -> Result<()> {
 }
 
 fn taken(place: &Path) -> anyhow::Error {
-    anyhow!("{} exists and is not empty; choose another --out", place.display())
+    let what = if place.is_dir() { "is not empty" } else { "is no folder" };
+    anyhow!("{} exists and {what}; choose another --out", place.display())
 }

@@ -1,7 +1,7 @@
 //! One run: an experiment and a folder.
 
 use std::{
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
@@ -64,6 +64,11 @@ impl Experiment {
 
     /// Whether the experiment can run, found out without writing anything.
     pub(crate) fn check(&self) -> Result<()> {
+        // Folders are called after it.
+        let mut parts = Path::new(&self.name).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == &*self.name) {
+            bail!("name = {:?}: a name that a folder can have", self.name);
+        }
         self.build().map(drop)
     }
 }

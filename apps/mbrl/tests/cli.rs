@@ -70,18 +70,19 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     let dir = Dir::new();
     let said = dir.train(&["--seeds", "2", "--seed", "3", "--steps", "300"]).ok();
     assert!(said.out.contains("over 2 seeds"), "{}", said.out);
-    assert!(dir.path("runs/smoke-curve.svg").exists());
+    assert!(dir.path("runs/smoke.svg").exists());
     dir.train(&["--seed", "4", "--steps", "300", "--out", "single"]).ok();
     assert_eq!(dir.metrics("runs/smoke-4"), dir.metrics("single"));
     assert_ne!(dir.metrics("runs/smoke-3"), dir.metrics("single"));
 
     // Resumed together they are summed up in the same way.
     let summary = |said: &str| said.lines().find(|line| line.contains("over 2 seeds")).map(str::to_owned);
-    let curve = fs::read(dir.path("runs/smoke-curve.svg")).unwrap();
-    fs::remove_file(dir.path("runs/smoke-curve.svg")).unwrap();
+    assert_eq!(fs::read_dir(dir.path("runs")).unwrap().count(), 3, "two runs, which smoke-* names, and the picture");
+    let curve = fs::read(dir.path("runs/smoke.svg")).unwrap();
+    fs::remove_file(dir.path("runs/smoke.svg")).unwrap();
     let again = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).ok();
     assert_eq!(summary(&again.out), summary(&said.out));
-    assert_eq!(fs::read(dir.path("runs/smoke-curve.svg")).unwrap(), curve);
+    assert_eq!(fs::read(dir.path("runs/smoke.svg")).unwrap(), curve);
 
     // Where some fail, each says why, and how to go on with all that did not finish.
     for seed in ["3", "4"] {
@@ -89,6 +90,7 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     }
     let errors = ["smoke-3/metrics.jsonl: missing", "smoke-4/metrics.jsonl: missing"];
     let said = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).fails(1, &errors);
+    assert!(!said.err.contains("runs/smoke-3: "), "a file is named once: {}", said.err);
     assert!(said.out.contains("mbrl resume runs/smoke-3 runs/smoke-4"), "{}", said.out);
     assert!(!dir.path("runs/smoke-3/metrics.jsonl").exists());
 }
@@ -221,6 +223,10 @@ fn values_that_break_a_rule_are_named() {
         ("goal.discount=0", "discount"),
         ("steps=0", "steps"),
         ("mpc.replan={every=0}", "replan"),
+        // Folders are called after it.
+        ("name=../elsewhere", "../elsewhere"),
+        ("name=..", "name"),
+        ("name=", "name"),
         // Rules that only a roll-out looks at: three members.
         ("propagation.particles=4", "particles"),
         ("propagation.members=expectation", "particles"),
@@ -242,6 +248,9 @@ fn a_command_line_without_sense_is_a_usage_error() {
     refused(&["train", "smoke", "--seed", "9223372036854775808"], 2, &["--seed", "9223372036854775808"]);
     refused(&["train", "smoke", "--seed", "9223372036854775807", "--seeds", "2"], 1, &["seeds run over"]);
     refused(&["eval"], 2, &["Usage"]);
+    for [command, name] in [["train", "--steps"], ["train", "--seed"], ["train", "--seeds"], ["eval", "--episodes"]] {
+        refused(&[command, "smoke", name, "-5"], 2, &["invalid value '-5'", name]);
+    }
     refused(&["eval", "--random", "pendulum", "--episodes", "0"], 2, &["--episodes"]);
 }
 

@@ -168,6 +168,10 @@ fn an_experiment_says_how_to_fit() {
     for line in ["members = 3", "hidden = [32, 32]", "batch_size = 64", "max_epochs = 1"] {
         assert!(card.contains(line), "{line} is missing in\n{card}");
     }
+    // So does the whole experiment of a run, every section written out.
+    dir.train(&["--steps", "50", "--out", "run"]).ok();
+    let whole = [&["fit", "log.csv", "--out", "w", "--config", "run/experiment.toml", "--epochs", "1"], &COLUMNS[..]];
+    dir.run(&whole.concat()).ok();
     // A model that was damaged is not evaluated.
     let mut weights = fs::read(dir.path("m/model.bin")).unwrap();
     weights[200] ^= 1;

@@ -88,16 +88,26 @@ fn experiments_are_compared_and_seeds_grouped() {
     dir.train(&[&quiet[..], &["--out", "a"]].concat()).ok();
     dir.train(&[&quiet[..], &["--out", "b", "--seed", "1"]].concat()).ok();
     dir.train(&["--steps", "250", "--set", "planner.horizon=5", "--set", "train.eval_every=250", "--out", "c"]).ok();
-    dir.run(&["report", "c", "b", "a", "a"]).ok();
+    assert_eq!(dir.run(&["report", "c", "b", "a", "a"]).ok().out.trim(), "report.html");
     let page = dir.path("report.html");
     let summary = section(&page, "summary");
-    assert!(summary.contains("smoke (1)") && summary.contains("smoke (2)"), "{summary}");
+    // One of them has a single run, and its folder's name.
+    assert!(summary.contains("</span>c<small>") && summary.contains("</span>smoke<small>"), "{summary}");
     // One experiment has an evaluation, the other has none.
     assert!(section(&page, "evaluation").contains("<circle"));
     assert!(section(&page, "episode").contains("<canvas"));
-    assert!(section(&page, "episode").contains("No evaluation episode was recorded"));
+    assert!(section(&page, "prediction").contains("No evaluation episode was recorded"));
+    assert!(section(&page, "episode").contains("the last training episode by step 250"));
+    // Curves of one task share their axes; those of two do not.
+    assert_eq!(section(&page, "learning").matches("<figure").count(), 1);
     let differences = section(&page, "experiment");
     assert!(differences.contains("planner.horizon") && !differences.contains("<code>seed</code>"), "{differences}");
+    dir.train(&[&quiet[..], &["--set", "task=cartpole", "--set", "model.angles=[]", "--out", "d"]].concat()).ok();
+    dir.run(&["report", "a", "d"]).ok();
+    for id in ["learning", "model-error"] {
+        let found = section(&page, id);
+        assert!(found.matches("<figure").count() == 2 && found.contains("<h3>cartpole</h3>"), "{id}: {found}");
+    }
 }
 
 #[test]

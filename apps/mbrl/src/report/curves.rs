@@ -99,8 +99,8 @@ fn draw_group(chart: &mut Chart, colour: Colour, name: &str, curves: &[Vec<(f64,
 }
 
 /// A chart over real steps, from the first one on.
-fn over_steps(alt: &str, y: &str, groups: &[Group]) -> Chart {
-    let last = groups.iter().flat_map(|group| &group.runs).map(Run::env_step).max().unwrap_or(0);
+fn over_steps(alt: &str, y: &str, groups: &[Series<'_>]) -> Chart {
+    let last = groups.iter().flat_map(|(_, group)| &group.runs).map(Run::env_step).max().unwrap_or(0);
     Chart { x_range: Some((0.0, last.max(1) as f64)), ..Chart::new(Size::Full, alt, STEPS, y) }
 }
 
@@ -112,18 +112,31 @@ fn named(group: &Group) -> String {
     }
 }
 
-fn group_keys(groups: &[Group]) -> Vec<(Key, Colour, String)> {
-    groups.iter().enumerate().map(|(i, group)| (Key::Line, Colour::Series(i), named(group))).collect()
+fn group_keys(groups: &[Series<'_>]) -> Vec<(Key, Colour, String)> {
+    groups.iter().map(|(colour, group)| (Key::Line, *colour, named(group))).collect()
 }
 
-fn several(groups: &[Group]) -> bool {
-    groups.iter().any(|group| group.runs.len() > 1)
+fn several(groups: &[Series<'_>]) -> bool {
+    groups.iter().any(|(_, group)| group.runs.len() > 1)
 }
 
-/// A warning where returns are of different tasks.
-fn tasks(groups: &[Group]) -> &'static str {
-    let same = groups.iter().all(|group| group.experiment().task == groups[0].experiment().task);
-    if same { "" } else { "Returns of different tasks are not comparable. " }
+/// A group in the colour that it has all over the page.
+type Series<'a> = (Colour, &'a Group);
+
+/// A part for each task, under its name where there are several: figures of different tasks are not comparable.
+fn by_task(groups: &[Group], part: impl Fn(&[Series<'_>]) -> String) -> String {
+    let mut tasks: Vec<(&str, Vec<Series<'_>>)> = Vec::new();
+    for (i, group) in groups.iter().enumerate() {
+        let (task, series) = (group.experiment().task.as_str(), (Colour::Series(i), group));
+        match tasks.iter_mut().find(|(name, _)| *name == task) {
+            Some((_, found)) => found.push(series),
+            None => tasks.push((task, vec![series])),
+        }
+    }
+    if let [(_, series)] = &tasks[..] {
+        return part(series);
+    }
+    tasks.iter().map(|(task, series)| format!("<h3>{}</h3>\n{}", escape(task), part(series))).collect()
 }
 
 const BAND: &str = "Thick: mean over the seeds, in a band of one standard deviation, where all of them have values; thin: single \
@@ -131,26 +144,33 @@ const BAND: &str = "Thick: mean over the seeds, in a band of one standard deviat
 
 /// Returns of training episodes.
 pub(super) fn learning(groups: &[Group]) -> String {
+    by_task(groups, learning_of)
+}
+
+fn learning_of(groups: &[Series<'_>]) -> String {
     let mut chart = over_steps("return of training episodes over real steps", "return of an episode", groups);
-    for (i, group) in groups.iter().enumerate() {
+    for (colour, group) in groups {
         let curves: Vec<_> = group.runs.iter().map(Run::returns).collect();
-        draw_group(&mut chart, Colour::Series(i), &group.name, &curves);
+        draw_group(&mut chart, *colour, &group.name, &curves);
     }
     if chart.marks.is_empty() {
         return absent("No whole training episode yet.");
     }
     let caption = format!(
-        "Undiscounted sum of the rewards of each whole training episode, exploration included. {}{}",
-        if several(groups) { BAND } else { "" },
-        tasks(groups)
+        "Undiscounted sum of the rewards of each whole training episode, exploration included. {}",
+        if several(groups) { BAND } else { "" }
     );
     figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
 }
 
 /// Returns of evaluations.
 pub(super) fn evaluation(groups: &[Group]) -> String {
+    by_task(groups, evaluation_of)
+}
+
+fn evaluation_of(groups: &[Series<'_>]) -> String {
     let mut chart = over_steps("mean return of evaluations over real steps", "mean return", groups);
-    for (i, group) in groups.iter().enumerate() {
+    for (colour, group) in groups {
         let curves: Vec<_> = group.runs.iter().map(|run| run.points("eval", "eval/return_mean")).collect();
         if let [run] = &group.runs[..] {
             let whiskers = run.evaluations().map(|line| {
@@ -159,30 +179,33 @@ pub(super) fn evaluation(groups: &[Group]) -> String {
             });
             let whiskers: Vec<_> = whiskers.filter(|w| w.1.is_finite()).collect();
             if !whiskers.is_empty() {
-                chart.marks.push(Mark::Whiskers(Colour::Series(i), whiskers));
+                chart.marks.push(Mark::Whiskers(*colour, whiskers));
             }
         }
-        draw_group(&mut chart, Colour::Series(i), &group.name, &curves);
+        draw_group(&mut chart, *colour, &group.name, &curves);
     }
     if chart.marks.is_empty() {
         return absent("No evaluation: set train.eval_every in the experiment to have them.");
     }
-    let single = groups.iter().any(|group| group.runs.len() == 1);
+    let single = groups.iter().any(|(_, group)| group.runs.len() == 1);
     let caption = format!(
-        "Mean return of whole episodes from fixed start states, nothing learned. {}{}{}",
+        "Mean return of whole episodes from fixed start states, nothing learned. {}{}",
         if single { "Bars: one standard deviation over the episodes of an evaluation. " } else { "" },
-        if several(groups) { BAND } else { "" },
-        tasks(groups)
+        if several(groups) { BAND } else { "" }
     );
     figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
 }
 
 /// Errors of the model after each fit.
 pub(super) fn model_error(groups: &[Group]) -> String {
+    by_task(groups, model_error_of)
+}
+
+fn model_error_of(groups: &[Series<'_>]) -> String {
     let mut chart =
         over_steps("mean squared error of the model after each fit over real steps", "mean squared error", groups);
     chart.log_y = true;
-    for (i, group) in groups.iter().enumerate() {
+    for (colour, group) in groups {
         let positive = |run: &Run, key: &str| -> Vec<(f64, f64)> {
             run.points("fit", key).into_iter().filter(|p| p.1 > 0.0).collect()
         };
@@ -190,11 +213,11 @@ pub(super) fn model_error(groups: &[Group]) -> String {
         let means = spread(&best).iter().map(|s| (s.x, s.mean)).collect();
         let curves: Vec<_> = group.runs.iter().map(|run| positive(run, "model/mse")).collect();
         let before = chart.marks.len();
-        draw_group(&mut chart, Colour::Series(i), &group.name, &curves);
+        draw_group(&mut chart, *colour, &group.name, &curves);
         // A band of deviations reaches below 0, where a logarithmic axis has nothing.
         chart.marks.retain(|mark| !matches!(mark, Mark::Band(..)));
         if chart.marks.len() > before {
-            chart.marks.push(Mark::Line(Colour::Series(i), Style::Dashed, means));
+            chart.marks.push(Mark::Line(*colour, Style::Dashed, means));
         }
     }
     if chart.marks.is_empty() {

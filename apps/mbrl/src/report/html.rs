@@ -53,6 +53,9 @@ pub(super) fn seconds(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
     }
+    if value > 0.0 && value < 0.0005 {
+        return "< 1 ms".to_owned();
+    }
     if value > 0.0 && value < 0.0995 {
         return format!("{:.0} ms", 1e3 * value);
     }
@@ -141,8 +144,8 @@ mod tests {
             [number(-803.26), number(12.345), number(0.031_24), number(-1.2e-5), number(0.0), number(f64::NAN)]
         );
         assert_eq!(
-            ["8 ms", "3.2 s", "2 min 5 s", "1 h 1 min", "–"],
-            [seconds(0.0084), seconds(3.21), seconds(125.4), seconds(3672.0), seconds(f64::NAN)]
+            ["0.0 s", "< 1 ms", "8 ms", "3.2 s", "2 min 5 s", "1 h 1 min", "–"],
+            [0.0, 0.000_4, 0.0084, 3.21, 125.4, 3672.0, f64::NAN].map(seconds)
         );
     }
 }

@@ -61,7 +61,7 @@ const SECTIONS: [Section; 9] = [
     ("time", "Time"),
     ("model", "Model evaluation"),
     ("prediction", "Predicted and real"),
-    ("episode", "Evaluation episode"),
+    ("episode", "Episode"),
     ("experiment", "Experiments"),
 ];
 

@@ -48,7 +48,7 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
         // What was recorded can be shown all the same.
         let with_episodes = group.runs.iter().find_map(|run| Some((run, episodes(run, &mut shown.notes)?)));
         shown.episode = match with_episodes {
-            Some((run, episodes)) => played(run, &episodes, id).unwrap_or_else(|error| failed(&error)),
+            Some((run, episodes)) => played_middle(run, &episodes, id),
             None => absent(NO_EPISODES),
         };
         return shown;
@@ -56,7 +56,7 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
     let Some(episodes) = episodes(run, &mut shown.notes) else {
         shown.model = absent(NO_EPISODES);
         shown.prediction = shown.model.clone();
-        shown.episode = shown.model.clone();
+        shown.episode = played_training(run, &restored, id);
         return shown;
     };
     let model = restored.learner.model();
@@ -69,7 +69,7 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
         shown.model = absent("The model was not fitted yet.");
         shown.prediction = shown.model.clone();
     }
-    shown.episode = played(run, &episodes, id).unwrap_or_else(|error| failed(&error));
+    shown.episode = played_middle(run, &episodes, id);
     shown
 }
 
@@ -366,10 +366,29 @@ fn period(run: &Run) -> f64 {
     tasks::make(&run.experiment().task).map_or(1.0, |task| task.env.spec().control_period)
 }
 
-/// An episode that plays: the task's sketch, or its observations, with actions and rewards.
-fn played(run: &Run, episodes: &Episodes, id: usize) -> Result<String> {
+/// The evaluation's episode in the middle of the returns.
+fn played_middle(run: &Run, episodes: &Episodes, id: usize) -> String {
     let episode = episodes.middle();
-    let all = &episode.transitions;
+    let (number, count, step) = (episode.number, episodes.episodes.len(), episodes.env_step);
+    let what =
+        format!("episode {number} of {count} of the evaluation at step {step}, the one in the middle of the returns");
+    played(run, &episode.transitions, &what, id)
+}
+
+/// The last training episode, where nothing was evaluated.
+fn played_training(run: &Run, restored: &Restored, id: usize) -> String {
+    let replay = restored.learner.replay();
+    let last: Vec<Transition> = replay.episodes().last().into_iter().flatten().filter_map(|i| replay.get(i)).collect();
+    if last.is_empty() {
+        return absent(NO_EPISODES);
+    }
+    let what =
+        format!("the last training episode by step {}, since no evaluation episode was recorded", restored.env_step);
+    played(run, &last, &what, id)
+}
+
+/// An episode that plays, at least one step: the task's sketch, or its observations, with actions and rewards.
+fn played(run: &Run, all: &[Transition], what: &str, id: usize) -> String {
     let every = all.len().div_ceil(FRAMES);
     let shown: Vec<&Transition> = all.iter().step_by(every).collect();
     let period = period(run);
@@ -423,24 +442,17 @@ fn played(run: &Run, episodes: &Episodes, id: usize) -> Result<String> {
 
     let ended = match all.last() {
         Some(t) if t.terminated => "ended by the task",
-        _ => "cut by the time limit",
+        Some(t) if t.truncated => "cut by the time limit",
+        _ => "cut by the end of the run",
     };
-    let caption = format!(
-        "{}: episode {} of {} of the evaluation at step {}, the one in the middle of the returns: {} steps, return {}, \
-         {ended}.",
-        escape(&run.label),
-        episode.number,
-        episodes.episodes.len(),
-        episodes.env_step,
-        all.len(),
-        number(episode.total_reward())
-    );
+    let total: f64 = all.iter().map(|t| t.reward).sum();
+    let caption = format!("{}: {what}: {} steps, return {}, {ended}.", escape(&run.label), all.len(), number(total));
     let player = format!(
         r#"<div class="player" data-source="episode-{id}" data-frame="0">{canvas}<div class="controls"><button type="button">Play</button><input type="range" min="0" max="{}" value="0" aria-label="step"><select aria-label="speed"><option value="0.25">¼ ×</option><option value="0.5">½ ×</option><option value="1" selected>1 ×</option><option value="2">2 ×</option><option value="4">4 ×</option></select><output></output></div>{strips}</div><script type="application/json" id="episode-{id}">{}</script>"#,
         shown.len(),
         script_json(&data)
     );
-    Ok(figure(&player, "", &caption))
+    figure(&player, "", &caption)
 }
 
 /// Shapes as `[kind, role, points, size]`, to four digits.
@@ -500,10 +512,10 @@ mod tests {
     fn an_episode_without_a_sketch_is_played_as_lines() {
         let episodes = Episodes { env_step: 400, episodes: vec![episode(1, -2.5)] };
         let mut run = runs::tests::run(&[]);
-        let sketched = played(&run, &episodes, 0).unwrap();
+        let sketched = played_middle(&run, &episodes, 0);
         assert!(sketched.contains("<canvas") && sketched.contains(r#""frames":[[["disc""#), "{sketched}");
         run.folder.experiment.task = "a task of another program".into();
-        let plain = played(&run, &episodes, 0).unwrap();
+        let plain = played_middle(&run, &episodes, 0);
         assert!(!plain.contains("<canvas") && !plain.contains("frames"), "{plain}");
         for line in ["obs 0", "obs 2", "action", "reward", r#""returns":[-2.5]"#] {
             assert!(plain.contains(line), "{line}: {plain}");

@@ -144,7 +144,8 @@ impl Run {
     }
 
     pub(super) fn times(&self) -> Times {
-        let sum = |event: &str, key: &str| -> f64 { self.points(event, key).iter().map(|p| p.1).sum() };
+        // The sum of nothing is −0.
+        let sum = |event: &str, key: &str| self.points(event, key).iter().fold(0.0, |sum, p| sum + p.1);
         let estimated = self.points("episode", "episode/act_s").is_empty() && self.episodes() > 0;
         let planning = if estimated { self.planning_estimated() } else { sum("episode", "episode/act_s") };
         let simulation = sum("episode", "episode/env_s");
@@ -219,11 +220,25 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-/// Numbers groups of equal names, and names runs of equal folders by their paths.
+/// Calls groups of equal names by their only run's folder, or numbers them; names runs of equal folders by their paths.
 fn tell_apart(groups: &mut [Group]) {
-    let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+    let once = |words: &[String], word: &String| words.iter().filter(|w| *w == word).count() < 2;
+    let mut names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+    let folders: Vec<String> = groups
+        .iter()
+        .map(|group| match &group.runs[..] {
+            [run] if !once(&names, &group.name) => run.label.clone(),
+            _ => group.name.clone(),
+        })
+        .collect();
+    for (name, folder) in names.iter_mut().zip(&folders) {
+        if once(&folders, folder) {
+            name.clone_from(folder);
+        }
+    }
     for (i, group) in groups.iter_mut().enumerate() {
-        if names.iter().filter(|name| **name == names[i]).count() > 1 {
+        group.name.clone_from(&names[i]);
+        if !once(&names, &names[i]) {
             let number = names[..=i].iter().filter(|name| **name == names[i]).count();
             group.name = format!("{} ({number})", names[i]);
         }
