@@ -88,7 +88,7 @@ fn mppi_keeps_the_contract_under_every_option() {
         MppiConfig { iterations: 3, tail: Tail::Last, ..base() },
         MppiConfig { control_cost: 1.0, kappa: 20.0, ..base() },
         MppiConfig { adapt_std: true, elites: 0.1, iterations: 3, ..base() },
-        MppiConfig { normalize_returns: true, kappa: 10.0, ..base() },
+        MppiConfig { normalize_returns: true, kappa: 10.0, iterations: 3, ..base() },
         // So large that all but the best candidate have a weight of 0.
         MppiConfig { kappa: 1e30, ..base() },
         MppiConfig::td_mpc2(),

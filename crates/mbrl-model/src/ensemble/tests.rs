@@ -474,7 +474,9 @@ mod trained {
                     let (obs, action, next_obs) = (row(4), row(2), row(4));
                     let here = Situation { past: &past, ..Situation::of(&obs) };
                     states.push(model.encode(&here).unwrap());
-                    (now.extend(&obs), actions.extend(&action), next.extend(&next_obs));
+                    now.extend(&obs);
+                    actions.extend(&action);
+                    next.extend(&next_obs);
                     past.push(obs.clone(), action.clone(), 16);
                     let (reward, terminated) = (f64::from(step), step + 1 == length);
                     let t = Transition { obs, action, reward, next_obs, terminated, truncated: false };
@@ -550,10 +552,10 @@ mod trained {
             let out = |k: usize| f64::from(x[0] * w[k] + x[1] * w[outputs + k]);
             let mut likelihoods = 0.0;
             let mut squares = Vec::new();
-            for d in 0..2 {
+            for (d, &y) in y.iter().enumerate().take(2) {
                 let bounded = |raw: f64| -10.0 + softplus(0.5 - softplus(0.5 - raw) + 10.0);
                 let log_var = if head == Head::Gaussian { bounded(out(2 + d)) } else { 0.0 };
-                let square = (out(d) - f64::from(y[d])).powi(2);
+                let square = (out(d) - f64::from(y)).powi(2);
                 likelihoods += 0.5 * (square * (-log_var).exp() + log_var);
                 squares.push(square);
             }
