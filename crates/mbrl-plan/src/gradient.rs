@@ -278,8 +278,8 @@ impl<'a> Ascent<'a> {
         Ok(Self { problem, situation, units, propagation, aggregate })
     }
 
-    /// Climbs from `starts` `[K, H, A]`, in half ranges, always under the same random numbers of the model. Returns the best sequence seen, the starts included, and its value;
-    /// `None` where no value was finite.
+    /// Climbs from `starts` `[K, H, A]`, in half ranges, always under the same random numbers of the model. Returns the best
+    /// sequence seen, the starts included, and its value; `None` where no value was finite.
     pub(crate) fn climb(
         &self,
         starts: Vec<f32>,
