@@ -3,7 +3,7 @@
 use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
-    ActionSpace, BoxSpace, EnvError,
+    ActionSpace, BoxSpace, EnvError, Frame,
     error::{check_finite, check_width},
 };
 
@@ -70,6 +70,16 @@ pub trait Env: Send {
     /// # Errors
     /// [`EnvError::Width`], [`EnvError::NonFinite`] or [`EnvError::NeedsReset`]; the state is then unchanged.
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError>;
+
+    /// Draws the present state, without a window. Most environments have no such picture, only a
+    /// [sketch](crate::tasks::Task::sketch) of their observations.
+    ///
+    /// # Errors
+    /// [`EnvError::NoPicture`] (the default), or [`EnvError::Engine`] where what draws it is missing.
+    fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
+        let _ = (width, height);
+        Err(EnvError::NoPicture { env: self.spec().name.clone() })
+    }
 }
 
 /// Checks an action against a specification: width and finiteness.
@@ -137,6 +147,9 @@ impl<E: Env + ?Sized> Env for Box<E> {
     }
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
         (**self).step(action)
+    }
+    fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
+        (**self).render(width, height)
     }
 }
 

@@ -60,6 +60,14 @@ pub enum EnvError {
         /// The known names, separated by commas.
         known: String,
     },
+    /// Options that a task does not take, or of the wrong type.
+    #[error("options of the task {task}: {reason}")]
+    Options {
+        /// Name of the task.
+        task: String,
+        /// What is wrong with them, as the reader of the options says.
+        reason: String,
+    },
     /// A value of a configuration that breaks a rule.
     #[error("{field} = {value}: {rule}")]
     Config {
@@ -113,6 +121,38 @@ pub enum EnvError {
         what: &'static str,
         /// What was expected and what came.
         reason: String,
+    },
+    /// A simulation that cannot go on: its state diverged, or its buffers are full. The episode is over.
+    #[error("the simulation broke down at {time:.3} s: {reason}")]
+    Simulation {
+        /// Simulated time (s).
+        time: f64,
+        /// What the engine says.
+        reason: String,
+    },
+    /// A simulator whose library, files or drivers are not as they should be.
+    #[error("MuJoCo: {reason}")]
+    Engine {
+        /// What was expected and what came.
+        reason: String,
+    },
+    /// A model without a part of that name.
+    #[error("{origin} has no {what} `{name}`; it has: {known}")]
+    UnknownName {
+        /// Where the model comes from.
+        origin: String,
+        /// `body`, `joint`, `actuator`, `site` or `geom`.
+        what: &'static str,
+        /// The name asked for.
+        name: String,
+        /// The known names, separated by commas.
+        known: String,
+    },
+    /// An environment that draws no pictures of itself.
+    #[error("{env} draws no pictures")]
+    NoPicture {
+        /// Name of the environment.
+        env: String,
     },
     /// `reward`, `termination` and environment, or two runs of one environment, disagree (module `check`).
     #[error("check of {what} failed: {reason}")]

@@ -105,11 +105,14 @@ pub use burn::tensor::{Bool, Device, Tensor};
 pub mod check;
 #[cfg(any(feature = "csv", feature = "numpy", feature = "parquet"))]
 pub mod data;
+#[cfg(feature = "mujoco")]
+pub mod mujoco;
 pub mod tasks;
 
 mod collect;
 mod env;
 mod error;
+mod frame;
 mod objective;
 mod replay;
 mod rng;
@@ -121,6 +124,7 @@ mod wrappers;
 pub use collect::{collect, collect_with};
 pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};
+pub use frame::Frame;
 pub use objective::{
     Reward, RewardFn, Termination, TerminationFn, Value, ValueFn, reward_fn, termination_fn, value_fn,
 };

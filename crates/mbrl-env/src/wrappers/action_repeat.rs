@@ -1,6 +1,6 @@
 //! Actions that are held for several steps.
 
-use crate::{Env, EnvError, EnvSpec, Simulator, Snapshot, Step};
+use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
 
 /// Holds each action for a number of steps of the environment inside: a longer control period, so a horizon of as many
 /// decisions sees further.
@@ -68,6 +68,10 @@ impl<E: Env> Env for ActionRepeat<E> {
             last = Step { reward: last.reward + next.reward, ..next };
         }
         Ok(last)
+    }
+
+    fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
+        self.env.render(width, height)
     }
 }
 

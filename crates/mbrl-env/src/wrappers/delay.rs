@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{ActionSpace, Env, EnvError, EnvSpec, Simulator, Snapshot, Step, check_action};
+use crate::{ActionSpace, Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step, check_action};
 
 /// Lets actions act, or observations come, a number of steps late.
 ///
@@ -101,6 +101,10 @@ impl<E: Env> Env for Delay<E> {
                 Ok(Step { obs: self.exchange(step.obs), ..step })
             }
         }
+    }
+
+    fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
+        self.env.render(width, height)
     }
 }
 

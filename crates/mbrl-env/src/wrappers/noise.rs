@@ -1,7 +1,7 @@
 //! Noise on what is seen and on what is done.
 
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Rng, Simulator, Snapshot, Step, check_action, check_width,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Rng, Simulator, Snapshot, Step, check_action, check_width,
     rng::Purpose,
 };
 
@@ -119,6 +119,10 @@ impl<E: Env> Env for Noise<E> {
         add_noise(&mut step.obs, &self.obs_std, &mut rng);
         self.rng = rng;
         Ok(step)
+    }
+
+    fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
+        self.env.render(width, height)
     }
 }
 

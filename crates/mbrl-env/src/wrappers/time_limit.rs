@@ -1,6 +1,6 @@
 //! The time limit: the only place where episodes are truncated.
 
-use crate::{Env, EnvError, EnvSpec, Simulator, Snapshot, Step};
+use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
 
 /// Cuts episodes after a number of steps.
 ///
@@ -86,6 +86,10 @@ impl<E: Env> Env for TimeLimit<E> {
         self.cut = self.elapsed >= self.max_steps;
         step.truncated |= self.cut;
         Ok(step)
+    }
+
+    fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
+        self.env.render(width, height)
     }
 }
 

@@ -1,0 +1,433 @@
+//! A model with an observation, a reward and a start: an environment.
+
+use std::{fmt, sync::Arc};
+
+use super::{Model, Sim};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Info, Rng, Simulator, Snapshot, Step, check_action};
+
+/// What a step was worth.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Judgement {
+    /// Reward.
+    pub reward: f64,
+    /// The task reached an end state.
+    pub terminated: bool,
+    /// Named numbers for logs.
+    pub info: Info,
+}
+
+/// What makes an environment of a simulation. Closures do, by [`MujocoEnv::builder`]; a type of its own does where a task
+/// has settings.
+pub trait Rules: Send + Sync {
+    /// Appends the observation; it is rounded to `f32` afterwards.
+    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>);
+
+    /// Moves an episode's start away from the model's initial `qpos` `[nq]` and `qvel` `[nv]`.
+    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng);
+
+    /// Appends what the reward compares with the state before the step, a position for example.
+    fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
+        let _ = (sim, measured);
+    }
+
+    /// Judges a step: what was measured before it, the simulation after it, and the action as it came.
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement;
+
+    /// Whether observation or reward read forces on bodies (`cfrc_ext` and the like), which cost time.
+    fn reads_body_forces(&self) -> bool {
+        false
+    }
+}
+
+/// Where an episode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Unbegun,
+    Running,
+    Over,
+}
+
+/// An environment on MuJoCo: a [`Model`] under [`Rules`].
+///
+/// Actions are the model's controls in their order, with their limits (unbounded where it gives none). A step holds them for
+/// `frame_skip` steps of the engine. A state that diverges is [`EnvError::Simulation`], and the episode is over.
+///
+/// A robot of one's own:
+///
+/// ```
+/// use mbrl_env::{Env, TimeLimit, check, mujoco::{Model, MujocoEnv}};
+///
+/// let model = Model::from_xml(
+///     r#"<mujoco>
+///          <worldbody>
+///            <body name="mass"><joint type="slide" axis="1 0 0" damping="1"/><geom size="0.1" mass="1"/></body>
+///          </worldbody>
+///          <actuator><motor joint="" ctrlrange="-1 1"/></actuator>
+///        </mujoco>"#
+///         .replace("joint type", "joint name=\"slide\" type").replace("joint=\"\"", "joint=\"slide\"").as_str(),
+/// )?;
+/// let mass = model.body("mass")?;
+/// let env = MujocoEnv::builder(model)
+///     .name("push")
+///     .frame_skip(10)
+///     .observe(|sim, obs| obs.extend(sim.qpos().iter().chain(sim.qvel())))
+///     .start(|qpos, _qvel, rng| qpos[0] += rng.uniform_f64(-0.1, 0.1))
+///     .reward(move |sim, action| -(sim.xpos(mass)[0] - 1.0).abs() - 0.01 * f64::from(action[0]).powi(2))
+///     .build()?;
+/// let mut env = TimeLimit::new(env, 100)?;
+/// check::check_env(&mut env)?;
+/// check::check_simulator(&mut env)?;
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+pub struct MujocoEnv {
+    spec: Arc<EnvSpec>,
+    rules: Arc<dyn Rules>,
+    sim: Sim,
+    frame_skip: u32,
+    rng: Rng,
+    phase: Phase,
+    /// What [`Rules::measure`] gave last.
+    measured: Vec<f64>,
+    /// Buffer.
+    observed: Vec<f64>,
+    /// The simulation was restored, and what follows from its state is not computed yet.
+    stale: bool,
+}
+
+impl fmt::Debug for MujocoEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MujocoEnv").field("spec", &self.spec).field("sim", &self.sim).finish_non_exhaustive()
+    }
+}
+
+impl Clone for MujocoEnv {
+    fn clone(&self) -> Self {
+        Self {
+            spec: self.spec.clone(),
+            rules: self.rules.clone(),
+            sim: self.sim.clone(),
+            rng: self.rng.clone(),
+            measured: self.measured.clone(),
+            observed: Vec::with_capacity(self.observed.capacity()),
+            ..*self
+        }
+    }
+}
+
+impl MujocoEnv {
+    /// An environment by closures.
+    #[must_use]
+    pub fn builder(model: Model) -> MujocoEnvBuilder {
+        MujocoEnvBuilder { model, name: "mujoco".into(), frame_skip: 1, rules: Closures::default() }
+    }
+
+    /// An environment by rules. `frame_skip` is the number of the engine's steps a step.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] for a `frame_skip` of 0, [`EnvError::Engine`] for a model without a control or rules that
+    /// observe nothing.
+    pub fn new(name: &str, model: &Model, frame_skip: u32, rules: Arc<dyn Rules>) -> Result<Self, EnvError> {
+        if frame_skip == 0 {
+            return Err(EnvError::Config { field: "frame_skip", value: "0".into(), rule: "at least 1" });
+        }
+        let mut sim = Sim::new(model)?;
+        sim.refresh();
+        let mut observed = Vec::new();
+        rules.observe(&sim, &mut observed);
+        let refuse = |reason: String| Err(EnvError::Engine { reason });
+        if observed.is_empty() {
+            return refuse(format!("{name} observes nothing"));
+        }
+        if model.nu() == 0 {
+            return refuse(format!("{name}: {} has no actuator", model.origin()));
+        }
+        let spec = EnvSpec {
+            name: name.to_owned(),
+            obs: BoxSpace::unbounded(observed.len()),
+            actions: ActionSpace::Box(controls(model)?),
+            control_period: model.timestep() * f64::from(frame_skip),
+        };
+        Ok(Self {
+            spec: Arc::new(spec),
+            rules,
+            sim,
+            frame_skip,
+            rng: Rng::new(0),
+            phase: Phase::Unbegun,
+            measured: Vec::new(),
+            observed,
+            stale: false,
+        })
+    }
+
+    /// The simulation.
+    #[must_use]
+    pub fn sim(&self) -> &Sim {
+        &self.sim
+    }
+
+    /// Begins an episode at positions `[nq]` and velocities `[nv]`, and returns the observation there.
+    ///
+    /// # Errors
+    /// As [`Sim::set_state`].
+    pub fn set_state(&mut self, qpos: &[f64], qvel: &[f64]) -> Result<Vec<f32>, EnvError> {
+        self.phase = Phase::Unbegun;
+        self.stale = false;
+        self.sim.set_state(qpos, qvel)?;
+        self.phase = Phase::Running;
+        self.remember();
+        self.observation()
+    }
+
+    fn remember(&mut self) {
+        self.measured.clear();
+        self.rules.measure(&self.sim, &mut self.measured);
+    }
+
+    fn observation(&mut self) -> Result<Vec<f32>, EnvError> {
+        self.observed.clear();
+        self.rules.observe(&self.sim, &mut self.observed);
+        crate::check_width("observation", self.spec.obs.width(), self.observed.len())?;
+        let obs: Vec<f32> = self.observed.iter().map(|x| *x as f32).collect();
+        crate::check_finite("observation", &obs)?;
+        Ok(obs)
+    }
+
+    fn advance(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        self.sim.step(action, self.frame_skip)?;
+        self.stale = false;
+        if self.rules.reads_body_forces() {
+            self.sim.compute_body_forces();
+        }
+        let Judgement { reward, terminated, info } = self.rules.judge(&self.measured, &self.sim, action);
+        let obs = self.observation()?;
+        if !reward.is_finite() {
+            return Err(EnvError::Simulation { time: self.sim.time(), reason: format!("the reward is {reward}") });
+        }
+        self.remember();
+        if terminated {
+            self.phase = Phase::Over;
+        }
+        Ok(Step { obs, reward, terminated, truncated: false, info })
+    }
+}
+
+/// The limits of a model's controls.
+fn controls(model: &Model) -> Result<BoxSpace, EnvError> {
+    let inner = model.inner();
+    let limits = inner.actuator_ctrlrange().iter().zip(inner.actuator_ctrllimited());
+    let limit = |([low, high], limited): (&[f64; 2], &bool)| match limited {
+        true => (*low as f32, *high as f32),
+        false => (f32::NEG_INFINITY, f32::INFINITY),
+    };
+    let (low, high): (Vec<f32>, Vec<f32>) = limits.map(limit).unzip();
+    BoxSpace::new(low, high)
+}
+
+impl Env for MujocoEnv {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        if let Some(seed) = seed {
+            self.rng = Rng::new(seed);
+        }
+        let model = self.sim.model();
+        let (mut qpos, mut qvel) = (model.inner().qpos0().to_vec(), vec![0.0; model.nv()]);
+        self.rules.start(&mut qpos, &mut qvel, &mut self.rng);
+        self.set_state(&qpos, &qvel)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        let why = match self.phase {
+            Phase::Running => None,
+            Phase::Unbegun => Some("no episode has begun"),
+            Phase::Over => Some("the episode is over"),
+        };
+        if let Some(why) = why {
+            return Err(EnvError::NeedsReset { env: self.spec.name.clone(), why });
+        }
+        check_action(&self.spec, action)?;
+        let step = self.advance(action);
+        if step.is_err() {
+            self.phase = Phase::Over;
+        }
+        step
+    }
+
+    fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
+        let _ = (width, height);
+        Err(EnvError::NoPicture { env: self.spec.name.clone() })
+    }
+}
+
+/// The engine's whole state and what the environment keeps beside it.
+#[derive(Debug)]
+struct Saved {
+    model: Model,
+    state: Box<[f64]>,
+    measured: Vec<f64>,
+    rng: Rng,
+    phase: Phase,
+}
+
+impl Simulator for MujocoEnv {
+    fn save(&self) -> Snapshot {
+        Snapshot::new(Saved {
+            model: self.sim.model().clone(),
+            state: self.sim.state(),
+            measured: self.measured.clone(),
+            rng: self.rng.clone(),
+            phase: self.phase,
+        })
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+        let foreign = || EnvError::ForeignSnapshot { env: self.spec.name.clone() };
+        let saved = snapshot.get::<Saved>().ok_or_else(foreign)?;
+        // Of the same model itself: another of equal sizes would give another world's state.
+        if !Arc::ptr_eq(saved.model.inner(), self.sim.model().inner()) {
+            return Err(foreign());
+        }
+        self.sim.set_whole_state(&saved.state)?;
+        self.measured.clone_from(&saved.measured);
+        self.rng.clone_from(&saved.rng);
+        self.phase = saved.phase;
+        self.stale = true;
+        Ok(())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Simulator> {
+        Box::new(self.clone())
+    }
+}
+
+type Observe = Box<dyn Fn(&Sim, &mut Vec<f64>) + Send + Sync>;
+type Start = Box<dyn Fn(&mut [f64], &mut [f64], &mut Rng) + Send + Sync>;
+type Pay = Box<dyn Fn(&[f64], &Sim, &[f32]) -> f64 + Send + Sync>;
+type End = Box<dyn Fn(&Sim) -> bool + Send + Sync>;
+
+/// Rules by closures.
+#[derive(Default)]
+struct Closures {
+    observe: Option<Observe>,
+    measure: Option<Observe>,
+    start: Option<Start>,
+    reward: Option<Pay>,
+    terminated: Option<End>,
+    body_forces: bool,
+}
+
+impl Rules for Closures {
+    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
+        match &self.observe {
+            Some(observe) => observe(sim, obs),
+            None => obs.extend(sim.qpos().iter().chain(sim.qvel())),
+        }
+    }
+
+    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+        if let Some(start) = &self.start {
+            start(qpos, qvel, rng);
+        }
+    }
+
+    fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
+        if let Some(measure) = &self.measure {
+            measure(sim, measured);
+        }
+    }
+
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+        Judgement {
+            reward: self.reward.as_ref().map_or(0.0, |reward| reward(before, sim, action)),
+            terminated: self.terminated.as_ref().is_some_and(|terminated| terminated(sim)),
+            info: Info::new(),
+        }
+    }
+
+    fn reads_body_forces(&self) -> bool {
+        self.body_forces
+    }
+}
+
+/// Builds a [`MujocoEnv`] by closures. What is left out: observed are positions and velocities, the start is the model's
+/// own, the reward is 0, nothing ends.
+#[must_use]
+pub struct MujocoEnvBuilder {
+    model: Model,
+    name: String,
+    frame_skip: u32,
+    rules: Closures,
+}
+
+impl fmt::Debug for MujocoEnvBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MujocoEnvBuilder").field("name", &self.name).field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+impl MujocoEnvBuilder {
+    /// What the environment is called.
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Steps of the engine a step (default: 1).
+    pub fn frame_skip(mut self, count: u32) -> Self {
+        self.frame_skip = count;
+        self
+    }
+
+    /// Appends the observation.
+    pub fn observe(mut self, observe: impl Fn(&Sim, &mut Vec<f64>) + Send + Sync + 'static) -> Self {
+        self.rules.observe = Some(Box::new(observe));
+        self
+    }
+
+    /// Moves an episode's start away from the model's own `qpos` and `qvel`.
+    pub fn start(mut self, start: impl Fn(&mut [f64], &mut [f64], &mut Rng) + Send + Sync + 'static) -> Self {
+        self.rules.start = Some(Box::new(start));
+        self
+    }
+
+    /// The reward of the state after a step and the action.
+    pub fn reward(mut self, reward: impl Fn(&Sim, &[f32]) -> f64 + Send + Sync + 'static) -> Self {
+        self.rules.reward = Some(Box::new(move |_, sim, action| reward(sim, action)));
+        self
+    }
+
+    /// A reward that compares with the state before the step: `measure` appends what it needs of a state, `reward` gets
+    /// what was measured before, the simulation after the step, and the action.
+    pub fn reward_of_change(
+        mut self,
+        measure: impl Fn(&Sim, &mut Vec<f64>) + Send + Sync + 'static,
+        reward: impl Fn(&[f64], &Sim, &[f32]) -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.measure = Some(Box::new(measure));
+        self.rules.reward = Some(Box::new(reward));
+        self
+    }
+
+    /// When the task is over.
+    pub fn terminated(mut self, terminated: impl Fn(&Sim) -> bool + Send + Sync + 'static) -> Self {
+        self.rules.terminated = Some(Box::new(terminated));
+        self
+    }
+
+    /// Has forces on bodies (`cfrc_ext` and the like) computed after each step.
+    pub fn body_forces(mut self) -> Self {
+        self.rules.body_forces = true;
+        self
+    }
+
+    /// The environment, without a time limit: put it into a [`TimeLimit`](crate::TimeLimit).
+    ///
+    /// # Errors
+    /// As [`MujocoEnv::new`].
+    pub fn build(self) -> Result<MujocoEnv, EnvError> {
+        MujocoEnv::new(&self.name, &self.model, self.frame_skip, Arc::new(self.rules))
+    }
+}

@@ -1,0 +1,166 @@
+//! Gymnasium's Hopper-v5.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Parts, model,
+    parts::{RunnerReward, WithinLimits, check_numbers, check_range, check_scale, control_cost, uniform_noise},
+};
+use crate::{
+    EnvError, Info, Reward, Rng, Termination,
+    mujoco::{Judgement, Rules, Sim},
+    tasks::Task,
+};
+
+/// Gymnasium 1.4.0's `Hopper-v5`, with its options and their defaults: hop forward on one leg, in the plane, with three
+/// motors, without falling.
+///
+/// Reward: `healthy_reward` while healthy, `+ forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖²`. It ends where the
+/// hopper is not healthy: height or pitch outside their ranges, or another entry of the state outside its own. 1000 steps
+/// of 0.008 s.
+///
+/// The observation holds positions and velocities, `[x, z, pitch, 3 joints]` and as many velocities, clipped to ±10; the first
+/// position is left out by default, and with it what a reward in batches needs. The end in batches sees the clipped
+/// velocities: one beyond `healthy_state_range` it does not see (the default of ±100 rad/s is out of reach).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HopperConfig {
+    /// The model: a file of Gymnasium's by its bare name, or a path.
+    pub xml_file: PathBuf,
+    /// Steps of the engine a step.
+    pub frame_skip: u32,
+    /// Weight of the velocity.
+    pub forward_reward_weight: f64,
+    /// Weight of the squared controls.
+    pub ctrl_cost_weight: f64,
+    /// Reward of each step that ends healthy.
+    pub healthy_reward: f64,
+    /// Whether an unhealthy state ends the episode.
+    pub terminate_when_unhealthy: bool,
+    /// Open range of all but x and z.
+    pub healthy_state_range: (f64, f64),
+    /// Open range of the height (m).
+    pub healthy_z_range: (f64, f64),
+    /// Open range of the pitch (rad).
+    pub healthy_angle_range: (f64, f64),
+    /// Scale of the uniform noise on the start.
+    pub reset_noise_scale: f64,
+    /// Leaves the position along the track out of the observation.
+    pub exclude_current_positions_from_observation: bool,
+}
+
+impl Default for HopperConfig {
+    fn default() -> Self {
+        Self {
+            xml_file: "hopper.xml".into(),
+            frame_skip: 4,
+            forward_reward_weight: 1.0,
+            ctrl_cost_weight: 1e-3,
+            healthy_reward: 1.0,
+            terminate_when_unhealthy: true,
+            healthy_state_range: (-100.0, 100.0),
+            healthy_z_range: (0.7, f64::INFINITY),
+            healthy_angle_range: (-0.2, 0.2),
+            reset_noise_scale: 5e-3,
+            exclude_current_positions_from_observation: true,
+        }
+    }
+}
+
+impl HopperConfig {
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        check_numbers(&[
+            ("forward_reward_weight", self.forward_reward_weight),
+            ("ctrl_cost_weight", self.ctrl_cost_weight),
+            ("healthy_reward", self.healthy_reward),
+        ])?;
+        check_scale("reset_noise_scale", self.reset_noise_scale)?;
+        check_range("healthy_state_range", self.healthy_state_range)?;
+        check_range("healthy_z_range", self.healthy_z_range)?;
+        check_range("healthy_angle_range", self.healthy_angle_range)?;
+        let model = model(&self.xml_file)?;
+        let period = model.timestep() * f64::from(self.frame_skip);
+        let skipped = usize::from(self.exclude_current_positions_from_observation);
+        let ((z_low, z_high), (low, high)) = (self.healthy_z_range, self.healthy_angle_range);
+        let (state_low, state_high) = self.healthy_state_range;
+        let rest = 2 - skipped..model.nq() + model.nv() - skipped;
+        let limits = [(1 - skipped, z_low, z_high), (2 - skipped, low, high)]
+            .into_iter()
+            .chain(rest.map(|column| (column, state_low, state_high)))
+            .collect();
+        let healthy = WithinLimits { limits, closed: false };
+        let reward = (skipped == 0).then(|| -> Arc<dyn Reward> {
+            Arc::new(RunnerReward {
+                position: 0,
+                period,
+                forward: self.forward_reward_weight,
+                control: self.ctrl_cost_weight,
+                healthy: Some((self.healthy_reward, healthy.clone())),
+            })
+        });
+        Parts {
+            name: name.to_owned(),
+            model,
+            frame_skip: self.frame_skip,
+            rules: Arc::new(Hopper { config: self.clone(), period }),
+            reward,
+            termination: self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }),
+            angles: Vec::new(),
+            max_steps: 1000,
+        }
+        .task()
+    }
+}
+
+struct Hopper {
+    config: HopperConfig,
+    period: f64,
+}
+
+impl Hopper {
+    fn is_healthy(&self, sim: &Sim) -> bool {
+        let within = |x: f64, (low, high): (f64, f64)| low < x && x < high;
+        let (qpos, config) = (sim.qpos(), &self.config);
+        within(qpos[1], config.healthy_z_range)
+            && within(qpos[2], config.healthy_angle_range)
+            && qpos[2..].iter().chain(sim.qvel()).all(|x| within(*x, config.healthy_state_range))
+    }
+}
+
+impl Rules for Hopper {
+    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
+        let skipped = usize::from(self.config.exclude_current_positions_from_observation);
+        obs.extend_from_slice(&sim.qpos()[skipped..]);
+        obs.extend(sim.qvel().iter().map(|v| v.clamp(-10.0, 10.0)));
+    }
+
+    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+        uniform_noise(qpos, self.config.reset_noise_scale, rng);
+        uniform_noise(qvel, self.config.reset_noise_scale, rng);
+    }
+
+    fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
+        measured.push(sim.qpos()[0]);
+    }
+
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+        let (x, healthy) = (sim.qpos()[0], self.is_healthy(sim));
+        let speed = (x - before[0]) / self.period;
+        let forward = self.config.forward_reward_weight * speed;
+        let survive = if healthy { self.config.healthy_reward } else { 0.0 };
+        let control = control_cost(self.config.ctrl_cost_weight, action);
+        Judgement {
+            reward: forward + survive - control,
+            terminated: self.config.terminate_when_unhealthy && !healthy,
+            info: Info::from([
+                ("x_position", x),
+                ("x_velocity", speed),
+                ("reward_forward", forward),
+                ("reward_ctrl", -control),
+                ("reward_survive", survive),
+            ]),
+        }
+    }
+}

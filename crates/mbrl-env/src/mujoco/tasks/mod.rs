@@ -1,0 +1,92 @@
+//! The tasks, and the registry that makes them by name.
+
+mod half_cheetah;
+mod hopper;
+mod parts;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Deserializer;
+
+use super::{Model, MujocoEnv, Rules};
+use crate::{
+    EnvError, Reward, Termination, TimeLimit,
+    tasks::{Task, read_options},
+};
+
+pub use half_cheetah::HalfCheetahConfig;
+pub use hopper::HopperConfig;
+pub use parts::{RunnerReward, WithinLimits};
+
+const MODELS: &str = "MBRL_MUJOCO_MODELS";
+
+/// Makes a task on MuJoCo by its name.
+pub(crate) fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
+    match name {
+        "HalfCheetah-v5" => read_options::<HalfCheetahConfig, _>(name, options)?.task(name),
+        "Hopper-v5" => read_options::<HopperConfig, _>(name, options)?.task(name),
+        _ => Err(EnvError::UnknownTask { name: name.to_owned(), known: "those of `mbrl_env::tasks::list`".into() }),
+    }
+}
+
+/// The folder of Gymnasium's models.
+///
+/// # Errors
+/// [`EnvError::Engine`] where it is not known or not there, saying how to get it.
+pub fn models_folder() -> Result<PathBuf, EnvError> {
+    const FETCH: &str = "`crates/mbrl-env/scripts/get-mujoco` fetches them";
+    let refuse = |reason: String| Err(EnvError::Engine { reason });
+    let folder = match env::var_os(MODELS) {
+        Some(folder) => PathBuf::from(folder),
+        None => match option_env!("MBRL_MUJOCO_MODELS_DEFAULT") {
+            Some(folder) => PathBuf::from(folder),
+            None => return refuse(format!("set {MODELS} to the folder of Gymnasium's models; {FETCH}")),
+        },
+    };
+    if !folder.is_dir() {
+        let folder = folder.display();
+        return refuse(format!("{folder}: no such folder, expected Gymnasium's models ({MODELS}); {FETCH}"));
+    }
+    Ok(folder)
+}
+
+/// A model file: one of Gymnasium's by its bare name, or any other by its path.
+fn model(file: &Path) -> Result<Model, EnvError> {
+    let bare = file.components().count() == 1;
+    let path = if bare { models_folder()?.join(file) } else { file.to_owned() };
+    if bare && fs::metadata(&path).is_err() {
+        let reason = format!("{}: no such model; `crates/mbrl-env/scripts/get-mujoco` fetches them", path.display());
+        return Err(EnvError::Engine { reason });
+    }
+    Model::load(path)
+}
+
+/// What a task is made of.
+struct Parts {
+    name: String,
+    model: Model,
+    frame_skip: u32,
+    rules: Arc<dyn Rules>,
+    reward: Option<Arc<dyn Reward>>,
+    termination: Option<Arc<dyn Termination>>,
+    angles: Vec<usize>,
+    max_steps: u32,
+}
+
+impl Parts {
+    fn task(self) -> Result<Task, EnvError> {
+        let env = MujocoEnv::new(&self.name, &self.model, self.frame_skip, self.rules)?;
+        Ok(Task {
+            env: Box::new(TimeLimit::new(env, self.max_steps)?),
+            reward: self.reward,
+            termination: self.termination,
+            angles: self.angles,
+            sketch: None,
+            max_steps: self.max_steps,
+        })
+    }
+}
