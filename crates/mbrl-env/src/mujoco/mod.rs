@@ -24,4 +24,4 @@ pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
 pub use sim::Sim;
 pub(crate) use tasks::make_with;
-pub use tasks::{HalfCheetahConfig, HopperConfig, RunnerReward, WithinLimits, models_folder};
+pub use tasks::{HalfCheetahConfig, HopperConfig, InvertedPendulumConfig, RunnerReward, WithinLimits, models_folder};

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, Rules, Sim},
+    mujoco::{Judgement, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -51,7 +51,7 @@ impl Default for HalfCheetahConfig {
 }
 
 impl HalfCheetahConfig {
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
@@ -68,7 +68,7 @@ impl HalfCheetahConfig {
                 healthy: None,
             })
         });
-        Parts {
+        Ok(Parts {
             name: name.to_owned(),
             model,
             frame_skip: self.frame_skip,
@@ -77,8 +77,19 @@ impl HalfCheetahConfig {
             termination: None,
             angles: Vec::new(),
             max_steps: 1000,
-        }
-        .task()
+        })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("HalfCheetah-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

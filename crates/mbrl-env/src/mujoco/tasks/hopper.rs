@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Judgement, Rules, Sim},
+    mujoco::{Judgement, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -70,7 +70,7 @@ impl Default for HopperConfig {
 }
 
 impl HopperConfig {
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
@@ -100,7 +100,7 @@ impl HopperConfig {
                 healthy: Some((self.healthy_reward, healthy.clone())),
             })
         });
-        Parts {
+        Ok(Parts {
             name: name.to_owned(),
             model,
             frame_skip: self.frame_skip,
@@ -109,8 +109,19 @@ impl HopperConfig {
             termination: self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }),
             angles: Vec::new(),
             max_steps: 1000,
-        }
-        .task()
+        })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Hopper-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

@@ -2,7 +2,11 @@
 
 mod half_cheetah;
 mod hopper;
+mod inverted_pendulum;
 mod parts;
+mod pets_half_cheetah;
+mod pets_pusher;
+mod pets_reacher;
 
 use std::{
     env, fs,
@@ -15,11 +19,12 @@ use serde::Deserializer;
 use super::{Model, MujocoEnv, Rules};
 use crate::{
     EnvError, Reward, Termination, TimeLimit,
-    tasks::{Task, read_options},
+    tasks::{Task, read_options, refuse_options},
 };
 
 pub use half_cheetah::HalfCheetahConfig;
 pub use hopper::HopperConfig;
+pub use inverted_pendulum::InvertedPendulumConfig;
 pub use parts::{RunnerReward, WithinLimits};
 
 const MODELS: &str = "MBRL_MUJOCO_MODELS";
@@ -29,8 +34,22 @@ pub(crate) fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Re
     match name {
         "HalfCheetah-v5" => read_options::<HalfCheetahConfig, _>(name, options)?.task(name),
         "Hopper-v5" => read_options::<HopperConfig, _>(name, options)?.task(name),
+        "InvertedPendulum-v5" => read_options::<InvertedPendulumConfig, _>(name, options)?.task(name),
+        "pets-halfcheetah" => no_options(name, options, pets_half_cheetah::pets_task),
+        "pets-pusher" => no_options(name, options, pets_pusher::task),
+        "pets-reacher" => no_options(name, options, pets_reacher::task),
+        "pddm-halfcheetah" => no_options(name, options, pets_half_cheetah::pddm_task),
         _ => Err(EnvError::UnknownTask { name: name.to_owned(), known: "those of `mbrl_env::tasks::list`".into() }),
     }
+}
+
+fn no_options<'de, D: Deserializer<'de>>(
+    name: &str,
+    options: D,
+    make: impl FnOnce(&str) -> Result<Task, EnvError>,
+) -> Result<Task, EnvError> {
+    refuse_options(name, options)?;
+    make(name)
 }
 
 /// The folder of Gymnasium's models.
@@ -78,8 +97,12 @@ struct Parts {
 }
 
 impl Parts {
+    fn env(&self) -> Result<MujocoEnv, EnvError> {
+        MujocoEnv::new(&self.name, &self.model, self.frame_skip, self.rules.clone())
+    }
+
     fn task(self) -> Result<Task, EnvError> {
-        let env = MujocoEnv::new(&self.name, &self.model, self.frame_skip, self.rules)?;
+        let env = self.env()?;
         Ok(Task {
             env: Box::new(TimeLimit::new(env, self.max_steps)?),
             reward: self.reward,
