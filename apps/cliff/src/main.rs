@@ -65,9 +65,8 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
     let planner = planner.init(&spec.actions, propagation)?.with_aggregate(Aggregate::Worst);
     let mpc = Mpc::new(Box::new(planner), replan)?;
     // Neither reward nor end are given: the model's own count.
-    let goal = Goal { reward: None, termination: None, ..Goal::of_task(&task) };
     let config = ModelBasedConfig { random_steps: RANDOM_STEPS, ..ModelBasedConfig::default() };
-    let agent = config.init(spec, model, fit, goal, mpc)?;
+    let agent = config.init(spec, model, fit, Goal::of_model(), mpc)?;
     Ok((task, training, agent))
 }
 

@@ -9,9 +9,8 @@
 //! let mut task = tasks::make("cartpole")?;
 //! check::check_env(&mut task.env)?;
 //! check::check_simulator(&mut task.env)?;
-//! check::check_reward_agrees(
-//!     &mut task.env, &*task.reward, task.termination.as_deref(), 5, &Device::flex(), &mut Rng::new(0),
-//! )?;
+//! let (reward, end) = (task.reward.as_deref().expect("it has one"), task.termination.as_deref());
+//! check::check_reward_agrees(&mut task.env, reward, end, 5, &Device::flex(), &mut Rng::new(0))?;
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 //!

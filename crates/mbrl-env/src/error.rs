@@ -60,6 +60,14 @@ pub enum EnvError {
         /// The known names, separated by commas.
         known: String,
     },
+    /// Options that a task does not take, or of the wrong type.
+    #[error("options of the task {task}: {reason}")]
+    Options {
+        /// Name of the task.
+        task: String,
+        /// What is wrong with them, as the reader of the options says.
+        reason: String,
+    },
     /// A value of a configuration that breaks a rule.
     #[error("{field} = {value}: {rule}")]
     Config {

@@ -7,6 +7,7 @@ use mbrl_env::{
         MountainCarTermination, Pendulum, PendulumReward, PointMassReward, Reacher, ReacherReward,
     },
 };
+use serde_json::json;
 
 fn tensor<const N: usize, const D: usize>(rows: [[f32; D]; N]) -> Tensor<2> {
     Tensor::from_data(rows, &Device::flex())
@@ -24,9 +25,47 @@ fn all_tasks_keep_the_contracts() {
         assert!(task.angles.iter().all(|&column| column < task.env.spec().obs.width()));
         check::check_env(&mut task.env).unwrap();
         check::check_simulator(&mut task.env).unwrap();
-        let (reward, termination) = (&*task.reward, task.termination.as_deref());
+        // Without a batch reward there is nothing to compare.
+        let Some(reward) = task.reward.as_deref() else { continue };
+        let termination = task.termination.as_deref();
         check::check_reward_agrees(&mut task.env, reward, termination, 20, &Device::flex(), &mut Rng::new(0)).unwrap();
     }
+}
+
+#[test]
+fn options_shape_a_task_and_unknown_ones_are_named() {
+    let edge = |options| {
+        let mut task = tasks::make_with("cliff", options)?;
+        task.env.reset(Some(0))?;
+        for steps in 1.. {
+            let step = task.env.step(&[1.0])?;
+            if step.terminated {
+                return Ok::<_, EnvError>((steps, task.sketch.is_some()));
+            }
+        }
+        unreachable!()
+    };
+    assert!(edge(json!({})).unwrap().0 >= 20);
+    assert!(edge(json!({})).unwrap().1);
+    // The start lies within half a step of 0, and the sketch is of the default shape.
+    let (steps, sketched) = edge(json!({ "edge": 1 })).unwrap();
+    assert!((10..=11).contains(&steps) && !sketched, "{steps}");
+
+    for (task, options, words) in [
+        ("cliff", json!({ "hedge": 1.0 }), ["cliff", "`hedge`", "`edge`"]),
+        ("cliff", json!({ "edge": "far" }), ["cliff", "far", "f64"]),
+        ("pendulum", json!({ "gravity": 9.8 }), ["pendulum", "`gravity`", "none"]),
+    ] {
+        let refused = tasks::make_with(task, options).unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, EnvError::Options { .. }), "{text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    }
+    let broken = tasks::make_with("cliff", json!({ "edge": -1.0 })).unwrap_err();
+    assert!(matches!(broken, EnvError::Config { field: "edge", .. }));
+    // Of two mistakes the name is the first to be corrected.
+    let unknown = tasks::make_with("pendulun", json!({ "gravity": 9.8 })).unwrap_err();
+    assert!(matches!(unknown, EnvError::UnknownTask { .. }));
 }
 
 #[test]

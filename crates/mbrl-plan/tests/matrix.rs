@@ -72,12 +72,13 @@ fn every_planner_plans_with_every_model() {
     let mut task = tasks::make("pendulum").unwrap();
     let obs = task.env.reset(Some(0)).unwrap();
     let actions = task.env.spec().actions.clone();
+    let reward = task.reward.as_deref().unwrap();
     let particles = Propagation { members: MemberRule::TsInf, noise: true, particles: 3 };
 
     for head in [Head::Gaussian, Head::Deterministic] {
         let config = EnsembleConfig { members: 3, hidden: vec![16], head, ..Default::default() };
         let ensemble = config.init(3, 1, &device, &mut Rng::new(0)).unwrap();
-        let problem = Problem::new(&ensemble, &actions).with_reward(&*task.reward);
+        let problem = Problem::new(&ensemble, &actions).with_reward(reward);
         column(&problem, &Situation::of(&obs), particles, true);
     }
 
@@ -85,14 +86,14 @@ fn every_planner_plans_with_every_model() {
     assert!(!simulator.spec().differentiable);
     let snapshot = task.env.save();
     let situation = Situation { obs: &obs, past: &History::default(), snapshot: Some(&snapshot) };
-    let problem = Problem::new(&simulator, &actions).with_reward(&*task.reward);
+    let problem = Problem::new(&simulator, &actions).with_reward(reward);
     column(&problem, &situation, Propagation::MEAN, false);
 
     let closure = dynamics_fn(3, 1, &device, |s, a| s + Tensor::cat(vec![a.clone(), a.clone(), a], 1) * 0.1);
-    let problem = Problem::new(&closure, &actions).with_reward(&*task.reward);
+    let problem = Problem::new(&closure, &actions).with_reward(reward);
     column(&problem, &Situation::of(&obs), Propagation::MEAN, true);
 
     let choices = ActionSpace::Discrete(3);
-    let problem = Problem::new(&closure, &choices).with_reward(&*task.reward);
+    let problem = Problem::new(&closure, &choices).with_reward(reward);
     column(&problem, &Situation::of(&obs), Propagation::MEAN, false);
 }

@@ -29,8 +29,14 @@ impl Goal {
     /// To collect a reward.
     #[must_use]
     pub fn new(reward: Arc<dyn Reward>) -> Self {
+        Self { reward: Some(reward), ..Self::of_model() }
+    }
+
+    /// To collect the model's own reward until its own end: of a model that has learned them, or that is the simulator.
+    #[must_use]
+    pub fn of_model() -> Self {
         Self {
-            reward: Some(reward),
+            reward: None,
             termination: None,
             after_termination: 0.0,
             terminal_value: None,
@@ -39,10 +45,10 @@ impl Goal {
         }
     }
 
-    /// The goal of a task of the registry.
+    /// The goal of a task of the registry. The reward is the model's where the task gives none.
     #[must_use]
     pub fn of_task(task: &Task) -> Self {
-        Self { termination: task.termination.clone(), ..Self::new(task.reward.clone()) }
+        Self { reward: task.reward.clone(), termination: task.termination.clone(), ..Self::of_model() }
     }
 
     /// The planning problem of reaching this goal in a world that moves as `dynamics` says.

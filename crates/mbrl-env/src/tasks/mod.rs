@@ -1,7 +1,7 @@
 //! The tasks, and the registry that makes them by name.
 //!
 //! A task is more than an environment: planning needs its reward and its end as batch functions, and a model wants to
-//! know which columns are angles. [`make`] gives all of it.
+//! know which columns are angles. [`make`] gives all of it; [`make_with`] takes options, as plain data.
 //!
 //! ```
 //! use mbrl_env::{Env, Rng, tasks};
@@ -49,9 +49,13 @@ mod pendulum;
 mod point_mass;
 mod reacher;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, iter, sync::Arc};
 
 use burn::tensor::Tensor;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, value},
+};
 
 use crate::{EnvError, Reward, Rng, Role, Shape, Simulator, SketchFn, Termination, TimeLimit, check_finite};
 
@@ -67,8 +71,9 @@ pub use reacher::{Reacher, ReacherReward};
 pub struct Task {
     /// The environment, under its time limit.
     pub env: Box<dyn Simulator>,
-    /// Its reward, as planners see it.
-    pub reward: Arc<dyn Reward>,
+    /// Its reward, as planners see it; `None` where the observation does not hold what it needs. A model must then have
+    /// learned the reward, or be the simulator.
+    pub reward: Option<Arc<dyn Reward>>,
     /// Its end states; `None` where the task has none.
     pub termination: Option<Arc<dyn Termination>>,
     /// Columns of the observation that are angles (rad) and turn all the way round: models embed them as sine and
@@ -84,6 +89,7 @@ impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
             .field("spec", self.env.spec())
+            .field("reward", &self.reward.is_some())
             .field("terminates", &self.termination.is_some())
             .field("angles", &self.angles)
             .field("max_steps", &self.max_steps)
@@ -118,13 +124,67 @@ pub fn list() -> &'static [TaskInfo] {
     ]
 }
 
-/// Makes a task.
+/// Makes a task as it is without options.
 ///
 /// Its environment has not begun an episode; until a seed is given to `reset`, its generator is that of seed 0.
 ///
 /// # Errors
 /// [`EnvError::UnknownTask`], listing the known ones.
 pub fn make(name: &str) -> Result<Task, EnvError> {
+    let none = iter::empty::<(&str, &str)>();
+    make_with(name, value::MapDeserializer::<_, value::Error>::new(none))
+}
+
+/// Makes a task with options, a map of any format: those left out keep their defaults. `cliff` takes the fields of
+/// [`CliffConfig`], the other tasks here take none.
+///
+/// ```
+/// use mbrl_env::tasks;
+///
+/// let task = tasks::make_with("cliff", serde_json::json!({ "edge": 1.0 }))?;
+/// assert_eq!(task.env.spec().obs.high()[0], 1.1);
+/// let refused = tasks::make_with("pendulum", serde_json::json!({ "edge": 1.0 })).unwrap_err().to_string();
+/// assert_eq!(refused, "options of the task pendulum: unknown option `edge`, this task takes none");
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+///
+/// # Errors
+/// [`EnvError::UnknownTask`], listing the known ones; [`EnvError::Options`] for options that the task does not have or that
+/// are of the wrong type; [`EnvError::Config`] for a value that breaks a rule of the task.
+pub fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
+    // Tasks that take options read their own.
+    match name {
+        cliff::NAME => cliff_of(&read_options(name, options)?),
+        _ => {
+            let task = without_options(name)?;
+            let given: BTreeMap<String, IgnoredAny> = read_options(name, options)?;
+            match given.keys().next() {
+                None => Ok(task),
+                Some(option) => {
+                    let reason = format!("unknown option `{option}`, this task takes none");
+                    Err(EnvError::Options { task: name.to_owned(), reason })
+                }
+            }
+        }
+    }
+}
+
+fn read_options<'de, T: Deserialize<'de>, D: Deserializer<'de>>(task: &str, options: D) -> Result<T, EnvError> {
+    T::deserialize(options).map_err(|error| {
+        // Some formats say where it happened on a line of its own.
+        let reason = error.to_string().trim_end().replace('\n', " ");
+        EnvError::Options { task: task.to_owned(), reason }
+    })
+}
+
+fn cliff_of(config: &CliffConfig) -> Result<Task, EnvError> {
+    let end: Arc<dyn Termination> = Arc::new(config.termination());
+    let cliff = task(config.init()?, 40, config.reward(), Some(end), &[], cliff::sketch)?;
+    // The sketch is one of the default shape.
+    Ok(Task { sketch: cliff.sketch.filter(|_| *config == CliffConfig::default()), ..cliff })
+}
+
+fn without_options(name: &str) -> Result<Task, EnvError> {
     match name {
         pendulum::NAME => task(Pendulum::new(), 200, PendulumReward, None, &[], pendulum::sketch),
         // The pole's angle stays within 12°: sine and cosine of it would say less, not more.
@@ -145,11 +205,6 @@ pub fn make(name: &str) -> Result<Task, EnvError> {
             let end: Arc<dyn Termination> = Arc::new(MountainCarTermination);
             task(MountainCar::new(), 999, MountainCarReward, Some(end), &[], mountain_car::sketch)
         }
-        cliff::NAME => {
-            let config = CliffConfig::default();
-            let end: Arc<dyn Termination> = Arc::new(config.termination());
-            task(config.init()?, 40, config.reward(), Some(end), &[], cliff::sketch)
-        }
         _ => Err(EnvError::UnknownTask {
             name: name.to_owned(),
             known: list().iter().map(|task| task.name).collect::<Vec<_>>().join(", "),
@@ -166,7 +221,8 @@ fn task(
     sketch: SketchFn,
 ) -> Result<Task, EnvError> {
     let env = Box::new(TimeLimit::new(env, max_steps)?);
-    Ok(Task { env, reward: Arc::new(reward), termination, angles: angles.to_vec(), sketch: Some(sketch), max_steps })
+    let reward: Arc<dyn Reward> = Arc::new(reward);
+    Ok(Task { env, reward: Some(reward), termination, angles: angles.to_vec(), sketch: Some(sketch), max_steps })
 }
 
 /// What every classic task carries beside its specification: the physical state, the generator of starts, and where in
