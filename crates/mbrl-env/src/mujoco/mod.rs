@@ -13,12 +13,14 @@
 //! names, limits, memory), and what it warns of becomes [`EnvError::Simulation`](crate::EnvError::Simulation) and the end of
 //! the episode.
 
+mod about;
 mod env;
 mod log;
 mod model;
 mod sim;
 mod tasks;
 
+pub use about::about;
 pub use env::{Judgement, MujocoEnv, MujocoEnvBuilder, Rules};
 pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
