@@ -138,7 +138,7 @@ impl MujocoEnv {
             return Err(EnvError::Config { field: "frame_skip", value: "0".into(), rule: "at least 1" });
         }
         let mut sim = Sim::new(model)?;
-        sim.refresh();
+        sim.refresh()?;
         let (mut measured, mut observed) = (Vec::new(), Vec::new());
         rules.measure(&sim, &mut measured);
         rules.observe_change(&measured, &sim, &mut observed);
@@ -182,9 +182,10 @@ impl MujocoEnv {
         self.phase = Phase::Unbegun;
         self.stale = false;
         self.sim.set_state(qpos, qvel)?;
-        self.phase = Phase::Running;
         self.remember();
-        self.observation()
+        let obs = self.observation()?;
+        self.phase = Phase::Running;
+        Ok(obs)
     }
 
     fn remember(&mut self) {
@@ -205,7 +206,7 @@ impl MujocoEnv {
         self.sim.step(action, self.frame_skip)?;
         self.stale = false;
         if self.rules.reads_body_forces() {
-            self.sim.compute_body_forces();
+            self.sim.compute_body_forces()?;
         }
         let Judgement { reward, terminated, info } = self.rules.judge(&self.measured, &self.sim, action);
         let obs = self.observation()?;
@@ -213,8 +214,8 @@ impl MujocoEnv {
             return Err(EnvError::Simulation { time: self.sim.time(), reason: format!("the reward is {reward}") });
         }
         self.remember();
-        if terminated {
-            self.phase = Phase::Over;
+        if !terminated {
+            self.phase = Phase::Running;
         }
         Ok(Step { obs, reward, terminated, truncated: false, info })
     }
@@ -257,11 +258,9 @@ impl Env for MujocoEnv {
             return Err(EnvError::NeedsReset { env: self.spec.name.clone(), why });
         }
         check_action(&self.spec, action)?;
-        let step = self.advance(action);
-        if step.is_err() {
-            self.phase = Phase::Over;
-        }
-        step
+        // Unless all goes well: after an error, or a panic of the rules, the simulation is nowhere.
+        self.phase = Phase::Over;
+        self.advance(action)
     }
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {

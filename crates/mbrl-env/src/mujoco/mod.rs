@@ -9,13 +9,19 @@
 //! - The tasks are made by name like all others ([`tasks::make`](crate::tasks::make)); their options are the fields of
 //!   [`HalfCheetahConfig`] and its siblings ([`tasks::make_with`](crate::tasks::make_with)).
 //!
-//! Errors of the engine end the process from inside C; so whatever goes into it is checked before (sizes, finiteness,
-//! names, limits, memory), and what it warns of becomes [`EnvError::Simulation`](crate::EnvError::Simulation) and the end of
-//! the episode.
+//! What goes into the engine is checked before (widths, finiteness, names). What it warns of, and what it cannot do, which by
+//! itself would end the process, is [`EnvError::Simulation`](crate::EnvError::Simulation) and the end of the episode; it prints
+//! nothing and writes no `MUJOCO_LOG.TXT`. Three ways to end the process remain:
+//!
+//! - a program built with `panic = "abort"`, where the engine cannot go on;
+//! - memory that the system does not give, while a model is compiled (a texture or a grid of absurd size) or a simulation is
+//!   copied, as everywhere in Rust;
+//! - calls of one's own on [`mujoco_rs`]' types, in reach by [`Model::inner`] and [`Sim::data`]: its documentation says which
+//!   of them end the process.
 
 mod about;
+mod engine;
 mod env;
-mod log;
 mod model;
 mod sim;
 mod tasks;

@@ -2,9 +2,12 @@
 
 use std::{fmt, fs, path::Path, sync::Arc};
 
-use mujoco_rs::prelude::{MjModel, MjtObjBase};
+use mujoco_rs::{
+    error::MjModelError,
+    prelude::{MjModel, MjtObjBase},
+};
 
-use super::log;
+use super::engine;
 use crate::EnvError;
 
 /// The version of the engine that this crate is built for.
@@ -62,7 +65,7 @@ impl Model {
             Some(text) if text.contains('\0') => return Err(refused("the path holds a NUL character".into())),
             Some(_) => {}
         }
-        let model = MjModel::from_xml(path).map_err(|error| refused(error.to_string().trim().to_owned()))?;
+        let model = MjModel::from_xml(path).map_err(|error| refused(in_one_line(&error)))?;
         Self::checked(model, &path.display().to_string()).map_err(refused)
     }
 
@@ -74,28 +77,24 @@ impl Model {
     pub fn from_xml(text: &str) -> Result<Self, EnvError> {
         ready()?;
         let refused = |reason: String| EnvError::Malformed { what: "MJCF text", reason };
-        let model = MjModel::from_xml_string(text).map_err(|error| refused(error.to_string().trim().to_owned()))?;
+        let model = MjModel::from_xml_string(text).map_err(|error| refused(in_one_line(&error)))?;
         Self::checked(model, "MJCF text").map_err(refused)
     }
 
-    /// Refuses models on which the engine would end the process sooner or later.
+    /// Refuses models that no simulation can be made of.
     fn checked(model: MjModel, origin: &str) -> Result<Self, String> {
-        log::take_warning();
         if model.nplugin() > 0 {
             return Err("it uses plugins of the engine, which are not loaded here".into());
         }
         if !(model.opt().timestep.is_finite() && model.opt().timestep > 0.0) {
             return Err(format!("timestep {}: a positive number of seconds", model.opt().timestep));
         }
-        // Where the stack meets the constraints in this memory, the engine ends the process; by itself it takes 14 MiB and
-        // more for the smallest models.
-        const LEAST: usize = 1 << 20;
-        let memory = usize::try_from(model.narena()).unwrap_or(0);
-        if memory < LEAST {
-            return Err(format!(
-                "memory {memory} bytes: at least {LEAST} (leave `<size memory>` out for the engine's own)"
-            ));
+        // Names are read as `str` later.
+        let names: Vec<u8> = model.names().iter().map(|char| *char as u8).collect();
+        if let Err(error) = std::str::from_utf8(&names) {
+            return Err(format!("its names are no UTF-8: {error}"));
         }
+        engine::try_data(&model)?;
         Ok(Self { inner: Arc::new(model), origin: origin.into() })
     }
 
@@ -185,10 +184,19 @@ impl Model {
     }
 }
 
+/// What the engine says of a model, without the wrapper's words before it.
+fn in_one_line(error: &MjModelError) -> String {
+    let said = match error {
+        MjModelError::LoadFailed(said) => said.clone(),
+        other => other.to_string(),
+    };
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The engine, heard and of the right version.
 pub(super) fn ready() -> Result<(), EnvError> {
     check_version(mujoco_rs::mujoco_version())?;
-    log::install();
+    engine::install();
     Ok(())
 }
 

@@ -4,11 +4,14 @@ use std::{fmt, sync::Arc};
 
 use mujoco_rs::prelude::{MjData, MjModel, MjtState};
 
-use super::{Model, log};
+use super::{Model, engine};
 use crate::{EnvError, check_width};
 
 /// All that the engine's next step depends on.
 const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
+
+/// What the engine takes for diverged (`mjMAXVAL`).
+const DIVERGED: f64 = 1e10;
 
 /// A [`Model`] in a state.
 ///
@@ -106,60 +109,62 @@ impl Sim {
     /// from them.
     ///
     /// # Errors
-    /// [`EnvError::Width`] or [`EnvError::Malformed`] for numbers that are not finite, before anything changes;
-    /// [`EnvError::Simulation`] for a state that the engine cannot evaluate.
+    /// [`EnvError::Width`], or [`EnvError::Malformed`] for numbers that are not within ±1e10, where the engine takes a state
+    /// for diverged, before anything changes; [`EnvError::Simulation`] for a state that the engine cannot evaluate.
     pub fn set_state(&mut self, qpos: &[f64], qvel: &[f64]) -> Result<(), EnvError> {
         check_width("qpos", self.model.nq(), qpos.len())?;
         check_width("qvel", self.model.nv(), qvel.len())?;
         for (what, values) in [("qpos", qpos), ("qvel", qvel)] {
-            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-                let reason = format!("entry {index} is {}, expected a finite number", values[index]);
+            // NaN is in no range.
+            if let Some(index) = values.iter().position(|value| !(-DIVERGED..=DIVERGED).contains(value)) {
+                let reason = format!("entry {index} is {}, expected a number within ±{DIVERGED:e}", values[index]);
                 return Err(EnvError::Malformed { what, reason });
             }
         }
         self.data.reset();
         self.data.qpos_mut().copy_from_slice(qpos);
         self.data.qvel_mut().copy_from_slice(qvel);
-        self.data.forward();
-        self.check()
+        self.refresh()
     }
 
     /// `count` steps of the engine under controls `[nu]`, which it clips to its limits.
     ///
     /// # Errors
     /// [`EnvError::Width`] or [`EnvError::NonFinite`] before anything changes; [`EnvError::Simulation`] where the state
-    /// diverges or the engine's buffers are full: the state is then of no use.
+    /// diverges, the engine's buffers are full or it cannot go on: the state is then of no use.
     pub fn step(&mut self, ctrl: &[f32], count: u32) -> Result<(), EnvError> {
         check_width("ctrl", self.model.nu(), ctrl.len())?;
         crate::check_finite("ctrl", ctrl)?;
         for (to, from) in self.data.ctrl_mut().iter_mut().zip(ctrl) {
             *to = f64::from(*from);
         }
-        for _ in 0..count {
-            self.data.step();
-        }
-        self.check()
+        let time = self.time();
+        let outcome = engine::step(&mut self.data, count);
+        self.check(time, outcome)
     }
 
     /// Computes forces on bodies (`cfrc_ext` among them), which a step leaves out.
-    pub fn compute_body_forces(&mut self) {
-        self.data.rne_post_constraint();
+    ///
+    /// # Errors
+    /// [`EnvError::Simulation`] where the engine cannot.
+    pub fn compute_body_forces(&mut self) -> Result<(), EnvError> {
+        let time = self.time();
+        let outcome = engine::body_forces(&mut self.data);
+        self.check(time, outcome)
     }
 
-    /// What the engine has warned of since the state was set.
-    fn check(&self) -> Result<(), EnvError> {
-        let fail = |reason: String| Err(EnvError::Simulation { time: self.time(), reason });
+    /// Whether the engine came to an end of its calls, begun at `time`, and what it has warned of since the state was set.
+    fn check(&self, time: f64, outcome: Result<(), String>) -> Result<(), EnvError> {
+        let fail = |reason: String| Err(EnvError::Simulation { time, reason });
+        if let Err(reason) = outcome {
+            return fail(reason);
+        }
         if self.data.warning().iter().any(|warning| warning.number > 0) {
-            let said = log::take_warning().unwrap_or_else(|| "the engine warned of it before".into());
+            let said = engine::take_warning().unwrap_or_else(|| "the engine warned of it before".into());
             return fail(said);
         }
         if self.qpos().iter().chain(self.qvel()).any(|x| !x.is_finite()) {
             return fail("a position or velocity is not finite".into());
-        }
-        // Full, it would end the process.
-        let (used, all) = (self.data.maxuse_arena(), self.model.inner().narena());
-        if used > all / 2 {
-            return fail(format!("contacts and constraints need {used} of {all} bytes: raise `<size memory>`"));
         }
         Ok(())
     }
@@ -178,8 +183,10 @@ impl Sim {
     }
 
     /// Computes positions and forces of the present state, for a state that was restored.
-    pub(super) fn refresh(&mut self) {
-        self.data.forward();
+    pub(super) fn refresh(&mut self) -> Result<(), EnvError> {
+        let time = self.time();
+        let outcome = engine::forward(&mut self.data);
+        self.check(time, outcome)
     }
 
     /// The engine's own data, to draw.
