@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Model, Sim};
+use super::{Model, Sim, sim::State};
 use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Info, Rng, Simulator, Snapshot, Step, check_action};
 
 /// What a step was worth.
@@ -273,7 +273,7 @@ impl Env for MujocoEnv {
 #[derive(Debug)]
 struct Saved {
     model: Model,
-    state: Box<[f64]>,
+    state: State,
     measured: Vec<f64>,
     rng: Rng,
     phase: Phase,

@@ -2,16 +2,38 @@
 
 use std::{fmt, sync::Arc};
 
-use mujoco_rs::prelude::{MjData, MjModel, MjtState};
+use mujoco_rs::{
+    error::MjDataError,
+    prelude::{MjData, MjModel, MjtState},
+    wrappers::mj_model::MjtEnableBit,
+};
 
 use super::{Model, engine};
 use crate::{EnvError, check_width};
 
-/// All that the engine's next step depends on.
+/// All that the engine's next step depends on, but for what [`WHOLE`] enables.
 const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
+
+/// What keeps more than that from step to step: which bodies sleep, which parts of soft bodies touch.
+const WHOLE: i32 = MjtEnableBit::mjENBL_SLEEP as i32 | MjtEnableBit::mjENBL_IPC as i32;
 
 /// What the engine takes for diverged (`mjMAXVAL`).
 const DIVERGED: f64 = 1e10;
+
+/// A state to go back to.
+pub(super) enum State {
+    Numbers(Box<[f64]>),
+    Whole(Box<MjData<Arc<MjModel>>>),
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Numbers(numbers) => f.debug_tuple("Numbers").field(numbers).finish(),
+            Self::Whole(_) => f.write_str("Whole(..)"),
+        }
+    }
+}
 
 /// A [`Model`] in a state.
 ///
@@ -170,16 +192,25 @@ impl Sim {
     }
 
     /// All that the next step depends on.
-    pub(super) fn state(&self) -> Box<[f64]> {
-        self.data.state(STATE)
+    pub(super) fn state(&self) -> State {
+        match self.model.inner().opt().enableflags & WHOLE {
+            0 => State::Numbers(self.data.state(STATE)),
+            _ => State::Whole(Box::new(self.data.clone())),
+        }
     }
 
     /// Goes back to a state that a simulation of the same model was in.
-    pub(super) fn set_whole_state(&mut self, state: &[f64]) -> Result<(), EnvError> {
-        if self.data.warning().iter().any(|warning| warning.number > 0) {
-            self.data.reset();
+    pub(super) fn set_whole_state(&mut self, state: &State) -> Result<(), EnvError> {
+        let refused = |reason: MjDataError| EnvError::Engine { reason: reason.to_string() };
+        match state {
+            State::Numbers(numbers) => {
+                if self.data.warning().iter().any(|warning| warning.number > 0) {
+                    self.data.reset();
+                }
+                self.data.set_state(numbers, STATE).map_err(refused)
+            }
+            State::Whole(data) => data.copy_to(&mut self.data).map_err(refused),
         }
-        self.data.set_state(state, STATE).map_err(|e| EnvError::Engine { reason: e.to_string() })
     }
 
     /// Computes positions and forces of the present state, for a state that was restored.
