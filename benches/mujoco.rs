@@ -1,0 +1,142 @@
+//! Environment steps on MuJoCo, beside a bare loop over the engine's own step on the same model.
+//!
+//! `cargo bench -p mbrl-benches --features mujoco --bench mujoco`. Throughput is in environment steps. With
+//! `MBRL_PAIRS=5` it measures nothing by Criterion, but both loops by turns, as often as said, and prints medians:
+//! `benches/mujoco-beside-gymnasium` puts Gymnasium's Python beside them.
+#![allow(missing_docs, reason = "criterion's macros")]
+
+use std::{env, time::Instant};
+
+use criterion::{Criterion, Throughput, criterion_group};
+use mbrl_env::{
+    Env, Rng, Simulator,
+    mujoco::{
+        Model, models_folder,
+        mujoco_rs::prelude::{MjData, MjModel},
+    },
+    tasks,
+};
+
+/// Name of a task, its model, steps of the engine a step.
+const TASKS: [(&str, &str, u32); 4] = [
+    ("HalfCheetah-v5", "half_cheetah.xml", 5),
+    ("Hopper-v5", "hopper.xml", 4),
+    ("Ant-v5", "ant.xml", 5),
+    ("Humanoid-v5", "humanoid.xml", 5),
+];
+/// Steps of an iteration, an episode's worth.
+const STEPS: usize = 1000;
+
+/// Those that this version has.
+fn at_hand() -> impl Iterator<Item = (&'static str, &'static str, u32)> {
+    TASKS.into_iter().filter(|(name, ..)| tasks::list().iter().any(|task| task.name == *name))
+}
+
+/// Random actions within the limits, drawn before the clock runs.
+fn actions(env: &dyn Simulator) -> Vec<Vec<f32>> {
+    let mut rng = Rng::new(0);
+    (0..STEPS).map(|_| env.spec().actions.sample(&mut rng).expect("bounded actions")).collect()
+}
+
+/// The environment, with a reset at each end.
+fn ours(env: &mut dyn Simulator, actions: &[Vec<f32>]) {
+    env.reset(Some(0)).expect("a reset");
+    for action in actions {
+        if env.step(action).expect("a step").episode_over() {
+            env.reset(None).expect("a reset");
+        }
+    }
+}
+
+/// The engine, with a reset at the same ends: `ends` says after which steps.
+fn bare(data: &mut MjData<&MjModel>, actions: &[Vec<f32>], ends: &[bool], frame_skip: u32) {
+    data.reset();
+    for (action, end) in actions.iter().zip(ends) {
+        for (to, from) in data.ctrl_mut().iter_mut().zip(action) {
+            *to = f64::from(*from);
+        }
+        for _ in 0..frame_skip {
+            data.step();
+        }
+        if *end {
+            data.reset();
+            data.forward();
+        }
+    }
+}
+
+fn ends(env: &mut dyn Simulator, actions: &[Vec<f32>]) -> Vec<bool> {
+    env.reset(Some(0)).expect("a reset");
+    let over = |action: &Vec<f32>| {
+        let over = env.step(action).expect("a step").episode_over();
+        if over {
+            env.reset(None).expect("a reset");
+        }
+        over
+    };
+    actions.iter().map(over).collect()
+}
+
+fn env_step(c: &mut Criterion) {
+    let mut group = c.benchmark_group("env-step");
+    group.throughput(Throughput::Elements(STEPS as u64));
+    for (name, file, frame_skip) in at_hand() {
+        let mut env = tasks::make(name).expect("a task").env;
+        let model = Model::load(models_folder().expect("models").join(file)).expect("a model");
+        let actions = actions(&*env);
+        let ends = ends(&mut *env, &actions);
+        let mut data = MjData::new(&**model.inner());
+        group.bench_function(format!("{name}/mbrl"), |b| b.iter(|| ours(&mut *env, &actions)));
+        group.bench_function(format!("{name}/bare"), |b| b.iter(|| bare(&mut data, &actions, &ends, frame_skip)));
+    }
+    group.finish();
+}
+
+/// Steps a second of both by turns, `pairs` times, of about half a second each: medians, and the median of the ratios.
+fn print_pairs(pairs: usize) {
+    for (name, file, frame_skip) in at_hand() {
+        let mut env = tasks::make(name).expect("a task").env;
+        let model = Model::load(models_folder().expect("models").join(file)).expect("a model");
+        let actions = actions(&*env);
+        let ends = ends(&mut *env, &actions);
+        let mut data = MjData::new(&**model.inner());
+        let mut rates = Vec::new();
+        for _ in 0..pairs {
+            let ours = rate(|| ours(&mut *env, &actions));
+            let bare = rate(|| bare(&mut data, &actions, &ends, frame_skip));
+            rates.push((ours, bare));
+        }
+        let mbrl = median(rates.iter().map(|(ours, _)| *ours));
+        let bare = median(rates.iter().map(|(_, bare)| *bare));
+        let ratio = median(rates.iter().map(|(ours, bare)| ours / bare));
+        println!("{name}\t{mbrl:.0}\t{bare:.0}\t{ratio:.3}");
+    }
+}
+
+fn rate(mut steps: impl FnMut()) -> f64 {
+    steps();
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed().as_secs_f64() < 0.5 {
+        steps();
+        count += STEPS;
+    }
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+criterion_group!(benches, env_step);
+
+fn main() {
+    match env::var("MBRL_PAIRS") {
+        Ok(pairs) => print_pairs(pairs.parse().expect("a number of pairs")),
+        Err(_) => {
+            benches();
+            Criterion::default().configure_from_args().final_summary();
+        }
+    }
+}
