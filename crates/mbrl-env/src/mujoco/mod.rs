@@ -24,4 +24,8 @@ pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
 pub use sim::Sim;
 pub(crate) use tasks::make_with;
-pub use tasks::{HalfCheetahConfig, HopperConfig, RunnerReward, WithinLimits, models_folder};
+pub use tasks::{
+    AntConfig, HalfCheetahConfig, HopperConfig, HumanoidConfig, InvertedDoublePendulumConfig, MainBody, PusherConfig,
+    PusherReward, ReacherConfig, ReacherReward, RunnerReward, SwimmerConfig, TipFalls, Walker2dConfig, WithinLimits,
+    models_folder,
+};

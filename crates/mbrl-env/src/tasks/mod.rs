@@ -126,6 +126,13 @@ const CLASSIC: &[TaskInfo] = &[
 const ON_MUJOCO: &[TaskInfo] = &[
     TaskInfo { name: "HalfCheetah-v5", summary: "run on two legs in the plane" },
     TaskInfo { name: "Hopper-v5", summary: "hop on one leg in the plane without falling" },
+    TaskInfo { name: "Walker2d-v5", summary: "walk on two legs in the plane without falling" },
+    TaskInfo { name: "Ant-v5", summary: "run on four legs" },
+    TaskInfo { name: "Humanoid-v5", summary: "walk on two legs, with arms, without falling" },
+    TaskInfo { name: "Swimmer-v5", summary: "swim as a snake of three links" },
+    TaskInfo { name: "InvertedDoublePendulum-v5", summary: "balance two poles, one on the other, on a cart" },
+    TaskInfo { name: "Reacher-v5", summary: "reach a target with a two-link arm" },
+    TaskInfo { name: "Pusher-v5", summary: "push a cylinder to a goal with a seven-joint arm" },
 ];
 
 /// All tasks of this build: those on MuJoCo are in builds with the feature `mujoco`.
@@ -320,7 +327,7 @@ fn runge_kutta<const N: usize>(state: [f64; N], time_step: f64, rate: impl Fn([f
 /// Distance of each row of `[N, 2]` to the point of that row, `[N]`.
 ///
 /// Its gradient is 0 where the two meet: that of the square root alone would be NaN there.
-fn distance(from: Tensor<2>, to: Tensor<2>) -> Tensor<1> {
+pub(crate) fn distance(from: Tensor<2>, to: Tensor<2>) -> Tensor<1> {
     (from - to).square().sum_dim(1).squeeze_dim::<1>(1).clamp_min(1e-12).sqrt()
 }
 

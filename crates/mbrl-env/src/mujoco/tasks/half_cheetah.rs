@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{RunnerReward, check_numbers, check_scale, control_cost, normal_noise, uniform_noise},
+    parts::{
+        RunnerReward, Running, check_numbers, check_scale, check_sizes, control_cost, normal_noise, uniform_noise,
+    },
 };
 use crate::{
     EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, Rules, Sim},
-    tasks::Task,
+    mujoco::{Judgement, MujocoEnv, Rules, Sim},
 };
 
 /// Gymnasium 1.4.0's `HalfCheetah-v5`, with its options and their defaults: run forward, in the plane, with six motors.
@@ -51,13 +52,22 @@ impl Default for HalfCheetahConfig {
 }
 
 impl HalfCheetahConfig {
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("HalfCheetah-v5")?.env()
+    }
+
+    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
         ])?;
         check_scale("reset_noise_scale", self.reset_noise_scale)?;
         let model = model(&self.xml_file)?;
+        check_sizes(&model, 1, 1)?;
         let period = model.timestep() * f64::from(self.frame_skip);
         let reward = (!self.exclude_current_positions_from_observation).then(|| -> Arc<dyn Reward> {
             Arc::new(RunnerReward {
@@ -68,7 +78,7 @@ impl HalfCheetahConfig {
                 healthy: None,
             })
         });
-        Parts {
+        Ok(Parts {
             name: name.to_owned(),
             model,
             frame_skip: self.frame_skip,
@@ -77,8 +87,7 @@ impl HalfCheetahConfig {
             termination: None,
             angles: Vec::new(),
             max_steps: 1000,
-        }
-        .task()
+        })
     }
 }
 
@@ -108,15 +117,7 @@ impl Rules for HalfCheetah {
         let speed = (x - before[0]) / self.period;
         let forward = self.config.forward_reward_weight * speed;
         let control = control_cost(self.config.ctrl_cost_weight, action);
-        Judgement {
-            reward: forward - control,
-            terminated: false,
-            info: Info::from([
-                ("x_position", x),
-                ("x_velocity", speed),
-                ("reward_forward", forward),
-                ("reward_ctrl", -control),
-            ]),
-        }
+        let info = Info::from([("x_position", x), ("x_velocity", speed)]);
+        Running { forward, control, ..Running::default() }.judge(false, info)
     }
 }

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{RunnerReward, WithinLimits, check_numbers, check_range, check_scale, control_cost, uniform_noise},
+    parts::{
+        RunnerReward, Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost,
+        uniform_noise,
+    },
 };
 use crate::{
     EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Judgement, Rules, Sim},
-    tasks::Task,
+    mujoco::{Judgement, MujocoEnv, Rules, Sim},
 };
 
 /// Gymnasium 1.4.0's `Hopper-v5`, with its options and their defaults: hop forward on one leg, in the plane, with three
@@ -70,7 +72,15 @@ impl Default for HopperConfig {
 }
 
 impl HopperConfig {
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Hopper-v5")?.env()
+    }
+
+    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
@@ -81,6 +91,7 @@ impl HopperConfig {
         check_range("healthy_z_range", self.healthy_z_range)?;
         check_range("healthy_angle_range", self.healthy_angle_range)?;
         let model = model(&self.xml_file)?;
+        check_sizes(&model, 3, 3)?;
         let period = model.timestep() * f64::from(self.frame_skip);
         let skipped = usize::from(self.exclude_current_positions_from_observation);
         let ((z_low, z_high), (low, high)) = (self.healthy_z_range, self.healthy_angle_range);
@@ -100,7 +111,7 @@ impl HopperConfig {
                 healthy: Some((self.healthy_reward, healthy.clone())),
             })
         });
-        Parts {
+        Ok(Parts {
             name: name.to_owned(),
             model,
             frame_skip: self.frame_skip,
@@ -109,8 +120,7 @@ impl HopperConfig {
             termination: self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }),
             angles: Vec::new(),
             max_steps: 1000,
-        }
-        .task()
+        })
     }
 }
 
@@ -149,18 +159,11 @@ impl Rules for Hopper {
         let (x, healthy) = (sim.qpos()[0], self.is_healthy(sim));
         let speed = (x - before[0]) / self.period;
         let forward = self.config.forward_reward_weight * speed;
-        let survive = if healthy { self.config.healthy_reward } else { 0.0 };
+        let survive = Some(if healthy { self.config.healthy_reward } else { 0.0 });
         let control = control_cost(self.config.ctrl_cost_weight, action);
-        Judgement {
-            reward: forward + survive - control,
-            terminated: self.config.terminate_when_unhealthy && !healthy,
-            info: Info::from([
-                ("x_position", x),
-                ("x_velocity", speed),
-                ("reward_forward", forward),
-                ("reward_ctrl", -control),
-                ("reward_survive", survive),
-            ]),
-        }
+        let raised = sim.qpos()[1] - sim.model().inner().qpos0()[1];
+        let info = Info::from([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
+        let terminated = self.config.terminate_when_unhealthy && !healthy;
+        Running { forward, control, survive, contact: None }.judge(terminated, info)
     }
 }

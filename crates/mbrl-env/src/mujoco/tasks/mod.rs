@@ -1,8 +1,15 @@
 //! The tasks, and the registry that makes them by name.
 
+mod ant;
 mod half_cheetah;
 mod hopper;
+mod humanoid;
+mod inverted_double_pendulum;
 mod parts;
+mod pusher;
+mod reacher;
+mod swimmer;
+mod walker2d;
 
 use std::{
     env, fs,
@@ -18,19 +25,34 @@ use crate::{
     tasks::{Task, read_options},
 };
 
+pub use ant::{AntConfig, MainBody};
 pub use half_cheetah::HalfCheetahConfig;
 pub use hopper::HopperConfig;
+pub use humanoid::HumanoidConfig;
+pub use inverted_double_pendulum::{InvertedDoublePendulumConfig, TipFalls};
 pub use parts::{RunnerReward, WithinLimits};
+pub use pusher::{PusherConfig, PusherReward};
+pub use reacher::{ReacherConfig, ReacherReward};
+pub use swimmer::SwimmerConfig;
+pub use walker2d::Walker2dConfig;
 
 const MODELS: &str = "MBRL_MUJOCO_MODELS";
 
 /// Makes a task on MuJoCo by its name.
 pub(crate) fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
-    match name {
-        "HalfCheetah-v5" => read_options::<HalfCheetahConfig, _>(name, options)?.task(name),
-        "Hopper-v5" => read_options::<HopperConfig, _>(name, options)?.task(name),
+    let parts = match name {
+        "Ant-v5" => read_options::<AntConfig, _>(name, options)?.parts(name),
+        "HalfCheetah-v5" => read_options::<HalfCheetahConfig, _>(name, options)?.parts(name),
+        "Hopper-v5" => read_options::<HopperConfig, _>(name, options)?.parts(name),
+        "Humanoid-v5" => read_options::<HumanoidConfig, _>(name, options)?.parts(name),
+        "InvertedDoublePendulum-v5" => read_options::<InvertedDoublePendulumConfig, _>(name, options)?.parts(name),
+        "Pusher-v5" => read_options::<PusherConfig, _>(name, options)?.parts(name),
+        "Reacher-v5" => read_options::<ReacherConfig, _>(name, options)?.parts(name),
+        "Swimmer-v5" => read_options::<SwimmerConfig, _>(name, options)?.parts(name),
+        "Walker2d-v5" => read_options::<Walker2dConfig, _>(name, options)?.parts(name),
         _ => Err(EnvError::UnknownTask { name: name.to_owned(), known: "those of `mbrl_env::tasks::list`".into() }),
-    }
+    };
+    parts?.task()
 }
 
 /// The folder of Gymnasium's models.
@@ -78,10 +100,13 @@ struct Parts {
 }
 
 impl Parts {
+    fn env(&self) -> Result<MujocoEnv, EnvError> {
+        MujocoEnv::new(&self.name, &self.model, self.frame_skip, self.rules.clone())
+    }
+
     fn task(self) -> Result<Task, EnvError> {
-        let env = MujocoEnv::new(&self.name, &self.model, self.frame_skip, self.rules)?;
         Ok(Task {
-            env: Box::new(TimeLimit::new(env, self.max_steps)?),
+            env: Box::new(TimeLimit::new(self.env()?, self.max_steps)?),
             reward: self.reward,
             termination: self.termination,
             angles: self.angles,
