@@ -43,7 +43,7 @@ pub(crate) fn examine() -> Result<bool> {
             Err(error) => format!("cannot be written ({error}); give `mbrl train` another place by --out"),
         },
     )?;
-    line("MuJoCo", "not part of this build")?;
+    line("MuJoCo", &mujoco())?;
 
     if !works {
         say::out(format_args!("\nthe default device, {DEFAULT_DEVICE}, does not work"))?;
@@ -65,6 +65,50 @@ fn needs(word: &str) -> &'static str {
         "cuda" => "\n             needs an NVIDIA GPU with its driver and the CUDA toolkit",
         _ => "",
     }
+}
+
+/// The engine of this build, and where its models are.
+#[cfg(feature = "mujoco")]
+fn mujoco() -> String {
+    mbrl_env::mujoco::about().unwrap_or_else(|error| format!("{error}{NEWLINE}to fetch what is missing: {GET_MUJOCO}"))
+}
+
+/// How to get the engine.
+#[cfg(not(feature = "mujoco"))]
+fn mujoco() -> String {
+    let build = "cargo build --release --features mujoco";
+    match std::env::var_os(MUJOCO_FOLDER) {
+        None => format!("not part of this build: {GET_MUJOCO}{NEWLINE}then {build}"),
+        Some(folder) if holds_mujoco(Path::new(&folder)) => {
+            format!("not part of this build: {build}{NEWLINE}the library is in {}", Path::new(&folder).display())
+        }
+        Some(folder) => format!(
+            "not part of this build, and {MUJOCO_FOLDER} = {}{NEWLINE}holds no {}: {GET_MUJOCO}{NEWLINE}then {build}",
+            Path::new(&folder).display(),
+            libmujoco()
+        ),
+    }
+}
+
+/// Fetches library and models, and sets the variables that say where they are.
+const GET_MUJOCO: &str = r#"eval "$(crates/mbrl-env/scripts/get-mujoco)""#;
+/// To the column where a line's text begins.
+const NEWLINE: &str = "\n             ";
+
+/// Where the linker looks for the library.
+#[cfg(not(feature = "mujoco"))]
+const MUJOCO_FOLDER: &str = "MUJOCO_DYNAMIC_LINK_DIR";
+
+/// What the linker asks for.
+#[cfg(not(feature = "mujoco"))]
+fn libmujoco() -> String {
+    let (prefix, extension) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_EXTENSION);
+    format!("{prefix}mujoco.{extension}")
+}
+
+#[cfg(not(feature = "mujoco"))]
+fn holds_mujoco(folder: &Path) -> bool {
+    folder.join(libmujoco()).is_file()
 }
 
 /// The vector instructions that the roll-out engine can use here (see `multiversion` in `mbrl-model`).

@@ -107,9 +107,12 @@ fn model(folder: &Path) -> Result<(Ensemble, Layout, String)> {
         .with_context(|| format!("{}: neither a model of `mbrl fit` nor a run", folder.display()))?;
     let restored = run.restored()?;
     warn(&restored.damaged, &Display::new());
-    if !restored.learner.is_fitted() {
+    let Some(agent) = restored.agent.learned() else {
+        bail!("{}: nothing was learned here, the simulator is the model (dynamics = \"simulator\")", folder.display());
+    };
+    if !agent.is_fitted() {
         bail!("{}: no fit yet at step {}", folder.display(), restored.env_step);
     }
     let label = format!("{}, step {}", run.label(), restored.env_step);
-    Ok((restored.learner.model().clone(), Layout::default(), label))
+    Ok((agent.model().clone(), Layout::default(), label))
 }

@@ -3,7 +3,11 @@
 use std::{fmt, fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
-use mbrl_env::{Termination, tasks::Task, termination_fn};
+use mbrl_env::{
+    Termination,
+    tasks::{self, Task},
+    termination_fn,
+};
 use mbrl_model::{Bool, EnsembleConfig, FitConfig, Propagation};
 use mbrl_plan::{
     Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, RandomShootingConfig,
@@ -32,47 +36,189 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("gradient-pendulum", include_str!("../experiments/gradient-pendulum.toml")),
     ("gradient-reacher", include_str!("../experiments/gradient-reacher.toml")),
     ("icem-reacher", include_str!("../experiments/icem-reacher.toml")),
+    ("ground-truth-cartpole-swingup", include_str!("../experiments/ground-truth-cartpole-swingup.toml")),
+    ("pets-inverted-pendulum", include_str!("../experiments/pets-inverted-pendulum.toml")),
+    ("pets-inverted-pendulum-paper", include_str!("../experiments/pets-inverted-pendulum-paper.toml")),
+    ("pets-halfcheetah", include_str!("../experiments/pets-halfcheetah.toml")),
+    ("pets-halfcheetah-paper", include_str!("../experiments/pets-halfcheetah-paper.toml")),
+    ("pets-pusher", include_str!("../experiments/pets-pusher.toml")),
+    ("pets-pusher-paper", include_str!("../experiments/pets-pusher-paper.toml")),
+    ("pets-reacher", include_str!("../experiments/pets-reacher.toml")),
+    ("pets-reacher-paper", include_str!("../experiments/pets-reacher-paper.toml")),
+    ("pddm-halfcheetah", include_str!("../experiments/pddm-halfcheetah.toml")),
+    ("pddm-halfcheetah-paper", include_str!("../experiments/pddm-halfcheetah-paper.toml")),
+    ("ground-truth-halfcheetah", include_str!("../experiments/ground-truth-halfcheetah.toml")),
+    ("ground-truth-hopper", include_str!("../experiments/ground-truth-hopper.toml")),
 ];
 
 /// Everything that says what a run does. Its text, with every value written out, reproduces the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written", into = "Written")]
 pub(crate) struct Experiment {
     /// Name, for folders; that of the file where left out.
-    #[serde(default)]
     pub(crate) name: String,
     /// One line about it.
-    #[serde(default)]
     pub(crate) summary: String,
-    /// A task of the registry.
+    /// A task of the registry, and options of its own.
     pub(crate) task: String,
+    pub(crate) task_options: Table,
     /// Real environment steps, random ones included.
     pub(crate) steps: u64,
     /// Seed of everything that is drawn.
-    #[serde(default)]
     pub(crate) seed: u64,
     /// Where tensors live.
-    #[serde(default = "default_device")]
     pub(crate) device: String,
-    #[serde(default)]
-    pub(crate) agent: ModelBasedConfig,
-    #[serde(default)]
+    /// What plans go by.
+    pub(crate) dynamics: DynamicsConfig,
     pub(crate) goal: GoalConfig,
-    pub(crate) model: EnsembleConfig,
-    #[serde(default)]
-    pub(crate) fit: FitConfig,
     pub(crate) planner: PlannerConfig,
     /// Gradient steps after a sampling planner's iterations; none where `iterations` is 0.
-    #[serde(default = "no_refinement")]
     pub(crate) refinement: Refinement,
-    pub(crate) propagation: Propagation,
-    #[serde(default)]
     pub(crate) mpc: MpcConfig,
-    #[serde(default)]
     pub(crate) train: TrainConfig,
 }
 
+/// The model of the planner.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum DynamicsConfig {
+    /// An ensemble that is learned.
+    Ensemble(Box<LearnedConfig>),
+    /// The simulator itself: nothing is learned.
+    Simulator,
+}
+
+/// The sections about learning a model and planning with it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LearnedConfig {
+    pub(crate) agent: ModelBasedConfig,
+    pub(crate) model: EnsembleConfig,
+    pub(crate) fit: FitConfig,
+    pub(crate) propagation: Propagation,
+}
+
+/// An experiment as a file holds it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    summary: String,
+    task: String,
+    steps: u64,
+    #[serde(default)]
+    seed: u64,
+    #[serde(default = "default_device")]
+    device: String,
+    #[serde(default)]
+    dynamics: DynamicsKind,
+    #[serde(default)]
+    task_options: Table,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<ModelBasedConfig>,
+    #[serde(default)]
+    goal: GoalConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<EnsembleConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fit: Option<FitConfig>,
+    planner: PlannerConfig,
+    #[serde(default = "no_refinement")]
+    refinement: Refinement,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    propagation: Option<Propagation>,
+    #[serde(default)]
+    mpc: MpcConfig,
+    #[serde(default)]
+    train: TrainConfig,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DynamicsKind {
+    #[default]
+    Ensemble,
+    Simulator,
+}
+
+impl TryFrom<Written> for Experiment {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let missing = |section| format!("missing section [{section}], which dynamics = \"ensemble\" needs");
+        let (dynamics, whose) = match written.dynamics {
+            DynamicsKind::Ensemble => {
+                let learned = LearnedConfig {
+                    agent: written.agent.unwrap_or_default(),
+                    model: written.model.ok_or_else(|| missing("model"))?,
+                    fit: written.fit.unwrap_or_default(),
+                    propagation: written.propagation.ok_or_else(|| missing("propagation"))?,
+                };
+                (DynamicsConfig::Ensemble(Box::new(learned)), (RewardSource::Task, TerminationSource::Task))
+            }
+            // Sections about learning say nothing here.
+            DynamicsKind::Simulator => (DynamicsConfig::Simulator, (RewardSource::Model, TerminationSource::Model)),
+        };
+        Ok(Self {
+            name: written.name,
+            summary: written.summary,
+            task: written.task,
+            task_options: written.task_options,
+            steps: written.steps,
+            seed: written.seed,
+            device: written.device,
+            dynamics,
+            goal: GoalConfig {
+                reward: written.goal.reward.or(Some(whose.0)),
+                termination: written.goal.termination.or(Some(whose.1)),
+                ..written.goal
+            },
+            planner: written.planner,
+            refinement: written.refinement,
+            mpc: written.mpc,
+            train: written.train,
+        })
+    }
+}
+
+impl From<Experiment> for Written {
+    fn from(experiment: Experiment) -> Self {
+        let (dynamics, learned) = match experiment.dynamics {
+            DynamicsConfig::Ensemble(learned) => (DynamicsKind::Ensemble, Some(*learned)),
+            DynamicsConfig::Simulator => (DynamicsKind::Simulator, None),
+        };
+        let (agent, model, fit, propagation) = match learned {
+            Some(LearnedConfig { agent, model, fit, propagation }) => {
+                (Some(agent), Some(model), Some(fit), Some(propagation))
+            }
+            None => (None, None, None, None),
+        };
+        Self {
+            name: experiment.name,
+            summary: experiment.summary,
+            task: experiment.task,
+            steps: experiment.steps,
+            seed: experiment.seed,
+            device: experiment.device,
+            dynamics,
+            task_options: experiment.task_options,
+            agent,
+            goal: experiment.goal,
+            model,
+            fit,
+            planner: experiment.planner,
+            refinement: experiment.refinement,
+            propagation,
+            mpc: experiment.mpc,
+            train: experiment.train,
+        }
+    }
+}
+
 const PLANNER_KIND: &str = "planner.kind";
+const DYNAMICS: &str = "dynamics";
+/// The table whose keys are the task's own.
+const TASK_OPTIONS: &str = "task_options";
 
 /// Numbers that a model or a roll-out may hold: 8 GiB of them.
 const LARGEST: u64 = 1 << 31;
@@ -100,10 +246,10 @@ pub(crate) struct GoalConfig {
     pub(crate) discount: f32,
     /// Reward of each planned step after an end state.
     pub(crate) after_termination: f32,
-    /// Whose reward.
-    pub(crate) reward: RewardSource,
-    /// Whose end states.
-    pub(crate) termination: TerminationSource,
+    /// Whose reward: that of the task, or of the model where that is the simulator, unless it is said.
+    pub(crate) reward: Option<RewardSource>,
+    /// Whose end states, as with the reward.
+    pub(crate) termination: Option<TerminationSource>,
     /// How the particles of a candidate count: `"mean"`, `"worst"` or `{ mean-minus-std = k }`.
     pub(crate) aggregate: Aggregate,
 }
@@ -114,7 +260,7 @@ pub(crate) struct GoalConfig {
 pub(crate) enum RewardSource {
     /// The task, by its equation.
     Task,
-    /// The model, which has learned it (`model.reward`).
+    /// The model, which has learned it (`model.reward`) or is the simulator.
     Model,
 }
 
@@ -124,7 +270,7 @@ pub(crate) enum RewardSource {
 pub(crate) enum TerminationSource {
     /// The task, by its rule.
     Task,
-    /// The model, which has learned it (`model.termination`).
+    /// The model, which has learned it (`model.termination`) or is the simulator.
     Model,
     /// Nobody: plans go on over end states.
     None,
@@ -132,19 +278,13 @@ pub(crate) enum TerminationSource {
 
 impl Default for GoalConfig {
     fn default() -> Self {
-        Self {
-            discount: 1.0,
-            after_termination: 0.0,
-            reward: RewardSource::Task,
-            termination: TerminationSource::Task,
-            aggregate: Aggregate::Mean,
-        }
+        Self { discount: 1.0, after_termination: 0.0, reward: None, termination: None, aggregate: Aggregate::Mean }
     }
 }
 
 impl GoalConfig {
-    /// The goal on `task`, planned for with `model`.
-    pub(crate) fn init(&self, task: &Task, model: &EnsembleConfig) -> Result<Goal> {
+    /// The goal on `task`, planned for with a `model` that is learned, or with the simulator.
+    pub(crate) fn init(&self, task: &Task, model: Option<&EnsembleConfig>) -> Result<Goal> {
         if !(self.discount > 0.0 && self.discount <= 1.0) {
             bail!("discount = {}: a number in (0, 1]", self.discount);
         }
@@ -156,29 +296,45 @@ impl GoalConfig {
         if !self.after_termination.is_finite() {
             bail!("after_termination = {}: a finite number", self.after_termination);
         }
-        if self.reward == RewardSource::Model && !model.reward {
-            bail!("reward = \"model\": a model that learns it, model.reward = true");
-        }
-        if self.termination == TerminationSource::Model && !model.termination {
-            bail!("termination = \"model\": a model that learns it, model.termination = true");
-        }
-        // A goal that is silent leaves ends to a model that has learned them.
-        let never = || -> Option<Arc<dyn Termination>> {
-            let rule = |obs: Tensor<2>, _, _| Tensor::<1, Bool>::zeros([obs.dims()[0]], &obs.device());
-            model.termination.then(|| Arc::new(termination_fn(rule)) as Arc<dyn Termination>)
-        };
-        Ok(Goal {
-            reward: (self.reward == RewardSource::Task).then(|| task.reward.clone()),
-            termination: match self.termination {
-                TerminationSource::Task => task.termination.clone().or_else(never),
-                TerminationSource::Model => None,
-                TerminationSource::None => never(),
+        let reward = match self.reward {
+            Some(RewardSource::Model) if model.is_some_and(|model| !model.reward) => {
+                bail!("reward = \"model\": a model that learns it, model.reward = true");
+            }
+            Some(RewardSource::Model) => None,
+            Some(RewardSource::Task) | None => match &task.reward {
+                Some(reward) => Some(reward.clone()),
+                None if model.is_some() => bail!(
+                    "reward = \"task\": the observation of {} does not hold what its reward needs; a model can learn it: \
+                     model.reward = true with goal.reward = \"model\"",
+                    task.env.spec().name
+                ),
+                None => bail!(
+                    "reward = \"task\": the observation of {} does not hold what its reward needs; the simulator knows it: \
+                     goal.reward = \"model\"",
+                    task.env.spec().name
+                ),
             },
-            discount: self.discount,
-            after_termination: self.after_termination,
-            ..Goal::of_task(task)
-        })
+        };
+        let termination = match (self.termination, model) {
+            // A simulator steps over no end, and only itself tells where its time limit cuts an episode.
+            (Some(TerminationSource::Model), None) => None,
+            (_, None) => bail!("termination: \"model\" where the simulator is the model"),
+            (Some(TerminationSource::Model), Some(model)) if !model.termination => {
+                bail!("termination = \"model\": a model that learns it, model.termination = true");
+            }
+            (Some(TerminationSource::Model), Some(_)) => None,
+            (Some(TerminationSource::Task) | None, Some(model)) => task.termination.clone().or_else(|| never(model)),
+            (Some(TerminationSource::None), Some(model)) => never(model),
+        };
+        let (discount, after_termination) = (self.discount, self.after_termination);
+        Ok(Goal { reward, termination, discount, after_termination, ..Goal::of_model() })
     }
+}
+
+/// A goal that is silent leaves ends to a model that has learned them; this rule does not.
+fn never(model: &EnsembleConfig) -> Option<Arc<dyn Termination>> {
+    let rule = |obs: Tensor<2>, _, _| Tensor::<1, Bool>::zeros([obs.dims()[0]], &obs.device());
+    model.termination.then(|| Arc::new(termination_fn(rule)) as Arc<dyn Termination>)
 }
 
 /// How plans are executed.
@@ -240,15 +396,17 @@ pub(crate) fn embedded() -> impl Iterator<Item = Result<Experiment>> {
 
 impl Experiment {
     /// An embedded experiment by name, or the user's by path (it ends in `.toml`), with overrides `key=value` in order,
-    /// those of the kind of planner first: the other keys depend on it.
+    /// those of the kinds of planner and dynamics first: the other keys depend on them.
     pub(crate) fn load(name_or_path: &str, overrides: &[String]) -> Result<Self> {
         let (name, text) = source(name_or_path)?;
         let mut experiment: Self = toml::from_str(&text).with_context(|| format!("experiment {name_or_path}"))?;
         if experiment.name.is_empty() {
             experiment.name = name;
         }
-        let chooses_planner = |word: &&String| word.split_once('=').is_some_and(|(key, _)| key.trim() == PLANNER_KIND);
-        let (first, rest): (Vec<_>, Vec<_>) = overrides.iter().partition(chooses_planner);
+        let chooses_kind = |word: &&String| {
+            word.split_once('=').is_some_and(|(key, _)| [PLANNER_KIND, DYNAMICS].contains(&key.trim()))
+        };
+        let (first, rest): (Vec<_>, Vec<_>) = overrides.iter().partition(chooses_kind);
         first.into_iter().chain(rest).try_fold(experiment, |experiment, word| overridden(&experiment, word))
     }
 
@@ -256,6 +414,19 @@ impl Experiment {
     pub(crate) fn from_file(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         toml::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// The task with its options.
+    pub(crate) fn make_task(&self) -> Result<Task> {
+        Ok(tasks::make_with(&self.task, self.task_options.clone())?)
+    }
+
+    /// The sections about learning; `None` where the simulator is the model.
+    pub(crate) fn learned(&self) -> Option<&LearnedConfig> {
+        match &self.dynamics {
+            DynamicsConfig::Ensemble(learned) => Some(learned),
+            DynamicsConfig::Simulator => None,
+        }
     }
 
     /// With every value written out.
@@ -279,6 +450,21 @@ impl Experiment {
         Self { steps: 0, ..self.clone() }.to_toml()
     }
 
+    /// The settings that a checkpoint holds as they would be written today: keys that came since have their defaults.
+    pub(crate) fn settings_today(text: &str) -> Option<String> {
+        toml::from_str::<Self>(text).ok()?.settings().ok()
+    }
+
+    /// Refuses planners that climb, of which a simulator cannot say where up is.
+    pub(crate) fn check_no_gradients(&self) -> Result<()> {
+        let told = "a model with gradients is needed, and dynamics = \"simulator\" has none";
+        match &self.planner {
+            PlannerConfig::Gradient(_) => bail!("section [planner]: kind = \"gradient\": {told}"),
+            _ if self.refinement.iterations > 0 => bail!("section [refinement]: {told}"),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses sizes that no machine has the memory for, before anything asks for it.
     pub(crate) fn check_sizes(&self, obs: usize, action: usize) -> Result<()> {
         let (population, horizon) = match &self.planner {
@@ -289,7 +475,7 @@ impl Experiment {
             PlannerConfig::RandomShooting(config) => (config.population, config.horizon),
             PlannerConfig::Gradient(config) => (config.starts, config.horizon),
         };
-        let particles = self.propagation.particles;
+        let particles = self.learned().map_or(1, |learned| learned.propagation.particles);
         let rollout = [population, horizon, particles, obs.saturating_add(action)];
         if product(&rollout).is_none_or(|numbers| numbers > LARGEST) {
             bail!(
@@ -297,7 +483,7 @@ impl Experiment {
                  trajectories of at most {LARGEST} numbers"
             );
         }
-        check_weights(&self.model, obs, action)
+        self.learned().map_or(Ok(()), |learned| check_weights(&learned.model, obs, action))
     }
 }
 
@@ -342,7 +528,9 @@ pub(crate) fn overridden<T: Clone + Serialize + DeserializeOwned>(settings: &T, 
     let (key, value) = (key.trim(), value.trim());
     let mut table = Table::try_from(settings)?;
     let known = dotted_keys(&table);
-    if !known.iter().any(|k| k == key) {
+    // Which keys there are is the task's to say.
+    let is_option = key.split_once('.').is_some_and(|(head, rest)| head == TASK_OPTIONS && !rest.is_empty());
+    if !(is_option && table.contains_key(TASK_OPTIONS)) && !known.iter().any(|k| k == key) {
         bail!("unknown key `{key}`{}", did_you_mean(key, known.iter().map(String::as_str)));
     }
     let present = Present(get(&table, key));
@@ -355,6 +543,13 @@ pub(crate) fn overridden<T: Clone + Serialize + DeserializeOwned>(settings: &T, 
         // Another planner has other settings: these start from its defaults.
         table.insert("planner".into(), Value::Table(Table::from_iter([("kind".to_owned(), new)])));
     } else {
+        if key == DYNAMICS && present.0 != Some(&new) {
+            // Another model has other rewards and ends: these start from its defaults.
+            if let Some(goal) = table.get_mut("goal").and_then(Value::as_table_mut) {
+                goal.remove("reward");
+                goal.remove("termination");
+            }
+        }
         set(&mut table, key, new).ok_or_else(|| anyhow!("unknown key `{key}`"))?;
     }
     table.try_into().map_err(|error: toml::de::Error| {
@@ -459,9 +654,10 @@ mod tests {
     #[test]
     fn one_value_is_overridden_and_nothing_else() {
         let mut expected = loaded(&[]).unwrap();
-        expected.fit.learning_rate = 2.0;
-        expected.model.hidden = vec![8, 8];
-        expected.agent.fit_every = mbrl_policy::FitSchedule::Steps(10);
+        let DynamicsConfig::Ensemble(learned) = &mut expected.dynamics else { panic!("nothing is learned") };
+        learned.fit.learning_rate = 2.0;
+        learned.model.hidden = vec![8, 8];
+        learned.agent.fit_every = mbrl_policy::FitSchedule::Steps(10);
         expected.device = "ndarray".into();
         let words = ["fit.learning_rate=2", "model.hidden=[8,8]", "agent.fit_every=10", "device=ndarray"];
         assert_eq!(loaded(&words).unwrap(), expected);
@@ -546,11 +742,131 @@ mod tests {
         assert!(loaded(&["planner"]).unwrap_err().to_string().contains("key=value"));
     }
 
+    const GROUND_TRUTH: &str = "ground-truth-cartpole-swingup";
+
+    /// The sections of an experiment's text.
+    fn sections(experiment: &Experiment) -> Vec<String> {
+        Table::try_from(experiment).unwrap().into_iter().filter(|(_, v)| v.is_table()).map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn with_the_simulator_the_sections_about_learning_are_neither_needed_nor_looked_at() {
+        let learning = ["agent", "model", "fit", "propagation"].map(str::to_owned);
+        let truth = Experiment::load(GROUND_TRUTH, &[]).unwrap();
+        assert_eq!(truth.dynamics, DynamicsConfig::Simulator);
+        assert!(learning.iter().all(|section| !sections(&truth).contains(section)));
+        // Sizes that no machine has room for.
+        let text = truth.to_toml().unwrap() + "\n[model]\nmembers = 1000000000000\n";
+        assert_eq!(toml::from_str::<Experiment>(&text).unwrap(), truth);
+
+        let changed = loaded(&["model.members=4", "dynamics=simulator"]);
+        assert!(changed.unwrap_err().to_string().contains("`model.members`"), "the kind comes first");
+        let changed = loaded(&["dynamics=simulator"]).unwrap();
+        assert!(learning.iter().all(|section| !sections(&changed).contains(section)));
+        assert_eq!(changed.planner, loaded(&[]).unwrap().planner);
+
+        // An ensemble needs them.
+        assert!(learning.iter().all(|section| sections(&loaded(&[]).unwrap()).contains(section)));
+        let told = Experiment::load(GROUND_TRUTH, &["dynamics=ensemble".into()]).unwrap_err().to_string();
+        assert!(told.contains("[model]") && told.contains("ensemble"), "{told}");
+        assert!(loaded(&["dynamics=physics"]).unwrap_err().to_string().contains("physics"));
+    }
+
+    #[test]
+    fn the_simulators_rewards_and_ends_are_its_own_and_the_tasks_reward_can_be_chosen() {
+        let load = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            Experiment::load("smoke", &words).unwrap()
+        };
+        let sources = |words: &[&str]| {
+            let goal = load(words).goal;
+            (goal.reward.unwrap(), goal.termination.unwrap())
+        };
+        let (task, model) = (RewardSource::Task, RewardSource::Model);
+        assert_eq!(sources(&[]), (task, TerminationSource::Task));
+        assert_eq!(sources(&["dynamics=simulator"]), (model, TerminationSource::Model));
+        // The same again changes nothing, and what is said counts, in any order.
+        assert_eq!(sources(&["goal.reward=model", "dynamics=ensemble"]), (model, TerminationSource::Task));
+        assert_eq!(sources(&["goal.reward=task", "dynamics=simulator"]), (task, TerminationSource::Model));
+
+        let mut cartpole = tasks::make("cartpole").unwrap();
+        let goal = |task: &Task, words: &[&str]| load(&[&["dynamics=simulator"], words].concat()).goal.init(task, None);
+        let has = |goal: Goal| (goal.reward.is_some(), goal.termination.is_some());
+        assert_eq!(has(goal(&cartpole, &[]).unwrap()), (false, false));
+        assert_eq!(has(goal(&cartpole, &["goal.reward=task"]).unwrap()), (true, false));
+        for word in ["goal.termination=task", "goal.termination=none"] {
+            let told = goal(&cartpole, &[word]).unwrap_err().to_string();
+            assert!(told.contains("termination") && told.contains("simulator"), "{told}");
+        }
+
+        // A task whose observation leaves out what its reward needs.
+        cartpole.reward = None;
+        assert_eq!(has(goal(&cartpole, &[]).unwrap()), (false, false));
+        let told = goal(&cartpole, &["goal.reward=task"]).unwrap_err().to_string();
+        assert!(told.contains("cartpole") && told.contains("goal.reward = \"model\""), "{told}");
+        let smoke = loaded(&[]).unwrap();
+        let told = smoke.goal.init(&cartpole, Some(&smoke.learned().unwrap().model)).unwrap_err().to_string();
+        assert!(told.contains("model.reward = true") && told.contains("goal.reward = \"model\""), "{told}");
+        let heads = loaded(&["model.reward=true", "goal.reward=model"]).unwrap();
+        let goal = heads.goal.init(&cartpole, Some(&heads.learned().unwrap().model)).unwrap();
+        assert_eq!(has(goal), (false, true));
+    }
+
+    #[test]
+    fn planners_that_climb_are_refused_beside_a_simulator() {
+        let told = |word: &str| loaded(&["dynamics=simulator", word]).unwrap().check_no_gradients();
+        told("planner.kind=icem").unwrap();
+        for (word, section) in [("planner.kind=gradient", "[planner]"), ("refinement.iterations=2", "[refinement]")] {
+            let told = told(word).unwrap_err().to_string();
+            assert!(told.contains(section) && told.contains("gradients"), "{told}");
+        }
+    }
+
+    #[test]
+    fn options_are_the_tasks_own() {
+        let words = ["task=cliff", "task_options.edge=3", "task_options.drop=5.5"];
+        let experiment = loaded(&words).unwrap();
+        assert_eq!(experiment.make_task().unwrap().env.spec().obs.high()[0], 3.1);
+        let text = experiment.to_toml().unwrap();
+        assert!(text.contains("edge = 3") && text.contains("drop = 5.5"), "{text}");
+        assert_eq!(toml::from_str::<Experiment>(&text).unwrap(), experiment);
+        assert!(experiment.flat().unwrap().contains(&("task_options.drop".into(), "5.5".into())));
+        // One that is there is changed; words need no quotes.
+        let again = overridden(&experiment, "task_options.edge=2").unwrap();
+        assert_eq!(again.task_options["edge"].as_integer(), Some(2));
+        let again = overridden(&experiment, "task_options.edge=far").unwrap();
+        let told = again.make_task().unwrap_err().to_string();
+        assert!(told.contains("cliff") && told.contains("far"), "{told}");
+        let told = loaded(&["task_options.gravity=1"]).unwrap().make_task().unwrap_err().to_string();
+        assert!(told.contains("pendulum") && told.contains("`gravity`"), "{told}");
+        for word in ["task_options.=1", "task_options=1", "options.edge=1"] {
+            assert!(loaded(&[word]).is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn settings_of_an_earlier_version_read_as_those_of_today() {
+        let today = loaded(&["planner.population=17"]).unwrap().settings().unwrap();
+        let added = ["dynamics = ", "[task_options]", "aggregate = "];
+        assert!(added.iter().all(|key| today.contains(key)), "{today}");
+        let earlier: String = today
+            .lines()
+            .filter(|line| !added.iter().any(|key| line.starts_with(key)))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_ne!(earlier, today);
+        assert_eq!(Experiment::settings_today(&earlier).unwrap(), today);
+        let other = earlier.replace("population = 17", "population = 18");
+        assert_ne!(Experiment::settings_today(&other).unwrap(), today);
+        assert!(Experiment::settings_today("population = 17").is_none());
+    }
+
     #[test]
     fn a_goal_goes_by_what_it_is_told() {
         let goal = |task: &str, words: &[&str]| {
             let experiment = loaded(words).unwrap();
-            experiment.goal.init(&mbrl_env::tasks::make(task).unwrap(), &experiment.model)
+            let model = experiment.learned().map(|learned| &learned.model);
+            experiment.goal.init(&tasks::make(task).unwrap(), model)
         };
         let has = |goal: Goal| (goal.reward.is_some(), goal.termination.is_some());
         assert_eq!(has(goal("cartpole", &[]).unwrap()), (true, true));

@@ -44,8 +44,21 @@ impl Default for Settings {
 }
 
 /// What an experiment says besides, which a fit has no use for.
-const UNUSED: [&str; 11] =
-    ["name", "summary", "task", "steps", "agent", "goal", "planner", "refinement", "propagation", "mpc", "train"];
+const UNUSED: [&str; 13] = [
+    "name",
+    "summary",
+    "task",
+    "task_options",
+    "steps",
+    "dynamics",
+    "agent",
+    "goal",
+    "planner",
+    "refinement",
+    "propagation",
+    "mpc",
+    "train",
+];
 
 impl Settings {
     fn of(args: &FitArgs) -> Result<Self> {
@@ -275,7 +288,10 @@ mod tests {
         for experiment in experiment::embedded() {
             let experiment = experiment.unwrap();
             let settings = Settings::of_experiment(&experiment.to_toml().unwrap()).unwrap();
-            assert_eq!((settings.model, settings.fit), (experiment.model, experiment.fit));
+            match experiment.learned() {
+                Some(learned) => assert_eq!((&settings.model, &settings.fit), (&learned.model, &learned.fit)),
+                None => assert_eq!(settings, Settings::default()),
+            }
         }
         assert!(Settings::of_experiment("[modle]\nmembers = 3\n").is_err());
     }

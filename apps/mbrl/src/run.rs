@@ -6,19 +6,21 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use mbrl_env::{
-    Situation,
-    tasks::{self, Task},
-};
-use mbrl_model::{Draw, Dynamics, Start};
+use mbrl_env::{Situation, tasks::Task};
+use mbrl_model::{Draw, Dynamics, Propagation, SimulatorModel, Start};
 use mbrl_plan::Mpc;
 use mbrl_policy::{
-    AgentError, Evaluation, ModelBased, Observer, Outcome, RunFiles, Tensor, Training, World, evaluate, start_seeds,
-    write_atomically,
+    AgentError, Device, Evaluation, Learner, ModelBased, MpcAgent, Observer, Outcome, RunFiles, Tensor, Training,
+    World, evaluate, start_seeds, write_atomically,
 };
 
 use crate::{
-    chart, device, experiment::Experiment, folder, progress::Display, record::Record, tensorboard::TensorBoardWriter,
+    chart, device,
+    experiment::{DynamicsConfig, Experiment, LearnedConfig},
+    folder,
+    progress::Display,
+    record::Record,
+    tensorboard::TensorBoardWriter,
     trajectories::TrajectoryWriter,
 };
 
@@ -31,35 +33,86 @@ const CURVE: &str = "curve.svg";
 struct Parts {
     task: Task,
     training: Training,
-    learner: ModelBased,
+    agent: PlanningAgent,
+}
+
+/// The agent of a run.
+#[derive(Debug)]
+pub(crate) enum PlanningAgent {
+    /// Learns its model.
+    Learned(Box<ModelBased>),
+    /// Plans with the simulator itself.
+    GroundTruth(Box<MpcAgent<SimulatorModel>>),
+}
+
+impl PlanningAgent {
+    fn learner(&mut self) -> &mut dyn Learner {
+        match self {
+            Self::Learned(agent) => &mut **agent,
+            Self::GroundTruth(agent) => &mut **agent,
+        }
+    }
+
+    /// The agent where it learns its model.
+    pub(crate) fn learned(&self) -> Option<&ModelBased> {
+        match self {
+            Self::Learned(agent) => Some(agent),
+            Self::GroundTruth(_) => None,
+        }
+    }
 }
 
 impl Experiment {
     fn build(&self) -> Result<Parts> {
         let device = device::open(&self.device)?;
-        let task = tasks::make(&self.task)?;
+        let task = self.make_task()?;
         let spec = task.env.spec();
         self.check_sizes(spec.obs.width(), spec.actions.width())?;
         let training = self.train.init(self.steps, self.seed).context("section [train]")?;
-        let mut training = training.described(self.settings()?);
-        let model = self
-            .model
-            .init(spec.obs.width(), spec.actions.width(), &device, &mut training.split_rng())
+        let mut training = training.described(self.settings()?).rewriting(Self::settings_today);
+        let agent = match &self.dynamics {
+            DynamicsConfig::Ensemble(learned) => {
+                PlanningAgent::Learned(Box::new(self.learning_agent(learned, &task, &device, &mut training)?))
+            }
+            DynamicsConfig::Simulator => PlanningAgent::GroundTruth(Box::new(self.ground_truth_agent(&task, &device)?)),
+        };
+        Ok(Parts { task, training, agent })
+    }
+
+    fn learning_agent(
+        &self,
+        learned: &LearnedConfig,
+        task: &Task,
+        device: &Device,
+        training: &mut Training,
+    ) -> Result<ModelBased> {
+        let spec = task.env.spec();
+        let LearnedConfig { agent, model: config, fit, propagation } = learned;
+        let model = config
+            .init(spec.obs.width(), spec.actions.width(), device, &mut training.split_rng())
             .context("section [model]")?;
         // One imagined step: whether particles and members go together shows in a roll-out only.
         let start = vec![0.0; spec.obs.width()];
-        let actions = Tensor::zeros([1, 1, spec.actions.width()], &device);
-        let draw = Draw::new(self.propagation, 0);
+        let actions = Tensor::zeros([1, 1, spec.actions.width()], device);
+        let draw = Draw::new(*propagation, 0);
         model.rollout(Start::Situation(Situation::of(&start)), actions, draw).context("section [propagation]")?;
-        let planner = self
-            .planner
-            .init(&self.refinement, self.goal.aggregate, &spec.actions, self.propagation)
-            .context("section [planner]")?;
-        let mpc = Mpc::new(planner, self.mpc.replan).context("section [mpc]")?;
-        let goal = self.goal.init(&task, &self.model).context("section [goal]")?;
-        let learner =
-            self.agent.init(spec, model, self.fit.clone(), goal, mpc).context("section [agent], [fit] or [model]")?;
-        Ok(Parts { task, training, learner })
+        let mpc = self.mpc(task, *propagation)?;
+        let goal = self.goal.init(task, Some(config)).context("section [goal]")?;
+        agent.init(spec, model, fit.clone(), goal, mpc).context("section [agent], [fit] or [model]")
+    }
+
+    fn ground_truth_agent(&self, task: &Task, device: &Device) -> Result<MpcAgent<SimulatorModel>> {
+        self.check_no_gradients()?;
+        let model = SimulatorModel::new(task.env.boxed_clone(), device);
+        let mpc = self.mpc(task, Propagation::MEAN)?;
+        let goal = self.goal.init(task, None).context("section [goal]")?;
+        Ok(MpcAgent::new(model, goal, task.env.spec().actions.clone(), mpc).with_snapshots())
+    }
+
+    fn mpc(&self, task: &Task, propagation: Propagation) -> Result<Mpc> {
+        let actions = &task.env.spec().actions;
+        let planner = self.planner.init(&self.refinement, self.goal.aggregate, actions, propagation);
+        Mpc::new(planner.context("section [planner]")?, self.mpc.replan).context("section [mpc]")
     }
 
     /// Whether the experiment can run, found out without writing anything.
@@ -132,8 +185,9 @@ impl RunFolder {
     }
 
     fn train_here(&self, display: &Display, stop: &AtomicBool, tensorboard: bool) -> Result<Ended> {
-        let Parts { mut task, mut training, mut learner } = self.experiment.build()?;
-        let (mut files, damaged) = RunFiles::open(&self.path, &mut training, &mut learner)?;
+        let Parts { mut task, mut training, mut agent } = self.experiment.build()?;
+        let learner = agent.learner();
+        let (mut files, damaged) = RunFiles::open(&self.path, &mut training, learner)?;
         warn(&damaged, display);
         let was_finished = training.is_finished();
         let outcome = if was_finished {
@@ -146,7 +200,7 @@ impl RunFolder {
             let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
             observers.extend(events.as_mut().map(|events| events as &mut dyn Observer));
             let world = World::Simulator(&mut *task.env);
-            training.run(world, &mut learner, Some(&mut files), &mut observers, stop)?
+            training.run(world, learner, Some(&mut files), &mut observers, stop)?
         };
         let record = Record::read(&self.path.join(METRICS))?;
         if outcome == Outcome::Finished && !(was_finished && self.path.join(CURVE).exists()) {
@@ -166,22 +220,22 @@ impl RunFolder {
     /// Evaluates the newest whole checkpoint. Nothing is written.
     pub(crate) fn evaluate(&self, episodes: usize, seed: u64, threads: usize, display: &Display) -> Result<Evaluated> {
         in_pool(threads, || {
-            let Restored { mut task, mut learner, env_step, damaged } = self.restored()?;
+            let Restored { mut task, mut agent, env_step, damaged } = self.restored()?;
             warn(&damaged, display);
             let mut world = World::Simulator(&mut *task.env);
-            let evaluation = evaluate(&mut world, &mut learner, &start_seeds(seed, episodes))?;
+            let evaluation = evaluate(&mut world, agent.learner(), &start_seeds(seed, episodes))?;
             Ok(Evaluated { evaluation, env_step })
         })?
     }
 
-    /// The task, and the learner as the newest whole checkpoint has it. Nothing is written.
+    /// The task, and the agent as the newest whole checkpoint has it. Nothing is written.
     pub(crate) fn restored(&self) -> Result<Restored> {
-        let Parts { task, mut training, mut learner } = self.experiment.build()?;
-        let damaged = training.restore(&self.path, &mut learner)?;
+        let Parts { task, mut training, mut agent } = self.experiment.build()?;
+        let damaged = training.restore(&self.path, agent.learner())?;
         if training.stored_step().is_none() {
             bail!("{}: no checkpoint yet", self.path.display());
         }
-        Ok(Restored { task, learner, env_step: training.env_step(), damaged })
+        Ok(Restored { task, agent, env_step: training.env_step(), damaged })
     }
 }
 
@@ -189,7 +243,7 @@ impl RunFolder {
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) task: Task,
-    pub(crate) learner: ModelBased,
+    pub(crate) agent: PlanningAgent,
     pub(crate) env_step: u64,
     /// What is wrong with newer checkpoints.
     pub(crate) damaged: Vec<AgentError>,

@@ -4,6 +4,7 @@ mod util;
 
 use std::fs;
 
+use mbrl_policy::{CheckpointReader, Checkpoints};
 use util::{Dir, QUICK, Said};
 
 #[test]
@@ -51,6 +52,102 @@ fn a_run_leaves_its_folder() {
     let mean = format!("return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
     assert!(said.out.contains(&mean), "{mean}: {}", said.out);
     assert_eq!(dir.files(), before);
+}
+
+#[test]
+fn the_simulator_as_the_model_trains_evaluates_and_resumes_like_any_other() {
+    let dir = Dir::new();
+    let train = |words: &[&str]| {
+        let quick = ["train", "ground-truth-cartpole-swingup", "--steps", "450", "--set", "train.eval_every=450"];
+        dir.run(&[&quick[..], words].concat()).ok()
+    };
+    let said = train(&["--out", "one", "--threads", "1"]);
+    assert!(said.out.contains("450 in 3 episodes") && !said.err.contains("fit loss"), "{said:?}");
+    let metrics = dir.metrics("one");
+    let count = |event: &str| metrics.iter().filter(|line| line["event"] == event).count();
+    assert_eq!((count("episode"), count("plan"), count("fit"), count("eval")), (3, 3, 0, 1));
+    let whole = fs::read_to_string(dir.path("one/metrics.jsonl")).unwrap();
+    assert_eq!(whole.matches("\"plan/ms\"").count(), 3);
+    // 40 + 32 + 25 sequences and three elites in each of the later iterations, 25 steps each; near the limit too.
+    let steps = metrics.iter().find(|line| line["event"] == "plan").unwrap()["plan/model_steps"].as_f64().unwrap();
+    assert!((2400.0..2650.0).contains(&steps), "{steps}");
+    // A pole that hangs earns about 0 a step, one that stands 1; it swings up from the first episode on.
+    let returns =
+        metrics.iter().filter(|line| line["event"] == "episode").map(|l| l["episode/return"].as_f64().unwrap());
+    assert!(returns.take(2).all(|r| r > 120.0), "{metrics:?}");
+
+    train(&["--out", "two", "--threads", "2"]);
+    assert_eq!(dir.metrics("two"), metrics);
+    let evaluation = metrics.iter().find(|line| line["event"] == "eval").unwrap();
+    let mean = format!("return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
+    let said = dir.run(&["eval", "one", "--episodes", "2"]).ok();
+    assert!(said.out.contains(&mean), "{mean}: {}", said.out);
+
+    let resolved = fs::read_to_string(dir.path("one/experiment.toml")).unwrap();
+    assert!(resolved.contains("dynamics = \"simulator\"") && !resolved.contains("[model]"), "{resolved}");
+    train(&["--seeds", "2", "--out", "seeds"]);
+    assert_eq!(dir.metrics("seeds/ground-truth-cartpole-swingup-0"), metrics);
+    assert_ne!(dir.metrics("seeds/ground-truth-cartpole-swingup-1"), metrics);
+
+    // Another planner, the task's own reward; planners that need gradients are refused.
+    train(&["--set", "planner.kind=mppi", "--set", "goal.reward=task", "--steps", "20", "--out", "mppi"]);
+    for (word, section) in [("planner.kind=gradient", "[planner]"), ("refinement.iterations=1", "[refinement]")] {
+        let words = ["train", "ground-truth-cartpole-swingup", "--set", word, "--out", "refused"];
+        dir.run(&words).fails(1, &[section, "gradients"]);
+        assert!(!dir.path("refused").exists());
+    }
+}
+
+#[test]
+fn task_options_are_the_tasks_and_part_of_the_run() {
+    let dir = Dir::new();
+    let cliff = ["--set", "task=cliff", "--set", "dynamics=simulator", "--set", "train.eval_every=0", "--steps", "60"];
+    let words = ["--set", "task_options.edge=1.5", "--out", "run"];
+    dir.run(&[&["train", "smoke"], &cliff[..], &words].concat()).ok();
+    let resolved = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
+    assert!(resolved.contains("[task_options]\nedge = 1.5"), "{resolved}");
+    dir.run(&["resume", "run"]).ok();
+    dir.write("run/experiment.toml", &resolved.replace("edge = 1.5", "edge = 1.25"));
+    dir.run(&["resume", "run"]).fails(1, &["`edge = 1.25`", "`edge = 1.5`"]);
+    refused(&["train", "smoke", "--set", "task_options.edge=1"], 1, &["pendulum", "`edge`"]);
+    refused(
+        &["train", "smoke", "--set", "task=cliff", "--set", "task_options.hedge=1"],
+        1,
+        &["cliff", "`hedge`", "`edge`"],
+    );
+}
+
+#[test]
+fn a_run_of_an_earlier_version_goes_on() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run", "--steps", "250"]).ok();
+    // As it was before these keys came.
+    let added = ["dynamics = \"ensemble\"\n", "[task_options]\n"];
+    let resolved = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
+    let older = |text: &str| {
+        added.iter().fold(text.to_owned(), |text, key| {
+            assert!(text.contains(key), "{key} is missing in\n{text}");
+            text.replace(key, "")
+        })
+    };
+    dir.write("run/experiment.toml", &older(&resolved).replace("steps = 250", "steps = 420"));
+    let checkpoints = Checkpoints::in_folder(dir.path("run/checkpoints"));
+    for step in checkpoints.steps().unwrap() {
+        let written = CheckpointReader::open(&dir.path("run/checkpoints").join(step.to_string())).unwrap();
+        let mut state: serde_json::Value = written.get_json("run.json").unwrap();
+        state["description"] = older(state["description"].as_str().unwrap()).into();
+        let again = checkpoints.write(step, |into| {
+            ["agent.json", "model.bin", "replay.bin"].iter().try_for_each(|name| into.put(name, written.get(name)?))?;
+            into.put_json("run.json", &state)
+        });
+        again.unwrap();
+    }
+    let said = dir.run(&["resume", "run"]).ok();
+    assert!(said.out.contains("420 in 3 episodes") && !said.err.contains("warning"), "{said:?}");
+    // What really differs is refused still.
+    let text = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
+    dir.write("run/experiment.toml", &text.replace("population = 8", "population = 9"));
+    dir.run(&["resume", "run"]).fails(1, &["`population = 9`", "`population = 8`"]);
 }
 
 #[test]

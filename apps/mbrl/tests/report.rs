@@ -4,7 +4,7 @@ mod util;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use util::Dir;
+use util::{Dir, Said};
 
 const SECTIONS: [&str; 9] =
     ["summary", "learning", "evaluation", "model-error", "time", "model", "prediction", "episode", "experiment"];
@@ -108,6 +108,26 @@ fn experiments_are_compared_and_seeds_grouped() {
         let found = section(&page, id);
         assert!(found.matches("<figure").count() == 2 && found.contains("<h3>cartpole</h3>"), "{id}: {found}");
     }
+}
+
+#[test]
+fn a_report_of_the_simulator_as_the_model_shows_what_there_is() {
+    let dir = Dir::new();
+    let train = |words: &[&str]| dir.run(&[&["train", "ground-truth-cartpole-swingup"], words].concat()).ok();
+    train(&["--steps", "250", "--set", "train.eval_every=0", "--out", "run"]);
+    dir.run(&["report", "run"]).ok();
+    let page = dir.path("run/report.html");
+    for id in ["model-error", "model", "prediction"] {
+        assert!(section(&page, id).contains("The simulator itself is the model"), "{id}");
+    }
+    assert!(section(&page, "episode").contains("No evaluation episode was recorded"));
+    assert!(section(&page, "learning").contains("<circle"));
+    train(&["--steps", "200", "--set", "train.eval_every=200", "--set", "train.eval_episodes=1", "--out", "other"]);
+    dir.run(&["report", "other"]).ok();
+    let episode = section(&dir.path("other/report.html"), "episode");
+    assert!(episode.contains("<canvas"), "{episode}");
+    dir.write("log.csv", "obs_0,action_0\n0,0\n1,0\n");
+    dir.run(&["evaluate-model", "other", "log.csv"]).fails(1, &["other", "simulator"]);
 }
 
 #[test]
@@ -226,6 +246,25 @@ fn the_doctor_says_what_works_and_what_is_missing() {
         assert!(said.out.contains("not part of this build: cargo build --release --features cuda"), "{}", said.out);
     }
     assert!(dir.files().is_empty(), "an examination leaves nothing");
+    if !cfg!(feature = "mujoco") {
+        let with = |folder: Option<&str>| {
+            let mut command = dir.command(&["doctor"]);
+            command.env_remove("MUJOCO_DYNAMIC_LINK_DIR");
+            command.envs(folder.map(|folder| ("MUJOCO_DYNAMIC_LINK_DIR", folder)));
+            let out = Said::of(&command.output().unwrap()).out;
+            out[out.find("MuJoCo").unwrap()..].to_owned()
+        };
+        let (script, build) = ("eval \"$(crates/mbrl-env/scripts/get-mujoco)\"", "--release --features mujoco");
+        let said = with(None);
+        assert!(said.contains(script) && said.contains(build) && !said.contains("LINK_DIR"), "{said}");
+        let said = with(Some("elsewhere"));
+        assert!(said.contains(script) && said.contains("MUJOCO_DYNAMIC_LINK_DIR = elsewhere"), "{said}");
+        let library = format!("{}mujoco{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+        dir.write(&library, "");
+        let said = with(Some("."));
+        assert!(!said.contains(script) && said.contains(build) && said.contains("the library is in ."), "{said}");
+        fs::remove_file(dir.path(&library)).unwrap();
+    }
     // `runs` is a file: no run can go there.
     dir.write("runs", "");
     assert!(dir.run(&["doctor"]).out.contains("cannot be written"));

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, env, fs, path::Path};
 use mbrl_env::{
     Env,
     mujoco::{
-        AntConfig, HalfCheetahConfig, HopperConfig, HumanoidConfig, InvertedDoublePendulumConfig, MujocoEnv,
-        PusherConfig, ReacherConfig, SwimmerConfig, Walker2dConfig,
+        AntConfig, HalfCheetahConfig, HopperConfig, HumanoidConfig, InvertedDoublePendulumConfig,
+        InvertedPendulumConfig, MujocoEnv, PusherConfig, ReacherConfig, SwimmerConfig, Walker2dConfig,
     },
     tasks,
 };
@@ -27,6 +27,7 @@ const TASKS: &[&str] = &[
     "Hopper-v5",
     "Humanoid-v5",
     "InvertedDoublePendulum-v5",
+    "InvertedPendulum-v5",
     "Pusher-v5",
     "Reacher-v5",
     "Swimmer-v5",
@@ -45,6 +46,7 @@ fn bare(task: &str, options: Value) -> MujocoEnv {
         "Hopper-v5" => init!(HopperConfig),
         "Humanoid-v5" => init!(HumanoidConfig),
         "InvertedDoublePendulum-v5" => init!(InvertedDoublePendulumConfig),
+        "InvertedPendulum-v5" => init!(InvertedPendulumConfig),
         "Pusher-v5" => init!(PusherConfig),
         "Reacher-v5" => init!(ReacherConfig),
         "Swimmer-v5" => init!(SwimmerConfig),

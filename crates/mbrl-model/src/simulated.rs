@@ -19,7 +19,8 @@ use crate::{
 /// holds the simulator's generators too: whatever noise it draws, planning foresees; so there is one particle.
 ///
 /// A clone's episode may end within the horizon, by a time limit too: from then on its last observation is repeated and
-/// `terminated` stays set, so that [`returns`](https://docs.rs/mbrl-plan) counts nothing after it.
+/// `terminated` stays set, so that [`returns`](https://docs.rs/mbrl-plan) counts nothing after it. A planner has no reason to
+/// shun the limit: all candidates start from one situation and meet it after the same number of steps.
 pub struct SimulatorModel {
     spec: DynamicsSpec,
     pool: Mutex<Vec<Box<dyn Simulator>>>,
@@ -58,39 +59,59 @@ impl SimulatorModel {
         idle.unwrap_or_else(|| lock(&self.original).boxed_clone())
     }
 
-    /// One candidate: observations `[H, O]`, rewards and ends `[H]`.
-    fn trajectory(&self, start: &[f32], snapshot: &Snapshot, actions: &[&[f32]]) -> Result<Trajectory, ModelError> {
+    /// One candidate, on a simulator of the pool.
+    fn trajectory<'a>(
+        &self,
+        start: &[f32],
+        snapshot: &Snapshot,
+        actions: impl ExactSizeIterator<Item = &'a [f32]>,
+    ) -> Result<Trajectory, ModelError> {
         let mut simulator = self.borrow();
-        let mut out = Trajectory::default();
-        let run = |simulator: &mut dyn Simulator, out: &mut Trajectory| -> Result<(), ModelError> {
-            simulator.restore(snapshot)?;
-            let mut last = start.to_vec();
-            let mut over = false;
-            for action in actions {
-                let mut reward = 0.0;
-                if !over {
-                    let step = simulator.step(action)?;
-                    over = step.episode_over();
-                    reward = step.reward as f32;
-                    last = step.obs;
-                }
-                out.obs.extend_from_slice(&last);
-                out.reward.push(reward);
-                out.terminated.push(over);
-            }
-            Ok(())
-        };
-        let result = run(&mut *simulator, &mut out);
+        let followed = Trajectory::follow(&mut *simulator, start, snapshot, actions);
         lock(&self.pool).push(simulator);
-        result.map(|()| out)
+        followed
     }
 }
 
-#[derive(Default)]
+/// One candidate's observations `[H, O]`, rewards and ends `[H]`.
 struct Trajectory {
     obs: Vec<f32>,
     reward: Vec<f32>,
     terminated: Vec<bool>,
+}
+
+impl Trajectory {
+    fn follow<'a>(
+        simulator: &mut dyn Simulator,
+        start: &[f32],
+        snapshot: &Snapshot,
+        actions: impl ExactSizeIterator<Item = &'a [f32]>,
+    ) -> Result<Self, ModelError> {
+        let (horizon, width) = (actions.len(), start.len());
+        let mut obs = Vec::with_capacity(horizon * width);
+        let mut reward = Vec::with_capacity(horizon);
+        let mut terminated = Vec::with_capacity(horizon);
+        simulator.restore(snapshot)?;
+        for action in actions {
+            let step = simulator.step(action)?;
+            let over = step.episode_over();
+            check_size("entries of the simulator's observation", width, step.obs.len())?;
+            obs.extend_from_slice(&step.obs);
+            reward.push(step.reward as f32);
+            terminated.push(over);
+            if over {
+                break;
+            }
+        }
+        let missing = horizon - reward.len();
+        if missing > 0 {
+            let last = obs.len() - width;
+            (0..missing).for_each(|_| obs.extend_from_within(last..last + width));
+        }
+        reward.resize(horizon, 0.0);
+        terminated.resize(horizon, true);
+        Ok(Self { obs, reward, terminated })
+    }
 }
 
 /// A panic in another thread leaves simulators that the next restore makes whole.
@@ -130,13 +151,17 @@ impl Dynamics for SimulatorModel {
             return Err(ModelError::Config { field: "particles", value: particles.to_string(), rule });
         }
         let actions = to_vec(actions);
-        let trajectories = (0..candidates)
+        let trajectories: Vec<_> = (0..candidates)
             .into_par_iter()
+            // One by one: where some end early, a thread that was dealt many long ones would work on alone.
+            .with_max_len(1)
             .map(|k| {
-                let row = |t| &actions[(t * candidates + k) * width..(t * candidates + k + 1) * width];
-                self.trajectory(obs, snapshot, &(0..horizon).map(row).collect::<Vec<_>>())
+                let action = |t| &actions[(t * candidates + k) * width..][..width];
+                self.trajectory(obs, snapshot, (0..horizon).map(action))
             })
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect();
+        // The first error, whichever thread met one first.
+        let trajectories = trajectories.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (rows, o) = (candidates, self.spec.obs);
         let mut states = Vec::with_capacity((horizon + 1) * rows * o);
         (0..rows).for_each(|_| states.extend_from_slice(obs));

@@ -88,5 +88,22 @@ fn what_a_simulator_cannot_do_is_said() {
     // A bad action of one candidate is an error, and the pool is whole afterwards.
     let bad = Tensor::from_floats([[[f32::NAN], [0.0], [0.0]]], &Device::flex());
     assert!(matches!(model.rollout(Start::Situation(situation), bad, draw(1)), Err(ModelError::Env(_))));
+    // Of several it is the first one, whichever thread came first.
+    let values: Vec<f32> = (0..200)
+        .map(|k| {
+            if k < 57 {
+                0.0
+            } else if k == 57 {
+                f32::NAN
+            } else {
+                f32::INFINITY
+            }
+        })
+        .collect();
+    let bad = Tensor::from_data(burn::tensor::TensorData::new(values, [1, 200, 1]), &Device::flex());
+    for _ in 0..20 {
+        let error = model.rollout(Start::Situation(situation), bad.clone(), draw(1)).unwrap_err().to_string();
+        assert!(error.contains("NaN"), "{error}");
+    }
     assert!(model.rollout(Start::Situation(situation), actions, draw(1)).is_ok());
 }

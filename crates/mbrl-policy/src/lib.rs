@@ -4,8 +4,8 @@
 //! # Overview
 //!
 //! - [`Agent`] chooses actions; [`Learner`] is an agent that learns from what it sees.
-//! - [`MpcAgent`] plans through any model towards any [`Goal`]; [`ModelBased`] learns the model besides (PETS, PDDM);
-//!   [`RandomAgent`] is the yardstick.
+//! - [`MpcAgent`] plans through any given model, the simulator itself for one, towards any [`Goal`]; [`ModelBased`] learns
+//!   the model besides (PETS, PDDM); [`RandomAgent`] is the yardstick.
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
 //! - An [`Observer`] watches a run; [`RunFiles`] keep its metrics and its [`Checkpoints`].

@@ -240,12 +240,7 @@ impl Learner for ModelBased {
     }
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
-        if let Some(plan) = self.planner.last_plan() {
-            report.scalar("plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
-            report.scalar("plan/iterations", plan.stats.iterations as f64);
-            report.scalar("plan/model_steps", plan.stats.model_steps as f64);
-            report.scalar("plan/predicted_return", f64::from(plan.predicted_return));
-        }
+        self.planner.report_plan(report);
         if !std::mem::take(&mut self.due) {
             return Ok(());
         }

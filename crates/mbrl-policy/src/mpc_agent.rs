@@ -1,14 +1,37 @@
 //! An agent that plans through a model at every step: model-predictive control.
 
-use mbrl_env::{ActionSpace, Rng, Situation};
+use mbrl_env::{ActionSpace, Rng, Situation, Transition};
 use mbrl_model::Dynamics;
 use mbrl_plan::{Mpc, MpcAction, PlanSummary};
 
-use crate::{ActMode, Agent, AgentError, Goal};
+use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report};
 
 /// Plans through any model towards any goal; how often it replans is the [`Mpc`]'s.
 ///
 /// It acts the same in both [`ActMode`]s: what it tries out is the planner's noise.
+///
+/// As a [`Learner`] it learns nothing: a [`Training`](crate::Training) then records, evaluates and resumes what planning with a
+/// given model comes to, that with the simulator itself for one.
+///
+/// ```
+/// use mbrl_env::tasks;
+/// use mbrl_model::{Propagation, SimulatorModel};
+/// use mbrl_plan::{IcemConfig, Mpc, Replan};
+/// use mbrl_policy::{Device, Goal, MpcAgent, TrainConfig, World};
+/// # use std::sync::atomic::AtomicBool;
+///
+/// let mut task = tasks::make("pendulum")?;
+/// let actions = task.env.spec().actions.clone();
+/// let model = SimulatorModel::new(task.env.boxed_clone(), &Device::flex());
+/// let planner = IcemConfig { horizon: 5, ..IcemConfig::default() }.init(&actions, Propagation::MEAN)?;
+/// let mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;
+/// let mut agent = MpcAgent::new(model, Goal::of_model(), actions, mpc).with_snapshots();
+///
+/// let mut training = TrainConfig::default().init(20, 0)?;
+/// training.run(World::Simulator(&mut *task.env), &mut agent, None, &mut (), &AtomicBool::new(false))?;
+/// assert!(agent.last_plan().is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct MpcAgent<D> {
     dynamics: D,
@@ -54,6 +77,15 @@ impl<D: Dynamics> MpcAgent<D> {
     pub fn last_plan(&self) -> Option<&PlanSummary> {
         self.last_plan.as_ref()
     }
+
+    /// Tells what the last `act` planned, where it did.
+    pub(crate) fn report_plan(&self, report: &mut dyn Report) {
+        let Some(plan) = self.last_plan else { return };
+        report.scalar("plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
+        report.scalar("plan/iterations", plan.stats.iterations as f64);
+        report.scalar("plan/model_steps", plan.stats.model_steps as f64);
+        report.scalar("plan/predicted_return", f64::from(plan.predicted_return));
+    }
 }
 
 impl<D: Dynamics> Agent for MpcAgent<D> {
@@ -75,5 +107,26 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
 
     fn needs_snapshot(&self) -> bool {
         self.snapshots
+    }
+}
+
+impl<D: Dynamics> Learner for MpcAgent<D> {
+    fn observe(&mut self, _: &Transition) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    fn update(&mut self, _: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        self.report_plan(report);
+        Ok(())
+    }
+
+    /// Nothing to write: checkpoints are of episode ends, and the next episode begins without a plan and a warm start.
+    fn save(&self, _: &mut CheckpointWriter) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    fn load(&mut self, _: &CheckpointReader) -> Result<(), AgentError> {
+        self.begin_episode();
+        Ok(())
     }
 }

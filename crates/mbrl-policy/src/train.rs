@@ -70,6 +70,7 @@ impl TrainConfig {
             config: self.clone(),
             steps,
             stored: None,
+            rewrite: |_| None,
             state: State {
                 description: String::new(),
                 environment: String::new(),
@@ -94,6 +95,7 @@ pub struct Training {
     /// Step of the newest checkpoint.
     stored: Option<u64>,
     state: State,
+    rewrite: fn(&str) -> Option<String>,
 }
 
 /// All that a checkpoint holds besides the learner.
@@ -131,6 +133,14 @@ impl Training {
     #[must_use]
     pub fn described(mut self, settings: impl Into<String>) -> Self {
         self.state.description = settings.into();
+        self
+    }
+
+    /// Says how the description in a checkpoint would be written today: with the settings that came since, at the values
+    /// that the run had without knowing. `None`, the default, compares it as it stands.
+    #[must_use]
+    pub fn rewriting(mut self, rewrite: fn(&str) -> Option<String>) -> Self {
+        self.rewrite = rewrite;
         self
     }
 
@@ -298,7 +308,10 @@ impl Training {
     }
 
     fn load(&mut self, reader: &crate::CheckpointReader, learner: &mut dyn Learner) -> Result<(), AgentError> {
-        let state: State = reader.get_json(STATE)?;
+        let mut state: State = reader.get_json(STATE)?;
+        if let Some(description) = (self.rewrite)(&state.description) {
+            state.description = description;
+        }
         for (what, expected, found) in [
             ("seed", self.state.seed.to_string(), state.seed.to_string()),
             ("agent", learner.name().to_owned(), state.agent.clone()),

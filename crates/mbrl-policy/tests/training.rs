@@ -215,6 +215,34 @@ fn a_run_of_another_seed_setting_or_environment_is_refused() {
     assert!(other.seeds.is_empty());
 }
 
+#[test]
+fn a_description_of_an_earlier_version_is_compared_as_it_reads_today() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig::default();
+    go(folder.path(), &config, 8, u64::MAX).unwrap();
+    fn rewrite(old: &str) -> Option<String> {
+        let known = old.contains("speed") || !old.contains("limit");
+        (!known).then(|| format!("{old}speed = 1\n"))
+    }
+    let open = |settings: &str, rewrite: fn(&str) -> Option<String>| {
+        let mut training = config.init(12, 3).unwrap().described(settings).rewriting(rewrite);
+        let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut Counter::new())?;
+        let (mut env, mut learner) = (Point::limited(4), Counter::new());
+        training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never())
+    };
+    let today = "task = \"point\"\nlimit = 4\nspeed = 1\n";
+    let refused = open(today, |_| None).unwrap_err().to_string();
+    assert!(refused.contains("setting `speed = 1`, found nothing"), "{refused}");
+    // What differs apart from that is still told.
+    for (from, to) in [("speed = 1", "speed = 2"), ("limit = 4", "limit = 5")] {
+        let refused = open(&today.replace(from, to), rewrite).unwrap_err().to_string();
+        assert!(refused.contains(&format!("setting `{to}`, found `{from}`")), "{refused}");
+    }
+    assert_eq!(open(today, rewrite).unwrap(), Outcome::Finished);
+    // The checkpoints that it wrote are of today.
+    assert_eq!(open(today, |_| None).unwrap(), Outcome::Finished);
+}
+
 /// Episodes of one step; writes down the seeds of its resets.
 struct Resets {
     inner: Point,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     chart::{Chart, Colour, Mark, Size, Style},
     html::{Key, absent, escape, figure, legend, mean_and_std, number, seconds, table},
+    model::GROUND_TRUTH,
     runs::{Group, Run, Times},
 };
 
@@ -221,7 +222,8 @@ fn model_error_of(groups: &[Series<'_>]) -> String {
         }
     }
     if chart.marks.is_empty() {
-        return absent("No fit yet.");
+        let learns = groups.iter().any(|(_, group)| group.experiment().learned().is_some());
+        return absent(if learns { "No fit yet." } else { GROUND_TRUTH });
     }
     let mut keys = group_keys(groups);
     keys.push((Key::Dashed, Colour::Muted, "best member".to_owned()));

@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
-use mbrl_env::{Replay, Rng, Shape, Situation, Transition, tasks};
-use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Start, evaluate};
-use mbrl_policy::Tensor;
+use mbrl_env::{Replay, Rng, Shape, Situation, Transition};
+use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Propagation, Start, evaluate};
+use mbrl_policy::{ModelBased, Tensor};
 use serde_json::{Value, json};
 
 use super::{
@@ -53,18 +53,26 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
         };
         return shown;
     };
-    let Some(episodes) = episodes(run, &mut shown.notes) else {
-        shown.model = absent(NO_EPISODES);
+    let episodes = episodes(run, &mut shown.notes);
+    let (Some(agent), Some(learned)) = (restored.agent.learned(), run.experiment().learned()) else {
+        shown.model = absent(GROUND_TRUTH);
         shown.prediction = shown.model.clone();
-        shown.episode = played_training(run, &restored, id);
+        shown.episode = episodes.map_or_else(|| absent(NO_EPISODES), |episodes| played_middle(run, &episodes, id));
         return shown;
     };
-    let model = restored.learner.model();
+    let Some(episodes) = episodes else {
+        shown.model = absent(NO_EPISODES);
+        shown.prediction = shown.model.clone();
+        shown.episode = played_training(run, agent, restored.env_step, id);
+        return shown;
+    };
+    let model = agent.model();
     let of = format!("{}, the checkpoint of step {}", run.label, restored.env_step);
     let horizon = horizon(run);
-    if restored.learner.is_fitted() {
+    if agent.is_fitted() {
         shown.model = judged(model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
-        shown.prediction = foreseen(run, model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
+        shown.prediction =
+            foreseen(run, model, learned.propagation, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
     } else {
         shown.model = absent("The model was not fitted yet.");
         shown.prediction = shown.model.clone();
@@ -72,6 +80,9 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
     shown.episode = played_middle(run, &episodes, id);
     shown
 }
+
+/// Of a run that learns nothing.
+pub(super) const GROUND_TRUTH: &str = "The simulator itself is the model: nothing is learned.";
 
 const NO_EPISODES: &str = "No evaluation episode was recorded: set train.eval_every in the experiment to have them.";
 
@@ -277,14 +288,20 @@ fn columns(found: &ModelEvaluation) -> String {
 }
 
 /// Open-loop predictions beside what happened.
-fn foreseen(run: &Run, model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -> Result<String> {
+fn foreseen(
+    run: &Run,
+    model: &dyn Dynamics,
+    propagation: Propagation,
+    episodes: &Episodes,
+    horizon: usize,
+    of: &str,
+) -> Result<String> {
     let episode = episodes.middle();
     let (obs_width, action_width) = (model.spec().obs, model.spec().action);
     let steps = episode.transitions.len().min((3 * horizon).clamp(AHEAD.0, AHEAD.1));
     let followed = &episode.transitions[..steps];
     let actions: Vec<f32> = followed.iter().flat_map(|t| t.action.iter().copied()).collect();
     let actions = Tensor::<1>::from_floats(&actions[..], &model.spec().device).reshape([steps, 1, action_width]);
-    let propagation = run.experiment().propagation;
     let draw = Draw::new(propagation, 0);
     let imagined = model.rollout(Start::Situation(Situation::of(&followed[0].obs)), actions, draw)?.obs;
     let imagined: Vec<f32> = imagined.try_into_vec_as().map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -363,7 +380,7 @@ fn observations(transitions: &[Transition], column: usize, period: f64) -> Vec<(
 
 /// Time of a step (s), of a task that this program does not know: 1.
 fn period(run: &Run) -> f64 {
-    tasks::make(&run.experiment().task).map_or(1.0, |task| task.env.spec().control_period)
+    run.experiment().make_task().map_or(1.0, |task| task.env.spec().control_period)
 }
 
 /// The evaluation's episode in the middle of the returns.
@@ -376,14 +393,13 @@ fn played_middle(run: &Run, episodes: &Episodes, id: usize) -> String {
 }
 
 /// The last training episode, where nothing was evaluated.
-fn played_training(run: &Run, restored: &Restored, id: usize) -> String {
-    let replay = restored.learner.replay();
+fn played_training(run: &Run, agent: &ModelBased, env_step: u64, id: usize) -> String {
+    let replay = agent.replay();
     let last: Vec<Transition> = replay.episodes().last().into_iter().flatten().filter_map(|i| replay.get(i)).collect();
     if last.is_empty() {
         return absent(NO_EPISODES);
     }
-    let what =
-        format!("the last training episode by step {}, since no evaluation episode was recorded", restored.env_step);
+    let what = format!("the last training episode by step {env_step}, since no evaluation episode was recorded");
     played(run, &last, &what, id)
 }
 
@@ -401,7 +417,7 @@ fn played(run: &Run, all: &[Transition], what: &str, id: usize) -> String {
     let sums: Vec<f64> = so_far.collect();
     let returns: Vec<f64> = sums.chunks(every).map(|chunk| (1e3 * chunk[chunk.len() - 1]).round() / 1e3).collect();
     let mut data = json!({ "dt": period * every as f64, "returns": returns });
-    let sketch = tasks::make(&run.experiment().task).ok().and_then(|task| task.sketch);
+    let sketch = run.experiment().make_task().ok().and_then(|task| task.sketch);
     let last = &all[all.len() - 1].next_obs;
     let mut canvas = String::new();
     if let Some(sketch) = sketch {

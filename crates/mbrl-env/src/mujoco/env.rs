@@ -22,6 +22,13 @@ pub trait Rules: Send + Sync {
     /// Appends the observation; it is rounded to `f32` afterwards.
     fn observe(&self, sim: &Sim, obs: &mut Vec<f64>);
 
+    /// As [`observe`](Self::observe), with what [`measure`](Self::measure) gave of the state before the step (at a start: of
+    /// the start itself): for observations of change.
+    fn observe_change(&self, before: &[f64], sim: &Sim, obs: &mut Vec<f64>) {
+        let _ = before;
+        self.observe(sim, obs);
+    }
+
     /// Moves an episode's start away from the model's initial `qpos` `[nq]` and `qvel` `[nv]`.
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng);
 
@@ -132,8 +139,9 @@ impl MujocoEnv {
         }
         let mut sim = Sim::new(model)?;
         sim.refresh();
-        let mut observed = Vec::new();
-        rules.observe(&sim, &mut observed);
+        let (mut measured, mut observed) = (Vec::new(), Vec::new());
+        rules.measure(&sim, &mut measured);
+        rules.observe_change(&measured, &sim, &mut observed);
         let refuse = |reason: String| Err(EnvError::Engine { reason });
         if observed.is_empty() {
             return refuse(format!("{name} observes nothing"));
@@ -154,7 +162,7 @@ impl MujocoEnv {
             frame_skip,
             rng: Rng::new(0),
             phase: Phase::Unbegun,
-            measured: Vec::new(),
+            measured,
             observed,
             stale: false,
         })
@@ -186,7 +194,7 @@ impl MujocoEnv {
 
     fn observation(&mut self) -> Result<Vec<f32>, EnvError> {
         self.observed.clear();
-        self.rules.observe(&self.sim, &mut self.observed);
+        self.rules.observe_change(&self.measured, &self.sim, &mut self.observed);
         crate::check_width("observation", self.spec.obs.width(), self.observed.len())?;
         let obs: Vec<f32> = self.observed.iter().map(|x| *x as f32).collect();
         crate::check_finite("observation", &obs)?;

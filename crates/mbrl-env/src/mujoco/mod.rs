@@ -13,19 +13,21 @@
 //! names, limits, memory), and what it warns of becomes [`EnvError::Simulation`](crate::EnvError::Simulation) and the end of
 //! the episode.
 
+mod about;
 mod env;
 mod log;
 mod model;
 mod sim;
 mod tasks;
 
+pub use about::about;
 pub use env::{Judgement, MujocoEnv, MujocoEnvBuilder, Rules};
 pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
 pub use sim::Sim;
 pub(crate) use tasks::make_with;
 pub use tasks::{
-    AntConfig, HalfCheetahConfig, HopperConfig, HumanoidConfig, InvertedDoublePendulumConfig, MainBody, PusherConfig,
-    PusherReward, ReacherConfig, ReacherReward, RunnerReward, SwimmerConfig, TipFalls, Walker2dConfig, WithinLimits,
-    models_folder,
+    AntConfig, HalfCheetahConfig, HopperConfig, HumanoidConfig, InvertedDoublePendulumConfig, InvertedPendulumConfig,
+    MainBody, PddmHalfCheetahConfig, PusherConfig, PusherReward, ReacherConfig, ReacherReward, RunnerReward,
+    SwimmerConfig, TipFalls, Walker2dConfig, WithinLimits, models_folder,
 };

@@ -133,6 +133,11 @@ const ON_MUJOCO: &[TaskInfo] = &[
     TaskInfo { name: "InvertedDoublePendulum-v5", summary: "balance two poles, one on the other, on a cart" },
     TaskInfo { name: "Reacher-v5", summary: "reach a target with a two-link arm" },
     TaskInfo { name: "Pusher-v5", summary: "push a cylinder to a goal with a seven-joint arm" },
+    TaskInfo { name: "InvertedPendulum-v5", summary: "balance a pole on a cart" },
+    TaskInfo { name: "pets-halfcheetah", summary: "PETS's half-cheetah, which sees its velocity" },
+    TaskInfo { name: "pets-pusher", summary: "PETS's pusher: an arm pushes a cylinder to a goal" },
+    TaskInfo { name: "pets-reacher", summary: "PETS's reacher: an arm of seven joints goes to a point in space" },
+    TaskInfo { name: "pddm-halfcheetah", summary: "PDDM's half-cheetah, which sees all and ends on its back" },
 ];
 
 /// All tasks of this build: those on MuJoCo are in builds with the feature `mujoco`.
@@ -179,14 +184,20 @@ pub fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Ta
         _ if ON_MUJOCO.iter().any(|task| task.name == name) => on_mujoco(name, options),
         _ => {
             let task = without_options(name)?;
-            let given: BTreeMap<String, IgnoredAny> = read_options(name, options)?;
-            match given.keys().next() {
-                None => Ok(task),
-                Some(option) => {
-                    let reason = format!("unknown option `{option}`, this task takes none");
-                    Err(EnvError::Options { task: name.to_owned(), reason })
-                }
-            }
+            refuse_options(name, options)?;
+            Ok(task)
+        }
+    }
+}
+
+/// For a task that takes none.
+pub(crate) fn refuse_options<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<(), EnvError> {
+    let given: BTreeMap<String, IgnoredAny> = read_options(name, options)?;
+    match given.keys().next() {
+        None => Ok(()),
+        Some(option) => {
+            let reason = format!("unknown option `{option}`, this task takes none");
+            Err(EnvError::Options { task: name.to_owned(), reason })
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     EnvError, Rng, Termination,
     mujoco::{Judgement, Model, MujocoEnv, Rules, Sim},
+    tasks::Task,
 };
 
 /// Gymnasium 1.4.0's `Ant-v5`, with its options and their defaults: run along x on four legs with eight motors.
@@ -100,16 +101,7 @@ impl Default for AntConfig {
 }
 
 impl AntConfig {
-    /// The environment alone, without a time limit.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading; [`EnvError::UnknownName`] or
-    /// [`EnvError::Engine`] for a `main_body` that it has not.
-    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
-        self.parts("Ant-v5")?.env()
-    }
-
-    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
@@ -141,6 +133,18 @@ impl AntConfig {
             angles: Vec::new(),
             max_steps: 1000,
         })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Ant-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     EnvError, Info, Reward, Rng,
     mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    tasks::Task,
 };
 
 /// Gymnasium 1.4.0's `HalfCheetah-v5`, with its options and their defaults: run forward, in the plane, with six motors.
@@ -52,15 +53,7 @@ impl Default for HalfCheetahConfig {
 }
 
 impl HalfCheetahConfig {
-    /// The environment alone, without a time limit.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
-    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
-        self.parts("HalfCheetah-v5")?.env()
-    }
-
-    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
@@ -88,6 +81,18 @@ impl HalfCheetahConfig {
             angles: Vec::new(),
             max_steps: 1000,
         })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("HalfCheetah-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

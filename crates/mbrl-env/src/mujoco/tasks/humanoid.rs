@@ -14,6 +14,7 @@ use super::{
 use crate::{
     EnvError, Rng, Termination,
     mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    tasks::Task,
 };
 
 /// Degrees of freedom of the root, which no motor moves.
@@ -88,15 +89,7 @@ impl Default for HumanoidConfig {
 }
 
 impl HumanoidConfig {
-    /// The environment alone, without a time limit.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
-    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
-        self.parts("Humanoid-v5")?.env()
-    }
-
-    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
@@ -123,6 +116,18 @@ impl HumanoidConfig {
             angles: Vec::new(),
             max_steps: 1000,
         })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Humanoid-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     EnvError, Info, Rng, Termination,
     mujoco::{Judgement, Model, MujocoEnv, Rules, Sim},
+    tasks::Task,
 };
 
 /// Gymnasium 1.4.0's `InvertedDoublePendulum-v5`, with its options and their defaults: balance two poles, one on the other,
@@ -49,15 +50,7 @@ impl Default for InvertedDoublePendulumConfig {
 }
 
 impl InvertedDoublePendulumConfig {
-    /// The environment alone, without a time limit.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
-    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
-        self.parts("InvertedDoublePendulum-v5")?.env()
-    }
-
-    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[("healthy_reward", self.healthy_reward)])?;
         check_scale("reset_noise_scale", self.reset_noise_scale)?;
         let model = model(&self.xml_file)?;
@@ -76,6 +69,18 @@ impl InvertedDoublePendulumConfig {
             angles: Vec::new(),
             max_steps: 1000,
         })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("InvertedDoublePendulum-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

@@ -5,7 +5,11 @@ mod half_cheetah;
 mod hopper;
 mod humanoid;
 mod inverted_double_pendulum;
+mod inverted_pendulum;
 mod parts;
+mod pets_half_cheetah;
+mod pets_pusher;
+mod pets_reacher;
 mod pusher;
 mod reacher;
 mod swimmer;
@@ -22,7 +26,7 @@ use serde::Deserializer;
 use super::{Model, MujocoEnv, Rules};
 use crate::{
     EnvError, Reward, Termination, TimeLimit,
-    tasks::{Task, read_options},
+    tasks::{Task, read_options, refuse_options},
 };
 
 pub use ant::{AntConfig, MainBody};
@@ -30,7 +34,9 @@ pub use half_cheetah::HalfCheetahConfig;
 pub use hopper::HopperConfig;
 pub use humanoid::HumanoidConfig;
 pub use inverted_double_pendulum::{InvertedDoublePendulumConfig, TipFalls};
+pub use inverted_pendulum::InvertedPendulumConfig;
 pub use parts::{RunnerReward, WithinLimits};
+pub use pets_half_cheetah::PddmHalfCheetahConfig;
 pub use pusher::{PusherConfig, PusherReward};
 pub use reacher::{ReacherConfig, ReacherReward};
 pub use swimmer::SwimmerConfig;
@@ -40,19 +46,32 @@ const MODELS: &str = "MBRL_MUJOCO_MODELS";
 
 /// Makes a task on MuJoCo by its name.
 pub(crate) fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
-    let parts = match name {
-        "Ant-v5" => read_options::<AntConfig, _>(name, options)?.parts(name),
-        "HalfCheetah-v5" => read_options::<HalfCheetahConfig, _>(name, options)?.parts(name),
-        "Hopper-v5" => read_options::<HopperConfig, _>(name, options)?.parts(name),
-        "Humanoid-v5" => read_options::<HumanoidConfig, _>(name, options)?.parts(name),
-        "InvertedDoublePendulum-v5" => read_options::<InvertedDoublePendulumConfig, _>(name, options)?.parts(name),
-        "Pusher-v5" => read_options::<PusherConfig, _>(name, options)?.parts(name),
-        "Reacher-v5" => read_options::<ReacherConfig, _>(name, options)?.parts(name),
-        "Swimmer-v5" => read_options::<SwimmerConfig, _>(name, options)?.parts(name),
-        "Walker2d-v5" => read_options::<Walker2dConfig, _>(name, options)?.parts(name),
+    match name {
+        "HalfCheetah-v5" => read_options::<HalfCheetahConfig, _>(name, options)?.task(name),
+        "Hopper-v5" => read_options::<HopperConfig, _>(name, options)?.task(name),
+        "InvertedPendulum-v5" => read_options::<InvertedPendulumConfig, _>(name, options)?.task(name),
+        "Ant-v5" => read_options::<AntConfig, _>(name, options)?.task(name),
+        "Humanoid-v5" => read_options::<HumanoidConfig, _>(name, options)?.task(name),
+        "InvertedDoublePendulum-v5" => read_options::<InvertedDoublePendulumConfig, _>(name, options)?.task(name),
+        "Pusher-v5" => read_options::<PusherConfig, _>(name, options)?.task(name),
+        "Reacher-v5" => read_options::<ReacherConfig, _>(name, options)?.task(name),
+        "Swimmer-v5" => read_options::<SwimmerConfig, _>(name, options)?.task(name),
+        "Walker2d-v5" => read_options::<Walker2dConfig, _>(name, options)?.task(name),
+        "pets-halfcheetah" => no_options(name, options, pets_half_cheetah::pets_task),
+        "pets-pusher" => no_options(name, options, pets_pusher::task),
+        "pets-reacher" => no_options(name, options, pets_reacher::task),
+        "pddm-halfcheetah" => pets_half_cheetah::pddm_task(name, &read_options(name, options)?),
         _ => Err(EnvError::UnknownTask { name: name.to_owned(), known: "those of `mbrl_env::tasks::list`".into() }),
-    };
-    parts?.task()
+    }
+}
+
+fn no_options<'de, D: Deserializer<'de>>(
+    name: &str,
+    options: D,
+    make: impl FnOnce(&str) -> Result<Task, EnvError>,
+) -> Result<Task, EnvError> {
+    refuse_options(name, options)?;
+    make(name)
 }
 
 /// The folder of Gymnasium's models.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     EnvError, Info, Reward, Rng,
     mujoco::{Judgement, MujocoEnv, Rules, Sim},
-    tasks,
+    tasks::{self, Task},
 };
 
 /// Joints of the arm.
@@ -56,15 +56,7 @@ impl Default for PusherConfig {
 }
 
 impl PusherConfig {
-    /// The environment alone, without a time limit.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
-    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
-        self.parts("Pusher-v5")?.env()
-    }
-
-    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("reward_near_weight", self.reward_near_weight),
             ("reward_dist_weight", self.reward_dist_weight),
@@ -87,6 +79,18 @@ impl PusherConfig {
             angles: Vec::new(),
             max_steps: 100,
         })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Pusher-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

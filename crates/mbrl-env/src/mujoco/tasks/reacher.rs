@@ -12,7 +12,7 @@ use super::{
 use crate::{
     EnvError, Info, Reward, Rng,
     mujoco::{Judgement, MujocoEnv, Rules, Sim},
-    tasks,
+    tasks::{self, Task},
 };
 
 /// Targets lie within this distance of the base (m).
@@ -45,15 +45,7 @@ impl Default for ReacherConfig {
 }
 
 impl ReacherConfig {
-    /// The environment alone, without a time limit.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
-    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
-        self.parts("Reacher-v5")?.env()
-    }
-
-    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("reward_dist_weight", self.reward_dist_weight),
             ("reward_control_weight", self.reward_control_weight),
@@ -76,6 +68,18 @@ impl ReacherConfig {
             angles: Vec::new(),
             max_steps: 50,
         })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Reacher-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     EnvError, Reward, Rng,
     mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    tasks::Task,
 };
 
 /// Gymnasium 1.4.0's `Swimmer-v5`, with its options and their defaults: swim along x, in a viscous plane, as three links
@@ -54,15 +55,7 @@ impl Default for SwimmerConfig {
 }
 
 impl SwimmerConfig {
-    /// The environment alone, without a time limit.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
-    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
-        self.parts("Swimmer-v5")?.env()
-    }
-
-    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
@@ -91,6 +84,18 @@ impl SwimmerConfig {
             angles: vec![2 - skipped],
             max_steps: 1000,
         })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Swimmer-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     EnvError, Info, Reward, Rng, Termination,
     mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    tasks::Task,
 };
 
 /// Gymnasium 1.4.0's `Walker2d-v5`, with its options and their defaults: walk forward on two legs, in the plane, with six
@@ -67,15 +68,7 @@ impl Default for Walker2dConfig {
 }
 
 impl Walker2dConfig {
-    /// The environment alone, without a time limit.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`] for a value that breaks a rule; what keeps the model from loading.
-    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
-        self.parts("Walker2d-v5")?.env()
-    }
-
-    pub(super) fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_numbers(&[
             ("forward_reward_weight", self.forward_reward_weight),
             ("ctrl_cost_weight", self.ctrl_cost_weight),
@@ -110,6 +103,18 @@ impl Walker2dConfig {
             angles: Vec::new(),
             max_steps: 1000,
         })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Walker2d-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
     }
 }
 

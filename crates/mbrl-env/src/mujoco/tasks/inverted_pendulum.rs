@@ -1,0 +1,98 @@
+//! Gymnasium's InvertedPendulum-v5.
+
+use std::{path::PathBuf, sync::Arc};
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Parts, model,
+    parts::{WithinLimits, check_scale, uniform_noise},
+};
+use crate::{
+    EnvError, Info, Reward, Rng,
+    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    tasks::Task,
+};
+
+/// Largest angle of the pole (rad).
+const LIMIT: f64 = 0.2;
+
+/// Gymnasium 1.4.0's `InvertedPendulum-v5`, with its options and their defaults: balance a pole on a cart by a force.
+///
+/// Reward: 1 for each step that does not end the episode. It ends where the pole leans by more than 0.2 rad. 1000 steps of
+/// 0.04 s. The observation is (x, θ, ẋ, θ̇): all that reward and end in batches need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InvertedPendulumConfig {
+    /// The model: a file of Gymnasium's by its bare name, or a path.
+    pub xml_file: PathBuf,
+    /// Steps of the engine a step.
+    pub frame_skip: u32,
+    /// Scale of the uniform noise on the start.
+    pub reset_noise_scale: f64,
+}
+
+impl Default for InvertedPendulumConfig {
+    fn default() -> Self {
+        Self { xml_file: "inverted_pendulum.xml".into(), frame_skip: 2, reset_noise_scale: 0.01 }
+    }
+}
+
+impl InvertedPendulumConfig {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+        check_scale("reset_noise_scale", self.reset_noise_scale)?;
+        let upright = WithinLimits { limits: vec![(1, -LIMIT, LIMIT)], closed: true };
+        Ok(Parts {
+            name: name.to_owned(),
+            model: model(&self.xml_file)?,
+            frame_skip: self.frame_skip,
+            rules: Arc::new(InvertedPendulum { noise: self.reset_noise_scale }),
+            reward: Some(Arc::new(UprightReward(upright.clone()))),
+            termination: Some(Arc::new(upright)),
+            angles: Vec::new(),
+            max_steps: 1000,
+        })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("InvertedPendulum-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
+    }
+}
+
+struct InvertedPendulum {
+    noise: f64,
+}
+
+impl Rules for InvertedPendulum {
+    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
+        obs.extend(sim.qpos().iter().chain(sim.qvel()));
+    }
+
+    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+        uniform_noise(qpos, self.noise, rng);
+        uniform_noise(qvel, self.noise, rng);
+    }
+
+    fn judge(&self, _: &[f64], sim: &Sim, _: &[f32]) -> Judgement {
+        let fallen = sim.qpos()[1].abs() > LIMIT;
+        let reward = if fallen { 0.0 } else { 1.0 };
+        Judgement { reward, terminated: fallen, info: Info::from([("reward_survive", reward)]) }
+    }
+}
+
+struct UprightReward(WithinLimits);
+
+impl Reward for UprightReward {
+    fn reward(&self, _: Tensor<2>, _: Tensor<2>, next_obs: Tensor<2>) -> Tensor<1> {
+        self.0.holds(&next_obs).float()
+    }
+}

@@ -1,0 +1,140 @@
+//! The half-cheetahs of PETS and PDDM.
+
+use std::{path::Path, sync::Arc};
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Parts, model,
+    parts::{WithinLimits, control_cost, normal_noise, uniform_noise},
+};
+use crate::{
+    EnvError, Info, Reward, Rng, Termination,
+    mujoco::{Judgement, Rules, Sim},
+    tasks::Task,
+};
+
+const FILE: &str = "half_cheetah.xml";
+const FRAME_SKIP: u32 = 5;
+const CONTROL: f64 = 0.1;
+
+/// PETS's half-cheetah (`dmbrl/env/half_cheetah.py`): Gymnasium's robot, which observes its mean velocity over the step
+/// first, `[Δx/dt, z, pitch, 6 joints, 9 velocities]`; reward: that velocity `− 0.1 ‖a‖²`; starts N(0, 0.001) around the
+/// model's own.
+pub(super) fn pets_task(name: &str) -> Result<Task, EnvError> {
+    let model = model(Path::new(FILE))?;
+    let period = model.timestep() * f64::from(FRAME_SKIP);
+    Parts {
+        name: name.to_owned(),
+        model,
+        frame_skip: FRAME_SKIP,
+        rules: Arc::new(PetsHalfCheetah { period }),
+        reward: Some(Arc::new(SpeedReward { column: 0 })),
+        termination: None,
+        // The pitch: the cheetah can roll over.
+        angles: vec![2],
+        max_steps: 1000,
+    }
+    .task()
+}
+
+struct PetsHalfCheetah {
+    period: f64,
+}
+
+impl PetsHalfCheetah {
+    fn speed(&self, before: &[f64], sim: &Sim) -> f64 {
+        (sim.qpos()[0] - before[0]) / self.period
+    }
+}
+
+impl Rules for PetsHalfCheetah {
+    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
+        self.observe_change(&[sim.qpos()[0]], sim, obs);
+    }
+
+    fn observe_change(&self, before: &[f64], sim: &Sim, obs: &mut Vec<f64>) {
+        obs.push(self.speed(before, sim));
+        obs.extend(sim.qpos()[1..].iter().chain(sim.qvel()));
+    }
+
+    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+        normal_noise(qpos, 0.001, rng);
+        normal_noise(qvel, 0.001, rng);
+    }
+
+    fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
+        measured.push(sim.qpos()[0]);
+    }
+
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+        let speed = self.speed(before, sim);
+        let info = Info::from([("x_position", sim.qpos()[0]), ("x_velocity", speed)]);
+        Judgement { reward: speed - control_cost(CONTROL, action), terminated: false, info }
+    }
+}
+
+/// PDDM's half-cheetah (`pddm/envs/cheetah/cheetah.py`): Gymnasium's robot and starts; it observes all positions and
+/// velocities, is paid its velocity at the end of the step `− 0.1 ‖a‖²`, and ends where its pitch exceeds 1 rad.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PddmHalfCheetahConfig {
+    /// The time limit (steps; default 1000, as in Gymnasium; PDDM's rollouts take 100).
+    pub max_steps: u32,
+}
+
+impl Default for PddmHalfCheetahConfig {
+    fn default() -> Self {
+        Self { max_steps: 1000 }
+    }
+}
+
+pub(super) fn pddm_task(name: &str, config: &PddmHalfCheetahConfig) -> Result<Task, EnvError> {
+    let upright = WithinLimits { limits: vec![(2, f64::NEG_INFINITY, 1.0)], closed: true };
+    let termination: Arc<dyn Termination> = Arc::new(upright);
+    Parts {
+        name: name.to_owned(),
+        model: model(Path::new(FILE))?,
+        frame_skip: FRAME_SKIP,
+        rules: Arc::new(PddmHalfCheetah),
+        reward: Some(Arc::new(SpeedReward { column: 9 })),
+        termination: Some(termination),
+        angles: Vec::new(),
+        max_steps: config.max_steps,
+    }
+    .task()
+}
+
+struct PddmHalfCheetah;
+
+impl Rules for PddmHalfCheetah {
+    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
+        obs.extend(sim.qpos().iter().chain(sim.qvel()));
+    }
+
+    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+        uniform_noise(qpos, 0.1, rng);
+        normal_noise(qvel, 0.1, rng);
+    }
+
+    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+        let (x, speed) = (sim.qpos()[0], sim.qvel()[0]);
+        Judgement {
+            reward: speed - control_cost(CONTROL, action),
+            terminated: sim.qpos()[2] > 1.0,
+            info: Info::from([("x_position", x), ("x_velocity", speed)]),
+        }
+    }
+}
+
+/// A velocity of the next observation, less the controls' cost.
+struct SpeedReward {
+    column: usize,
+}
+
+impl Reward for SpeedReward {
+    fn reward(&self, _: Tensor<2>, actions: Tensor<2>, next_obs: Tensor<2>) -> Tensor<1> {
+        next_obs.select_dim::<1>(1, self.column) - actions.square().sum_dim(1).squeeze_dim::<1>(1) * CONTROL
+    }
+}
