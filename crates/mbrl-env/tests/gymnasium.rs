@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use mbrl_env::{
-    Env,
+    ActionSpace, Env,
     mujoco::{
         AntConfig, HalfCheetahConfig, HopperConfig, HumanoidConfig, InvertedDoublePendulumConfig,
         InvertedPendulumConfig, MujocoEnv, PusherConfig, ReacherConfig, SwimmerConfig, Walker2dConfig,
@@ -16,22 +16,23 @@ use mbrl_env::{
     tasks,
 };
 use serde::Deserialize;
-use serde_json::{Value, from_value};
+use serde_json::{Value, from_value, json};
 
 /// What positions, velocities, rewards and infos may differ by.
 const TOLERANCE: f64 = 1e-9;
 
-const TASKS: &[&str] = &[
-    "Ant-v5",
-    "HalfCheetah-v5",
-    "Hopper-v5",
-    "Humanoid-v5",
-    "InvertedDoublePendulum-v5",
-    "InvertedPendulum-v5",
-    "Pusher-v5",
-    "Reacher-v5",
-    "Swimmer-v5",
-    "Walker2d-v5",
+/// By task: rewards of three steps, printed by `scripts/gymnasium-fixtures --rewards`.
+const REWARDS: &[(&str, [f64; 3])] = &[
+    ("Ant-v5", [-1.1188802002120086, -0.8546667963535399, -0.639125882590613]),
+    ("HalfCheetah-v5", [-0.6921748498970601, -1.2442998220657102, -1.1994298401564873]),
+    ("Hopper-v5", [0.5708382503414209, 0.5046762546451165, 0.5156464877956802]),
+    ("Humanoid-v5", [4.4282995738141055, 4.428292734742214, 4.42836927587683]),
+    ("InvertedDoublePendulum-v5", [9.206730834487285, 9.010664563454917, 8.930049150834394]),
+    ("InvertedPendulum-v5", [1.0, 1.0, 0.0]),
+    ("Pusher-v5", [-1.5134122257244755, -1.528354194678153, -1.4824465959557807]),
+    ("Reacher-v5", [-1.277437914458678, -0.5042192343472882, -0.2887307798111635]),
+    ("Swimmer-v5", [-0.3606666745233532, -0.29556220074739925, -0.21848507394248928]),
+    ("Walker2d-v5", [0.4321016017458288, -0.05700358850130072, -0.44721059855976186]),
 ];
 
 fn bare(task: &str, options: Value) -> MujocoEnv {
@@ -189,5 +190,26 @@ fn every_task_equals_gymnasiums() {
         // Ten seeds of the task as it is.
         assert!(*steps >= 10_000, "{task}: {steps} steps");
     }
-    assert_eq!(all.keys().map(String::as_str).collect::<Vec<_>>(), TASKS);
+    let tasks: Vec<&str> = REWARDS.iter().map(|(task, _)| *task).collect();
+    assert_eq!(all.keys().map(String::as_str).collect::<Vec<_>>(), tasks);
+}
+
+/// A taste of the recordings for runs without them. The tolerance tells what is easily mistaken: costs of controls in `f64`
+/// instead of `f32` move most of these rewards by 10⁻⁸, positions of the end of a step instead of the engine's last look
+/// at them by more.
+#[test]
+fn first_rewards_are_gymnasiums() {
+    for (task, rewards) in REWARDS {
+        let mut env = bare(task, json!({}));
+        let model = env.sim().model().clone();
+        let qvel: Vec<f64> = (0..model.nv()).map(|i| ((3 * i % 7) as f64 - 3.0) / 8.0).collect();
+        env.set_state(model.inner().qpos0(), &qvel).unwrap();
+        let ActionSpace::Box(space) = env.spec().actions.clone() else { panic!("{task}: controls are numbers") };
+        for (step, expected) in rewards.iter().enumerate() {
+            let eighths = (0..model.nu()).map(|i| ((5 * i + 3 * step) % 17) as f32 - 8.0);
+            let action: Vec<f32> = eighths.zip(space.high()).map(|(eighths, high)| eighths / 8.0 * high).collect();
+            let reward = env.step(&action).unwrap().reward;
+            assert!((reward - expected).abs() < TOLERANCE, "{task}, step {step}: {reward}, Gymnasium {expected}");
+        }
+    }
 }
