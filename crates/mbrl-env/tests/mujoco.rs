@@ -1,4 +1,5 @@
-//! Environments on MuJoCo keep the contract.
+//! What is particular to tasks on MuJoCo: options, rewards and ends in batches. That they keep the contract as they are is
+//! in `tests/tasks.rs`, that they equal Gymnasium's in `tests/gymnasium.rs`.
 #![cfg(feature = "mujoco")]
 
 use mbrl_env::{
@@ -10,15 +11,6 @@ use serde_json::{Value, json};
 
 fn with_positions() -> Value {
     json!({ "exclude_current_positions_from_observation": false })
-}
-
-#[test]
-fn every_task_keeps_the_contract() {
-    for info in tasks::list() {
-        let mut task = tasks::make(info.name).unwrap();
-        check::check_env(&mut task.env).unwrap();
-        check::check_simulator(&mut task.env).unwrap();
-    }
 }
 
 #[test]
@@ -63,6 +55,7 @@ fn rewards_of_runners_agree_up_to_the_rounding_of_the_position() {
 }
 
 #[test]
+#[ignore = "4 seconds"]
 fn options_keep_the_contract() {
     let reduced = json!({
         "include_cinert_in_observation": false,
@@ -107,28 +100,27 @@ fn ends(task: &Task, episodes: u64) -> Vec<(Transition, bool)> {
 fn ends_in_batches_agree_with_the_steps() {
     for name in ["Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5"] {
         for options in [json!({}), with_positions()] {
-            let seen = ends(&tasks::make_with(name, options).unwrap(), 10);
+            let seen = ends(&tasks::make_with(name, options).unwrap(), 4);
             assert!(seen.iter().all(|(step, ended)| step.terminated == *ended), "{name}");
             assert!(seen.iter().any(|(step, _)| step.terminated) && seen.iter().any(|(step, _)| !step.terminated));
         }
         // What does not end has no rule, and goes on.
-        let task = tasks::make_with(name, json!({ "terminate_when_unhealthy": false })).unwrap();
-        let actions = &task.env.spec().actions;
-        let episodes = collect(&task.env, 0..1, |_, rng| actions.sample(rng).unwrap()).unwrap();
-        assert!(task.termination.is_none() && episodes[0].len() == 1000, "{name}");
+        let mut task = tasks::make_with(name, json!({ "terminate_when_unhealthy": false })).unwrap();
+        let (actions, mut rng) = (task.env.spec().actions.clone(), Rng::new(0));
+        task.env.reset(Some(0)).unwrap();
+        let goes_on = (0..100).all(|_| !task.env.step(&actions.sample(&mut rng).unwrap()).unwrap().terminated);
+        assert!(task.termination.is_none() && goes_on, "{name}");
     }
 }
 
-/// The tip that the environment judges is up to one step of the engine, a fifth of a step, behind the one in the
-/// observation, and a falling tip passes the height once an episode: ends come at the same step or one step early.
+/// The tip that the environment judges is up to 0.1 mm away from the one in the observation, and falls by some 50 mm a step
+/// when it passes the height: the two disagree about one episode in 500, here at most about three of 300.
 #[test]
-fn ends_of_the_double_pendulum_come_at_most_a_step_early() {
+fn ends_of_the_double_pendulum_hardly_ever_disagree() {
     let seen = ends(&tasks::make("InvertedDoublePendulum-v5").unwrap(), 300);
-    let missed = seen.iter().filter(|(step, ended)| step.terminated && !ended).count();
-    let early: Vec<usize> = (0..seen.len()).filter(|&i| seen[i].1 && !seen[i].0.terminated).collect();
-    assert_eq!(missed, 0);
-    assert!(early.iter().all(|&i| seen[i + 1].0.terminated), "a step early at most");
-    assert!(early.len() < 60, "{} of 300 early", early.len());
+    assert_eq!(seen.iter().filter(|(step, _)| step.terminated).count(), 300);
+    let apart = seen.iter().filter(|(step, ended)| step.terminated != *ended).count();
+    assert!(apart <= 3, "{apart} of {} steps", seen.len());
 }
 
 #[test]

@@ -24,8 +24,9 @@ use crate::{
 /// ant is not healthy: its height outside the range, or a state that is not finite. 1000 steps of 0.05 s.
 ///
 /// The observation holds `[x, y, z, quaternion, 8 joints]`, 14 velocities, and the clipped forces on the 13 bodies, six
-/// numbers each; the first two are left out by default. The body's position is of the engine's last step but one, which no
-/// observation holds: there is no reward in batches. The end in batches sees heights and finiteness.
+/// numbers each; the first two are left out by default. The body's position is where the engine last computed it, on the way
+/// through its last step, and the world's forces are paid for too, neither of which an observation holds: there is no
+/// reward in batches. The end in batches is the step's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AntConfig {

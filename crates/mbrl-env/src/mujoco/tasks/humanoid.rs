@@ -29,8 +29,8 @@ const ROOT: usize = 6;
 ///
 /// The observation holds `[x, y, z, quaternion, 17 joints]`, 23 velocities, and by default of each of the 13 bodies inertia and
 /// mass (10 numbers), velocity (6) and forces (6), and the motors' torques (17); the first two positions are left out by
-/// default. The centre of mass is that of the engine's last step but one, which no observation holds: there is no reward
-/// in batches. Gymnasium's infos `tendon_length` and `tendon_velocity`, which are no single numbers, are left out.
+/// default. The centre of mass is where the engine last computed it, on the way through its last step, which no observation
+/// holds: there is no reward in batches. Gymnasium's infos `tendon_length` and `tendon_velocity`, which are no single numbers, are left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HumanoidConfig {

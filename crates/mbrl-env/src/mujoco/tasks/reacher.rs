@@ -24,7 +24,8 @@ const TARGET_RADIUS: f64 = 0.2;
 /// Reward: `−reward_dist_weight · ‖tip − target‖ − reward_control_weight · ‖a‖²`. Never terminates; 50 steps of 0.02 s.
 ///
 /// The observation holds `[cos θ₁, cos θ₂, sin θ₁, sin θ₂, target x, target y, θ̇₁, θ̇₂]` and the way from target to tip in x and
-/// y; tip and target are at one height.
+/// y; tip and target are at one height. The way, and the reward with it, is as the engine last computed it, on the way through
+/// its last step; a reward in batches reads it from the next observation, which holds the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReacherConfig {
