@@ -2,6 +2,8 @@
 //! in `tests/tasks.rs`, that they equal Gymnasium's in `tests/gymnasium.rs`.
 #![cfg(feature = "mujoco")]
 
+use std::fs;
+
 use mbrl_env::{
     Device, EnvError, Rng, Tensor, Transition, check, collect,
     mujoco::{AntConfig, HumanoidConfig, InvertedDoublePendulumConfig, ReacherConfig, SwimmerConfig, Walker2dConfig},
@@ -210,6 +212,21 @@ fn options_that_make_no_task_are_refused() {
     ] {
         let refused = tasks::make_with(name, &options).unwrap_err().to_string();
         assert!(refused.contains(words), "{name} {options}: {refused}");
+    }
+    // The rules read by index.
+    let folder = tempfile::tempdir().unwrap();
+    let slide = folder.path().join("slide.xml");
+    let body = r#"<body><joint name="x" type="slide" axis="1 0 0"/><geom size="0.1"/></body>"#;
+    let motor = r#"<motor joint="x" ctrlrange="-1 1"/>"#;
+    let mjcf = format!("<mujoco><worldbody>{body}</worldbody><actuator>{motor}</actuator></mujoco>");
+    fs::write(&slide, mjcf).unwrap();
+    for name in tasks::list().iter().map(|task| task.name).filter(|name| name.ends_with("-v5")) {
+        match tasks::make_with(name, json!({ "xml_file": slide })) {
+            Ok(mut task) => check::check_env(&mut task.env).unwrap(),
+            Err(error) => {
+                assert!(error.to_string().contains("1 positions and 1 velocities, expected at least"), "{error}")
+            }
+        }
     }
     // JSON has no NaN and no infinity.
     let refused = |result: Result<_, EnvError>| result.map(|_| ()).unwrap_err().to_string();

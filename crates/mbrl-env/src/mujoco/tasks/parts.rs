@@ -208,3 +208,42 @@ impl Termination for WithinLimits {
         self.holds(&next_obs).bool_not()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    /// The bits are NumPy 2.4's, of `np.sum(np.square(x))` for `x = np.arange(n) * 7 % 11 * 0.1 + 0.3` in `float32` and for
+    /// a tenth of it in `float64`.
+    #[test]
+    fn sums_are_numpys_to_the_bit() {
+        for (n, single, double) in [
+            (5, 0x407c_cccc, 0x3fa4_3958_0e56_041f),
+            (8, 0x40c8_f5c3, 0x3fb0_13a9_2ee6_31fe),
+            (23, 0x4182_f5c3, 0x3fc4_f41f_2b5d_cc6b),
+            (128, 0x42be_5c2a, 0x3fee_7525_5453_8efe),
+            (131, 0x42c2_6148, 0x3fef_19ce_1611_3410),
+            (300, 0x435d_3ae2, 0x4001_b2ca_602b_6aee),
+            (1000, 0x4439_1000, 0x401d_9c29_03fb_e776),
+        ] {
+            let singles: Vec<f32> = (0..n).map(|i| (i * 7 % 11) as f32 * 0.1 + 0.3).collect();
+            let doubles: Vec<f64> = singles.iter().map(|x| f64::from(*x) * 0.1).collect();
+            assert_eq!(sum_of_squares(&singles).to_bits(), single, "{n}");
+            assert_eq!(sum_of_squares(&doubles).to_bits(), double, "{n}");
+        }
+    }
+
+    #[test]
+    fn limits_are_kept_row_by_row() {
+        let rows = [[0.0_f32, 1.0, 9.0], [0.0, 2.0, 9.0], [0.5, 1.5, f32::NAN], [f32::NAN, 1.5, 9.0], [-0.1, 1.5, 9.0]];
+        let holds = |limits, closed| -> Vec<bool> {
+            let obs = Tensor::<2>::from_data(rows, &Device::flex());
+            WithinLimits { limits, closed }.holds(&obs).into_data().iter::<bool>().collect()
+        };
+        let limits = vec![(1, 1.0, 2.0), (0, 0.0, f64::INFINITY)];
+        assert_eq!(holds(limits.clone(), true), [true, true, true, false, false]);
+        assert_eq!(holds(limits, false), [false, false, true, false, false]);
+        assert_eq!(holds(Vec::new(), false), [true; 5]);
+    }
+}

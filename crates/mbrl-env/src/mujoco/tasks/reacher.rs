@@ -1,6 +1,6 @@
 //! Gymnasium's Reacher-v5.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{array, path::PathBuf, sync::Arc};
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -125,7 +125,7 @@ impl Rules for ReacherRules {
         uniform_noise(qpos, 0.1, rng);
         uniform_noise(qvel, 0.005, rng);
         let target = loop {
-            let [x, y] = [(); 2].map(|()| rng.uniform_f64(-TARGET_RADIUS, TARGET_RADIUS));
+            let [x, y]: [f64; 2] = array::from_fn(|_| rng.uniform_f64(-TARGET_RADIUS, TARGET_RADIUS));
             if x.hypot(y) < TARGET_RADIUS {
                 break [x, y];
             }
