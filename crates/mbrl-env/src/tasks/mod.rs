@@ -14,8 +14,9 @@
 //! assert!(task.env.step(&action)?.reward <= 0.0);
 //!
 //! let unknown = tasks::make("pendulun").unwrap_err().to_string();
-//! assert_eq!(unknown, "unknown task `pendulun`; known tasks: pendulum, cartpole, cartpole-swingup, reacher, \
-//!     point-mass, point-mass-sparse, mountain-car, cliff");
+//! // The builds with MuJoCo know more.
+//! assert!(unknown.starts_with("unknown task `pendulun`; known tasks: pendulum, cartpole, cartpole-swingup, reacher, \
+//!     point-mass, point-mass-sparse, mountain-car, cliff"));
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 
@@ -130,10 +131,10 @@ const ON_MUJOCO: &[TaskInfo] = &[
     TaskInfo { name: "Ant-v5", summary: "run on four legs" },
     TaskInfo { name: "Humanoid-v5", summary: "walk on two legs, with arms, without falling" },
     TaskInfo { name: "Swimmer-v5", summary: "swim as a snake of three links" },
+    TaskInfo { name: "InvertedPendulum-v5", summary: "balance a pole on a cart" },
     TaskInfo { name: "InvertedDoublePendulum-v5", summary: "balance two poles, one on the other, on a cart" },
     TaskInfo { name: "Reacher-v5", summary: "reach a target with a two-link arm" },
     TaskInfo { name: "Pusher-v5", summary: "push a cylinder to a goal with a seven-joint arm" },
-    TaskInfo { name: "InvertedPendulum-v5", summary: "balance a pole on a cart" },
     TaskInfo { name: "pets-halfcheetah", summary: "PETS's half-cheetah, which sees its velocity" },
     TaskInfo { name: "pets-pusher", summary: "PETS's pusher: an arm pushes a cylinder to a goal" },
     TaskInfo { name: "pets-reacher", summary: "PETS's reacher: an arm of seven joints goes to a point in space" },
