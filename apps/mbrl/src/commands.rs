@@ -46,8 +46,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 fn list() -> Result<ExitCode> {
     say::out("experiments (mbrl train NAME):")?;
     for experiment in experiment::embedded() {
-        let Experiment { name, summary, .. } = experiment?;
-        say::out(format_args!("  {name:<28} {summary}"))?;
+        let Experiment { name, summary, task, .. } = experiment?;
+        let there = tasks::list().iter().any(|info| info.name == task);
+        let needs = if there { "" } else { " [needs the feature mujoco: mbrl doctor]" };
+        say::out(format_args!("  {name:<28} {summary}{needs}"))?;
     }
     say::out("\ntasks:")?;
     for task in tasks::list() {

@@ -1,20 +1,31 @@
-//! Environments on MuJoCo keep the contract.
+//! What is particular to tasks on MuJoCo: options, rewards and ends in batches. That they keep the contract as they are is
+//! in `tests/tasks.rs`, that they equal Gymnasium's in `tests/gymnasium.rs`.
 #![cfg(feature = "mujoco")]
 
-use mbrl_env::{Device, Rng, Tensor, check, collect, tasks};
+use std::fs;
 
-#[test]
-fn every_task_keeps_the_contract() {
-    for info in tasks::list() {
-        let mut task = tasks::make(info.name).unwrap();
-        check::check_env(&mut task.env).unwrap();
-        check::check_simulator(&mut task.env).unwrap();
-    }
+use mbrl_env::{
+    Device, EnvError, Rng, Tensor, Transition, check, collect,
+    mujoco::{AntConfig, HumanoidConfig, InvertedDoublePendulumConfig, ReacherConfig, SwimmerConfig, Walker2dConfig},
+    tasks::{self, Task},
+};
+use serde_json::{Value, json};
+
+fn with_positions() -> Value {
+    json!({ "exclude_current_positions_from_observation": false })
 }
 
 #[test]
 fn rewards_and_ends_in_batches_agree_with_the_steps() {
-    for name in ["InvertedPendulum-v5", "pets-halfcheetah", "pets-pusher", "pets-reacher", "pddm-halfcheetah"] {
+    for name in [
+        "InvertedPendulum-v5",
+        "Reacher-v5",
+        "Pusher-v5",
+        "pets-halfcheetah",
+        "pets-pusher",
+        "pets-reacher",
+        "pddm-halfcheetah",
+    ] {
         let mut task = tasks::make(name).unwrap();
         let reward = task.reward.expect("its observation holds what it needs");
         let (termination, mut rng) = (task.termination.as_deref(), Rng::new(0));
@@ -27,9 +38,8 @@ fn rewards_and_ends_in_batches_agree_with_the_steps() {
 /// the last place of each, over the time of a step.
 #[test]
 fn rewards_of_runners_agree_up_to_the_rounding_of_the_position() {
-    let options = serde_json::json!({ "exclude_current_positions_from_observation": false });
-    for name in ["HalfCheetah-v5", "Hopper-v5"] {
-        let task = tasks::make_with(name, &options).unwrap();
+    for name in ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Swimmer-v5"] {
+        let task = tasks::make_with(name, with_positions()).unwrap();
         assert!(tasks::make(name).unwrap().reward.is_none(), "{name}: without the position it cannot be known");
         let (spec, reward) = (task.env.spec().clone(), task.reward.unwrap());
         let episodes = collect(&task.env, 0..5, |_, rng| spec.actions.sample(rng).unwrap()).unwrap();
@@ -43,5 +53,193 @@ fn rewards_of_runners_agree_up_to_the_rounding_of_the_position() {
             compared += 1;
         }
         assert!(compared >= 50, "{name}: {compared}");
+    }
+}
+
+#[test]
+#[ignore = "4 seconds"]
+fn options_keep_the_contract() {
+    let reduced = json!({
+        "include_cinert_in_observation": false,
+        "include_cvel_in_observation": false,
+        "include_qfrc_actuator_in_observation": false,
+        "include_cfrc_ext_in_observation": false,
+        "contact_cost_weight": 0.0,
+    });
+    for (name, options, width) in [
+        ("HalfCheetah-v5", with_positions(), 18),
+        ("Hopper-v5", with_positions(), 12),
+        ("Walker2d-v5", with_positions(), 18),
+        ("Swimmer-v5", with_positions(), 10),
+        ("Ant-v5", with_positions(), 107),
+        ("Ant-v5", json!({ "include_cfrc_ext_in_observation": false, "main_body": "aux_1" }), 27),
+        ("Ant-v5", json!({ "include_cfrc_ext_in_observation": false, "contact_cost_weight": 0.0 }), 27),
+        ("Humanoid-v5", with_positions(), 350),
+        ("Humanoid-v5", reduced, 45),
+    ] {
+        let mut task = tasks::make_with(name, options).unwrap();
+        assert_eq!(task.env.spec().obs.width(), width, "{name}");
+        check::check_env(&mut task.env).unwrap();
+        check::check_simulator(&mut task.env).unwrap();
+    }
+}
+
+/// Random steps of some episodes, and whether the batch rule ends each.
+fn ends(task: &Task, episodes: u64) -> Vec<(Transition, bool)> {
+    let actions = &task.env.spec().actions;
+    let steps = collect(&task.env, 0..episodes, |_, rng| actions.sample(rng).unwrap()).unwrap().concat();
+    let rows = |of: fn(&Transition) -> &[f32]| {
+        let entries: Vec<f32> = steps.iter().flat_map(of).copied().collect();
+        Tensor::<1>::from_floats(&entries[..], &Device::flex()).reshape([steps.len() as i32, -1])
+    };
+    let rule = task.termination.as_ref().expect("the task ends");
+    let ended = rule.terminated(rows(|t| &t.obs), rows(|t| &t.action), rows(|t| &t.next_obs)).into_data();
+    let ended: Vec<bool> = ended.iter::<bool>().collect();
+    steps.into_iter().zip(ended).collect()
+}
+
+#[test]
+fn ends_in_batches_agree_with_the_steps() {
+    for name in ["Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5"] {
+        for options in [json!({}), with_positions()] {
+            let seen = ends(&tasks::make_with(name, options).unwrap(), 4);
+            assert!(seen.iter().all(|(step, ended)| step.terminated == *ended), "{name}");
+            assert!(seen.iter().any(|(step, _)| step.terminated) && seen.iter().any(|(step, _)| !step.terminated));
+        }
+        // What does not end has no rule, and goes on.
+        let mut task = tasks::make_with(name, json!({ "terminate_when_unhealthy": false })).unwrap();
+        let (actions, mut rng) = (task.env.spec().actions.clone(), Rng::new(0));
+        task.env.reset(Some(0)).unwrap();
+        let goes_on = (0..100).all(|_| !task.env.step(&actions.sample(&mut rng).unwrap()).unwrap().terminated);
+        assert!(task.termination.is_none() && goes_on, "{name}");
+    }
+}
+
+/// The tip that the environment judges is up to 0.1 mm away from the one in the observation, and falls by some 50 mm a step
+/// when it passes the height: the two disagree about one episode in 500, here at most about three of 300.
+#[test]
+fn ends_of_the_double_pendulum_hardly_ever_disagree() {
+    let seen = ends(&tasks::make("InvertedDoublePendulum-v5").unwrap(), 300);
+    assert_eq!(seen.iter().filter(|(step, _)| step.terminated).count(), 300);
+    let apart = seen.iter().filter(|(step, ended)| step.terminated != *ended).count();
+    assert!(apart <= 3, "{apart} of {} steps", seen.len());
+}
+
+#[test]
+fn an_ant_of_numbers_that_are_not_finite_has_ended() {
+    let task = tasks::make("Ant-v5").unwrap();
+    let width = task.env.spec().obs.width();
+    let ended = |column: usize, value: f32| {
+        let mut obs = vec![0.5; width];
+        obs[column] = value;
+        let obs = Tensor::<1>::from_floats(&obs[..], &Device::flex()).unsqueeze::<2>();
+        let actions = Tensor::zeros([1, 8], &Device::flex());
+        task.termination.as_ref().unwrap().terminated(obs.clone(), actions, obs).into_scalar::<bool>()
+    };
+    assert!(!ended(0, 0.5) && ended(0, 0.1) && ended(0, 1.1) && !ended(0, 1.0));
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        // Joints and velocities; forces are no part of the state.
+        assert!(ended(5, value) && ended(26, value) && !ended(27, value), "{value}");
+    }
+}
+
+#[test]
+fn the_swimmers_heading_is_an_angle() {
+    for (options, config) in [
+        (json!({}), SwimmerConfig::default()),
+        (
+            with_positions(),
+            SwimmerConfig { exclude_current_positions_from_observation: false, ..SwimmerConfig::default() },
+        ),
+    ] {
+        let angles = tasks::make_with("Swimmer-v5", options).unwrap().angles;
+        let obs = config.init().unwrap().set_state(&[0.1, 0.2, 7.0, 0.3, 0.4], &[0.0; 5]).unwrap();
+        assert_eq!(angles.iter().map(|&column| obs[column]).collect::<Vec<_>>(), [7.0]);
+    }
+}
+
+#[test]
+fn starts_are_where_gymnasium_draws_them() {
+    let mut pusher = tasks::make("Pusher-v5").unwrap().env;
+    let mut reacher = tasks::make("Reacher-v5").unwrap().env;
+    for seed in 0..200 {
+        let obs = pusher.reset(Some(seed)).unwrap();
+        assert!(obs[..7].iter().all(|angle| *angle == 0.0) && obs[7..14].iter().all(|v| v.abs() <= 0.005));
+        let (object, goal) = (&obs[17..20], &obs[20..23]);
+        let away = [object[0] - goal[0], object[1] - goal[1]];
+        assert!(away[0].abs() <= 0.2 && (-0.3..=0.0).contains(&away[1]) && away[0].hypot(away[1]) > 0.17, "{away:?}");
+        let obs = reacher.reset(Some(seed)).unwrap();
+        assert!(obs[2..4].iter().all(|sine| sine.abs() <= 0.1) && obs[6..8].iter().all(|v| v.abs() <= 0.005));
+        assert!(obs[4].hypot(obs[5]) < 0.2, "target {:?}", &obs[4..6]);
+    }
+}
+
+#[test]
+fn options_that_make_no_task_are_refused() {
+    for (name, options, words) in [
+        ("Ant-v5", json!({ "healthy_range": [0.2, 1.0] }), "unknown field `healthy_range`"),
+        (
+            "Ant-v5",
+            json!({ "healthy_z_range": [1.0, 0.2] }),
+            "healthy_z_range = (1, 0.2): a lower end below the upper one",
+        ),
+        ("Ant-v5", json!({ "contact_force_range": [1.0, 1.0] }), "contact_force_range = (1, 1)"),
+        ("Ant-v5", json!({ "main_body": "tail" }), "has no body `tail`; it has: world, torso"),
+        ("Ant-v5", json!({ "main_body": 14 }), "has 14 bodies"),
+        ("Ant-v5", json!({ "main_body": -1 }), "options of the task Ant-v5"),
+        ("Ant-v5", json!({ "frame_skip": 0 }), "frame_skip = 0: at least 1"),
+        ("Humanoid-v5", json!({ "contact_cost_range": [2.0, 1.0] }), "contact_cost_range = (2, 1)"),
+        (
+            "Humanoid-v5",
+            json!({ "reset_noise_scale": -0.1 }),
+            "reset_noise_scale = -0.1: a finite number of at least 0",
+        ),
+        ("Walker2d-v5", json!({ "healthy_angle_range": [0.5, 0.5] }), "healthy_angle_range = (0.5, 0.5)"),
+        ("Swimmer-v5", json!({ "frame_skip": -1 }), "options of the task Swimmer-v5"),
+        (
+            "Pusher-v5",
+            json!({ "xml_file": "reacher.xml" }),
+            "4 positions and 4 velocities, expected at least 11 and 11",
+        ),
+        ("Reacher-v5", json!({ "xml_file": "ant.xml" }), "has no body `fingertip`"),
+        ("Reacher-v5", json!({ "xml_file": "no.xml" }), "no.xml: no such model"),
+        ("InvertedDoublePendulum-v5", json!({ "xml_file": "hopper.xml" }), "has no site"),
+        (
+            "Humanoid-v5",
+            json!({ "xml_file": "swimmer.xml" }),
+            "5 positions and 5 velocities, expected at least 3 and 6",
+        ),
+    ] {
+        let refused = tasks::make_with(name, &options).unwrap_err().to_string();
+        assert!(refused.contains(words), "{name} {options}: {refused}");
+    }
+    // The rules read by index.
+    let folder = tempfile::tempdir().unwrap();
+    let slide = folder.path().join("slide.xml");
+    let body = r#"<body><joint name="x" type="slide" axis="1 0 0"/><geom size="0.1"/></body>"#;
+    let motor = r#"<motor joint="x" ctrlrange="-1 1"/>"#;
+    let mjcf = format!("<mujoco><worldbody>{body}</worldbody><actuator>{motor}</actuator></mujoco>");
+    fs::write(&slide, mjcf).unwrap();
+    for name in tasks::list().iter().map(|task| task.name).filter(|name| name.ends_with("-v5")) {
+        match tasks::make_with(name, json!({ "xml_file": slide })) {
+            Ok(mut task) => check::check_env(&mut task.env).unwrap(),
+            Err(error) => {
+                assert!(error.to_string().contains("1 positions and 1 velocities, expected at least"), "{error}")
+            }
+        }
+    }
+    // JSON has no NaN and no infinity.
+    let refused = |result: Result<_, EnvError>| result.map(|_| ()).unwrap_err().to_string();
+    let nan = f64::NAN;
+    for (told, field) in [
+        (refused(AntConfig { contact_cost_weight: nan, ..Default::default() }.init()), "contact_cost_weight"),
+        (refused(AntConfig { reset_noise_scale: f64::INFINITY, ..Default::default() }.init()), "reset_noise_scale"),
+        (refused(HumanoidConfig { contact_cost_range: (nan, 1.0), ..Default::default() }.init()), "contact_cost_range"),
+        (refused(Walker2dConfig { ctrl_cost_weight: nan, ..Default::default() }.init()), "ctrl_cost_weight"),
+        (refused(SwimmerConfig { forward_reward_weight: nan, ..Default::default() }.init()), "forward_reward_weight"),
+        (refused(ReacherConfig { reward_dist_weight: nan, ..Default::default() }.init()), "reward_dist_weight"),
+        (refused(InvertedDoublePendulumConfig { healthy_reward: nan, ..Default::default() }.init()), "healthy_reward"),
+    ] {
+        assert!(told.starts_with(field), "{told}");
     }
 }

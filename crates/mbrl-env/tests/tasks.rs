@@ -74,6 +74,9 @@ fn every_task_ends_at_its_time_limit() {
         let mut task = tasks::make(info.name).unwrap();
         let (mut longest, still) = (0, vec![0.0; task.env.spec().actions.width()]);
         for seed in 0..20 {
+            if longest == task.max_steps {
+                break;
+            }
             task.env.reset(Some(seed)).unwrap();
             for length in 1.. {
                 // No force: the cart-pole's pole falls over, the others go on to the limit.
@@ -241,9 +244,14 @@ fn extent(shape: &Shape) -> (Role, Vec<[f32; 2]>, f32) {
 
 #[test]
 fn every_task_is_drawn_within_its_view() {
+    let mut undrawn = Vec::new();
     for info in tasks::list() {
         let mut task = tasks::make(info.name).unwrap();
-        let (draw, mut rng) = (task.sketch.expect(info.name), Rng::new(0));
+        let Some(draw) = task.sketch else {
+            undrawn.push(info.name);
+            continue;
+        };
+        let mut rng = Rng::new(0);
         let mut bodies = Vec::new();
         for seed in 0..5 {
             let mut obs = task.env.reset(Some(seed)).unwrap();
@@ -271,6 +279,8 @@ fn every_task_is_drawn_within_its_view() {
         }
         assert!(bodies.windows(2).any(|pair| pair[0] != pair[1]), "{}: nothing moves", info.name);
     }
+    // The engine's tasks have pictures instead.
+    assert_eq!(undrawn.is_empty(), !cfg!(feature = "mujoco"), "{undrawn:?}");
 }
 
 #[test]

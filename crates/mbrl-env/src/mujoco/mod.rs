@@ -32,4 +32,8 @@ pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
 pub use sim::Sim;
 pub(crate) use tasks::make_with;
-pub use tasks::{HalfCheetahConfig, HopperConfig, InvertedPendulumConfig, RunnerReward, WithinLimits, models_folder};
+pub use tasks::{
+    AntConfig, HalfCheetahConfig, HopperConfig, HumanoidConfig, InvertedDoublePendulumConfig, InvertedPendulumConfig,
+    MainBody, PddmHalfCheetahConfig, PusherConfig, PusherReward, ReacherConfig, ReacherReward, RunnerReward,
+    SwimmerConfig, TipFalls, Walker2dConfig, WithinLimits, models_folder,
+};

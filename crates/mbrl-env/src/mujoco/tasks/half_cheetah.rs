@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{RunnerReward, check_numbers, check_scale, control_cost, normal_noise, uniform_noise},
+    parts::{
+        RunnerReward, Running, check_numbers, check_scale, check_sizes, control_cost, normal_noise, uniform_noise,
+    },
 };
 use crate::{
     EnvError, Info, Reward, Rng,
@@ -58,6 +60,7 @@ impl HalfCheetahConfig {
         ])?;
         check_scale("reset_noise_scale", self.reset_noise_scale)?;
         let model = model(&self.xml_file)?;
+        check_sizes(&model, 1, 1)?;
         let period = model.timestep() * f64::from(self.frame_skip);
         let reward = (!self.exclude_current_positions_from_observation).then(|| -> Arc<dyn Reward> {
             Arc::new(RunnerReward {
@@ -119,15 +122,7 @@ impl Rules for HalfCheetah {
         let speed = (x - before[0]) / self.period;
         let forward = self.config.forward_reward_weight * speed;
         let control = control_cost(self.config.ctrl_cost_weight, action);
-        Judgement {
-            reward: forward - control,
-            terminated: false,
-            info: Info::from([
-                ("x_position", x),
-                ("x_velocity", speed),
-                ("reward_forward", forward),
-                ("reward_ctrl", -control),
-            ]),
-        }
+        let info = Info::from([("x_position", x), ("x_velocity", speed)]);
+        Running { forward, control, ..Running::default() }.judge(false, info)
     }
 }

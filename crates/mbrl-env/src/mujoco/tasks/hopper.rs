@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{RunnerReward, WithinLimits, check_numbers, check_range, check_scale, control_cost, uniform_noise},
+    parts::{
+        RunnerReward, Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost,
+        uniform_noise,
+    },
 };
 use crate::{
     EnvError, Info, Reward, Rng, Termination,
@@ -81,6 +84,7 @@ impl HopperConfig {
         check_range("healthy_z_range", self.healthy_z_range)?;
         check_range("healthy_angle_range", self.healthy_angle_range)?;
         let model = model(&self.xml_file)?;
+        check_sizes(&model, 3, 3)?;
         let period = model.timestep() * f64::from(self.frame_skip);
         let skipped = usize::from(self.exclude_current_positions_from_observation);
         let ((z_low, z_high), (low, high)) = (self.healthy_z_range, self.healthy_angle_range);
@@ -160,18 +164,11 @@ impl Rules for Hopper {
         let (x, healthy) = (sim.qpos()[0], self.is_healthy(sim));
         let speed = (x - before[0]) / self.period;
         let forward = self.config.forward_reward_weight * speed;
-        let survive = if healthy { self.config.healthy_reward } else { 0.0 };
+        let survive = Some(if healthy { self.config.healthy_reward } else { 0.0 });
         let control = control_cost(self.config.ctrl_cost_weight, action);
-        Judgement {
-            reward: forward + survive - control,
-            terminated: self.config.terminate_when_unhealthy && !healthy,
-            info: Info::from([
-                ("x_position", x),
-                ("x_velocity", speed),
-                ("reward_forward", forward),
-                ("reward_ctrl", -control),
-                ("reward_survive", survive),
-            ]),
-        }
+        let raised = sim.qpos()[1] - sim.model().inner().qpos0()[1];
+        let info = Info::from([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
+        let terminated = self.config.terminate_when_unhealthy && !healthy;
+        Running { forward, control, survive, contact: None }.judge(terminated, info)
     }
 }

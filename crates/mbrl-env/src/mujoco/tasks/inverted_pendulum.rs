@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{WithinLimits, check_scale, uniform_noise},
+    parts::{WithinLimits, check_scale, check_sizes, uniform_noise},
 };
 use crate::{
     EnvError, Info, Reward, Rng,
@@ -43,9 +43,11 @@ impl InvertedPendulumConfig {
     fn parts(&self, name: &str) -> Result<Parts, EnvError> {
         check_scale("reset_noise_scale", self.reset_noise_scale)?;
         let upright = WithinLimits { limits: vec![(1, -LIMIT, LIMIT)], closed: true };
+        let model = model(&self.xml_file)?;
+        check_sizes(&model, 2, 1)?;
         Ok(Parts {
             name: name.to_owned(),
-            model: model(&self.xml_file)?,
+            model,
             frame_skip: self.frame_skip,
             rules: Arc::new(InvertedPendulum { noise: self.reset_noise_scale }),
             reward: Some(Arc::new(UprightReward(upright.clone()))),

@@ -1,12 +1,19 @@
 //! The tasks, and the registry that makes them by name.
 
+mod ant;
 mod half_cheetah;
 mod hopper;
+mod humanoid;
+mod inverted_double_pendulum;
 mod inverted_pendulum;
 mod parts;
 mod pets_half_cheetah;
 mod pets_pusher;
 mod pets_reacher;
+mod pusher;
+mod reacher;
+mod swimmer;
+mod walker2d;
 
 use std::{
     env, fs,
@@ -22,10 +29,18 @@ use crate::{
     tasks::{Task, read_options, refuse_options},
 };
 
+pub use ant::{AntConfig, MainBody};
 pub use half_cheetah::HalfCheetahConfig;
 pub use hopper::HopperConfig;
+pub use humanoid::HumanoidConfig;
+pub use inverted_double_pendulum::{InvertedDoublePendulumConfig, TipFalls};
 pub use inverted_pendulum::InvertedPendulumConfig;
 pub use parts::{RunnerReward, WithinLimits};
+pub use pets_half_cheetah::PddmHalfCheetahConfig;
+pub use pusher::{PusherConfig, PusherReward};
+pub use reacher::{ReacherConfig, ReacherReward};
+pub use swimmer::SwimmerConfig;
+pub use walker2d::Walker2dConfig;
 
 const MODELS: &str = "MBRL_MUJOCO_MODELS";
 
@@ -35,10 +50,17 @@ pub(crate) fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Re
         "HalfCheetah-v5" => read_options::<HalfCheetahConfig, _>(name, options)?.task(name),
         "Hopper-v5" => read_options::<HopperConfig, _>(name, options)?.task(name),
         "InvertedPendulum-v5" => read_options::<InvertedPendulumConfig, _>(name, options)?.task(name),
+        "Ant-v5" => read_options::<AntConfig, _>(name, options)?.task(name),
+        "Humanoid-v5" => read_options::<HumanoidConfig, _>(name, options)?.task(name),
+        "InvertedDoublePendulum-v5" => read_options::<InvertedDoublePendulumConfig, _>(name, options)?.task(name),
+        "Pusher-v5" => read_options::<PusherConfig, _>(name, options)?.task(name),
+        "Reacher-v5" => read_options::<ReacherConfig, _>(name, options)?.task(name),
+        "Swimmer-v5" => read_options::<SwimmerConfig, _>(name, options)?.task(name),
+        "Walker2d-v5" => read_options::<Walker2dConfig, _>(name, options)?.task(name),
         "pets-halfcheetah" => no_options(name, options, pets_half_cheetah::pets_task),
         "pets-pusher" => no_options(name, options, pets_pusher::task),
         "pets-reacher" => no_options(name, options, pets_reacher::task),
-        "pddm-halfcheetah" => no_options(name, options, pets_half_cheetah::pddm_task),
+        "pddm-halfcheetah" => pets_half_cheetah::pddm_task(name, &read_options(name, options)?),
         _ => Err(EnvError::UnknownTask { name: name.to_owned(), known: "those of `mbrl_env::tasks::list`".into() }),
     }
 }
@@ -102,9 +124,8 @@ impl Parts {
     }
 
     fn task(self) -> Result<Task, EnvError> {
-        let env = self.env()?;
         Ok(Task {
-            env: Box::new(TimeLimit::new(env, self.max_steps)?),
+            env: Box::new(TimeLimit::new(self.env()?, self.max_steps)?),
             reward: self.reward,
             termination: self.termination,
             angles: self.angles,

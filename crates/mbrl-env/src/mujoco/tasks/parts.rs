@@ -1,8 +1,13 @@
 //! What several tasks have in common.
 
-use burn::tensor::{Bool, Tensor};
+use std::ops::{Add, Mul};
 
-use crate::{EnvError, Reward, Rng, Termination};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+
+use crate::{
+    EnvError, Info, Reward, Rng, Termination,
+    mujoco::{Judgement, Model, Sim},
+};
 
 /// `weight · ‖action‖²` with the roundings of Gymnasium, whose actions are `float32`, and so is what is computed of them
 /// alone.
@@ -10,22 +15,80 @@ pub(super) fn control_cost(weight: f64, action: &[f32]) -> f64 {
     f64::from(weight as f32 * sum_of_squares(action))
 }
 
-/// NumPy's order of summation: one by one below eight entries, else eight sums side by side.
-pub(super) fn sum_of_squares(action: &[f32]) -> f32 {
-    let square = |x: &f32| x * x;
-    if action.len() < 8 {
-        return action.iter().map(square).fold(0.0, |sum, x| sum + x);
+/// The sum of the squares, in [`sum`]'s order.
+pub(super) fn sum_of_squares<T: Number>(values: &[T]) -> T {
+    sum(values, |x| x * x)
+}
+
+/// The sum of something of each entry in NumPy's order, for the same roundings: one by one below eight entries, eight sums
+/// side by side up to 128, halves beyond.
+pub(super) fn sum<T: Number>(values: &[T], of: impl Fn(T) -> T + Copy) -> T {
+    let n = values.len();
+    if n < 8 {
+        return values.iter().fold(T::default(), |sum, x| sum + of(*x));
     }
-    let (blocks, rest) = action.as_chunks::<8>();
-    let mut sums = [0.0_f32; 8];
+    if n > 128 {
+        let (left, right) = values.split_at(n / 2 - n / 2 % 8);
+        return sum(left, of) + sum(right, of);
+    }
+    let (blocks, rest) = values.as_chunks::<8>();
+    let mut sums = [T::default(); 8];
     for block in blocks {
         for (sum, x) in sums.iter_mut().zip(block) {
-            *sum += x * x;
+            *sum = *sum + of(*x);
         }
     }
     let [a, b, c, d, e, f, g, h] = sums;
     let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
-    rest.iter().map(square).fold(sum, |sum, x| sum + x)
+    rest.iter().fold(sum, |sum, x| sum + of(*x))
+}
+
+/// `f32` and `f64`.
+pub(super) trait Number: Copy + Default + Add<Output = Self> + Mul<Output = Self> {}
+impl Number for f32 {}
+impl Number for f64 {}
+
+/// Change of a position in the plane over time.
+pub(super) fn velocity(before: &[f64], after: [f64; 2], period: f64) -> [f64; 2] {
+    [(after[0] - before[0]) / period, (after[1] - before[1]) / period]
+}
+
+/// Distance of two points.
+pub(super) fn distance(from: [f64; 3], to: [f64; 3]) -> f64 {
+    sum_of_squares(&[from[0] - to[0], from[1] - to[1], from[2] - to[2]]).sqrt()
+}
+
+/// What is told of a step in the plane: where the root is, and how fast the task says that it moved.
+pub(super) fn plane_info(sim: &Sim, [x_velocity, y_velocity]: [f64; 2]) -> Info {
+    let (x, y) = (sim.qpos()[0], sim.qpos()[1]);
+    Info::from([
+        ("x_position", x),
+        ("y_position", y),
+        ("distance_from_origin", sum_of_squares(&[x, y]).sqrt()),
+        ("x_velocity", x_velocity),
+        ("y_velocity", y_velocity),
+    ])
+}
+
+/// What running is paid and what it costs, those parts that the task has.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    pub(super) forward: f64,
+    pub(super) control: f64,
+    pub(super) survive: Option<f64>,
+    pub(super) contact: Option<f64>,
+}
+
+impl Running {
+    /// The reward, summed in Gymnasium's order, its parts beside what `info` tells already.
+    pub(super) fn judge(self, terminated: bool, mut info: Info) -> Judgement {
+        let Self { forward, control, survive, contact } = self;
+        info.extend([("reward_forward", forward), ("reward_ctrl", -control)]);
+        info.extend(survive.map(|pay| ("reward_survive", pay)));
+        info.extend(contact.map(|cost| ("reward_contact", -cost)));
+        let reward = forward + survive.unwrap_or(0.0) - (control + contact.unwrap_or(0.0));
+        Judgement { reward, terminated, info }
+    }
 }
 
 /// Adds uniform noise in ±`scale` to each entry.
@@ -64,6 +127,17 @@ pub(super) fn check_range(field: &'static str, (low, high): (f64, f64)) -> Resul
         return Ok(());
     }
     Err(EnvError::Config { field, value: format!("({low}, {high})"), rule: "a lower end below the upper one" })
+}
+
+/// Refuses a model without the positions and velocities that the rules read by index.
+pub(super) fn check_sizes(model: &Model, nq: usize, nv: usize) -> Result<(), EnvError> {
+    if model.nq() >= nq && model.nv() >= nv {
+        return Ok(());
+    }
+    let (origin, positions, velocities) = (model.origin(), model.nq(), model.nv());
+    Err(EnvError::Engine {
+        reason: format!("{origin}: {positions} positions and {velocities} velocities, expected at least {nq} and {nv}"),
+    })
 }
 
 /// Reward for running: `forward · Δx / dt − control · ‖a‖² + healthy`, where the observation holds the position.
@@ -107,26 +181,69 @@ impl WithinLimits {
     /// Which rows of `[N, O]` keep to the limits, `[N]`.
     #[must_use]
     pub fn holds(&self, obs: &Tensor<2>) -> Tensor<1, Bool> {
-        // NaN keeps to no limit.
-        let mut holds: Option<Tensor<1, Bool>> = None;
-        for (index, low, high) in &self.limits {
-            let entry = obs.clone().select_dim::<1>(1, *index);
-            let within = if self.closed {
-                entry.clone().greater_equal_elem(*low).bool_and(entry.lower_equal_elem(*high))
-            } else {
-                entry.clone().greater_elem(*low).bool_and(entry.lower_elem(*high))
-            };
-            holds = Some(match holds {
-                Some(before) => before.bool_and(within),
-                None => within,
-            });
+        let (n, device) = (self.limits.len(), obs.device());
+        if n == 0 {
+            return Tensor::<1, Bool>::zeros([obs.dims()[0]], &device).bool_not();
         }
-        holds.unwrap_or_else(|| Tensor::<1, Bool>::zeros([obs.dims()[0]], &obs.device()).bool_not())
+        let columns: Vec<i64> = self.limits.iter().map(|(column, ..)| *column as i64).collect();
+        let columns = Tensor::<1, Int>::from_data(TensorData::new(columns, [n]), &device);
+        let row = |limit: fn(&(usize, f64, f64)) -> f64| {
+            let limits: Vec<f32> = self.limits.iter().map(|limits| limit(limits) as f32).collect();
+            Tensor::<2>::from_data(TensorData::new(limits, [1, n]), &device)
+        };
+        let (low, high) = (row(|limits| limits.1), row(|limits| limits.2));
+        let entries = obs.clone().select(1, columns);
+        // NaN keeps to no limit.
+        let within = if self.closed {
+            entries.clone().greater_equal(low).bool_and(entries.lower_equal(high))
+        } else {
+            entries.clone().greater(low).bool_and(entries.lower(high))
+        };
+        within.all_dim(1).squeeze_dim::<1>(1)
     }
 }
 
 impl Termination for WithinLimits {
     fn terminated(&self, _: Tensor<2>, _: Tensor<2>, next_obs: Tensor<2>) -> Tensor<1, Bool> {
         self.holds(&next_obs).bool_not()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    /// The bits are NumPy 2.4's, of `np.sum(np.square(x))` for `x = np.arange(n) * 7 % 11 * 0.1 + 0.3` in `float32` and for
+    /// a tenth of it in `float64`.
+    #[test]
+    fn sums_are_numpys_to_the_bit() {
+        for (n, single, double) in [
+            (5, 0x407c_cccc, 0x3fa4_3958_0e56_041f),
+            (8, 0x40c8_f5c3, 0x3fb0_13a9_2ee6_31fe),
+            (23, 0x4182_f5c3, 0x3fc4_f41f_2b5d_cc6b),
+            (128, 0x42be_5c2a, 0x3fee_7525_5453_8efe),
+            (131, 0x42c2_6148, 0x3fef_19ce_1611_3410),
+            (300, 0x435d_3ae2, 0x4001_b2ca_602b_6aee),
+            (1000, 0x4439_1000, 0x401d_9c29_03fb_e776),
+        ] {
+            let singles: Vec<f32> = (0..n).map(|i| (i * 7 % 11) as f32 * 0.1 + 0.3).collect();
+            let doubles: Vec<f64> = singles.iter().map(|x| f64::from(*x) * 0.1).collect();
+            assert_eq!(sum_of_squares(&singles).to_bits(), single, "{n}");
+            assert_eq!(sum_of_squares(&doubles).to_bits(), double, "{n}");
+        }
+    }
+
+    #[test]
+    fn limits_are_kept_row_by_row() {
+        let rows = [[0.0_f32, 1.0, 9.0], [0.0, 2.0, 9.0], [0.5, 1.5, f32::NAN], [f32::NAN, 1.5, 9.0], [-0.1, 1.5, 9.0]];
+        let holds = |limits, closed| -> Vec<bool> {
+            let obs = Tensor::<2>::from_data(rows, &Device::flex());
+            WithinLimits { limits, closed }.holds(&obs).into_data().iter::<bool>().collect()
+        };
+        let limits = vec![(1, 1.0, 2.0), (0, 0.0, f64::INFINITY)];
+        assert_eq!(holds(limits.clone(), true), [true, true, true, false, false]);
+        assert_eq!(holds(limits, false), [false, false, true, false, false]);
+        assert_eq!(holds(Vec::new(), false), [true; 5]);
     }
 }

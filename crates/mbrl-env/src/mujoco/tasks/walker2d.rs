@@ -1,0 +1,160 @@
+//! Gymnasium's Walker2d-v5.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Parts, model,
+    parts::{
+        RunnerReward, Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost,
+        uniform_noise,
+    },
+};
+use crate::{
+    EnvError, Info, Reward, Rng, Termination,
+    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    tasks::Task,
+};
+
+/// Gymnasium 1.4.0's `Walker2d-v5`, with its options and their defaults: walk forward on two legs, in the plane, with six
+/// motors, without falling.
+///
+/// Reward: `healthy_reward` while healthy, `+ forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖²`. It ends where the
+/// walker is not healthy: height or pitch outside their ranges. 1000 steps of 0.008 s.
+///
+/// The observation holds positions and velocities, `[x, z, pitch, 6 joints]` and as many velocities, clipped to ±10; the first
+/// position is left out by default, and with it what a reward in batches needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Walker2dConfig {
+    /// The model: a file of Gymnasium's by its bare name, or a path.
+    pub xml_file: PathBuf,
+    /// Steps of the engine a step.
+    pub frame_skip: u32,
+    /// Weight of the velocity.
+    pub forward_reward_weight: f64,
+    /// Weight of the squared controls.
+    pub ctrl_cost_weight: f64,
+    /// Reward of each step that ends healthy.
+    pub healthy_reward: f64,
+    /// Whether an unhealthy state ends the episode.
+    pub terminate_when_unhealthy: bool,
+    /// Open range of the height (m).
+    pub healthy_z_range: (f64, f64),
+    /// Open range of the pitch (rad).
+    pub healthy_angle_range: (f64, f64),
+    /// Scale of the uniform noise on the start.
+    pub reset_noise_scale: f64,
+    /// Leaves the position along the track out of the observation.
+    pub exclude_current_positions_from_observation: bool,
+}
+
+impl Default for Walker2dConfig {
+    fn default() -> Self {
+        Self {
+            xml_file: "walker2d_v5.xml".into(),
+            frame_skip: 4,
+            forward_reward_weight: 1.0,
+            ctrl_cost_weight: 1e-3,
+            healthy_reward: 1.0,
+            terminate_when_unhealthy: true,
+            healthy_z_range: (0.8, 2.0),
+            healthy_angle_range: (-1.0, 1.0),
+            reset_noise_scale: 5e-3,
+            exclude_current_positions_from_observation: true,
+        }
+    }
+}
+
+impl Walker2dConfig {
+    fn parts(&self, name: &str) -> Result<Parts, EnvError> {
+        check_numbers(&[
+            ("forward_reward_weight", self.forward_reward_weight),
+            ("ctrl_cost_weight", self.ctrl_cost_weight),
+            ("healthy_reward", self.healthy_reward),
+        ])?;
+        check_scale("reset_noise_scale", self.reset_noise_scale)?;
+        check_range("healthy_z_range", self.healthy_z_range)?;
+        check_range("healthy_angle_range", self.healthy_angle_range)?;
+        let model = model(&self.xml_file)?;
+        check_sizes(&model, 3, 3)?;
+        let period = model.timestep() * f64::from(self.frame_skip);
+        let skipped = usize::from(self.exclude_current_positions_from_observation);
+        let ((z_low, z_high), (low, high)) = (self.healthy_z_range, self.healthy_angle_range);
+        let limits = vec![(1 - skipped, z_low, z_high), (2 - skipped, low, high)];
+        let healthy = WithinLimits { limits, closed: false };
+        let reward = (skipped == 0).then(|| -> Arc<dyn Reward> {
+            Arc::new(RunnerReward {
+                position: 0,
+                period,
+                forward: self.forward_reward_weight,
+                control: self.ctrl_cost_weight,
+                healthy: Some((self.healthy_reward, healthy.clone())),
+            })
+        });
+        Ok(Parts {
+            name: name.to_owned(),
+            model,
+            frame_skip: self.frame_skip,
+            rules: Arc::new(Walker2d { config: self.clone(), period }),
+            reward,
+            termination: self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }),
+            angles: Vec::new(),
+            max_steps: 1000,
+        })
+    }
+
+    /// The environment alone, without a time limit.
+    ///
+    /// # Errors
+    /// As [`tasks::make_with`](crate::tasks::make_with).
+    pub fn init(&self) -> Result<MujocoEnv, EnvError> {
+        self.parts("Walker2d-v5")?.env()
+    }
+
+    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.parts(name)?.task()
+    }
+}
+
+struct Walker2d {
+    config: Walker2dConfig,
+    period: f64,
+}
+
+impl Walker2d {
+    fn is_healthy(&self, sim: &Sim) -> bool {
+        let within = |x: f64, (low, high): (f64, f64)| low < x && x < high;
+        within(sim.qpos()[1], self.config.healthy_z_range) && within(sim.qpos()[2], self.config.healthy_angle_range)
+    }
+}
+
+impl Rules for Walker2d {
+    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
+        let skipped = usize::from(self.config.exclude_current_positions_from_observation);
+        obs.extend_from_slice(&sim.qpos()[skipped..]);
+        obs.extend(sim.qvel().iter().map(|v| v.clamp(-10.0, 10.0)));
+    }
+
+    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+        uniform_noise(qpos, self.config.reset_noise_scale, rng);
+        uniform_noise(qvel, self.config.reset_noise_scale, rng);
+    }
+
+    fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
+        measured.push(sim.qpos()[0]);
+    }
+
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+        let (x, healthy) = (sim.qpos()[0], self.is_healthy(sim));
+        let speed = (x - before[0]) / self.period;
+        let forward = self.config.forward_reward_weight * speed;
+        let survive = Some(if healthy { self.config.healthy_reward } else { 0.0 });
+        let control = control_cost(self.config.ctrl_cost_weight, action);
+        let raised = sim.qpos()[1] - sim.model().inner().qpos0()[1];
+        let info = Info::from([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
+        let terminated = self.config.terminate_when_unhealthy && !healthy;
+        Running { forward, control, survive, contact: None }.judge(terminated, info)
+    }
+}
