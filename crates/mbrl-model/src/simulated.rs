@@ -3,7 +3,7 @@
 use std::{fmt, sync::Mutex};
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-use mbrl_env::{Simulator, Situation, Snapshot};
+use mbrl_env::{EnvError, Simulator, Situation, Snapshot};
 use rayon::prelude::*;
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
 /// It gives the simulator's own rewards and ends. It needs a situation with a snapshot: a simulator cannot be put into a state
 /// known by its observation alone, so `predict`, `sample` and starts from states are [`ModelError::Unsupported`]. A snapshot
 /// holds the simulator's generators too: whatever noise it draws, planning foresees; so there is one particle.
+///
+/// A candidate whose simulation breaks down ([`EnvError::Simulation`]) has a NaN reward at that step and ends there:
+/// planners rank it last.
 ///
 /// A clone's episode may end within the horizon, by a time limit too: from then on its last observation is repeated and
 /// `terminated` stays set, so that [`returns`](https://docs.rs/mbrl-plan) counts nothing after it. A planner has no reason to
@@ -93,7 +96,17 @@ impl Trajectory {
         let mut terminated = Vec::with_capacity(horizon);
         simulator.restore(snapshot)?;
         for action in actions {
-            let step = simulator.step(action)?;
+            let step = match simulator.step(action) {
+                // The candidate is at fault, not the plan: planners rank NaN last.
+                Err(EnvError::Simulation { .. }) => {
+                    let last = if obs.is_empty() { start.to_vec() } else { obs[obs.len() - width..].to_vec() };
+                    obs.extend(last);
+                    reward.push(f32::NAN);
+                    terminated.push(true);
+                    break;
+                }
+                step => step?,
+            };
             let over = step.episode_over();
             check_size("entries of the simulator's observation", width, step.obs.len())?;
             obs.extend_from_slice(&step.obs);

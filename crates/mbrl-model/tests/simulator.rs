@@ -1,6 +1,6 @@
 //! A simulator as a model: what a roll-out says is what stepping the environment gives.
 
-use mbrl_env::{Env, History, Rng, Simulator, Situation, tasks};
+use mbrl_env::{Env, EnvError, EnvSpec, History, Rng, Simulator, Situation, Snapshot, Step, tasks};
 use mbrl_model::{Device, Draw, Dynamics, MemberRule, ModelError, Propagation, SimulatorModel, Start, Tensor};
 
 fn plans(horizon: usize, candidates: usize, limit: f32, seed: u64) -> (Vec<f32>, Tensor<3>) {
@@ -106,4 +106,60 @@ fn what_a_simulator_cannot_do_is_said() {
         assert!(error.contains("NaN"), "{error}");
     }
     assert!(model.rollout(Start::Situation(situation), actions, draw(1)).is_ok());
+}
+
+/// A pendulum whose simulation breaks down under a torque of more than 1.
+struct Fragile(Box<dyn Simulator>);
+
+impl Env for Fragile {
+    fn spec(&self) -> &EnvSpec {
+        self.0.spec()
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        self.0.reset(seed)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        if action[0] > 1.0 {
+            return Err(EnvError::Simulation { time: 0.0, reason: "too strong".into() });
+        }
+        self.0.step(action)
+    }
+}
+
+impl Simulator for Fragile {
+    fn save(&self) -> Snapshot {
+        self.0.save()
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+        self.0.restore(snapshot)
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Simulator> {
+        Box::new(Self(self.0.boxed_clone()))
+    }
+}
+
+#[test]
+fn a_candidate_whose_simulation_breaks_down_is_worth_nothing_and_spoils_no_other() {
+    let mut env = Fragile(tasks::make("pendulum").unwrap().env);
+    let obs = env.reset(Some(0)).unwrap();
+    let snapshot = env.save();
+    let model = SimulatorModel::new(env.boxed_clone(), &Device::flex());
+    // Four candidates: whole, broken at the first step, at the third, whole.
+    let torques = [[0.5, 2.0, 0.5, -1.0], [0.5, 0.0, 0.5, 1.0], [0.5, 0.0, 1.5, 1.0], [0.5, 0.0, 0.0, 1.0]];
+    let actions = Tensor::<3>::from_data(torques.map(|row| row.map(|torque| [torque])), &Device::flex());
+    let situation = Situation { obs: &obs, past: &History::default(), snapshot: Some(&snapshot) };
+    let out = model.rollout(Start::Situation(situation), actions, Draw::new(Propagation::MEAN, 0)).unwrap();
+    let rewards = out.reward.unwrap().try_into_vec_as::<f32>().unwrap();
+    let over: Vec<bool> = out.terminated.unwrap().into_data().iter::<bool>().collect();
+    let at = |t: usize, k: usize| (rewards[4 * t + k], over[4 * t + k]);
+    for k in [0, 3] {
+        assert!((0..4).all(|t| at(t, k).0 < 0.0 && !at(t, k).1), "candidate {k}");
+    }
+    assert!(at(0, 1).0.is_nan() && (0..4).all(|t| at(t, 1).1));
+    assert!(at(1, 2).0 < 0.0 && at(2, 2).0.is_nan() && at(3, 2).1);
+    assert!(out.obs.try_into_vec_as::<f32>().unwrap().iter().all(|x| x.is_finite()));
 }
