@@ -14,7 +14,7 @@
 //! nothing and writes no `MUJOCO_LOG.TXT`. Three ways to end the process remain:
 //!
 //! - a program built with `panic = "abort"`, where the engine cannot go on;
-//! - memory that the system does not give, while a model is compiled (a texture or a grid of absurd size) or a simulation is
+//! - memory that the system does not give, while a model is compiled (a height field of absurd size) or a simulation is
 //!   copied, as everywhere in Rust;
 //! - calls of one's own on [`mujoco_rs`]' types, in reach by [`Model::inner`] and [`Sim::data`]: its documentation says which
 //!   of them end the process.
