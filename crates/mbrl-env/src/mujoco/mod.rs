@@ -8,22 +8,27 @@
 //!   observation, a reward and a start, given by closures ([`MujocoEnv::builder`]) or by a type ([`Rules`]).
 //! - The tasks are made by name like all others ([`tasks::make`](crate::tasks::make)); their options are the fields of
 //!   [`HalfCheetahConfig`] and its siblings ([`tasks::make_with`](crate::tasks::make_with)).
+//! - [`Renderer`] draws a simulation from a [`Camera`], without a window.
 //!
 //! Errors of the engine end the process from inside C; so whatever goes into it is checked before (sizes, finiteness,
 //! names, limits, memory), and what it warns of becomes [`EnvError::Simulation`](crate::EnvError::Simulation) and the end of
 //! the episode.
 
 mod about;
+mod camera;
 mod env;
 mod log;
 mod model;
+mod render;
 mod sim;
 mod tasks;
 
 pub use about::about;
+pub use camera::{Camera, View};
 pub use env::{Judgement, MujocoEnv, MujocoEnvBuilder, Rules};
 pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
+pub use render::Renderer;
 pub use sim::Sim;
 pub(crate) use tasks::make_with;
 pub use tasks::{HalfCheetahConfig, HopperConfig, InvertedPendulumConfig, RunnerReward, WithinLimits, models_folder};

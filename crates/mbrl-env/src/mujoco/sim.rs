@@ -8,7 +8,7 @@ use super::{Model, log};
 use crate::{EnvError, check_width};
 
 /// All that the engine's next step depends on.
-const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
+pub(super) const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
 
 /// A [`Model`] in a state.
 ///
@@ -180,10 +180,5 @@ impl Sim {
     /// Computes positions and forces of the present state, for a state that was restored.
     pub(super) fn refresh(&mut self) {
         self.data.forward();
-    }
-
-    /// The engine's own data, to draw.
-    pub(super) fn data_mut(&mut self) -> &mut MjData<Arc<MjModel>> {
-        &mut self.data
     }
 }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{RunnerReward, check_numbers, check_scale, control_cost, normal_noise, uniform_noise},
+    parts::{RunnerReward, check_numbers, check_scale, control_cost, following, normal_noise, uniform_noise},
 };
 use crate::{
     EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -129,5 +129,9 @@ impl Rules for HalfCheetah {
                 ("reward_ctrl", -control),
             ]),
         }
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 0.5, 4.0, -45.0)
     }
 }

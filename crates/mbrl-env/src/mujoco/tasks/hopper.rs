@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{RunnerReward, WithinLimits, check_numbers, check_range, check_scale, control_cost, uniform_noise},
+    parts::{
+        RunnerReward, WithinLimits, check_numbers, check_range, check_scale, control_cost, following, uniform_noise,
+    },
 };
 use crate::{
     EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -173,5 +175,9 @@ impl Rules for Hopper {
                 ("reward_survive", survive),
             ]),
         }
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 1.15, 3.0, -20.0)
     }
 }

@@ -2,7 +2,10 @@
 
 use burn::tensor::{Bool, Tensor};
 
-use crate::{EnvError, Reward, Rng, Termination};
+use crate::{
+    EnvError, Reward, Rng, Termination,
+    mujoco::{Camera, Model, View},
+};
 
 /// `weight · ‖action‖²` with the roundings of Gymnasium, whose actions are `float32`, and so is what is computed of them
 /// alone.
@@ -40,6 +43,13 @@ pub(super) fn normal_noise(values: &mut [f64], scale: f64, rng: &mut Rng) {
     for value in values {
         *value += scale * rng.normal_f64();
     }
+}
+
+/// A camera at Gymnasium's distance from a body that it follows, at a height of its own (m), looking down by its angle
+/// (degrees).
+pub(super) fn following(model: &Model, body: &str, height: f64, distance: f64, elevation: f64) -> Camera {
+    let follow = Some(body.to_owned());
+    Camera::Free(View { lookat: [0.0, 0.0, height], distance, elevation, follow, ..View::of(model) })
 }
 
 /// Refuses numbers that no task works with.
