@@ -21,7 +21,7 @@ use crate::{
     fit, folder,
     progress::Display,
     record::Record,
-    report,
+    render, report,
     run::{Ended, RunFolder, in_pool},
     say,
 };
@@ -38,6 +38,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Fit(args) => fit::run(&args),
         Command::EvaluateModel(args) => evaluate_model::run(&args),
         Command::Report(args) => report(&args),
+        Command::Render(args) => render::run(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),
     }
@@ -46,8 +47,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 fn list() -> Result<ExitCode> {
     say::out("experiments (mbrl train NAME):")?;
     for experiment in experiment::embedded() {
-        let Experiment { name, summary, .. } = experiment?;
-        say::out(format_args!("  {name:<28} {summary}"))?;
+        let Experiment { name, summary, task, .. } = experiment?;
+        let there = tasks::list().iter().any(|info| info.name == task);
+        let needs = if there { "" } else { " [needs the feature mujoco: mbrl doctor]" };
+        say::out(format_args!("  {name:<28} {summary}{needs}"))?;
     }
     say::out("\ntasks:")?;
     for task in tasks::list() {

@@ -37,6 +37,18 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("gradient-reacher", include_str!("../experiments/gradient-reacher.toml")),
     ("icem-reacher", include_str!("../experiments/icem-reacher.toml")),
     ("ground-truth-cartpole-swingup", include_str!("../experiments/ground-truth-cartpole-swingup.toml")),
+    ("pets-inverted-pendulum", include_str!("../experiments/pets-inverted-pendulum.toml")),
+    ("pets-inverted-pendulum-paper", include_str!("../experiments/pets-inverted-pendulum-paper.toml")),
+    ("pets-halfcheetah", include_str!("../experiments/pets-halfcheetah.toml")),
+    ("pets-halfcheetah-paper", include_str!("../experiments/pets-halfcheetah-paper.toml")),
+    ("pets-pusher", include_str!("../experiments/pets-pusher.toml")),
+    ("pets-pusher-paper", include_str!("../experiments/pets-pusher-paper.toml")),
+    ("pets-reacher", include_str!("../experiments/pets-reacher.toml")),
+    ("pets-reacher-paper", include_str!("../experiments/pets-reacher-paper.toml")),
+    ("pddm-halfcheetah", include_str!("../experiments/pddm-halfcheetah.toml")),
+    ("pddm-halfcheetah-paper", include_str!("../experiments/pddm-halfcheetah-paper.toml")),
+    ("ground-truth-halfcheetah", include_str!("../experiments/ground-truth-halfcheetah.toml")),
+    ("ground-truth-hopper", include_str!("../experiments/ground-truth-hopper.toml")),
 ];
 
 /// Everything that says what a run does. Its text, with every value written out, reproduces the run.

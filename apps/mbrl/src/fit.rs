@@ -10,7 +10,7 @@ use mbrl_env::{
 use mbrl_model::{Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, fit_watched};
 use mbrl_policy::MAX_PAST;
 use serde::{Deserialize, Serialize};
-use toml::Table;
+use toml::{Table, Value};
 
 use crate::{
     args::FitArgs,
@@ -87,6 +87,9 @@ impl Settings {
     /// The sections of an experiment that say how to fit.
     fn of_experiment(text: &str) -> Result<Self> {
         let mut table: Table = toml::from_str(text)?;
+        if table.get("dynamics").and_then(Value::as_str) == Some("simulator") {
+            bail!("dynamics = \"simulator\": it fits nothing, and says nothing of how to");
+        }
         for key in UNUSED {
             table.remove(key);
         }
@@ -284,13 +287,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_experiment_says_how_to_fit_with_all_its_values_written_out_too() {
+    fn every_experiment_that_learns_says_how_to_fit_with_all_its_values_written_out_too() {
         for experiment in experiment::embedded() {
             let experiment = experiment.unwrap();
-            let settings = Settings::of_experiment(&experiment.to_toml().unwrap()).unwrap();
+            let settings = Settings::of_experiment(&experiment.to_toml().unwrap());
             match experiment.learned() {
-                Some(learned) => assert_eq!((&settings.model, &settings.fit), (&learned.model, &learned.fit)),
-                None => assert_eq!(settings, Settings::default()),
+                Some(learned) => {
+                    let settings = settings.unwrap();
+                    assert_eq!((&settings.model, &settings.fit), (&learned.model, &learned.fit));
+                }
+                None => assert!(settings.unwrap_err().to_string().contains("simulator")),
             }
         }
         assert!(Settings::of_experiment("[modle]\nmembers = 3\n").is_err());

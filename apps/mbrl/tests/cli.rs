@@ -55,32 +55,31 @@ fn a_run_leaves_its_folder() {
 }
 
 #[test]
-fn the_simulator_as_the_model_trains_evaluates_and_resumes_like_any_other() {
+fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
     let dir = Dir::new();
     let train = |words: &[&str]| {
-        let quick = ["train", "ground-truth-cartpole-swingup", "--steps", "450", "--set", "train.eval_every=450"];
+        let eval = ["--set", "train.eval_every=250", "--set", "train.eval_episodes=1"];
+        let quick = [&["train", "ground-truth-cartpole-swingup", "--steps", "250"], &eval[..]].concat();
         dir.run(&[&quick[..], words].concat()).ok()
     };
     let said = train(&["--out", "one", "--threads", "1"]);
-    assert!(said.out.contains("450 in 3 episodes") && !said.err.contains("fit loss"), "{said:?}");
+    assert!(said.out.contains("250 in 2 episodes") && !said.err.contains("fit loss"), "{said:?}");
     let metrics = dir.metrics("one");
     let count = |event: &str| metrics.iter().filter(|line| line["event"] == event).count();
-    assert_eq!((count("episode"), count("plan"), count("fit"), count("eval")), (3, 3, 0, 1));
+    assert_eq!((count("episode"), count("plan"), count("fit"), count("eval")), (2, 2, 0, 1));
     let whole = fs::read_to_string(dir.path("one/metrics.jsonl")).unwrap();
-    assert_eq!(whole.matches("\"plan/ms\"").count(), 3);
-    // 40 + 32 + 25 sequences and three elites in each of the later iterations, 25 steps each; near the limit too.
+    assert_eq!(whole.matches("\"plan/ms\"").count(), 2);
+    // 40 + 32 + 25 sequences and three elites in each of the later iterations, 25 steps each.
     let steps = metrics.iter().find(|line| line["event"] == "plan").unwrap()["plan/model_steps"].as_f64().unwrap();
     assert!((2400.0..2650.0).contains(&steps), "{steps}");
-    // A pole that hangs earns about 0 a step, one that stands 1; it swings up from the first episode on.
-    let returns =
-        metrics.iter().filter(|line| line["event"] == "episode").map(|l| l["episode/return"].as_f64().unwrap());
-    assert!(returns.take(2).all(|r| r > 120.0), "{metrics:?}");
+    // A pole that hangs earns about 0 a step, one that stands 1: with the truth it swings up in the first episode.
+    assert!(metrics[0]["episode/return"].as_f64().unwrap() > 120.0, "{metrics:?}");
 
     train(&["--out", "two", "--threads", "2"]);
     assert_eq!(dir.metrics("two"), metrics);
     let evaluation = metrics.iter().find(|line| line["event"] == "eval").unwrap();
     let mean = format!("return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
-    let said = dir.run(&["eval", "one", "--episodes", "2"]).ok();
+    let said = dir.run(&["eval", "one", "--episodes", "1"]).ok();
     assert!(said.out.contains(&mean), "{mean}: {}", said.out);
 
     let resolved = fs::read_to_string(dir.path("one/experiment.toml")).unwrap();
@@ -90,7 +89,8 @@ fn the_simulator_as_the_model_trains_evaluates_and_resumes_like_any_other() {
     assert_ne!(dir.metrics("seeds/ground-truth-cartpole-swingup-1"), metrics);
 
     // Another planner, the task's own reward; planners that need gradients are refused.
-    train(&["--set", "planner.kind=mppi", "--set", "goal.reward=task", "--steps", "20", "--out", "mppi"]);
+    let other = ["--set", "planner.kind=mppi", "--set", "goal.reward=task", "--steps", "20", "--out", "mppi"];
+    dir.run(&[&["train", "ground-truth-cartpole-swingup"], &other[..]].concat()).ok();
     for (word, section) in [("planner.kind=gradient", "[planner]"), ("refinement.iterations=1", "[refinement]")] {
         let words = ["train", "ground-truth-cartpole-swingup", "--set", word, "--out", "refused"];
         dir.run(&words).fails(1, &[section, "gradients"]);

@@ -76,10 +76,8 @@ fn killed_runs_go_on_as_if_nothing_had_happened() {
 #[cfg(unix)]
 #[test]
 fn killed_runs_with_the_simulator_as_the_model_go_on_too() {
-    // A longer horizon, so that a run takes long enough to be hit.
     fn words(out: &str) -> Vec<&str> {
-        let more = ["--set", "planner.population=300", "--set", "train.eval_every=300", "--out", out];
-        [&["train", "ground-truth-cartpole-swingup"], &more[..]].concat()
+        vec!["train", "ground-truth-cartpole-swingup", "--steps", "450", "--set", "train.eval_every=0", "--out", out]
     }
     assert!(kill_and_resume(&Dir::new(), words, &names(3)) >= 1);
 }

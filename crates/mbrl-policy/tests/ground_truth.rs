@@ -42,8 +42,8 @@ fn the_truth_is_planned_with_up_to_the_time_limit_and_over_it() {
         for episode in &found.episodes {
             let (summary, best) = (episode.summary, best(episode.transitions[0].obs[0], 12));
             assert_eq!((summary.length, summary.truncated), (12, true));
-            // A random walk from 1 loses about 12 of which 5 cannot be avoided; the planner comes within 0.03 a step.
-            assert!(summary.total_reward > best - 0.36, "{} of at best {best}", summary.total_reward);
+            // Standing still loses 12 x², 0.42 from the nearest of these starts; the largest loss seen is 0.1.
+            assert!(summary.total_reward > best - 0.2, "{} of at best {best}", summary.total_reward);
             assert!(summary.total_reward <= best + 1e-5);
         }
     }

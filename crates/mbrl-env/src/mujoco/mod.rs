@@ -31,4 +31,7 @@ pub use mujoco_rs;
 pub use render::Renderer;
 pub use sim::Sim;
 pub(crate) use tasks::make_with;
-pub use tasks::{HalfCheetahConfig, HopperConfig, InvertedPendulumConfig, RunnerReward, WithinLimits, models_folder};
+pub use tasks::{
+    HalfCheetahConfig, HopperConfig, InvertedPendulumConfig, PddmHalfCheetahConfig, RunnerReward, WithinLimits,
+    models_folder,
+};

@@ -144,7 +144,7 @@ fn drawable(model: &Model, width: u32, height: u32) -> Result<MjModel, EnvError>
     const TEXTURE_SIDE: i32 = 8192;
     // The engine's defaults are 28, 16 and 4.
     const PIECES: std::ops::RangeInclusive<i32> = 1..=1000;
-    // The engine's default.
+    // The engine's default; in software, shadows are what takes longest.
     const MAX_SHADOW: i32 = 4096;
 
     let inner = model.inner();
@@ -181,7 +181,9 @@ fn drawable(model: &Model, width: u32, height: u32) -> Result<MjModel, EnvError>
     // Both fit: at most 4096.
     visual.global.offwidth = width as i32;
     visual.global.offheight = height as i32;
-    visual.quality.shadowsize = visual.quality.shadowsize.clamp(0, MAX_SHADOW);
+    // Four times as fine as the picture is as much as can be seen of them.
+    let shadow = (4 * width.max(height) as i32).min(MAX_SHADOW);
+    visual.quality.shadowsize = visual.quality.shadowsize.clamp(0, shadow);
     visual.quality.offsamples = visual.quality.offsamples.clamp(0, 16);
     Ok(copy)
 }
@@ -242,8 +244,8 @@ mod studio {
     impl<'a> Studio<'a> {
         pub(super) fn new(model: MjModel, (width, height): (u32, u32), camera: &'a Placed) -> Result<Self, EnvError> {
             // The engine looks there for the functions of OpenGL, and ends the process where they are another context's.
-            if let Some(other) = std::env::var_os("MUJOCO_GL").filter(|gl| gl != "egl") {
-                let reason = format!("MUJOCO_GL is {}: pictures are drawn by EGL, leave it unset", other.display());
+            if let Some(other) = std::env::var_os("MUJOCO_GL").filter(|gl| gl != "egl" && !gl.is_empty()) {
+                let reason = format!("MUJOCO_GL is {other:?}: pictures are drawn by EGL, leave it unset");
                 return Err(EnvError::Engine { reason });
             }
             let builder = MjRenderer::builder().width(width).height(height).num_visual_internal_geom(DECORATIONS);

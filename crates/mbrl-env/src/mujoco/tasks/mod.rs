@@ -26,6 +26,7 @@ pub use half_cheetah::HalfCheetahConfig;
 pub use hopper::HopperConfig;
 pub use inverted_pendulum::InvertedPendulumConfig;
 pub use parts::{RunnerReward, WithinLimits};
+pub use pets_half_cheetah::PddmHalfCheetahConfig;
 
 const MODELS: &str = "MBRL_MUJOCO_MODELS";
 
@@ -38,7 +39,7 @@ pub(crate) fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Re
         "pets-halfcheetah" => no_options(name, options, pets_half_cheetah::pets_task),
         "pets-pusher" => no_options(name, options, pets_pusher::task),
         "pets-reacher" => no_options(name, options, pets_reacher::task),
-        "pddm-halfcheetah" => no_options(name, options, pets_half_cheetah::pddm_task),
+        "pddm-halfcheetah" => pets_half_cheetah::pddm_task(name, &read_options(name, options)?),
         _ => Err(EnvError::UnknownTask { name: name.to_owned(), known: "those of `mbrl_env::tasks::list`".into() }),
     }
 }

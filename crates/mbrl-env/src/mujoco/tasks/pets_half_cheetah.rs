@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
@@ -80,7 +81,20 @@ impl Rules for PetsHalfCheetah {
 
 /// PDDM's half-cheetah (`pddm/envs/cheetah/cheetah.py`): Gymnasium's robot and starts; it observes all positions and
 /// velocities, is paid its velocity at the end of the step `− 0.1 ‖a‖²`, and ends where its pitch exceeds 1 rad.
-pub(super) fn pddm_task(name: &str) -> Result<Task, EnvError> {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PddmHalfCheetahConfig {
+    /// The time limit (steps; default 1000, as in Gymnasium; PDDM's rollouts take 100).
+    pub max_steps: u32,
+}
+
+impl Default for PddmHalfCheetahConfig {
+    fn default() -> Self {
+        Self { max_steps: 1000 }
+    }
+}
+
+pub(super) fn pddm_task(name: &str, config: &PddmHalfCheetahConfig) -> Result<Task, EnvError> {
     let upright = WithinLimits { limits: vec![(2, f64::NEG_INFINITY, 1.0)], closed: true };
     let termination: Arc<dyn Termination> = Arc::new(upright);
     Parts {
@@ -91,7 +105,7 @@ pub(super) fn pddm_task(name: &str) -> Result<Task, EnvError> {
         reward: Some(Arc::new(SpeedReward { column: 9 })),
         termination: Some(termination),
         angles: Vec::new(),
-        max_steps: 1000,
+        max_steps: config.max_steps,
     }
     .task()
 }
