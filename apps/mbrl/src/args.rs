@@ -126,7 +126,7 @@ pub(crate) struct RenderArgs {
     #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) episode: usize,
     /// Pixels, at most 4096 a side.
-    #[arg(long, value_name = "WxH", default_value = "480x360", value_parser = size)]
+    #[arg(long, value_name = "WxH", default_value = "320x240", value_parser = size)]
     pub(crate) size: (u32, u32),
     /// Where the picture goes (default: episodes/<step>-<N>.png in the run's folder).
     #[arg(long, value_name = "FILE.png")]

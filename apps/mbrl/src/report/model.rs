@@ -486,7 +486,7 @@ fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: u
     };
     let line = |colour, points| Mark::Line(colour, Style::Thick, points);
     let mut strips = String::new();
-    if sketch.is_none() {
+    if canvas.is_empty() {
         for column in 0..last.len().min(COLUMNS) {
             let points = observations(all, column, period);
             strips.push_str(&strip(&format!("obs {column}"), vec![line(Colour::Series(0), points)], ""));
@@ -506,7 +506,12 @@ fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: u
         _ => "cut by the end of the run",
     };
     let total: f64 = all.iter().map(|t| t.reward).sum();
-    let caption = format!("{}: {what}: {} steps, return {}, {ended}.", escape(&run.label), all.len(), number(total));
+    let drawn = match pictures.len() {
+        0 => String::new(),
+        count => format!(" Drawn at {count} moments."),
+    };
+    let caption =
+        format!("{}: {what}: {} steps, return {}, {ended}.{drawn}", escape(&run.label), all.len(), number(total));
     let player = format!(
         r#"<div class="player" data-source="episode-{id}" data-frame="0">{canvas}<div class="controls"><button type="button">Play</button><input type="range" min="0" max="{}" value="0" aria-label="step"><select aria-label="speed"><option value="0.25">¼ ×</option><option value="0.5">½ ×</option><option value="1" selected>1 ×</option><option value="2">2 ×</option><option value="4">4 ×</option></select><output></output></div>{strips}</div><script type="application/json" id="episode-{id}">{}</script>"#,
         shown.len(),

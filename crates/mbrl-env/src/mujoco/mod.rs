@@ -22,6 +22,8 @@ mod model;
 mod render;
 mod sim;
 mod tasks;
+#[cfg(feature = "mujoco-viewer")]
+mod viewer;
 
 pub use about::about;
 pub use camera::{Camera, View};
@@ -35,3 +37,5 @@ pub use tasks::{
     HalfCheetahConfig, HopperConfig, InvertedPendulumConfig, PddmHalfCheetahConfig, RunnerReward, WithinLimits,
     models_folder,
 };
+#[cfg(feature = "mujoco-viewer")]
+pub use viewer::Viewer;

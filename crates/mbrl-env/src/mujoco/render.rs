@@ -103,17 +103,8 @@ impl Renderer {
     /// [`EnvError::Engine`] for a simulation of another model or a driver that fails, [`EnvError::Simulation`] for one
     /// whose state is not finite.
     pub fn draw(&self, sim: &Sim) -> Result<Frame, EnvError> {
-        if !Arc::ptr_eq(sim.model().inner(), self.model.inner()) {
-            let reason = format!("a renderer of {} was given a simulation of another model", self.model.origin());
-            return Err(EnvError::Engine { reason });
-        }
-        let state = sim.state();
-        if state.iter().any(|x| !x.is_finite()) {
-            return Err(EnvError::Simulation {
-                time: sim.time(),
-                reason: "the state to be drawn is not finite".into(),
-            });
-        }
+        check_same_model(&self.model, sim)?;
+        let state = state_to_draw(sim)?;
         let (pixels, drawn) = mpsc::channel();
         let orders = self.orders.as_ref().ok_or_else(ended)?;
         orders.send(Order { state, pixels }).map_err(|_| ended())?;
@@ -135,8 +126,38 @@ fn ended() -> EnvError {
     EnvError::Engine { reason: "the renderer's thread ended".into() }
 }
 
+/// Refuses to draw a simulation of another model.
+pub(super) fn check_same_model(model: &Model, sim: &Sim) -> Result<(), EnvError> {
+    if Arc::ptr_eq(sim.model().inner(), model.inner()) {
+        return Ok(());
+    }
+    let reason = format!("a simulation of another model was to be drawn as one of {}", model.origin());
+    Err(EnvError::Engine { reason })
+}
+
+/// All that the picture depends on.
+pub(super) fn state_to_draw(sim: &Sim) -> Result<Box<[f64]>, EnvError> {
+    let state = sim.state();
+    if state.iter().any(|x| !x.is_finite()) {
+        return Err(EnvError::Simulation { time: sim.time(), reason: "the state to be drawn is not finite".into() });
+    }
+    Ok(state)
+}
+
+/// Refuses what makes the engine look for OpenGL elsewhere than in the context at hand, where it ends the process.
+#[cfg(any(target_os = "linux", feature = "mujoco-viewer"))]
+pub(super) fn check_gl_variable() -> Result<(), EnvError> {
+    match std::env::var_os("MUJOCO_GL").filter(|gl| gl != "egl" && !gl.is_empty()) {
+        Some(other) => {
+            let reason = format!("MUJOCO_GL is {other:?}: pictures are drawn by EGL, leave it unset");
+            Err(EnvError::Engine { reason })
+        }
+        None => Ok(()),
+    }
+}
+
 /// A copy of a model for pictures of this size, refused where the engine would end the process over it.
-fn drawable(model: &Model, width: u32, height: u32) -> Result<MjModel, EnvError> {
+pub(super) fn drawable(model: &Model, width: u32, height: u32) -> Result<MjModel, EnvError> {
     // The engine's tables, of which a skybox takes one more.
     const TEXTURES: i64 = 1000;
     const MATERIALS: i64 = 997;
@@ -228,7 +249,7 @@ mod studio {
         renderer::{MjRenderer, RendererError},
     };
 
-    use super::{EnvError, Placed};
+    use super::{EnvError, Placed, check_gl_variable};
     use crate::mujoco::sim::STATE;
 
     /// Visible things besides the model's geoms: as many as Gymnasium has room for.
@@ -243,11 +264,7 @@ mod studio {
 
     impl<'a> Studio<'a> {
         pub(super) fn new(model: MjModel, (width, height): (u32, u32), camera: &'a Placed) -> Result<Self, EnvError> {
-            // The engine looks there for the functions of OpenGL, and ends the process where they are another context's.
-            if let Some(other) = std::env::var_os("MUJOCO_GL").filter(|gl| gl != "egl" && !gl.is_empty()) {
-                let reason = format!("MUJOCO_GL is {other:?}: pictures are drawn by EGL, leave it unset");
-                return Err(EnvError::Engine { reason });
-            }
+            check_gl_variable()?;
             let builder = MjRenderer::builder().width(width).height(height).num_visual_internal_geom(DECORATIONS);
             let renderer = builder.build(&model).map_err(|error| failed(&error))?;
             let data =
