@@ -12,9 +12,6 @@ use crate::{
     trajectories::{self, Stored},
 };
 
-/// Shortest time of a frame (s): faster ones only make the file larger.
-const FRAME: f64 = 0.04;
-
 pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let folder = RunFolder::open(&args.run)?;
     let Some((step, episodes)) = trajectories::newest(&folder.path)? else {
@@ -43,6 +40,8 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
 
 #[cfg(feature = "mujoco")]
 fn write(folder: &RunFolder, episode: &Stored, size: (u32, u32), out: &PathBuf) -> Result<()> {
+    // Shortest time of a frame (s): shorter ones only make the file larger.
+    const FRAME: f64 = 0.04;
     let mut retake = Retake::new(&folder.experiment, episode)?;
     let steps = episode.transitions.len();
     let every = (FRAME / retake.period()).round().max(1.0) as usize;

@@ -27,6 +27,7 @@ impl<'a> Retake<'a> {
     }
 
     /// Time of a step (s).
+    #[cfg(feature = "mujoco")]
     pub(crate) fn period(&self) -> f64 {
         self.env.spec().control_period
     }

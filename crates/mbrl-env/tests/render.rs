@@ -119,17 +119,17 @@ fn run(env: &mut dyn Simulator, draws: bool) -> Vec<u64> {
     let (spec, mut rng, mut bits) = (env.spec().clone(), Rng::new(3), Vec::new());
     let look = |env: &mut dyn Simulator| {
         if draws {
-            env.render(40, 30).unwrap();
+            env.render(16, 12).unwrap();
         }
     };
     env.reset(Some(1)).unwrap();
     let mut kept = env.save();
-    for step in 0..60 {
+    for step in 0..24 {
         look(env);
-        if step % 20 == 10 {
+        if step % 8 == 4 {
             kept = env.save();
         }
-        if step % 20 == 19 {
+        if step % 8 == 7 {
             env.restore(&kept).unwrap();
             look(env);
         }
@@ -169,7 +169,7 @@ fn after_a_restore_the_restored_state_is_drawn_in_clones_and_other_threads_too()
     let mut clone = env.boxed_clone();
     clone.restore(&there).unwrap();
     // Several at a time, and one that was used here before.
-    let mut more: Vec<_> = (0..3).map(|_| clone.boxed_clone()).collect();
+    let mut more: Vec<_> = (0..2).map(|_| clone.boxed_clone()).collect();
     more.push(clone);
     more.push(env);
     std::thread::scope(|scope| {

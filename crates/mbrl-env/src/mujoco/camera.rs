@@ -46,6 +46,7 @@ impl View {
 
 /// A camera of which all parts are known to be there.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what draws is to be had on Linux alone"))]
 pub(super) enum Placed {
     Fixed(usize),
     Free(View, Option<usize>),
