@@ -34,6 +34,8 @@ pub(crate) enum Command {
     EvaluateModel(EvaluateModelArgs),
     /// Put what runs left behind into one HTML page.
     Report(ReportArgs),
+    /// Draw an episode of a run's newest evaluation as an animated PNG (tasks on MuJoCo).
+    Render(RenderArgs),
     /// Tell what this build and this machine can do, and what is missing.
     Doctor,
     /// Print the completions of a shell, for example: mbrl completions bash > ~/.local/share/bash-completion/completions/mbrl
@@ -112,6 +114,22 @@ pub(crate) struct ReportArgs {
     pub(crate) runs: Vec<PathBuf>,
     /// Where the page goes (default: report.html in the run's folder; of several runs, in the folder that holds them all).
     #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RenderArgs {
+    /// Folder of a run.
+    #[arg(value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Which episode of the evaluation.
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) episode: usize,
+    /// Pixels, at most 4096 a side.
+    #[arg(long, value_name = "WxH", default_value = "320x240", value_parser = size)]
+    pub(crate) size: (u32, u32),
+    /// Where the picture goes (default: episodes/<step>-<N>.png in the run's folder).
+    #[arg(long, value_name = "FILE.png")]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -238,4 +256,10 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
     }
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let side = |side: &str| side.parse::<u32>().ok().filter(|side| (1..=4096).contains(side));
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    sides.ok_or_else(|| "two numbers from 1 to 4096, as in 640x480".into())
 }

@@ -21,7 +21,7 @@ use crate::{
     fit, folder,
     progress::Display,
     record::Record,
-    report,
+    render, report,
     run::{Ended, RunFolder, in_pool},
     say,
 };
@@ -38,6 +38,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Fit(args) => fit::run(&args),
         Command::EvaluateModel(args) => evaluate_model::run(&args),
         Command::Report(args) => report(&args),
+        Command::Render(args) => render::run(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),
     }

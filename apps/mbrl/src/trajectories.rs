@@ -12,6 +12,11 @@ use mbrl_policy::{AgentError, Evaluation, Moment, Observer, write_atomically};
 
 const EPISODES: &str = "episodes";
 
+/// Where a run keeps them.
+pub(crate) fn folder(run: &Path) -> PathBuf {
+    run.join(EPISODES)
+}
+
 /// Writes `episodes/<env step>-<episode>.csv` at every evaluation.
 #[derive(Debug)]
 pub(crate) struct TrajectoryWriter {
@@ -20,7 +25,7 @@ pub(crate) struct TrajectoryWriter {
 
 impl TrajectoryWriter {
     pub(crate) fn new(run: &Path) -> Self {
-        Self { folder: run.join(EPISODES) }
+        Self { folder: folder(run) }
     }
 }
 
@@ -74,7 +79,7 @@ impl Stored {
 
 /// The step of a run's newest evaluation, and its episodes in their order, each whole or with what is wrong with it.
 pub(crate) fn newest(run: &Path) -> Result<Option<(u64, Vec<Result<Stored>>)>> {
-    let folder = run.join(EPISODES);
+    let folder = folder(run);
     if !folder.exists() {
         return Ok(None);
     }

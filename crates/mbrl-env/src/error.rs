@@ -141,7 +141,7 @@ pub enum EnvError {
     UnknownName {
         /// Where the model comes from.
         origin: String,
-        /// `body`, `joint`, `actuator`, `site` or `geom`.
+        /// `body`, `joint`, `actuator`, `site`, `geom` or `camera`.
         what: &'static str,
         /// The name asked for.
         name: String,

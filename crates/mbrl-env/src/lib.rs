@@ -109,6 +109,9 @@ pub mod data;
 pub mod mujoco;
 pub mod tasks;
 
+#[cfg(feature = "mujoco")]
+mod animation;
+mod beside;
 mod collect;
 mod env;
 mod error;
@@ -121,6 +124,8 @@ mod space;
 mod transition;
 mod wrappers;
 
+#[cfg(feature = "mujoco")]
+pub use animation::write_animation;
 pub use collect::{collect, collect_with};
 pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};

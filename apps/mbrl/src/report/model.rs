@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
+#[cfg(feature = "mujoco")]
+use mbrl_env::EnvError;
 use mbrl_env::{Replay, Rng, Shape, Situation, Transition};
 use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Propagation, Start, evaluate};
 use mbrl_policy::{ModelBased, Tensor};
@@ -15,6 +17,8 @@ use super::{
     html::{Key, absent, escape, figure, json as script_json, legend, mean_and_std, number, table},
     runs::{Group, Run},
 };
+#[cfg(feature = "mujoco")]
+use crate::retake::Retake;
 use crate::{
     run::Restored,
     say,
@@ -25,6 +29,10 @@ use crate::{
 const COLUMNS: usize = 12;
 const FAN: usize = 40;
 const FRAMES: usize = 1000;
+/// Most pictures of an episode, and their size: a page with them stays within a few megabytes.
+#[cfg(feature = "mujoco")]
+const PICTURES: usize = 100;
+const PICTURE: (u32, u32) = (240, 180);
 /// Steps of open-loop predictions: three planning horizons, within these.
 const AHEAD: (usize, usize) = (30, 100);
 /// Starts of the roll-outs that the model is judged by: a report should take seconds.
@@ -389,7 +397,14 @@ fn played_middle(run: &Run, episodes: &Episodes, id: usize) -> String {
     let (number, count, step) = (episode.number, episodes.episodes.len(), episodes.env_step);
     let what =
         format!("episode {number} of {count} of the evaluation at step {step}, the one in the middle of the returns");
-    played(run, &episode.transitions, &what, id)
+    let (pictures, note) = match pictures(run, episode) {
+        Ok(pictures) => (pictures, String::new()),
+        Err(error) => {
+            let why = escape(&say::chain(&error));
+            (Vec::new(), format!("<p class=\"lead\"><small>Without pictures: {why}.</small></p>\n"))
+        }
+    };
+    played(run, &episode.transitions, &pictures, &what, id) + &note
 }
 
 /// The last training episode, where nothing was evaluated.
@@ -400,11 +415,35 @@ fn played_training(run: &Run, agent: &ModelBased, env_step: u64, id: usize) -> S
         return absent(NO_EPISODES);
     }
     let what = format!("the last training episode by step {env_step}, since no evaluation episode was recorded");
-    played(run, &last, &what, id)
+    played(run, &last, &[], &what, id)
 }
 
-/// An episode that plays, at least one step: the task's sketch, or its observations, with actions and rewards.
-fn played(run: &Run, all: &[Transition], what: &str, id: usize) -> String {
+/// An episode as the task draws it, as PNG files from its start to its end; none where the task draws none.
+#[cfg(feature = "mujoco")]
+fn pictures(run: &Run, episode: &Stored) -> Result<Vec<Vec<u8>>> {
+    let steps = episode.transitions.len();
+    let last = (PICTURES - 1).min(steps);
+    // What has a sketch draws nothing else, and may have been recorded by an earlier version.
+    if run.experiment().make_task()?.sketch.is_some() {
+        return Ok(Vec::new());
+    }
+    let mut retake = Retake::new(run.experiment(), episode)?;
+    let draw = |i: usize| retake.frame(i * steps / last, PICTURE)?.png();
+    match (0..=last).map(draw).collect() {
+        Err(EnvError::NoPicture { .. }) => Ok(Vec::new()),
+        pictures => Ok(pictures?),
+    }
+}
+
+/// No task of this build draws any.
+#[cfg(not(feature = "mujoco"))]
+fn pictures(_: &Run, _: &Stored) -> Result<Vec<Vec<u8>>> {
+    Ok(Vec::new())
+}
+
+/// An episode that plays, at least one step: pictures of it, the task's sketch, or its observations, with actions and
+/// rewards.
+fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: usize) -> String {
     let every = all.len().div_ceil(FRAMES);
     let shown: Vec<&Transition> = all.iter().step_by(every).collect();
     let period = period(run);
@@ -417,9 +456,14 @@ fn played(run: &Run, all: &[Transition], what: &str, id: usize) -> String {
     let sums: Vec<f64> = so_far.collect();
     let returns: Vec<f64> = sums.chunks(every).map(|chunk| (1e3 * chunk[chunk.len() - 1]).round() / 1e3).collect();
     let mut data = json!({ "dt": period * every as f64, "returns": returns });
-    let sketch = run.experiment().make_task().ok().and_then(|task| task.sketch);
+    let sketch = run.experiment().make_task().ok().and_then(|task| task.sketch).filter(|_| pictures.is_empty());
     let last = &all[all.len() - 1].next_obs;
     let mut canvas = String::new();
+    if !pictures.is_empty() {
+        data["pictures"] = pictures.iter().map(|png| format!("data:image/png;base64,{}", base64(png))).collect();
+        let (width, height) = PICTURE;
+        canvas = format!(r#"<img alt="the episode" width="{width}" height="{height}">"#);
+    }
     if let Some(sketch) = sketch {
         let view = sketch(last).view;
         let frames: Vec<Value> =
@@ -442,7 +486,7 @@ fn played(run: &Run, all: &[Transition], what: &str, id: usize) -> String {
     };
     let line = |colour, points| Mark::Line(colour, Style::Thick, points);
     let mut strips = String::new();
-    if sketch.is_none() {
+    if canvas.is_empty() {
         for column in 0..last.len().min(COLUMNS) {
             let points = observations(all, column, period);
             strips.push_str(&strip(&format!("obs {column}"), vec![line(Colour::Series(0), points)], ""));
@@ -462,13 +506,32 @@ fn played(run: &Run, all: &[Transition], what: &str, id: usize) -> String {
         _ => "cut by the end of the run",
     };
     let total: f64 = all.iter().map(|t| t.reward).sum();
-    let caption = format!("{}: {what}: {} steps, return {}, {ended}.", escape(&run.label), all.len(), number(total));
+    let drawn = match pictures.len() {
+        0 => String::new(),
+        count => format!(" Drawn at {count} moments."),
+    };
+    let caption =
+        format!("{}: {what}: {} steps, return {}, {ended}.{drawn}", escape(&run.label), all.len(), number(total));
     let player = format!(
         r#"<div class="player" data-source="episode-{id}" data-frame="0">{canvas}<div class="controls"><button type="button">Play</button><input type="range" min="0" max="{}" value="0" aria-label="step"><select aria-label="speed"><option value="0.25">¼ ×</option><option value="0.5">½ ×</option><option value="1" selected>1 ×</option><option value="2">2 ×</option><option value="4">4 ×</option></select><output></output></div>{strips}</div><script type="application/json" id="episode-{id}">{}</script>"#,
         shown.len(),
         script_json(&data)
     );
     figure(&player, "", &caption)
+}
+
+/// Bytes as text, by RFC 4648.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let word = group.iter().chain(&[0; 2]).take(3).fold(0, |word, byte| word << 8 | usize::from(*byte));
+        for digit in 0..4 {
+            let known = digit <= group.len();
+            text.push(if known { char::from(DIGITS[word >> (18 - 6 * digit) & 63]) } else { '=' });
+        }
+    }
+    text
 }
 
 /// Shapes as `[kind, role, points, size]`, to four digits.
@@ -488,6 +551,17 @@ mod tests {
     use mbrl_env::Role;
 
     use super::{super::runs, *};
+
+    /// RFC 4648, section 10.
+    #[test]
+    fn bytes_are_text_by_the_standard() {
+        let pairs =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
+        for (bytes, text) in pairs {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
+    }
 
     #[test]
     fn shapes_are_as_the_script_reads_them() {

@@ -36,6 +36,7 @@
     const episode = JSON.parse(document.getElementById(player.dataset.source).textContent);
     const [button, range, speed, output] = ["button", "input", "select", "output"].map((tag) => player.querySelector(tag));
     const canvas = player.querySelector("canvas");
+    const image = player.querySelector("img");
     const cursors = [...player.querySelectorAll(".cursor")];
     const steps = episode.returns.length;
     const pause = 1; // at the end (s)
@@ -87,6 +88,7 @@
         cursor.setAttribute("transform", `translate(${from + ((to - from) * frame) / steps} 0)`);
       }
       if (canvas) draw(frame);
+      if (image) image.src = episode.pictures[Math.floor((frame * (episode.pictures.length - 1)) / steps)];
     };
     const tick = (now) => {
       if (playing) {

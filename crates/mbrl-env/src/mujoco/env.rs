@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Model, Sim, sim::State};
+use super::{Camera, Model, Renderer, Sim, View, sim::State};
 use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Info, Rng, Simulator, Snapshot, Step, check_action};
 
 /// What a step was worth.
@@ -43,6 +43,11 @@ pub trait Rules: Send + Sync {
     /// Whether observation or reward read forces on bodies (`cfrc_ext` and the like), which cost time.
     fn reads_body_forces(&self) -> bool {
         false
+    }
+
+    /// Where pictures are taken from.
+    fn camera(&self, model: &Model) -> Camera {
+        Camera::Free(View::of(model))
     }
 }
 
@@ -97,8 +102,8 @@ pub struct MujocoEnv {
     measured: Vec<f64>,
     /// Buffer.
     observed: Vec<f64>,
-    /// The simulation was restored, and what follows from its state is not computed yet.
-    stale: bool,
+    /// What drew the last picture; not shared with clones.
+    renderer: Option<Renderer>,
 }
 
 impl fmt::Debug for MujocoEnv {
@@ -116,6 +121,7 @@ impl Clone for MujocoEnv {
             rng: self.rng.clone(),
             measured: self.measured.clone(),
             observed: Vec::with_capacity(self.observed.capacity()),
+            renderer: None,
             ..*self
         }
     }
@@ -164,7 +170,7 @@ impl MujocoEnv {
             phase: Phase::Unbegun,
             measured,
             observed,
-            stale: false,
+            renderer: None,
         })
     }
 
@@ -180,7 +186,6 @@ impl MujocoEnv {
     /// As [`Sim::set_state`].
     pub fn set_state(&mut self, qpos: &[f64], qvel: &[f64]) -> Result<Vec<f32>, EnvError> {
         self.phase = Phase::Unbegun;
-        self.stale = false;
         self.sim.set_state(qpos, qvel)?;
         self.remember();
         let obs = self.observation()?;
@@ -204,7 +209,6 @@ impl MujocoEnv {
 
     fn advance(&mut self, action: &[f32]) -> Result<Step, EnvError> {
         self.sim.step(action, self.frame_skip)?;
-        self.stale = false;
         if self.rules.reads_body_forces() {
             self.sim.compute_body_forces()?;
         }
@@ -264,8 +268,15 @@ impl Env for MujocoEnv {
     }
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
-        let _ = (width, height);
-        Err(EnvError::NoPicture { env: self.spec.name.clone() })
+        let kept = self.renderer.take().filter(|kept| (kept.width(), kept.height()) == (width, height));
+        let renderer = match kept {
+            Some(kept) => kept,
+            None => {
+                let model = self.sim.model();
+                Renderer::new(model, width, height, &self.rules.camera(model))?
+            }
+        };
+        self.renderer.insert(renderer).draw(&self.sim)
     }
 }
 
@@ -301,7 +312,6 @@ impl Simulator for MujocoEnv {
         self.measured.clone_from(&saved.measured);
         self.rng.clone_from(&saved.rng);
         self.phase = saved.phase;
-        self.stale = true;
         Ok(())
     }
 
@@ -324,6 +334,7 @@ struct Closures {
     reward: Option<Pay>,
     terminated: Option<End>,
     body_forces: bool,
+    camera: Option<Camera>,
 }
 
 impl Rules for Closures {
@@ -356,6 +367,10 @@ impl Rules for Closures {
 
     fn reads_body_forces(&self) -> bool {
         self.body_forces
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        self.camera.clone().unwrap_or_else(|| Camera::Free(View::of(model)))
     }
 }
 
@@ -427,6 +442,12 @@ impl MujocoEnvBuilder {
     /// Has forces on bodies (`cfrc_ext` and the like) computed after each step.
     pub fn body_forces(mut self) -> Self {
         self.rules.body_forces = true;
+        self
+    }
+
+    /// Where pictures are taken from (default: [`View::of`] the model).
+    pub fn camera(mut self, camera: Camera) -> Self {
+        self.rules.camera = Some(camera);
         self
     }
 

@@ -8,6 +8,7 @@
 //!   observation, a reward and a start, given by closures ([`MujocoEnv::builder`]) or by a type ([`Rules`]).
 //! - The tasks are made by name like all others ([`tasks::make`](crate::tasks::make)); their options are the fields of
 //!   [`HalfCheetahConfig`] and its siblings ([`tasks::make_with`](crate::tasks::make_with)).
+//! - [`Renderer`] draws a simulation from a [`Camera`], without a window.
 //!
 //! What goes into the engine is checked before (widths, finiteness, names). What it warns of, and what it cannot do, which by
 //! itself would end the process, is [`EnvError::Simulation`](crate::EnvError::Simulation) and the end of the episode; it prints
@@ -20,16 +21,22 @@
 //!   of them end the process.
 
 mod about;
+mod camera;
 mod engine;
 mod env;
 mod model;
+mod render;
 mod sim;
 mod tasks;
+#[cfg(feature = "mujoco-viewer")]
+mod viewer;
 
 pub use about::about;
+pub use camera::{Camera, View};
 pub use env::{Judgement, MujocoEnv, MujocoEnvBuilder, Rules};
 pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
+pub use render::Renderer;
 pub use sim::Sim;
 pub(crate) use tasks::make_with;
 pub use tasks::{
@@ -37,3 +44,5 @@ pub use tasks::{
     MainBody, PddmHalfCheetahConfig, PusherConfig, PusherReward, ReacherConfig, ReacherReward, RunnerReward,
     SwimmerConfig, TipFalls, Walker2dConfig, WithinLimits, models_folder,
 };
+#[cfg(feature = "mujoco-viewer")]
+pub use viewer::Viewer;

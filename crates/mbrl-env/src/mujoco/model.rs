@@ -168,6 +168,14 @@ impl Model {
         self.find("geom", MjtObjBase::mjOBJ_GEOM, name, self.inner.ngeom() as usize)
     }
 
+    /// Index of a camera.
+    ///
+    /// # Errors
+    /// [`EnvError::UnknownName`].
+    pub fn camera(&self, name: &str) -> Result<usize, EnvError> {
+        self.find("camera", MjtObjBase::mjOBJ_CAMERA, name, self.inner.ncam() as usize)
+    }
+
     /// The engine's own model, for whatever is not here.
     #[must_use]
     pub fn inner(&self) -> &Arc<MjModel> {

@@ -12,7 +12,7 @@ use super::{Model, engine};
 use crate::{EnvError, check_width};
 
 /// All that the engine's next step depends on, but for what [`WHOLE`] enables.
-const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
+pub(super) const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
 
 /// What keeps more than that from step to step: which bodies sleep, which parts of soft bodies touch.
 const WHOLE: i32 = MjtEnableBit::mjENBL_SLEEP as i32 | MjtEnableBit::mjENBL_IPC as i32;
@@ -218,10 +218,5 @@ impl Sim {
         let time = self.time();
         let outcome = engine::forward(&mut self.data);
         self.check(time, outcome)
-    }
-
-    /// The engine's own data, to draw.
-    pub(super) fn data_mut(&mut self) -> &mut MjData<Arc<MjModel>> {
-        &mut self.data
     }
 }

@@ -14,14 +14,14 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, BufReader, Read, Write},
+    path::Path,
 };
 
 use crc32fast::Hasher;
 
 use super::Replay;
-use crate::EnvError;
+use crate::{EnvError, beside::write_beside};
 
 const MAGIC: &[u8; 8] = b"MBRL.RPL";
 const VERSION: u32 = 1;
@@ -88,23 +88,8 @@ impl Replay {
     /// [`EnvError::Io`], naming the file.
     pub fn save_file(&self, path: impl AsRef<Path>) -> Result<(), EnvError> {
         let path = path.as_ref();
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".part");
-        let beside = PathBuf::from(beside);
-        let write = || {
-            let mut output = BufWriter::new(File::create(&beside)?);
-            self.write(&mut output)?;
-            output.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            std::fs::rename(&beside, path)?;
-            // A renaming is on the disk when its folder is. Windows cannot open a folder as a file.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-        };
-        write().map_err(|source| {
-            // The error of writing is the one to report, whether or not the remains can be removed.
-            let _ = std::fs::remove_file(&beside);
-            EnvError::Io { path: path.to_owned(), source }
-        })
+        let failed = |source| EnvError::Io { path: path.to_owned(), source };
+        write_beside(path, |output| self.write(output).map_err(failed))
     }
 
     /// [`load`](Self::load) from a file, which must hold nothing else.

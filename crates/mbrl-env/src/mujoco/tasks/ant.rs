@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     Parts, model,
     parts::{
-        Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost, normal_noise,
-        plane_info, sum_of_squares, uniform_noise, velocity,
+        Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost, following,
+        normal_noise, plane_info, sum_of_squares, uniform_noise, velocity,
     },
 };
 use crate::{
     EnvError, Rng, Termination,
-    mujoco::{Judgement, Model, MujocoEnv, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -201,5 +201,9 @@ impl Rules for Ant {
 
     fn reads_body_forces(&self) -> bool {
         self.config.include_cfrc_ext_in_observation || self.config.contact_cost_weight != 0.0
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 0.5, 4.0, -45.0)
     }
 }

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     Parts, model,
     parts::{
-        RunnerReward, Running, check_numbers, check_scale, check_sizes, control_cost, normal_noise, uniform_noise,
+        RunnerReward, Running, check_numbers, check_scale, check_sizes, control_cost, following, normal_noise,
+        uniform_noise,
     },
 };
 use crate::{
     EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -124,5 +125,9 @@ impl Rules for HalfCheetah {
         let control = control_cost(self.config.ctrl_cost_weight, action);
         let info = Info::from([("x_position", x), ("x_velocity", speed)]);
         Running { forward, control, ..Running::default() }.judge(false, info)
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 0.5, 4.0, -45.0)
     }
 }

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     Parts, model,
     parts::{
-        Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, plane_info, sum, sum_of_squares,
-        uniform_noise, velocity,
+        Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, following, plane_info, sum,
+        sum_of_squares, uniform_noise, velocity,
     },
 };
 use crate::{
     EnvError, Rng, Termination,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -196,5 +196,9 @@ impl Rules for Humanoid {
 
     fn reads_body_forces(&self) -> bool {
         self.config.include_cfrc_ext_in_observation || self.config.contact_cost_weight != 0.0
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 1.0, 4.0, -20.0)
     }
 }

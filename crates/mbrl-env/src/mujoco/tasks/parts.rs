@@ -6,7 +6,7 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::{
     EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Judgement, Model, Sim},
+    mujoco::{Camera, Judgement, Model, Sim, View},
 };
 
 /// `weight · ‖action‖²` with the roundings of Gymnasium, whose actions are `float32`, and so is what is computed of them
@@ -103,6 +103,13 @@ pub(super) fn normal_noise(values: &mut [f64], scale: f64, rng: &mut Rng) {
     for value in values {
         *value += scale * rng.normal_f64();
     }
+}
+
+/// A camera at Gymnasium's distance from a body that it follows, at a height of its own (m), looking down by its angle
+/// (degrees).
+pub(super) fn following(model: &Model, body: &str, height: f64, distance: f64, elevation: f64) -> Camera {
+    let follow = Some(body.to_owned());
+    Camera::Free(View { lookat: [0.0, 0.0, height], distance, elevation, follow, ..View::of(model) })
 }
 
 /// Refuses numbers that no task works with.

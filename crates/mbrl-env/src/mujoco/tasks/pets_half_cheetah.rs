@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{WithinLimits, control_cost, normal_noise, uniform_noise},
+    parts::{WithinLimits, control_cost, following, normal_noise, uniform_noise},
 };
 use crate::{
     EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Judgement, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, Rules, Sim},
     tasks::Task,
 };
 
@@ -73,6 +73,10 @@ impl Rules for PetsHalfCheetah {
         let info = Info::from([("x_position", sim.qpos()[0]), ("x_velocity", speed)]);
         Judgement { reward: speed - control_cost(CONTROL, action), terminated: false, info }
     }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 0.5, 4.0, -45.0)
+    }
 }
 
 /// PDDM's half-cheetah (`pddm/envs/cheetah/cheetah.py`): Gymnasium's robot and starts; it observes all positions and
@@ -125,6 +129,10 @@ impl Rules for PddmHalfCheetah {
             terminated: sim.qpos()[2] > 1.0,
             info: Info::from([("x_position", x), ("x_velocity", speed)]),
         }
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 0.5, 4.0, -45.0)
     }
 }
 

@@ -8,12 +8,12 @@ use super::{
     Parts, model,
     parts::{
         RunnerReward, Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost,
-        uniform_noise,
+        following, uniform_noise,
     },
 };
 use crate::{
     EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -156,5 +156,9 @@ impl Rules for Walker2d {
         let info = Info::from([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
         let terminated = self.config.terminate_when_unhealthy && !healthy;
         Running { forward, control, survive, contact: None }.judge(terminated, info)
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 1.15, 4.0, -20.0)
     }
 }

@@ -1,0 +1,59 @@
+//! `mbrl render`: an episode of a run's newest evaluation as an animated picture.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    args::RenderArgs,
+    retake::Retake,
+    run::RunFolder,
+    say,
+    trajectories::{self, Stored},
+};
+
+pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
+    let folder = RunFolder::open(&args.run)?;
+    let Some((step, episodes)) = trajectories::newest(&folder.path)? else {
+        bail!("{}: no evaluation was recorded (train.eval_every says when there is one)", folder.path.display());
+    };
+    let mut numbers = Vec::new();
+    let mut found = None;
+    for episode in episodes {
+        let episode = episode?;
+        numbers.push(episode.number.to_string());
+        if episode.number == args.episode {
+            found = Some(episode);
+        }
+    }
+    let Some(episode) = found else {
+        bail!("no episode {}: the evaluation at step {step} has {}", args.episode, numbers.join(", "));
+    };
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => trajectories::folder(&folder.path).join(format!("{step}-{}.png", episode.number)),
+    };
+    write(&folder, &episode, args.size, &out).with_context(|| format!("task {}", folder.experiment.task))?;
+    say::out(out.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "mujoco")]
+fn write(folder: &RunFolder, episode: &Stored, size: (u32, u32), out: &PathBuf) -> Result<()> {
+    // Shortest time of a frame (s): shorter ones only make the file larger.
+    const FRAME: f64 = 0.04;
+    let mut retake = Retake::new(&folder.experiment, episode)?;
+    let steps = episode.transitions.len();
+    let every = (FRAME / retake.period()).round().max(1.0) as usize;
+    let period = every as f64 * retake.period();
+    // The start, and the end whenever it comes.
+    let frames = (0..steps.div_ceil(every) + 1).map(|i| retake.frame((i * every).min(steps), size));
+    Ok(mbrl_env::write_animation(out, period, frames)?)
+}
+
+/// Tasks of this build draw no pictures, and the first frame says so.
+#[cfg(not(feature = "mujoco"))]
+fn write(folder: &RunFolder, episode: &Stored, size: (u32, u32), _: &PathBuf) -> Result<()> {
+    Retake::new(&folder.experiment, episode)?.frame(0, size)?;
+    bail!("this build writes no pictures: it needs the feature mujoco")
+}
