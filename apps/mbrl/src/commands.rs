@@ -50,11 +50,11 @@ fn list() -> Result<ExitCode> {
         let Experiment { name, summary, task, .. } = experiment?;
         let there = tasks::list().iter().any(|info| info.name == task);
         let needs = if there { "" } else { " [needs the feature mujoco: mbrl doctor]" };
-        say::out(format_args!("  {name:<28} {summary}{needs}"))?;
+        say::out(format_args!("  {name:<30} {summary}{needs}"))?;
     }
     say::out("\ntasks:")?;
     for task in tasks::list() {
-        say::out(format_args!("  {:<28} {}", task.name, task.summary))?;
+        say::out(format_args!("  {:<30} {}", task.name, task.summary))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,9 @@ use serde::Serialize;
 use crate::{
     args::EvaluateModelArgs,
     commands::cores,
-    device, experiment, fit, model_chart, model_folder,
+    device, experiment, fit,
+    folder::checked_out,
+    model_chart, model_folder,
     progress::Display,
     run::{RunFolder, in_pool, warn},
     say,
@@ -85,15 +87,10 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
 
 /// Where the picture goes, found out before the work.
 fn place(args: &EvaluateModelArgs) -> Result<PathBuf> {
-    let Some(out) = &args.out else { return Ok(args.model.join("evaluation.svg")) };
-    if out.extension().is_none_or(|extension| extension != "svg") {
-        bail!("--out {}: expected a name that ends in .svg", out.display());
+    match &args.out {
+        Some(out) => checked_out(out, "svg"),
+        None => Ok(args.model.join("evaluation.svg")),
     }
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !parent.is_dir() {
-        bail!("--out {}: no folder {}", out.display(), parent.display());
-    }
-    Ok(out.clone())
 }
 
 /// The model of a folder, the columns it was fitted to, and a short name.

@@ -8,6 +8,18 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_policy::{AgentError, sync_parent};
 
+/// Where a file of that extension shall go, as far as can be said before there is anything to write.
+pub(crate) fn checked_out(out: &Path, extension: &str) -> Result<PathBuf> {
+    if out.extension().is_none_or(|found| found != extension) {
+        bail!("--out {}: expected a name that ends in .{extension}", out.display());
+    }
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        bail!("--out {}: no folder {}", out.display(), parent.display());
+    }
+    Ok(out.to_owned())
+}
+
 /// Makes a folder that holds what `fill` writes from the moment at which it exists.
 ///
 /// `place` is taken where it is free or empty; otherwise, with `next_free`, the first free one of `place-2`, `place-3`, …

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     args::RenderArgs,
+    folder::checked_out,
     retake::Retake,
     run::RunFolder,
     say,
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
         bail!("no episode {}: the evaluation at step {step} has {}", args.episode, numbers.join(", "));
     };
     let out = match &args.out {
-        Some(out) => out.clone(),
+        Some(out) => checked_out(out, "png")?,
         None => trajectories::folder(&folder.path).join(format!("{step}-{}.png", episode.number)),
     };
     write(&folder, &episode, args.size, &out).with_context(|| format!("task {}", folder.experiment.task))?;

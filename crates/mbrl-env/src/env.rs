@@ -54,6 +54,7 @@ impl Step {
 /// - after a step with `terminated` or `truncated`, and before the first reset, `step` is an error;
 /// - an action of the wrong width or with a NaN is an error and changes nothing; one outside the bounds is the
 ///   environment's to clip;
+/// - a simulation that breaks down is [`EnvError::Simulation`], and the episode is over;
 /// - `truncated` comes from wrappers such as [`TimeLimit`](crate::TimeLimit) alone.
 pub trait Env: Send {
     /// What the environment is called, sees and takes.
@@ -69,6 +70,7 @@ pub trait Env: Send {
     ///
     /// # Errors
     /// [`EnvError::Width`], [`EnvError::NonFinite`] or [`EnvError::NeedsReset`]; the state is then unchanged.
+    /// [`EnvError::Simulation`]: the episode is over, `reset` comes next.
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError>;
 
     /// Draws the present state, without a window. Most environments have no such picture, only a

@@ -298,6 +298,15 @@ fn snapshots_of_another_model_are_foreign_even_of_the_same_text() {
     assert!(matches!(other.restore(&one.save()), Err(EnvError::ForeignSnapshot { .. })));
     let mut clone = one.boxed_clone();
     clone.restore(&one.save()).unwrap();
+    // The same model under other rules: what these have measured means something else there.
+    let model = Model::from_xml(MASS).unwrap();
+    let mut plain = MujocoEnv::builder(model.clone()).build().unwrap();
+    let change = |before: &[f64], sim: &Sim, _: &[f32]| sim.qpos()[0] - before[0];
+    let moves = MujocoEnv::builder(model).reward_of_change(|sim, measured| measured.push(sim.qpos()[0]), change);
+    let mut moves = moves.build().unwrap();
+    plain.reset(Some(0)).unwrap();
+    moves.reset(Some(0)).unwrap();
+    assert!(matches!(moves.restore(&plain.save()), Err(EnvError::ForeignSnapshot { .. })));
 }
 
 #[test]
@@ -322,8 +331,8 @@ fn rules_that_break_their_word_are_named_and_end_the_episode() {
         MujocoEnv::builder(model()).reward(move |sim, _| if moved(sim) { f64::INFINITY } else { 0.0 }).build().unwrap();
     let cases = [
         (&mut grows, "observation has 3 entries, expected 2"),
-        (&mut blind, "observation: entry 0 is NaN"),
-        (&mut huge, "observation: entry 0 is inf"),
+        (&mut blind, "entry 0 of the observation is NaN"),
+        (&mut huge, "entry 0 of the observation is inf"),
         (&mut greedy, "the reward is inf"),
     ];
     for (env, needle) in cases {

@@ -87,6 +87,7 @@ impl Returns {
 ///
 /// where `r_t` counts up to and including the terminal step; each later step earns `problem.after_termination` instead,
 /// and `V` is not counted after termination. (PDDM's code leaves the terminal step's own reward out; here it counts.)
+/// A model that gives rewards says by a NaN that a candidate broke it; that counts where the problem has its own reward too.
 /// Whatever rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Where the
 /// problem pays for disagreement, that is added to each step's reward.
 ///
@@ -177,7 +178,12 @@ pub fn returns(
             };
             let rewards = reward.reward(seen(&now), seen(&actions), seen(&next));
             check_size("rewards of the reward function", steps, rewards.dims()[0])?;
-            Some(rewards.reshape([horizon, rows]))
+            let rewards = rewards.reshape([horizon, rows]);
+            // A NaN of the model says that it broke down there, whoever pays.
+            Some(match imagined.reward {
+                Some(model) => rewards.mask_fill(model.is_nan(), f32::NAN),
+                None => rewards,
+            })
         }
         None => imagined.reward,
     };
@@ -371,9 +377,23 @@ mod tests {
             let gains = (0..rows).map(|row| if row * 2 < rows || particles == 1 { 1.0 } else { 2.0 }).collect();
             let next = states + actions * to_device(gains, [rows, 1], &self.0.device);
             let reward = next.clone().squeeze_dim::<1>(1);
+            // Beyond −50 it breaks down.
+            let reward = reward.clone().mask_fill(reward.lower_elem(-50.0), f32::NAN);
             let terminated = Some(reward.clone().greater_elem(3.5));
             Ok(Imagined { next, reward: Some(reward), terminated })
         }
+    }
+
+    #[test]
+    fn where_the_model_breaks_down_no_reward_of_the_problem_counts() {
+        let (model, actions) = (TwoMembers::new(), unit_actions());
+        // Pays for being far off.
+        let reward = reward_fn(|_, _, next: Tensor<2>| -next.squeeze_dim::<1>(1));
+        let problem = Problem::new(&model, &actions).with_reward(&reward);
+        let candidates = sequences([[-1.0, -1.0], [-100.0, 0.0]]);
+        let returns = returns(&problem, &Situation::of(&[0.0]), candidates, BOTH, 0).unwrap();
+        let scores = returns.aggregate(Aggregate::Mean).try_into_vec_as::<f32>().unwrap();
+        assert!(scores[0] > 0.0 && scores[1] == f32::NEG_INFINITY, "{scores:?}");
     }
 
     const BOTH: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };

@@ -72,11 +72,10 @@ enum Phase {
 /// let model = Model::from_xml(
 ///     r#"<mujoco>
 ///          <worldbody>
-///            <body name="mass"><joint type="slide" axis="1 0 0" damping="1"/><geom size="0.1" mass="1"/></body>
+///            <body name="mass"><joint name="slide" type="slide" axis="1 0 0" damping="1"/><geom size="0.1" mass="1"/></body>
 ///          </worldbody>
-///          <actuator><motor joint="" ctrlrange="-1 1"/></actuator>
-///        </mujoco>"#
-///         .replace("joint type", "joint name=\"slide\" type").replace("joint=\"\"", "joint=\"slide\"").as_str(),
+///          <actuator><motor joint="slide" ctrlrange="-1 1"/></actuator>
+///        </mujoco>"#,
 /// )?;
 /// let mass = model.body("mass")?;
 /// let env = MujocoEnv::builder(model)
@@ -174,7 +173,8 @@ impl MujocoEnv {
         })
     }
 
-    /// The simulation.
+    /// The simulation. After a restore `qpos` and `qvel` are those restored; what is computed from them comes with the next
+    /// step.
     #[must_use]
     pub fn sim(&self) -> &Sim {
         &self.sim
@@ -203,7 +203,10 @@ impl MujocoEnv {
         self.rules.observe_change(&self.measured, &self.sim, &mut self.observed);
         crate::check_width("observation", self.spec.obs.width(), self.observed.len())?;
         let obs: Vec<f32> = self.observed.iter().map(|x| *x as f32).collect();
-        crate::check_finite("observation", &obs)?;
+        if let Some(index) = obs.iter().position(|x| !x.is_finite()) {
+            let reason = format!("entry {index} of the observation is {}", obs[index]);
+            return Err(EnvError::Simulation { time: self.sim.time(), reason });
+        }
         Ok(obs)
     }
 
@@ -283,7 +286,8 @@ impl Env for MujocoEnv {
 /// The engine's whole state and what the environment keeps beside it.
 #[derive(Debug)]
 struct Saved {
-    model: Model,
+    /// That of the environment and its clones, and of no other.
+    spec: Arc<EnvSpec>,
     state: State,
     measured: Vec<f64>,
     rng: Rng,
@@ -293,7 +297,7 @@ struct Saved {
 impl Simulator for MujocoEnv {
     fn save(&self) -> Snapshot {
         Snapshot::new(Saved {
-            model: self.sim.model().clone(),
+            spec: self.spec.clone(),
             state: self.sim.state(),
             measured: self.measured.clone(),
             rng: self.rng.clone(),
@@ -304,8 +308,8 @@ impl Simulator for MujocoEnv {
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
         let foreign = || EnvError::ForeignSnapshot { env: self.spec.name.clone() };
         let saved = snapshot.get::<Saved>().ok_or_else(foreign)?;
-        // Of the same model itself: another of equal sizes would give another world's state.
-        if !Arc::ptr_eq(saved.model.inner(), self.sim.model().inner()) {
+        // Other rules would take what these have measured for their own.
+        if !Arc::ptr_eq(&saved.spec, &self.spec) {
             return Err(foreign());
         }
         self.sim.set_whole_state(&saved.state)?;

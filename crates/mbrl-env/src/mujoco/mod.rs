@@ -16,9 +16,12 @@
 //!
 //! - a program built with `panic = "abort"`, where the engine cannot go on;
 //! - memory that the system does not give, while a model is compiled (a height field of absurd size) or a simulation is
-//!   copied, as everywhere in Rust;
+//!   made or copied, as everywhere in Rust;
 //! - calls of one's own on [`mujoco_rs`]' types, in reach by [`Model::inner`] and [`Sim::data`]: its documentation says which
 //!   of them end the process.
+//!
+//! The engine's messages are taken for the whole process when the first model is loaded. A program that uses [`mujoco_rs`] on
+//! other threads too calls [`about()`] before it starts them.
 
 mod about;
 mod camera;

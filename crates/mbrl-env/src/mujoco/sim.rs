@@ -61,7 +61,7 @@ impl Sim {
     /// A simulation in the model's initial state.
     ///
     /// # Errors
-    /// [`EnvError::Engine`] where there is no memory for it.
+    /// [`EnvError::Engine`] where the engine makes none.
     pub fn new(model: &Model) -> Result<Self, EnvError> {
         let data = MjData::try_new(model.inner().clone()).map_err(|e| EnvError::Engine { reason: e.to_string() })?;
         Ok(Self { data, model: model.clone() })
@@ -213,7 +213,7 @@ impl Sim {
         }
     }
 
-    /// Computes positions and forces of the present state, for a state that was restored.
+    /// Computes positions and forces of the present state.
     pub(super) fn refresh(&mut self) -> Result<(), EnvError> {
         let time = self.time();
         let outcome = engine::forward(&mut self.data);

@@ -156,14 +156,15 @@ pub fn list() -> &'static [TaskInfo] {
 /// Its environment has not begun an episode; until a seed is given to `reset`, its generator is that of seed 0.
 ///
 /// # Errors
-/// [`EnvError::UnknownTask`], listing the known ones.
+/// As [`make_with`].
 pub fn make(name: &str) -> Result<Task, EnvError> {
     let none = iter::empty::<(&str, &str)>();
     make_with(name, value::MapDeserializer::<_, value::Error>::new(none))
 }
 
 /// Makes a task with options, a map of any format: those left out keep their defaults. `cliff` takes the fields of
-/// [`CliffConfig`], the other tasks here take none.
+/// [`CliffConfig`], those on MuJoCo the fields of their configurations (`mujoco::HalfCheetahConfig` and its siblings), the
+/// others none.
 ///
 /// ```
 /// use mbrl_env::tasks;
@@ -177,7 +178,9 @@ pub fn make(name: &str) -> Result<Task, EnvError> {
 ///
 /// # Errors
 /// [`EnvError::UnknownTask`], listing the known ones; [`EnvError::Options`] for options that the task does not have or that
-/// are of the wrong type; [`EnvError::Config`] for a value that breaks a rule of the task.
+/// are of the wrong type; [`EnvError::Config`] for a value that breaks a rule of the task. Tasks on MuJoCo:
+/// [`EnvError::Engine`] in a build without it or where its library or models are not as they should be, and what loading a
+/// model gives.
 pub fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
     // Tasks that take options read their own.
     match name {

@@ -108,7 +108,8 @@ pub(super) fn normal_noise(values: &mut [f64], scale: f64, rng: &mut Rng) {
 /// A camera at Gymnasium's distance from a body that it follows, at a height of its own (m), looking down by its angle
 /// (degrees).
 pub(super) fn following(model: &Model, body: &str, height: f64, distance: f64, elevation: f64) -> Camera {
-    let follow = Some(body.to_owned());
+    // A model of one's own may call it otherwise.
+    let follow = model.body(body).is_ok().then(|| body.to_owned());
     Camera::Free(View { lookat: [0.0, 0.0, height], distance, elevation, follow, ..View::of(model) })
 }
 

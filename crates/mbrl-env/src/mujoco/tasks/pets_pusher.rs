@@ -69,8 +69,9 @@ impl Rules for PetsPusher {
     }
 
     fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
-        measured.extend(sim.xpos(self.tip));
-        measured.extend(sim.xpos(self.object));
+        // PETS's `get_body_com` was the centre of mass in its version of gym, 0.1 m before the frame of the tip.
+        measured.extend(sim.data().subtree_com()[self.tip]);
+        measured.extend(sim.data().subtree_com()[self.object]);
     }
 
     fn judge(&self, before: &[f64], _: &Sim, action: &[f32]) -> Judgement {
