@@ -530,7 +530,8 @@ pub(crate) fn overridden<T: Clone + Serialize + DeserializeOwned>(settings: &T, 
     let known = dotted_keys(&table);
     // Which keys there are is the task's to say.
     let is_option = key.split_once('.').is_some_and(|(head, rest)| head == TASK_OPTIONS && !rest.is_empty());
-    if !(is_option && table.contains_key(TASK_OPTIONS)) && !known.iter().any(|k| k == key) {
+    let is_known = known.iter().any(|k| k == key) || is_option && table.contains_key(TASK_OPTIONS);
+    if !is_known {
         bail!("unknown key `{key}`{}", did_you_mean(key, known.iter().map(String::as_str)));
     }
     let present = Present(get(&table, key));

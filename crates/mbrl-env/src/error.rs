@@ -140,13 +140,13 @@ pub enum EnvError {
     #[error("{origin} has no {what} `{name}`; it has: {known}")]
     UnknownName {
         /// Where the model comes from.
-        origin: String,
+        origin: Box<str>,
         /// `body`, `joint`, `actuator`, `site`, `geom` or `camera`.
         what: &'static str,
         /// The name asked for.
-        name: String,
+        name: Box<str>,
         /// The known names, separated by commas.
-        known: String,
+        known: Box<str>,
     },
     /// An environment that draws no pictures of itself.
     #[error("{env} draws no pictures")]

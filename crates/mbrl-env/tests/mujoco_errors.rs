@@ -93,7 +93,7 @@ fn broken_models_are_refused_with_the_engines_reason() {
     for (what, text, needle) in cases {
         match Model::from_xml(&text) {
             Err(EnvError::Malformed { what: "MJCF text", reason }) => {
-                assert!(reason.contains(needle), "{what}: {reason}")
+                assert!(reason.contains(needle), "{what}: {reason}");
             }
             other => panic!("{what}: {other:?}"),
         }

@@ -128,7 +128,6 @@ impl Clone for MujocoEnv {
 
 impl MujocoEnv {
     /// An environment by closures.
-    #[must_use]
     pub fn builder(model: Model) -> MujocoEnvBuilder {
         MujocoEnvBuilder { model, name: "mujoco".into(), frame_skip: 1, rules: Closures::default() }
     }

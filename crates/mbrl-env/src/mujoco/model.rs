@@ -186,8 +186,8 @@ impl Model {
         let found = if name.contains('\0') { None } else { self.inner.name_to_id(kind, name) };
         found.ok_or_else(|| {
             let known: Vec<&str> = (0..count).filter_map(|id| self.inner.id_to_name(kind, id)).collect();
-            let known = if known.is_empty() { "none with a name".into() } else { known.join(", ") };
-            EnvError::UnknownName { origin: self.origin.to_string(), what, name: name.to_owned(), known }
+            let known = if known.is_empty() { String::from("none with a name") } else { known.join(", ") };
+            EnvError::UnknownName { origin: (*self.origin).into(), what, name: name.into(), known: known.into() }
         })
     }
 }

@@ -286,12 +286,14 @@ mod studio {
             match self.camera {
                 Placed::Fixed(id) => MjvCamera::new_fixed(*id),
                 Placed::Free(view, follow) => {
-                    let mut camera = MjvCamera::default();
-                    camera.type_ = MjtCamera::mjCAMERA_FREE as i32;
-                    camera.lookat = view.lookat;
-                    camera.distance = view.distance;
-                    camera.azimuth = view.azimuth;
-                    camera.elevation = view.elevation;
+                    let mut camera = MjvCamera {
+                        type_: MjtCamera::mjCAMERA_FREE as i32,
+                        lookat: view.lookat,
+                        distance: view.distance,
+                        azimuth: view.azimuth,
+                        elevation: view.elevation,
+                        ..MjvCamera::default()
+                    };
                     if let Some(body) = follow {
                         let [x, y, _] = self.data.subtree_com()[*body];
                         camera.lookat[0] += x;
