@@ -224,7 +224,7 @@ fn options_that_make_no_task_are_refused() {
         match tasks::make_with(name, json!({ "xml_file": slide })) {
             Ok(mut task) => check::check_env(&mut task.env).unwrap(),
             Err(error) => {
-                assert!(error.to_string().contains("1 positions and 1 velocities, expected at least"), "{error}")
+                assert!(error.to_string().contains("1 positions and 1 velocities, expected at least"), "{error}");
             }
         }
     }
