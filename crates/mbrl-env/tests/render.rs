@@ -75,7 +75,7 @@ fn things_are_seen_where_they_are() {
 fn a_camera_that_follows_keeps_its_body_in_the_middle() {
     let (model, mut sim) = balls();
     let view = View { elevation: 0.0, distance: 3.0, lookat: [0.0; 3], ..View::of(&model) };
-    let following = View { follow: Some("ball".into()), ..view.clone() };
+    let following = View { follow: Some("ball".into()), ..view };
     let draw = |view: View, sim: &Sim| {
         let frame = Renderer::new(&model, 160, 120, &Camera::Free(view)).unwrap().draw(sim).unwrap();
         middle(&frame, red)
