@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{check_numbers, check_scale, check_sizes, normal_noise, uniform_noise},
+    parts::{check_numbers, check_scale, check_sizes, following, normal_noise, uniform_noise},
 };
 use crate::{
     EnvError, Info, Rng, Termination,
-    mujoco::{Judgement, Model, MujocoEnv, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -162,5 +162,9 @@ impl Rules for InvertedDoublePendulum {
                 ("velocity_penalty", -speed),
             ]),
         }
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "cart", 0.5, 3.0, -15.0)
     }
 }

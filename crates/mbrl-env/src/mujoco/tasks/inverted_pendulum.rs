@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{WithinLimits, check_scale, check_sizes, uniform_noise},
+    parts::{WithinLimits, check_scale, check_sizes, following, uniform_noise},
 };
 use crate::{
     EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
     tasks::Task,
 };
 
@@ -88,6 +88,10 @@ impl Rules for InvertedPendulum {
         let fallen = sim.qpos()[1].abs() > LIMIT;
         let reward = if fallen { 0.0 } else { 1.0 };
         Judgement { reward, terminated: fallen, info: Info::from([("reward_survive", reward)]) }
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "cart", 0.5, 3.0, -15.0)
     }
 }
 
