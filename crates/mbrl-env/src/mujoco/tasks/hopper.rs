@@ -5,15 +5,14 @@ use std::{path::PathBuf, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Parts, model,
-    parts::{
-        RunnerReward, Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost,
-        following, uniform_noise,
-    },
+    Parts,
+    legged::{Legged, within},
+    model,
+    parts::{WithinLimits, check_numbers, check_range, check_scale, check_sizes},
 };
 use crate::{
-    EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
+    EnvError,
+    mujoco::{MujocoEnv, Sim},
     tasks::Task,
 };
 
@@ -85,7 +84,6 @@ impl HopperConfig {
         check_range("healthy_angle_range", self.healthy_angle_range)?;
         let model = model(&self.xml_file)?;
         check_sizes(&model, 3, 3)?;
-        let period = model.timestep() * f64::from(self.frame_skip);
         let skipped = usize::from(self.exclude_current_positions_from_observation);
         let ((z_low, z_high), (low, high)) = (self.healthy_z_range, self.healthy_angle_range);
         let (state_low, state_high) = self.healthy_state_range;
@@ -94,23 +92,31 @@ impl HopperConfig {
             .into_iter()
             .chain(rest.map(|column| (column, state_low, state_high)))
             .collect();
-        let healthy = WithinLimits { limits, closed: false };
-        let reward = (skipped == 0).then(|| -> Arc<dyn Reward> {
-            Arc::new(RunnerReward {
-                position: 0,
-                period,
-                forward: self.forward_reward_weight,
-                control: self.ctrl_cost_weight,
-                healthy: Some((self.healthy_reward, healthy.clone())),
-            })
-        });
+        let config = self.clone();
+        let rules = Legged {
+            period: model.timestep() * f64::from(self.frame_skip),
+            forward_reward_weight: self.forward_reward_weight,
+            ctrl_cost_weight: self.ctrl_cost_weight,
+            healthy_reward: self.healthy_reward,
+            terminate_when_unhealthy: self.terminate_when_unhealthy,
+            reset_noise_scale: self.reset_noise_scale,
+            skipped,
+            is_healthy: move |sim: &Sim| {
+                let qpos = sim.qpos();
+                within(qpos[1], config.healthy_z_range)
+                    && within(qpos[2], config.healthy_angle_range)
+                    && qpos[2..].iter().chain(sim.qvel()).all(|x| within(*x, config.healthy_state_range))
+            },
+            distance: 3.0,
+        };
+        let (reward, termination) = rules.in_batches(WithinLimits { limits, closed: false });
         Ok(Parts {
             name: name.to_owned(),
             model,
             frame_skip: self.frame_skip,
-            rules: Arc::new(Hopper { config: self.clone(), period }),
+            rules: Arc::new(rules),
             reward,
-            termination: self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }),
+            termination,
             angles: Vec::new(),
             max_steps: 1000,
         })
@@ -126,53 +132,5 @@ impl HopperConfig {
 
     pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
-    }
-}
-
-struct Hopper {
-    config: HopperConfig,
-    period: f64,
-}
-
-impl Hopper {
-    fn is_healthy(&self, sim: &Sim) -> bool {
-        let within = |x: f64, (low, high): (f64, f64)| low < x && x < high;
-        let (qpos, config) = (sim.qpos(), &self.config);
-        within(qpos[1], config.healthy_z_range)
-            && within(qpos[2], config.healthy_angle_range)
-            && qpos[2..].iter().chain(sim.qvel()).all(|x| within(*x, config.healthy_state_range))
-    }
-}
-
-impl Rules for Hopper {
-    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
-        let skipped = usize::from(self.config.exclude_current_positions_from_observation);
-        obs.extend_from_slice(&sim.qpos()[skipped..]);
-        obs.extend(sim.qvel().iter().map(|v| v.clamp(-10.0, 10.0)));
-    }
-
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
-        uniform_noise(qpos, self.config.reset_noise_scale, rng);
-        uniform_noise(qvel, self.config.reset_noise_scale, rng);
-    }
-
-    fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
-        measured.push(sim.qpos()[0]);
-    }
-
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
-        let (x, healthy) = (sim.qpos()[0], self.is_healthy(sim));
-        let speed = (x - before[0]) / self.period;
-        let forward = self.config.forward_reward_weight * speed;
-        let survive = Some(if healthy { self.config.healthy_reward } else { 0.0 });
-        let control = control_cost(self.config.ctrl_cost_weight, action);
-        let raised = sim.qpos()[1] - sim.model().inner().qpos0()[1];
-        let info = Info::from([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
-        let terminated = self.config.terminate_when_unhealthy && !healthy;
-        Running { forward, control, survive, contact: None }.judge(terminated, info)
-    }
-
-    fn camera(&self, model: &Model) -> Camera {
-        following(model, "torso", 1.15, 3.0, -20.0)
     }
 }

@@ -6,6 +6,7 @@ mod hopper;
 mod humanoid;
 mod inverted_double_pendulum;
 mod inverted_pendulum;
+mod legged;
 mod parts;
 mod pets_half_cheetah;
 mod pets_pusher;

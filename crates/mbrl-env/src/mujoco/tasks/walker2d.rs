@@ -5,15 +5,14 @@ use std::{path::PathBuf, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Parts, model,
-    parts::{
-        RunnerReward, Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost,
-        following, uniform_noise,
-    },
+    Parts,
+    legged::{Legged, within},
+    model,
+    parts::{WithinLimits, check_numbers, check_range, check_scale, check_sizes},
 };
 use crate::{
-    EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
+    EnvError,
+    mujoco::{MujocoEnv, Sim},
     tasks::Task,
 };
 
@@ -79,27 +78,31 @@ impl Walker2dConfig {
         check_range("healthy_angle_range", self.healthy_angle_range)?;
         let model = model(&self.xml_file)?;
         check_sizes(&model, 3, 3)?;
-        let period = model.timestep() * f64::from(self.frame_skip);
         let skipped = usize::from(self.exclude_current_positions_from_observation);
         let ((z_low, z_high), (low, high)) = (self.healthy_z_range, self.healthy_angle_range);
         let limits = vec![(1 - skipped, z_low, z_high), (2 - skipped, low, high)];
-        let healthy = WithinLimits { limits, closed: false };
-        let reward = (skipped == 0).then(|| -> Arc<dyn Reward> {
-            Arc::new(RunnerReward {
-                position: 0,
-                period,
-                forward: self.forward_reward_weight,
-                control: self.ctrl_cost_weight,
-                healthy: Some((self.healthy_reward, healthy.clone())),
-            })
-        });
+        let config = self.clone();
+        let rules = Legged {
+            period: model.timestep() * f64::from(self.frame_skip),
+            forward_reward_weight: self.forward_reward_weight,
+            ctrl_cost_weight: self.ctrl_cost_weight,
+            healthy_reward: self.healthy_reward,
+            terminate_when_unhealthy: self.terminate_when_unhealthy,
+            reset_noise_scale: self.reset_noise_scale,
+            skipped,
+            is_healthy: move |sim: &Sim| {
+                within(sim.qpos()[1], config.healthy_z_range) && within(sim.qpos()[2], config.healthy_angle_range)
+            },
+            distance: 4.0,
+        };
+        let (reward, termination) = rules.in_batches(WithinLimits { limits, closed: false });
         Ok(Parts {
             name: name.to_owned(),
             model,
             frame_skip: self.frame_skip,
-            rules: Arc::new(Walker2d { config: self.clone(), period }),
+            rules: Arc::new(rules),
             reward,
-            termination: self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }),
+            termination,
             angles: Vec::new(),
             max_steps: 1000,
         })
@@ -115,50 +118,5 @@ impl Walker2dConfig {
 
     pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
-    }
-}
-
-struct Walker2d {
-    config: Walker2dConfig,
-    period: f64,
-}
-
-impl Walker2d {
-    fn is_healthy(&self, sim: &Sim) -> bool {
-        let within = |x: f64, (low, high): (f64, f64)| low < x && x < high;
-        within(sim.qpos()[1], self.config.healthy_z_range) && within(sim.qpos()[2], self.config.healthy_angle_range)
-    }
-}
-
-impl Rules for Walker2d {
-    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
-        let skipped = usize::from(self.config.exclude_current_positions_from_observation);
-        obs.extend_from_slice(&sim.qpos()[skipped..]);
-        obs.extend(sim.qvel().iter().map(|v| v.clamp(-10.0, 10.0)));
-    }
-
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
-        uniform_noise(qpos, self.config.reset_noise_scale, rng);
-        uniform_noise(qvel, self.config.reset_noise_scale, rng);
-    }
-
-    fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
-        measured.push(sim.qpos()[0]);
-    }
-
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
-        let (x, healthy) = (sim.qpos()[0], self.is_healthy(sim));
-        let speed = (x - before[0]) / self.period;
-        let forward = self.config.forward_reward_weight * speed;
-        let survive = Some(if healthy { self.config.healthy_reward } else { 0.0 });
-        let control = control_cost(self.config.ctrl_cost_weight, action);
-        let raised = sim.qpos()[1] - sim.model().inner().qpos0()[1];
-        let info = Info::from([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
-        let terminated = self.config.terminate_when_unhealthy && !healthy;
-        Running { forward, control, survive, contact: None }.judge(terminated, info)
-    }
-
-    fn camera(&self, model: &Model) -> Camera {
-        following(model, "torso", 1.15, 4.0, -20.0)
     }
 }

@@ -1,0 +1,79 @@
+//! What Hopper and Walker2d have in common: legs that run in the plane and must not fall.
+
+use std::sync::Arc;
+
+use super::parts::{RunnerReward, Running, WithinLimits, control_cost, following, uniform_noise};
+use crate::{
+    Info, Reward, Rng, Termination,
+    mujoco::{Camera, Judgement, Model, Rules, Sim},
+};
+
+/// Rules of Gymnasium's runners that fall.
+pub(super) struct Legged<F> {
+    pub(super) period: f64,
+    pub(super) forward_reward_weight: f64,
+    pub(super) ctrl_cost_weight: f64,
+    pub(super) healthy_reward: f64,
+    pub(super) terminate_when_unhealthy: bool,
+    pub(super) reset_noise_scale: f64,
+    /// Positions that the observation leaves out, 0 or 1.
+    pub(super) skipped: usize,
+    /// Whether a state is healthy.
+    pub(super) is_healthy: F,
+    /// Distance of the camera (m).
+    pub(super) distance: f64,
+}
+
+impl<F> Legged<F> {
+    /// Reward and end in batches, where a healthy state keeps to limits of the observation: the reward where the position is
+    /// seen, the end where there is one.
+    pub(super) fn in_batches(&self, healthy: WithinLimits) -> (Option<Arc<dyn Reward>>, Option<Arc<dyn Termination>>) {
+        let reward = (self.skipped == 0).then(|| -> Arc<dyn Reward> {
+            Arc::new(RunnerReward {
+                position: 0,
+                period: self.period,
+                forward: self.forward_reward_weight,
+                control: self.ctrl_cost_weight,
+                healthy: Some((self.healthy_reward, healthy.clone())),
+            })
+        });
+        (reward, self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }))
+    }
+}
+
+impl<F: Fn(&Sim) -> bool + Send + Sync> Rules for Legged<F> {
+    fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
+        obs.extend_from_slice(&sim.qpos()[self.skipped..]);
+        obs.extend(sim.qvel().iter().map(|v| v.clamp(-10.0, 10.0)));
+    }
+
+    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+        uniform_noise(qpos, self.reset_noise_scale, rng);
+        uniform_noise(qvel, self.reset_noise_scale, rng);
+    }
+
+    fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
+        measured.push(sim.qpos()[0]);
+    }
+
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+        let (x, healthy) = (sim.qpos()[0], (self.is_healthy)(sim));
+        let speed = (x - before[0]) / self.period;
+        let forward = self.forward_reward_weight * speed;
+        let survive = Some(if healthy { self.healthy_reward } else { 0.0 });
+        let control = control_cost(self.ctrl_cost_weight, action);
+        let raised = sim.qpos()[1] - sim.model().inner().qpos0()[1];
+        let info = Info::from([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
+        let terminated = self.terminate_when_unhealthy && !healthy;
+        Running { forward, control, survive, contact: None }.judge(terminated, info)
+    }
+
+    fn camera(&self, model: &Model) -> Camera {
+        following(model, "torso", 1.15, self.distance, -20.0)
+    }
+}
+
+/// Whether a number lies in an open range.
+pub(super) fn within(x: f64, (low, high): (f64, f64)) -> bool {
+    low < x && x < high
+}
