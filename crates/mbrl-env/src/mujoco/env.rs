@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use super::{Camera, Model, Renderer, Sim, View, sim::State};
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Info, Rng, Simulator, Snapshot, Step, check_action};
+use crate::{
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Info, Rng, Simulator, Snapshot, Step, check_action,
+    tasks::Phase,
+};
 
 /// What a step was worth.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,14 +52,6 @@ pub trait Rules: Send + Sync {
     fn camera(&self, model: &Model) -> Camera {
         Camera::Free(View::of(model))
     }
-}
-
-/// Where an episode is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Unbegun,
-    Running,
-    Over,
 }
 
 /// An environment on MuJoCo: a [`Model`] under [`Rules`].
@@ -255,14 +250,7 @@ impl Env for MujocoEnv {
     }
 
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
-        let why = match self.phase {
-            Phase::Running => None,
-            Phase::Unbegun => Some("no episode has begun"),
-            Phase::Over => Some("the episode is over"),
-        };
-        if let Some(why) = why {
-            return Err(EnvError::NeedsReset { env: self.spec.name.clone(), why });
-        }
+        self.phase.require_running(&self.spec.name)?;
         check_action(&self.spec, action)?;
         // Unless all goes well: after an error, or a panic of the rules, the simulation is nowhere.
         self.phase = Phase::Over;

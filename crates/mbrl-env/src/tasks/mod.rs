@@ -284,11 +284,24 @@ struct Episode<const N: usize> {
     phase: Phase,
 }
 
+/// Where an episode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Unbegun,
     Running,
     Over,
+}
+
+impl Phase {
+    /// Refuses a step outside of an episode of the environment `name`.
+    pub(crate) fn require_running(self, name: &str) -> Result<(), EnvError> {
+        let why = match self {
+            Self::Running => return Ok(()),
+            Self::Unbegun => "no episode has begun",
+            Self::Over => "the episode is over",
+        };
+        Err(EnvError::NeedsReset { env: name.to_owned(), why })
+    }
 }
 
 impl<const N: usize> Episode<N> {
@@ -314,12 +327,7 @@ impl<const N: usize> Episode<N> {
     }
 
     fn require_running(&self, name: &str) -> Result<(), EnvError> {
-        let why = match self.phase {
-            Phase::Running => return Ok(()),
-            Phase::Unbegun => "no episode has begun",
-            Phase::Over => "the episode is over",
-        };
-        Err(EnvError::NeedsReset { env: name.to_owned(), why })
+        self.phase.require_running(name)
     }
 }
 

@@ -109,7 +109,8 @@ impl HopperConfig {
             },
             distance: 3.0,
         };
-        let (reward, termination) = rules.in_batches(WithinLimits { limits, closed: false });
+        let healthy = WithinLimits { limits, closed: false };
+        let (reward, termination) = (rules.reward(&healthy), rules.termination(healthy));
         Ok(Parts {
             name: name.to_owned(),
             model,

@@ -25,10 +25,9 @@ pub(super) struct Legged<F> {
 }
 
 impl<F> Legged<F> {
-    /// Reward and end in batches, where a healthy state keeps to limits of the observation: the reward where the position is
-    /// seen, the end where there is one.
-    pub(super) fn in_batches(&self, healthy: WithinLimits) -> (Option<Arc<dyn Reward>>, Option<Arc<dyn Termination>>) {
-        let reward = (self.skipped == 0).then(|| -> Arc<dyn Reward> {
+    /// The reward in batches, where the observation holds the position and a healthy state keeps to its limits.
+    pub(super) fn reward(&self, healthy: &WithinLimits) -> Option<Arc<dyn Reward>> {
+        (self.skipped == 0).then(|| -> Arc<dyn Reward> {
             Arc::new(RunnerReward {
                 position: 0,
                 period: self.period,
@@ -36,8 +35,12 @@ impl<F> Legged<F> {
                 control: self.ctrl_cost_weight,
                 healthy: Some((self.healthy_reward, healthy.clone())),
             })
-        });
-        (reward, self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }))
+        })
+    }
+
+    /// The end in batches, where there is one.
+    pub(super) fn termination(&self, healthy: WithinLimits) -> Option<Arc<dyn Termination>> {
+        self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) })
     }
 }
 
