@@ -4,7 +4,7 @@ use std::{fmt, fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{
-    Termination,
+    Reward, Termination, reward_fn,
     tasks::{self, Task},
     termination_fn,
 };
@@ -252,6 +252,9 @@ pub(crate) struct GoalConfig {
     pub(crate) termination: Option<TerminationSource>,
     /// How the particles of a candidate count: `"mean"`, `"worst"` or `{ mean-minus-std = k }`.
     pub(crate) aggregate: Aggregate,
+    /// What a planned step pays on top, for each column of the observation it leads to: this times its square. Tells plans
+    /// apart that the task's reward does not; evaluations count the task's alone. None where it is empty.
+    pub(crate) cost: Vec<f32>,
 }
 
 /// Who says what a planned step is worth.
@@ -278,7 +281,14 @@ pub(crate) enum TerminationSource {
 
 impl Default for GoalConfig {
     fn default() -> Self {
-        Self { discount: 1.0, after_termination: 0.0, reward: None, termination: None, aggregate: Aggregate::Mean }
+        Self {
+            discount: 1.0,
+            after_termination: 0.0,
+            reward: None,
+            termination: None,
+            aggregate: Aggregate::Mean,
+            cost: Vec::new(),
+        }
     }
 }
 
@@ -327,7 +337,29 @@ impl GoalConfig {
             (Some(TerminationSource::None), Some(model)) => never(model),
         };
         let (discount, after_termination) = (self.discount, self.after_termination);
-        Ok(Goal { reward, termination, discount, after_termination, ..Goal::of_model() })
+        let shaping = self.shaping(task)?;
+        Ok(Goal { reward, termination, discount, after_termination, shaping, ..Goal::of_model() })
+    }
+}
+
+impl GoalConfig {
+    /// The cost of a planned step, as what is added to its reward.
+    fn shaping(&self, task: &Task) -> Result<Option<Arc<dyn Reward>>> {
+        if self.cost.is_empty() {
+            return Ok(None);
+        }
+        let columns = task.env.spec().obs.width();
+        if self.cost.len() != columns {
+            bail!("cost: {} numbers; the observation has {columns} columns", self.cost.len());
+        }
+        if let Some(weight) = self.cost.iter().find(|weight| !weight.is_finite()) {
+            bail!("cost: {weight} among its numbers; finite ones");
+        }
+        let cost = self.cost.clone();
+        Ok(Some(Arc::new(reward_fn(move |_, _, next: Tensor<2>| {
+            let weights = Tensor::<1>::from_floats(cost.as_slice(), &next.device()).unsqueeze::<2>();
+            (next.square() * weights).sum_dim(1).squeeze_dim::<1>(1).neg()
+        }))))
     }
 }
 
@@ -848,7 +880,7 @@ mod tests {
     #[test]
     fn settings_of_an_earlier_version_read_as_those_of_today() {
         let today = loaded(&["planner.population=17"]).unwrap().settings().unwrap();
-        let added = ["dynamics = ", "[task_options]", "aggregate = "];
+        let added = ["dynamics = ", "[task_options]", "aggregate = ", "cost = "];
         assert!(added.iter().all(|key| today.contains(key)), "{today}");
         let earlier: String = today
             .lines()
@@ -883,6 +915,25 @@ mod tests {
         for (word, head) in [("goal.reward=model", "model.reward"), ("goal.termination=model", "model.termination")] {
             let told = goal("cartpole", &[word]).unwrap_err().to_string();
             assert!(told.contains("\"model\"") && told.contains(head), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_cost_is_paid_by_plans_for_each_column() {
+        let goal = |words: &[&str]| {
+            let experiment = loaded(words).unwrap();
+            let model = experiment.learned().map(|learned| &learned.model);
+            experiment.goal.init(&tasks::make("cartpole").unwrap(), model)
+        };
+        assert!(goal(&[]).unwrap().shaping.is_none());
+        let shaping = goal(&["goal.cost=[1.0, 0.0, 0.5, 0.0]"]).unwrap().shaping.unwrap();
+        let rows = |rows: [[f32; 4]; 2]| Tensor::<2>::from_floats(rows, &mbrl_model::Device::flex());
+        let next = rows([[3.0, 9.0, 2.0, 9.0], [0.0, 9.0, -4.0, 9.0]]);
+        let paid = shaping.reward(rows([[9.0; 4]; 2]), rows([[9.0; 4]; 2]), next).into_data();
+        assert_eq!(paid.try_to_vec::<f32>().unwrap(), [-9.0 - 2.0, -8.0]);
+        for (word, part) in [("goal.cost=[1.0]", "4 columns"), ("goal.cost=[1.0, inf, 0.0, 0.0]", "inf")] {
+            let told = goal(&[word]).unwrap_err().to_string();
+            assert!(told.contains("cost") && told.contains(part), "{told}");
         }
     }
 

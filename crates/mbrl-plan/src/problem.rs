@@ -25,6 +25,9 @@ pub struct Problem<'a> {
     pub terminal_value: Option<&'a dyn Value>,
     /// Discount a step, in (0, 1].
     pub discount: f32,
+    /// What a planned step earns on top of the reward, whoever gives that: tells plans apart that the reward does not, where
+    /// only plans go by it and the score does not. Where there is no reward, this is what is paid.
+    pub shaping: Option<&'a dyn Reward>,
     /// What is paid for going where the members of an ensemble disagree, on top of the reward. Where neither the problem nor
     /// the model gives a reward, this is all that is paid: exploration for its own sake.
     pub disagreement: Option<&'a Disagreement>,
@@ -33,7 +36,7 @@ pub struct Problem<'a> {
 }
 
 impl<'a> Problem<'a> {
-    /// A problem without reward, termination, terminal value, disagreement or proposals, undiscounted.
+    /// A problem without reward, termination, terminal value, shaping, disagreement or proposals, undiscounted.
     #[must_use]
     pub fn new(dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Self {
         Self {
@@ -44,6 +47,7 @@ impl<'a> Problem<'a> {
             after_termination: 0.0,
             terminal_value: None,
             discount: 1.0,
+            shaping: None,
             disagreement: None,
             proposals: None,
         }
@@ -60,6 +64,13 @@ impl<'a> Problem<'a> {
     #[must_use]
     pub fn with_termination(mut self, termination: &'a dyn Termination) -> Self {
         self.termination = Some(termination);
+        self
+    }
+
+    /// Pays something on top of the reward.
+    #[must_use]
+    pub fn with_shaping(mut self, shaping: &'a dyn Reward) -> Self {
+        self.shaping = Some(shaping);
         self
     }
 
@@ -81,6 +92,7 @@ impl fmt::Debug for Problem<'_> {
             .field("after_termination", &self.after_termination)
             .field("terminal_value", &self.terminal_value.is_some())
             .field("discount", &self.discount)
+            .field("shaping", &self.shaping.is_some())
             .field("disagreement", &self.disagreement)
             .finish_non_exhaustive()
     }

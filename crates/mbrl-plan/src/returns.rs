@@ -1,7 +1,7 @@
 //! The one place where candidates are scored.
 
 use burn::tensor::{Bool, Tensor};
-use mbrl_env::Situation;
+use mbrl_env::{Reward, Situation};
 use mbrl_model::{Draw, MemberRule, Propagation, Start, Trajectories};
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,7 @@ impl Returns {
 /// and `V` is not counted after termination. (PDDM's code leaves the terminal step's own reward out; here it counts.)
 /// A model that gives rewards says by a NaN that a candidate broke it; that counts where the problem has its own reward too.
 /// Whatever rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Where the
-/// problem pays for disagreement, that is added to each step's reward.
+/// problem shapes the reward or pays for disagreement, that is added to each step's.
 ///
 /// Differentiable with respect to `candidates` where the model, the reward and the value are; the end itself has no
 /// gradient. Rewards and values are then not even asked about rows that are over, since a NaN there would come back as the
@@ -153,7 +153,7 @@ pub fn returns(
 
     // All steps of all rows as one batch [H·P·K, ·], in the order of `obs`.
     let tracked = actions.is_autodiff();
-    let asked = problem.reward.is_some() || problem.termination.is_some();
+    let asked = problem.reward.is_some() || problem.termination.is_some() || problem.shaping.is_some();
     let actions = if asked && particles > 1 { actions.repeat_dim(1, particles) } else { actions };
     let now = obs.clone().narrow(0, 0, horizon);
     let next = obs.clone().narrow(0, 1, horizon);
@@ -170,15 +170,18 @@ pub fn returns(
         None => imagined.terminated,
     };
     let (before, at_end) = ends.map(over).unzip();
+    let paid_by = |reward: &dyn Reward| {
+        let seen = |x: &Tensor<3>| match &before {
+            Some(before) if tracked => flat(&first_step_where(x, before)),
+            _ => flat(x),
+        };
+        let rewards = reward.reward(seen(&now), seen(&actions), seen(&next));
+        check_size("rewards of the reward function", steps, rewards.dims()[0])?;
+        Ok::<_, PlanError>(rewards.reshape([horizon, rows]))
+    };
     let rewards = match problem.reward {
         Some(reward) => {
-            let seen = |x: &Tensor<3>| match &before {
-                Some(before) if tracked => flat(&first_step_where(x, before)),
-                _ => flat(x),
-            };
-            let rewards = reward.reward(seen(&now), seen(&actions), seen(&next));
-            check_size("rewards of the reward function", steps, rewards.dims()[0])?;
-            let rewards = rewards.reshape([horizon, rows]);
+            let rewards = paid_by(reward)?;
             // A NaN of the model says that it broke down there, whoever pays.
             Some(match imagined.reward {
                 Some(model) => rewards.mask_fill(model.is_nan(), f32::NAN),
@@ -187,15 +190,13 @@ pub fn returns(
         }
         None => imagined.reward,
     };
+    let shaping = problem.shaping.map(paid_by).transpose()?;
     let bonus = match problem.disagreement {
         Some(disagreement) => Some(disagreement.bonus(&next, before.as_ref(), propagation, spec)?),
         None => None,
     };
-    let rewards = match (rewards, bonus) {
-        (Some(rewards), Some(bonus)) => rewards + bonus,
-        (Some(rewards), None) | (None, Some(rewards)) => rewards,
-        (None, None) => return Err(PlanError::NoReward { model: spec.name.clone() }),
-    };
+    let rewards = [rewards, shaping, bonus].into_iter().flatten().reduce(|sum, more| sum + more);
+    let rewards = rewards.ok_or_else(|| PlanError::NoReward { model: spec.name.clone() })?;
     let rewards = match before {
         None => rewards,
         Some(before) => rewards.mask_fill(before, problem.after_termination),
@@ -303,6 +304,23 @@ mod tests {
         assert_eq!(score(&problem, candidates.clone()), [1.0 + 1.0 + 1.0, -0.25]);
         problem.terminal_value = Some(&value);
         assert_eq!(score(&problem, candidates), [3.0 + 400.0 / 8.0, -0.25 - 100.0 / 8.0]);
+    }
+
+    #[test]
+    fn shaping_is_paid_on_top_of_whosever_reward_until_the_end() {
+        let (model, actions) = (counter(), unit_actions());
+        let reward = reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1));
+        let shaping = reward_fn(|_, actions: Tensor<2>, _| (actions * -10.0).squeeze_dim(1));
+        let end = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(3.5).squeeze_dim::<1>(1));
+        // x runs over 1, 2, 4 and over 0, 0, −1.
+        let candidates = sequences([[1.0, 1.0, 2.0], [0.0, 0.0, -1.0]]);
+        let shaped = Problem::new(&model, &actions).with_shaping(&shaping);
+        assert_eq!(score(&shaped, candidates.clone()), [-40.0, 10.0]);
+        let both = shaped.clone().with_reward(&reward);
+        assert_eq!(score(&both, candidates.clone()), [7.0 - 40.0, -1.0 + 10.0]);
+        // After the end in the second step nothing is paid.
+        let ended = sequences([[1.0, 3.0, 2.0], [0.0, 0.0, -1.0]]);
+        assert_eq!(score(&both.with_termination(&end), ended), [1.0 + 4.0 - 40.0, -1.0 + 10.0]);
     }
 
     #[test]

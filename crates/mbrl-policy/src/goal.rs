@@ -21,6 +21,9 @@ pub struct Goal {
     pub terminal_value: Option<Arc<dyn Value>>,
     /// Discount a step, in (0, 1] (default 1, PETS and PDDM).
     pub discount: f32,
+    /// What a planned step earns on top of the reward, as [`Problem::shaping`]; evaluations do not count it (default:
+    /// nothing).
+    pub shaping: Option<Arc<dyn Reward>>,
     /// What is paid for going where the members of the model disagree (default: nothing).
     pub disagreement: Option<Disagreement>,
 }
@@ -41,6 +44,7 @@ impl Goal {
             after_termination: 0.0,
             terminal_value: None,
             discount: 1.0,
+            shaping: None,
             disagreement: None,
         }
     }
@@ -60,6 +64,7 @@ impl Goal {
             after_termination: self.after_termination,
             terminal_value: self.terminal_value.as_deref(),
             discount: self.discount,
+            shaping: self.shaping.as_deref(),
             disagreement: self.disagreement.as_ref(),
             ..Problem::new(dynamics, actions)
         }
@@ -74,6 +79,7 @@ impl fmt::Debug for Goal {
             .field("after_termination", &self.after_termination)
             .field("terminal_value", &self.terminal_value.is_some())
             .field("discount", &self.discount)
+            .field("shaping", &self.shaping.is_some())
             .field("disagreement", &self.disagreement)
             .finish()
     }
