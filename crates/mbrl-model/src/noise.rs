@@ -49,6 +49,26 @@ fn fill(key: u64, step: u32, first_row: u32, dims: usize, out: &mut [f32]) {
     }
 }
 
+/// The normals of a tile of rows, dimension by dimension: of row `first_row + r` and dimension `d` in `out[d][r]`, for the
+/// first `rows` of its rows (others may be written too). To be inlined where the processor's registers are known.
+#[inline(always)]
+pub(crate) fn fill_normal_lanes<const TILE: usize>(
+    key: u64,
+    step: u32,
+    first_row: u32,
+    rows: usize,
+    out: &mut [[f32; TILE]],
+) {
+    for (block, out) in out.chunks_mut(4).enumerate() {
+        for from in (0..rows).step_by(LANES) {
+            let normals = four_normals(key, step, first_row.wrapping_add(from as u32), block as u32);
+            for (out, normals) in out.iter_mut().zip(&normals) {
+                out[from..from + LANES].copy_from_slice(normals);
+            }
+        }
+    }
+}
+
 /// Four normals for each of [`LANES`] rows.
 #[inline(always)]
 fn four_normals(key: u64, step: u32, row: u32, block: u32) -> [[f32; LANES]; 4] {
@@ -115,6 +135,21 @@ mod tests {
                 let mut part = vec![0.0; rows * dims];
                 fill_normal(11, 5, from, dims, &mut part);
                 assert_eq!(part, all[from * dims..(from + rows) * dims]);
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_hold_the_same_normals() {
+        for (dims, rows) in [(1, 32), (6, 20), (17, 3)] {
+            let mut by_row = vec![0.0; rows * dims];
+            fill_normal(11, 5, 40, dims, &mut by_row);
+            let mut lanes = vec![[0.0; 32]; dims];
+            fill_normal_lanes(11, 5, 40, rows, &mut lanes);
+            for r in 0..rows {
+                for d in 0..dims {
+                    assert_eq!(lanes[d][r], by_row[r * dims + d]);
+                }
             }
         }
     }

@@ -1,39 +1,31 @@
 //! The fused CPU roll-out engine.
 //!
-//! An immutable snapshot of an ensemble's weights walks blocks of rows through all layers and all steps of the horizon
-//! before it takes the next block, so that activations stay in the second-level cache: normalise, layers, bias and
-//! activation in one pass, change, noise, next step. Blocks are shared out over the threads of the current rayon pool;
-//! which thread takes which block changes no bit, because rows are independent and noise is a function of
-//! (key, step, row, dimension).
+//! An immutable snapshot of an ensemble's weights walks a tile of rows through all layers and all steps of the horizon
+//! before it takes the next tile: normalise, layers with bias and activation, change, noise, next step, all in cache and
+//! feature by feature ([`super::kernel`]). Units of work are shared out over the threads of the current rayon pool and
+//! write straight into the result; which thread takes which unit changes no bit, because rows are independent and noise
+//! is a function of (key, step, row, dimension).
 
-use multiversion::multiversion;
+use std::mem;
+
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
     config::{Activation, Head},
-    kernel::matmul,
+    kernel::{Lanes, Packed, TILE, layer},
     members::Members,
 };
-use crate::{noise::fill_normal, vmath};
+use crate::{noise::fill_normal_lanes, vmath};
 
-/// Bytes of one activation of a block: two of them and a layer's weights share the second-level cache.
-const BLOCK_BYTES: usize = 96 * 1024;
-
-/// One member's layer on the host.
-#[derive(Debug, Clone)]
-pub(crate) struct Layer {
-    pub(crate) inputs: usize,
-    pub(crate) outputs: usize,
-    /// `[in, out]`, row by row.
-    pub(crate) weight: Vec<f32>,
-    pub(crate) bias: Vec<f32>,
-}
+/// Tiles of a unit whose rows belong to different members, so that the rows of a member fill tiles of their own.
+const GATHERED_TILES: usize = 16;
 
 /// Everything a roll-out needs, on the host.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     /// One list of layers for each member that roll-outs draw from.
-    pub(crate) members: Vec<Vec<Layer>>,
+    pub(crate) members: Vec<Vec<Packed>>,
     pub(crate) activation: Activation,
     pub(crate) head: Head,
     /// Whether there is a column for the reward, and one for the logit of an end.
@@ -69,6 +61,8 @@ pub(crate) struct Work<'a> {
     pub(crate) noise: bool,
     pub(crate) key: u64,
     pub(crate) first_step: u32,
+    /// These candidates are those from the first number on, of a population as large as the second: noise goes by rows of it.
+    pub(crate) part: (usize, usize),
     /// Whose turn it is, one a step.
     pub(crate) turns: &'a [Members],
 }
@@ -84,346 +78,436 @@ pub(crate) struct Imagination {
     pub(crate) terminated: Option<Vec<bool>>,
 }
 
-/// All steps of one block of rows.
-struct Part {
-    /// `[H, rows, O]`.
-    obs: Vec<f32>,
-    /// `[H, rows]`, or nothing without such a head.
-    reward: Vec<f32>,
-    terminated: Vec<bool>,
+/// Rows that are walked together, all of one particle, and where their steps go: a slice for each step, none without such a
+/// head.
+struct Unit<'a> {
+    from: usize,
+    rows: usize,
+    obs: Vec<&'a mut [f32]>,
+    reward: Vec<&'a mut [f32]>,
+    terminated: Vec<&'a mut [bool]>,
 }
 
-/// Scratch of one block.
+/// Scratch of a thread. All arrays are `[tiles, columns]` but those of a network's layers, which serve one tile at a time.
+#[derive(Default)]
 struct Scratch {
-    input: Vec<f32>,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    noise: Vec<f32>,
-    /// Raw log-variances of a block, and its bounds and scales, a row for each row: flat arrays vectorise.
-    log_var: Vec<f32>,
-    tiles: [Vec<f32>; 3],
-    /// Heads of a block whose rows belong to several members, and the rows gathered for one of them.
-    out: Vec<f32>,
-    gathered: Vec<f32>,
+    state: Vec<Lanes>,
+    action: Vec<Lanes>,
+    input: Vec<Lanes>,
+    out: Vec<Lanes>,
+    next: Vec<Lanes>,
+    a: Vec<Lanes>,
+    b: Vec<Lanes>,
+    /// Rows gathered for a member, and where they stand in their unit.
+    gathered: Vec<Lanes>,
     rows: Vec<usize>,
-    /// Spread of the members around their running mean, and sum of their variances, of a block that follows their mixture.
-    between: Vec<f32>,
-    within: Vec<f32>,
-    /// States of a block that are wider than its observations.
-    state: Vec<f32>,
+    noise: Vec<Lanes>,
+    /// Spread of the members around their running mean, and sum of their variances, of a unit that follows their mixture.
+    between: Vec<Lanes>,
+    within: Vec<Lanes>,
 }
 
 impl Engine {
     pub(crate) fn rollout(&self, work: &Work<'_>) -> Imagination {
         let (s, o, n) = (self.state, self.obs, work.candidates * work.particles);
         let slab = n * o;
-        let mut all = vec![0f32; (work.horizon + 1) * slab];
-        for (row, out) in all[..slab].chunks_exact_mut(o).enumerate() {
+        let mut obs = vec![0f32; (work.horizon + 1) * slab];
+        let mut reward = self.reward.then(|| vec![0f32; work.horizon * n]);
+        let mut terminated = self.termination.then(|| vec![false; work.horizon * n]);
+        let (start, steps) = obs.split_at_mut(slab);
+        for (row, out) in start.chunks_exact_mut(o).enumerate() {
             let from = row * s % work.start.len();
             out.copy_from_slice(&work.start[from..from + o]);
         }
-        let blocks = self.blocks(work);
-        let start = &all[..slab];
-        let parts: Vec<Part> = blocks
-            .par_iter()
-            .map_init(|| self.scratch(), |scratch, &(from, rows)| self.block(work, start, from, rows, scratch))
-            .collect();
-        let mut reward = self.reward.then(|| vec![0f32; work.horizon * n]);
-        let mut terminated = self.termination.then(|| vec![false; work.horizon * n]);
-        for (&(from, rows), part) in blocks.iter().zip(&parts) {
-            for (t, obs) in part.obs.chunks_exact(rows * o).enumerate() {
-                let at = (t + 1) * slab + from * o;
-                all[at..at + rows * o].copy_from_slice(obs);
-                let at = t * n + from;
-                if let Some(reward) = &mut reward {
-                    reward[at..at + rows].copy_from_slice(&part.reward[t * rows..(t + 1) * rows]);
-                }
-                if let Some(terminated) = &mut terminated {
-                    terminated[at..at + rows].copy_from_slice(&part.terminated[t * rows..(t + 1) * rows]);
-                }
-            }
-        }
-        Imagination { obs: all, reward, terminated }
+        let mut units = Self::units(work);
+        hand_out(&mut units, steps, slab, o, |unit| &mut unit.obs);
+        hand_out(&mut units, reward.as_deref_mut().unwrap_or_default(), n, 1, |unit| &mut unit.reward);
+        hand_out(&mut units, terminated.as_deref_mut().unwrap_or_default(), n, 1, |unit| &mut unit.terminated);
+        units.into_par_iter().for_each_init(Scratch::default, |scratch, unit| {
+            pulp::Arch::new().dispatch(Walk { engine: self, work, unit, scratch });
+        });
+        Imagination { obs, reward, terminated }
     }
 
-    /// Rows of a block: as many as keep an activation within [`BLOCK_BYTES`].
-    fn block_rows(&self) -> usize {
-        let widest = self.members[0].iter().map(|l| l.inputs.max(l.outputs)).max().unwrap_or(1);
-        (BLOCK_BYTES / (4 * widest)).clamp(16, 256)
+    /// None crosses from one particle to the next, so that its rows share a member.
+    fn units<'a>(work: &Work<'_>) -> Vec<Unit<'a>> {
+        let (candidates, horizon) = (work.candidates, work.horizon);
+        let by_row = work.turns.iter().any(|turns| matches!(turns, Members::Rows(_)));
+        let most = if by_row { GATHERED_TILES * TILE } else { TILE };
+        let unit = move |particle: usize, first: usize| Unit {
+            from: particle * candidates + first,
+            rows: most.min(candidates - first),
+            obs: Vec::with_capacity(horizon),
+            reward: Vec::new(),
+            terminated: Vec::new(),
+        };
+        (0..work.particles)
+            .flat_map(|particle| (0..candidates).step_by(most).map(move |first| unit(particle, first)))
+            .collect()
     }
+}
 
-    /// (first row, rows) of each block; none crosses from one particle to the next, so that its rows share a member.
-    fn blocks(&self, work: &Work<'_>) -> Vec<(usize, usize)> {
-        let most = self.block_rows();
-        let by_particle = work.turns.iter().all(|t| matches!(t, Members::Particles(_)));
-        let (lanes, lane) =
-            if by_particle { (work.particles, work.candidates) } else { (1, work.candidates * work.particles) };
-        let cuts = lane.div_ceil(most).max(1);
-        let mut blocks = Vec::with_capacity(lanes * cuts);
-        for p in 0..lanes {
-            for c in 0..cuts {
-                let (from, to) = (lane * c / cuts, lane * (c + 1) / cuts);
-                if to > from {
-                    blocks.push((p * lane + from, to - from));
-                }
-            }
-        }
-        blocks
-    }
-
-    fn scratch(&self) -> Scratch {
-        Scratch {
-            input: Vec::new(),
-            a: Vec::new(),
-            b: Vec::new(),
-            noise: Vec::new(),
-            log_var: Vec::new(),
-            tiles: [const { Vec::new() }; 3],
-            out: Vec::new(),
-            gathered: Vec::new(),
-            rows: Vec::new(),
-            between: Vec::new(),
-            within: Vec::new(),
-            state: Vec::new(),
+/// Shares the slabs of all steps out to the units that write them.
+fn hand_out<'a, T>(
+    units: &mut [Unit<'a>],
+    steps: &'a mut [T],
+    slab: usize,
+    width: usize,
+    of: impl for<'u> Fn(&'u mut Unit<'a>) -> &'u mut Vec<&'a mut [T]>,
+) {
+    for mut rest in steps.chunks_exact_mut(slab.max(1)) {
+        for unit in &mut *units {
+            let part;
+            (part, rest) = mem::take(&mut rest).split_at_mut(unit.rows * width);
+            of(unit).push(part);
         }
     }
+}
 
-    /// All steps of one block.
-    fn block(&self, work: &Work<'_>, start: &[f32], from: usize, rows: usize, scratch: &mut Scratch) -> Part {
-        let (s, o) = (self.state, self.obs);
-        let outputs = self.members[0].last().map_or(0, |l| l.outputs);
-        let targets = self.target_mean.len();
-        let mut obs = vec![0f32; work.horizon * rows * o];
-        let mut reward = Vec::with_capacity(if self.reward { work.horizon * rows } else { 0 });
-        let mut terminated = Vec::with_capacity(if self.termination { work.horizon * rows } else { 0 });
-        let noisy = work.noise && self.head == Head::Gaussian;
-        if noisy {
-            for (tile, row) in scratch.tiles.iter_mut().zip([&self.max_log_var, &self.min_log_var, &self.target_std]) {
-                tile.clear();
-                (0..rows).for_each(|_| tile.extend_from_slice(&row[..o]));
-            }
-        }
-        // Where the state is the observation, it is read where the last step left it.
-        let mut wide = std::mem::take(&mut scratch.state);
-        wide.clear();
-        if s > o {
-            for row in from..from + rows {
-                let at = row * s % work.start.len();
-                wide.extend_from_slice(&work.start[at..at + s]);
-            }
-        }
+/// A unit's way through all steps.
+struct Walk<'a, 'w> {
+    engine: &'w Engine,
+    work: &'w Work<'w>,
+    unit: Unit<'a>,
+    scratch: &'w mut Scratch,
+}
+
+impl WithSimd for Walk<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { engine, work, mut unit, scratch } = self;
+        let (s, o, a) = (engine.state, engine.obs, engine.action);
+        let (outputs, targets) = (engine.members[0].last().map_or(0, Packed::outputs), engine.target_mean.len());
+        let noisy = work.noise && engine.head == Head::Gaussian;
+        let tiles = unit.rows.div_ceil(TILE);
+        let (particle, first) = (unit.from / work.candidates, unit.from % work.candidates);
+        // Where noise goes by rows of the whole population.
+        let first_row = (particle * work.part.1 + work.part.0 + first) as u32;
+
+        scratch.state.resize(tiles * s, [0.0; TILE]);
+        scratch.action.resize(tiles * a, [0.0; TILE]);
+        scratch.input.resize(tiles * engine.input_mean.len(), [0.0; TILE]);
+        scratch.next.resize(tiles * o, [0.0; TILE]);
+        scratch.noise.resize(tiles * o, [0.0; TILE]);
+        gather(work.start, s, unit.from, unit.rows, &mut scratch.state);
         for t in 0..work.horizon {
-            let (before, now) = obs.split_at_mut(t * rows * o);
-            let state = match t {
-                _ if s > o => &wide[..],
-                0 => &start[from * o..(from + rows) * o],
-                _ => &before[(t - 1) * rows * o..],
-            };
-            let next = &mut now[..rows * o];
             let step = work.actions.len() / work.horizon;
-            let actions = &work.actions[t * step..(t + 1) * step];
-            self.fill_inputs(state, actions, from, &mut scratch.input);
-            // Rows of `scratch.out`, and where in them an end begins: a logit above 0, or a probability above 1/2.
+            gather(&work.actions[t * step..(t + 1) * step], a, unit.from, unit.rows, &mut scratch.action);
+            engine.fill_inputs(tiles, scratch);
+            // Columns of `scratch.out`, and where in the last one an end begins: a logit above 0, or a probability above 1/2.
             let (width, certain) = match &work.turns[t] {
                 Members::Particles(turns) => {
-                    let member = turns[from / work.candidates];
-                    self.layers(member, &scratch.input, rows, &mut scratch.a, &mut scratch.b);
-                    scratch.out.resize(rows * outputs, 0.0);
-                    scratch.out.copy_from_slice(&scratch.a[..rows * outputs]);
+                    engine.network(simd, turns[particle], tiles, unit.rows, scratch);
                     (outputs, 0.0)
                 }
                 Members::Rows(turns) => {
-                    scratch.out.resize(rows * outputs, 0.0);
-                    self.layers_by_row(&turns[from..from + rows], rows, scratch);
+                    engine.network_by_row(simd, &turns[unit.from..unit.from + unit.rows], tiles, outputs, scratch);
                     (outputs, 0.0)
                 }
                 turns => {
-                    self.mean_over_members(rows, turns == &Members::Mixture, noisy, scratch);
-                    (targets + usize::from(self.termination), 0.5)
+                    engine.mean_over_members(simd, tiles, unit.rows, turns == &Members::Mixture, noisy, scratch);
+                    (targets + usize::from(engine.termination), 0.5)
                 }
             };
-            self.place_means(state, &scratch.out, width, next);
-            if self.reward {
-                let (mean, std) = (self.target_mean[o], self.target_std[o]);
-                reward.extend(scratch.out.chunks_exact(width).map(|out| mean + std * out[o]));
-            }
-            if self.termination {
-                terminated.extend(scratch.out.chunks_exact(width).map(|out| out[width - 1] > certain));
-            }
-            match &work.turns[t] {
-                Members::All => {}
-                Members::Mixture => self.add_mixture_noise(work, t, from, noisy, scratch, next),
-                _ if noisy => {
-                    scratch.noise.resize(rows * o, 0.0);
-                    fill_normal(work.key, work.first_step + t as u32, from, o, &mut scratch.noise);
-                    scratch.log_var.clear();
-                    let log_var = |out: &[f32]| scratch.log_var.extend_from_slice(&out[targets..targets + o]);
-                    scratch.out.chunks_exact(outputs).for_each(log_var);
-                    let [max, min, std] = &scratch.tiles;
-                    add_noise(&scratch.log_var, &scratch.noise, [max, min, std], next);
+            engine.place_means(width, scratch);
+            if let Some(reward) = unit.reward.get_mut(t) {
+                let (mean, std) = (engine.target_mean[o], engine.target_std[o]);
+                for (reward, out) in reward.chunks_mut(TILE).zip(scratch.out.chunks_exact(width)) {
+                    for (reward, out) in reward.iter_mut().zip(&out[o]) {
+                        *reward = mean + std * out;
+                    }
                 }
-                _ => {}
             }
-            if s > o {
-                self.shift(&mut wide, actions, from, next);
+            if let Some(terminated) = unit.terminated.get_mut(t) {
+                for (terminated, out) in terminated.chunks_mut(TILE).zip(scratch.out.chunks_exact(width)) {
+                    for (terminated, out) in terminated.iter_mut().zip(&out[width - 1]) {
+                        *terminated = *out > certain;
+                    }
+                }
+            }
+            let mixture = work.turns[t] == Members::Mixture;
+            if match &work.turns[t] {
+                Members::All => false,
+                Members::Mixture => noisy || engine.members.len() > 1,
+                _ => noisy,
+            } {
+                for (tile, noise) in scratch.noise.chunks_exact_mut(o).enumerate() {
+                    let rows = (unit.rows - tile * TILE).min(TILE);
+                    let first_row = first_row.wrapping_add((tile * TILE) as u32);
+                    fill_normal_lanes(work.key, work.first_step + t as u32, first_row, rows, noise);
+                }
+                if mixture {
+                    engine.add_mixture_noise(scratch);
+                } else {
+                    engine.add_noise(width, scratch);
+                }
+            }
+            scatter(&scratch.next, o, unit.obs[t]);
+            engine.shift(scratch);
+        }
+    }
+}
+
+/// Rows `from..from + rows` of `all`, which repeat, tile by tile and column by column. A tile's last row stands in the lanes
+/// beyond.
+#[inline(always)]
+fn gather(all: &[f32], width: usize, from: usize, rows: usize, tiles: &mut [Lanes]) {
+    let mut row = from * width % all.len().max(1);
+    for (tile, columns) in tiles.chunks_exact_mut(width.max(1)).enumerate() {
+        let rows = (rows - tile * TILE).min(TILE);
+        for r in 0..TILE {
+            for (column, value) in columns.iter_mut().zip(&all[row..row + width]) {
+                column[r] = *value;
+            }
+            if r + 1 < rows || (r + 1 == TILE && rows == TILE) {
+                row += width;
+                if row == all.len() {
+                    row = 0;
+                }
             }
         }
-        scratch.state = wide;
-        Part { obs, reward, terminated }
+    }
+}
+
+/// Tiles, column by column, as rows.
+#[inline(always)]
+fn scatter(tiles: &[Lanes], width: usize, rows: &mut [f32]) {
+    for (columns, rows) in tiles.chunks_exact(width).zip(rows.chunks_mut(width * TILE)) {
+        for (r, row) in rows.chunks_exact_mut(width).enumerate() {
+            for (value, column) in row.iter_mut().zip(columns) {
+                *value = column[r];
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Network inputs: plain columns, sines, cosines, actions; standardised.
+    #[inline(always)]
+    fn fill_inputs(&self, tiles: usize, scratch: &mut Scratch) {
+        let (s, a, width) = (self.state, self.action, self.input_mean.len());
+        let (plain, angles) = (self.plain.len(), self.angles.len());
+        for tile in 0..tiles {
+            let state = &scratch.state[tile * s..(tile + 1) * s];
+            let input = &mut scratch.input[tile * width..(tile + 1) * width];
+            for (x, &c) in input.iter_mut().zip(&self.plain) {
+                *x = state[c];
+            }
+            for (i, &c) in self.angles.iter().enumerate() {
+                let (mut sin, mut cos) = ([0.0; TILE], [0.0; TILE]);
+                for r in 0..TILE {
+                    (sin[r], cos[r]) = vmath::sin_cos(state[c][r]);
+                }
+                (input[plain + i], input[plain + angles + i]) = (sin, cos);
+            }
+            input[plain + 2 * angles..].copy_from_slice(&scratch.action[tile * a..(tile + 1) * a]);
+            for ((x, mean), std) in input.iter_mut().zip(&self.input_mean).zip(&self.input_std) {
+                for x in x {
+                    *x = (*x - mean) / std;
+                }
+            }
+        }
     }
 
-    /// Moves a block's states on to the next observations: what was present becomes past, the oldest pair is forgotten.
-    fn shift(&self, states: &mut [f32], actions: &[f32], from: usize, next: &[f32]) {
-        let (s, o, a) = (self.state, self.obs, self.action);
-        let pair = o + a;
-        for (r, (state, next)) in states.chunks_exact_mut(s).zip(next.chunks_exact(o)).enumerate() {
-            let at = (from + r) * a % actions.len();
-            state.copy_within(o..s - pair, o + pair);
-            state.copy_within(..o, o);
-            state[2 * o..o + pair].copy_from_slice(&actions[at..at + a]);
-            state[..o].copy_from_slice(next);
+    /// One member's layers on a tile's inputs; what the last one gives is left in `a`.
+    #[inline(always)]
+    fn layers<S: Simd>(
+        &self,
+        simd: S,
+        member: usize,
+        input: &[Lanes],
+        rows: usize,
+        a: &mut Vec<Lanes>,
+        b: &mut Vec<Lanes>,
+    ) {
+        let layers = &self.members[member];
+        let widest = layers.iter().map(Packed::outputs).max().unwrap_or(0);
+        a.resize(widest, [0.0; TILE]);
+        b.resize(widest, [0.0; TILE]);
+        for (i, weights) in layers.iter().enumerate() {
+            let from: &[Lanes] = if i == 0 { input } else { a };
+            let activation = (i + 1 < layers.len()).then_some(self.activation);
+            layer(simd, weights, activation, from, b, rows);
+            mem::swap(a, b);
+        }
+    }
+
+    /// One member's heads for all tiles, in `scratch.out`.
+    #[inline(always)]
+    fn network<S: Simd>(&self, simd: S, member: usize, tiles: usize, rows: usize, scratch: &mut Scratch) {
+        let (width, outputs) = (self.input_mean.len(), self.members[member].last().map_or(0, Packed::outputs));
+        scratch.out.resize(tiles * outputs, [0.0; TILE]);
+        for tile in 0..tiles {
+            let input = &scratch.input[tile * width..(tile + 1) * width];
+            let rows = (rows - tile * TILE).min(TILE);
+            self.layers(simd, member, input, rows, &mut scratch.a, &mut scratch.b);
+            scratch.out[tile * outputs..(tile + 1) * outputs].copy_from_slice(&scratch.a[..outputs]);
+        }
+    }
+
+    /// Heads of rows that belong to different members, in `scratch.out`: gathered, walked and put back member by member.
+    #[inline(always)]
+    fn network_by_row<S: Simd>(
+        &self,
+        simd: S,
+        turns: &[usize],
+        tiles: usize,
+        outputs: usize,
+        scratch: &mut Scratch,
+    ) {
+        let width = self.input_mean.len();
+        scratch.out.resize(tiles * outputs, [0.0; TILE]);
+        scratch.gathered.resize(width, [0.0; TILE]);
+        for member in 0..self.members.len() {
+            scratch.rows.clear();
+            for (row, &turn) in turns.iter().enumerate() {
+                if turn == member {
+                    scratch.rows.push(row);
+                }
+            }
+            for from in (0..scratch.rows.len()).step_by(TILE) {
+                let rows = &scratch.rows[from..(from + TILE).min(scratch.rows.len())];
+                for (lane, row) in rows.iter().enumerate() {
+                    let input = &scratch.input[row / TILE * width..];
+                    for (gathered, input) in scratch.gathered.iter_mut().zip(input) {
+                        gathered[lane] = input[row % TILE];
+                    }
+                }
+                self.layers(simd, member, &scratch.gathered, rows.len(), &mut scratch.a, &mut scratch.b);
+                for (lane, row) in rows.iter().enumerate() {
+                    let out = &mut scratch.out[row / TILE * outputs..];
+                    for (out, a) in out.iter_mut().zip(&scratch.a[..outputs]) {
+                        out[row % TILE] = a[lane];
+                    }
+                }
+            }
         }
     }
 
     /// The mean of the members' means and, behind them, of their probabilities of an end, in `scratch.out`
-    /// `[rows, targets (+ 1)]`. For their `mixture` also the sums over members of squared distances from the mean and, where
-    /// it is `noisy`, of variances: `scratch.between` and `scratch.within`, each `[rows, O]`, in the network's units.
-    fn mean_over_members(&self, rows: usize, mixture: bool, noisy: bool, scratch: &mut Scratch) {
-        let (o, targets) = (self.obs, self.target_mean.len());
+    /// `[tiles, targets (+ 1)]`. For their `mixture` also the sums over members of squared distances from the mean and, where
+    /// it is `noisy`, of variances: `scratch.between` and `scratch.within`, each `[tiles, O]`, in the network's units.
+    #[inline(always)]
+    fn mean_over_members<S: Simd>(
+        &self,
+        simd: S,
+        tiles: usize,
+        rows: usize,
+        mixture: bool,
+        noisy: bool,
+        scratch: &mut Scratch,
+    ) {
+        let (o, targets, inputs) = (self.obs, self.target_mean.len(), self.input_mean.len());
         let width = targets + usize::from(self.termination);
-        let outputs = self.members[0].last().map_or(0, |l| l.outputs);
         let spread = if mixture { o } else { 0 };
         for (sums, width) in [(&mut scratch.out, width), (&mut scratch.between, spread), (&mut scratch.within, spread)]
         {
             sums.clear();
-            sums.resize(rows * width, 0.0);
+            sums.resize(tiles * width, [0.0; TILE]);
         }
         let share = 1.0 / self.members.len() as f32;
-        for member in 0..self.members.len() {
-            self.layers(member, &scratch.input, rows, &mut scratch.a, &mut scratch.b);
-            for (row, out) in scratch.a[..rows * outputs].chunks_exact(outputs).enumerate() {
-                let mean = &mut scratch.out[row * width..(row + 1) * width];
-                let sums = row * o..(row + 1) * o;
-                if mixture && member > 0 {
+        for tile in 0..tiles {
+            let input = &scratch.input[tile * inputs..(tile + 1) * inputs];
+            let mean = &mut scratch.out[tile * width..(tile + 1) * width];
+            let between = &mut scratch.between[tile * spread..(tile + 1) * spread];
+            let within = &mut scratch.within[tile * spread..(tile + 1) * spread];
+            for member in 0..self.members.len() {
+                self.layers(simd, member, input, (rows - tile * TILE).min(TILE), &mut scratch.a, &mut scratch.b);
+                let out = &scratch.a;
+                if member > 0 {
                     // Squares around the running mean (Welford): a small spread beside a large mean is not cancelled.
                     let before = member as f32;
                     let (to_mean, weight) = (1.0 / (share * before), before / (before + 1.0));
-                    for (d, between) in scratch.between[sums.clone()].iter_mut().enumerate() {
-                        let gap = out[d] - to_mean * mean[d];
-                        *between += weight * gap * gap;
+                    for ((between, out), mean) in between.iter_mut().zip(out).zip(&*mean) {
+                        for r in 0..TILE {
+                            let gap = out[r] - to_mean * mean[r];
+                            between[r] += weight * gap * gap;
+                        }
                     }
                 }
-                if mixture && noisy {
-                    for (d, within) in scratch.within[sums].iter_mut().enumerate() {
-                        *within += vmath::exp(bounded(out[targets + d], self.max_log_var[d], self.min_log_var[d]));
+                if noisy {
+                    let bounds = self.max_log_var.iter().zip(&self.min_log_var);
+                    for ((within, out), (&max, &min)) in within.iter_mut().zip(&out[targets..]).zip(bounds) {
+                        for r in 0..TILE {
+                            within[r] += vmath::exp(bounded(out[r], max, min));
+                        }
                     }
                 }
                 for (mean, out) in mean[..targets].iter_mut().zip(out) {
-                    *mean += share * out;
+                    for r in 0..TILE {
+                        mean[r] += share * out[r];
+                    }
                 }
                 if self.termination {
-                    mean[targets] += share / (1.0 + vmath::exp(-out[outputs - 1]));
+                    let logit = &out[self.members[member].last().map_or(0, Packed::outputs) - 1];
+                    for r in 0..TILE {
+                        mean[targets][r] += share / (1.0 + vmath::exp(-logit[r]));
+                    }
+                }
+            }
+        }
+    }
+
+    /// `next = delta · obs + target_mean + target_std · mean`, the means being the first of `width` columns.
+    #[inline(always)]
+    fn place_means(&self, width: usize, scratch: &mut Scratch) {
+        let tiles = scratch.next.chunks_exact_mut(self.obs).zip(scratch.state.chunks_exact(self.state));
+        for ((next, state), out) in tiles.zip(scratch.out.chunks_exact(width)) {
+            for d in 0..self.obs {
+                let (delta, mean, std) = (self.delta[d], self.target_mean[d], self.target_std[d]);
+                for r in 0..TILE {
+                    next[d][r] = delta * state[d][r] + (mean + std * out[d][r]);
+                }
+            }
+        }
+    }
+
+    /// Adds `target_std · e^(log_var / 2) · noise`, with the log-variance softly bounded.
+    #[inline(always)]
+    fn add_noise(&self, width: usize, scratch: &mut Scratch) {
+        let (o, targets) = (self.obs, self.target_mean.len());
+        let tiles = scratch.next.chunks_exact_mut(o).zip(scratch.noise.chunks_exact(o));
+        for ((next, noise), out) in tiles.zip(scratch.out.chunks_exact(width)) {
+            for d in 0..o {
+                let (max, min, std) = (self.max_log_var[d], self.min_log_var[d], self.target_std[d]);
+                let log_var = &out[targets + d];
+                for r in 0..TILE {
+                    next[d][r] += std * vmath::exp(0.5 * bounded(log_var[r], max, min)) * noise[d][r];
                 }
             }
         }
     }
 
     /// Adds noise of the spread that [`mean_over_members`](Self::mean_over_members) found.
-    fn add_mixture_noise(
-        &self,
-        work: &Work<'_>,
-        t: usize,
-        from: usize,
-        noisy: bool,
-        scratch: &mut Scratch,
-        next: &mut [f32],
-    ) {
-        if self.members.len() == 1 && !noisy {
-            return;
-        }
-        let o = self.obs;
-        scratch.noise.resize(next.len(), 0.0);
-        fill_normal(work.key, work.first_step + t as u32, from, o, &mut scratch.noise);
+    #[inline(always)]
+    fn add_mixture_noise(&self, scratch: &mut Scratch) {
         let share = 1.0 / self.members.len() as f32;
-        for (i, next) in next.iter_mut().enumerate() {
-            let variance = share * (scratch.between[i] + scratch.within[i]);
-            *next += self.target_std[i % o] * variance.sqrt() * scratch.noise[i];
-        }
-    }
-
-    /// Network inputs of a block: plain columns, sines, cosines, actions; standardised.
-    fn fill_inputs(&self, state: &[f32], actions: &[f32], from: usize, input: &mut Vec<f32>) {
-        let (s, a) = (self.state, self.action);
-        let width = self.input_mean.len();
-        let (plain, angles) = (self.plain.len(), self.angles.len());
-        input.resize(state.len() / s * width, 0.0);
-        for (r, (x, state)) in input.chunks_exact_mut(width).zip(state.chunks_exact(s)).enumerate() {
-            if angles == 0 {
-                x[..s].copy_from_slice(state);
-            } else {
-                for (x, &c) in x.iter_mut().zip(&self.plain) {
-                    *x = state[c];
-                }
-                for (i, &c) in self.angles.iter().enumerate() {
-                    (x[plain + i], x[plain + angles + i]) = vmath::sin_cos(state[c]);
-                }
-            }
-            let at = (from + r) * a % actions.len();
-            x[plain + 2 * angles..].copy_from_slice(&actions[at..at + a]);
-            for ((x, m), d) in x.iter_mut().zip(&self.input_mean).zip(&self.input_std) {
-                *x = (*x - m) / d;
+        let spread = scratch.between.iter().zip(&scratch.within);
+        for (i, ((next, noise), (between, within))) in
+            scratch.next.iter_mut().zip(&scratch.noise).zip(spread).enumerate()
+        {
+            let std = self.target_std[i % self.obs];
+            for r in 0..TILE {
+                next[r] += std * (share * (between[r] + within[r])).sqrt() * noise[r];
             }
         }
     }
 
-    /// One member's layers on `[rows, in]`; the result is left in `a`, `[rows, out]`.
-    fn layers(&self, member: usize, input: &[f32], rows: usize, a: &mut Vec<f32>, b: &mut Vec<f32>) {
-        let layers = &self.members[member];
-        let widest = layers.iter().map(|l| l.outputs).max().unwrap_or(0);
-        a.resize(rows * widest, 0.0);
-        b.resize(rows * widest, 0.0);
-        for (i, layer) in layers.iter().enumerate() {
-            let from: &[f32] = if i == 0 { input } else { a };
-            matmul(rows, layer.inputs, layer.outputs, from, &layer.weight, b);
-            let out = &mut b[..rows * layer.outputs];
-            match self.activation {
-                _ if i + 1 == layers.len() => add_bias(out, &layer.bias),
-                Activation::Silu => add_bias_silu(out, &layer.bias),
-                Activation::Relu => add_bias_relu(out, &layer.bias),
-                Activation::Tanh => add_bias_tanh(out, &layer.bias),
+    /// Moves states on to the next observations: what was present becomes past, the oldest pair is forgotten.
+    #[inline(always)]
+    fn shift(&self, scratch: &mut Scratch) {
+        let (s, o, a) = (self.state, self.obs, self.action);
+        let pair = o + a;
+        let tiles = scratch.state.chunks_exact_mut(s).zip(scratch.next.chunks_exact(o));
+        for (tile, (state, next)) in tiles.enumerate() {
+            if s > o {
+                state.copy_within(o..s - pair, o + pair);
+                state.copy_within(..o, o);
+                state[2 * o..o + pair].copy_from_slice(&scratch.action[tile * a..(tile + 1) * a]);
             }
-            std::mem::swap(a, b);
-        }
-    }
-
-    /// Layers of a block whose rows belong to different members: gathered, walked and put back member by member.
-    fn layers_by_row(&self, turns: &[usize], rows: usize, scratch: &mut Scratch) {
-        let width = self.input_mean.len();
-        let outputs = scratch.out.len() / rows;
-        for member in 0..self.members.len() {
-            scratch.rows.clear();
-            scratch.rows.extend((0..rows).filter(|&r| turns[r] == member));
-            if scratch.rows.is_empty() {
-                continue;
-            }
-            scratch.gathered.clear();
-            for &r in &scratch.rows {
-                scratch.gathered.extend_from_slice(&scratch.input[r * width..(r + 1) * width]);
-            }
-            self.layers(member, &scratch.gathered, scratch.rows.len(), &mut scratch.a, &mut scratch.b);
-            for (&r, out) in scratch.rows.iter().zip(scratch.a.chunks_exact(outputs)) {
-                scratch.out[r * outputs..(r + 1) * outputs].copy_from_slice(out);
-            }
-        }
-    }
-
-    /// `next = delta · obs + target_mean + target_std · mean`, the means being the first columns of rows of `width`.
-    fn place_means(&self, state: &[f32], out: &[f32], width: usize, next: &mut [f32]) {
-        let (s, o) = (self.state, self.obs);
-        for ((next, state), out) in next.chunks_exact_mut(o).zip(state.chunks_exact(s)).zip(out.chunks_exact(width)) {
-            for d in 0..o {
-                next[d] = self.delta[d] * state[d] + (self.target_mean[d] + self.target_std[d] * out[d]);
-            }
+            state[..o].copy_from_slice(next);
         }
     }
 }
@@ -434,32 +518,3 @@ fn bounded(log_var: f32, max: f32, min: f32) -> f32 {
     let below_max = max - vmath::softplus(max - log_var);
     min + vmath::softplus(below_max - min)
 }
-
-/// Adds `target_std · e^(log_var / 2) · noise`, with the log-variance softly bounded.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn add_noise(log_var: &[f32], noise: &[f32], [max, min, target_std]: [&[f32]; 3], next: &mut [f32]) {
-    let n = next.len();
-    let (log_var, noise) = (&log_var[..n], &noise[..n]);
-    let (max, min, target_std) = (&max[..n], &min[..n], &target_std[..n]);
-    for i in 0..n {
-        let bounded = bounded(log_var[i], max[i], min[i]);
-        next[i] += target_std[i] * vmath::exp(0.5 * bounded) * noise[i];
-    }
-}
-
-macro_rules! add_bias_then {
-    ($name:ident, $f:expr) => {
-        #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-        fn $name(rows: &mut [f32], bias: &[f32]) {
-            for row in rows.chunks_exact_mut(bias.len()) {
-                for (v, &b) in row.iter_mut().zip(bias) {
-                    *v = $f(*v + b);
-                }
-            }
-        }
-    };
-}
-add_bias_then!(add_bias, std::convert::identity);
-add_bias_then!(add_bias_silu, vmath::silu);
-add_bias_then!(add_bias_relu, vmath::relu);
-add_bias_then!(add_bias_tanh, vmath::tanh);

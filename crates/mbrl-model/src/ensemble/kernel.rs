@@ -1,56 +1,302 @@
-//! The matrix product of the roll-out engine: the one place of this crate where unsafe code is allowed.
-#![allow(unsafe_code)]
+//! One layer of a network for a tile of rows, whatever the processor.
+//!
+//! Activations of a tile are stored feature by feature, [`TILE`] rows side by side: a register holds one feature of several
+//! rows. Weights are broadcast, so widths waste nothing, and what follows a product (bias, activation, standardising, noise) is
+//! plain arithmetic on registers. A tile's activations and a panel of weights fit the first-level cache; of each output
+//! the products are added in the order of the inputs, so that a row's result depends neither on its place nor on the other
+//! rows, and is the same on every processor with fused multiply-adds.
 
-/// `c = a × b` for row-major `a` `[rows, inner]`, `b` `[inner, cols]`, `c` `[rows, cols]`, on the calling thread.
-///
-/// # Panics
-/// If a slice is shorter than its shape says.
-pub(super) fn matmul(rows: usize, inner: usize, cols: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
-    assert!(a.len() >= rows * inner && b.len() >= inner * cols && c.len() >= rows * cols);
-    // SAFETY: the assertion above makes every address inside its slice, `c` is borrowed mutably and so disjoint from `a`
-    // and `b`, and the strides are those of dense row-major arrays.
-    unsafe {
-        gemm::gemm(
-            rows,
-            cols,
-            inner,
-            c.as_mut_ptr(),
-            1,
-            cols as isize,
-            false,
-            a.as_ptr(),
-            1,
-            inner as isize,
-            b.as_ptr(),
-            1,
-            cols as isize,
-            0.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+use pulp::{Simd, WithSimd};
+
+use super::config::Activation;
+
+/// Rows of a tile.
+pub(super) const TILE: usize = 32;
+
+/// One feature of the rows of a tile.
+pub(super) type Lanes = [f32; TILE];
+
+/// Registers of rows that a panel of outputs is accumulated for at once.
+const REGISTERS: usize = 2;
+
+/// Outputs whose sums stay in registers at once: as many as the processor has registers for.
+const fn panel<S: Simd>() -> usize {
+    match S::F32_LANES {
+        // 32 registers: 24 sums, two of rows, weights. NEON, AVX-512.
+        4 | 16 => 12,
+        // 16 registers: 12 sums. AVX.
+        _ => 6,
     }
+}
+
+/// A layer's weights in the order in which they are read: panels of outputs, within them input by input.
+#[derive(Debug, Clone)]
+pub(crate) struct Packed {
+    inputs: usize,
+    outputs: usize,
+    panel: usize,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Packed {
+    /// Of `weight` `[in, out]` and `bias` `[out]`.
+    pub(crate) fn new(weight: &[f32], bias: &[f32]) -> Self {
+        struct Width;
+        impl WithSimd for Width {
+            type Output = usize;
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> usize {
+                panel::<S>()
+            }
+        }
+        let (outputs, panel) = (bias.len(), pulp::Arch::new().dispatch(Width));
+        let inputs = weight.len() / outputs.max(1);
+        let mut packed = Vec::with_capacity(weight.len());
+        for from in (0..outputs).step_by(panel) {
+            let to = (from + panel).min(outputs);
+            for row in weight.chunks_exact(outputs) {
+                packed.extend_from_slice(&row[from..to]);
+            }
+        }
+        Self { inputs, outputs, panel, weight: packed, bias: bias.to_vec() }
+    }
+
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+}
+
+/// `y = activation(x · W + b)` of the first `rows` rows of a tile: `x` `[in]`, `y` `[out]`. What stands in other rows is
+/// computed too as far as it shares their registers.
+#[inline(always)]
+pub(super) fn layer<S: Simd>(
+    simd: S,
+    layer: &Packed,
+    activation: Option<Activation>,
+    x: &[Lanes],
+    y: &mut [Lanes],
+    rows: usize,
+) {
+    let registers = rows.div_ceil(S::F32_LANES);
+    let per_tile = TILE / S::F32_LANES;
+    let (x, _) = S::as_simd_f32s(x[..layer.inputs].as_flattened());
+    let (y, _) = S::as_mut_simd_f32s(y[..layer.outputs].as_flattened_mut());
+    for ((from, weight), y) in (0..layer.outputs)
+        .step_by(layer.panel)
+        .zip(layer.weight.chunks(layer.panel * layer.inputs.max(1)))
+        .zip(y.chunks_mut(layer.panel * per_tile))
+    {
+        let to = (from + layer.panel).min(layer.outputs);
+        let bias = &layer.bias[from..to];
+        let mut at = 0;
+        while at + REGISTERS <= registers {
+            sums::<S, REGISTERS>(simd, weight, bias, x, y, at);
+            at += REGISTERS;
+        }
+        while at < registers {
+            sums::<S, 1>(simd, weight, bias, x, y, at);
+            at += 1;
+        }
+        match activation {
+            None => {}
+            Some(Activation::Silu) => {
+                for v in y {
+                    *v = silu(simd, *v);
+                }
+            }
+            Some(Activation::Relu) => {
+                for v in y {
+                    *v = relu(simd, *v);
+                }
+            }
+            Some(Activation::Tanh) => {
+                for v in y {
+                    *v = tanh(simd, *v);
+                }
+            }
+        }
+    }
+}
+
+/// One panel of outputs for the `V` registers of rows from `at`.
+#[inline(always)]
+fn sums<S: Simd, const V: usize>(
+    simd: S,
+    weight: &[f32],
+    bias: &[f32],
+    x: &[S::f32s],
+    y: &mut [S::f32s],
+    at: usize,
+) {
+    match bias.len() {
+        1 => panel_sums::<S, 1, V>(simd, weight, bias, x, y, at),
+        2 => panel_sums::<S, 2, V>(simd, weight, bias, x, y, at),
+        3 => panel_sums::<S, 3, V>(simd, weight, bias, x, y, at),
+        4 => panel_sums::<S, 4, V>(simd, weight, bias, x, y, at),
+        5 => panel_sums::<S, 5, V>(simd, weight, bias, x, y, at),
+        6 => panel_sums::<S, 6, V>(simd, weight, bias, x, y, at),
+        7 => panel_sums::<S, 7, V>(simd, weight, bias, x, y, at),
+        8 => panel_sums::<S, 8, V>(simd, weight, bias, x, y, at),
+        9 => panel_sums::<S, 9, V>(simd, weight, bias, x, y, at),
+        10 => panel_sums::<S, 10, V>(simd, weight, bias, x, y, at),
+        11 => panel_sums::<S, 11, V>(simd, weight, bias, x, y, at),
+        _ => panel_sums::<S, 12, V>(simd, weight, bias, x, y, at),
+    }
+}
+
+/// `M` outputs times `V` registers of rows, all sums in registers.
+#[inline(always)]
+fn panel_sums<S: Simd, const M: usize, const V: usize>(
+    simd: S,
+    weight: &[f32],
+    bias: &[f32],
+    x: &[S::f32s],
+    y: &mut [S::f32s],
+    at: usize,
+) {
+    let per_tile = TILE / S::F32_LANES;
+    let mut sums = [[simd.splat_f32s(0.0); V]; M];
+    for (sum, bias) in sums.iter_mut().zip(bias) {
+        *sum = [simd.splat_f32s(*bias); V];
+    }
+    let (weight, _) = weight.as_chunks::<M>();
+    for (weight, x) in weight.iter().zip(x.chunks_exact(per_tile)) {
+        let Some(x) = x[at..].first_chunk::<V>() else { return };
+        for m in 0..M {
+            let weight = simd.splat_f32s(weight[m]);
+            for v in 0..V {
+                sums[m][v] = simd.mul_add_e_f32s(weight, x[v], sums[m][v]);
+            }
+        }
+    }
+    for (sum, y) in sums.iter().zip(y.chunks_exact_mut(per_tile)) {
+        y[at..at + V].copy_from_slice(sum);
+    }
+}
+
+/// e^x for x in [−87, 88]; beyond, it stays at the value there. As [`crate::vmath::exp`], with fused multiply-adds.
+#[inline(always)]
+fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // Adding 1.5·2²³ rounds to the nearest integer and leaves it in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = simd.min_f32s(simd.max_f32s(x, simd.splat_f32s(-87.0)), simd.splat_f32s(88.0));
+    let log2_e = simd.splat_f32s(std::f32::consts::LOG2_E);
+    let shifted = simd.mul_add_e_f32s(x, log2_e, simd.splat_f32s(ROUND));
+    let n = simd.sub_f32s(shifted, simd.splat_f32s(ROUND));
+    let f = simd.mul_add_e_f32s(x, log2_e, simd.neg_f32s(n));
+    // Taylor series of 2^f on [-1/2, 1/2]; the first term left out is 1.2e-7.
+    let mut p = simd.splat_f32s(0.000_154_035_3);
+    for c in [0.001_333_355_8, 0.009_618_129, 0.055_504_11, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
+        p = simd.mul_add_e_f32s(p, f, simd.splat_f32s(c));
+    }
+    let n = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(p), n))
+}
+
+/// x / (1 + e^-x). NaN stays NaN.
+#[inline(always)]
+fn silu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let one = simd.splat_f32s(1.0);
+    simd.div_f32s(x, simd.add_f32s(one, exp(simd, simd.neg_f32s(x))))
+}
+
+/// max(x, 0). NaN stays NaN.
+#[inline(always)]
+fn relu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    simd.select_f32s(simd.less_than_f32s(x, zero), zero, x)
+}
+
+/// Hyperbolic tangent (Cephes `tanhf`: a polynomial near 0, the exponential elsewhere). NaN stays NaN.
+#[inline(always)]
+fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let z = simd.mul_f32s(x, x);
+    let mut p = simd.splat_f32s(-5.704_988_7e-3);
+    for c in [2.063_908_8e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1] {
+        p = simd.mul_add_e_f32s(p, z, simd.splat_f32s(c));
+    }
+    let near = simd.mul_add_e_f32s(simd.mul_f32s(x, z), p, x);
+    let e = exp(simd, simd.add_f32s(x, x));
+    let far = simd.sub_f32s(simd.splat_f32s(1.0), simd.div_f32s(simd.splat_f32s(2.0), simd.add_f32s(e, simd.splat_f32s(1.0))));
+    let size = simd.abs_f32s(x);
+    // Where x is NaN it is not above: the polynomial's NaN is taken.
+    simd.select_f32s(simd.greater_than_or_equal_f32s(size, simd.splat_f32s(0.625)), far, near)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    struct Run<'a> {
+        packed: &'a Packed,
+        activation: Option<Activation>,
+        x: &'a [Lanes],
+        y: &'a mut [Lanes],
+        rows: usize,
+    }
+
+    impl WithSimd for Run<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            layer(simd, self.packed, self.activation, self.x, self.y, self.rows);
+        }
+    }
+
     #[test]
     fn it_is_the_product_by_hand() {
-        for (rows, inner, cols) in [(1, 1, 1), (3, 5, 2), (17, 6, 33), (40, 200, 8)] {
+        for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (17, 6, 33), (32, 200, 8), (9, 3, 12), (32, 1, 25)] {
             let value = |i: usize| ((i * 7 + 3) % 11) as f32 - 5.0;
-            let a: Vec<f32> = (0..rows * inner).map(value).collect();
-            let b: Vec<f32> = (0..inner * cols).map(|i| value(i + 1)).collect();
-            let mut c = vec![f32::NAN; rows * cols];
-            super::matmul(rows, inner, cols, &a, &b, &mut c);
+            let weight: Vec<f32> = (0..inputs * outputs).map(|i| value(i + 1)).collect();
+            let bias: Vec<f32> = (0..outputs).map(value).collect();
+            let x: Vec<Lanes> = (0..inputs).map(|i| std::array::from_fn(|r| value(r * inputs + i))).collect();
+            let packed = Packed::new(&weight, &bias);
+            assert_eq!((packed.inputs(), packed.outputs()), (inputs, outputs));
+            let mut y = vec![[f32::NAN; TILE]; outputs];
+            pulp::Arch::new().dispatch(Run { packed: &packed, activation: None, x: &x, y: &mut y, rows });
             for r in 0..rows {
-                for k in 0..cols {
+                for j in 0..outputs {
                     // Small integers: exact in any order.
-                    let want: f32 = (0..inner).map(|i| a[r * inner + i] * b[i * cols + k]).sum();
-                    assert_eq!(c[r * cols + k], want);
+                    let want: f32 = (0..inputs).map(|i| x[i][r] * weight[i * outputs + j]).sum::<f32>() + bias[j];
+                    assert_eq!(y[j][r], want, "row {r}, output {j} of {rows} rows, {inputs} to {outputs}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn activations_are_accurate_and_nan_stays_nan() {
+        let one = Packed::new(&[1.0], &[0.0]);
+        let apply = |activation, x: Lanes| {
+            let mut y = [[0.0; TILE]];
+            let run = Run { packed: &one, activation: Some(activation), x: &[x], y: &mut y, rows: TILE };
+            pulp::Arch::new().dispatch(run);
+            y[0]
+        };
+        for activation in [Activation::Silu, Activation::Relu, Activation::Tanh] {
+            let exact = |x: f64| match activation {
+                Activation::Silu => x / (1.0 + (-x).exp()),
+                Activation::Relu => x.max(0.0),
+                Activation::Tanh => x.tanh(),
+            };
+            for step in 0..4000 {
+                let x: Lanes = std::array::from_fn(|lane| (step * TILE + lane) as f32 / 3200.0 - 20.0);
+                for (x, y) in x.iter().zip(apply(activation, x)) {
+                    let want = exact(f64::from(*x));
+                    let error = (f64::from(y) - want).abs() / want.abs().max(1e-3);
+                    assert!(error < 2e-6, "{activation:?}({x}) = {y}, not {want}");
+                }
+            }
+            for x in [-1e30, -200.0, 200.0, 1e30] {
+                let y = apply(activation, [x; TILE])[0];
+                assert!(y.is_finite() && (y - exact(f64::from(x)) as f32).abs() <= 1e-6 * x.abs(), "{activation:?}({x}) = {y}");
+            }
+            assert!(apply(activation, [f32::NAN; TILE]).iter().all(|y| y.is_nan()));
         }
     }
 }

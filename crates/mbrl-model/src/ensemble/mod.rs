@@ -15,7 +15,8 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 use mbrl_env::{Rng, Situation};
 
 pub use config::{Activation, EnsembleConfig, Head};
-use engine::{Engine, Imagination, Layer, Work};
+use engine::{Engine, Imagination, Work};
+use kernel::Packed;
 use members::Members;
 use network::Heads;
 pub use network::Network;
@@ -231,11 +232,9 @@ impl Ensemble {
         let member = |e: &usize| {
             layers
                 .iter()
-                .map(|(w, b, [_, inputs, outputs])| Layer {
-                    inputs: *inputs,
-                    outputs: *outputs,
-                    weight: w[e * inputs * outputs..(e + 1) * inputs * outputs].to_vec(),
-                    bias: b[e * outputs..(e + 1) * outputs].to_vec(),
+                .map(|(w, b, [_, inputs, outputs])| {
+                    let weight = &w[e * inputs * outputs..(e + 1) * inputs * outputs];
+                    Packed::new(weight, &b[e * outputs..(e + 1) * outputs])
                 })
                 .collect()
         };
@@ -402,6 +401,7 @@ impl Ensemble {
             noise: draw.propagation.noise,
             key: draw.key,
             first_step: draw.step,
+            part: (0, candidates),
             turns: &turns,
         }))
     }
