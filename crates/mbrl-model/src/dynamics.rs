@@ -81,13 +81,16 @@ pub struct Draw {
     pub key: u64,
     /// Step within the roll-out, from 0.
     pub step: u32,
+    /// The candidates are a part of a larger population: the number of the first one, and the size of the whole. Rows are then
+    /// those that they are in the whole. Only models that have parts ([`Dynamics::part`]) meet it.
+    pub part: Option<(usize, usize)>,
 }
 
 impl Draw {
     /// The draw of a roll-out's first step.
     #[must_use]
     pub fn new(propagation: Propagation, key: u64) -> Self {
-        Self { propagation, key, step: 0 }
+        Self { propagation, key, step: 0, part: None }
     }
 }
 
@@ -161,6 +164,14 @@ pub trait Dynamics: Send + Sync {
     /// What rewards, values and policies see: `[N, S]` → `[N, O]`. Default: the state.
     fn observe(&self, states: Tensor<2>) -> Tensor<2> {
         states
+    }
+
+    /// How many candidates of a population are best rolled out at a time, for so many steps and particles. Parts stay in
+    /// cache from the roll-out to the rewards, and are scored side by side; with `draw.part` they give the same bits as the
+    /// whole. Default: `None`, the whole population at once.
+    fn part(&self, horizon: usize, particles: usize) -> Option<usize> {
+        let _ = (horizon, particles);
+        None
     }
 
     /// Whole imagined trajectories for given actions `[H, K, A]`, of `draw.propagation.particles` particles each.

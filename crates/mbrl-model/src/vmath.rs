@@ -61,31 +61,6 @@ pub(crate) fn sin_cos(x: f32) -> (f32, f32) {
     (flip(a, quadrant), flip(b, quadrant + 1))
 }
 
-/// x / (1 + e^-x).
-#[inline(always)]
-pub(crate) fn silu(x: f32) -> f32 {
-    x / (1.0 + exp(-x))
-}
-
-/// max(x, 0), but NaN where `x` is NaN: `f32::max` would hide it.
-#[inline(always)]
-pub(crate) fn relu(x: f32) -> f32 {
-    if x < 0.0 { 0.0 } else { x }
-}
-
-/// Hyperbolic tangent (Cephes `tanhf`: a polynomial near 0, the exponential elsewhere).
-#[inline(always)]
-pub(crate) fn tanh(x: f32) -> f32 {
-    let z = x * x;
-    let p = z * -5.704_988_7e-3 + 2.063_908_8e-2;
-    let p = z * p - 5.373_971_5e-2;
-    let p = z * p + 1.333_144_2e-1;
-    let p = z * p - 3.333_328e-1;
-    let near = x + x * z * p;
-    let far = 1.0 - 2.0 / (exp(2.0 * x) + 1.0);
-    if x.abs() < 0.625 { near } else { far }
-}
-
 /// ln(1 + e^x).
 #[inline(always)]
 pub(crate) fn softplus(x: f32) -> f32 {
@@ -119,8 +94,6 @@ mod tests {
         assert!(worst(-4.0, 4.0, 1e-3, |x| sin_cos(x).1, f64::cos) < 3e-6);
         assert!(worst(-8000.0, 8000.0, 1.0, |x| sin_cos(x).0, f64::sin) < 2e-6);
         assert!(worst(-8000.0, 8000.0, 1.0, |x| sin_cos(x).1, f64::cos) < 2e-6);
-        assert!(worst(-10.0, 10.0, 1e-30, tanh, f64::tanh) < 1e-6);
-        assert!(worst(-20.0, 20.0, 1e-3, silu, |x| x / (1.0 + (-x).exp())) < 2e-6);
         assert!(worst(-15.0, 20.0, 1e-3, softplus, |x| x.exp().ln_1p()) < 2e-4);
         assert!(worst(-15.0, 20.0, 1.0, softplus, |x| x.exp().ln_1p()) < 5e-7);
     }
@@ -128,9 +101,9 @@ mod tests {
     #[test]
     fn extremes_stay_finite_and_nan_stays_nan() {
         for x in [-1e30f32, -200.0, 200.0, 1e30] {
-            assert!(exp(x).is_finite() && tanh(x).abs() <= 1.0 && softplus(-x.abs()) >= 0.0, "{x}");
+            assert!(exp(x).is_finite() && softplus(-x.abs()) >= 0.0, "{x}");
         }
-        for f in [exp, tanh, silu, relu, softplus] {
+        for f in [exp, softplus] {
             assert!(f(f32::NAN).is_nan());
         }
         assert!(softplus(f32::NEG_INFINITY) == 0.0 && softplus(1e30) == 1e30);

@@ -3,6 +3,7 @@
 use burn::tensor::{Bool, Tensor};
 use mbrl_env::{Reward, Situation};
 use mbrl_model::{Draw, MemberRule, Propagation, Start, Trajectories};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -143,11 +144,40 @@ pub fn returns(
         "a multiple of the model's members, so that every candidate meets every member",
     )?;
 
+    let draw = Draw::new(propagation, key);
+    // A part at a time where the model has parts; gradients go through the whole.
+    let part = problem.dynamics.part(horizon, particles).filter(|&part| part > 0 && part < population);
+    let per_particle = match part.filter(|_| !candidates.is_autodiff()) {
+        None => score(problem, situation, candidates, draw)?,
+        Some(part) => {
+            let parts: Result<Vec<_>, PlanError> = (0..population)
+                .into_par_iter()
+                .step_by(part)
+                .map(|first| {
+                    let candidates = candidates.clone().narrow(0, first, part.min(population - first));
+                    score(problem, situation, candidates, Draw { part: Some((first, population)), ..draw })
+                })
+                .collect();
+            Tensor::cat(parts?, 1)
+        }
+    };
+    Ok(Returns { per_particle, model_steps: (horizon * particles * population) as u64 })
+}
+
+/// The scores `[P, K]` of candidates, whose settings have been checked.
+fn score(
+    problem: &Problem<'_>,
+    situation: &Situation<'_>,
+    candidates: Tensor<3>,
+    draw: Draw,
+) -> Result<Tensor<2>, PlanError> {
+    let [population, horizon, _] = candidates.dims();
+    let (propagation, spec) = (draw.propagation, problem.dynamics.spec());
+    let particles = propagation.particles;
     let rows = particles * population;
     let steps = horizon * rows;
     let actions = candidates.swap_dims(0, 1);
-    let imagined =
-        problem.dynamics.rollout(Start::Situation(*situation), actions.clone(), Draw::new(propagation, key))?;
+    let imagined = problem.dynamics.rollout(Start::Situation(*situation), actions.clone(), draw)?;
     check_trajectories(&imagined, horizon, rows, spec.obs)?;
     let obs = imagined.obs;
 
@@ -225,7 +255,7 @@ pub fn returns(
                 Some(over) => values.mask_fill(over, 0.0),
             };
     }
-    Ok(Returns { per_particle: total.reshape([particles, population]), model_steps: steps as u64 })
+    Ok(total.reshape([particles, population]))
 }
 
 /// Of ends `[H, N]`: what was over before each step `[H, N]`, and what is over after the last one `[1, N]`.

@@ -8,6 +8,7 @@
 
 use std::mem;
 
+use multiversion::multiversion;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -296,11 +297,8 @@ impl Engine {
                 *x = state[c];
             }
             for (i, &c) in self.angles.iter().enumerate() {
-                let (mut sin, mut cos) = ([0.0; TILE], [0.0; TILE]);
-                for r in 0..TILE {
-                    (sin[r], cos[r]) = vmath::sin_cos(state[c][r]);
-                }
-                (input[plain + i], input[plain + angles + i]) = (sin, cos);
+                let (sines, cosines) = input.split_at_mut(plain + angles);
+                sin_cos(&state[c], &mut sines[plain + i], &mut cosines[i]);
             }
             input[plain + 2 * angles..].copy_from_slice(&scratch.action[tile * a..(tile + 1) * a]);
             for ((x, mean), std) in input.iter_mut().zip(&self.input_mean).zip(&self.input_std) {
@@ -430,9 +428,7 @@ impl Engine {
                 if noisy {
                     let bounds = self.max_log_var.iter().zip(&self.min_log_var);
                     for ((within, out), (&max, &min)) in within.iter_mut().zip(&out[targets..]).zip(bounds) {
-                        for r in 0..TILE {
-                            within[r] += vmath::exp(bounded(out[r], max, min));
-                        }
+                        add_variance(out, [max, min], within);
                     }
                 }
                 for (mean, out) in mean[..targets].iter_mut().zip(out) {
@@ -442,9 +438,7 @@ impl Engine {
                 }
                 if self.termination {
                     let logit = &out[self.members[member].last().map_or(0, Packed::outputs) - 1];
-                    for r in 0..TILE {
-                        mean[targets][r] += share / (1.0 + vmath::exp(-logit[r]));
-                    }
+                    add_probability(logit, share, &mut mean[targets]);
                 }
             }
         }
@@ -471,11 +465,8 @@ impl Engine {
         let tiles = scratch.next.chunks_exact_mut(o).zip(scratch.noise.chunks_exact(o));
         for ((next, noise), out) in tiles.zip(scratch.out.chunks_exact(width)) {
             for d in 0..o {
-                let (max, min, std) = (self.max_log_var[d], self.min_log_var[d], self.target_std[d]);
-                let log_var = &out[targets + d];
-                for r in 0..TILE {
-                    next[d][r] += std * vmath::exp(0.5 * bounded(log_var[r], max, min)) * noise[d][r];
-                }
+                let scales = [self.max_log_var[d], self.min_log_var[d], self.target_std[d]];
+                add_noise(&out[targets + d], &noise[d], scales, &mut next[d]);
             }
         }
     }
@@ -509,6 +500,37 @@ impl Engine {
             }
             state[..o].copy_from_slice(next);
         }
+    }
+}
+
+// Functions of their own, of slices: in line, loops over a known number of lanes are unrolled before they can be vectorised.
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn sin_cos(x: &[f32], sin: &mut [f32], cos: &mut [f32]) {
+    for ((x, sin), cos) in x.iter().zip(sin).zip(cos) {
+        (*sin, *cos) = vmath::sin_cos(*x);
+    }
+}
+
+/// Adds `target_std · e^(log_var / 2) · noise` of one column.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn add_noise(log_var: &[f32], noise: &[f32], [max, min, target_std]: [f32; 3], next: &mut [f32]) {
+    for ((log_var, noise), next) in log_var.iter().zip(noise).zip(next) {
+        *next += target_std * vmath::exp(0.5 * bounded(*log_var, max, min)) * noise;
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn add_variance(log_var: &[f32], [max, min]: [f32; 2], sum: &mut [f32]) {
+    for (log_var, sum) in log_var.iter().zip(sum) {
+        *sum += vmath::exp(bounded(*log_var, max, min));
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn add_probability(logit: &[f32], share: f32, sum: &mut [f32]) {
+    for (logit, sum) in logit.iter().zip(sum) {
+        *sum += share / (1.0 + vmath::exp(-logit));
     }
 }
 

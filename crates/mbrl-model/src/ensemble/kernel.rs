@@ -62,10 +62,6 @@ impl Packed {
         Self { inputs, outputs, panel, weight: packed, bias: bias.to_vec() }
     }
 
-    pub(crate) fn inputs(&self) -> usize {
-        self.inputs
-    }
-
     pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
@@ -256,7 +252,7 @@ mod tests {
             let bias: Vec<f32> = (0..outputs).map(value).collect();
             let x: Vec<Lanes> = (0..inputs).map(|i| std::array::from_fn(|r| value(r * inputs + i))).collect();
             let packed = Packed::new(&weight, &bias);
-            assert_eq!((packed.inputs(), packed.outputs()), (inputs, outputs));
+            assert_eq!((packed.inputs, packed.outputs()), (inputs, outputs));
             let mut y = vec![[f32::NAN; TILE]; outputs];
             pulp::Arch::new().dispatch(Run { packed: &packed, activation: None, x: &x, y: &mut y, rows });
             for r in 0..rows {

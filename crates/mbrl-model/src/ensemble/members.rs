@@ -91,7 +91,7 @@ mod tests {
 
     fn deal(members: MemberRule, particles: usize, step: u32, rows: usize) -> Members {
         let propagation = Propagation { members, noise: true, particles };
-        Members::deal(&Draw { propagation, key: 9, step }, 5, rows).unwrap()
+        Members::deal(&Draw { step, ..Draw::new(propagation, 9) }, 5, rows).unwrap()
     }
 
     #[test]

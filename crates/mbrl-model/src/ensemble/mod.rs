@@ -28,6 +28,9 @@ use crate::{
     dynamics::{check_particles, check_size, rollout_by_steps},
 };
 
+/// Observations of a part of a population: about what a second-level cache holds.
+const PART_BYTES: usize = 1 << 20;
+
 /// An ensemble of multilayer perceptrons that predicts how observations change.
 ///
 /// Each member maps the standardised `(embed(s), a)` to the change of the observation, as a Gaussian or as its mean.
@@ -401,7 +404,7 @@ impl Ensemble {
             noise: draw.propagation.noise,
             key: draw.key,
             first_step: draw.step,
-            part: (0, candidates),
+            part: draw.part.unwrap_or((0, candidates)),
             turns: &turns,
         }))
     }
@@ -479,6 +482,11 @@ impl Dynamics for Ensemble {
 
     fn observe(&self, states: Tensor<2>) -> Tensor<2> {
         if self.config.past == 0 { states } else { states.narrow(1, 0, self.spec.obs) }
+    }
+
+    fn part(&self, horizon: usize, particles: usize) -> Option<usize> {
+        let bytes = size_of::<f32>() * particles * (horizon + 1) * self.spec.obs;
+        self.engine.is_some().then(|| (PART_BYTES / bytes.max(1) / kernel::TILE).max(1) * kernel::TILE)
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {

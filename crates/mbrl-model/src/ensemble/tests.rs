@@ -161,7 +161,8 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
             (MemberRule::TsInf, 1),
             (MemberRule::Ds, 3),
         ] {
-            let draw = Draw { propagation: Propagation { members: rule, noise: true, particles }, key: trial, step: 3 };
+            let propagation = Propagation { members: rule, noise: true, particles };
+            let draw = Draw { step: 3, ..Draw::new(propagation, trial) };
             let run = |m: &Ensemble| m.rollout(Start::States(states.clone()), actions.clone(), draw).unwrap();
             let (a, b) = (run(&fused), run(&looped));
             let rows = candidates * particles;
@@ -214,6 +215,37 @@ fn a_whole_rollout_is_the_loop_step_by_step() {
             }
         }
     }
+}
+
+#[test]
+fn parts_of_a_population_are_parts_of_the_whole() {
+    let device = Device::flex();
+    let model = ensemble(&extended(config(Activation::Silu, Head::Gaussian)), 4, 2, &device, 5);
+    let (horizon, population) = (5, 75);
+    let actions = normal(horizon * population, 2, &device, &mut Rng::new(6)).reshape([horizon, population, 2]);
+    for (members, particles) in
+        [(MemberRule::Ts1, 5), (MemberRule::TsInf, 10), (MemberRule::Expectation, 1), (MemberRule::Ds, 2)]
+    {
+        let draw = Draw::new(Propagation { members, noise: true, particles }, 1);
+        let run = |from: usize, count: usize, draw| {
+            let here = Start::Situation(Situation::of(&[0.0; 4]));
+            let all = model.rollout(here, actions.clone().narrow(1, from, count), draw).unwrap();
+            let by_particle = |x: Tensor<3>, width| x.reshape([horizon + 1, particles, count * width]);
+            (by_particle(all.obs, 4), all.reward.unwrap().reshape([horizon, particles, count]))
+        };
+        let whole = run(0, population, draw);
+        for (from, count) in [(0, 32), (32, 32), (64, 11), (7, 1)] {
+            let part = run(from, count, Draw { part: Some((from, population)), ..draw });
+            assert_eq!(to_vec(part.0), to_vec(whole.0.clone().narrow(2, from * 4, count * 4)), "{members:?}");
+            assert_eq!(to_vec(part.1), to_vec(whole.1.clone().narrow(2, from, count)), "{members:?}");
+        }
+    }
+    // About as many as a cache holds, in whole tiles, at least one.
+    assert_eq!(model.part(15, 20).unwrap() % kernel::TILE, 0);
+    assert_eq!(model.part(1_000, 1_000), Some(kernel::TILE));
+    let mut looped = model.clone();
+    looped.set_engine(false);
+    assert_eq!(looped.part(15, 20), None);
 }
 
 #[test]
