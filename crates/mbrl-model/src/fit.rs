@@ -62,8 +62,27 @@ pub trait Fit: Dynamics {
     /// `new` for the members marked in `take`, `[E]`, `old` for the others.
     fn choose(old: Self::Parameters, new: Self::Parameters, take: &[bool]) -> Self::Parameters;
 
+    /// Optimizer steps of the model's own, from its present parameters on: of the same loss by the same Adam as here, only
+    /// faster. Default: `None`, Burn differentiates [`loss`](Self::loss).
+    fn stepper(&self, examples: &Examples, config: &FitConfig) -> Option<Box<dyn Stepper<Self::Parameters>>> {
+        let _ = (examples, config);
+        None
+    }
+
     /// Takes over fitted parameters; `errors` `[E]` are those of [`error`](Self::error), meant over columns.
     fn finish(&mut self, parameters: Self::Parameters, statistics: Self::Statistics, errors: &[f32]);
+}
+
+/// Optimizer steps without Burn's autodiff; made by [`Fit::stepper`].
+pub trait Stepper<P> {
+    /// One step on a batch of examples, `rows` `[E·B]` member by member; its loss.
+    fn step(&mut self, rows: &[usize]) -> f32;
+
+    /// As [`Fit::error`], of examples by their rows: `[E]` of `[out]`.
+    fn errors(&self, rows: &[usize]) -> Vec<Vec<f32>>;
+
+    /// The parameters after the steps so far.
+    fn parameters(&self) -> P;
 }
 
 /// How to fit. Defaults are MBPO's \[1\].
@@ -219,12 +238,8 @@ pub fn fit_watched<M: Fit>(
         rows => rows.min(config.max_holdout),
     };
     let (holdout, train) = order.split_at(held);
-    let pick = |rows: &[usize]| {
-        let rows = index(rows, &device);
-        (examples.inputs.clone().select(0, rows.clone()), examples.targets.clone().select(0, rows))
-    };
     // Without a holdout nothing is decided by the error: a few rows show whether the weights are still finite.
-    let validation = pick(if held > 0 { holdout } else { &train[..train.len().min(config.batch_size)] });
+    let validation = if held > 0 { holdout } else { &train[..train.len().min(config.batch_size)] };
 
     let mut adam = AdamConfig::new().with_epsilon(1e-8);
     if config.grad_clip > 0.0 {
@@ -232,11 +247,17 @@ pub fn fit_watched<M: Fit>(
     }
     let mut optimizer = adam.init();
     let mut parameters = model.parameters().train();
+    let mut stepper = model.stepper(&examples, config);
     let mut bags = bags(train, members, config.bootstrap, rng);
 
     // Each member's errors, a column.
-    let validate = |model: &M, parameters: &M::Parameters, (inputs, targets): (Tensor<2>, Tensor<2>)| {
-        let errors = model.error(parameters, inputs, targets);
+    let validate = |stepper: Option<&dyn Stepper<M::Parameters>>, model: &M, parameters: &M::Parameters, rows: &[usize]| {
+        if let Some(stepper) = stepper {
+            return stepper.errors(rows);
+        }
+        let rows = index(rows, &device);
+        let errors =
+            model.error(parameters, examples.inputs.clone().select(0, rows.clone()), examples.targets.clone().select(0, rows));
         let columns = errors.dims()[1];
         crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect::<Vec<_>>()
     };
@@ -258,20 +279,24 @@ pub fn fit_watched<M: Fit>(
             let order = rng.permutation(bag.len());
             *bag = order.into_iter().map(|i| bag[i]).collect();
         }
-        let mut losses = Vec::new();
+        let (mut losses, mut tensors) = (Vec::new(), Vec::new());
         let mut out_of_steps = false;
         for from in (0..train.len()).step_by(config.batch_size) {
             let to = (from + config.batch_size).min(train.len());
             let rows: Vec<usize> = bags.iter().flat_map(|bag| &bag[from..to]).copied().collect();
-            let rows = index(&rows, &device);
-            let batch = |t: &Tensor<2>| {
-                let width = t.dims()[1];
-                t.clone().select(0, rows.clone()).reshape([members, to - from, width])
-            };
-            let loss = model.loss(&parameters, batch(&examples.inputs), batch(&examples.targets));
-            losses.push(loss.clone().inner());
-            let gradients = GradientsParams::from_grads(loss.backward(), &parameters);
-            parameters = optimizer.step(config.learning_rate, parameters, gradients);
+            if let Some(stepper) = &mut stepper {
+                losses.push(stepper.step(&rows));
+            } else {
+                let rows = index(&rows, &device);
+                let batch = |t: &Tensor<2>| {
+                    let width = t.dims()[1];
+                    t.clone().select(0, rows.clone()).reshape([members, to - from, width])
+                };
+                let loss = model.loss(&parameters, batch(&examples.inputs), batch(&examples.targets));
+                tensors.push(loss.clone().inner());
+                let gradients = GradientsParams::from_grads(loss.backward(), &parameters);
+                parameters = optimizer.step(config.learning_rate, parameters, gradients);
+            }
             report.steps += 1;
             out_of_steps = report.steps == config.max_steps;
             if out_of_steps {
@@ -279,14 +304,16 @@ pub fn fit_watched<M: Fit>(
             }
         }
         // Losses are read once an epoch: on a GPU each read waits for all work before it.
-        let losses = crate::ensemble::to_vec(Tensor::cat(losses, 0));
+        if !tensors.is_empty() {
+            losses = crate::ensemble::to_vec(Tensor::cat(tensors, 0));
+        }
         if let Some(bad) = losses.iter().position(|l| !l.is_finite()) {
             let step = report.steps - losses.len() + bad;
             fault = Some(ModelError::Diverged { step, epoch: report.epochs, value: losses[bad] });
             break 'fit;
         }
-        let plain = parameters.valid();
-        let errors = validate(model, &plain, validation.clone());
+        let plain = stepper.as_ref().map_or_else(|| parameters.valid(), |stepper| stepper.parameters());
+        let errors = validate(stepper.as_deref(), model, &plain, validation);
         if errors.iter().flatten().any(|e| !e.is_finite()) {
             // The last step of the epoch broke the weights; its own loss was still finite.
             fault = Some(ModelError::Diverged { step: report.steps - 1, epoch: report.epochs, value: f32::NAN });
@@ -324,7 +351,7 @@ pub fn fit_watched<M: Fit>(
     }
     if let Some((parameters, mut errors)) = best {
         if held == 0 {
-            errors = validate(model, &parameters, pick(&train[..train.len().min(5000)]));
+            errors = validate(stepper.as_deref(), model, &parameters, &train[..train.len().min(5000)]);
         }
         report.errors = errors.iter().map(|columns| mean(columns)).collect();
         let members = errors.len() as f32;

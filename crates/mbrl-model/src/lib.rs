@@ -95,7 +95,7 @@ pub use ensemble::{Activation, Ensemble, EnsembleConfig, Head, Network};
 pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
-pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, fit, fit_watched};
+pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watched};
 pub use noise::fill_normal;
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;

@@ -32,11 +32,12 @@ const fn panel<S: Simd>() -> usize {
 /// A layer's weights in the order in which they are read: panels of outputs, within them input by input.
 #[derive(Debug, Clone)]
 pub(crate) struct Packed {
-    inputs: usize,
-    outputs: usize,
-    panel: usize,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// Outputs of a panel; the last one may have fewer.
+    pub(super) panel: usize,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
 }
 
 impl Packed {
@@ -64,6 +65,19 @@ impl Packed {
 
     pub(crate) fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// The weights as they were given, `[in, out]`.
+    #[cfg(feature = "train")]
+    pub(super) fn unpacked(&self) -> Vec<f32> {
+        let mut rows = vec![0.0; self.weight.len()];
+        for (i, panel) in self.weight.chunks(self.panel * self.inputs.max(1)).enumerate() {
+            let (from, width) = (i * self.panel, panel.len() / self.inputs);
+            for (row, weights) in rows.chunks_exact_mut(self.outputs).zip(panel.chunks_exact(width)) {
+                row[from..from + width].copy_from_slice(weights);
+            }
+        }
+        rows
     }
 }
 
@@ -119,6 +133,26 @@ pub(super) fn layer<S: Simd>(
     }
 }
 
+/// Calls a function whose first generic argument after the processor is a width from 1 to 12 known at run time.
+macro_rules! of_width {
+    ($width:expr, $function:ident::<$S:ident, _ $(, $V:tt)?>($($argument:expr),* $(,)?)) => {
+        match $width {
+            1 => $function::<$S, 1 $(, $V)?>($($argument),*),
+            2 => $function::<$S, 2 $(, $V)?>($($argument),*),
+            3 => $function::<$S, 3 $(, $V)?>($($argument),*),
+            4 => $function::<$S, 4 $(, $V)?>($($argument),*),
+            5 => $function::<$S, 5 $(, $V)?>($($argument),*),
+            6 => $function::<$S, 6 $(, $V)?>($($argument),*),
+            7 => $function::<$S, 7 $(, $V)?>($($argument),*),
+            8 => $function::<$S, 8 $(, $V)?>($($argument),*),
+            9 => $function::<$S, 9 $(, $V)?>($($argument),*),
+            10 => $function::<$S, 10 $(, $V)?>($($argument),*),
+            11 => $function::<$S, 11 $(, $V)?>($($argument),*),
+            _ => $function::<$S, 12 $(, $V)?>($($argument),*),
+        }
+    };
+}
+
 /// One panel of outputs for the `V` registers of rows from `at`.
 #[inline(always)]
 fn sums<S: Simd, const V: usize>(
@@ -129,20 +163,7 @@ fn sums<S: Simd, const V: usize>(
     y: &mut [S::f32s],
     at: usize,
 ) {
-    match bias.len() {
-        1 => panel_sums::<S, 1, V>(simd, weight, bias, x, y, at),
-        2 => panel_sums::<S, 2, V>(simd, weight, bias, x, y, at),
-        3 => panel_sums::<S, 3, V>(simd, weight, bias, x, y, at),
-        4 => panel_sums::<S, 4, V>(simd, weight, bias, x, y, at),
-        5 => panel_sums::<S, 5, V>(simd, weight, bias, x, y, at),
-        6 => panel_sums::<S, 6, V>(simd, weight, bias, x, y, at),
-        7 => panel_sums::<S, 7, V>(simd, weight, bias, x, y, at),
-        8 => panel_sums::<S, 8, V>(simd, weight, bias, x, y, at),
-        9 => panel_sums::<S, 9, V>(simd, weight, bias, x, y, at),
-        10 => panel_sums::<S, 10, V>(simd, weight, bias, x, y, at),
-        11 => panel_sums::<S, 11, V>(simd, weight, bias, x, y, at),
-        _ => panel_sums::<S, 12, V>(simd, weight, bias, x, y, at),
-    }
+    of_width!(bias.len(), panel_sums::<S, _, V>(simd, weight, bias, x, y, at));
 }
 
 /// `M` outputs times `V` registers of rows, all sums in registers.
@@ -172,6 +193,146 @@ fn panel_sums<S: Simd, const M: usize, const V: usize>(
     }
     for (sum, y) in sums.iter().zip(y.chunks_exact_mut(per_tile)) {
         y[at..at + V].copy_from_slice(sum);
+    }
+}
+
+/// `z` becomes `activation(z)`, and `slope` its derivative.
+#[cfg(feature = "train")]
+#[inline(always)]
+pub(super) fn activate_with_slope<S: Simd>(simd: S, activation: Activation, z: &mut [Lanes], slope: &mut [Lanes]) {
+    let (z, _) = S::as_mut_simd_f32s(z.as_flattened_mut());
+    let (slope, _) = S::as_mut_simd_f32s(slope.as_flattened_mut());
+    let one = simd.splat_f32s(1.0);
+    let zero = simd.splat_f32s(0.0);
+    for (z, slope) in z.iter_mut().zip(slope) {
+        let x = *z;
+        (*z, *slope) = match activation {
+            Activation::Silu => {
+                let sigmoid = simd.div_f32s(one, simd.add_f32s(one, exp(simd, simd.neg_f32s(x))));
+                let y = simd.mul_f32s(x, sigmoid);
+                (y, simd.mul_add_e_f32s(y, simd.sub_f32s(one, sigmoid), sigmoid))
+            }
+            Activation::Relu => {
+                let y = relu(simd, x);
+                (y, simd.select_f32s(simd.greater_than_f32s(y, zero), one, zero))
+            }
+            Activation::Tanh => {
+                let y = tanh(simd, x);
+                (y, simd.sub_f32s(one, simd.mul_f32s(y, y)))
+            }
+        };
+    }
+}
+
+/// `dx = dy · Wᵀ`: `dy` `[out]`, `dx` `[in]`, a whole tile.
+#[cfg(feature = "train")]
+#[inline(always)]
+pub(super) fn backward<S: Simd>(simd: S, layer: &Packed, dy: &[Lanes], dx: &mut [Lanes]) {
+    let per_tile = TILE / S::F32_LANES;
+    let (dy, _) = S::as_simd_f32s(dy[..layer.outputs].as_flattened());
+    let (dx, _) = S::as_mut_simd_f32s(dx[..layer.inputs].as_flattened_mut());
+    for (from, dx) in (0..layer.inputs).step_by(panel::<S>()).zip(dx.chunks_mut(panel::<S>() * per_tile)) {
+        let width = dx.len() / per_tile;
+        let mut at = 0;
+        while at + REGISTERS <= per_tile {
+            of_width!(width, backward_sums::<S, _, REGISTERS>(simd, layer, from, dy, dx, at));
+            at += REGISTERS;
+        }
+        while at < per_tile {
+            of_width!(width, backward_sums::<S, _, 1>(simd, layer, from, dy, dx, at));
+            at += 1;
+        }
+    }
+}
+
+/// `M` inputs from `from` times `V` registers of rows from `at`.
+#[cfg(feature = "train")]
+#[inline(always)]
+fn backward_sums<S: Simd, const M: usize, const V: usize>(
+    simd: S,
+    layer: &Packed,
+    from: usize,
+    dy: &[S::f32s],
+    dx: &mut [S::f32s],
+    at: usize,
+) {
+    let per_tile = TILE / S::F32_LANES;
+    let mut sums = [[simd.splat_f32s(0.0); V]; M];
+    let panels = layer.weight.chunks(layer.panel * layer.inputs);
+    for (weight, dy) in panels.zip(dy.chunks(layer.panel * per_tile)) {
+        let width = dy.len() / per_tile;
+        let weight = &weight[from * width..(from + M) * width];
+        for (j, dy) in dy.chunks_exact(per_tile).enumerate() {
+            let Some(dy) = dy[at..].first_chunk::<V>() else { return };
+            for m in 0..M {
+                let weight = simd.splat_f32s(weight[m * width + j]);
+                for v in 0..V {
+                    sums[m][v] = simd.mul_add_e_f32s(weight, dy[v], sums[m][v]);
+                }
+            }
+        }
+    }
+    for (sum, dx) in sums.iter().zip(dx.chunks_exact_mut(per_tile)) {
+        dx[at..at + V].copy_from_slice(sum);
+    }
+}
+
+/// The gradients of a panel of weights `[in, width]` and of its biases `[width]` whose first output is `from`: sums over the
+/// rows of all tiles of an input times the gradient of an output. Tiles are pairs of inputs `[in]` and gradients `[out]`.
+#[cfg(feature = "train")]
+#[inline(always)]
+pub(super) fn weight_gradients<S: Simd>(
+    simd: S,
+    tiles: &[(&[Lanes], &[Lanes])],
+    from: usize,
+    weight: &mut [f32],
+    bias: &mut [f32],
+) {
+    of_width!(bias.len(), panel_gradients::<S, _>(simd, tiles, from, weight, bias));
+}
+
+#[cfg(feature = "train")]
+#[inline(always)]
+fn panel_gradients<S: Simd, const M: usize>(
+    simd: S,
+    tiles: &[(&[Lanes], &[Lanes])],
+    from: usize,
+    weight: &mut [f32],
+    bias: &mut [f32],
+) {
+    let per_tile = TILE / S::F32_LANES;
+    // Inputs by twos: 24 sums of 12 outputs, as many as there are registers for.
+    for (pair, weight) in weight.chunks_mut(2 * M).enumerate() {
+        let k = 2 * pair;
+        let mut sums = [[simd.splat_f32s(0.0); M]; 2];
+        for (x, dy) in tiles {
+            let second = (k + 1).min(x.len() - 1);
+            let (first, _) = S::as_simd_f32s(&x[k]);
+            let (second, _) = S::as_simd_f32s(&x[second]);
+            let (dy, _) = S::as_simd_f32s(dy[from..from + M].as_flattened());
+            for v in 0..per_tile {
+                for j in 0..M {
+                    let dy = dy[j * per_tile + v];
+                    sums[0][j] = simd.mul_add_e_f32s(first[v], dy, sums[0][j]);
+                    sums[1][j] = simd.mul_add_e_f32s(second[v], dy, sums[1][j]);
+                }
+            }
+        }
+        for (weight, sums) in weight.chunks_exact_mut(M).zip(&sums) {
+            for (weight, sum) in weight.iter_mut().zip(sums) {
+                *weight = simd.reduce_sum_f32s(*sum);
+            }
+        }
+    }
+    for (j, bias) in bias.iter_mut().enumerate() {
+        let mut sum = simd.splat_f32s(0.0);
+        for (_, dy) in tiles {
+            let (dy, _) = S::as_simd_f32s(&dy[from + j]);
+            for dy in dy {
+                sum = simd.add_f32s(sum, *dy);
+            }
+        }
+        *bias = simd.reduce_sum_f32s(sum);
     }
 }
 

@@ -5,6 +5,8 @@ mod engine;
 mod kernel;
 mod members;
 mod network;
+#[cfg(feature = "train")]
+mod stepper;
 mod store;
 #[cfg(feature = "train")]
 mod train;

@@ -5,8 +5,8 @@ use burn::{
     tensor::{Tensor, TensorData, activation},
 };
 
-use super::{Ensemble, Head, Heads, Network, delta, elite_count};
-use crate::{Dataset, Examples, Fit, ModelError, Normalizer, dynamics::check_size};
+use super::{Ensemble, Head, Heads, Network, delta, elite_count, stepper::HostStepper};
+use crate::{Dataset, Examples, Fit, FitConfig, ModelError, Normalizer, Stepper, dynamics::check_size};
 
 /// Statistics of an ensemble's inputs and targets.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct EnsembleStatistics {
 /// order 1/σ, the end with gradients of order 1. Measured on a linear system without noise, three networks of 2·32 units,
 /// 3000 steps, ends of a fresh 1000 transitions that are wrong: 26 with a weight of 1, 12 with 10, and with 100 the dynamics
 /// suffer. Squared errors vanish as they are fitted: 2 wrong with 1, and the reward suffers from 10.
-fn end_weight(head: Head) -> f64 {
+pub(super) fn end_weight(head: Head) -> f64 {
     match head {
         Head::Gaussian => 10.0,
         Head::Deterministic => 1.0,
@@ -139,6 +139,12 @@ impl Fit for Ensemble {
         };
         let square: Tensor<3> = (predicted - targets.unsqueeze::<3>()).square();
         square.mean_dim(1).squeeze_dim(1)
+    }
+
+    /// On a CPU; norms of gradients are clipped by Burn alone.
+    fn stepper(&self, examples: &Examples, config: &FitConfig) -> Option<Box<dyn Stepper<Network>>> {
+        let own = self.use_engine && config.grad_clip == 0.0;
+        own.then(|| Box::new(HostStepper::new(&self.network, &self.config, examples, config.learning_rate)) as Box<_>)
     }
 
     fn choose(old: Network, new: Network, take: &[bool]) -> Network {
