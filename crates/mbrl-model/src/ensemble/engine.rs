@@ -252,8 +252,9 @@ impl WithSimd for Walk<'_, '_> {
 }
 
 /// Rows `from..from + rows` of `all`, which repeat, tile by tile and column by column. A tile's last row stands in the lanes
-/// beyond.
-#[inline(always)]
+/// beyond. Never in line, as [`scatter`]: with AVX-512 at hand the compiler would use its gathers and scatters, which are
+/// slower than single loads and stores.
+#[inline(never)]
 fn gather(all: &[f32], width: usize, from: usize, rows: usize, tiles: &mut [Lanes]) {
     let mut row = from * width % all.len().max(1);
     for (tile, columns) in tiles.chunks_exact_mut(width.max(1)).enumerate() {
@@ -273,7 +274,7 @@ fn gather(all: &[f32], width: usize, from: usize, rows: usize, tiles: &mut [Lane
 }
 
 /// Tiles, column by column, as rows.
-#[inline(always)]
+#[inline(never)]
 fn scatter(tiles: &[Lanes], width: usize, rows: &mut [f32]) {
     for (columns, rows) in tiles.chunks_exact(width).zip(rows.chunks_mut(width * TILE)) {
         for (r, row) in rows.chunks_exact_mut(width).enumerate() {

@@ -67,6 +67,46 @@ impl Packed {
         self.outputs
     }
 
+    /// The transposed weights, without biases: what carries gradients back.
+    #[cfg(feature = "train")]
+    pub(super) fn transposed(&self) -> Self {
+        let mut back = Self {
+            inputs: self.outputs,
+            outputs: self.inputs,
+            panel: self.panel,
+            weight: vec![0.0; self.weight.len()],
+            bias: vec![0.0; self.inputs],
+        };
+        for (i, panel) in back.panels().enumerate() {
+            self.transpose_panel(i, panel);
+        }
+        back
+    }
+
+    /// The weights panel by panel, `[in, width]` each.
+    #[cfg(feature = "train")]
+    pub(super) fn panels(&mut self) -> std::slice::ChunksMut<'_, f32> {
+        self.weight.chunks_mut((self.panel * self.inputs).max(1))
+    }
+
+    /// Writes a panel of the transposed weights, `[out, width]`.
+    #[cfg(feature = "train")]
+    pub(super) fn transpose_panel(&self, index: usize, panel: &mut [f32]) {
+        let (from, width) = (index * self.panel, panel.len() / self.outputs.max(1));
+        for (weight, panel) in self
+            .weight
+            .chunks((self.panel * self.inputs).max(1))
+            .zip(panel.chunks_mut((self.panel * width).max(1)))
+        {
+            let columns = panel.len() / width;
+            for (k, row) in weight.chunks_exact(columns).skip(from).take(width).enumerate() {
+                for (j, value) in row.iter().enumerate() {
+                    panel[j * width + k] = *value;
+                }
+            }
+        }
+    }
+
     /// The weights as they were given, `[in, out]`.
     #[cfg(feature = "train")]
     pub(super) fn unpacked(&self) -> Vec<f32> {
@@ -224,59 +264,6 @@ pub(super) fn activate_with_slope<S: Simd>(simd: S, activation: Activation, z: &
     }
 }
 
-/// `dx = dy · Wᵀ`: `dy` `[out]`, `dx` `[in]`, a whole tile.
-#[cfg(feature = "train")]
-#[inline(always)]
-pub(super) fn backward<S: Simd>(simd: S, layer: &Packed, dy: &[Lanes], dx: &mut [Lanes]) {
-    let per_tile = TILE / S::F32_LANES;
-    let (dy, _) = S::as_simd_f32s(dy[..layer.outputs].as_flattened());
-    let (dx, _) = S::as_mut_simd_f32s(dx[..layer.inputs].as_flattened_mut());
-    for (from, dx) in (0..layer.inputs).step_by(panel::<S>()).zip(dx.chunks_mut(panel::<S>() * per_tile)) {
-        let width = dx.len() / per_tile;
-        let mut at = 0;
-        while at + REGISTERS <= per_tile {
-            of_width!(width, backward_sums::<S, _, REGISTERS>(simd, layer, from, dy, dx, at));
-            at += REGISTERS;
-        }
-        while at < per_tile {
-            of_width!(width, backward_sums::<S, _, 1>(simd, layer, from, dy, dx, at));
-            at += 1;
-        }
-    }
-}
-
-/// `M` inputs from `from` times `V` registers of rows from `at`.
-#[cfg(feature = "train")]
-#[inline(always)]
-fn backward_sums<S: Simd, const M: usize, const V: usize>(
-    simd: S,
-    layer: &Packed,
-    from: usize,
-    dy: &[S::f32s],
-    dx: &mut [S::f32s],
-    at: usize,
-) {
-    let per_tile = TILE / S::F32_LANES;
-    let mut sums = [[simd.splat_f32s(0.0); V]; M];
-    let panels = layer.weight.chunks(layer.panel * layer.inputs);
-    for (weight, dy) in panels.zip(dy.chunks(layer.panel * per_tile)) {
-        let width = dy.len() / per_tile;
-        let weight = &weight[from * width..(from + M) * width];
-        for (j, dy) in dy.chunks_exact(per_tile).enumerate() {
-            let Some(dy) = dy[at..].first_chunk::<V>() else { return };
-            for m in 0..M {
-                let weight = simd.splat_f32s(weight[m * width + j]);
-                for v in 0..V {
-                    sums[m][v] = simd.mul_add_e_f32s(weight, dy[v], sums[m][v]);
-                }
-            }
-        }
-    }
-    for (sum, dx) in sums.iter().zip(dx.chunks_exact_mut(per_tile)) {
-        dx[at..at + V].copy_from_slice(sum);
-    }
-}
-
 /// The gradients of a panel of weights `[in, width]` and of its biases `[width]` whose first output is `from`: sums over the
 /// rows of all tiles of an input times the gradient of an output. Tiles are pairs of inputs `[in]` and gradients `[out]`.
 #[cfg(feature = "train")]
@@ -414,6 +401,13 @@ mod tests {
             let x: Vec<Lanes> = (0..inputs).map(|i| std::array::from_fn(|r| value(r * inputs + i))).collect();
             let packed = Packed::new(&weight, &bias);
             assert_eq!((packed.inputs, packed.outputs()), (inputs, outputs));
+            #[cfg(feature = "train")]
+            {
+                assert_eq!(packed.unpacked(), weight);
+                let turned = |i: usize| weight[i % inputs * outputs + i / inputs];
+                let turned: Vec<f32> = (0..inputs * outputs).map(turned).collect();
+                assert_eq!(packed.transposed().unpacked(), turned);
+            }
             let mut y = vec![[f32::NAN; TILE]; outputs];
             pulp::Arch::new().dispatch(Run { packed: &packed, activation: None, x: &x, y: &mut y, rows });
             for r in 0..rows {

@@ -16,7 +16,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{
     Network,
     config::{Activation, EnsembleConfig, Head},
-    kernel::{Lanes, Packed, TILE, activate_with_slope, backward, layer, weight_gradients},
+    kernel::{Lanes, Packed, TILE, activate_with_slope, layer, weight_gradients},
     to_vec,
     train::end_weight,
 };
@@ -43,6 +43,8 @@ impl Moments {
 #[derive(Debug)]
 struct Layer {
     packed: Packed,
+    /// The transposed weights; of the first layer, through which nothing goes back, those that it began with.
+    back: Packed,
     weight: Moments,
     bias: Moments,
     decay: f32,
@@ -112,7 +114,7 @@ impl HostStepper {
                 let size = inputs * outputs;
                 let packed = Packed::new(&weight[e * size..(e + 1) * size], &bias[e * outputs..(e + 1) * outputs]);
                 let decay = config.weight_decay.get(l).copied().unwrap_or(0.0);
-                Layer { packed, weight: Moments::new(size), bias: Moments::new(*outputs), decay }
+                Layer { back: packed.transposed(), packed, weight: Moments::new(size), bias: Moments::new(*outputs), decay }
             };
             layers.iter().enumerate().map(layer).collect()
         };
@@ -180,7 +182,7 @@ impl HostStepper {
         let mut panels = Vec::new();
         for (layers, tiles) in self.members.iter_mut().zip(self.tiles.chunks(per_member)) {
             for (l, layer) in layers.iter_mut().enumerate() {
-                let Layer { packed, weight, bias, decay } = layer;
+                let Layer { packed, weight, bias, decay, .. } = layer;
                 let (width, size) = (packed.panel, packed.panel * packed.inputs);
                 let weights = packed.weight.chunks_mut(size).zip(weight.first.chunks_mut(size));
                 let weights = weights.zip(weight.second.chunks_mut(size));
@@ -215,6 +217,22 @@ impl HostStepper {
         }
     }
 
+    /// Transposes the new weights.
+    fn turn(&mut self, batch: usize) {
+        let serial = self.serial(batch);
+        let layers = self.members.iter_mut().flat_map(|layers| layers.iter_mut().skip(1));
+        let panels = layers.flat_map(|Layer { packed, back, .. }| {
+            let packed = &*packed;
+            back.panels().enumerate().map(move |(i, panel)| (packed, i, panel))
+        });
+        if serial {
+            panels.for_each(|(packed, i, panel)| packed.transpose_panel(i, panel));
+        } else {
+            let panels: Vec<_> = panels.collect();
+            panels.into_par_iter().with_min_len(8).for_each(|(packed, i, panel)| packed.transpose_panel(i, panel));
+        }
+    }
+
     /// The gradients of the bounds.
     fn bound_gradients(&self) -> [Vec<f32>; 2] {
         let mut gradients = [(); 2].map(|()| vec![0.0; self.objective.columns]);
@@ -242,6 +260,7 @@ impl Stepper<Network> for HostStepper {
             let [values, first, second] = panel.bias;
             adam.step(values, first, second, bias, 0.0);
         });
+        self.turn(rows.len() / self.members.len());
         if self.bounds.learned.is_some() {
             let mut gradients = self.bound_gradients();
             for ((values, moments), gradients) in
@@ -333,12 +352,7 @@ impl Tile {
         self.gradients.resize(layers.len(), Vec::new());
         let width = stepper.widths[0];
         self.inputs[0].resize(width, [0.0; TILE]);
-        for lane in 0..TILE {
-            let row = rows[lane.min(rows.len() - 1)];
-            for (column, value) in self.inputs[0].iter_mut().zip(&stepper.inputs[row * width..(row + 1) * width]) {
-                column[lane] = *value;
-            }
-        }
+        gather(&stepper.inputs, width, rows, &mut self.inputs[0]);
         for (l, Layer { packed, .. }) in layers.iter().enumerate() {
             let (before, after) = self.inputs.split_at_mut(l + 1);
             let out = match after.first_mut() {
@@ -410,6 +424,17 @@ impl Tile {
     }
 }
 
+/// Some rows of `all`, column by column, the last one in the lanes beyond. Never in line: see the engine's.
+#[inline(never)]
+fn gather(all: &[f32], width: usize, rows: &[usize], columns: &mut [Lanes]) {
+    for lane in 0..TILE {
+        let row = rows[lane.min(rows.len() - 1)];
+        for (column, value) in columns.iter_mut().zip(&all[row * width..(row + 1) * width]) {
+            column[lane] = *value;
+        }
+    }
+}
+
 /// Phase one of a tile.
 struct Walk<'a> {
     stepper: &'a HostStepper,
@@ -432,7 +457,7 @@ impl WithSimd for Walk<'_> {
             let (before, after) = tile.gradients.split_at_mut(l);
             // The scratch for what comes back: the network's outputs are not needed any more.
             tile.out.resize(layers[l].packed.inputs, [0.0; TILE]);
-            backward(simd, &layers[l].packed, &after[0], &mut tile.out);
+            layer(simd, &layers[l].back, None, &after[0], &mut tile.out, TILE);
             for (slope, gradient) in before[l - 1].iter_mut().zip(&tile.out) {
                 for (slope, gradient) in slope.iter_mut().zip(gradient) {
                     *slope *= gradient;
