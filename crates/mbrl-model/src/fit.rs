@@ -251,16 +251,20 @@ pub fn fit_watched<M: Fit>(
     let mut bags = bags(train, members, config.bootstrap, rng);
 
     // Each member's errors, a column.
-    let validate = |stepper: Option<&dyn Stepper<M::Parameters>>, model: &M, parameters: &M::Parameters, rows: &[usize]| {
-        if let Some(stepper) = stepper {
-            return stepper.errors(rows);
-        }
-        let rows = index(rows, &device);
-        let errors =
-            model.error(parameters, examples.inputs.clone().select(0, rows.clone()), examples.targets.clone().select(0, rows));
-        let columns = errors.dims()[1];
-        crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect::<Vec<_>>()
-    };
+    let validate =
+        |stepper: Option<&dyn Stepper<M::Parameters>>, model: &M, parameters: &M::Parameters, rows: &[usize]| {
+            if let Some(stepper) = stepper {
+                return stepper.errors(rows);
+            }
+            let rows = index(rows, &device);
+            let errors = model.error(
+                parameters,
+                examples.inputs.clone().select(0, rows.clone()),
+                examples.targets.clone().select(0, rows),
+            );
+            let columns = errors.dims()[1];
+            crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect::<Vec<_>>()
+        };
     let mut best: Option<(M::Parameters, Vec<Vec<f32>>)> = None;
     let mut report = FitReport {
         epochs: 0,

@@ -348,14 +348,7 @@ impl Engine {
 
     /// Heads of rows that belong to different members, in `scratch.out`: gathered, walked and put back member by member.
     #[inline(always)]
-    fn network_by_row<S: Simd>(
-        &self,
-        simd: S,
-        turns: &[usize],
-        tiles: usize,
-        outputs: usize,
-        scratch: &mut Scratch,
-    ) {
+    fn network_by_row<S: Simd>(&self, simd: S, turns: &[usize], tiles: usize, outputs: usize, scratch: &mut Scratch) {
         let width = self.input_mean.len();
         scratch.out.resize(tiles * outputs, [0.0; TILE]);
         scratch.gathered.resize(width, [0.0; TILE]);

@@ -93,10 +93,8 @@ impl Packed {
     #[cfg(feature = "train")]
     pub(super) fn transpose_panel(&self, index: usize, panel: &mut [f32]) {
         let (from, width) = (index * self.panel, panel.len() / self.outputs.max(1));
-        for (weight, panel) in self
-            .weight
-            .chunks((self.panel * self.inputs).max(1))
-            .zip(panel.chunks_mut((self.panel * width).max(1)))
+        for (weight, panel) in
+            self.weight.chunks((self.panel * self.inputs).max(1)).zip(panel.chunks_mut((self.panel * width).max(1)))
         {
             let columns = panel.len() / width;
             for (k, row) in weight.chunks_exact(columns).skip(from).take(width).enumerate() {
@@ -195,14 +193,7 @@ macro_rules! of_width {
 
 /// One panel of outputs for the `V` registers of rows from `at`.
 #[inline(always)]
-fn sums<S: Simd, const V: usize>(
-    simd: S,
-    weight: &[f32],
-    bias: &[f32],
-    x: &[S::f32s],
-    y: &mut [S::f32s],
-    at: usize,
-) {
+fn sums<S: Simd, const V: usize>(simd: S, weight: &[f32], bias: &[f32], x: &[S::f32s], y: &mut [S::f32s], at: usize) {
     of_width!(bias.len(), panel_sums::<S, _, V>(simd, weight, bias, x, y, at));
 }
 
@@ -366,7 +357,8 @@ fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     }
     let near = simd.mul_add_e_f32s(simd.mul_f32s(x, z), p, x);
     let e = exp(simd, simd.add_f32s(x, x));
-    let far = simd.sub_f32s(simd.splat_f32s(1.0), simd.div_f32s(simd.splat_f32s(2.0), simd.add_f32s(e, simd.splat_f32s(1.0))));
+    let far = simd
+        .sub_f32s(simd.splat_f32s(1.0), simd.div_f32s(simd.splat_f32s(2.0), simd.add_f32s(e, simd.splat_f32s(1.0))));
     let size = simd.abs_f32s(x);
     // Where x is NaN it is not above: the polynomial's NaN is taken.
     simd.select_f32s(simd.greater_than_or_equal_f32s(size, simd.splat_f32s(0.625)), far, near)
@@ -445,7 +437,10 @@ mod tests {
             }
             for x in [-1e30, -200.0, 200.0, 1e30] {
                 let y = apply(activation, [x; TILE])[0];
-                assert!(y.is_finite() && (y - exact(f64::from(x)) as f32).abs() <= 1e-6 * x.abs(), "{activation:?}({x}) = {y}");
+                assert!(
+                    y.is_finite() && (y - exact(f64::from(x)) as f32).abs() <= 1e-6 * x.abs(),
+                    "{activation:?}({x}) = {y}"
+                );
             }
             assert!(apply(activation, [f32::NAN; TILE]).iter().all(|y| y.is_nan()));
         }

@@ -27,7 +27,10 @@ const EPSILON: f32 = 1e-8;
 /// Multiply-adds of a step below which threads cost more than they bring.
 const SERIAL: usize = 1 << 19;
 
-/// A weight array with the moments of its gradients.
+/// Shape and values of all members' weights of a layer, `[E, in, out]`, and their biases.
+type Arrays = ([usize; 3], Vec<f32>, Vec<f32>);
+
+/// Moments of the gradients of a weight array.
 #[derive(Debug, Clone)]
 struct Moments {
     first: Vec<f32>,
@@ -103,18 +106,24 @@ pub(super) struct HostStepper {
 
 impl HostStepper {
     pub(super) fn new(network: &Network, config: &EnsembleConfig, examples: &Examples, learning_rate: f64) -> Self {
-        let layers: Vec<_> = network
+        let layers: Vec<Arrays> = network
             .weights
             .iter()
             .zip(&network.biases)
             .map(|(weight, bias)| (weight.val().dims(), to_vec(weight.val()), to_vec(bias.val())))
             .collect();
         let member = |e: usize| {
-            let layer = |(l, ([_, inputs, outputs], weight, bias)): (usize, &([usize; 3], Vec<f32>, Vec<f32>))| {
+            let layer = |(l, ([_, inputs, outputs], weight, bias)): (usize, &Arrays)| {
                 let size = inputs * outputs;
                 let packed = Packed::new(&weight[e * size..(e + 1) * size], &bias[e * outputs..(e + 1) * outputs]);
                 let decay = config.weight_decay.get(l).copied().unwrap_or(0.0);
-                Layer { back: packed.transposed(), packed, weight: Moments::new(size), bias: Moments::new(*outputs), decay }
+                Layer {
+                    back: packed.transposed(),
+                    packed,
+                    weight: Moments::new(size),
+                    bias: Moments::new(*outputs),
+                    decay,
+                }
             };
             layers.iter().enumerate().map(layer).collect()
         };
@@ -289,7 +298,8 @@ impl Stepper<Network> for HostStepper {
     }
 
     fn parameters(&self) -> Network {
-        let tensor = |values: Vec<f32>, shape: [usize; 3]| Tensor::from_data(TensorData::new(values, shape), &self.device);
+        let tensor =
+            |values: Vec<f32>, shape: [usize; 3]| Tensor::from_data(TensorData::new(values, shape), &self.device);
         let of = |l: usize, values: &dyn Fn(&Packed) -> Vec<f32>, shape: [usize; 3]| {
             tensor(self.members.iter().flat_map(|layers| values(&layers[l].packed)).collect(), shape)
         };
@@ -517,7 +527,13 @@ impl Adam {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn adam(values: &mut [f32], first: &mut [f32], second: &mut [f32], gradients: &[f32], [rate, epsilon, decay]: [f32; 3]) {
+fn adam(
+    values: &mut [f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    gradients: &[f32],
+    [rate, epsilon, decay]: [f32; 3],
+) {
     for (((value, first), second), gradient) in values.iter_mut().zip(first).zip(second).zip(gradients) {
         let gradient = gradient + decay * *value;
         *first = BETAS[0] * *first + (1.0 - BETAS[0]) * gradient;
@@ -547,8 +563,7 @@ fn likelihood(
 ) {
     let n = loss.len();
     let (mean, raw, target) = (&mean[..n], &raw[..n], &target[..n]);
-    let (means, log_vars, maxima, minima) =
-        (&mut means[..n], &mut log_vars[..n], &mut maxima[..n], &mut minima[..n]);
+    let (means, log_vars, maxima, minima) = (&mut means[..n], &mut log_vars[..n], &mut maxima[..n], &mut minima[..n]);
     for i in 0..n {
         let below_max = max - vmath::softplus(max - raw[i]);
         let log_var = min + vmath::softplus(below_max - min);
