@@ -71,6 +71,8 @@ struct Tile {
     gradients: Vec<Vec<Lanes>>,
     /// What the last layer says, `[out]`.
     out: Vec<Lanes>,
+    /// Gradients on their way back through a layer, `[in]`.
+    back: Vec<Lanes>,
     loss: f64,
     /// Gradients of the bounds.
     bounds: [Vec<f32>; 2],
@@ -465,10 +467,12 @@ impl WithSimd for Walk<'_> {
         let layers = &stepper.members[member];
         for l in (1..layers.len()).rev() {
             let (before, after) = tile.gradients.split_at_mut(l);
-            // The scratch for what comes back: the network's outputs are not needed any more.
-            tile.out.resize(layers[l].packed.inputs, [0.0; TILE]);
-            layer(simd, &layers[l].back, None, &after[0], &mut tile.out, TILE);
-            for (slope, gradient) in before[l - 1].iter_mut().zip(&tile.out) {
+            let inputs = layers[l].packed.inputs;
+            if tile.back.len() < inputs {
+                tile.back.resize(inputs, [0.0; TILE]);
+            }
+            layer(simd, &layers[l].back, None, &after[0], &mut tile.back, TILE);
+            for (slope, gradient) in before[l - 1].iter_mut().zip(&tile.back) {
                 for (slope, gradient) in slope.iter_mut().zip(gradient) {
                     *slope *= gradient;
                 }
