@@ -145,8 +145,10 @@ pub fn returns(
     )?;
 
     let draw = Draw::new(propagation, key);
-    // A part at a time where the model has parts; gradients go through the whole.
-    let part = problem.dynamics.part(horizon, particles).filter(|&part| part > 0 && part < population);
+    // A part at a time where the model has parts, two a thread at least; gradients go through the whole.
+    let even = population.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS);
+    let part = problem.dynamics.part(horizon, particles).map(|part| part.min(even));
+    let part = part.filter(|&part| part > 0 && part < population);
     let per_particle = match part.filter(|_| !candidates.is_autodiff()) {
         None => score(problem, situation, candidates, draw)?,
         Some(part) => {
@@ -163,6 +165,9 @@ pub fn returns(
     };
     Ok(Returns { per_particle, model_steps: (horizon * particles * population) as u64 })
 }
+
+/// Parts are multiples of it: rows that processors work on side by side.
+const ROWS: usize = 32;
 
 /// The scores `[P, K]` of candidates, whose settings have been checked.
 fn score(
