@@ -352,7 +352,7 @@ mod tests {
         let shaped = Problem::new(&model, &actions).with_shaping(&shaping);
         assert_eq!(score(&shaped, candidates.clone()), [-40.0, 10.0]);
         let both = shaped.clone().with_reward(&reward);
-        assert_eq!(score(&both, candidates.clone()), [7.0 - 40.0, -1.0 + 10.0]);
+        assert_eq!(score(&both, candidates), [7.0 - 40.0, -1.0 + 10.0]);
         // After the end in the second step nothing is paid.
         let ended = sequences([[1.0, 3.0, 2.0], [0.0, 0.0, -1.0]]);
         assert_eq!(score(&both.with_termination(&end), ended), [1.0 + 4.0 - 40.0, -1.0 + 10.0]);

@@ -243,7 +243,7 @@ fn parts_of_a_population_are_parts_of_the_whole() {
     // About as many as a cache holds, in whole tiles, at least one.
     assert_eq!(model.part(15, 20).unwrap() % kernel::TILE, 0);
     assert_eq!(model.part(1_000, 1_000), Some(kernel::TILE));
-    let mut looped = model.clone();
+    let mut looped = model;
     looped.set_engine(false);
     assert_eq!(looped.part(15, 20), None);
 }
