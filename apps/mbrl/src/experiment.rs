@@ -355,10 +355,16 @@ impl GoalConfig {
         if let Some(weight) = self.cost.iter().find(|weight| !weight.is_finite()) {
             bail!("cost: {weight} among its numbers; finite ones");
         }
-        let cost = self.cost.clone();
+        // Columns without a weight are not looked at: one that runs away costs nothing.
+        let weights: Vec<(usize, f32)> =
+            self.cost.iter().copied().enumerate().filter(|(_, weight)| *weight != 0.0).collect();
+        if weights.is_empty() {
+            return Ok(None);
+        }
         Ok(Some(Arc::new(reward_fn(move |_, _, next: Tensor<2>| {
-            let weights = Tensor::<1>::from_floats(cost.as_slice(), &next.device()).unsqueeze::<2>();
-            (next.square() * weights).sum_dim(1).squeeze_dim::<1>(1).neg()
+            let cost = |&(column, weight): &(usize, f32)| next.clone().narrow(1, column, 1).square() * -weight;
+            let costs = weights.iter().map(cost).reduce(|sum, cost| sum + cost);
+            costs.expect("a weight at least").squeeze_dim::<1>(1)
         }))))
     }
 }
@@ -928,7 +934,7 @@ mod tests {
         assert!(goal(&[]).unwrap().shaping.is_none());
         let shaping = goal(&["goal.cost=[1.0, 0.0, 0.5, 0.0]"]).unwrap().shaping.unwrap();
         let rows = |rows: [[f32; 4]; 2]| Tensor::<2>::from_floats(rows, &mbrl_model::Device::flex());
-        let next = rows([[3.0, 9.0, 2.0, 9.0], [0.0, 9.0, -4.0, 9.0]]);
+        let next = rows([[3.0, f32::INFINITY, 2.0, 9.0], [0.0, 9.0, -4.0, 9.0]]);
         let paid = shaping.reward(rows([[9.0; 4]; 2]), rows([[9.0; 4]; 2]), next).into_data();
         assert_eq!(paid.try_to_vec::<f32>().unwrap(), [-9.0 - 2.0, -8.0]);
         for (word, part) in [("goal.cost=[1.0]", "4 columns"), ("goal.cost=[1.0, inf, 0.0, 0.0]", "inf")] {

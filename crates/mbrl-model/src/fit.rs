@@ -110,7 +110,8 @@ pub struct FitConfig {
     /// Whether each member draws its own training set with replacement (default true); otherwise all see all, each in its
     /// own order.
     pub bootstrap: bool,
-    /// Largest norm of the gradient of each weight array, 0 for no clipping (default 0).
+    /// Largest norm of the gradient of each weight array, 0 for no clipping (default 0). With clipping, ensembles on a CPU take
+    /// Burn's autodiff instead of their own steps, which are several times as fast.
     pub grad_clip: f32,
 }
 

@@ -145,8 +145,8 @@ pub fn returns(
     )?;
 
     let draw = Draw::new(propagation, key);
-    // A part at a time where the model has parts, two a thread at least; gradients go through the whole.
-    let even = population.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS);
+    // A part at a time where the model has parts, cut by shape alone; gradients go through the whole.
+    let even = population.div_ceil(PARTS).next_multiple_of(ROWS);
     let part = problem.dynamics.part(horizon, particles).map(|part| part.min(even));
     let part = part.filter(|&part| part > 0 && part < population);
     let per_particle = match part.filter(|_| !candidates.is_autodiff()) {
@@ -166,6 +166,8 @@ pub fn returns(
     Ok(Returns { per_particle, model_steps: (horizon * particles * population) as u64 })
 }
 
+/// Parts that a large population is cut into at least, so that threads share them evenly.
+const PARTS: usize = 4;
 /// Parts are multiples of it: rows that processors work on side by side.
 const ROWS: usize = 32;
 

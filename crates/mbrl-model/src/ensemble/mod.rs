@@ -206,7 +206,8 @@ impl Ensemble {
         &self.network
     }
 
-    /// Whether roll-outs without gradients run on the fused CPU engine (default: where the device is a CPU).
+    /// Whether roll-outs without gradients run on the fused CPU engine, and on a CPU fits on its kernels (default: where the
+    /// device is a CPU).
     pub fn set_engine(&mut self, on: bool) {
         self.use_engine = on;
         self.snapshot();
@@ -337,11 +338,24 @@ impl Ensemble {
         check_size("rows of actions", states.dims()[0], actions.dims()[0])
     }
 
+    /// Whose turn it is in a population of which `rows` are these candidates' part.
+    fn deal(&self, draw: &Draw, rows: usize) -> Result<Members, ModelError> {
+        let particles = draw.propagation.particles;
+        check_particles(particles, rows)?;
+        let candidates = rows / particles;
+        let (first, population) = draw.part.unwrap_or((0, candidates));
+        Ok(match Members::deal(draw, self.elites.len(), particles * population)? {
+            // One particle: rows are candidates.
+            Members::Rows(turns) => Members::Rows(turns[first..first + candidates].to_vec()),
+            turns => turns,
+        })
+    }
+
     /// One step of N rows as Burn tensors.
     fn sample_tensors(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
         let rows = states.dims()[0];
         let members = self.elites.len();
-        let turns = Members::deal(&draw, members, rows)?;
+        let turns = self.deal(&draw, rows)?;
         let x = self.features(states.clone(), actions.clone());
         let step = if matches!(turns, Members::All | Members::Mixture) {
             let step = self.step(x.unsqueeze::<3>().repeat_dim(0, members));
@@ -371,7 +385,11 @@ impl Ensemble {
         if let Some(std) = step.std {
             let width = self.spec.obs;
             let mut noise = vec![0f32; rows * width];
-            crate::fill_normal(draw.key, draw.step, 0, width, &mut noise);
+            let candidates = rows / draw.propagation.particles;
+            let (first, population) = draw.part.unwrap_or((0, candidates));
+            for (particle, noise) in noise.chunks_mut((candidates * width).max(1)).enumerate() {
+                crate::fill_normal(draw.key, draw.step, particle * population + first, width, noise);
+            }
             let noise = Tensor::<2>::from_data(TensorData::new(noise, [rows, width]), &self.spec.device);
             next = next + std.squeeze_dim(0) * noise;
         }
@@ -395,7 +413,7 @@ impl Ensemble {
         let particles = draw.propagation.particles;
         let rows = particles * candidates;
         let turns = (0..horizon)
-            .map(|t| Members::deal(&Draw { step: draw.step + t as u32, ..draw }, self.elites.len(), rows))
+            .map(|t| self.deal(&Draw { step: draw.step + t as u32, ..draw }, rows))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(engine.rollout(&Work {
             start,

@@ -630,7 +630,8 @@ mod tests {
         let mut configs = Vec::new();
         for (i, head) in [Head::Gaussian, Head::Deterministic].into_iter().enumerate() {
             for (j, activation) in [Activation::Silu, Activation::Relu, Activation::Tanh].into_iter().enumerate() {
-                let hidden: Vec<usize> = [vec![24, 17], vec![], vec![40]][(i + j) % 3].clone();
+                // The widest on several threads.
+                let hidden: Vec<usize> = [vec![24, 17], vec![], vec![150, 150]][(i + j) % 3].clone();
                 configs.push(EnsembleConfig {
                     members: 1 + (i + j) % 3,
                     weight_decay: if j == 1 { Vec::new() } else { vec![0.03; hidden.len() + 1] },
@@ -640,7 +641,7 @@ mod tests {
                     reward: j > 0,
                     termination: j != 1,
                     learn_bounds: j != 2,
-                    // Both bounds bite.
+                    // The bounds bite.
                     max_log_var: 0.2,
                     min_log_var: -0.7,
                     normalize_targets: true,

@@ -223,9 +223,13 @@ fn parts_of_a_population_are_parts_of_the_whole() {
     let model = ensemble(&extended(config(Activation::Silu, Head::Gaussian)), 4, 2, &device, 5);
     let (horizon, population) = (5, 75);
     let actions = normal(horizon * population, 2, &device, &mut Rng::new(6)).reshape([horizon, population, 2]);
-    for (members, particles) in
-        [(MemberRule::Ts1, 5), (MemberRule::TsInf, 10), (MemberRule::Expectation, 1), (MemberRule::Ds, 2)]
-    {
+    for (members, particles) in [
+        (MemberRule::Ts1, 5),
+        (MemberRule::TsInf, 10),
+        (MemberRule::TsInf, 1),
+        (MemberRule::Expectation, 1),
+        (MemberRule::Ds, 2),
+    ] {
         let draw = Draw::new(Propagation { members, noise: true, particles }, 1);
         let run = |from: usize, count: usize, draw| {
             let here = Start::Situation(Situation::of(&[0.0; 4]));

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, TensorData, activation},
 };
 
-use super::{Ensemble, Head, Heads, Network, delta, elite_count, stepper::HostStepper};
+use super::{Ensemble, Head, Heads, Network, delta, elite_count, is_cpu, stepper::HostStepper};
 use crate::{Dataset, Examples, Fit, FitConfig, ModelError, Normalizer, Stepper, dynamics::check_size};
 
 /// Statistics of an ensemble's inputs and targets.
@@ -141,9 +141,9 @@ impl Fit for Ensemble {
         square.mean_dim(1).squeeze_dim(1)
     }
 
-    /// On a CPU; norms of gradients are clipped by Burn alone.
+    /// On a CPU with the engine on; norms of gradients are clipped by Burn alone.
     fn stepper(&self, examples: &Examples, config: &FitConfig) -> Option<Box<dyn Stepper<Network>>> {
-        let own = self.use_engine && config.grad_clip == 0.0;
+        let own = self.use_engine && is_cpu(&self.spec.device) && config.grad_clip == 0.0;
         own.then(|| Box::new(HostStepper::new(&self.network, &self.config, examples, config.learning_rate)) as Box<_>)
     }
 
