@@ -343,6 +343,57 @@ mod tests {
         assert_eq!(score(&problem, candidates), [3.0 + 400.0 / 8.0, -0.25 - 100.0 / 8.0]);
     }
 
+    /// A model that is not rolled out in parts.
+    struct Whole<'a>(&'a dyn Dynamics);
+
+    impl Dynamics for Whole<'_> {
+        fn spec(&self) -> &DynamicsSpec {
+            self.0.spec()
+        }
+
+        fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
+            self.0.predict(states, actions)
+        }
+
+        fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+            self.0.sample(states, actions, draw)
+        }
+
+        fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
+            self.0.rollout(from, actions, draw)
+        }
+    }
+
+    #[test]
+    fn parts_score_as_the_whole_on_any_number_of_threads() {
+        let device = Device::flex();
+        let mut rng = mbrl_env::Rng::new(1);
+        let config = mbrl_model::EnsembleConfig { members: 5, hidden: vec![16], ..Default::default() };
+        let model = config.init(3, 1, &device, &mut rng).unwrap();
+        let actions = unit_actions();
+        let reward =
+            reward_fn(|now: Tensor<2>, a: Tensor<2>, next: Tensor<2>| (now + next * a).sum_dim(1).squeeze_dim(1));
+        let end = termination_fn(|_, _, next: Tensor<2>| next.narrow(1, 0, 1).greater_elem(1.0).squeeze_dim::<1>(1));
+        let value = value_fn(|obs: Tensor<2>| obs.square().sum_dim(1).squeeze_dim(1));
+        let (population, horizon) = (197, 6);
+        let values = (0..population * horizon).map(|_| rng.normal()).collect();
+        let candidates = to_device(values, [population, horizon, 1], &device);
+        let propagation = Propagation { members: MemberRule::Ts1, noise: true, particles: 5 };
+        let run = |model: &dyn Dynamics, threads| {
+            let problem = Problem { terminal_value: Some(&value), ..Problem::new(model, &actions) };
+            let problem = problem.with_reward(&reward).with_termination(&end);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let here = Situation::of(&[0.1, -0.2, 0.3]);
+            pool.install(|| to_host(returns(&problem, &here, candidates.clone(), propagation, 7).unwrap().per_particle))
+        };
+        assert!(model.part(horizon, 5).is_some() && Whole(&model).part(horizon, 5).is_none());
+        let whole = run(&Whole(&model), 1);
+        assert!(whole.iter().all(|value| value.is_finite()));
+        for threads in 1..4 {
+            assert_eq!(run(&model, threads), whole);
+        }
+    }
+
     #[test]
     fn shaping_is_paid_on_top_of_whosever_reward_until_the_end() {
         let (model, actions) = (counter(), unit_actions());
