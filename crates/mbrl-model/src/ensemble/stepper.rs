@@ -11,7 +11,7 @@ use multiversion::multiversion;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use super::{
     Network,
@@ -103,7 +103,6 @@ pub(super) struct HostStepper {
     tiles: Vec<Tile>,
     /// What it was made of, for names and devices of what is given back.
     network: Network,
-    device: Device,
 }
 
 impl HostStepper {
@@ -148,7 +147,6 @@ impl HostStepper {
             targets: to_vec(examples.targets.clone()),
             tiles: Vec::new(),
             network: network.clone(),
-            device: network.max_log_var.val().device(),
         }
     }
 
@@ -300,8 +298,8 @@ impl Stepper<Network> for HostStepper {
     }
 
     fn parameters(&self) -> Network {
-        let tensor =
-            |values: Vec<f32>, shape: [usize; 3]| Tensor::from_data(TensorData::new(values, shape), &self.device);
+        let device = self.network.max_log_var.val().device();
+        let tensor = |values: Vec<f32>, shape: [usize; 3]| Tensor::from_data(TensorData::new(values, shape), &device);
         let of = |l: usize, values: &dyn Fn(&Packed) -> Vec<f32>, shape: [usize; 3]| {
             tensor(self.members.iter().flat_map(|layers| values(&layers[l].packed)).collect(), shape)
         };
@@ -608,7 +606,7 @@ fn sum_of_squares(values: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use burn::module::Module;
+    use burn::{module::Module, tensor::Device};
     use mbrl_env::Rng;
 
     use super::*;
