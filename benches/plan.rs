@@ -1,6 +1,7 @@
 //! One control step: every iteration of the planner, every roll-out step, sampling, rewards, refit.
 //!
-//! `cargo bench -p mbrl-benches --bench plan`. Throughput is in model steps (one particle, one step of the horizon).
+//! `cargo bench -p mbrl-benches --bench plan`. Throughput is in model steps (one particle, one step of the horizon). With the
+//! feature `wgpu` or `cuda` also on a GPU: `plan-wgpu`, `plan-cuda`.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use burn::tensor::{Device, Tensor};
@@ -11,12 +12,19 @@ use mbrl_model::{MemberRule, Propagation};
 use mbrl_plan::{CemConfig, PddmConfig, Planner, Problem};
 
 fn plan(c: &mut Criterion) {
-    let device = Device::flex();
+    plan_on(c, "plan", Device::flex());
+    #[cfg(feature = "wgpu")]
+    plan_on(c, "plan-wgpu", Device::wgpu(burn::tensor::DeviceKind::DefaultDevice));
+    #[cfg(feature = "cuda")]
+    plan_on(c, "plan-cuda", Device::cuda(0));
+}
+
+fn plan_on(c: &mut Criterion, group: &str, device: Device) {
     // The reward of the comparison with other frameworks: −|s'|² − 0.01 |a|².
     let reward = reward_fn(|_, actions: Tensor<2>, next: Tensor<2>| {
         (next.square().sum_dim(1) + actions.square().sum_dim(1) * 0.01).neg().squeeze_dim(1)
     });
-    let mut group = c.benchmark_group("plan");
+    let mut group = c.benchmark_group(group);
     group.sample_size(10);
     let pets = Propagation { members: MemberRule::Ts1, noise: true, particles: 20 };
     for (id, shape, horizon) in [("pets-cartpole", SHAPES[2], 15), ("pets-halfcheetah", SHAPES[0], 30)] {

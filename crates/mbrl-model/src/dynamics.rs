@@ -223,6 +223,18 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
     })
 }
 
+/// Whether a device computes in the host's memory, so that its tensors cost nothing to read.
+///
+/// ```
+/// assert!(mbrl_model::is_cpu(&burn::tensor::Device::flex()));
+/// ```
+#[must_use]
+pub fn is_cpu(device: &Device) -> bool {
+    // Burn names a device's backend in its `Debug` form alone.
+    let name = format!("{device:?}").to_lowercase();
+    name.contains("flex") || name.contains("ndarray")
+}
+
 /// Refuses particles that do not divide the rows.
 pub(crate) fn check_particles(particles: usize, rows: usize) -> Result<(), ModelError> {
     if particles > 0 && rows.is_multiple_of(particles) {

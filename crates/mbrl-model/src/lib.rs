@@ -87,7 +87,8 @@ mod vmath;
 pub use closure::{DynamicsFn, dynamics_fn};
 pub use dataset::Dataset;
 pub use dynamics::{
-    Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, rollout_by_steps,
+    Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, is_cpu,
+    rollout_by_steps,
 };
 #[cfg(feature = "train")]
 pub use ensemble::EnsembleStatistics;
@@ -96,7 +97,7 @@ pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
 pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watched};
-pub use noise::fill_normal;
+pub use noise::{fill_normal, normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;
 

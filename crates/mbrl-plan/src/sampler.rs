@@ -2,13 +2,14 @@
 
 use std::fmt::Debug;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use mbrl_env::{ActionSpace, Rng};
+use mbrl_model::is_cpu;
 
 use crate::{
     PlanError,
     error::{check_size, require},
-    host::to_host,
+    host::{to_device, to_host},
     units::bounded,
 };
 
@@ -26,13 +27,16 @@ use crate::{
 /// - `ask` may leave `[-1, 1]`; the caller clips, and tells of the clipped sequences (of 1 for a choice, −1 for the others);
 /// - `tell` may be given more sequences than were asked for (proposals of a policy), and returns of −∞, which never
 ///   count;
-/// - every random number comes from the `rng` that was passed in;
+/// - every random number comes from the `rng` that was passed in: draws in bulk, on whatever device, from its keys
+///   ([`mbrl_model::normals`], [`mbrl_model::uniforms`]);
+/// - sequences need not leave the device: [`Told`] fetches what is asked for;
 /// - `reset` brings back the state of a new sampler.
 ///
 /// A complete implementation, random shooting:
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, Rng};
+/// use mbrl_env::Rng;
+/// use mbrl_model::uniforms;
 /// use mbrl_plan::{Device, PlanError, SequenceSampler, Tensor, Told};
 ///
 /// #[derive(Debug)]
@@ -45,17 +49,15 @@ use crate::{
 ///     fn begin(&mut self) {}
 ///     fn ask(&mut self, _: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
 ///         let [horizon, width] = self.shape;
-///         let draws: Vec<f32> = (0..self.population * horizon * width).map(|_| rng.uniform(-1.0, 1.0)).collect();
-///         Tensor::<1>::from_floats(draws.as_slice(), device).reshape([self.population, horizon, width])
+///         let draws = uniforms(rng.key(), [self.population, horizon * width], device) * 2.0 - 1.0;
+///         draws.reshape([self.population, horizon, width])
 ///     }
-///     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError> {
+///     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
 ///         let told = Told::new(self.shape, iteration, candidates, returns)?;
-///         self.best = told.candidate(told.best()).to_vec();
+///         self.best = told.candidate(told.best());
 ///         Ok(())
 ///     }
-///     fn solution(&self, device: &Device) -> Tensor<2> {
-///         Tensor::<1>::from_floats(self.best.as_slice(), device).reshape(self.shape)
-///     }
+///     fn solution(&self) -> Vec<f32> { self.best.clone() }
 ///     fn advance(&mut self, _: usize) {}
 ///     fn reset(&mut self) {}
 /// }
@@ -80,7 +82,7 @@ pub trait SequenceSampler: Send + Debug {
     ///
     /// # Errors
     /// [`PlanError::Width`] for arrays of the wrong size, [`PlanError::NoFiniteReturn`].
-    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError>;
+    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError>;
 
     /// Whether further iterations would change nothing.
     fn converged(&self) -> bool {
@@ -92,8 +94,8 @@ pub trait SequenceSampler: Send + Debug {
         false
     }
 
-    /// The sequence to be executed, `[H, A]`.
-    fn solution(&self, device: &Device) -> Tensor<2>;
+    /// The sequence to be executed, `[H, A]` in row-major order.
+    fn solution(&self) -> Vec<f32>;
 
     /// The first `executed` actions of the solution were executed.
     fn advance(&mut self, executed: usize);
@@ -102,10 +104,10 @@ pub trait SequenceSampler: Send + Debug {
     fn reset(&mut self);
 }
 
-/// Scored sequences on the host, for samplers that work there.
+/// Scored sequences. On a GPU they stay there, and what is asked for comes to the host.
 #[derive(Debug, Clone)]
 pub struct Told {
-    sequences: Vec<f32>,
+    sequences: Sequences,
     /// Length of one sequence, `H·A`.
     len: usize,
     /// Indices of the sequences with finite returns, ascending; never empty.
@@ -113,27 +115,34 @@ pub struct Told {
     returns: Vec<f32>,
 }
 
+/// Sequences `[K, H·A]`.
+#[derive(Debug, Clone)]
+enum Sequences {
+    Host(Vec<f32>),
+    Device(Tensor<2>),
+}
+
 impl Told {
-    /// Fetches sequences `[K, H, A]` and returns `[K]`, and leaves out what has no finite return.
+    /// Takes sequences `[K, H, A]` with their returns `[K]`, and leaves out what has no finite return.
     ///
     /// # Errors
     /// [`PlanError::Width`] for arrays of the wrong size, [`PlanError::NoFiniteReturn`] where nothing is left.
-    pub fn new(
-        shape: [usize; 2],
-        iteration: usize,
-        candidates: Tensor<3>,
-        returns: Tensor<1>,
-    ) -> Result<Self, PlanError> {
+    pub fn new(shape: [usize; 2], iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<Self, PlanError> {
         let [population, horizon, width] = candidates.dims();
         check_size("horizon of the candidates", shape[0], horizon)?;
         check_size("width of the candidates' actions", shape[1], width)?;
-        check_size("returns of the candidates", population, returns.dims()[0])?;
-        let returns = to_host(returns);
+        check_size("returns of the candidates", population, returns.len())?;
         let finite: Vec<usize> = (0..population).filter(|&k| returns[k].is_finite()).collect();
         if finite.is_empty() {
             return Err(PlanError::NoFiniteReturn { population, iteration });
         }
-        Ok(Self { sequences: to_host(candidates), len: horizon * width, finite, returns })
+        let len = horizon * width;
+        let sequences = if is_cpu(&candidates.device()) {
+            Sequences::Host(to_host(candidates))
+        } else {
+            Sequences::Device(candidates.reshape([population, len]))
+        };
+        Ok(Self { sequences, len, finite, returns: returns.to_vec() })
     }
 
     /// Indices of the sequences with finite returns, ascending.
@@ -144,8 +153,19 @@ impl Told {
 
     /// Sequence `k`, `[H, A]` in row-major order.
     #[must_use]
-    pub fn candidate(&self, k: usize) -> &[f32] {
-        &self.sequences[k * self.len..(k + 1) * self.len]
+    pub fn candidate(&self, k: usize) -> Vec<f32> {
+        self.candidates(&[k])
+    }
+
+    /// Sequences one after the other, `[chosen, H, A]` in row-major order; fetched at once.
+    #[must_use]
+    pub fn candidates(&self, chosen: &[usize]) -> Vec<f32> {
+        match &self.sequences {
+            Sequences::Host(all) => {
+                chosen.iter().flat_map(|&k| &all[k * self.len..(k + 1) * self.len]).copied().collect()
+            }
+            Sequences::Device(all) => to_host(select(all, chosen)),
+        }
     }
 
     /// Return of sequence `k`.
@@ -177,28 +197,78 @@ impl Told {
     }
 
     /// Mean and variance over sequences, given as index and weight, entry by entry `[H·A]`. Weights are relative:
-    /// their sum, which is above 0, is divided by.
+    /// their sum, which is above 0, is divided by. In double precision on a CPU, in single precision on other devices.
     pub(crate) fn moments(&self, weights: &[(usize, f64)]) -> (Vec<f64>, Vec<f64>) {
         let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-        let mut mean = vec![0.0; self.len];
-        for &(k, weight) in weights {
-            mean.iter_mut().zip(self.candidate(k)).for_each(|(m, x)| *m += weight * f64::from(*x));
-        }
-        mean.iter_mut().for_each(|m| *m /= total);
-        let mut variance = vec![0.0; self.len];
-        for &(k, weight) in weights {
-            for ((v, m), x) in variance.iter_mut().zip(&mean).zip(self.candidate(k)) {
-                *v += weight * (f64::from(*x) - m).powi(2);
+        let (chosen, weights): (Vec<usize>, Vec<f64>) = weights.iter().map(|(k, weight)| (*k, weight / total)).unzip();
+        match &self.sequences {
+            Sequences::Host(all) => {
+                let rows = chosen.iter().map(|&k| &all[k * self.len..(k + 1) * self.len]);
+                moments(rows.zip(weights.iter().copied()), self.len)
+            }
+            Sequences::Device(all) => {
+                let weights = weights.iter().map(|&weight| weight as f32).collect();
+                let weights = to_device::<2>(weights, [1, chosen.len()], &all.device());
+                let rows = select(all, &chosen);
+                let mean = weights.clone().matmul(rows.clone());
+                let variance = weights.matmul((rows - mean.clone()).square());
+                let both: Vec<f64> = to_host(Tensor::cat(vec![mean, variance], 0)).into_iter().map(f64::from).collect();
+                let (mean, variance) = both.split_at(self.len);
+                (mean.to_vec(), variance.to_vec())
             }
         }
-        variance.iter_mut().for_each(|v| *v /= total);
-        (mean, variance)
     }
 
-    /// [`Self::moments`] of equally weighted sequences.
-    pub(crate) fn fit(&self, chosen: &[usize]) -> (Vec<f64>, Vec<f64>) {
-        self.moments(&chosen.iter().map(|&k| (k, 1.0)).collect::<Vec<_>>())
+    /// The products of sequences with a vector `[H·A]`, summed.
+    pub(crate) fn dots(&self, chosen: &[usize], vector: &[f64]) -> Vec<f64> {
+        match &self.sequences {
+            Sequences::Host(all) => {
+                let row = |k: &usize| &all[k * self.len..(k + 1) * self.len];
+                chosen.iter().map(|k| row(k).iter().zip(vector).map(|(x, v)| f64::from(*x) * v).sum()).collect()
+            }
+            Sequences::Device(all) => {
+                let vector = vector.iter().map(|&v| v as f32).collect();
+                let vector = to_device::<2>(vector, [self.len, 1], &all.device());
+                to_host(select(all, chosen).matmul(vector)).into_iter().map(f64::from).collect()
+            }
+        }
     }
+
+    /// Mean and variance of sequences that were fetched ([`Self::candidates`]), entry by entry `[H·A]`.
+    pub(crate) fn fit(&self, fetched: &[f32]) -> (Vec<f64>, Vec<f64>) {
+        let share = self.len as f64 / fetched.len() as f64;
+        moments(fetched.chunks_exact(self.len).zip(std::iter::repeat(share)), self.len)
+    }
+}
+
+/// Some rows of `[K, ·]`.
+fn select(all: &Tensor<2>, rows: &[usize]) -> Tensor<2> {
+    let rows: Vec<i32> = rows.iter().map(|&k| k as i32).collect();
+    let count = rows.len();
+    all.clone().select(0, Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &all.device()))
+}
+
+/// Mean and variance of rows whose weights sum to 1.
+fn moments<'a>(rows: impl Iterator<Item = (&'a [f32], f64)> + Clone, len: usize) -> (Vec<f64>, Vec<f64>) {
+    let mut mean = vec![0.0; len];
+    for (row, weight) in rows.clone() {
+        mean.iter_mut().zip(row).for_each(|(m, x)| *m += weight * f64::from(*x));
+    }
+    let mut variance = vec![0.0; len];
+    for (row, weight) in rows {
+        for ((v, m), x) in variance.iter_mut().zip(&mean).zip(row) {
+            *v += weight * (f64::from(*x) - m).powi(2);
+        }
+    }
+    (mean, variance)
+}
+
+/// Sequences `[K, H, A]` of a mean and a standard deviation `[H, A]`, of standard noise.
+pub(crate) fn around(mean: &[f32], std: &[f32], noise: Tensor<3>) -> Tensor<3> {
+    let [_, horizon, width] = noise.dims();
+    let row = |values: &[f32]| to_device(values.to_vec(), [1, horizon, width], &noise.device());
+    let (mean, std) = (row(mean), row(std));
+    noise * std + mean
 }
 
 /// Moves `old` towards `new`, keeping the share `alpha` of the old.
@@ -235,7 +305,7 @@ mod tests {
         let k = returns.len();
         let sequences: Vec<f32> = (0..k).flat_map(|k| [k as f32, -(k as f32)]).collect();
         let candidates = Tensor::<1>::from_floats(sequences.as_slice(), &device).reshape([k, 2, 1]);
-        Told::new([2, 1], 3, candidates, Tensor::from_floats(returns, &device))
+        Told::new([2, 1], 3, candidates, returns)
     }
 
     #[test]
@@ -245,6 +315,29 @@ mod tests {
         assert_eq!(told.elites(2), [3, 5]);
         assert_eq!(told.elites(6), [1, 3, 5]);
         assert_eq!(told.candidate(told.best()), [3.0, -3.0]);
+        assert_eq!(told.candidates(&[5, 1]), [5.0, -5.0, 1.0, -1.0]);
+    }
+
+    #[test]
+    fn sequences_that_stay_on_the_device_give_the_same() {
+        let host = told(&[1.0, f32::NAN, -2.0, 3.0, 0.5]).unwrap();
+        let Sequences::Host(all) = host.sequences.clone() else { panic!("a CPU's sequences are on the host") };
+        let device = Told { sequences: Sequences::Device(to_device(all, [5, 2], &Device::flex())), ..host.clone() };
+        assert_eq!(device.candidates(&[4, 0, 3]), host.candidates(&[4, 0, 3]));
+        let near = |a: Vec<f64>, b: Vec<f64>| {
+            assert!(a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} and {b:?}");
+        };
+        let weights = [(0, 1.0), (2, 0.25), (3, 0.125), (4, 0.01)];
+        let ((a, b), (c, d)) = (host.moments(&weights), device.moments(&weights));
+        near(a.clone(), c);
+        near(b.clone(), d);
+        // By hand: (0 + 2/4 + 3/8 + 0.04) / 1.385.
+        near(a, vec![0.915 / 1.385, -0.915 / 1.385]);
+        near(host.dots(&[3, 2], &[0.5, 2.0]), device.dots(&[3, 2], &[0.5, 2.0]));
+        near(host.dots(&[3, 2], &[0.5, 2.0]), vec![-4.5, -3.0]);
+        let (mean, variance) = host.fit(&host.candidates(&[0, 4]));
+        near(mean, vec![2.0, -2.0]);
+        near(variance, vec![4.0, 4.0]);
     }
 
     #[test]

@@ -151,14 +151,15 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
                 candidates = Tensor::cat(vec![candidates, proposals.clone()], 0);
             }
             let scored = returns(problem, situation, units.to_env(candidates.clone()), self.propagation, rng.key())?;
-            let scores = scored.aggregate(self.aggregate);
-            let best = to_host(scores.clone()).into_iter().fold(f32::NEG_INFINITY, f32::max);
+            // All that leaves the device before the sampler has learned.
+            let scores = to_host(scored.aggregate(self.aggregate));
+            let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             tracing::trace!(best, model_steps = scored.model_steps);
             #[cfg(feature = "gradient")]
             if refinement.is_some() {
-                last = Some(Told::new([horizon, width], iteration, candidates.clone(), scores.clone())?);
+                last = Some(Told::new([horizon, width], iteration, candidates.clone(), &scores)?);
             }
-            self.sampler.tell(iteration, candidates, scores)?;
+            self.sampler.tell(iteration, candidates, &scores)?;
             predicted_return = predicted_return.max(best);
             stats.iterations += 1;
             stats.model_steps += scored.model_steps;
@@ -167,17 +168,17 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
                 break;
             }
         }
-        let solution = to_host(self.sampler.solution(device));
+        let solution = self.sampler.solution();
         #[cfg(feature = "gradient")]
         let solution = match (refinement, last) {
             (Some((refinement, ascent)), Some(told)) if clock.has_time() => {
                 let iteration = stats.iterations;
                 let mut starts = solution.clone();
-                told.elites(refinement.candidates).iter().for_each(|&k| starts.extend_from_slice(told.candidate(k)));
+                starts.extend(told.candidates(&told.elites(refinement.candidates)));
                 match ascent.climb(starts, [horizon, width], refinement.steps(), &mut clock, &mut stats, rng)? {
                     Some((value, better)) if better != solution => {
                         let only = to_device(better.clone(), [1, horizon, width], device);
-                        self.sampler.tell(iteration, only, to_device(vec![value], [1], device))?;
+                        self.sampler.tell(iteration, only, &[value])?;
                         predicted_return = predicted_return.max(value);
                         better
                     }

@@ -56,30 +56,25 @@ impl Members {
         }
     }
 
-    /// The rows in member order, padded so that each member has as many, and where each row then stands; `None` where the
-    /// rows are in that order already.
-    pub(crate) fn order(&self, members: usize, rows: usize) -> Option<(Vec<i32>, Vec<i32>)> {
-        let turn = |row: usize| match self {
-            Self::All | Self::Mixture => 0,
-            Self::Particles(turns) => turns[row / (rows / turns.len())],
-            Self::Rows(turns) => turns[row],
-        };
+    /// What is dealt out, particles or rows, in member order, padded so that each member has as many, and where each then
+    /// stands; `None` where they are in that order already.
+    pub(crate) fn order(turns: &[usize], members: usize) -> Option<(Vec<i32>, Vec<i32>)> {
         let mut shares = vec![Vec::new(); members];
-        for row in 0..rows {
-            shares[turn(row)].push(row as i32);
+        for (i, &member) in turns.iter().enumerate() {
+            shares[member].push(i as i32);
         }
         let longest = shares.iter().map(Vec::len).max().unwrap_or(0);
         let mut order = Vec::with_capacity(members * longest);
-        let mut place = vec![0i32; rows];
+        let mut place = vec![0i32; turns.len()];
         for (m, share) in shares.iter().enumerate() {
-            for (i, &row) in share.iter().enumerate() {
-                place[row as usize] = (m * longest + i) as i32;
+            for (i, &from) in share.iter().enumerate() {
+                place[from as usize] = (m * longest + i) as i32;
             }
             order.extend(share);
-            // Padding repeats row 0; nothing reads it.
+            // Padding repeats the first; nothing reads it.
             order.resize((m + 1) * longest, 0);
         }
-        let in_place = order.len() == rows && order.iter().enumerate().all(|(i, &r)| i as i32 == r);
+        let in_place = order.len() == turns.len() && order.iter().enumerate().all(|(i, &from)| i as i32 == from);
         (!in_place).then_some((order, place))
     }
 }
@@ -126,12 +121,15 @@ mod tests {
 
     #[test]
     fn order_and_place_undo_each_other() {
-        for members in [deal(MemberRule::Ts1, 1, 0, 103), deal(MemberRule::Ts1, 10, 1, 70)] {
-            let rows = if let Members::Rows(r) = &members { r.len() } else { 70 };
-            let (order, place) = members.order(5, rows).unwrap();
-            assert!((0..rows).all(|r| order[place[r] as usize] as usize == r));
+        for dealt in [deal(MemberRule::Ts1, 1, 0, 103), deal(MemberRule::Ts1, 10, 1, 70)] {
+            let (Members::Rows(turns) | Members::Particles(turns)) = dealt else { panic!() };
+            let (order, place) = Members::order(&turns, 5).unwrap();
+            let share = order.len() / 5;
+            assert!((0..turns.len()).all(|i| order[place[i] as usize] as usize == i));
+            assert!((0..turns.len()).all(|i| place[i] as usize / share == turns[i]));
         }
-        assert!(deal(MemberRule::TsInf, 10, 0, 70).order(5, 70).is_none());
+        let Members::Particles(turns) = deal(MemberRule::TsInf, 10, 0, 70) else { panic!() };
+        assert!(Members::order(&turns, 5).is_none());
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub use train::EnsembleStatistics;
 
 use crate::{
     Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
-    dynamics::{check_particles, check_size, rollout_by_steps},
+    dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
+    noise::{self, Distribution::Normal, Rows},
 };
 
 /// Observations of a part of a population: about what a second-level cache holds.
@@ -87,6 +88,9 @@ struct Drawn {
     target_std: Tensor<2>,
     /// 1 for columns predicted as a change, 0 for the others.
     delta: Tensor<2>,
+    /// Columns of the state that the network sees as they are, and as sine and cosine.
+    plain: Option<Tensor<1, Int>>,
+    angles: Option<Tensor<1, Int>>,
 }
 
 /// What each member says of one step, for N rows, in environment units.
@@ -143,10 +147,15 @@ impl Drawn {
         network: &Network,
         [inputs, targets]: [&Normalizer; 2],
         delta: &[f32],
+        columns: [&[usize]; 2],
         elites: &[usize],
         device: &Device,
     ) -> Self {
         let row = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), device);
+        let [plain, angles] = columns.map(|columns| {
+            let columns: Vec<i32> = columns.iter().map(|&c| c as i32).collect();
+            (!columns.is_empty()).then(|| indices(columns, device))
+        });
         Self {
             network: network.select(elites),
             input_mean: row(inputs.mean()),
@@ -154,6 +163,8 @@ impl Drawn {
             target_mean: row(targets.mean()),
             target_std: row(targets.std()),
             delta: row(delta),
+            plain,
+            angles,
         }
     }
 }
@@ -174,7 +185,9 @@ impl Ensemble {
         };
         let inputs = Normalizer::identity(config.inputs(obs, action));
         let targets = Normalizer::identity(config.targets(obs));
-        let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), &elites, &device);
+        let [plain, angles] = columns(&config, obs, action);
+        let seen = [&plain[..], &angles[..]];
+        let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), seen, &elites, &device);
         let use_engine = is_cpu(&device);
         let mut ensemble = Self { spec, network, inputs, targets, elites, drawn, engine: None, use_engine, config };
         ensemble.snapshot();
@@ -219,7 +232,9 @@ impl Ensemble {
         self.spec.members = self.elites.len();
         let delta = delta(&self.config, self.spec.obs);
         let statistics = [&self.inputs, &self.targets];
-        self.drawn = Drawn::new(&self.network, statistics, &delta, &self.elites, &self.spec.device);
+        let [plain, angles] = self.columns();
+        let seen = [&plain[..], &angles[..]];
+        self.drawn = Drawn::new(&self.network, statistics, &delta, seen, &self.elites, &self.spec.device);
         self.snapshot();
     }
 
@@ -244,6 +259,7 @@ impl Ensemble {
                 })
                 .collect()
         };
+        let [plain, angles] = self.columns();
         Engine {
             members: self.elites.iter().map(member).collect(),
             activation: self.config.activation,
@@ -253,8 +269,8 @@ impl Ensemble {
             state: self.spec.state,
             obs: self.spec.obs,
             action: self.spec.action,
-            plain: self.plain_columns(),
-            angles: self.angle_columns(),
+            plain,
+            angles,
             input_mean: self.inputs.mean().to_vec(),
             input_std: self.inputs.std().to_vec(),
             target_mean: self.targets.mean().to_vec(),
@@ -265,15 +281,9 @@ impl Ensemble {
         }
     }
 
-    /// Columns of the state that the network sees as sine and cosine.
-    fn angle_columns(&self) -> Vec<usize> {
-        self.config.state_angles(self.spec.obs, self.spec.action)
-    }
-
-    /// The other columns of the state.
-    fn plain_columns(&self) -> Vec<usize> {
-        let angles = self.angle_columns();
-        (0..self.spec.state).filter(|c| !angles.contains(c)).collect()
+    /// Columns of the state that the network sees as they are, and those that it sees as sine and cosine.
+    fn columns(&self) -> [Vec<usize>; 2] {
+        columns(&self.config, self.spec.obs, self.spec.action)
     }
 
     /// Standardised network inputs, `[N, in]`.
@@ -282,17 +292,13 @@ impl Ensemble {
         if self.config.angles.is_empty() {
             parts.push(states);
         } else {
-            let columns = |c: &[usize]| {
-                let c: Vec<i32> = c.iter().map(|&c| c as i32).collect();
-                let n = c.len();
-                Tensor::<1, Int>::from_data(TensorData::new(c, [n]), &self.spec.device)
-            };
-            let plain = self.plain_columns();
-            if !plain.is_empty() {
-                parts.push(states.clone().select(1, columns(&plain)));
+            if let Some(plain) = &self.drawn.plain {
+                parts.push(states.clone().select(1, plain.clone()));
             }
-            let angles = states.select(1, columns(&self.angle_columns()));
-            parts.extend([angles.clone().sin(), angles.cos()]);
+            if let Some(angles) = &self.drawn.angles {
+                let angles = states.select(1, angles.clone());
+                parts.extend([angles.clone().sin(), angles.cos()]);
+            }
         }
         parts.push(actions);
         (Tensor::cat(parts, 1) - self.drawn.input_mean.clone()) / self.drawn.input_std.clone()
@@ -357,40 +363,38 @@ impl Ensemble {
         let members = self.elites.len();
         let turns = self.deal(&draw, rows)?;
         let x = self.features(states.clone(), actions.clone());
-        let step = if matches!(turns, Members::All | Members::Mixture) {
-            let step = self.step(x.unsqueeze::<3>().repeat_dim(0, members));
-            if turns == Members::All { step.expectation() } else { step.mixture(draw.propagation.noise) }
-        } else {
-            let index = |v: Vec<i32>| {
-                let n = v.len();
-                Tensor::<1, Int>::from_data(TensorData::new(v, [n]), &self.spec.device)
-            };
-            let (x, back) = match turns.order(members, rows) {
-                None => (x, None),
-                Some((order, place)) => (x.select(0, index(order)), Some(index(place))),
-            };
-            let [n, inputs] = x.dims();
-            let step = self.step(x.reshape([members, n / members, inputs]));
-            let step = if draw.propagation.noise { step } else { Step { std: None, ..step } };
-            step.map(|part| {
-                let width = part.dims()[2];
-                let part = part.reshape([1, n, width]);
-                match &back {
-                    None => part,
-                    Some(place) => part.select(1, place.clone()),
-                }
-            })
+        let step = match &turns {
+            Members::All => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).expectation(),
+            Members::Mixture => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).mixture(draw.propagation.noise),
+            Members::Particles(turns) | Members::Rows(turns) => {
+                // Particles or rows.
+                let (dealt, inputs, device) = (turns.len(), x.dims()[1], &self.spec.device);
+                let x = x.reshape([dealt, rows / dealt.max(1), inputs]);
+                let (x, back) = match Members::order(turns, members) {
+                    None => (x, None),
+                    Some((order, place)) => (x.select(0, indices(order, device)), Some(indices(place, device))),
+                };
+                let n = x.dims()[0] * x.dims()[1];
+                let step = self.step(x.reshape([members, n / members, inputs]));
+                let step = if draw.propagation.noise { step } else { Step { std: None, ..step } };
+                step.map(|part| {
+                    let width = part.dims()[2];
+                    match &back {
+                        None => part.reshape([1, rows, width]),
+                        Some(place) => {
+                            let part = part.reshape([n * dealt / rows, rows / dealt, width]);
+                            part.select(0, place.clone()).reshape([1, rows, width])
+                        }
+                    }
+                })
+            }
         };
         let mut next = self.next_obs(states.clone(), step.change.squeeze_dim(0));
         if let Some(std) = step.std {
-            let width = self.spec.obs;
-            let mut noise = vec![0f32; rows * width];
             let candidates = rows / draw.propagation.particles;
             let (first, population) = draw.part.unwrap_or((0, candidates));
-            for (particle, noise) in noise.chunks_mut((candidates * width).max(1)).enumerate() {
-                crate::fill_normal(draw.key, draw.step, particle * population + first, width, noise);
-            }
-            let noise = Tensor::<2>::from_data(TensorData::new(noise, [rows, width]), &self.spec.device);
+            let rows = Rows { count: rows, candidates, population, first };
+            let noise = noise::draw(Normal, draw.key, draw.step, rows, self.spec.obs, &self.spec.device);
             next = next + std.squeeze_dim(0) * noise;
         }
         Ok(Imagined {
@@ -548,14 +552,19 @@ fn delta(config: &EnsembleConfig, obs: usize) -> Vec<f32> {
     (0..obs).map(|c| if config.no_delta.contains(&c) { 0.0 } else { 1.0 }).collect()
 }
 
-fn elite_count(config: &EnsembleConfig) -> usize {
-    if config.elites == 0 { config.members } else { config.elites }
+/// Columns of the state that the network sees as they are, and those that it sees as sine and cosine.
+fn columns(config: &EnsembleConfig, obs: usize, action: usize) -> [Vec<usize>; 2] {
+    let angles = config.state_angles(obs, action);
+    [(0..config.state(obs, action)).filter(|c| !angles.contains(c)).collect(), angles]
 }
 
-/// Burn names a device's backend in its `Debug` form alone.
-fn is_cpu(device: &Device) -> bool {
-    let name = format!("{device:?}").to_lowercase();
-    name.contains("flex") || name.contains("ndarray")
+fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}
+
+fn elite_count(config: &EnsembleConfig) -> usize {
+    if config.elites == 0 { config.members } else { config.elites }
 }
 
 /// A tensor's values on the host, row by row.

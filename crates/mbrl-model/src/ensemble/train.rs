@@ -48,7 +48,7 @@ impl Fit for Ensemble {
         wanted(self.config.reward, "rewards", data.rewards().is_some())?;
         wanted(self.config.termination, "ends", data.terminated().is_some())?;
 
-        let (plain, angles) = (self.plain_columns(), self.angle_columns());
+        let [plain, angles] = self.columns();
         let mut inputs = Vec::with_capacity(data.len() * self.config.inputs(obs, action));
         let mut state = vec![0f32; self.spec.state];
         let past = self.spec.state - obs;

@@ -67,6 +67,7 @@ pub fn search(
     require(fits, "bounded", region.bounded, "true, for the sampler presumes bounds (CEM's constrain_variance)")?;
 
     let device = &region.device;
+    let solution = |sampler: &dyn SequenceSampler| to_device(sampler.solution(), [1, dimensions], device);
     let mut progress = Progress {
         function,
         bounded: region.bounded,
@@ -80,14 +81,14 @@ pub fn search(
         let candidates = asked.dims()[0];
         let mut units = asked.reshape([candidates, dimensions]);
         if iteration > 0 {
-            units = Tensor::cat(vec![units, sampler.solution(device).reshape([1, dimensions])], 0);
+            units = Tensor::cat(vec![units, solution(sampler)], 0);
         }
         let (units, values) = progress.evaluate(units)?;
         if progress.over() {
             break;
         }
         let sequences = units.narrow(0, 0, candidates).reshape([candidates, horizon, width]);
-        match sampler.tell(iteration, sequences, to_device(values[..candidates].to_vec(), [candidates], device)) {
+        match sampler.tell(iteration, sequences, &values[..candidates]) {
             // What was found before is not lost.
             Err(PlanError::NoFiniteReturn { .. }) if progress.found.value.is_finite() => break,
             told => told?,
@@ -97,7 +98,7 @@ pub fn search(
         }
     }
     if !progress.over() {
-        progress.evaluate(sampler.solution(device).reshape([1, dimensions]))?;
+        progress.evaluate(solution(sampler))?;
     }
     let found = progress.found;
     if found.parameters.is_empty() {

@@ -29,8 +29,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Cem, PlanError, SequenceSampler, Shooting, Told,
     error::require,
-    host::to_device,
-    sampler::{blend, check_sizes, sampler_width},
+    noise::truncated,
+    sampler::{around, blend, check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
 
@@ -228,24 +228,20 @@ impl SequenceSampler for CemSampler {
     }
 
     fn ask(&mut self, _: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
-        let (population, truncation) = (self.config.population, self.config.truncation);
-        let std = self.sampling_std();
-        let mut candidates = Vec::with_capacity(population * std.len());
-        for _ in 0..population {
-            candidates.extend(self.mean.iter().zip(&std).map(|(m, s)| m + s * truncated_normal(truncation, rng)));
-        }
-        to_device(candidates, [population, self.config.horizon, self.width], device)
+        let CemConfig { population, horizon, truncation, .. } = self.config;
+        let noise = truncated(truncation, [population, self.mean.len()], device, rng);
+        around(&self.mean, &self.sampling_std(), noise.reshape([population, horizon, self.width]))
     }
 
-    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError> {
+    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
         let told = Told::new(self.shape(), iteration, candidates, returns)?;
-        let (mean, variance) = told.fit(&told.elites(self.config.elites));
+        let (mean, variance) = told.fit(&told.candidates(&told.elites(self.config.elites)));
         blend(&mut self.mean, &mean, self.config.alpha);
         blend(&mut self.variance, &variance, self.config.alpha);
         if self.config.returns == CemReturn::Best {
             let k = told.best();
             if self.best.as_ref().is_none_or(|(value, _)| told.value(k) > *value) {
-                self.best = Some((told.value(k), told.candidate(k).to_vec()));
+                self.best = Some((told.value(k), told.candidate(k)));
             }
         }
         Ok(())
@@ -259,9 +255,8 @@ impl SequenceSampler for CemSampler {
         self.config.constrain_variance
     }
 
-    fn solution(&self, device: &Device) -> Tensor<2> {
-        let sequence = self.best.as_ref().map_or(&self.mean, |(_, best)| best);
-        to_device(sequence.clone(), self.shape(), device)
+    fn solution(&self) -> Vec<f32> {
+        self.best.as_ref().map_or(&self.mean, |(_, best)| best).clone()
     }
 
     fn advance(&mut self, executed: usize) {
@@ -277,25 +272,6 @@ impl SequenceSampler for CemSampler {
     }
 }
 
-/// Standard normal, given that it lies within ±`limit`; by rejection, 1.05 normals a draw at a limit of 2.
-fn truncated_normal(limit: f32, rng: &mut Rng) -> f32 {
-    // Below about 1.25, where few normals are accepted, uniform draws are the better proposals.
-    if limit < 1.25 {
-        loop {
-            let x = rng.uniform(-limit, limit);
-            if rng.uniform(0.0, 1.0) < (-0.5 * x * x).exp() {
-                return x;
-            }
-        }
-    }
-    loop {
-        let x = rng.normal();
-        if x.abs() <= limit {
-            return x;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,7 +284,7 @@ mod tests {
     fn tell<const K: usize, const H: usize>(sampler: &mut CemSampler, sequences: [[f32; H]; K], returns: [f32; K]) {
         let device = Device::flex();
         let candidates = Tensor::<2>::from_floats(sequences, &device).unsqueeze_dim(2);
-        sampler.tell(0, candidates, Tensor::from_floats(returns, &device)).unwrap();
+        sampler.tell(0, candidates, &returns).unwrap();
     }
 
     fn assert_near(actual: &[f32], expected: &[f32]) {
@@ -332,7 +308,7 @@ mod tests {
         assert_near(cem.mean(), &[0.375, -0.09375]);
         assert_near(cem.variance(), &[0.053125, 0.025]);
         // What is executed is the mean.
-        assert_near(&to_host(cem.solution(&Device::flex())), &[0.375, -0.09375]);
+        assert_near(&cem.solution(), &[0.375, -0.09375]);
     }
 
     #[test]
@@ -356,22 +332,6 @@ mod tests {
         assert!(drawn.iter().all(|x| x.abs() <= 1.0), "left the bounds");
         cem.config.constrain_variance = false;
         assert_near(&cem.sampling_std(), &[0.5; 4]);
-    }
-
-    #[test]
-    fn truncated_normals_stay_inside_and_have_the_right_variance() {
-        // Variance of a normal truncated at ±c: 1 − 2 c φ(c) / (2 Φ(c) − 1).
-        for (limit, variance) in [(2.0, 0.773_741), (1.0, 0.291_125), (1.5, 0.551_528)] {
-            let mut rng = Rng::new(4);
-            let draws: Vec<f64> = (0..200_000).map(|_| f64::from(truncated_normal(limit, &mut rng))).collect();
-            assert!(draws.iter().all(|x| x.abs() <= f64::from(limit)));
-            let n = draws.len() as f64;
-            let mean = draws.iter().sum::<f64>() / n;
-            let measured = draws.iter().map(|x| x * x).sum::<f64>() / n;
-            // The standard error of the variance is at most 0.0025 here, that of the mean 0.002.
-            assert!(mean.abs() < 0.01, "mean {mean} at {limit}");
-            assert!((measured - variance).abs() < 0.01, "variance {measured} at {limit}, expected {variance}");
-        }
     }
 
     #[test]
@@ -415,15 +375,15 @@ mod tests {
         cem.begin();
         tell(&mut cem, [[0.1, 0.2], [0.5, 0.6]], [1.0, 9.0]);
         tell(&mut cem, [[0.3, 0.4], [0.7, 0.8]], [1.0, 2.0]);
-        assert_eq!(to_host(cem.solution(&Device::flex())), [0.5, 0.6]);
+        assert_eq!(cem.solution(), [0.5, 0.6]);
         cem.advance(1);
         assert_eq!(cem.mean(), [0.6, 0.0]);
         cem.begin();
         // The next control step starts with no best: a lower return than before is now the best.
         tell(&mut cem, [[0.1, 0.2], [0.2, 0.2]], [-1.0, -2.0]);
-        assert_eq!(to_host(cem.solution(&Device::flex())), [0.1, 0.2]);
+        assert_eq!(cem.solution(), [0.1, 0.2]);
         cem.reset();
-        assert_eq!(to_host(cem.solution(&Device::flex())), [0.0, 0.0]);
+        assert_eq!(cem.solution(), [0.0, 0.0]);
     }
 
     #[test]

@@ -35,8 +35,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     CemReturn, ColouredNoise, Icem, PlanError, SequenceSampler, Shooting, Told,
     error::require,
-    host::to_device,
-    sampler::{blend, check_sizes, sampler_width},
+    host::{to_device, to_host},
+    sampler::{around, blend, check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
 
@@ -220,25 +220,24 @@ impl IcemSampler {
         (2 * elites).max(shrunk as usize)
     }
 
-    fn draw(&self, rng: &mut Rng) -> Vec<f32> {
-        let mut sequence = self.noise.sample(self.width, rng);
-        for ((x, mean), std) in sequence.iter_mut().zip(&self.mean).zip(&self.std) {
-            *x = mean + std * *x;
-        }
-        sequence
+    fn draw(&self, population: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
+        around(&self.mean, &self.std, self.noise.sample(population, self.width, device, rng))
     }
 
     /// Gives the shifted elites the steps that they lack.
-    fn complete_elites(&mut self, rng: &mut Rng) {
+    fn complete_elites(&mut self, device: &Device, rng: &mut Rng) {
         let known = self.mean.len().saturating_sub(self.missing.saturating_mul(self.width));
         self.missing = 0;
         if known == 0 {
             // Nothing of them is left.
             self.elites.clear();
         }
-        for mut elite in std::mem::take(&mut self.elites) {
-            elite[known..].copy_from_slice(&self.draw(rng)[known..]);
-            self.elites.push(elite);
+        if self.elites.is_empty() {
+            return;
+        }
+        let drawn = to_host(self.draw(self.elites.len(), device, rng));
+        for (elite, drawn) in self.elites.iter_mut().zip(drawn.chunks_exact(self.mean.len())) {
+            elite[known..].copy_from_slice(&drawn[known..]);
         }
     }
 }
@@ -265,41 +264,48 @@ impl SequenceSampler for IcemSampler {
     }
 
     fn ask(&mut self, iteration: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
-        let mut candidates: Vec<f32> = (0..self.population(iteration)).flat_map(|_| self.draw(rng)).collect();
+        let [horizon, width] = self.shape();
+        let shape = |count: usize| [count, horizon, width];
+        let mut population = self.population(iteration);
+        let mut parts = Vec::with_capacity(3);
         if self.config.mean_in_last && iteration + 1 == self.config.iterations {
-            candidates[..self.mean.len()].copy_from_slice(&self.mean);
+            parts.push(to_device(self.mean.clone(), shape(1), device));
+            population -= 1;
         }
+        parts.push(self.draw(population, device, rng));
         if self.missing > 0 {
-            self.complete_elites(rng);
+            self.complete_elites(device, rng);
         }
-        candidates.extend(self.elites.iter().flatten());
-        let count = candidates.len() / self.mean.len();
-        to_device(candidates, [count, self.config.horizon, self.width], device)
+        if !self.elites.is_empty() {
+            parts.push(to_device(self.elites.concat(), shape(self.elites.len()), device));
+        }
+        Tensor::cat(parts, 0)
     }
 
-    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError> {
+    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
         let told = Told::new(self.shape(), iteration, candidates, returns)?;
         let mut elites = told.elites(self.config.elites);
-        let (mean, variance) = told.fit(&elites);
+        // Stable, so that of equals the first stay first.
+        elites.sort_by(|&a, &b| told.value(b).total_cmp(&told.value(a)));
+        let fetched = told.candidates(&elites);
+        let (mean, variance) = told.fit(&fetched);
         let std: Vec<f64> = variance.into_iter().map(f64::sqrt).collect();
         blend(&mut self.mean, &mean, self.config.alpha);
         blend(&mut self.std, &std, self.config.alpha);
-        // Stable, so that of equals the first stay first.
-        elites.sort_by(|&a, &b| told.value(b).total_cmp(&told.value(a)));
         // One at least: a refined plan is all that is told of its iteration, and would else not be tried again.
         let least = usize::from(self.config.keep_elites > 0.0);
         let kept = ((self.config.keep_elites * elites.len() as f32) as usize).max(least);
-        self.elites = elites[..kept].iter().map(|&k| told.candidate(k).to_vec()).collect();
-        self.best = Some(told.candidate(elites[0]).to_vec());
+        let mut best_first = fetched.chunks_exact(self.mean.len()).map(<[f32]>::to_vec);
+        self.best = best_first.clone().next();
+        self.elites = best_first.by_ref().take(kept).collect();
         Ok(())
     }
 
-    fn solution(&self, device: &Device) -> Tensor<2> {
-        let sequence = match (self.config.returns, &self.best) {
-            (CemReturn::Best, Some(best)) => best,
-            _ => &self.mean,
-        };
-        to_device(sequence.clone(), self.shape(), device)
+    fn solution(&self) -> Vec<f32> {
+        match (self.config.returns, &self.best) {
+            (CemReturn::Best, Some(best)) => best.clone(),
+            _ => self.mean.clone(),
+        }
     }
 
     fn advance(&mut self, executed: usize) {
@@ -323,7 +329,7 @@ impl SequenceSampler for IcemSampler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CemConfig, host::to_host};
+    use crate::CemConfig;
 
     fn small() -> IcemConfig {
         IcemConfig { horizon: 2, population: 4, elites: 2, alpha: 0.25, keep_elites: 0.5, ..IcemConfig::default() }
@@ -337,11 +343,11 @@ mod tests {
     fn tell<const K: usize, const H: usize>(sampler: &mut IcemSampler, sequences: [[f32; H]; K], returns: [f32; K]) {
         let device = Device::flex();
         let candidates = Tensor::<2>::from_floats(sequences, &device).unsqueeze_dim(2);
-        sampler.tell(0, candidates, Tensor::from_floats(returns, &device)).unwrap();
+        sampler.tell(0, candidates, &returns).unwrap();
     }
 
     fn solution(sampler: &IcemSampler) -> Vec<f32> {
-        to_host(sampler.solution(&Device::flex()))
+        sampler.solution()
     }
 
     fn assert_near(actual: &[f32], expected: &[f32]) {
@@ -551,11 +557,11 @@ mod tests {
                 for iteration in 0..2 {
                     let asked = sampler.ask(iteration, &device, &mut rng);
                     let returns = -(asked.clone() - 0.3).square().sum_dim(1).sum_dim(2).reshape([30]);
-                    sampler.tell(iteration, asked, returns).unwrap();
+                    sampler.tell(iteration, asked, &to_host(returns)).unwrap();
                 }
                 sampler.advance(1);
             }
-            to_host(sampler.solution(&device))
+            sampler.solution()
         };
         let (cem, icem) = (run(&mut cem.sampler(2).unwrap()), run(&mut icem.sampler(2).unwrap()));
         // Up to the rounding of a root.

@@ -38,8 +38,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Mppi, PlanError, SequenceSampler, Shooting, Told,
     error::{check_size, require},
-    host::to_device,
-    sampler::{check_sizes, sampler_width},
+    noise::white,
+    sampler::{around, check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
 
@@ -218,26 +218,21 @@ impl MppiSampler {
         };
         let scale = f64::from(kappa) / if normalize_returns { span() } else { 1.0 };
         let top = value(told.best());
-        let exponents: Vec<f64> = elites
-            .iter()
-            .map(|&k| {
-                let cost = if control_cost > 0.0 { self.control_cost(told.candidate(k)) } else { 0.0 };
-                scale * (value(k) - top) - f64::from(control_cost) * cost
-            })
-            .collect();
+        let costs = if control_cost > 0.0 { self.control_costs(told, &elites) } else { vec![0.0; elites.len()] };
+        let exponent = |(&k, cost): (&usize, f64)| scale * (value(k) - top) - f64::from(control_cost) * cost;
+        let exponents: Vec<f64> = elites.iter().zip(costs).map(exponent).collect();
         // Relative to the largest, so that the sum neither overflows nor vanishes.
         let largest = exponents.iter().copied().fold(f64::MIN, f64::max);
         elites.into_iter().zip(exponents).map(|(k, exponent)| (k, (exponent - largest).exp())).collect()
     }
 
     /// uᵀ Σ⁻¹ ε over all steps, for ε = candidate − u.
-    fn control_cost(&self, candidate: &[f32]) -> f64 {
-        let terms = self.mean.iter().zip(&self.std).zip(candidate);
+    fn control_costs(&self, told: &Told, chosen: &[usize]) -> Vec<f64> {
         // A standard deviation of 0 leaves no noise to be charged for.
-        terms
-            .filter(|((_, std), _)| **std > 0.0)
-            .map(|((u, std), x)| f64::from(*u) * f64::from(x - u) / f64::from(*std).powi(2))
-            .sum()
+        let scaled = |(u, std): (&f32, &f32)| if *std > 0.0 { f64::from(*u) / f64::from(*std).powi(2) } else { 0.0 };
+        let scaled: Vec<f64> = self.mean.iter().zip(&self.std).map(scaled).collect();
+        let of_mean: f64 = scaled.iter().zip(&self.mean).map(|(s, u)| s * f64::from(*u)).sum();
+        told.dots(chosen, &scaled).into_iter().map(|dot| dot - of_mean).collect()
     }
 }
 
@@ -259,16 +254,11 @@ impl SequenceSampler for MppiSampler {
     }
 
     fn ask(&mut self, _: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
-        let population = self.config.population;
-        let mut candidates = Vec::with_capacity(population * self.mean.len());
-        for _ in 0..population {
-            candidates.extend(self.mean.iter().zip(&self.std).map(|(u, std)| u + std * rng.normal()));
-        }
         let [horizon, width] = self.shape();
-        to_device(candidates, [population, horizon, width], device)
+        around(&self.mean, &self.std, white([self.config.population, horizon, width], device, rng))
     }
 
-    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError> {
+    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
         let told = Told::new(self.shape(), iteration, candidates, returns)?;
         let (mean, variance) = told.moments(&self.weights(&told));
         self.mean = mean.into_iter().map(|m| m as f32).collect();
@@ -279,8 +269,8 @@ impl SequenceSampler for MppiSampler {
         Ok(())
     }
 
-    fn solution(&self, device: &Device) -> Tensor<2> {
-        to_device(self.mean.clone(), self.shape(), device)
+    fn solution(&self) -> Vec<f32> {
+        self.mean.clone()
     }
 
     fn advance(&mut self, executed: usize) {
@@ -307,7 +297,7 @@ mod tests {
     fn tell<const K: usize, const H: usize>(sampler: &mut MppiSampler, sequences: [[f32; H]; K], returns: [f32; K]) {
         let device = Device::flex();
         let candidates = Tensor::<2>::from_floats(sequences, &device).unsqueeze_dim(2);
-        sampler.tell(0, candidates, Tensor::from_floats(returns, &device)).unwrap();
+        sampler.tell(0, candidates, &returns).unwrap();
     }
 
     fn assert_near(actual: &[f32], expected: &[f32]) {
@@ -324,7 +314,7 @@ mod tests {
         tell(&mut mppi, SEQUENCES, [-3.0, -3.0 - LN_2, -3.0 - 2.0 * LN_2, f32::NAN]);
         assert_near(mppi.mean(), &[(1.0 + 0.5 / 16.0) * 16.0 / 21.0, (0.25 + 0.5 / 16.0) * 16.0 / 21.0]);
         assert_eq!(mppi.std(), [0.5, 0.5], "the spread stays");
-        assert_eq!(to_host(mppi.solution(&Device::flex())), mppi.mean());
+        assert_eq!(mppi.solution(), mppi.mean());
     }
 
     #[test]
@@ -355,7 +345,15 @@ mod tests {
         let mut mppi = sampler(config, 1);
         mppi.mean = vec![0.5, 0.0];
         // uᵀ ε / σ² = 0.5 · 0.5 / 0.25 = 1, and −1 for the second; the second step, where u is 0, costs nothing.
-        assert!((mppi.control_cost(&[1.0, 0.7]) - 1.0).abs() < 1e-6);
+        let device = Device::flex();
+        let told = Told::new(
+            [2, 1],
+            0,
+            Tensor::<2>::from_floats([[0.0, 0.7], [1.0, 0.7]], &device).unsqueeze_dim(2),
+            &[0.0; 2],
+        );
+        let costs = mppi.control_costs(&told.unwrap(), &[1, 0]);
+        assert!((costs[0] - 1.0).abs() < 1e-6 && (costs[1] + 1.0).abs() < 1e-6, "{costs:?}");
         tell(&mut mppi, [[1.0, 0.7], [0.0, 0.7]], [2.0, 0.0]);
         // Returns less costs: 1 and 1, so both count alike, whatever κ does to the returns alone.
         assert_near(mppi.mean(), &[0.5, 0.7]);

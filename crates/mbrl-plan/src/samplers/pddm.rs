@@ -33,6 +33,7 @@ use crate::{
     Pddm, PlanError, SequenceSampler, Shooting, Told,
     error::require,
     host::to_device,
+    noise::mixed,
     sampler::{check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
@@ -126,21 +127,26 @@ impl PddmSampler {
         &self.mean
     }
 
-    /// One candidate of noise `[H, A]`, in place.
-    fn candidate_of(&self, noise: &mut [f32]) {
-        let (beta, code) = (self.config.beta, self.config.code_compat);
-        for i in 0..noise.len() {
-            let before = match (i.checked_sub(self.width), code) {
-                (Some(before), _) => noise[before],
-                (None, true) => self.past[i],
-                (None, false) => 0.0,
-            };
-            let fresh = if code { self.mean[i] + noise[i] } else { noise[i] };
-            noise[i] = beta * fresh + (1.0 - beta) * before;
+    /// The candidate without noise, `[H, A]`: the plan, or what the code's filter makes of it.
+    fn centre(&self) -> Vec<f32> {
+        if !self.config.code_compat {
+            return self.mean.clone();
         }
-        if !code {
-            noise.iter_mut().zip(&self.mean).for_each(|(n, mean)| *n += mean);
+        let beta = self.config.beta;
+        let mut before = self.past.clone();
+        let mut centre = Vec::with_capacity(self.mean.len());
+        for mean in self.mean.chunks_exact(self.width) {
+            before.iter_mut().zip(mean).for_each(|(a, mean)| *a = beta * mean + (1.0 - beta) * *a);
+            centre.extend_from_slice(&before);
         }
+        centre
+    }
+
+    /// What the filter makes of one unit of noise at each step, `[H, H]`: σ β (1 − β)^(t − s) of step s at step t.
+    fn responses(&self) -> Vec<f32> {
+        let PddmConfig { horizon, sigma, beta, .. } = self.config;
+        let response = |s: usize, t: usize| if t < s { 0.0 } else { sigma * beta * (1.0 - beta).powi((t - s) as i32) };
+        (0..horizon).flat_map(|s| (0..horizon).map(move |t| response(s, t))).collect()
     }
 }
 
@@ -160,15 +166,13 @@ impl SequenceSampler for PddmSampler {
     fn begin(&mut self) {}
 
     fn ask(&mut self, _: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
-        let (population, sigma) = (self.config.population, self.config.sigma);
-        let mut candidates: Vec<f32> = (0..population * self.mean.len()).map(|_| sigma * rng.normal()).collect();
-        for noise in candidates.chunks_exact_mut(self.mean.len()) {
-            self.candidate_of(noise);
-        }
-        to_device(candidates, [population, self.config.horizon, self.width], device)
+        let [horizon, width] = self.shape();
+        // The filter is linear: its responses to the noise are laid over what it makes of none.
+        let noise = mixed(&self.responses(), [self.config.population, horizon, width], device, rng);
+        noise + to_device(self.centre(), [1, horizon, width], device)
     }
 
-    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError> {
+    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
         let told = Told::new(self.shape(), iteration, candidates, returns)?;
         let (kappa, top) = (f64::from(self.config.kappa), f64::from(told.value(told.best())));
         // Relative to the best return: the largest weight is 1, so the sum neither overflows nor vanishes.
@@ -178,8 +182,8 @@ impl SequenceSampler for PddmSampler {
         Ok(())
     }
 
-    fn solution(&self, device: &Device) -> Tensor<2> {
-        to_device(self.mean.clone(), self.shape(), device)
+    fn solution(&self) -> Vec<f32> {
+        self.mean.clone()
     }
 
     fn advance(&mut self, executed: usize) {
@@ -209,27 +213,54 @@ mod tests {
         assert!(near, "{actual:?}, expected {expected:?}");
     }
 
+    /// What is asked for with this noise `[H, A]`.
+    fn filtered(pddm: &PddmSampler, noise: &[f32]) -> Vec<f32> {
+        let ([horizon, width], responses) = (pddm.shape(), pddm.responses());
+        let mut asked = pddm.centre();
+        for s in 0..horizon {
+            for t in 0..horizon {
+                for a in 0..width {
+                    asked[t * width + a] += noise[s * width + a] * responses[s * horizon + t];
+                }
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn what_is_asked_for_is_filtered_noise_around_the_plan() {
+        let config = PddmConfig { horizon: 4, population: 3, sigma: 0.5, beta: 0.7, ..PddmConfig::default() };
+        let mut pddm = sampler(config, 2);
+        pddm.mean = (0..8).map(|i| 0.1 * i as f32).collect();
+        let device = Device::flex();
+        let asked = to_host(pddm.ask(0, &device, &mut Rng::new(2)));
+        // The same draws: of each candidate and dimension one for each step.
+        let drawn = to_host(mbrl_model::normals(Rng::new(2).key(), [6, 4], &device));
+        for (k, asked) in asked.chunks(8).enumerate() {
+            let noise: Vec<f32> = (0..8).map(|i| drawn[(2 * k + i % 2) * 4 + i / 2]).collect();
+            assert_near(asked, &filtered(&pddm, &noise));
+        }
+    }
+
     #[test]
     fn the_papers_filter_by_hand() {
-        let mut pddm = sampler(PddmConfig { horizon: 3, beta: 0.75, ..PddmConfig::default() }, 2);
+        let mut pddm = sampler(PddmConfig { horizon: 3, sigma: 1.0, beta: 0.75, ..PddmConfig::default() }, 2);
         pddm.mean = vec![0.1, -0.1, 0.2, -0.2, 0.3, -0.3];
         pddm.past = vec![9.0, 9.0];
-        let mut noise = [0.4, 0.8, 0.0, -0.8, 1.0, 0.0];
-        pddm.candidate_of(&mut noise);
+        let noise = [0.4, 0.8, 0.0, -0.8, 1.0, 0.0];
         // n: 0.3, 0.6; 0.075, −0.45; 0.76875, −0.1125. The executed action has no part in it.
-        assert_near(&noise, &[0.4, 0.5, 0.275, -0.65, 1.06875, -0.4125]);
+        assert_near(&filtered(&pddm, &noise), &[0.4, 0.5, 0.275, -0.65, 1.06875, -0.4125]);
     }
 
     #[test]
     fn the_codes_filter_by_hand() {
-        let config = PddmConfig { horizon: 3, beta: 0.75, code_compat: true, ..PddmConfig::default() };
+        let config = PddmConfig { horizon: 3, sigma: 1.0, beta: 0.75, code_compat: true, ..PddmConfig::default() };
         let mut pddm = sampler(config, 1);
         pddm.mean = vec![0.1, 0.2, 0.3];
         pddm.past = vec![-0.4];
-        let mut noise = [0.3, 0.0, -0.5];
-        pddm.candidate_of(&mut noise);
+        let noise = [0.3, 0.0, -0.5];
         // 0.75 · 0.4 − 0.25 · 0.4 = 0.2; 0.75 · 0.2 + 0.25 · 0.2 = 0.2; 0.75 · (−0.2) + 0.25 · 0.2 = −0.1.
-        assert_near(&noise, &[0.2, 0.2, -0.1]);
+        assert_near(&filtered(&pddm, &noise), &[0.2, 0.2, -0.1]);
     }
 
     #[test]
@@ -238,9 +269,7 @@ mod tests {
         for (code_compat, expected) in [(false, [0.0, 1.0, 1.0]), (true, [0.0, 0.5, 0.75])] {
             let mut pddm = sampler(PddmConfig { horizon: 3, beta: 0.5, code_compat, ..PddmConfig::default() }, 1);
             pddm.mean.clone_from(&mean);
-            let mut noise = [0.0; 3];
-            pddm.candidate_of(&mut noise);
-            assert_near(&noise, &expected);
+            assert_near(&pddm.centre(), &expected);
         }
     }
 
@@ -251,8 +280,8 @@ mod tests {
         let candidates = Tensor::<2>::from_floats([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [9.0, 9.0]], &device);
         let ln2 = std::f32::consts::LN_2;
         // Weights 1, 1/4, 1/16 and none: sum 21/16.
-        let returns = Tensor::from_floats([1e3, 1e3 - ln2, 1e3 - 2.0 * ln2, f32::NAN], &device);
-        pddm.tell(0, candidates.unsqueeze_dim(2), returns).unwrap();
+        let returns = [1e3, 1e3 - ln2, 1e3 - 2.0 * ln2, f32::NAN];
+        pddm.tell(0, candidates.unsqueeze_dim(2), &returns).unwrap();
         let expected = [(1.0 + 0.5 / 16.0) * 16.0 / 21.0, (0.25 + 0.5 / 16.0) * 16.0 / 21.0];
         // Returns near 1000 are only exact to 6e-5.
         assert!(pddm.mean().iter().zip(expected).all(|(m, e)| (m - e).abs() < 1e-4), "{:?}, {expected:?}", pddm.mean());

@@ -14,13 +14,12 @@
 
 use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, Rng};
-use mbrl_model::Propagation;
+use mbrl_model::{Propagation, uniforms};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ColouredNoise, PlanError, RandomShooting, SequenceSampler, Shooting, Told,
     error::require,
-    host::to_device,
     sampler::{check_sizes, sampler_width},
 };
 
@@ -60,7 +59,7 @@ pub enum Proposal {
 ///
 /// ```
 /// use mbrl_env::{ActionSpace, BoxSpace};
-/// use mbrl_model::Propagation;
+/// use mbrl_model::{Propagation, uniforms};
 /// use mbrl_plan::{Proposal, RandomShootingConfig};
 ///
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(6, 1.0)?);
@@ -158,29 +157,16 @@ pub struct RandomShootingSampler {
 }
 
 impl RandomShootingSampler {
-    fn draw(&self, rng: &mut Rng) -> Vec<f32> {
-        match self.config.proposal {
-            Proposal::Uniform => self.held(1, rng),
-            Proposal::Hold { steps } => self.held(steps, rng),
-            Proposal::Normal { std } | Proposal::Coloured { std, .. } => {
-                let mut sequence = self.noise.sample(self.width, rng);
-                sequence.iter_mut().for_each(|x| *x *= std);
-                sequence
-            }
-        }
-    }
-
     /// Uniform actions, each for some steps.
-    fn held(&self, steps: usize, rng: &mut Rng) -> Vec<f32> {
-        let mut sequence: Vec<f32> = Vec::with_capacity(self.config.horizon * self.width);
-        for t in 0..self.config.horizon {
-            if t % steps == 0 {
-                sequence.extend((0..self.width).map(|_| rng.uniform(-1.0, 1.0)));
-            } else {
-                sequence.extend_from_within(sequence.len() - self.width..);
-            }
+    fn held(&self, steps: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
+        let RandomShootingConfig { population, horizon, .. } = self.config;
+        let (drawn, width) = (horizon.div_ceil(steps), self.width);
+        let actions = uniforms(rng.key(), [population, drawn * width], device) * 2.0 - 1.0;
+        if steps == 1 {
+            return actions.reshape([population, horizon, width]);
         }
-        sequence
+        let held = actions.reshape([population, drawn, 1, width]).repeat_dim(2, steps.min(horizon));
+        held.reshape([population, drawn * steps.min(horizon), width]).narrow(1, 0, horizon)
     }
 }
 
@@ -202,22 +188,27 @@ impl SequenceSampler for RandomShootingSampler {
     }
 
     fn ask(&mut self, _: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
-        let candidates: Vec<f32> = (0..self.config.population).flat_map(|_| self.draw(rng)).collect();
-        to_device(candidates, [self.config.population, self.config.horizon, self.width], device)
+        match self.config.proposal {
+            Proposal::Uniform => self.held(1, device, rng),
+            Proposal::Hold { steps } => self.held(steps, device, rng),
+            Proposal::Normal { std } | Proposal::Coloured { std, .. } => {
+                self.noise.sample(self.config.population, self.width, device, rng) * std
+            }
+        }
     }
 
-    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: Tensor<1>) -> Result<(), PlanError> {
+    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
         let told = Told::new(self.shape(), iteration, candidates, returns)?;
         let k = told.best();
         if self.best.as_ref().is_none_or(|(value, _)| told.value(k) > *value) {
-            self.best = Some((told.value(k), told.candidate(k).to_vec()));
+            self.best = Some((told.value(k), told.candidate(k)));
         }
         Ok(())
     }
 
-    fn solution(&self, device: &Device) -> Tensor<2> {
+    fn solution(&self) -> Vec<f32> {
         let best = self.best.as_ref().map(|(_, sequence)| sequence.clone());
-        to_device(best.unwrap_or_else(|| vec![0.0; self.config.horizon * self.width]), self.shape(), device)
+        best.unwrap_or_else(|| vec![0.0; self.config.horizon * self.width])
     }
 
     fn advance(&mut self, _: usize) {}
@@ -294,18 +285,18 @@ mod tests {
             RandomShootingConfig { horizon: 2, iterations: 3, ..RandomShootingConfig::default() }.sampler(1).unwrap();
         let tell = |random: &mut RandomShootingSampler, returns: [f32; 2]| {
             let candidates = Tensor::<3>::from_floats([[[0.1], [0.2]], [[0.3], [0.4]]], &device);
-            random.tell(0, candidates, Tensor::from_floats(returns, &device))
+            random.tell(0, candidates, &returns)
         };
         random.begin();
         assert!(tell(&mut random, [f32::NAN; 2]).is_err());
         tell(&mut random, [1.0, 2.0]).unwrap();
         tell(&mut random, [1.5, 1.0]).unwrap();
-        assert_eq!(to_host(random.solution(&Device::flex())), [0.3, 0.4]);
+        assert_eq!(random.solution(), [0.3, 0.4]);
         random.begin();
         tell(&mut random, [-1.0, -2.0]).unwrap();
-        assert_eq!(to_host(random.solution(&Device::flex())), [0.1, 0.2]);
+        assert_eq!(random.solution(), [0.1, 0.2]);
         random.reset();
-        assert_eq!(to_host(random.solution(&Device::flex())), [0.0, 0.0]);
+        assert_eq!(random.solution(), [0.0, 0.0]);
     }
 
     #[test]

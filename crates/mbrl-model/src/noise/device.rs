@@ -1,0 +1,182 @@
+//! The noise of [`super`] made where it is used: one kernel, for every GPU that Burn computes on.
+//!
+//! Its words are the host's to the bit. Logarithm, sine and cosine are the host's polynomials, since those of a GPU may be off
+//! by 2⁻¹¹; what still differs is what a compiler fuses.
+
+use burn::{
+    backend::{Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor},
+    tensor::{Device, Tensor},
+};
+use burn_cubecl::{
+    CubeBackend,
+    cubecl::{self, calculate_cube_count_elemwise, prelude::*},
+    ops::numeric::empty_device_contiguous_dtype,
+};
+
+use super::{Distribution, Rows};
+
+/// Noise `[rows, dims]` where `device` is one that Burn compiles kernels for.
+pub(super) fn draw(
+    distribution: Distribution,
+    key: u64,
+    step: u32,
+    rows: Rows,
+    dims: usize,
+    device: &Device,
+) -> Option<Tensor<2>> {
+    if !matches!(device.as_dispatch(), burn::backend::DispatchDevice::Cube(_)) {
+        return None;
+    }
+    let like = Tensor::<2>::empty([rows.count, dims], device);
+    if rows.count * dims == 0 {
+        return Some(like);
+    }
+    Some(Tensor::from_dispatch(Dispatch::noise(like.into_dispatch(), distribution, key, step, rows)))
+}
+
+#[backend_extension(Cube)]
+trait Noise: burn::backend::Backend {
+    /// Noise in the shape and on the device of `like`, whose values are not read.
+    fn noise(like: FloatTensor<Self>, distribution: Distribution, key: u64, step: u32, rows: Rows)
+    -> FloatTensor<Self>;
+}
+
+impl Noise for CubeBackend {
+    fn noise(
+        like: FloatTensor<Self>,
+        distribution: Distribution,
+        key: u64,
+        step: u32,
+        rows: Rows,
+    ) -> FloatTensor<Self> {
+        let shape = like.shape();
+        let dims = shape[1];
+        let out = empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, like.dtype);
+        let units = rows.count * dims.div_ceil(4);
+        let cube = CubeDim::new(&out.client, units);
+        let cubes = calculate_cube_count_elemwise(&out.client, units, cube);
+        fill::launch(
+            &out.client,
+            cubes,
+            cube,
+            out.clone().into_tensor_arg(),
+            rows.count as u32,
+            dims as u32,
+            rows.candidates as u32,
+            rows.population as u32,
+            rows.first as u32,
+            step,
+            distribution.stream(),
+            key as u32,
+            (key >> 32) as u32,
+            distribution == Distribution::Normal,
+        );
+        out
+    }
+}
+
+/// A unit for each row and block of four dimensions.
+#[cube(launch)]
+fn fill(
+    out: &mut cubecl::prelude::Tensor<f32>,
+    rows: u32,
+    dims: u32,
+    candidates: u32,
+    population: u32,
+    first: u32,
+    step: u32,
+    stream: u32,
+    key_low: u32,
+    key_high: u32,
+    #[comptime] normal: bool,
+) {
+    let blocks = (dims + 3) / 4;
+    let unit = ABSOLUTE_POS as u32;
+    if unit >= rows * blocks {
+        terminate!();
+    }
+    let row = unit / blocks;
+    let block = unit % blocks;
+    // The number of the row in the whole population.
+    let mut c0 = row / candidates * population + first + row % candidates;
+    let mut c1 = block;
+    let mut c2 = step;
+    let mut c3 = stream;
+    let mut k0 = key_low;
+    let mut k1 = key_high;
+    for _ in 0..10u32 {
+        let high0 = u32::mul_hi(c0, 0xD251_1F53u32);
+        let low0 = c0 * 0xD251_1F53u32;
+        let high1 = u32::mul_hi(c2, 0xCD9E_8D57u32);
+        let low1 = c2 * 0xCD9E_8D57u32;
+        c0 = high1 ^ c1 ^ k0;
+        c1 = low1;
+        c2 = high0 ^ c3 ^ k1;
+        c3 = low0;
+        k0 += 0x9E37_79B9u32;
+        k1 += 0xBB67_AE85u32;
+    }
+    let at = (row * dims + 4 * block) as usize;
+    let end = ((row + 1) * dims) as usize;
+    if comptime!(normal) {
+        pair(out, at, end, c0, c1);
+        pair(out, at + 2, end, c2, c3);
+    } else {
+        put(out, at, end, unit_interval(c0));
+        put(out, at + 1, end, unit_interval(c1));
+        put(out, at + 2, end, unit_interval(c2));
+        put(out, at + 3, end, unit_interval(c3));
+    }
+}
+
+#[cube]
+fn put(out: &mut cubecl::prelude::Tensor<f32>, at: usize, end: usize, value: f32) {
+    if at < end {
+        out[at] = value;
+    }
+}
+
+/// The middle of one of 2²³ equal parts of (0, 1).
+#[cube]
+fn unit_interval(word: u32) -> f32 {
+    (f32::cast_from(word >> 9) + 0.5f32) * (1.0f32 / 8_388_608.0f32)
+}
+
+/// Two normals of two words (Box-Muller).
+#[cube]
+fn pair(out: &mut cubecl::prelude::Tensor<f32>, at: usize, end: usize, first: u32, second: u32) {
+    let u = f32::cast_from((first >> 8) + 1) * (1.0f32 / 16_777_216.0f32);
+    let v = f32::cast_from(second >> 8) * (1.0f32 / 16_777_216.0f32);
+    let radius = f32::sqrt(f32::max(-2.0f32 * ln(u), 0.0f32));
+    // Quarters of a turn, and what is left of one around its middle.
+    let quarter = f32::floor(v * 4.0f32 + 0.5f32);
+    let r = (v * 4.0f32 - quarter) * 1.570_796_3f32;
+    let z = r * r;
+    let sin = ((z * -1.951_529_6e-4f32 + 8.332_161e-3f32) * z - 1.666_665_5e-1f32) * z * r + r;
+    let cos = ((z * 2.443_315_7e-5f32 - 1.388_731_6e-3f32) * z + 4.166_664_6e-2f32) * z * z - 0.5f32 * z + 1.0f32;
+    let quadrant = u32::cast_from(quarter);
+    let swap = quadrant & 1 == 1;
+    let a = select(swap, cos, sin);
+    let b = select(swap, sin, cos);
+    put(out, at, end, radius * select((quadrant + 1) & 2 == 2, -b, b));
+    put(out, at + 1, end, radius * select(quadrant & 2 == 2, -a, a));
+}
+
+/// As [`crate::vmath::ln`].
+#[cube]
+fn ln(x: f32) -> f32 {
+    let shifted = u32::reinterpret(x) - 0x3f35_04f3u32;
+    let e = f32::cast_from(i32::reinterpret(shifted) >> 23);
+    let m = f32::reinterpret((shifted & 0x007f_ffffu32) + 0x3f35_04f3u32) - 1.0f32;
+    let z = m * m;
+    let p = m * 7.037_683_6e-2f32 - 1.151_461e-1f32;
+    let p = m * p + 1.167_699_9e-1f32;
+    let p = m * p - 1.242_014_1e-1f32;
+    let p = m * p + 1.424_932_3e-1f32;
+    let p = m * p - 1.666_805_8e-1f32;
+    let p = m * p + 2.000_071_5e-1f32;
+    let p = m * p - 2.499_999_4e-1f32;
+    let p = m * p + 3.333_333e-1f32;
+    let y = m * z * p - 2.121_944_4e-4f32 * e - 0.5f32 * z;
+    m + y + 0.693_359_4f32 * e
+}
