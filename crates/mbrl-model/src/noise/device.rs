@@ -34,9 +34,10 @@ pub(super) fn draw(
     Some(Tensor::from_dispatch(Dispatch::noise(like.into_dispatch(), distribution, key, step, rows)))
 }
 
-#[backend_extension(Cube)]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 trait Noise: burn::backend::Backend {
     /// Noise in the shape and on the device of `like`, whose values are not read.
+    #[fusion(dtype = like, shape = like)]
     fn noise(like: FloatTensor<Self>, distribution: Distribution, key: u64, step: u32, rows: Rows)
     -> FloatTensor<Self>;
 }
