@@ -18,11 +18,11 @@
 //! \[1\] Timmer, König (1995), *On generating power law noise*, Astronomy and Astrophysics 300, 707-710, as in the
 //! Python package `colorednoise`.
 
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2, TAU};
+use std::f64::consts::TAU;
 
 use burn::tensor::{Device, Tensor};
 use mbrl_env::Rng;
-use mbrl_model::{normals, uniforms};
+use mbrl_model::normals;
 
 use crate::{PlanError, error::require, host::to_device};
 
@@ -84,76 +84,6 @@ pub(crate) fn mixed(
     let weights = normals(rng.key(), [population * width, horizon], device);
     let sequences = weights.matmul(to_device(basis.to_vec(), [horizon, horizon], device));
     sequences.reshape([population, width, horizon]).swap_dims(1, 2)
-}
-
-/// Standard normals of the shape `[K, L]`, given that they lie within ±`limit`, which may be infinite.
-///
-/// By the inverse of the distribution function: one draw each, no rejection, the same on every device.
-pub(crate) fn truncated(limit: f32, shape: [usize; 2], device: &Device, rng: &mut Rng) -> Tensor<2> {
-    if limit.is_infinite() {
-        return normals(rng.key(), shape, device);
-    }
-    let mass = erf(f64::from(limit) * FRAC_1_SQRT_2);
-    let p = uniforms(rng.key(), shape, device) * (2.0 * mass) - mass;
-    (inverse_erf(p, mass) * SQRT_2).clamp(-limit, limit)
-}
-
-/// The error function of a number from 0 on, by its power series; 1 where it is that in single precision.
-fn erf(x: f64) -> f64 {
-    if x > 4.0 {
-        return 1.0;
-    }
-    let (mut power, mut sum) = (x, x);
-    for n in 1..100 {
-        power *= -x * x / f64::from(n);
-        sum += power / f64::from(2 * n + 1);
-    }
-    FRAC_2_SQRT_PI * sum
-}
-
-/// The inverse error function of `p` within ±`most`, to 4e-7 of its value.
-///
-/// Polynomials of Giles (2012), *Approximating the erfinv function*, GPU Computing Gems, single precision.
-fn inverse_erf(p: Tensor<2>, most: f64) -> Tensor<2> {
-    const MIDDLE: [f32; 9] = [
-        2.810_226_4e-8,
-        3.432_739_4e-7,
-        -3.523_387_7e-6,
-        -4.391_506_5e-6,
-        2.185_808_7e-4,
-        -1.253_725e-3,
-        -4.177_681_6e-3,
-        0.246_640_73,
-        1.501_409_4,
-    ];
-    const ENDS: [f32; 9] = [
-        -2.002_142_6e-4,
-        1.009_505_6e-4,
-        1.349_343_2e-3,
-        -3.673_428_4e-3,
-        5.739_507_7e-3,
-        -7.622_461_3e-3,
-        9.438_870_5e-3,
-        1.001_674_1,
-        2.832_976_8,
-    ];
-    let horner = |coefficients: [f32; 9], x: Tensor<2>| {
-        let [first, rest @ ..] = coefficients;
-        let mut sum = x.clone() * first;
-        for c in &rest[..7] {
-            sum = (sum + *c) * x.clone();
-        }
-        sum + rest[7]
-    };
-    let w = -((p.clone() + 1.0) * (-p.clone() + 1.0)).log();
-    // Where the middle ends.
-    let edge = 5.0;
-    let mut slope = horner(MIDDLE, w.clone() - 2.5);
-    if -(1.0 - most * most).ln() > edge {
-        let ends = horner(ENDS, w.clone().sqrt() - 3.0);
-        slope = slope.mask_where(w.greater_elem(edge), ends);
-    }
-    slope * p
 }
 
 /// The constant, a cosine and a sine for each frequency k/H between 0 and 1/2, and for even H the alternation, of
@@ -282,46 +212,6 @@ mod tests {
         let mut rng = Rng::new(7);
         assert_eq!(rows(noise.sample(4000, 3, &device, &mut rng)), drawn);
         assert_ne!(rows(noise.sample(4000, 3, &device, &mut rng)), drawn);
-    }
-
-    #[test]
-    fn truncated_normals_stay_inside_and_have_the_right_moments() {
-        // Variance of a normal truncated at ±c: 1 − 2 c φ(c) / (2 Φ(c) − 1).
-        for (limit, variance) in
-            [(2.0, 0.773_741), (1.0, 0.291_125), (1.5, 0.551_528), (3.5, 0.993_886), (0.1, 0.003_329)]
-        {
-            let drawn = to_host(truncated(limit, [1000, 200], &Device::flex(), &mut Rng::new(4)));
-            assert!(drawn.iter().all(|x| x.abs() <= limit));
-            assert!(drawn.iter().any(|x| x.abs() > 0.95 * limit), "nothing near {limit}");
-            let moment = |k: i32| drawn.iter().map(|&x| f64::from(x).powi(k)).sum::<f64>() / drawn.len() as f64;
-            // Standard errors of 200,000 draws: σ/447 of the mean; of the variance at most 0.0032 at 3.5, where the fourth
-            // moment is 2.9.
-            let std = f64::from(variance).sqrt();
-            assert!(moment(1).abs() < 5.0 * std / 447.0, "mean {} at {limit}", moment(1));
-            let error = 5.0 * ((moment(4) - moment(2).powi(2)) / 2e5).sqrt();
-            assert!((moment(2) - variance).abs() < error, "variance {} at {limit}", moment(2));
-        }
-        let all = to_host(truncated(f32::INFINITY, [1000, 200], &Device::flex(), &mut Rng::new(4)));
-        assert!(all.iter().any(|x| x.abs() > 4.0));
-    }
-
-    #[test]
-    fn error_functions_undo_each_other() {
-        for (x, value) in
-            [(0.0, 0.0), (0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0), (9.0, 1.0)]
-        {
-            assert!((erf(x) - value).abs() < 1e-9, "erf({x}) = {}", erf(x));
-        }
-        let x: Vec<f32> = (0..=3400).map(|i| i as f32 * 1e-3).collect();
-        let p: Vec<f32> = x.iter().map(|x| erf(f64::from(*x)) as f32).collect();
-        let count = x.len();
-        let back = to_host(inverse_erf(to_device(p.clone(), [count, 1], &Device::flex()), 1.0));
-        for ((x, p), back) in x.iter().zip(&p).zip(&back) {
-            // The rounding of p, times the slope of the inverse, beside its own error.
-            let slope = f64::from(x * x).exp() / FRAC_2_SQRT_PI;
-            let bound = 1e-6 * f64::from(*x) + 1.2e-7 * slope * f64::from(*p);
-            assert!(f64::from((back - x).abs()) <= bound, "{back} of erf({x})");
-        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use burn_cubecl::{
     ops::numeric::empty_device_contiguous_dtype,
 };
 
-use super::{Distribution, Rows};
+use super::{Distribution, ENDS, MIDDLE, NORMAL, Rows, TRUNCATED, UNIFORM};
 
 /// Noise `[rows, dims]` where `device` is one that Burn compiles kernels for.
 pub(super) fn draw(
@@ -55,6 +55,11 @@ impl Noise for CubeBackend {
         let out = empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, like.dtype);
         let units = rows.count * dims.div_ceil(4);
         let cube = CubeDim::new(&out.client, units);
+        let (kind, limit, mass) = match distribution {
+            Distribution::Normal => (NORMAL, 0.0, 0.0),
+            Distribution::Uniform => (UNIFORM, 0.0, 0.0),
+            Distribution::Truncated { limit, mass } => (TRUNCATED, limit, mass),
+        };
         let cubes = calculate_cube_count_elemwise(&out.client, units, cube);
         fill::launch(
             &out.client,
@@ -70,7 +75,9 @@ impl Noise for CubeBackend {
             distribution.stream(),
             key as u32,
             (key >> 32) as u32,
-            distribution == Distribution::Normal,
+            limit,
+            mass,
+            kind,
         );
         out
     }
@@ -89,7 +96,9 @@ fn fill(
     stream: u32,
     key_low: u32,
     key_high: u32,
-    #[comptime] normal: bool,
+    limit: f32,
+    mass: f32,
+    #[comptime] kind: u32,
 ) {
     let blocks = (dims + 3) / 4;
     let unit = ABSOLUTE_POS as u32;
@@ -119,15 +128,41 @@ fn fill(
     }
     let at = (row * dims + 4 * block) as usize;
     let end = ((row + 1) * dims) as usize;
-    if comptime!(normal) {
+    if comptime!(kind == NORMAL) {
         pair(out, at, end, c0, c1);
         pair(out, at + 2, end, c2, c3);
     } else {
-        put(out, at, end, unit_interval(c0));
-        put(out, at + 1, end, unit_interval(c1));
-        put(out, at + 2, end, unit_interval(c2));
-        put(out, at + 3, end, unit_interval(c3));
+        put(out, at, end, single(c0, limit, mass, kind));
+        put(out, at + 1, end, single(c1, limit, mass, kind));
+        put(out, at + 2, end, single(c2, limit, mass, kind));
+        put(out, at + 3, end, single(c3, limit, mass, kind));
     }
+}
+
+/// A number of one word.
+#[cube]
+fn single(word: u32, limit: f32, mass: f32, #[comptime] kind: u32) -> f32 {
+    // The middle of one of 2²³ equal parts of (0, 1).
+    let u = (f32::cast_from(word >> 9) + 0.5f32) * (1.0f32 / 8_388_608.0f32);
+    if comptime!(kind == UNIFORM) { u } else { truncated(u, limit, mass) }
+}
+
+/// As [`super::truncated`].
+#[cube]
+fn truncated(u: f32, limit: f32, mass: f32) -> f32 {
+    let p = (2.0f32 * u - 1.0f32) * mass;
+    let w = -ln((1.0f32 - p) * (1.0f32 + p));
+    let a = w - 2.5f32;
+    let b = f32::sqrt(f32::max(w, 5.0f32)) - 3.0f32;
+    let mut middle = 0.0f32;
+    let mut ends = 0.0f32;
+    #[unroll]
+    for i in 0..9usize {
+        middle = middle * a + comptime!(MIDDLE[i]);
+        ends = ends * b + comptime!(ENDS[i]);
+    }
+    let x = p * select(w < 5.0f32, middle, ends) * 1.414_213_6f32;
+    f32::max(f32::min(x, limit), -limit)
 }
 
 #[cube]
@@ -135,12 +170,6 @@ fn put(out: &mut cubecl::prelude::Tensor<f32>, at: usize, end: usize, value: f32
     if at < end {
         out[at] = value;
     }
-}
-
-/// The middle of one of 2²³ equal parts of (0, 1).
-#[cube]
-fn unit_interval(word: u32) -> f32 {
-    (f32::cast_from(word >> 9) + 0.5f32) * (1.0f32 / 8_388_608.0f32)
 }
 
 /// Two normals of two words (Box-Muller).

@@ -23,13 +23,12 @@
 
 use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, Rng};
-use mbrl_model::Propagation;
+use mbrl_model::{Propagation, truncated_normals};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Cem, PlanError, SequenceSampler, Shooting, Told,
     error::require,
-    noise::truncated,
     sampler::{around, blend, check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
@@ -229,7 +228,7 @@ impl SequenceSampler for CemSampler {
 
     fn ask(&mut self, _: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
         let CemConfig { population, horizon, truncation, .. } = self.config;
-        let noise = truncated(truncation, [population, self.mean.len()], device, rng);
+        let noise = truncated_normals(rng.key(), [population, self.mean.len()], truncation, device);
         around(&self.mean, &self.sampling_std(), noise.reshape([population, horizon, self.width]))
     }
 
