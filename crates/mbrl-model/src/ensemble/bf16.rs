@@ -3,8 +3,8 @@
 //! Weights and inputs are rounded to the nearest bfloat16 (ties to even), an `f32` whose significand has 8 bits instead of
 //! 24: a relative error of at most 2⁻⁸ each. Two inputs of a row share a register's lane and meet the same two weights,
 //! and [`TILE`] rows stand side by side, as in [`super::kernel`]. Products of bfloat16 are exact in `f32`; sums, biases and
-//! activations are `f32`'s. Without AVX512-BF16 the same is computed by plain arithmetic in the same order, more slowly than
-//! in `f32`. Only where numbers are subnormal, which the instruction takes for 0, do the two differ.
+//! activations are `f32`'s. Without AVX512-BF16 plain arithmetic in the same order computes the same bits, without a gain.
+//! Only where numbers are subnormal, which the instruction takes for 0, do the two differ.
 
 use multiversion::{multiversion, target::match_target};
 use pulp::Simd;

@@ -38,11 +38,11 @@ pub enum Precision {
     F32,
     /// Between hidden layers, weights and inputs are rounded to bfloat16 (8 bits of significand, ties to even) and their
     /// products summed in `f32`. The first and the last layer, biases, activations, heads and noise stay `f32`: these layers
-    /// are small, and rounding them makes the error three times as large. A network of fewer than two hidden layers has
-    /// nothing to round.
+    /// are small, and rounding them makes the error two to three times as large. A network of fewer than two hidden layers
+    /// has nothing to round.
     ///
-    /// Roll-outs are about 1.6 times as fast where the processor has AVX512-BF16 (docs/benchmarks.md). Elsewhere the same
-    /// is computed by plain arithmetic, more slowly than in `f32`.
+    /// Roll-outs are 1.5 to 1.7 times as fast where the processor has AVX512-BF16 (AMD's from Zen 4 on, Intel's from
+    /// Sapphire Rapids on; docs/benchmarks.md). Elsewhere plain arithmetic computes the same, without a gain.
     Bf16,
 }
 
