@@ -201,6 +201,7 @@ macro_rules! of_width {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use of_width;
 
 /// One panel of outputs for the `V` registers of rows from `at`.
