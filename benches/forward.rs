@@ -1,5 +1,5 @@
-//! One forward pass of an ensemble, `[E, N, in] → [E, N, out]`: the fused CPU engine beside Burn's flex backend, and a plain
-//! matrix product as the machine's measure.
+//! One forward pass of an ensemble, `[E, N, in] → [E, N, out]`: the fused CPU engine, in `f32` and with products of
+//! bfloat16, beside Burn's flex backend, and a plain matrix product as the machine's measure.
 //!
 //! `cargo bench -p mbrl-benches --bench forward`. Throughput is in operations of the matrix products.
 #![allow(missing_docs, reason = "criterion's macros")]
@@ -9,7 +9,7 @@ use std::hint::black_box;
 use burn::tensor::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mbrl_benches::{SHAPES, normal};
-use mbrl_model::{Draw, Dynamics, MemberRule, Propagation, Start};
+use mbrl_model::{Draw, Dynamics, MemberRule, Precision, Propagation, Start};
 
 fn forward(c: &mut Criterion) {
     let device = Device::flex();
@@ -22,8 +22,11 @@ fn forward(c: &mut Criterion) {
         let states = normal(shape.rows, shape.obs, 1, &device);
         let actions: Tensor<3> = normal(shape.rows, shape.action, 2, &device).unsqueeze();
         let mut model = shape.ensemble(&device);
-        for (name, engine) in [("engine", true), ("flex", false)] {
+        for (name, engine, precision) in
+            [("engine", true, Precision::F32), ("bf16", true, Precision::Bf16), ("flex", false, Precision::F32)]
+        {
             model.set_engine(engine);
+            model.set_precision(precision);
             group.bench_function(BenchmarkId::new(shape.name, name), |b| {
                 b.iter(|| {
                     let start = Start::States(states.clone());

@@ -1,8 +1,9 @@
 //! Shared set-up of the benches: the shapes that published work uses, with random weights and inputs.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use mbrl_env::Rng;
-use mbrl_model::{Activation, Ensemble, EnsembleConfig, Head};
+use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
+use mbrl_model::{Activation, Ensemble, EnsembleConfig, Head, MemberRule, Precision, Propagation};
+use mbrl_plan::{CemConfig, PddmConfig, Planner, Problem};
 
 /// One ensemble and the number of rows a member that a comparison uses.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +94,62 @@ impl Shape {
             [self.obs + self.action].into_iter().chain(self.hidden.iter().copied()).chain([outputs]).collect();
         let macs: usize = widths.windows(2).map(|w| w[0] * w[1]).sum();
         (2 * self.members * self.rows * macs) as u64
+    }
+}
+
+/// One control step from nothing: every iteration of the planner, every roll-out step, sampling, rewards, refit.
+#[allow(missing_debug_implementations, reason = "planners have none")]
+pub struct ControlStep {
+    /// Stable name, part of the bench's id.
+    pub name: &'static str,
+    /// Model steps that it takes: one particle, one step of the horizon.
+    pub model_steps: u64,
+    shape: Shape,
+    model: Ensemble,
+    planner: Box<dyn Planner>,
+    actions: ActionSpace,
+    rng: Rng,
+}
+
+impl ControlStep {
+    /// PETS's and PDDM's, as in the comparison with other frameworks.
+    #[must_use]
+    pub fn all(precision: Precision, device: &Device) -> Vec<Self> {
+        let step = |name, shape: Shape, model_steps, planner: &dyn Fn(&ActionSpace) -> Box<dyn Planner>| {
+            let actions = ActionSpace::Box(BoxSpace::symmetric(shape.action, 1.0).expect("bounds"));
+            let mut model = shape.ensemble(device);
+            model.set_precision(precision);
+            Self { name, model_steps, shape, model, planner: planner(&actions), actions, rng: Rng::new(0) }
+        };
+        let pets = |horizon: usize| {
+            let config = CemConfig { horizon, population: 350, elites: 35, variance_stop: 0.0, ..CemConfig::default() };
+            let particles = Propagation { members: MemberRule::Ts1, noise: true, particles: 20 };
+            move |actions: &ActionSpace| -> Box<dyn Planner> {
+                Box::new(config.init(actions, particles).expect("a planner"))
+            }
+        };
+        let pddm = |actions: &ActionSpace| -> Box<dyn Planner> {
+            let every_member = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+            let config = PddmConfig { horizon: 7, population: 700, kappa: 20.0, beta: 0.6, ..PddmConfig::default() };
+            Box::new(config.init(actions, every_member).expect("a planner"))
+        };
+        vec![
+            step("pets-cartpole", SHAPES[2], 5 * 350 * 20 * 15, &pets(15)),
+            step("pets-halfcheetah", SHAPES[0], 5 * 350 * 20 * 30, &pets(30)),
+            step("pddm-hand", SHAPES[3], 3 * 700 * 7, &pddm),
+        ]
+    }
+
+    /// Takes it.
+    pub fn run(&mut self) {
+        // The reward of the comparison with other frameworks: −|s'|² − 0.01 |a|².
+        let reward = reward_fn(|_, actions: Tensor<2>, next: Tensor<2>| {
+            (next.square().sum_dim(1) + actions.square().sum_dim(1) * 0.01).neg().squeeze_dim(1)
+        });
+        let problem = Problem::new(&self.model, &self.actions).with_reward(&reward);
+        let obs = vec![0.1; self.shape.obs];
+        self.planner.reset();
+        self.planner.plan(&Situation::of(&obs), &problem, &mut self.rng).expect("a plan");
     }
 }
 

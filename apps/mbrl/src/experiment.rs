@@ -8,7 +8,7 @@ use mbrl_env::{
     tasks::{self, Task},
     termination_fn,
 };
-use mbrl_model::{Bool, EnsembleConfig, FitConfig, Propagation};
+use mbrl_model::{Bool, EnsembleConfig, FitConfig, Precision, Propagation};
 use mbrl_plan::{
     Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, RandomShootingConfig,
     Refinement, Replan, SequenceSampler, Shooting,
@@ -68,6 +68,8 @@ pub(crate) struct Experiment {
     pub(crate) seed: u64,
     /// Where tensors live.
     pub(crate) device: String,
+    /// How exactly roll-outs of a learned model multiply on a CPU.
+    pub(crate) precision: Precision,
     /// What plans go by.
     pub(crate) dynamics: DynamicsConfig,
     pub(crate) goal: GoalConfig,
@@ -110,6 +112,8 @@ struct Written {
     seed: u64,
     #[serde(default = "default_device")]
     device: String,
+    #[serde(default)]
+    precision: Precision,
     #[serde(default)]
     dynamics: DynamicsKind,
     #[serde(default)]
@@ -167,6 +171,7 @@ impl TryFrom<Written> for Experiment {
             steps: written.steps,
             seed: written.seed,
             device: written.device,
+            precision: written.precision,
             dynamics,
             goal: GoalConfig {
                 reward: written.goal.reward.or(Some(whose.0)),
@@ -200,6 +205,7 @@ impl From<Experiment> for Written {
             steps: experiment.steps,
             seed: experiment.seed,
             device: experiment.device,
+            precision: experiment.precision,
             dynamics,
             task_options: experiment.task_options,
             agent,
@@ -750,6 +756,17 @@ mod tests {
     }
 
     #[test]
+    fn the_precision_is_f32_until_another_is_chosen() {
+        assert_eq!(loaded(&[]).unwrap().precision, Precision::F32);
+        let chosen = loaded(&["precision=bf16"]).unwrap();
+        assert_eq!(chosen, Experiment { precision: Precision::Bf16, ..loaded(&[]).unwrap() });
+        assert_eq!(toml::from_str::<Experiment>(&chosen.to_toml().unwrap()).unwrap(), chosen);
+        assert_ne!(chosen.settings().unwrap(), loaded(&[]).unwrap().settings().unwrap());
+        let told = loaded(&["precision=f16"]).unwrap_err().to_string();
+        assert!(told.contains("precision") && told.contains("bf16"), "{told}");
+    }
+
+    #[test]
     fn a_refinement_is_off_until_it_has_iterations() {
         let actions = mbrl_env::ActionSpace::Box(mbrl_env::BoxSpace::symmetric(1, 1.0).unwrap());
         let init = |experiment: &Experiment| {
@@ -886,7 +903,7 @@ mod tests {
     #[test]
     fn settings_of_an_earlier_version_read_as_those_of_today() {
         let today = loaded(&["planner.population=17"]).unwrap().settings().unwrap();
-        let added = ["dynamics = ", "[task_options]", "aggregate = ", "cost = "];
+        let added = ["dynamics = ", "[task_options]", "aggregate = ", "cost = ", "precision = "];
         assert!(added.iter().all(|key| today.contains(key)), "{today}");
         let earlier: String = today
             .lines()

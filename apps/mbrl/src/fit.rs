@@ -44,12 +44,13 @@ impl Default for Settings {
 }
 
 /// What an experiment says besides, which a fit has no use for.
-const UNUSED: [&str; 13] = [
+const UNUSED: [&str; 14] = [
     "name",
     "summary",
     "task",
     "task_options",
     "steps",
+    "precision",
     "dynamics",
     "agent",
     "goal",

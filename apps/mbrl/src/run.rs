@@ -88,9 +88,10 @@ impl Experiment {
     ) -> Result<ModelBased> {
         let spec = task.env.spec();
         let LearnedConfig { agent, model: config, fit, propagation } = learned;
-        let model = config
+        let mut model = config
             .init(spec.obs.width(), spec.actions.width(), device, &mut training.split_rng())
             .context("section [model]")?;
+        model.set_precision(self.precision);
         // One imagined step: whether particles and members go together shows in a roll-out only.
         let start = vec![0.0; spec.obs.width()];
         let actions = Tensor::zeros([1, 1, spec.actions.width()], device);

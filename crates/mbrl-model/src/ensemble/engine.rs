@@ -13,8 +13,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
+    bf16::{self, Pairs, Rounded},
     config::{Activation, Head},
-    kernel::{Lanes, Packed, TILE, layer},
+    kernel::{self, Lanes, Packed, TILE},
     members::Members,
 };
 use crate::{noise::fill_normal_lanes, vmath};
@@ -22,11 +23,27 @@ use crate::{noise::fill_normal_lanes, vmath};
 /// Tiles of a unit whose rows belong to different members, so that the rows of a member fill tiles of their own.
 const GATHERED_TILES: usize = 16;
 
+/// A layer's weights, in the precision of its products.
+#[derive(Debug, Clone)]
+pub(crate) enum Layer {
+    F32(Packed),
+    Bf16(Rounded),
+}
+
+impl Layer {
+    fn outputs(&self) -> usize {
+        match self {
+            Self::F32(layer) => layer.outputs(),
+            Self::Bf16(layer) => layer.outputs,
+        }
+    }
+}
+
 /// Everything a roll-out needs, on the host.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     /// One list of layers for each member that roll-outs draw from.
-    pub(crate) members: Vec<Vec<Packed>>,
+    pub(crate) members: Vec<Vec<Layer>>,
     pub(crate) activation: Activation,
     pub(crate) head: Head,
     /// Whether there is a column for the reward, and one for the logit of an end.
@@ -97,8 +114,7 @@ struct Scratch {
     input: Vec<Lanes>,
     out: Vec<Lanes>,
     next: Vec<Lanes>,
-    a: Vec<Lanes>,
-    b: Vec<Lanes>,
+    hidden: Hidden,
     /// Rows gathered for a member, and where they stand in their unit.
     gathered: Vec<Lanes>,
     rows: Vec<usize>,
@@ -106,6 +122,14 @@ struct Scratch {
     /// Spread of the members around their running mean, and sum of their variances, of a unit that follows their mixture.
     between: Vec<Lanes>,
     within: Vec<Lanes>,
+}
+
+/// A layer's inputs and outputs, and its inputs as bfloat16.
+#[derive(Default)]
+struct Hidden {
+    a: Vec<Lanes>,
+    b: Vec<Lanes>,
+    pairs: Vec<Pairs>,
 }
 
 impl Engine {
@@ -180,7 +204,7 @@ impl WithSimd for Walk<'_, '_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { engine, work, mut unit, scratch } = self;
         let (s, o, a) = (engine.state, engine.obs, engine.action);
-        let (outputs, targets) = (engine.members[0].last().map_or(0, Packed::outputs), engine.target_mean.len());
+        let (outputs, targets) = (engine.members[0].last().map_or(0, Layer::outputs), engine.target_mean.len());
         let noisy = work.noise && engine.head == Head::Gaussian;
         let tiles = unit.rows.div_ceil(TILE);
         let (particle, first) = (unit.from / work.candidates, unit.from % work.candidates);
@@ -318,17 +342,19 @@ impl Engine {
         member: usize,
         input: &[Lanes],
         rows: usize,
-        a: &mut Vec<Lanes>,
-        b: &mut Vec<Lanes>,
+        Hidden { a, b, pairs }: &mut Hidden,
     ) {
         let layers = &self.members[member];
-        let widest = layers.iter().map(Packed::outputs).max().unwrap_or(0);
+        let widest = layers.iter().map(Layer::outputs).max().unwrap_or(0);
         a.resize(widest, [0.0; TILE]);
         b.resize(widest, [0.0; TILE]);
         for (i, weights) in layers.iter().enumerate() {
             let from: &[Lanes] = if i == 0 { input } else { a };
             let activation = (i + 1 < layers.len()).then_some(self.activation);
-            layer(simd, weights, activation, from, b, rows);
+            match weights {
+                Layer::F32(weights) => kernel::layer(simd, weights, activation, from, b, rows),
+                Layer::Bf16(weights) => bf16::layer(simd, weights, activation, from, pairs, b, rows),
+            }
             mem::swap(a, b);
         }
     }
@@ -336,13 +362,13 @@ impl Engine {
     /// One member's heads for all tiles, in `scratch.out`.
     #[inline(always)]
     fn network<S: Simd>(&self, simd: S, member: usize, tiles: usize, rows: usize, scratch: &mut Scratch) {
-        let (width, outputs) = (self.input_mean.len(), self.members[member].last().map_or(0, Packed::outputs));
+        let (width, outputs) = (self.input_mean.len(), self.members[member].last().map_or(0, Layer::outputs));
         scratch.out.resize(tiles * outputs, [0.0; TILE]);
         for tile in 0..tiles {
             let input = &scratch.input[tile * width..(tile + 1) * width];
             let rows = (rows - tile * TILE).min(TILE);
-            self.layers(simd, member, input, rows, &mut scratch.a, &mut scratch.b);
-            scratch.out[tile * outputs..(tile + 1) * outputs].copy_from_slice(&scratch.a[..outputs]);
+            self.layers(simd, member, input, rows, &mut scratch.hidden);
+            scratch.out[tile * outputs..(tile + 1) * outputs].copy_from_slice(&scratch.hidden.a[..outputs]);
         }
     }
 
@@ -367,10 +393,10 @@ impl Engine {
                         gathered[lane] = input[row % TILE];
                     }
                 }
-                self.layers(simd, member, &scratch.gathered, rows.len(), &mut scratch.a, &mut scratch.b);
+                self.layers(simd, member, &scratch.gathered, rows.len(), &mut scratch.hidden);
                 for (lane, row) in rows.iter().enumerate() {
                     let out = &mut scratch.out[row / TILE * outputs..];
-                    for (out, a) in out.iter_mut().zip(&scratch.a[..outputs]) {
+                    for (out, a) in out.iter_mut().zip(&scratch.hidden.a[..outputs]) {
                         out[row % TILE] = a[lane];
                     }
                 }
@@ -406,8 +432,8 @@ impl Engine {
             let between = &mut scratch.between[tile * spread..(tile + 1) * spread];
             let within = &mut scratch.within[tile * spread..(tile + 1) * spread];
             for member in 0..self.members.len() {
-                self.layers(simd, member, input, (rows - tile * TILE).min(TILE), &mut scratch.a, &mut scratch.b);
-                let out = &scratch.a;
+                self.layers(simd, member, input, (rows - tile * TILE).min(TILE), &mut scratch.hidden);
+                let out = &scratch.hidden.a;
                 if member > 0 {
                     // Squares around the running mean (Welford): a small spread beside a large mean is not cancelled.
                     let before = member as f32;
@@ -431,7 +457,7 @@ impl Engine {
                     }
                 }
                 if self.termination {
-                    let logit = &out[self.members[member].last().map_or(0, Packed::outputs) - 1];
+                    let logit = &out[self.members[member].last().map_or(0, Layer::outputs) - 1];
                     add_probability(logit, share, &mut mean[targets]);
                 }
             }

@@ -150,28 +150,39 @@ pub(super) fn layer<S: Simd>(
             sums::<S, 1>(simd, weight, bias, x, y, at);
             at += 1;
         }
-        match activation {
-            None => {}
-            Some(Activation::Silu) => {
-                for v in y {
-                    *v = silu(simd, *v);
-                }
+        activate_registers(simd, activation, y);
+    }
+}
+
+/// `y` becomes `activation(y)`.
+#[inline(always)]
+pub(super) fn activate<S: Simd>(simd: S, activation: Option<Activation>, y: &mut [Lanes]) {
+    activate_registers(simd, activation, S::as_mut_simd_f32s(y.as_flattened_mut()).0);
+}
+
+#[inline(always)]
+fn activate_registers<S: Simd>(simd: S, activation: Option<Activation>, y: &mut [S::f32s]) {
+    match activation {
+        None => {}
+        Some(Activation::Silu) => {
+            for v in y {
+                *v = silu(simd, *v);
             }
-            Some(Activation::Relu) => {
-                for v in y {
-                    *v = relu(simd, *v);
-                }
+        }
+        Some(Activation::Relu) => {
+            for v in y {
+                *v = relu(simd, *v);
             }
-            Some(Activation::Tanh) => {
-                for v in y {
-                    *v = tanh(simd, *v);
-                }
+        }
+        Some(Activation::Tanh) => {
+            for v in y {
+                *v = tanh(simd, *v);
             }
         }
     }
 }
 
-/// Calls a function whose first generic argument after the processor is a width from 1 to 12 known at run time.
+/// Calls a function whose second generic argument is a width from 1 to 12 known at run time.
 macro_rules! of_width {
     ($width:expr, $function:ident::<$S:ident, _ $(, $V:tt)?>($($argument:expr),* $(,)?)) => {
         match $width {
@@ -190,6 +201,8 @@ macro_rules! of_width {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
+pub(super) use of_width;
 
 /// One panel of outputs for the `V` registers of rows from `at`.
 #[inline(always)]

@@ -1,5 +1,6 @@
 //! Ensembles of neural networks, learned from transitions.
 
+mod bf16;
 mod config;
 mod engine;
 mod kernel;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 use mbrl_env::{Rng, Situation};
 
-pub use config::{Activation, EnsembleConfig, Head};
-use engine::{Engine, Imagination, Work};
+use bf16::Rounded;
+pub use config::{Activation, EnsembleConfig, Head, Precision};
+use engine::{Engine, Imagination, Layer, Work};
 use kernel::Packed;
 use members::Members;
 use network::Heads;
@@ -41,7 +43,8 @@ const PART_BYTES: usize = 1 << 20;
 /// (aleatoric spread). Made by [`EnsembleConfig::init`], fitted by [`fit`](crate::fit()).
 ///
 /// Roll-outs without gradients run on the fused CPU engine where the device is a CPU; with a gradient on states or actions,
-/// or on a GPU, they run as Burn tensors. Both draw the same noise and agree to 1e-5 a step.
+/// or on a GPU, they run as Burn tensors. Both draw the same noise and agree to 1e-5 a step, unless the engine is told to
+/// [round](Self::set_precision).
 ///
 /// ## State
 /// The observation; with [`past`](EnsembleConfig::past) steps the observation, then that many pairs of an earlier
@@ -74,6 +77,7 @@ pub struct Ensemble {
     /// The host's snapshot of the elites; `None` on a GPU, or where switched off.
     engine: Option<Arc<Engine>>,
     use_engine: bool,
+    precision: Precision,
 }
 
 /// What roll-outs as tensors need, on the device.
@@ -189,16 +193,28 @@ impl Ensemble {
         let seen = [&plain[..], &angles[..]];
         let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), seen, &elites, &device);
         let use_engine = is_cpu(&device);
-        let mut ensemble = Self { spec, network, inputs, targets, elites, drawn, engine: None, use_engine, config };
+        let mut ensemble = Self {
+            spec,
+            network,
+            inputs,
+            targets,
+            elites,
+            drawn,
+            engine: None,
+            use_engine,
+            precision: Precision::default(),
+            config,
+        };
         ensemble.snapshot();
         ensemble
     }
 
     /// Draws new weights and forgets all statistics.
     pub fn reinitialize(&mut self, rng: &mut Rng) {
-        let use_engine = self.use_engine;
+        let (use_engine, precision) = (self.use_engine, self.precision);
         *self = Self::new(self.config.clone(), self.spec.obs, self.spec.action, &self.spec.device.clone(), rng);
-        self.set_engine(use_engine);
+        (self.use_engine, self.precision) = (use_engine, precision);
+        self.snapshot();
     }
 
     /// What it was made from.
@@ -226,6 +242,19 @@ impl Ensemble {
         self.snapshot();
     }
 
+    /// How exactly roll-outs on the CPU engine multiply (default `f32`). Stays through fits, [`reinitialize`](Self::reinitialize)
+    /// and [`load`](Self::load); [`save`](Self::save) does not write it.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+        self.snapshot();
+    }
+
+    /// How exactly roll-outs on the CPU engine multiply.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Takes over new weights, statistics and elites, and makes the engine's snapshot of them.
     fn install(&mut self, network: Network, inputs: Normalizer, targets: Normalizer, elites: Vec<usize>) {
         (self.network, self.inputs, self.targets, self.elites) = (network, inputs, targets, elites);
@@ -250,12 +279,19 @@ impl Ensemble {
             .zip(&self.network.biases)
             .map(|(w, b)| (to_vec(w.val()), to_vec(b.val()), w.val().dims()))
             .collect();
+        // The first and the last layer are small, and rounding hurts most there.
+        let rounded = |layer: usize| self.precision == Precision::Bf16 && layer > 0 && layer + 1 < layers.len();
         let member = |e: &usize| {
             layers
                 .iter()
-                .map(|(w, b, [_, inputs, outputs])| {
+                .enumerate()
+                .map(|(i, (w, b, [_, inputs, outputs]))| {
                     let weight = &w[e * inputs * outputs..(e + 1) * inputs * outputs];
-                    Packed::new(weight, &b[e * outputs..(e + 1) * outputs])
+                    let bias = &b[e * outputs..(e + 1) * outputs];
+                    match rounded(i) {
+                        true => Layer::Bf16(Rounded::new(weight, bias)),
+                        false => Layer::F32(Packed::new(weight, bias)),
+                    }
                 })
                 .collect()
         };

@@ -7,6 +7,7 @@ use crate::{MemberRule, Propagation, check};
 mod heads;
 mod mixture;
 mod past;
+mod precision;
 
 /// With both learned heads and two past steps.
 fn extended(config: EnsembleConfig) -> EnsembleConfig {
