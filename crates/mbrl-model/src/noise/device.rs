@@ -5,7 +5,7 @@
 
 use burn::{
     backend::{Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor},
-    tensor::{Device, Tensor},
+    tensor::{DType, Device, Tensor},
 };
 use burn_cubecl::{
     CubeBackend,
@@ -15,7 +15,7 @@ use burn_cubecl::{
 
 use super::{Distribution, ENDS, MIDDLE, NORMAL, Rows, TRUNCATED, UNIFORM};
 
-/// Noise `[rows, dims]` where `device` is one that Burn compiles kernels for.
+/// Noise `[rows, dims]` where `device` is one that Burn compiles kernels for, and computes in `f32`.
 pub(super) fn draw(
     distribution: Distribution,
     key: u64,
@@ -28,6 +28,9 @@ pub(super) fn draw(
         return None;
     }
     let like = Tensor::<2>::empty([rows.count, dims], device);
+    if like.dtype() != DType::F32 {
+        return None;
+    }
     if rows.count * dims == 0 {
         return Some(like);
     }

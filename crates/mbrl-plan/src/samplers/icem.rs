@@ -295,9 +295,9 @@ impl SequenceSampler for IcemSampler {
         // One at least: a refined plan is all that is told of its iteration, and would else not be tried again.
         let least = usize::from(self.config.keep_elites > 0.0);
         let kept = ((self.config.keep_elites * elites.len() as f32) as usize).max(least);
-        let mut best_first = fetched.chunks_exact(self.mean.len()).map(<[f32]>::to_vec);
-        self.best = best_first.clone().next();
-        self.elites = best_first.by_ref().take(kept).collect();
+        let best_first = || fetched.chunks_exact(self.mean.len()).map(<[f32]>::to_vec);
+        self.elites = best_first().take(kept).collect();
+        self.best = best_first().next();
         Ok(())
     }
 
