@@ -268,19 +268,18 @@ pub(super) fn activate_with_slope<S: Simd>(simd: S, activation: Activation, z: &
     }
 }
 
-/// The gradients of a panel of weights `[in, width]` and of its biases `[width]`, which may be left out: sums over the rows of all
-/// tiles of an input times the gradient of an output. Tiles are pairs of inputs `[in]`, of which there may be more, and
-/// gradients `[width]`.
+/// The gradients of a panel of weights `[in, width]` and of its biases `[width]` whose first output is `from`: sums over the
+/// rows of all tiles of an input times the gradient of an output. Tiles are pairs of inputs `[in]` and gradients `[out]`.
 #[cfg(feature = "train")]
 #[inline(always)]
 pub(super) fn weight_gradients<S: Simd>(
     simd: S,
     tiles: &[(&[Lanes], &[Lanes])],
-    width: usize,
+    from: usize,
     weight: &mut [f32],
     bias: &mut [f32],
 ) {
-    of_width!(width, panel_gradients::<S, _>(simd, tiles, weight, bias));
+    of_width!(bias.len(), panel_gradients::<S, _>(simd, tiles, from, weight, bias));
 }
 
 #[cfg(feature = "train")]
@@ -288,6 +287,7 @@ pub(super) fn weight_gradients<S: Simd>(
 fn panel_gradients<S: Simd, const M: usize>(
     simd: S,
     tiles: &[(&[Lanes], &[Lanes])],
+    from: usize,
     weight: &mut [f32],
     bias: &mut [f32],
 ) {
@@ -300,7 +300,7 @@ fn panel_gradients<S: Simd, const M: usize>(
             let second = (k + 1).min(x.len() - 1);
             let (first, _) = S::as_simd_f32s(&x[k]);
             let (second, _) = S::as_simd_f32s(&x[second]);
-            let (dy, _) = S::as_simd_f32s(dy[..M].as_flattened());
+            let (dy, _) = S::as_simd_f32s(dy[from..from + M].as_flattened());
             for v in 0..per_tile {
                 for j in 0..M {
                     let dy = dy[j * per_tile + v];
@@ -318,7 +318,7 @@ fn panel_gradients<S: Simd, const M: usize>(
     for (j, bias) in bias.iter_mut().enumerate() {
         let mut sum = simd.splat_f32s(0.0);
         for (_, dy) in tiles {
-            let (dy, _) = S::as_simd_f32s(&dy[j]);
+            let (dy, _) = S::as_simd_f32s(&dy[from + j]);
             for dy in dy {
                 sum = simd.add_f32s(sum, *dy);
             }

@@ -5,7 +5,7 @@
 //! while they are in cache. Tiles and panels are shared out over the threads of the current rayon pool; sums are taken in
 //! an order that does not depend on it. The tests compare loss and gradients with Burn's autodiff.
 
-use std::{mem, ops::Range};
+use std::mem;
 
 use multiversion::multiversion;
 use pulp::{Simd, WithSimd};
@@ -26,9 +26,6 @@ const BETAS: [f32; 2] = [0.9, 0.999];
 const EPSILON: f32 = 1e-8;
 /// Multiply-adds of a step below which threads cost more than they bring.
 const SERIAL: usize = 1 << 19;
-/// Inputs of a batch that all panels of weights meet before the next ones: a part of a second-level cache. Little in tests,
-/// whose networks are small.
-const INPUT_BYTES: usize = if cfg!(test) { 1 << 10 } else { 1 << 18 };
 
 /// Shape and values of all members' weights of a layer, `[E, in, out]`, and their biases.
 type Arrays = ([usize; 3], Vec<f32>, Vec<f32>);
@@ -191,7 +188,6 @@ impl HostStepper {
     fn reduce(&mut self, batch: usize, apply: impl Fn(Panel<'_>, &mut [f32], &mut [f32]) + Sync) {
         let serial = self.serial(batch);
         let per_member = batch.div_ceil(TILE);
-        let at_once = (INPUT_BYTES / (per_member * size_of::<Lanes>())).next_multiple_of(2).max(2);
         let mut panels = Vec::new();
         for (layers, tiles) in self.members.iter_mut().zip(self.tiles.chunks(per_member)) {
             for (l, layer) in layers.iter_mut().enumerate() {
@@ -201,28 +197,18 @@ impl HostStepper {
                 let weights = weights.zip(weight.second.chunks_mut(size));
                 let biases = packed.bias.chunks_mut(width).zip(bias.first.chunks_mut(width));
                 let biases = biases.zip(bias.second.chunks_mut(width));
-                let begin = panels.len();
                 for (i, (((weight, first), second), ((bias, bias_first), bias_second))) in
                     weights.zip(biases).enumerate()
                 {
-                    let width_here = bias.len();
-                    let part = at_once * width_here;
-                    let parts = weight.chunks_mut(part).zip(first.chunks_mut(part)).zip(second.chunks_mut(part));
-                    let mut bias = Some([bias, bias_first, bias_second]);
-                    for (j, ((weight, first), second)) in parts.enumerate() {
-                        panels.push(Panel {
-                            tiles,
-                            layer: l,
-                            input: j * at_once,
-                            outputs: i * width..i * width + width_here,
-                            weight: [weight, first, second],
-                            bias: bias.take().unwrap_or_default(),
-                            decay: *decay,
-                        });
-                    }
+                    panels.push(Panel {
+                        tiles,
+                        layer: l,
+                        from: i * width,
+                        weight: [weight, first, second],
+                        bias: [bias, bias_first, bias_second],
+                        decay: *decay,
+                    });
                 }
-                // All panels of some inputs, then those of the next.
-                panels[begin..].sort_by_key(|panel| panel.input);
             }
         }
         let one = |scratch: &mut (Vec<f32>, Vec<f32>), panel: Panel<'_>| {
@@ -336,16 +322,13 @@ impl Stepper<Network> for HostStepper {
     }
 }
 
-/// A panel of a layer's weights, or of some inputs of it, with its moments (values, first, second), and the tiles that its
-/// gradients are sums over.
+/// A panel of a layer's weights with its moments (values, first, second), and the tiles that its gradients are sums over.
 struct Panel<'a> {
     tiles: &'a [Tile],
     layer: usize,
-    /// Its first input.
-    input: usize,
-    outputs: Range<usize>,
+    /// Its first output.
+    from: usize,
     weight: [&'a mut [f32]; 3],
-    /// With the first inputs alone, else empty.
     bias: [&'a mut [f32]; 3],
     decay: f32,
 }
@@ -361,12 +344,12 @@ impl WithSimd for Gradients<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Panel { tiles, layer, input, outputs, .. } = self.panel;
+        let Panel { tiles, layer, from, .. } = *self.panel;
         let mut pairs: Vec<(&[Lanes], &[Lanes])> = Vec::with_capacity(tiles.len());
-        for tile in *tiles {
-            pairs.push((&tile.inputs[*layer][*input..], &tile.gradients[*layer][outputs.clone()]));
+        for tile in tiles {
+            pairs.push((&tile.inputs[layer], &tile.gradients[layer]));
         }
-        weight_gradients(simd, &pairs, outputs.len(), self.weight, self.bias);
+        weight_gradients(simd, &pairs, from, self.weight, self.bias);
     }
 }
 
