@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use mbrl_env::{Situation, tasks::Task};
-use mbrl_model::{Draw, Dynamics, Propagation, SimulatorModel, Start};
+use mbrl_model::{Draw, Dynamics, Precision, Propagation, SimulatorModel, Start, is_cpu};
 use mbrl_plan::Mpc;
 use mbrl_policy::{
     AgentError, Device, Evaluation, Learner, ModelBased, MpcAgent, Observer, Outcome, RunFiles, Tensor, Training,
@@ -91,6 +91,9 @@ impl Experiment {
         let mut model = config
             .init(spec.obs.width(), spec.actions.width(), device, &mut training.split_rng())
             .context("section [model]")?;
+        if self.precision == Precision::Bf16 && !is_cpu(device) {
+            bail!("precision = \"bf16\": roll-outs on a CPU; on device = {:?} they multiply in f32", self.device);
+        }
         model.set_precision(self.precision);
         // One imagined step: whether particles and members go together shows in a roll-out only.
         let start = vec![0.0; spec.obs.width()];
@@ -104,6 +107,9 @@ impl Experiment {
 
     fn ground_truth_agent(&self, task: &Task, device: &Device) -> Result<MpcAgent<SimulatorModel>> {
         self.check_no_gradients()?;
+        if self.precision == Precision::Bf16 {
+            bail!("precision = \"bf16\": roll-outs of a learned model, and dynamics = \"simulator\" has none");
+        }
         let model = SimulatorModel::new(task.env.boxed_clone(), device);
         let mpc = self.mpc(task, Propagation::MEAN)?;
         let goal = self.goal.init(task, None).context("section [goal]")?;

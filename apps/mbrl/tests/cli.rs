@@ -307,6 +307,14 @@ fn an_unknown_device_is_named() {
 }
 
 #[test]
+fn a_precision_that_would_change_nothing_is_refused() {
+    let told = &["precision", "simulator"];
+    refused(&["train", "ground-truth-cartpole-swingup", "--set", "precision=bf16"], 1, told);
+    #[cfg(feature = "wgpu")]
+    refused(&["train", "smoke", "--device", "wgpu", "--set", "precision=bf16"], 1, &["precision", "wgpu"]);
+}
+
+#[test]
 fn values_that_break_a_rule_are_named() {
     for (value, offending) in [
         ("planner.population=0", "population"),

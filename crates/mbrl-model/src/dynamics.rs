@@ -4,7 +4,10 @@ use burn::tensor::{Bool, Device, Tensor};
 use mbrl_env::Situation;
 use serde::{Deserialize, Serialize};
 
-use crate::ModelError;
+use crate::{
+    ModelError,
+    noise::{self, Distribution, Rows},
+};
 
 /// Widths and abilities of a model.
 #[derive(Debug, Clone)]
@@ -91,6 +94,16 @@ impl Draw {
     #[must_use]
     pub fn new(propagation: Propagation, key: u64) -> Self {
         Self { propagation, key, step: 0, part: None }
+    }
+
+    /// This step's standard normals for `rows` of particles and candidates, `[rows, dims]`, made on `device` as
+    /// [`normals`](crate::normals) are: what a model's `sample` draws with.
+    #[must_use]
+    pub fn normals(&self, [rows, dims]: [usize; 2], device: &Device) -> Tensor<2> {
+        let candidates = rows / self.propagation.particles.max(1);
+        let (first, population) = self.part.unwrap_or((0, candidates));
+        let rows = Rows { count: rows, candidates, population, first };
+        noise::draw(Distribution::Normal, self.key, self.step, rows, dims, device)
     }
 }
 
@@ -223,14 +236,14 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
     })
 }
 
-/// Whether a device computes in the host's memory, so that its tensors cost nothing to read.
+/// Whether a device is one of Burn's on the CPU, flex or ndarray: the engine runs there, and tensors cost nothing to read.
 ///
 /// ```
 /// assert!(mbrl_model::is_cpu(&burn::tensor::Device::flex()));
 /// ```
 #[must_use]
 pub fn is_cpu(device: &Device) -> bool {
-    // Burn names a device's backend in its `Debug` form alone.
+    // Without Burn's feature `extension` a device names its backend in its `Debug` form alone.
     let name = format!("{device:?}").to_lowercase();
     name.contains("flex") || name.contains("ndarray")
 }

@@ -151,7 +151,6 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
                 candidates = Tensor::cat(vec![candidates, proposals.clone()], 0);
             }
             let scored = returns(problem, situation, units.to_env(candidates.clone()), self.propagation, rng.key())?;
-            // All that leaves the device before the sampler has learned.
             let scores = to_host(scored.aggregate(self.aggregate));
             let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             tracing::trace!(best, model_steps = scored.model_steps);
@@ -169,6 +168,7 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             }
         }
         let solution = self.sampler.solution();
+        check_size("solution of the sampler", horizon * width, solution.len())?;
         #[cfg(feature = "gradient")]
         let solution = match (refinement, last) {
             (Some((refinement, ascent)), Some(told)) if clock.has_time() => {

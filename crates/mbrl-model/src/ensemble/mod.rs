@@ -30,7 +30,6 @@ pub use train::EnsembleStatistics;
 use crate::{
     Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
     dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
-    noise::{self, Distribution::Normal, Rows},
 };
 
 /// Observations of a part of a population: about what a second-level cache holds.
@@ -398,6 +397,15 @@ impl Ensemble {
         let rows = states.dims()[0];
         let members = self.elites.len();
         let turns = self.deal(&draw, rows)?;
+        if rows == 0 {
+            // To Burn a size of 0 in a new shape means "as before".
+            let none = |values| Tensor::from_data(TensorData::new(values, [0]), &self.spec.device);
+            return Ok(Imagined {
+                next: states,
+                reward: self.config.reward.then(|| Tensor::zeros([0], &self.spec.device)),
+                terminated: self.config.termination.then(|| none(Vec::<bool>::new())),
+            });
+        }
         let x = self.features(states.clone(), actions.clone());
         let step = match &turns {
             Members::All => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).expectation(),
@@ -405,33 +413,30 @@ impl Ensemble {
             Members::Particles(turns) | Members::Rows(turns) => {
                 // Particles or rows.
                 let (dealt, inputs, device) = (turns.len(), x.dims()[1], &self.spec.device);
-                let x = x.reshape([dealt, rows / dealt.max(1), inputs]);
+                let x = x.reshape([dealt, rows / dealt, inputs]);
                 let (x, back) = match Members::order(turns, members) {
                     None => (x, None),
                     Some((order, place)) => (x.select(0, indices(order, device)), Some(indices(place, device))),
                 };
-                let n = x.dims()[0] * x.dims()[1];
+                // With the padding that gives each member as many.
+                let [padded, rows_each, _] = x.dims();
+                let n = padded * rows_each;
                 let step = self.step(x.reshape([members, n / members, inputs]));
                 let step = if draw.propagation.noise { step } else { Step { std: None, ..step } };
                 step.map(|part| {
                     let width = part.dims()[2];
-                    match &back {
-                        None => part.reshape([1, rows, width]),
-                        Some(place) => {
-                            let part = part.reshape([n * dealt / rows, rows / dealt, width]);
-                            part.select(0, place.clone()).reshape([1, rows, width])
-                        }
-                    }
+                    let part = part.reshape([padded, rows_each, width]);
+                    let part = match &back {
+                        None => part,
+                        Some(place) => part.select(0, place.clone()),
+                    };
+                    part.reshape([1, rows, width])
                 })
             }
         };
         let mut next = self.next_obs(states.clone(), step.change.squeeze_dim(0));
         if let Some(std) = step.std {
-            let candidates = rows / draw.propagation.particles;
-            let (first, population) = draw.part.unwrap_or((0, candidates));
-            let rows = Rows { count: rows, candidates, population, first };
-            let noise = noise::draw(Normal, draw.key, draw.step, rows, self.spec.obs, &self.spec.device);
-            next = next + std.squeeze_dim(0) * noise;
+            next = next + std.squeeze_dim(0) * draw.normals([rows, self.spec.obs], &self.spec.device);
         }
         Ok(Imagined {
             next: self.shifted(states, actions, next),

@@ -272,6 +272,20 @@ fn threads_change_no_bit() {
 }
 
 #[test]
+fn no_rows_are_no_rows() {
+    let device = Device::flex();
+    let mut model = ensemble(&config(Activation::Silu, Head::Gaussian), 4, 2, &device, 5);
+    for engine in [true, false] {
+        model.set_engine(engine);
+        for (members, particles) in [(MemberRule::Ts1, 10), (MemberRule::Ts1, 1), (MemberRule::Ds, 2)] {
+            let draw = Draw::new(Propagation { members, noise: true, particles }, 1);
+            let none = |width| Tensor::<2>::zeros([0, width], &device);
+            assert_eq!(model.sample(none(4), none(2), draw).unwrap().next.dims(), [0, 4], "{members:?}, {engine}");
+        }
+    }
+}
+
+#[test]
 fn elites_alone_are_drawn_from() {
     for device in devices() {
         let mut model = ensemble(&config(Activation::Tanh, Head::Deterministic), 4, 2, &device, 8);

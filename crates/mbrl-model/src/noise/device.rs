@@ -24,11 +24,13 @@ pub(super) fn draw(
     dims: usize,
     device: &Device,
 ) -> Option<Tensor<2>> {
+    let device = &device.clone().without_autodiff();
     if !matches!(device.as_dispatch(), burn::backend::DispatchDevice::Cube(_)) {
         return None;
     }
     let like = Tensor::<2>::empty([rows.count, dims], device);
-    if like.dtype() != DType::F32 {
+    // The kernel counts in 32 bits.
+    if like.dtype() != DType::F32 || u32::try_from(rows.count * dims.next_multiple_of(4)).is_err() {
         return None;
     }
     if rows.count * dims == 0 {

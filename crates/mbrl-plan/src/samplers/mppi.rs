@@ -228,11 +228,11 @@ impl MppiSampler {
 
     /// uᵀ Σ⁻¹ ε over all steps, for ε = candidate − u.
     fn control_costs(&self, told: &Told, chosen: &[usize]) -> Vec<f64> {
-        // A standard deviation of 0 leaves no noise to be charged for.
-        let scaled = |(u, std): (&f32, &f32)| if *std > 0.0 { f64::from(*u) / f64::from(*std).powi(2) } else { 0.0 };
-        let scaled: Vec<f64> = self.mean.iter().zip(&self.std).map(scaled).collect();
-        let of_mean: f64 = scaled.iter().zip(&self.mean).map(|(s, u)| s * f64::from(*u)).sum();
-        told.dots(chosen, &scaled).into_iter().map(|dot| dot - of_mean).collect()
+        let weight = |(u, std): (&f32, &f32)| u / (std * std);
+        let weights = self.mean.iter().zip(&self.std).map(weight);
+        // A standard deviation of 0, or next to it, leaves no noise to be charged for.
+        let weights: Vec<f32> = weights.map(|weight| if weight.is_finite() { weight } else { 0.0 }).collect();
+        told.beyond(chosen, &self.mean, &weights)
     }
 }
 

@@ -59,7 +59,7 @@ pub enum Proposal {
 ///
 /// ```
 /// use mbrl_env::{ActionSpace, BoxSpace};
-/// use mbrl_model::{Propagation, uniforms};
+/// use mbrl_model::Propagation;
 /// use mbrl_plan::{Proposal, RandomShootingConfig};
 ///
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(6, 1.0)?);
