@@ -131,7 +131,8 @@ fn the_highest_of_many_optima_in_fifty_dimensions_takes_slow_cooling() {
         let mut sampler = CemConfig { alpha, iterations: 1000, ..CemConfig::for_search() }.sampler(50).unwrap();
         find(&format!("Rastrigin, CEM, α = {alpha}"), &mut sampler, &rastrigin, &region(50, 1.7, 4.0), stop)
     };
-    assert!(cem(0.8).iter().all(|f| f.value >= -1e-2));
+    // Of 20 seeds 0.8 solves 16 and 0.9 does not cool down in time; 0.85 solves all.
+    assert!(cem(0.85).iter().all(|f| f.value >= -1e-2));
     // Each parameter at a neighbouring optimum costs 1.
     assert!(cem(0.1).iter().all(|f| f.value < -0.9));
 }
