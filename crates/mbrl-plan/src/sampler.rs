@@ -117,6 +117,7 @@ pub struct Told {
 
 /// Sequences `[K, H·A]`.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one an iteration")]
 enum Sequences {
     Host(Vec<f32>),
     Device(Tensor<2>),
@@ -161,12 +162,14 @@ impl Told {
     #[must_use]
     pub fn candidates(&self, chosen: &[usize]) -> Vec<f32> {
         match &self.sequences {
-            Sequences::Host(all) => {
-                chosen.iter().flat_map(|&k| &all[k * self.len..(k + 1) * self.len]).copied().collect()
-            }
+            Sequences::Host(all) => chosen.iter().flat_map(|&k| self.row(all, k)).copied().collect(),
             Sequences::Device(_) if chosen.is_empty() => Vec::new(),
             Sequences::Device(all) => to_host(select(all, chosen)),
         }
+    }
+
+    fn row<'a>(&self, all: &'a [f32], k: usize) -> &'a [f32] {
+        &all[k * self.len..(k + 1) * self.len]
     }
 
     /// Return of sequence `k`.
@@ -204,7 +207,7 @@ impl Told {
         let (chosen, weights): (Vec<usize>, Vec<f64>) = weights.iter().map(|(k, weight)| (*k, weight / total)).unzip();
         match &self.sequences {
             Sequences::Host(all) => {
-                let rows = chosen.iter().map(|&k| &all[k * self.len..(k + 1) * self.len]);
+                let rows = chosen.iter().map(|&k| self.row(all, k));
                 moments(rows.zip(weights.iter().copied()), self.len)
             }
             Sequences::Device(all) => {
@@ -226,7 +229,7 @@ impl Told {
         match &self.sequences {
             Sequences::Host(all) => {
                 let of = |k: &usize| {
-                    let row = all[k * self.len..(k + 1) * self.len].iter().zip(centre);
+                    let row = self.row(all, *k).iter().zip(centre);
                     row.zip(weights).map(|((x, c), w)| f64::from(x - c) * f64::from(*w)).sum()
                 };
                 chosen.iter().map(of).collect()
@@ -335,7 +338,7 @@ mod tests {
         let weights = [(0, 1.0), (2, 0.25), (3, 0.125), (4, 0.01)];
         let ((a, b), (c, d)) = (host.moments(&weights), device.moments(&weights));
         near(a.clone(), c);
-        near(b.clone(), d);
+        near(b, d);
         // By hand: (0 + 2/4 + 3/8 + 0.04) / 1.385.
         near(a, vec![0.915 / 1.385, -0.915 / 1.385]);
         assert!(device.candidates(&[]).is_empty());

@@ -3,6 +3,8 @@
 //! Its words are the host's to the bit. Logarithm, sine and cosine are the host's polynomials, since those of a GPU may be off
 //! by 2⁻¹¹; what still differs is what a compiler fuses.
 
+use std::f32::consts::{FRAC_PI_2, SQRT_2};
+
 use burn::{
     backend::{Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor},
     tensor::{DType, Device, Tensor},
@@ -73,6 +75,7 @@ impl Noise for CubeBackend {
             out.clone().into_tensor_arg(),
             rows.count as u32,
             dims as u32,
+            dims.div_ceil(4) as u32,
             rows.candidates as u32,
             rows.population as u32,
             rows.first as u32,
@@ -94,6 +97,7 @@ fn fill(
     out: &mut cubecl::prelude::Tensor<f32>,
     rows: u32,
     dims: u32,
+    blocks: u32,
     candidates: u32,
     population: u32,
     first: u32,
@@ -105,7 +109,6 @@ fn fill(
     mass: f32,
     #[comptime] kind: u32,
 ) {
-    let blocks = (dims + 3) / 4;
     let unit = ABSOLUTE_POS as u32;
     if unit >= rows * blocks {
         terminate!();
@@ -166,7 +169,7 @@ fn truncated(u: f32, limit: f32, mass: f32) -> f32 {
         middle = middle * a + comptime!(MIDDLE[i]);
         ends = ends * b + comptime!(ENDS[i]);
     }
-    let x = p * select(w < 5.0f32, middle, ends) * 1.414_213_6f32;
+    let x = p * select(w < 5.0f32, middle, ends) * SQRT_2;
     f32::max(f32::min(x, limit), -limit)
 }
 
@@ -185,7 +188,7 @@ fn pair(out: &mut cubecl::prelude::Tensor<f32>, at: usize, end: usize, first: u3
     let radius = f32::sqrt(f32::max(-2.0f32 * ln(u), 0.0f32));
     // Quarters of a turn, and what is left of one around its middle.
     let quarter = f32::floor(v * 4.0f32 + 0.5f32);
-    let r = (v * 4.0f32 - quarter) * 1.570_796_3f32;
+    let r = (v * 4.0f32 - quarter) * FRAC_PI_2;
     let z = r * r;
     let sin = ((z * -1.951_529_6e-4f32 + 8.332_161e-3f32) * z - 1.666_665_5e-1f32) * z * r + r;
     let cos = ((z * 2.443_315_7e-5f32 - 1.388_731_6e-3f32) * z + 4.166_664_6e-2f32) * z * z - 0.5f32 * z + 1.0f32;
