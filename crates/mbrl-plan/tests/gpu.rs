@@ -69,8 +69,7 @@ fn planners(propagation: Propagation) -> Vec<(&'static str, Box<dyn Planner>)> {
     }
     let (actions, horizon) = (actions(), 5);
     let cem = CemConfig { horizon, population: 60, elites: 10, iterations: 3, ..CemConfig::default() };
-    let best =
-        CemConfig { returns: CemReturn::Best, truncation: f32::INFINITY, constrain_variance: false, ..cem };
+    let best = CemConfig { returns: CemReturn::Best, truncation: f32::INFINITY, constrain_variance: false, ..cem };
     let mppi = MppiConfig {
         horizon,
         control_cost: 0.5,
