@@ -150,13 +150,13 @@ impl Drawn {
         network: &Network,
         [inputs, targets]: [&Normalizer; 2],
         delta: &[f32],
-        columns: [&[usize]; 2],
+        columns: [Vec<usize>; 2],
         elites: &[usize],
         device: &Device,
     ) -> Self {
         let row = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), device);
         let [plain, angles] = columns.map(|columns| {
-            let columns: Vec<i32> = columns.iter().map(|&c| c as i32).collect();
+            let columns: Vec<i32> = columns.into_iter().map(|c| c as i32).collect();
             (!columns.is_empty()).then(|| indices(columns, device))
         });
         Self {
@@ -188,8 +188,7 @@ impl Ensemble {
         };
         let inputs = Normalizer::identity(config.inputs(obs, action));
         let targets = Normalizer::identity(config.targets(obs));
-        let [plain, angles] = columns(&config, obs, action);
-        let seen = [&plain[..], &angles[..]];
+        let seen = columns(&config, obs, action);
         let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), seen, &elites, &device);
         let use_engine = is_cpu(&device);
         let mut ensemble = Self {
@@ -260,9 +259,7 @@ impl Ensemble {
         self.spec.members = self.elites.len();
         let delta = delta(&self.config, self.spec.obs);
         let statistics = [&self.inputs, &self.targets];
-        let [plain, angles] = self.columns();
-        let seen = [&plain[..], &angles[..]];
-        self.drawn = Drawn::new(&self.network, statistics, &delta, seen, &self.elites, &self.spec.device);
+        self.drawn = Drawn::new(&self.network, statistics, &delta, self.columns(), &self.elites, &self.spec.device);
         self.snapshot();
     }
 
@@ -399,11 +396,11 @@ impl Ensemble {
         let turns = self.deal(&draw, rows)?;
         if rows == 0 {
             // To Burn a size of 0 in a new shape means "as before".
-            let none = |values| Tensor::from_data(TensorData::new(values, [0]), &self.spec.device);
+            let device = &self.spec.device;
             return Ok(Imagined {
                 next: states,
-                reward: self.config.reward.then(|| Tensor::zeros([0], &self.spec.device)),
-                terminated: self.config.termination.then(|| none(Vec::<bool>::new())),
+                reward: self.config.reward.then(|| Tensor::empty([0], device)),
+                terminated: self.config.termination.then(|| Tensor::empty([0], device)),
             });
         }
         let x = self.features(states.clone(), actions.clone());
