@@ -31,7 +31,7 @@ fn speed() {
     let device = Device::flex();
     println!("{:<28} {:>10} {:>10} {:>8}   quartiles", "", "f32, ms", "bf16, ms", "ratio");
     for shape in SHAPES {
-        let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles: shape.members }, 0);
+        let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: shape.members }, 0);
         let states = normal(shape.rows, shape.obs, 1, &device);
         let actions: Tensor<3> = normal(shape.rows, shape.action, 2, &device).unsqueeze();
         let models = [Precision::F32, Precision::Bf16].map(|precision| {
@@ -112,7 +112,7 @@ fn error(name: &str) {
     let actions = (0..HORIZON).flat_map(|t| stretches.iter().flat_map(move |s| s[t].action.clone())).collect();
     let actions: Tensor<3> = tensor(actions, [HORIZON * starts, a]).reshape([HORIZON, starts, a]);
     let members = model.spec().members;
-    let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles: members }, 0);
+    let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: members }, 0);
     let mut imagined = |precision| -> Vec<f32> {
         model.set_precision(precision);
         let obs = model.rollout(Start::States(start.clone()), actions.clone(), draw).expect("a roll-out").obs;

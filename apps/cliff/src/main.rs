@@ -52,7 +52,7 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
     };
     let model = model.init(spec.obs.width(), spec.actions.width(), &Device::flex(), &mut training.split_rng())?;
     let fit = FitConfig { batch_size: 64, max_epochs: 20, holdout: 0.0, ..FitConfig::default() };
-    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 5 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 5 };
     let planner = CemConfig {
         horizon: 20,
         population: 100,

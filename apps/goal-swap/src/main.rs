@@ -73,7 +73,7 @@ struct Episode {
 fn reach(model: &Ensemble, targets: &[[f32; 2]], seed: u64) -> Result<Episode> {
     let mut arm = Reacher::new();
     let actions = arm.spec().actions.clone();
-    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 5 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 5 };
     let planner = CemConfig { horizon: 12, population: 100, elites: 10, iterations: 4, ..CemConfig::default() };
     let mpc = Mpc::new(Box::new(planner.init(&actions, propagation)?), Replan::EveryStep)?;
     let goal = |target: [f32; 2]| Goal::new(Arc::new(ReacherReward::to(target)));

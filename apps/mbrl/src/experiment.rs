@@ -970,7 +970,7 @@ mod tests {
             ("mpc.replan=every", "{every=n}"),
             ("goal.aggregate=mean-minus-std", "{mean-minus-std=k}"),
             ("planner.kind=annealing", "annealing"),
-            ("propagation.members=ts-2", "ts-2"),
+            ("propagation.rule=ts-2", "ts-2"),
         ] {
             let error = loaded(&[word]).unwrap_err().to_string();
             let key = word.split('=').next().unwrap();

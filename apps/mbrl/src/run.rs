@@ -113,7 +113,7 @@ impl Experiment {
         let model = SimulatorModel::new(task.env.boxed_clone(), device);
         let mpc = self.mpc(task, Propagation::MEAN)?;
         let goal = self.goal.init(task, None).context("section [goal]")?;
-        Ok(MpcAgent::new(model, goal, task.env.spec().actions.clone(), mpc).with_snapshots())
+        Ok(MpcAgent::new(model, goal, task.env.spec().actions.clone(), mpc))
     }
 
     fn mpc(&self, task: &Task, propagation: Propagation) -> Result<Mpc> {

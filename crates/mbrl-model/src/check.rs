@@ -56,7 +56,7 @@ pub fn check_dynamics(model: &dyn Dynamics, states: Tensor<2>, actions: Tensor<2
         (MemberRule::Ds, 2),
     ] {
         for noise in [false, true] {
-            let draw = Draw::new(Propagation { members: rule, noise, particles }, 42);
+            let draw = Draw::new(Propagation { rule, noise, particles }, 42);
             let s = states.clone().repeat_dim(0, particles);
             let a = actions.clone().repeat_dim(0, particles);
             let Imagined { next, reward, terminated } = model.sample(s.clone(), a.clone(), draw)?;
@@ -155,7 +155,7 @@ impl Check<'_> {
         let mut from = states.clone().repeat_dim(0, particles);
         for t in 0..3 {
             let now = plan.clone().narrow(0, t, 1).squeeze_dim::<2>(0).repeat_dim(0, particles);
-            let step = model.sample(from, now, Draw { step: draw.step + t as u32, ..draw })?;
+            let step = model.sample(from, now, draw.later(t))?;
             let exact = observed || t == 0;
             let near = if exact { TOLERANCE } else { TOLERANCE_OF_STEPS };
             let how = |what| format!("{what} of step {t} of rollout against sample, {draw:?}");

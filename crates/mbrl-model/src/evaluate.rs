@@ -71,7 +71,7 @@ impl EvaluateConfig {
         rule(self.rows > 0, "rows", &self.rows, "at least 1")?;
         rule(self.levels.iter().all(|l| *l > 0.0 && *l < 1.0), "levels", &self.levels, "shares above 0 and below 1")?;
         let propagation = self.propagation.unwrap_or(Propagation {
-            members: MemberRule::TsInf,
+            rule: MemberRule::TsInf,
             noise: true,
             particles: 100usize.next_multiple_of(members.max(1)),
         });
@@ -613,7 +613,7 @@ mod tests {
         bad(|c| c.levels = vec![f64::NAN], "levels");
         bad(|c| c.propagation = Some(Propagation { particles: 0, ..Propagation::MEAN }), "particles");
         // 19 of 21 draws lie within the outermost of 20 particles.
-        let twenty = Propagation { members: MemberRule::TsInf, noise: true, particles: 20 };
+        let twenty = Propagation { rule: MemberRule::TsInf, noise: true, particles: 20 };
         let config =
             |level| EvaluateConfig { propagation: Some(twenty), levels: vec![level], ..EvaluateConfig::default() };
         assert!(config(19.0 / 21.0).propagation(5).is_ok());

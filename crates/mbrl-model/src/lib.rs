@@ -87,7 +87,7 @@ mod vmath;
 pub use closure::{DynamicsFn, dynamics_fn};
 pub use dataset::Dataset;
 pub use dynamics::{
-    Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, is_cpu,
+    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, is_cpu,
     rollout_by_steps,
 };
 #[cfg(feature = "train")]

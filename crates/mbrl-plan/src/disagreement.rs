@@ -34,7 +34,7 @@ use crate::{
 /// // No reward: exploration for its own sake.
 /// let disagreement = Disagreement { weight: 1.0, scale: vec![0.5, 2.0] };
 /// let problem = Problem::new(&model, &actions).with_disagreement(&disagreement);
-/// let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+/// let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 };
 /// let mut planner = CemConfig { horizon: 5, ..CemConfig::default() }.init(&actions, propagation)?;
 /// let plan = planner.plan(&mbrl_env::Situation::of(&[0.0, 0.0]), &problem, &mut rng)?;
 /// assert!(plan.predicted_return > 0.0);
@@ -96,11 +96,10 @@ mod tests {
     use super::*;
     use crate::host::to_host;
 
-    const THREE: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+    const THREE: Propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 };
 
     fn spec(members: usize) -> DynamicsSpec {
-        let (name, device) = ("three".to_owned(), Device::flex());
-        DynamicsSpec { name, state: 2, obs: 2, action: 1, members, device, differentiable: true }
+        DynamicsSpec::new("three", 2, 1, &Device::flex()).with_members(members).with_differentiable(true)
     }
 
     /// One step of three particles and two candidates: particle-major rows.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, Tensor};
 use mbrl_env::{Reward, Situation};
-use mbrl_model::{Draw, MemberRule, Propagation, Start, Trajectories};
+use mbrl_model::{Chunk, Draw, MemberRule, Propagation, Start, Trajectories};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -137,38 +137,37 @@ pub fn returns(
     check_size("width of the candidates' actions", spec.action, width)?;
     // One particle would score each candidate by one member, and compare members instead of candidates.
     require(
-        matches!(propagation.members, MemberRule::Expectation | MemberRule::Ds)
-            || particles.is_multiple_of(spec.members),
+        matches!(propagation.rule, MemberRule::Expectation | MemberRule::Ds) || particles.is_multiple_of(spec.members),
         "particles",
         particles,
         "a multiple of the model's members, so that every candidate meets every member",
     )?;
 
     let draw = Draw::new(propagation, key);
-    // A part at a time where the model has parts, cut by shape alone; gradients go through the whole.
-    let even = population.div_ceil(PARTS).next_multiple_of(ROWS);
-    let part = problem.dynamics.part(horizon, particles).map(|part| part.min(even));
-    let part = part.filter(|&part| part > 0 && part < population);
-    let per_particle = match part.filter(|_| !candidates.is_autodiff()) {
+    // Chunk by chunk where the model prefers it, cut by shape alone; gradients go through the whole.
+    let even = population.div_ceil(CHUNKS).next_multiple_of(ROWS);
+    let chunk = problem.dynamics.chunk_size(horizon, particles).map(|size| size.min(even));
+    let chunk = chunk.filter(|&size| size > 0 && size < population);
+    let per_particle = match chunk.filter(|_| !candidates.is_autodiff()) {
         None => score(problem, situation, candidates, draw)?,
-        Some(part) => {
-            let parts: Result<Vec<_>, PlanError> = (0..population)
+        Some(size) => {
+            let chunks: Result<Vec<_>, PlanError> = (0..population)
                 .into_par_iter()
-                .step_by(part)
+                .step_by(size)
                 .map(|first| {
-                    let candidates = candidates.clone().narrow(0, first, part.min(population - first));
-                    score(problem, situation, candidates, Draw { part: Some((first, population)), ..draw })
+                    let candidates = candidates.clone().narrow(0, first, size.min(population - first));
+                    score(problem, situation, candidates, draw.in_chunk(Chunk { first, population }))
                 })
                 .collect();
-            Tensor::cat(parts?, 1)
+            Tensor::cat(chunks?, 1)
         }
     };
     Ok(Returns { per_particle, model_steps: (horizon * particles * population) as u64 })
 }
 
-/// Parts that a large population is cut into at least, so that threads share them evenly.
-const PARTS: usize = 4;
-/// Parts are multiples of it: rows that processors work on side by side.
+/// Chunks that a large population is cut into at least, so that threads share them evenly.
+const CHUNKS: usize = 4;
+/// Chunks are multiples of it: rows that processors work on side by side.
 const ROWS: usize = 32;
 
 /// The scores `[P, K]` of candidates, whose settings have been checked.
@@ -343,7 +342,7 @@ mod tests {
         assert_eq!(score(&problem, candidates), [3.0 + 400.0 / 8.0, -0.25 - 100.0 / 8.0]);
     }
 
-    /// A model that is not rolled out in parts.
+    /// A model that is not rolled out in chunks.
     struct Whole<'a>(&'a dyn Dynamics);
 
     impl Dynamics for Whole<'_> {
@@ -365,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_score_as_the_whole_on_any_number_of_threads() {
+    fn chunks_score_as_the_whole_on_any_number_of_threads() {
         let device = Device::flex();
         let mut rng = mbrl_env::Rng::new(1);
         let config = mbrl_model::EnsembleConfig { members: 5, hidden: vec![16], ..Default::default() };
@@ -378,7 +377,7 @@ mod tests {
         let (population, horizon) = (197, 6);
         let values = (0..population * horizon).map(|_| rng.normal()).collect();
         let candidates = to_device(values, [population, horizon, 1], &device);
-        let propagation = Propagation { members: MemberRule::Ts1, noise: true, particles: 5 };
+        let propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 5 };
         let run = |model: &dyn Dynamics, threads| {
             let problem = Problem { terminal_value: Some(&value), ..Problem::new(model, &actions) };
             let problem = problem.with_reward(&reward).with_termination(&end);
@@ -386,7 +385,7 @@ mod tests {
             let here = Situation::of(&[0.1, -0.2, 0.3]);
             pool.install(|| to_host(returns(&problem, &here, candidates.clone(), propagation, 7).unwrap().per_particle))
         };
-        assert!(model.part(horizon, 5).is_some() && Whole(&model).part(horizon, 5).is_none());
+        assert!(model.chunk_size(horizon, 5).is_some() && Whole(&model).chunk_size(horizon, 5).is_none());
         let whole = run(&Whole(&model), 1);
         assert!(whole.iter().all(|value| value.is_finite()));
         for threads in 1..4 {
@@ -457,16 +456,7 @@ mod tests {
 
     impl TwoMembers {
         fn new() -> Self {
-            let device = Device::flex();
-            Self(DynamicsSpec {
-                name: "two".into(),
-                state: 1,
-                obs: 1,
-                action: 1,
-                members: 2,
-                device,
-                differentiable: true,
-            })
+            Self(DynamicsSpec::new("two", 1, 1, &Device::flex()).with_members(2).with_differentiable(true))
         }
     }
 
@@ -485,8 +475,8 @@ mod tests {
             let reward = next.clone().squeeze_dim::<1>(1);
             // Beyond −50 it breaks down.
             let reward = reward.clone().mask_fill(reward.lower_elem(-50.0), f32::NAN);
-            let terminated = Some(reward.clone().greater_elem(3.5));
-            Ok(Imagined { next, reward: Some(reward), terminated })
+            let terminated = reward.clone().greater_elem(3.5);
+            Ok(Imagined::new(next).with_reward(reward).with_terminated(terminated))
         }
     }
 
@@ -502,7 +492,7 @@ mod tests {
         assert!(scores[0] > 0.0 && scores[1] == f32::NEG_INFINITY, "{scores:?}");
     }
 
-    const BOTH: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };
+    const BOTH: Propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 2 };
 
     #[test]
     fn particles_stay_with_their_candidate_and_the_models_own_reward_and_end_serve() {

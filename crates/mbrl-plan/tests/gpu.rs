@@ -31,11 +31,11 @@ fn assert_near(gpu: &[f32], cpu: &[f32], bound: f32, what: &str) {
     assert!(gpu.len() == cpu.len() && near, "{what}:\n{gpu:?}\n{cpu:?}");
 }
 
-const TS1: Propagation = Propagation { members: MemberRule::Ts1, noise: true, particles: 10 };
+const TS1: Propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 10 };
 const RULES: [Propagation; 4] = [
     TS1,
-    Propagation { members: MemberRule::TsInf, noise: true, particles: 5 },
-    Propagation { members: MemberRule::Ds, noise: true, particles: 3 },
+    Propagation { rule: MemberRule::TsInf, noise: true, particles: 5 },
+    Propagation { rule: MemberRule::Ds, noise: true, particles: 3 },
     Propagation::MEAN,
 ];
 

@@ -118,9 +118,9 @@ fn gradients_through_closures_are_those_of_central_differences() {
 fn gradients_through_ensembles_are_those_of_central_differences() {
     let propagations = [
         Propagation::MEAN,
-        Propagation { members: MemberRule::TsInf, noise: false, particles: 3 },
-        Propagation { members: MemberRule::TsInf, noise: true, particles: 6 },
-        Propagation { members: MemberRule::Ts1, noise: true, particles: 6 },
+        Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 },
+        Propagation { rule: MemberRule::TsInf, noise: true, particles: 6 },
+        Propagation { rule: MemberRule::Ts1, noise: true, particles: 6 },
     ];
     // Central differences of a network of ReLUs meet kinks within the step, each of them smaller than what would be left out.
     for (activation, tolerance) in [(Activation::Silu, 1e-2), (Activation::Relu, 5e-2), (Activation::Tanh, 1e-2)] {
@@ -148,7 +148,7 @@ fn gradients_of_disagreement_are_those_of_central_differences() {
     let actions = ActionSpace::Box(BoxSpace::symmetric(2, 1.0).unwrap());
     let disagreement = Disagreement { weight: 10.0, scale: vec![0.3, 1.0, 2.0] };
     let problem = Problem::new(&model, &actions).with_disagreement(&disagreement);
-    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 };
     let error = gradient_error(&problem, propagation, Aggregate::Mean, 2e-2);
     assert!(error < 2e-2, "off by {error} of the largest entry");
 }
@@ -170,7 +170,7 @@ fn gradient_shooting_keeps_the_contract_under_every_option() {
         check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())
             .unwrap_or_else(|error| panic!("{error} with {config:?}"));
     }
-    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 3 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 3 };
     for aggregate in [Aggregate::MeanMinusStd(1.0), Aggregate::Worst] {
         let make = |actions: &ActionSpace| Ok(base().init(actions, propagation)?.with_aggregate(aggregate));
         check_planner(make, &Device::flex()).unwrap();
@@ -193,8 +193,7 @@ struct Opaque(DynamicsSpec);
 
 impl Opaque {
     fn new() -> Self {
-        let (name, device) = ("opaque".to_owned(), Device::flex());
-        Self(DynamicsSpec { name, state: 1, obs: 1, action: 1, members: 1, device, differentiable: false })
+        Self(DynamicsSpec::new("opaque", 1, 1, &Device::flex()))
     }
 }
 
@@ -415,7 +414,7 @@ fn long_horizons_fit_on_the_stack_of_a_plain_thread() {
         let model = config.init(3, 1, &Device::flex(), &mut Rng::new(0)).unwrap();
         let (reward, actions) = (curved(), bounded(-1.0, 1.0));
         let problem = Problem::new(&model, &actions).with_reward(&reward);
-        let propagation = Propagation { members: MemberRule::Ts1, noise: true, particles: 5 };
+        let propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 5 };
         let config = GradientConfig { horizon: 50, starts: 2, iterations: 2, ..GradientConfig::default() };
         let mut planner = config.init(&actions, propagation).unwrap();
         planner.plan(&Situation::of(&[0.0, 1.0, 0.0]), &problem, &mut Rng::new(0)).unwrap().predicted_return

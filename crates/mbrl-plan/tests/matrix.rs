@@ -73,7 +73,7 @@ fn every_planner_plans_with_every_model() {
     let obs = task.env.reset(Some(0)).unwrap();
     let actions = task.env.spec().actions.clone();
     let reward = task.reward.as_deref().unwrap();
-    let particles = Propagation { members: MemberRule::TsInf, noise: true, particles: 3 };
+    let particles = Propagation { rule: MemberRule::TsInf, noise: true, particles: 3 };
 
     for head in [Head::Gaussian, Head::Deterministic] {
         let config = EnsembleConfig { members: 3, hidden: vec![16], head, ..Default::default() };

@@ -111,7 +111,7 @@ fn random_shooting_keeps_the_contract_with_every_proposal() {
 
 #[test]
 fn particles_and_aggregates_keep_the_contract() {
-    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 3 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 3 };
     let config = CemConfig { horizon: 8, population: 100, elites: 10, ..CemConfig::default() };
     for aggregate in [Aggregate::Mean, Aggregate::MeanMinusStd(1.0), Aggregate::Worst] {
         let make = |actions: &ActionSpace| Ok(config.init(actions, propagation)?.with_aggregate(aggregate));
@@ -231,7 +231,7 @@ fn proposals_are_clipped_and_checked() {
 fn a_plan_counts_its_model_steps() {
     let (model, reward, actions) = (walk(), towards(0.0), bounded(-1.0, 1.0));
     let problem = Problem::new(&model, &actions).with_reward(&reward);
-    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 2 };
     let config =
         CemConfig { horizon: 4, population: 10, elites: 3, iterations: 3, variance_stop: 0.0, ..CemConfig::default() };
     let stats = config

@@ -25,7 +25,7 @@ use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal
 /// let model = SimulatorModel::new(task.env.boxed_clone(), &Device::flex());
 /// let planner = IcemConfig { horizon: 5, ..IcemConfig::default() }.init(&actions, Propagation::MEAN)?;
 /// let mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;
-/// let mut agent = MpcAgent::new(model, Goal::of_model(), actions, mpc).with_snapshots();
+/// let mut agent = MpcAgent::new(model, Goal::of_model(), actions, mpc);
 ///
 /// let mut training = TrainConfig::default().init(20, 0)?;
 /// training.run(World::Simulator(&mut *task.env), &mut agent, None, &mut (), &AtomicBool::new(false))?;
@@ -39,21 +39,13 @@ pub struct MpcAgent<D> {
     actions: ActionSpace,
     mpc: Mpc,
     last_plan: Option<PlanSummary>,
-    snapshots: bool,
 }
 
 impl<D: Dynamics> MpcAgent<D> {
     /// An agent that acts in `actions`.
     #[must_use]
     pub fn new(dynamics: D, goal: Goal, actions: ActionSpace, mpc: Mpc) -> Self {
-        Self { dynamics, goal, actions, mpc, last_plan: None, snapshots: false }
-    }
-
-    /// Asks the loops for the simulator's snapshot at every step: for models that are the simulator.
-    #[must_use]
-    pub fn with_snapshots(mut self) -> Self {
-        self.snapshots = true;
-        self
+        Self { dynamics, goal, actions, mpc, last_plan: None }
     }
 
     /// The model.
@@ -106,7 +98,7 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
     }
 
     fn needs_snapshot(&self) -> bool {
-        self.snapshots
+        self.dynamics.spec().needs_snapshot
     }
 }
 

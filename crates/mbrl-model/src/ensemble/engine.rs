@@ -18,7 +18,7 @@ use super::{
     kernel::{self, Lanes, Packed, TILE},
     members::Members,
 };
-use crate::{noise::fill_normal_lanes, vmath};
+use crate::{Chunk, noise::fill_normal_lanes, vmath};
 
 /// Tiles of a unit whose rows belong to different members, so that the rows of a member fill tiles of their own.
 const GATHERED_TILES: usize = 16;
@@ -79,8 +79,8 @@ pub(crate) struct Work<'a> {
     pub(crate) noise: bool,
     pub(crate) key: u64,
     pub(crate) first_step: u32,
-    /// These candidates are those from the first number on, of a population as large as the second: noise goes by rows of it.
-    pub(crate) part: (usize, usize),
+    /// Where these candidates stand in their population, whose rows index the noise.
+    pub(crate) chunk: Chunk,
     /// Whose turn it is, one a step.
     pub(crate) turns: &'a [Members],
 }
@@ -209,7 +209,7 @@ impl WithSimd for Walk<'_, '_> {
         let tiles = unit.rows.div_ceil(TILE);
         let (particle, first) = (unit.from / work.candidates, unit.from % work.candidates);
         // Where noise goes by rows of the whole population.
-        let first_row = (particle * work.part.1 + work.part.0 + first) as u32;
+        let first_row = (particle * work.chunk.population + work.chunk.first + first) as u32;
 
         scratch.state.resize(tiles * s, [0.0; TILE]);
         scratch.action.resize(tiles * a, [0.0; TILE]);

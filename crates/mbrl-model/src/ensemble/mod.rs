@@ -28,12 +28,12 @@ pub use network::Network;
 pub use train::EnsembleStatistics;
 
 use crate::{
-    Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
+    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
     dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
 };
 
-/// Observations of a part of a population: about what a second-level cache holds.
-const PART_BYTES: usize = 1 << 20;
+/// Observations of a chunk of a population: about what a second-level cache holds.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// An ensemble of multilayer perceptrons that predicts how observations change.
 ///
@@ -177,15 +177,11 @@ impl Ensemble {
         let device = device.clone().without_autodiff();
         let network = Network::new(&config, obs, action, &device, rng);
         let elites: Vec<usize> = (0..config.members).take(elite_count(&config)).collect();
-        let spec = DynamicsSpec {
-            name: "ensemble".into(),
-            state: config.state(obs, action),
-            obs,
-            action,
-            members: elites.len(),
-            device: device.clone(),
-            differentiable: true,
-        };
+        let spec = DynamicsSpec::new("ensemble", config.state(obs, action), action, &device)
+            .with_obs(obs)
+            .with_members(elites.len())
+            .with_differentiable(true)
+            .with_stochastic(config.head == Head::Gaussian);
         let inputs = Normalizer::identity(config.inputs(obs, action));
         let targets = Normalizer::identity(config.targets(obs));
         let seen = columns(&config, obs, action);
@@ -376,12 +372,12 @@ impl Ensemble {
         check_size("rows of actions", states.dims()[0], actions.dims()[0])
     }
 
-    /// Whose turn it is in a population of which `rows` are these candidates' part.
+    /// Which member moves which of these candidates' `rows`.
     fn deal(&self, draw: &Draw, rows: usize) -> Result<Members, ModelError> {
         let particles = draw.propagation.particles;
         check_particles(particles, rows)?;
         let candidates = rows / particles;
-        let (first, population) = draw.part.unwrap_or((0, candidates));
+        let Chunk { first, population } = draw.chunk_of(candidates);
         Ok(match Members::deal(draw, self.elites.len(), particles * population)? {
             // One particle: rows are candidates.
             Members::Rows(turns) => Members::Rows(turns[first..first + candidates].to_vec()),
@@ -454,9 +450,7 @@ impl Ensemble {
     ) -> Result<Imagination, ModelError> {
         let particles = draw.propagation.particles;
         let rows = particles * candidates;
-        let turns = (0..horizon)
-            .map(|t| self.deal(&Draw { step: draw.step + t as u32, ..draw }, rows))
-            .collect::<Result<Vec<_>, _>>()?;
+        let turns = (0..horizon).map(|t| self.deal(&draw.later(t), rows)).collect::<Result<Vec<_>, _>>()?;
         Ok(engine.rollout(&Work {
             start,
             actions,
@@ -466,7 +460,7 @@ impl Ensemble {
             noise: draw.propagation.noise,
             key: draw.key,
             first_step: draw.step,
-            part: draw.part.unwrap_or((0, candidates)),
+            chunk: draw.chunk_of(candidates),
             turns: &turns,
         }))
     }
@@ -546,9 +540,9 @@ impl Dynamics for Ensemble {
         if self.config.past == 0 { states } else { states.narrow(1, 0, self.spec.obs) }
     }
 
-    fn part(&self, horizon: usize, particles: usize) -> Option<usize> {
+    fn chunk_size(&self, horizon: usize, particles: usize) -> Option<usize> {
         let bytes = size_of::<f32>() * particles * (horizon + 1) * self.spec.obs;
-        self.engine.is_some().then(|| (PART_BYTES / bytes.max(1) / kernel::TILE).max(1) * kernel::TILE)
+        self.engine.is_some().then(|| (CHUNK_BYTES / bytes.max(1) / kernel::TILE).max(1) * kernel::TILE)
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {

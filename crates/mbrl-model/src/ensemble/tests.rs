@@ -100,7 +100,7 @@ fn every_activation_and_head_keeps_the_contract_on_every_device() {
                     assert_eq!(model.engine.is_some(), is_cpu(&device));
                     assert!(tensors.engine.is_none());
                     for members in [MemberRule::Expectation, MemberRule::Ts1, MemberRule::TsInf, MemberRule::Ds] {
-                        let draw = Draw::new(Propagation { members, noise: true, particles: 1 }, 3);
+                        let draw = Draw::new(Propagation { rule: members, noise: true, particles: 1 }, 3);
                         let step = |m: &Ensemble| m.sample(states.clone(), actions.clone(), draw).unwrap();
                         let (fused, looped) = (step(&model), step(&tensors));
                         assert_columns_near(&to_vec(fused.next), &to_vec(looped.next), width);
@@ -162,8 +162,8 @@ fn the_engine_agrees_with_the_loop_on_random_shapes() {
             (MemberRule::TsInf, 1),
             (MemberRule::Ds, 3),
         ] {
-            let propagation = Propagation { members: rule, noise: true, particles };
-            let draw = Draw { step: 3, ..Draw::new(propagation, trial) };
+            let propagation = Propagation { rule, noise: true, particles };
+            let draw = Draw::new(propagation, trial).at_step(3);
             let run = |m: &Ensemble| m.rollout(Start::States(states.clone()), actions.clone(), draw).unwrap();
             let (a, b) = (run(&fused), run(&looped));
             let rows = candidates * particles;
@@ -197,7 +197,7 @@ fn a_whole_rollout_is_the_loop_step_by_step() {
             (MemberRule::Ts1, 1),
             (MemberRule::Ds, 3),
         ] {
-            let draw = Draw::new(Propagation { members, noise: true, particles }, 77);
+            let draw = Draw::new(Propagation { rule: members, noise: true, particles }, 77);
             let here = Situation { past: &past, ..Situation::of(&[0.1, -0.2, 0.3, 0.0]) };
             let run = |m: &Ensemble| m.rollout(Start::Situation(here), actions.clone(), draw).unwrap();
             let (a, b) = (run(&fused), run(&looped));
@@ -231,7 +231,7 @@ fn parts_of_a_population_are_parts_of_the_whole() {
         (MemberRule::Expectation, 1),
         (MemberRule::Ds, 2),
     ] {
-        let draw = Draw::new(Propagation { members, noise: true, particles }, 1);
+        let draw = Draw::new(Propagation { rule: members, noise: true, particles }, 1);
         let run = |from: usize, count: usize, draw| {
             let here = Start::Situation(Situation::of(&[0.0; 4]));
             let all = model.rollout(here, actions.clone().narrow(1, from, count), draw).unwrap();
@@ -240,17 +240,17 @@ fn parts_of_a_population_are_parts_of_the_whole() {
         };
         let whole = run(0, population, draw);
         for (from, count) in [(0, 32), (32, 32), (64, 11), (7, 1)] {
-            let part = run(from, count, Draw { part: Some((from, population)), ..draw });
-            assert_eq!(to_vec(part.0), to_vec(whole.0.clone().narrow(2, from * 4, count * 4)), "{members:?}");
-            assert_eq!(to_vec(part.1), to_vec(whole.1.clone().narrow(2, from, count)), "{members:?}");
+            let chunk = run(from, count, draw.in_chunk(Chunk { first: from, population }));
+            assert_eq!(to_vec(chunk.0), to_vec(whole.0.clone().narrow(2, from * 4, count * 4)), "{members:?}");
+            assert_eq!(to_vec(chunk.1), to_vec(whole.1.clone().narrow(2, from, count)), "{members:?}");
         }
     }
     // About as many as a cache holds, in whole tiles, at least one.
-    assert_eq!(model.part(15, 20).unwrap() % kernel::TILE, 0);
-    assert_eq!(model.part(1_000, 1_000), Some(kernel::TILE));
+    assert_eq!(model.chunk_size(15, 20).unwrap() % kernel::TILE, 0);
+    assert_eq!(model.chunk_size(1_000, 1_000), Some(kernel::TILE));
     let mut looped = model;
     looped.set_engine(false);
-    assert_eq!(looped.part(15, 20), None);
+    assert_eq!(looped.chunk_size(15, 20), None);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn threads_change_no_bit() {
     let actions = normal(5 * 700, 2, &device, &mut Rng::new(6)).reshape([5, 700, 2]);
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let draw = Draw::new(Propagation { members: MemberRule::Ts1, noise: true, particles: 5 }, 1);
+        let draw = Draw::new(Propagation { rule: MemberRule::Ts1, noise: true, particles: 5 }, 1);
         let obs = Situation::of(&[0.0; 4]);
         let run = || model.rollout(Start::Situation(obs), actions.clone(), draw).unwrap();
         pool.install(|| to_vec(Tensor::cat(vec![run().obs.flatten::<1>(0, 2), run().reward.unwrap().flatten(0, 1)], 0)))
@@ -278,7 +278,7 @@ fn no_rows_are_no_rows() {
     for engine in [true, false] {
         model.set_engine(engine);
         for (members, particles) in [(MemberRule::Ts1, 10), (MemberRule::Ts1, 1), (MemberRule::Ds, 2)] {
-            let draw = Draw::new(Propagation { members, noise: true, particles }, 1);
+            let draw = Draw::new(Propagation { rule: members, noise: true, particles }, 1);
             let none = |width| Tensor::<2>::zeros([0, width], &device);
             assert_eq!(model.sample(none(4), none(2), draw).unwrap().next.dims(), [0, 4], "{members:?}, {engine}");
         }
@@ -338,7 +338,7 @@ fn imagined_noise_has_the_predicted_spread() {
     let (state, action) = (normal(1, 4, &device, &mut Rng::new(1)), normal(1, 2, &device, &mut Rng::new(2)));
     let one = model.predict(state.clone(), action.clone()).unwrap();
     let rows = 20_000;
-    let draw = Draw::new(Propagation { members: MemberRule::Ts1, noise: true, particles: 1 }, 5);
+    let draw = Draw::new(Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 }, 5);
     let next = model.sample(state.repeat_dim(0, rows), action.repeat_dim(0, rows), draw).unwrap().next;
     let (mean, std) = (to_vec(one.mean), to_vec(one.aleatoric_std.unwrap()));
     let values = to_vec(next);
@@ -444,7 +444,7 @@ fn a_nan_log_variance_is_not_hidden() {
     model.install(network, model.inputs.clone(), model.targets.clone(), (0..5).collect());
     for engine in [true, false] {
         model.set_engine(engine);
-        let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: true, particles: 1 }, 0);
+        let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: true, particles: 1 }, 0);
         let next =
             to_vec(model.sample(Tensor::zeros([5, 4], &device), Tensor::zeros([5, 2], &device), draw).unwrap().next);
         for row in next.chunks(4) {
