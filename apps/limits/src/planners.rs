@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
 use mbrl_model::{Propagation, dynamics_fn};
-use mbrl_plan::{CemConfig, GradientConfig, IcemConfig, MppiConfig, Planner, Problem, RandomShootingConfig};
+use mbrl_plan::{
+    Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PlannerConfig, Problem, RandomShootingConfig,
+    Refinement,
+};
 use plotters::prelude::*;
 use rayon::prelude::*;
 
@@ -18,72 +21,38 @@ const BUDGET: usize = 2_000;
 const DT: f64 = 0.2;
 const EFFORT: f64 = 0.1;
 
-#[derive(Debug, Clone, Copy)]
-enum Method {
-    Random,
-    Cem,
-    Icem,
-    Mppi,
-    Gradient,
+/// The planners, in the order of the panels, for one horizon.
+fn planners(horizon: usize) -> [(&'static str, PlannerConfig); 5] {
+    let (iterations, population) = (10, BUDGET / 10);
+    let elites = population / 10;
+    let random = RandomShootingConfig { horizon, population: BUDGET, ..RandomShootingConfig::default() };
+    // Nothing but the budget ends it.
+    let variance_stop = 0.0;
+    let cem = CemConfig { horizon, population, iterations, elites, variance_stop, ..CemConfig::default() };
+    // Populations that do not shrink, for the same budget as CEM's. The best forces fade within some steps: of the authors'
+    // exponents the least suits them best.
+    let icem = IcemConfig {
+        horizon,
+        population,
+        iterations,
+        elites,
+        population_decay: 1.0,
+        noise_exponent: 0.25,
+        ..IcemConfig::default()
+    };
+    let mppi = MppiConfig { horizon, population, iterations, ..MppiConfig::for_search() };
+    // Four starts, and twice the price for value and gradient.
+    let gradient = GradientConfig { horizon, starts: 4, iterations: BUDGET / 8, ..GradientConfig::default() };
+    [
+        ("random shooting", random.into()),
+        ("CEM", cem.into()),
+        ("iCEM", icem.into()),
+        ("MPPI", mppi.into()),
+        ("gradient", gradient.into()),
+    ]
 }
 
-impl Method {
-    const ALL: [Self; 5] = [Self::Random, Self::Cem, Self::Icem, Self::Mppi, Self::Gradient];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Random => "random shooting",
-            Self::Cem => "CEM",
-            Self::Icem => "iCEM",
-            Self::Mppi => "MPPI",
-            Self::Gradient => "gradient",
-        }
-    }
-
-    fn planner(self, horizon: usize, actions: &ActionSpace) -> Result<Box<dyn Planner>> {
-        let exact = Propagation::MEAN;
-        let (iterations, population) = (10, BUDGET / 10);
-        let elites = population / 10;
-        Ok(match self {
-            Self::Random => Box::new(
-                RandomShootingConfig { horizon, population: BUDGET, ..RandomShootingConfig::default() }
-                    .init(actions, exact)?,
-            ),
-            Self::Cem => {
-                // Nothing but the budget ends it.
-                let variance_stop = 0.0;
-                let config =
-                    CemConfig { horizon, population, iterations, elites, variance_stop, ..CemConfig::default() };
-                Box::new(config.init(actions, exact)?)
-            }
-            Self::Icem => {
-                // Populations that do not shrink, for the same budget as CEM's. The best forces fade within some steps: of the
-                // authors' exponents the least suits them best.
-                let config = IcemConfig {
-                    horizon,
-                    population,
-                    iterations,
-                    elites,
-                    population_decay: 1.0,
-                    noise_exponent: 0.25,
-                    ..IcemConfig::default()
-                };
-                Box::new(config.init(actions, exact)?)
-            }
-            Self::Mppi => {
-                let search = MppiConfig::for_search();
-                Box::new(MppiConfig { horizon, population, iterations, ..search }.init(actions, exact)?)
-            }
-            Self::Gradient => {
-                // Four starts, and twice the price for value and gradient.
-                let config = GradientConfig { horizon, starts: 4, iterations: BUDGET / 8, ..GradientConfig::default() };
-                Box::new(config.init(actions, exact)?)
-            }
-        })
-    }
-}
-
-/// A swarm of carts, each to be brought to rest at 0: x' = x + v dt, v' = v + u dt; cost x² + v² + effort · u² a step.
+/// A swarm of carts, each to be brought to rest at 0: x' = x + v dt, v' = v + u dt; cost x² + v² + effort · u² per step.
 /// The carts do not touch each other, so the optimum is that of one cart, by Riccati's recursion, for each of them.
 #[derive(Debug)]
 struct Swarm {
@@ -134,7 +103,7 @@ impl Swarm {
     }
 
     /// The share of what can be gained over doing nothing that one plan gains: 1 is the optimum, 0 is nothing.
-    fn gain(&self, method: Method, seed: u64) -> Result<f64> {
+    fn gain(&self, planner: &PlannerConfig, seed: u64) -> Result<f64> {
         let carts = self.start.len();
         let device = Device::flex();
         let dt = DT as f32;
@@ -149,9 +118,8 @@ impl Swarm {
         let problem = Problem::new(&model, &actions).with_reward(&reward);
         let obs: Vec<f32> =
             self.start.iter().map(|s| s[0]).chain(self.start.iter().map(|s| s[1])).map(|v| v as f32).collect();
-        let mut planner = method.planner(self.horizon, &actions)?;
-        let plan = planner.plan(&Situation::of(&obs), &problem, &mut Rng::new(seed))?;
-        let planned: Vec<f32> = plan.actions.into_data().try_into_vec().context("a plan of floats")?;
+        let mut planner = planner.init(&actions, Propagation::MEAN, Aggregate::Mean, &Refinement::off())?;
+        let planned = planner.plan(&Situation::of(&obs), &problem, &mut Rng::new(seed))?.actions;
         let idle = self.cost(&vec![0.0; planned.len()]);
         Ok((idle - self.cost(&planned)) / (idle - self.optimum()))
     }
@@ -163,32 +131,36 @@ pub(crate) fn run(path: &Path, quick: bool) -> Result<()> {
     let seeds = if quick { 1 } else { 5 };
     println!("share of the possible gain that one plan of {BUDGET} sequences reaches (median of {seeds} seeds)");
     let mut cells = Vec::new();
-    for method in Method::ALL {
+    let names = planners(1).map(|(name, _)| name);
+    for (which, name) in names.into_iter().enumerate() {
         println!(
-            "{}\n  horizon \\ dimensions {}",
-            method.name(),
+            "{name}\n  horizon \\ dimensions {}",
             dimensions.iter().map(|d| format!("{d:>7}")).collect::<String>()
         );
         for &horizon in horizons {
+            let (_, planner) = &planners(horizon)[which];
             let mut row = format!("  {horizon:>20} ");
             for &d in dimensions {
                 let gains: Vec<f64> = (0..seeds)
                     .into_par_iter()
-                    .map(|seed| Swarm::new(d, horizon, seed).gain(method, seed))
+                    .map(|seed| Swarm::new(d, horizon, seed).gain(planner, seed))
                     .collect::<Result<_>>()?;
                 let gain = median(gains);
                 row.push_str(&format!("{gain:>7.3}"));
-                cells.push((method, horizon, d, gain));
+                cells.push((name, horizon, d, gain));
             }
             println!("{row}");
         }
     }
-    draw(path, horizons, dimensions, &cells)?;
+    draw(path, &names, horizons, dimensions, &cells)?;
     println!("picture: {}", path.display());
     Ok(())
 }
 
-fn draw(path: &Path, horizons: &[usize], dimensions: &[usize], cells: &[(Method, usize, usize, f64)]) -> Result<()> {
+/// Name of the planner, horizon, dimensions, gain.
+type Cell = (&'static str, usize, usize, f64);
+
+fn draw(path: &Path, names: &[&'static str], horizons: &[usize], dimensions: &[usize], cells: &[Cell]) -> Result<()> {
     let area = SVGBackend::new(path, (1500, 380)).into_drawing_area();
     area.fill(&WHITE).map_err(drawing)?;
     let area = area
@@ -197,10 +169,10 @@ fn draw(path: &Path, horizons: &[usize], dimensions: &[usize], cells: &[(Method,
             ("sans-serif", 20),
         )
         .map_err(drawing)?;
-    for (panel, method) in area.split_evenly((1, 5)).iter().zip(Method::ALL) {
+    for (panel, name) in area.split_evenly((1, names.len())).iter().zip(names) {
         let (columns, rows) = (dimensions.len() as f64, horizons.len() as f64);
         let mut chart = ChartBuilder::on(panel)
-            .caption(method.name(), ("sans-serif", 18))
+            .caption(name, ("sans-serif", 18))
             .margin(8)
             .x_label_area_size(40)
             .y_label_area_size(45)
@@ -222,7 +194,7 @@ fn draw(path: &Path, horizons: &[usize], dimensions: &[usize], cells: &[(Method,
             .label_style(("sans-serif", 13))
             .draw()
             .map_err(drawing)?;
-        for (_, horizon, d, gain) in cells.iter().filter(|c| c.0 as usize == method as usize) {
+        for (_, horizon, d, gain) in cells.iter().filter(|cell| cell.0 == *name) {
             let x = dimensions.iter().position(|v| v == d).unwrap_or_default() as f64;
             let y = horizons.iter().position(|v| v == horizon).unwrap_or_default() as f64;
             // From pale to dark blue.

@@ -118,7 +118,7 @@ impl Experiment {
 
     fn mpc(&self, task: &Task, propagation: Propagation) -> Result<Mpc> {
         let actions = &task.env.spec().actions;
-        let planner = self.planner.init(&self.refinement, self.goal.aggregate, actions, propagation);
+        let planner = self.planner.init(actions, propagation, self.goal.aggregate, &self.refinement);
         Mpc::new(planner.context("section [planner]")?, self.mpc.replan).context("section [mpc]")
     }
 

@@ -24,9 +24,10 @@ use crate::{
 /// A negative weight avoids what is not known.
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace, Rng};
-/// use mbrl_model::{EnsembleConfig, MemberRule, Propagation};
-/// use mbrl_plan::{CemConfig, Device, Disagreement, Planner, Problem};
+/// use mbrl_model::EnsembleConfig;
+/// use mbrl_plan::{
+///     ActionSpace, BoxSpace, CemConfig, Device, Disagreement, MemberRule, Planner, Problem, Propagation, Rng, Situation,
+/// };
 ///
 /// let (mut rng, device) = (Rng::new(0), Device::flex());
 /// let model = EnsembleConfig { members: 3, hidden: vec![16], ..Default::default() }.init(2, 1, &device, &mut rng)?;
@@ -36,8 +37,8 @@ use crate::{
 /// let problem = Problem::new(&model, &actions).with_disagreement(&disagreement);
 /// let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 };
 /// let mut planner = CemConfig { horizon: 5, ..CemConfig::default() }.init(&actions, propagation)?;
-/// let plan = planner.plan(&mbrl_env::Situation::of(&[0.0, 0.0]), &problem, &mut rng)?;
-/// assert!(plan.predicted_return > 0.0);
+/// let plan = planner.plan(&Situation::of(&[0.0, 0.0]), &problem, &mut rng)?;
+/// assert!(plan.best_return > 0.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -63,13 +64,13 @@ impl Disagreement {
     ) -> Result<Tensor<2>, PlanError> {
         let [horizon, rows, width] = next.dims();
         let particles = propagation.particles;
-        require(self.weight.is_finite(), "disagreement.weight", self.weight, "finite")?;
+        require(self.weight.is_finite(), "disagreement.weight", self.weight, "a finite number")?;
         check_size("columns of disagreement.scale", width, self.scale.len())?;
         if let Some(scale) = self.scale.iter().find(|scale| !(scale.is_finite() && **scale > 0.0)) {
-            require(false, "disagreement.scale", scale, "finite, above 0")?;
+            require(false, "disagreement.scale", scale, "a finite number above 0")?;
         }
-        require(spec.members > 1, "members", spec.members, "at least 2, or there is no disagreement")?;
-        require(particles > 1, "particles", particles, "at least 2, or there is no disagreement")?;
+        require(spec.members > 1, "members", spec.members, "at least 2, since one alone cannot disagree")?;
+        require(particles > 1, "particles", particles, "at least 2, since one alone cannot disagree")?;
 
         let shape = [horizon, particles, rows / particles, width];
         let scale = to_device(self.scale.clone(), [1, 1, width], &spec.device);
@@ -136,17 +137,17 @@ mod tests {
             disagreement.bonus(&next(), None, propagation, &spec(members)).unwrap_err().to_string()
         };
         let good = || Disagreement { weight: 1.0, scale: vec![1.0, 1.0] };
-        let told = fails(Disagreement { weight: f32::NAN, ..good() }, THREE, 3);
-        assert_eq!(told, "disagreement.weight = NaN: finite");
-        let told = fails(Disagreement { scale: vec![1.0], ..good() }, THREE, 3);
-        assert_eq!(told, "columns of disagreement.scale has 1, expected 2");
+        let error = fails(Disagreement { weight: f32::NAN, ..good() }, THREE, 3);
+        assert_eq!(error, "disagreement.weight = NaN: expected a finite number");
+        let error = fails(Disagreement { scale: vec![1.0], ..good() }, THREE, 3);
+        assert_eq!(error, "columns of disagreement.scale = 1: expected 2");
         for bad in [0.0, -1.0, f32::INFINITY] {
-            let told = fails(Disagreement { scale: vec![1.0, bad], ..good() }, THREE, 3);
-            assert_eq!(told, format!("disagreement.scale = {bad}: finite, above 0"));
+            let error = fails(Disagreement { scale: vec![1.0, bad], ..good() }, THREE, 3);
+            assert_eq!(error, format!("disagreement.scale = {bad}: expected a finite number above 0"));
         }
-        let told = fails(good(), THREE, 1);
-        assert_eq!(told, "members = 1: at least 2, or there is no disagreement");
-        let told = fails(good(), Propagation { particles: 1, ..THREE }, 3);
-        assert_eq!(told, "particles = 1: at least 2, or there is no disagreement");
+        let error = fails(good(), THREE, 1);
+        assert_eq!(error, "members = 1: expected at least 2, since one alone cannot disagree");
+        let error = fails(good(), Propagation { particles: 1, ..THREE }, 3);
+        assert_eq!(error, "particles = 1: expected at least 2, since one alone cannot disagree");
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     PlanError, Problem,
-    error::{check_size, require},
+    error::{check_size, refused, require},
     host::to_device,
 };
 
@@ -97,9 +97,10 @@ impl Returns {
 /// gradient 0 · NaN. A model whose states are no longer finite after an end does give such a candidate NaN gradients.
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace, Situation, reward_fn};
-/// use mbrl_model::{Propagation, dynamics_fn};
-/// use mbrl_plan::{Aggregate, Device, Problem, Tensor, returns};
+/// use mbrl_plan::{
+///     ActionSpace, Aggregate, BoxSpace, Device, Problem, Propagation, Situation, Tensor, dynamics_fn, returns,
+///     reward_fn,
+/// };
 ///
 /// // The state moves by the action; being far from 0 costs.
 /// let device = Device::flex();
@@ -131,17 +132,17 @@ pub fn returns(
     require(population > 0, "candidates", population, "at least one candidate")?;
     require(horizon > 0, "horizon", horizon, "at least one step")?;
     require(particles > 0, "particles", particles, "at least one particle")?;
-    require(problem.discount > 0.0 && problem.discount <= 1.0, "discount", problem.discount, "in (0, 1]")?;
-    require(problem.after_termination.is_finite(), "after_termination", problem.after_termination, "finite")?;
+    require(problem.discount > 0.0 && problem.discount <= 1.0, "discount", problem.discount, "a number in (0, 1]")?;
+    require(problem.after_termination.is_finite(), "after_termination", problem.after_termination, "a finite number")?;
     check_size("width of the action space", spec.action, problem.actions.width())?;
     check_size("width of the candidates' actions", spec.action, width)?;
     // One particle would score each candidate by one member, and compare members instead of candidates.
-    require(
-        matches!(propagation.rule, MemberRule::Expectation | MemberRule::Ds) || particles.is_multiple_of(spec.members),
-        "particles",
-        particles,
-        "a multiple of the model's members, so that every candidate meets every member",
-    )?;
+    if !matches!(propagation.rule, MemberRule::Expectation | MemberRule::Ds)
+        && !particles.is_multiple_of(spec.members)
+    {
+        let rule = format!("a multiple of {}, so that every candidate meets each member of the model", spec.members);
+        return Err(refused("particles", particles, rule));
+    }
 
     let draw = Draw::new(propagation, key);
     // Chunk by chunk where the model prefers it, cut by shape alone; gradients go through the whole.
@@ -636,20 +637,20 @@ mod tests {
         let no_reward = fails(&Problem::new(&model, &actions), one(), mean);
         assert_eq!(no_reward, "the problem has no reward, and the model closure gives none");
         for discount in [0.0, 1.5, f32::NAN] {
-            let told = fails(&Problem { discount, ..problem.clone() }, one(), mean);
-            assert_eq!(told, format!("discount = {discount}: in (0, 1]"));
+            let error = fails(&Problem { discount, ..problem.clone() }, one(), mean);
+            assert_eq!(error, format!("discount = {discount}: expected a number in (0, 1]"));
         }
-        let told = fails(&Problem { after_termination: f32::NAN, ..problem.clone() }, one(), mean);
-        assert_eq!(told, "after_termination = NaN: finite");
-        let told = fails(&problem, one(), Propagation { particles: 0, ..mean });
-        assert_eq!(told, "particles = 0: at least one particle");
-        let told = fails(&problem, Tensor::zeros([2, 3, 2], &Device::flex()), mean);
-        assert_eq!(told, "width of the candidates' actions has 2, expected 1");
+        let error = fails(&Problem { after_termination: f32::NAN, ..problem.clone() }, one(), mean);
+        assert_eq!(error, "after_termination = NaN: expected a finite number");
+        let error = fails(&problem, one(), Propagation { particles: 0, ..mean });
+        assert_eq!(error, "particles = 0: expected at least one particle");
+        let error = fails(&problem, Tensor::zeros([2, 3, 2], &Device::flex()), mean);
+        assert_eq!(error, "width of the candidates' actions = 2: expected 1");
         let wide = ActionSpace::Box(BoxSpace::symmetric(3, 1.0).unwrap());
-        let told = fails(&Problem { actions: &wide, ..problem.clone() }, one(), mean);
-        assert_eq!(told, "width of the action space has 3, expected 1");
+        let error = fails(&Problem { actions: &wide, ..problem.clone() }, one(), mean);
+        assert_eq!(error, "width of the action space = 3: expected 1");
         let short = reward_fn(|_, _, next: Tensor<2>| next.narrow(0, 0, 1).squeeze_dim(1));
-        let told = fails(&problem.clone().with_reward(&short), sequences([[0.0, 0.0]]), mean);
-        assert_eq!(told, "rewards of the reward function has 1, expected 2");
+        let error = fails(&problem.clone().with_reward(&short), sequences([[0.0, 0.0]]), mean);
+        assert_eq!(error, "rewards of the reward function = 1: expected 2");
     }
 }

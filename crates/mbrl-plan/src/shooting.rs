@@ -7,16 +7,16 @@ use mbrl_env::{Rng, Situation};
 use mbrl_model::Propagation;
 
 use crate::{
-    Aggregate, CemSampler, IcemSampler, MppiSampler, PddmSampler, Plan, PlanError, PlanStats, Planner, Problem,
-    RandomShootingSampler, SequenceSampler,
+    Aggregate, CemSampler, IcemSampler, IterationReport, MppiSampler, PddmSampler, Plan, PlanError, PlanStats, Planner,
+    Problem, RandomShootingSampler, SequenceSampler,
     clock::Clock,
     error::{check_size, require},
-    host::{to_device, to_host},
+    host::to_host,
     returns,
     units::Units,
 };
 #[cfg(feature = "gradient")]
-use crate::{Refinement, Told, gradient::Ascent};
+use crate::{Refinement, Scored, gradient::Ascent, host::to_device};
 
 /// The cross-entropy method; made by [`CemConfig::init`](crate::CemConfig::init).
 pub type Cem = Shooting<CemSampler>;
@@ -87,14 +87,14 @@ impl<S: SequenceSampler> Shooting<S> {
     /// best is executed, which may be the solution as it was. The sampler is told of a better sequence as if it were all that
     /// one more iteration brought, so that its warm start begins there.
     ///
-    /// Needs a differentiable model and a bounded box of actions.
+    /// Needs a differentiable model and a bounded box of actions. A refinement of 0 iterations is none.
     ///
     /// # Errors
     /// [`PlanError::Config`] for a value that breaks its rule.
     #[cfg(feature = "gradient")]
     pub fn with_refinement(mut self, refinement: Refinement) -> Result<Self, PlanError> {
         refinement.validate()?;
-        self.refinement = Some(refinement);
+        self.refinement = refinement.is_on().then_some(refinement);
         Ok(self)
     }
 
@@ -138,13 +138,13 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             None => None,
         };
 
-        let mut stats = PlanStats::default();
-        let mut predicted_return = f32::NEG_INFINITY;
+        let mut trace = Vec::new();
+        let mut best_return = f32::NEG_INFINITY;
         self.sampler.begin();
         #[cfg(feature = "gradient")]
         let mut last = None;
         loop {
-            let iteration = stats.iterations;
+            let iteration = trace.len();
             let _span = tracing::debug_span!("plan", planner = name, iteration).entered();
             let mut candidates = units.feasible(self.sampler.ask(iteration, device, rng));
             if let Some(proposals) = &proposals {
@@ -152,34 +152,33 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             }
             let scored = returns(problem, situation, units.to_env(candidates.clone()), self.propagation, rng.key())?;
             let scores = to_host(scored.aggregate(self.aggregate));
-            let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            tracing::trace!(best, model_steps = scored.model_steps);
+            let report = IterationReport::of(&scores, scored.model_steps);
+            tracing::trace!(best = report.best_return, model_steps = report.model_steps);
             #[cfg(feature = "gradient")]
             if refinement.is_some() {
-                last = Some(Told::new([horizon, width], iteration, candidates.clone(), &scores)?);
+                last = Some(Scored::new([horizon, width], iteration, candidates.clone(), &scores)?);
             }
             self.sampler.tell(iteration, candidates, &scores)?;
-            predicted_return = predicted_return.max(best);
-            stats.iterations += 1;
-            stats.model_steps += scored.model_steps;
+            best_return = best_return.max(report.best_return);
+            trace.push(report);
             let time = clock.allows_another();
-            if stats.iterations >= self.sampler.iterations() || self.sampler.converged() || !time {
+            if trace.len() >= self.sampler.iterations() || self.sampler.converged() || !time {
                 break;
             }
         }
         let solution = self.sampler.solution();
-        check_size("solution of the sampler", horizon * width, solution.len())?;
+        check_size("entries of the sampler's solution", horizon * width, solution.len())?;
         #[cfg(feature = "gradient")]
         let solution = match (refinement, last) {
-            (Some((refinement, ascent)), Some(told)) if clock.has_time() => {
-                let iteration = stats.iterations;
+            (Some((refinement, ascent)), Some(scored)) if clock.has_time() => {
+                let iteration = trace.len();
                 let mut starts = solution.clone();
-                starts.extend(told.candidates(&told.elites(refinement.candidates)));
-                match ascent.climb(starts, [horizon, width], refinement.steps(), &mut clock, &mut stats, rng)? {
+                starts.extend(scored.candidates(&scored.elites(refinement.candidates)));
+                match ascent.climb(starts, [horizon, width], refinement.into(), &mut clock, &mut trace, rng)? {
                     Some((value, better)) if better != solution => {
                         let only = to_device(better.clone(), [1, horizon, width], device);
                         self.sampler.tell(iteration, only, &[value])?;
-                        predicted_return = predicted_return.max(value);
+                        best_return = best_return.max(value);
                         better
                     }
                     _ => solution,
@@ -188,9 +187,8 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             _ => solution,
         };
         let actions = units.solution_to_env(solution);
-        stats.elapsed = clock.elapsed();
-        let shape = [horizon, problem.actions.width()];
-        Ok(Plan { actions: to_device(actions, shape, device), predicted_return, stats })
+        let (shape, stats) = ([horizon, problem.actions.width()], PlanStats::of(&trace, clock.elapsed()));
+        Ok(Plan { actions, shape, best_return, stats, trace })
     }
 
     fn advance(&mut self, executed: usize) {

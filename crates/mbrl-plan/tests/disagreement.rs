@@ -49,7 +49,7 @@ fn destination(problem: &Problem<'_>) -> f32 {
     };
     let mut planner = config.init(problem.actions, MEMBERS).unwrap();
     let plan = planner.plan(&Situation::of(&[0.0, 1.0]), problem, &mut Rng::new(0)).unwrap();
-    plan.actions.into_data().iter::<f32>().sum()
+    plan.actions.iter().sum()
 }
 
 #[test]

@@ -95,8 +95,8 @@ fn worst_error(model: &dyn Dynamics, propagation: Propagation, by: Aggregate, st
     let value = value_fn(|obs: Tensor<2>| obs.sin().sum_dim(1).squeeze_dim(1));
     let end = termination_fn(|obs: Tensor<2>, _, _| obs.narrow(1, 1, 1).greater_elem(0.9).squeeze_dim(1));
     let plain = Problem::new(model, &actions).with_reward(&reward);
-    let discounted = Problem { discount: 0.8, terminal_value: Some(&value), ..plain.clone() };
-    let ending = Problem { after_termination: -2.0, ..discounted.clone() }.with_termination(&end);
+    let discounted = plain.clone().with_discount(0.8).with_terminal_value(&value);
+    let ending = discounted.clone().with_after_termination(-2.0).with_termination(&end);
     [plain, discounted, ending].iter().map(|p| gradient_error(p, propagation, by, step)).fold(0.0, f32::max)
 }
 
@@ -221,21 +221,21 @@ fn what_has_no_gradient_is_refused_before_any_work() {
         }),
     ];
     for (name, mut planner) in planners {
-        let told = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap_err();
-        assert!(matches!(told, PlanError::NotDifferentiable { .. }));
-        assert_eq!(told.to_string(), format!("{name} needs a differentiable model, opaque is not"));
+        let error = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap_err();
+        assert!(matches!(error, PlanError::NotDifferentiable { .. }));
+        assert_eq!(error.to_string(), format!("{name} needs a differentiable model, opaque is not"));
     }
-    let told = GradientConfig::default().init(&ActionSpace::Discrete(3), Propagation::MEAN).unwrap_err().to_string();
-    assert_eq!(told, "gradient plans in bounded boxes of actions, this space is discrete, with 3 choices");
+    let error = GradientConfig::default().init(&ActionSpace::Discrete(3), Propagation::MEAN).unwrap_err().to_string();
+    assert_eq!(error, "actions = discrete with 3 choices: expected a bounded box for the planner gradient");
     let choices = ActionSpace::Discrete(3);
     let cem = CemConfig::default().init(&choices, Propagation::MEAN).unwrap();
     let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
     let problem = Problem::new(&model, &choices).with_reward(&reward);
-    let told =
+    let error =
         cem.with_refinement(Refinement::default()).unwrap().plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0));
     assert_eq!(
-        told.unwrap_err().to_string(),
-        "refinement plans in bounded boxes of actions, this space is discrete, with 3 choices"
+        error.unwrap_err().to_string(),
+        "actions = discrete with 3 choices: expected a bounded box for the planner refinement"
     );
 }
 
@@ -243,28 +243,26 @@ fn what_has_no_gradient_is_refused_before_any_work() {
 fn each_rule_has_its_error() {
     let fails = |config: GradientConfig| config.init(&bounded(-1.0, 1.0), Propagation::MEAN).unwrap_err().to_string();
     let base = GradientConfig::default;
-    assert_eq!(fails(GradientConfig { horizon: 0, ..base() }), "horizon = 0: at least one step");
-    assert_eq!(fails(GradientConfig { starts: 0, ..base() }), "starts = 0: at least one");
-    assert_eq!(fails(GradientConfig { iterations: 0, ..base() }), "iterations = 0: at least one iteration");
+    assert_eq!(fails(GradientConfig { horizon: 0, ..base() }), "horizon = 0: expected at least one step");
+    assert_eq!(fails(GradientConfig { starts: 0, ..base() }), "starts = 0: expected at least one start");
+    assert_eq!(fails(GradientConfig { iterations: 0, ..base() }), "iterations = 0: expected at least one iteration");
     for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        let told = fails(GradientConfig { learning_rate: bad, ..base() });
-        assert_eq!(told, format!("learning_rate = {bad}: finite, above 0"));
+        let error = fails(GradientConfig { learning_rate: bad, ..base() });
+        assert_eq!(error, format!("learning_rate = {bad}: expected a finite number above 0"));
     }
     for bad in [-1.0, f32::NAN] {
-        let told = fails(GradientConfig { initial_std: bad, ..base() });
-        assert_eq!(told, format!("initial_std = {bad}: finite, at least 0"));
+        let error = fails(GradientConfig { initial_std: bad, ..base() });
+        assert_eq!(error, format!("initial_std = {bad}: expected a finite number of at least 0"));
     }
     let none = Propagation { particles: 0, ..Propagation::MEAN };
-    let told = base().init(&bounded(-1.0, 1.0), none).unwrap_err().to_string();
-    assert_eq!(told, "particles = 0: at least one particle");
+    let error = base().init(&bounded(-1.0, 1.0), none).unwrap_err().to_string();
+    assert_eq!(error, "particles = 0: expected at least one particle");
     let refine = |refinement| {
         let cem = CemConfig::default().init(&bounded(-1.0, 1.0), Propagation::MEAN).unwrap();
         cem.with_refinement(refinement).unwrap_err().to_string()
     };
-    let told = refine(Refinement { iterations: 0, ..Refinement::default() });
-    assert_eq!(told, "iterations = 0: at least one iteration");
-    let told = refine(Refinement { learning_rate: 0.0, ..Refinement::default() });
-    assert_eq!(told, "learning_rate = 0: finite, above 0");
+    let error = refine(Refinement { learning_rate: 0.0, ..Refinement::default() });
+    assert_eq!(error, "refinement.learning_rate = 0: expected a finite number above 0");
     let read: Result<GradientConfig, _> = serde_json::from_str(r#"{"population": 3}"#);
     assert!(read.unwrap_err().to_string().contains("unknown field `population`"));
 }
@@ -277,7 +275,7 @@ fn excess(lq: &Lq, planner: &mut dyn Planner) -> (f64, u64) {
     let problem = Problem::new(&model, &actions).with_reward(&reward);
     let plan = planner.plan(&Situation::of(&lq.observation()), &problem, &mut Rng::new(0)).unwrap();
     let evaluations = plan.stats.model_steps / lq.horizon as u64;
-    (lq.excess(&host(plan.actions)), evaluations)
+    (lq.excess(&plan.actions), evaluations)
 }
 
 #[test]
@@ -320,9 +318,9 @@ fn the_sampler_goes_on_from_the_refined_plan() {
     let sampled = planner.plan(&Situation::of(&obs), &problem, &mut Rng::new(0)).unwrap();
     let mut planner = config.init(&actions, Propagation::MEAN).unwrap().with_refinement(Refinement::default()).unwrap();
     let refined = planner.plan(&Situation::of(&obs), &problem, &mut Rng::new(0)).unwrap();
-    assert!(lq.excess(&host(refined.actions.clone())) < lq.excess(&host(sampled.actions)));
+    assert!(lq.excess(&refined.actions) < lq.excess(&sampled.actions));
     // The weighted mean of a single sequence is that sequence.
-    for (mean, action) in planner.sampler().mean().iter().zip(host(refined.actions)) {
+    for (mean, action) in planner.sampler().mean().iter().zip(refined.actions) {
         assert!((mean * lq.limit as f32 - action).abs() < 1e-4, "{mean}, {action}");
     }
     // Where a sequence cannot be improved, the plan is what sampling found: here the reward is the same everywhere.
@@ -332,7 +330,7 @@ fn the_sampler_goes_on_from_the_refined_plan() {
     let sampled = cem.clone().plan(&Situation::of(&obs), &problem, &mut Rng::new(0)).unwrap();
     let mut refined = cem.with_refinement(Refinement::default()).unwrap();
     let refined = refined.plan(&Situation::of(&obs), &problem, &mut Rng::new(0)).unwrap();
-    assert_eq!(host(refined.actions), host(sampled.actions));
+    assert_eq!(refined.actions, sampled.actions);
 }
 
 #[test]
@@ -346,10 +344,10 @@ fn a_plan_on_a_bound_can_leave_it() {
     let mut planner = config.init(&actions, Propagation::MEAN).unwrap();
     let (here, mut rng) = (Situation::of(&[0.0]), Rng::new(0));
     let plan = planner.plan(&here, &Problem::new(&model, &actions).with_reward(&outwards), &mut rng).unwrap();
-    assert_eq!(host(plan.actions), [2.2, 2.2]);
+    assert_eq!(plan.actions, [2.2, 2.2]);
     planner.advance(1);
     let plan = planner.plan(&here, &Problem::new(&model, &actions).with_reward(&inwards), &mut rng).unwrap();
-    assert!(host(plan.actions).iter().all(|a| (a - 0.5).abs() < 1e-2));
+    assert!(plan.actions.iter().all(|a| (a - 0.5).abs() < 1e-2));
 }
 
 #[test]
@@ -363,7 +361,7 @@ fn ranges_that_overflow_and_gradients_that_overflow_are_climbed_in() {
         let mut planner = config.init(&actions, Propagation::MEAN).unwrap();
         let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
         // With a gradient beyond Adam's range all that is left are random starts, 8 in each of 40 iterations.
-        let share = host(plan.actions)[0] / limit;
+        let share = plan.actions[0] / limit;
         assert!((0.8..=1.0).contains(&share), "{share} of a limit of {limit}, reward in units of {scale}");
     }
 }
@@ -382,17 +380,17 @@ fn proposals_climb_too_and_the_last_plan_is_shifted() {
     let (here, mut rng) = (Situation::of(&[0.0]), Rng::new(0));
     let mut problem = Problem::new(&model, &actions).with_reward(&reward);
     let plan = planner.plan(&here, &problem, &mut rng).unwrap();
-    assert!(host(plan.actions).iter().all(|a| (a - 0.2).abs() < 1e-2));
+    assert!(plan.actions.iter().all(|a| (a - 0.2).abs() < 1e-2));
     problem.proposals = Some(tensor(vec![0.8, 0.8], [1, 2, 1]));
     let plan = planner.plan(&here, &problem, &mut rng).unwrap();
-    assert!(host(plan.actions).iter().all(|a| (a - 0.9).abs() < 1e-2));
+    assert!(plan.actions.iter().all(|a| (a - 0.9).abs() < 1e-2));
     problem.proposals = None;
     planner.advance(1);
     let plan = planner.plan(&here, &problem, &mut rng).unwrap();
-    assert!(host(plan.actions).iter().all(|a| (a - 0.9).abs() < 1e-2), "it went on from there");
+    assert!(plan.actions.iter().all(|a| (a - 0.9).abs() < 1e-2), "it went on from there");
     planner.reset();
     let plan = planner.plan(&here, &problem, &mut rng).unwrap();
-    assert!(host(plan.actions).iter().all(|a| (a - 0.2).abs() < 1e-2), "it forgot");
+    assert!(plan.actions.iter().all(|a| (a - 0.2).abs() < 1e-2), "it forgot");
 }
 
 #[test]
@@ -417,7 +415,7 @@ fn long_horizons_fit_on_the_stack_of_a_plain_thread() {
         let propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 5 };
         let config = GradientConfig { horizon: 50, starts: 2, iterations: 2, ..GradientConfig::default() };
         let mut planner = config.init(&actions, propagation).unwrap();
-        planner.plan(&Situation::of(&[0.0, 1.0, 0.0]), &problem, &mut Rng::new(0)).unwrap().predicted_return
+        planner.plan(&Situation::of(&[0.0, 1.0, 0.0]), &problem, &mut Rng::new(0)).unwrap().best_return
     };
     let planned = thread::Builder::new().stack_size(2 << 20).spawn(work).unwrap().join().unwrap();
     assert!(planned.is_finite());
@@ -493,6 +491,6 @@ fn a_time_budget_is_kept_to_within_an_iteration() {
     for mut planner in planners(Duration::ZERO) {
         let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
         assert_eq!(plan.stats.iterations, 1, "there is always one");
-        assert!(plan.predicted_return.is_finite());
+        assert!(plan.best_return.is_finite());
     }
 }

@@ -87,10 +87,9 @@ fn plan(lq: &Lq, planner: &mut dyn Planner, seed: u64) -> (u64, f64) {
     let problem = Problem::new(&model, &actions).with_reward(&reward);
     planner.reset();
     let plan = planner.plan(&Situation::of(&lq.observation()), &problem, &mut Rng::new(seed)).unwrap();
-    let (promised, optimum) = (-f64::from(plan.predicted_return), lq.cost(&lq.optimum()));
+    let (promised, optimum) = (-f64::from(plan.best_return), lq.cost(&lq.optimum()));
     assert!(promised > 0.999 * optimum, "{}: a cost of {promised} is promised, the optimum is {optimum}", lq.name);
-    let actions: Vec<f32> = plan.actions.into_data().try_into_vec().unwrap();
-    (plan.stats.model_steps / lq.horizon as u64, lq.excess(&actions))
+    (plan.stats.model_steps / lq.horizon as u64, lq.excess(&plan.actions))
 }
 
 /// Prints the worst of some seeds and holds it to the bar; an excess below 0 would be that of a wrong optimum.

@@ -2,7 +2,7 @@
 
 use mbrl_env::{ActionSpace, Rng, Situation, Transition};
 use mbrl_model::Dynamics;
-use mbrl_plan::{Mpc, MpcAction, PlanSummary};
+use mbrl_plan::{Mpc, PlanSummary};
 
 use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report};
 
@@ -76,7 +76,7 @@ impl<D: Dynamics> MpcAgent<D> {
         report.scalar("plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
         report.scalar("plan/iterations", plan.stats.iterations as f64);
         report.scalar("plan/model_steps", plan.stats.model_steps as f64);
-        report.scalar("plan/predicted_return", f64::from(plan.predicted_return));
+        report.scalar("plan/best_return", f64::from(plan.best_return));
     }
 }
 
@@ -92,9 +92,9 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
 
     fn act(&mut self, situation: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
         let problem = self.goal.problem(&self.dynamics, &self.actions);
-        let MpcAction { action, plan } = self.mpc.act(situation, &problem, rng)?;
-        self.last_plan = plan;
-        Ok(action)
+        let acted = self.mpc.act(situation, &problem, rng)?;
+        self.last_plan = acted.plan;
+        Ok(acted.action)
     }
 
     fn needs_snapshot(&self) -> bool {

@@ -76,7 +76,7 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
     };
     let model = agent.model();
     let of = format!("{}, the checkpoint of step {}", run.label, restored.env_step);
-    let horizon = horizon(run);
+    let horizon = run.experiment().planner.horizon();
     if agent.is_fitted() {
         shown.model = judged(model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
         shown.prediction =
@@ -149,12 +149,6 @@ fn episodes(run: &Run, notes: &mut Vec<String>) -> Option<Episodes> {
         }
     }
     (!episodes.is_empty()).then_some(Episodes { env_step, episodes })
-}
-
-/// The planner's horizon.
-fn horizon(run: &Run) -> usize {
-    let settings = run.experiment().flat().unwrap_or_default();
-    settings.iter().find(|(key, _)| key == "planner.horizon").and_then(|(_, value)| value.parse().ok()).unwrap_or(20)
 }
 
 /// k-step errors and calibration.

@@ -43,8 +43,7 @@ impl Default for AscendConfig {
 /// can gain anything more. The same seed gives the same bits.
 ///
 /// ```
-/// use mbrl_env::Rng;
-/// use mbrl_plan::{Device, Tensor, optimize::{AscendConfig, Region, Stop, ascend}};
+/// use mbrl_plan::{Device, Rng, Tensor, optimize::{AscendConfig, Region, Stop, ascend}};
 ///
 /// // The summit is at (1, −2).
 /// let hill = |x: Tensor<2>| {
@@ -73,12 +72,17 @@ pub fn ascend(
 ) -> Result<Found, PlanError> {
     let AscendConfig { starts, learning_rate } = *config;
     let len = region.centre.len();
-    require(len > 0, "centre", "no entry", "at least one dimension")?;
+    require(len > 0, "entries of region.centre", len, "at least one dimension")?;
     let function = InUnits::new(objective, region, len)?;
-    require(starts > 0, "starts", starts, "at least one")?;
-    require(learning_rate.is_finite() && learning_rate > 0.0, "learning_rate", learning_rate, "finite, above 0")?;
+    require(starts > 0, "starts", starts, "at least one start")?;
+    require(
+        learning_rate.is_finite() && learning_rate > 0.0,
+        "learning_rate",
+        learning_rate,
+        "a finite number above 0",
+    )?;
     let count = starts as u64;
-    stop.check(count, "at least one for each start")?;
+    stop.check(count, "at least one evaluation per start")?;
 
     let mut points = vec![0.0; len];
     for _ in 1..starts {
