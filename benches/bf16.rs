@@ -11,7 +11,7 @@ use std::{env::args, hint::black_box, time::Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use mbrl_benches::{ControlStep, SHAPES, normal};
-use mbrl_env::{Replay, Rng, Transition, collect, tasks};
+use mbrl_env::{Env, Replay, Rng, Transition, collect, tasks};
 use mbrl_model::{Dataset, Draw, Dynamics, EnsembleConfig, FitConfig, MemberRule, Precision, Propagation, Start, fit};
 
 const ROUNDS: usize = 15;
@@ -84,7 +84,10 @@ fn error(name: &str) {
     let spec = task.env.spec().clone();
     let (o, a) = (spec.obs.width(), spec.actions.width());
     let episodes = |seeds: std::ops::Range<u64>| {
-        collect(&*task.env, seeds, |_, rng| spec.actions.sample(rng).expect("bounded actions")).expect("episodes")
+        collect(task.env.require_simulator().expect("a simulator"), seeds, |_, rng| {
+            spec.actions.sample(rng).expect("bounded actions")
+        })
+        .expect("episodes")
     };
     let mut replay = Replay::new(o, a, 1_000_000).expect("a replay");
     for episode in episodes(0..20) {

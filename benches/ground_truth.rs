@@ -25,11 +25,12 @@ fn candidates(population: usize, uneven: bool, device: &Device) -> Tensor<3> {
 
 fn rollout(c: &mut Criterion) {
     let device = Device::flex();
-    let cheap = || tasks::make("cartpole-swingup").expect("a task").env;
+    let make = |name| tasks::make(name).and_then(|task| task.env.into_simulator()).expect("a simulator");
+    let cheap = || make("cartpole-swingup");
     let held =
         |env, repeat| TimeLimit::new(ActionRepeat::new(env, repeat).expect("a repetition"), 200).expect("a limit");
     let costly: Box<dyn Simulator> = Box::new(held(tasks::CartPoleSwingup::new(), 100));
-    let uneven = tasks::make("cartpole").expect("a task").env;
+    let uneven = make("cartpole");
 
     let mut group = c.benchmark_group("ground-truth");
     group.sample_size(20);

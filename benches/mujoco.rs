@@ -29,7 +29,8 @@ const STEPS: usize = 1000;
 
 /// A task whose episodes all begin alike: so both loops go through the same states.
 fn task(name: &str) -> Box<dyn Simulator> {
-    tasks::make_with(name, serde_json::json!({ "reset_noise_scale": 0.0 })).expect("a task").env
+    let task = tasks::make_with(name, serde_json::json!({ "reset_noise_scale": 0.0 })).expect("a task");
+    task.env.into_simulator().expect("a simulator")
 }
 
 /// Random actions within the limits, drawn before the clock runs.

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use burn::tensor::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mbrl_benches::{SHAPES, normal};
-use mbrl_env::{ActionSpace, BoxSpace, Replay, Rng, Situation, Transition, reward_fn, tasks};
+use mbrl_env::{ActionSpace, BoxSpace, Env, Replay, Rng, Situation, Transition, reward_fn, tasks};
 use mbrl_model::{Propagation, dynamics_fn, fill_normal};
 use mbrl_plan::{
     CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, Problem, RandomShootingConfig,

@@ -10,10 +10,10 @@ use std::{path::PathBuf, sync::atomic::AtomicBool};
 use anyhow::{Result, anyhow};
 use burn::tensor::Device;
 use clap::Parser;
-use mbrl_env::{Transition, tasks};
+use mbrl_env::{Env, Transition, tasks};
 use mbrl_model::{EnsembleConfig, FitConfig, Head, MemberRule, Propagation};
 use mbrl_plan::{Aggregate, CemConfig, Mpc, Replan};
-use mbrl_policy::{Goal, ModelBased, ModelBasedConfig, TrainConfig, World, evaluate, start_seeds};
+use mbrl_policy::{Goal, ModelBased, ModelBasedConfig, TrainConfig, evaluate, start_seeds};
 use plotters::prelude::*;
 use rayon::prelude::*;
 
@@ -74,15 +74,15 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
 fn walks(seed: u64, replan: Replan) -> Result<[Vec<Walk>; 2]> {
     let (mut task, mut training, mut agent) = agent(seed, replan)?;
     let never = AtomicBool::new(false);
-    training.run(World::Simulator(&mut *task.env), &mut agent, None, &mut (), &never)?;
+    training.run(&mut task.env, &mut agent, None, &mut (), &never)?;
     let before = judge(&mut task, &mut agent, seed)?;
     let mut training = TrainConfig::default().init(PLANNED_STEPS, seed + 1000)?;
-    training.run(World::Simulator(&mut *task.env), &mut agent, None, &mut (), &never)?;
+    training.run(&mut task.env, &mut agent, None, &mut (), &never)?;
     Ok([before, judge(&mut task, &mut agent, seed)?])
 }
 
 fn judge(task: &mut tasks::Task, agent: &mut ModelBased, seed: u64) -> Result<Vec<Walk>> {
-    let evaluation = evaluate(&mut World::Simulator(&mut *task.env), agent, &start_seeds(seed, EPISODES))?;
+    let evaluation = evaluate(&mut task.env, agent, &start_seeds(seed, EPISODES))?;
     let walk = |transitions: &[Transition]| {
         let positions = transitions.iter().take(1).map(|t| t.obs[0]).chain(transitions.iter().map(|t| t.next_obs[0]));
         positions.collect()

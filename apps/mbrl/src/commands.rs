@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
-use mbrl_env::{Simulator, tasks};
-use mbrl_policy::{Evaluation, Outcome, RandomAgent, World, evaluate, start_seeds};
+use mbrl_env::{Env, tasks};
+use mbrl_policy::{Evaluation, Outcome, RandomAgent, evaluate, start_seeds};
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
@@ -46,15 +46,21 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 fn list() -> Result<ExitCode> {
     say::out("experiments (mbrl train NAME):")?;
+    let tasks = tasks::entries();
+    let needs = |task: Option<&tasks::TaskEntry>| match task {
+        Some(task) if !task.is_available() => {
+            format!(" [needs the feature {}: mbrl doctor]", task.needs().unwrap_or_default())
+        }
+        _ => String::new(),
+    };
     for experiment in experiment::embedded() {
         let Experiment { name, summary, task, .. } = experiment?;
-        let there = tasks::list().iter().any(|info| info.name == task);
-        let needs = if there { "" } else { " [needs the feature mujoco: mbrl doctor]" };
+        let needs = needs(tasks.iter().find(|entry| entry.name() == task));
         say::out(format_args!("  {name:<30} {summary}{needs}"))?;
     }
     say::out("\ntasks:")?;
-    for task in tasks::list() {
-        say::out(format_args!("  {:<30} {}", task.name, task.summary))?;
+    for task in &tasks {
+        say::out(format_args!("  {:<30} {}{}", task.name(), task.summary(), needs(Some(task))))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -230,9 +236,8 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         (Some(task), _) => {
             let mut task = tasks::make(task)?;
             let mut agent = RandomAgent::new(task.env.spec().actions.clone());
-            let simulator: &mut dyn Simulator = &mut *task.env;
             let seeds = start_seeds(args.seed, args.episodes);
-            in_pool(threads, || evaluate(&mut World::Simulator(simulator), &mut agent, &seeds))??
+            in_pool(threads, || evaluate(&mut task.env, &mut agent, &seeds))??
         }
         (None, run) => {
             let path: PathBuf = run.clone().unwrap_or_default();

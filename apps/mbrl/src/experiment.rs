@@ -4,7 +4,7 @@ use std::{fmt, fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{
-    Reward, Termination, reward_fn,
+    Env, Reward, Termination, reward_fn,
     tasks::{self, Task},
     termination_fn,
 };

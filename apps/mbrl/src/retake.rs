@@ -1,7 +1,7 @@
 //! Recorded episodes in their task again: what was not recorded can be drawn afterwards.
 
 use anyhow::{Context, Result};
-use mbrl_env::{EnvError, Frame, Simulator};
+use mbrl_env::{Env, EnvError, Frame, World};
 use mbrl_policy::start_seeds;
 
 use crate::{experiment::Experiment, trajectories::Stored};
@@ -9,7 +9,7 @@ use crate::{experiment::Experiment, trajectories::Stored};
 /// An evaluation's episode, stepped through by its recorded actions. Whatever differs by a bit from what was recorded is an
 /// error: then the pictures would be of something else.
 pub(crate) struct Retake<'a> {
-    env: Box<dyn Simulator>,
+    env: World,
     episode: &'a Stored,
     /// Steps taken.
     at: usize,
@@ -67,7 +67,7 @@ fn differs(number: usize, reason: String) -> EnvError {
 #[cfg(test)]
 mod tests {
     use mbrl_env::tasks;
-    use mbrl_policy::{RandomAgent, World, evaluate};
+    use mbrl_policy::{RandomAgent, evaluate};
 
     use super::*;
 
@@ -76,7 +76,7 @@ mod tests {
         let mut task = tasks::make(&experiment.task).unwrap();
         let mut agent = RandomAgent::new(task.env.spec().actions.clone());
         let seeds = start_seeds(experiment.train.eval_seed, 3);
-        let evaluation = evaluate(&mut World::Simulator(&mut *task.env), &mut agent, &seeds).unwrap();
+        let evaluation = evaluate(&mut task.env, &mut agent, &seeds).unwrap();
         let stored =
             |(i, episode): (usize, _)| -> Stored { Stored { number: i + 1, transitions: Vec::clone(episode) } };
         (experiment, evaluation.episodes.iter().map(|e| &e.transitions).enumerate().map(stored).collect())

@@ -6,12 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use mbrl_env::{Situation, tasks::Task};
+use mbrl_env::{Env, Situation, tasks::Task};
 use mbrl_model::{Draw, Dynamics, Precision, Propagation, SimulatorModel, Start, is_cpu};
 use mbrl_plan::Mpc;
 use mbrl_policy::{
     AgentError, Device, Evaluation, Learner, ModelBased, MpcAgent, Observer, Outcome, RunFiles, Tensor, Training,
-    World, evaluate, start_seeds, write_atomically,
+    evaluate, start_seeds, write_atomically,
 };
 
 use crate::{
@@ -110,7 +110,9 @@ impl Experiment {
         if self.precision == Precision::Bf16 {
             bail!("precision = \"bf16\": roll-outs of a learned model, and dynamics = \"simulator\" has none");
         }
-        let model = SimulatorModel::new(task.env.boxed_clone(), device);
+        let simulator =
+            task.env.require_simulator().context("dynamics = \"simulator\" plans with the environment itself")?;
+        let model = SimulatorModel::new(simulator.boxed_clone(), device);
         let mpc = self.mpc(task, Propagation::MEAN)?;
         let goal = self.goal.init(task, None).context("section [goal]")?;
         Ok(MpcAgent::new(model, goal, task.env.spec().actions.clone(), mpc))
@@ -206,8 +208,7 @@ impl RunFolder {
                 if tensorboard { Some(TensorBoardWriter::create(&self.path, training.env_step())?) } else { None };
             let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
             observers.extend(events.as_mut().map(|events| events as &mut dyn Observer));
-            let world = World::Simulator(&mut *task.env);
-            training.run(world, learner, Some(&mut files), &mut observers, stop)?
+            training.run(&mut task.env, learner, Some(&mut files), &mut observers, stop)?
         };
         let record = Record::read(&self.path.join(METRICS))?;
         if outcome == Outcome::Finished && !(was_finished && self.path.join(CURVE).exists()) {
@@ -229,8 +230,7 @@ impl RunFolder {
         in_pool(threads, || {
             let Restored { mut task, mut agent, env_step, damaged } = self.restored()?;
             warn(&damaged, display);
-            let mut world = World::Simulator(&mut *task.env);
-            let evaluation = evaluate(&mut world, agent.learner(), &start_seeds(seed, episodes))?;
+            let evaluation = evaluate(&mut task.env, agent.learner(), &start_seeds(seed, episodes))?;
             Ok(Evaluated { evaluation, env_step })
         })?
     }

@@ -11,13 +11,16 @@
 //! cargo run --release -p mbrl-env --example random_agent
 //! ```
 
-use mbrl_env::{Env, EnvError, Replay, Rng, Transition, tasks};
+use mbrl_env::{
+    Env, EnvError, Replay, Rng, Transition,
+    tasks::{self, Options},
+};
 
 const EPISODES: u64 = 100;
 
 fn main() -> Result<(), EnvError> {
-    for info in tasks::list() {
-        let mut task = tasks::make(info.name)?;
+    for entry in tasks::entries().iter().filter(|entry| entry.is_available()) {
+        let mut task = entry.make(&Options::new())?;
         let spec = task.env.spec().clone();
         let mut rng = Rng::new(0);
         let mut replay = Replay::new(spec.obs.width(), spec.actions.width(), 1_000_000)?;
@@ -47,7 +50,7 @@ fn main() -> Result<(), EnvError> {
         let returns: Vec<f64> = replay.episodes().map(|episode| rewards[episode].iter().sum()).collect();
         let mean = returns.iter().sum::<f64>() / returns.len() as f64;
         let variance = returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (returns.len() - 1) as f64;
-        println!("{:<18} {mean:>8.1} ± {:<6.1} {}", info.name, variance.sqrt(), info.summary);
+        println!("{:<18} {mean:>8.1} ± {:<6.1} {}", entry.name(), variance.sqrt(), entry.summary());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 
 use png::{BitDepth, ColorType, Encoder, EncodingError};
 
-use crate::{EnvError, Frame, beside::write_beside};
+use crate::{EnvError, Frame, atomic_file};
 
 impl Frame {
     /// The picture as a PNG file holds it.
@@ -26,15 +26,13 @@ impl Frame {
         Ok(bytes)
     }
 
-    /// Writes a PNG file, beside its place first.
+    /// Writes a PNG file; one that was there before survives a failure.
     ///
     /// # Errors
     /// [`EnvError::Io`], and those of [`png`](Self::png).
     pub fn write_png(&self, path: impl AsRef<Path>) -> Result<(), EnvError> {
         let (path, bytes) = (path.as_ref(), self.png()?);
-        write_beside(path, |output| {
-            output.write_all(&bytes).map_err(|source| EnvError::Io { path: path.to_owned(), source })
-        })
+        atomic_file::write_bytes(path, &bytes).map_err(|source| EnvError::Io { path: path.to_owned(), source })
     }
 
     fn check_not_empty(&self) -> Result<(), EnvError> {
@@ -46,11 +44,10 @@ impl Frame {
     }
 }
 
-/// Writes frames of one size as an animated PNG that repeats for ever, `period` seconds a frame (rounded to a millisecond).
+/// Writes frames of one size as an animated PNG that repeats for ever, `period` seconds per frame (rounded to a millisecond).
 /// Browsers show it like any picture; what knows no animation shows the first frame.
 ///
-/// The frames are asked for one by one, so they need not fit into memory. The file is written beside its place and moved
-/// there when it is whole.
+/// The frames are asked for one by one, so they need not fit into memory. The file is moved into its place when it is whole.
 ///
 /// ```
 /// use mbrl_env::{EnvError, Frame, write_animation};
@@ -80,8 +77,9 @@ pub fn write_animation(
     let mut frames = frames;
     let first = frames.next().ok_or_else(|| refused("none".into(), "at least one"))??;
     first.check_not_empty()?;
-    let failed = |error| EnvError::Io { path: path.to_owned(), source: io_error(error) };
-    write_beside(path, |output| {
+    let broken = |source| EnvError::Io { path: path.to_owned(), source };
+    let failed = |error| broken(io_error(error));
+    atomic_file::write(path, broken, |output| {
         let mut encoder = encoder(output, &first);
         encoder.set_animated(count, 0).map_err(failed)?;
         encoder.set_frame_delay(milliseconds as u16, 1000).map_err(failed)?;

@@ -6,11 +6,11 @@
 //! ```
 //! use mbrl_env::{Device, Rng, check, tasks};
 //!
-//! let mut task = tasks::make("cartpole")?;
+//! let mut task = tasks::make("mountain-car")?;
 //! check::check_env(&mut task.env)?;
-//! check::check_simulator(&mut task.env)?;
-//! let (reward, end) = (task.reward.as_deref().expect("it has one"), task.termination.as_deref());
-//! check::check_reward_agrees(&mut task.env, reward, end, 5, &Device::flex(), &mut Rng::new(0))?;
+//! check::check_simulator(task.env.simulator_mut().expect("a simulator"))?;
+//! let (reward, termination) = (task.reward.as_deref().expect("it has one"), task.termination.as_deref());
+//! check::check_reward_agrees(&mut task.env, reward, termination, 5, &Device::flex(), &mut Rng::new(0))?;
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 //!
@@ -18,7 +18,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::{Env, EnvError, Replay, Reward, Rng, Simulator, Snapshot, Step, Termination, Transition};
+use crate::{
+    Env, EnvError, EnvSpec, FieldKind, Info, Replay, Reward, Rng, Simulator, Snapshot, Step, Termination, Transition,
+};
 
 /// Steps of each trial run.
 const STEPS: usize = 200;
@@ -33,9 +35,13 @@ const REWARD_TOLERANCE: f64 = 1e-5;
 
 /// Checks the contract of [`Env`] on an environment that has not begun an episode:
 ///
-/// - its specification makes sense: a name, at least one entry in observations and actions, a positive period;
+/// - its specification makes sense: a name, at least one entry in observations and actions, a positive period, fields that
+///   describe the columns ([`EnvSpec::check_fields`]);
 /// - `step` before the first `reset` is [`EnvError::NeedsReset`], and so it is after the end of an episode;
-/// - observations have the specification's width, are finite and inside of its space; rewards are finite;
+/// - observations have the specification's width, are finite and inside of its space; flags are 0 or 1, and an angle that
+///   wraps stays within one turn; rewards are finite;
+/// - every step has the same names in its info, and finite numbers;
+/// - no episode is longer than [`EnvSpec::max_steps`], where that is given;
 /// - the same seed and actions give the same bits, whatever happened before; so do the starts that follow without a
 ///   seed;
 /// - an action of the wrong width or with a NaN is refused with [`EnvError::Width`] or [`EnvError::NonFinite`], and
@@ -63,6 +69,7 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
     if !(spec.control_period > 0.0 && spec.control_period.is_finite()) {
         return Err(fail(format!("control period {} s, expected a positive number", spec.control_period)));
     }
+    spec.check_fields().map_err(|error| fail(error.to_string()))?;
 
     let mut rng = Rng::new(0);
     let action = spec.actions.sample(&mut rng)?;
@@ -109,10 +116,13 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
         check_step(&spec, &step)?;
     }
 
-    env.reset(Some(5))?;
+    // A whole episode, if it is not too long.
+    let mut watch = Watch::new(&spec, &env.reset(Some(5))?)?;
     for _ in 0..LONGEST_EPISODE {
         let action = spec.actions.sample(&mut rng)?;
-        if env.step(&action)?.episode_over() {
+        let step = env.step(&action)?;
+        watch.step(&step)?;
+        if step.episode_over() {
             refuses_step(env, &action, "after the end of an episode")?;
             break;
         }
@@ -124,9 +134,10 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
 ///
 /// - a restored snapshot goes on with the same bits, more than once, also after the end of an episode and after another
 ///   reset; the generator of starts is part of it;
+/// - a snapshot of the end of an episode is one of an ended episode;
 /// - a clone goes on with the same bits, and neither changes the other;
 /// - a clone takes snapshots of its original;
-/// - a foreign snapshot is [`EnvError::ForeignSnapshot`].
+/// - a foreign snapshot is [`EnvError::ForeignSnapshot`] and changes nothing.
 ///
 /// # Errors
 /// [`EnvError::Check`] for a broken rule, or what the simulator itself returns.
@@ -160,30 +171,60 @@ pub fn check_simulator(sim: &mut (impl Simulator + ?Sized)) -> Result<(), EnvErr
         return Err(fail(format!("a clone does not go on as the original, or not independently of it: {difference}")));
     }
     sim.restore(&snapshot)?;
-    clone.restore(&snapshot)?;
+    let own = |error: EnvError| fail(format!("a clone does not take its original's snapshot: {error}"));
+    clone.restore(&snapshot).map_err(own)?;
     if let Some(difference) = original.difference(&go_on(&mut *clone)?) {
-        return Err(fail(format!("a clone does not take its original's snapshot: {difference}")));
+        return Err(fail(format!("a clone does not go on from its original's snapshot: {difference}")));
     }
     if let Some(difference) = original.difference(&go_on(sim)?) {
         return Err(fail(format!("what its clone did changed it: {difference}")));
     }
 
+    sim.restore(&snapshot)?;
     match sim.restore(&Snapshot::new(Foreign)) {
-        Err(EnvError::ForeignSnapshot { .. }) => Ok(()),
-        Err(other) => Err(fail(format!("a foreign snapshot gave `{other}`, expected ForeignSnapshot"))),
-        Ok(()) => Err(fail("it took a foreign snapshot".into())),
+        Err(EnvError::ForeignSnapshot { .. }) => {}
+        Err(other) => return Err(fail(format!("a foreign snapshot gave `{other}`, expected ForeignSnapshot"))),
+        Ok(()) => return Err(fail("it took a foreign snapshot".into())),
     }
+    if let Some(difference) = original.difference(&go_on(sim)?) {
+        return Err(fail(format!("a foreign snapshot that was refused changed it: {difference}")));
+    }
+
+    // Where an episode has ended; without an end there is nothing more to check.
+    sim.reset(Some(3))?;
+    let mut ended = false;
+    for _ in 0..LONGEST_EPISODE {
+        ended = sim.step(&spec.actions.sample(&mut rng)?)?.episode_over();
+        if ended {
+            break;
+        }
+    }
+    if !ended {
+        return Ok(());
+    }
+    let end = sim.save();
+    sim.restore(&snapshot)?;
+    let stuck = |why: String| fail(format!("a snapshot restored after the end of an episode does not go on: {why}"));
+    let gone_on = go_on(sim).map_err(|error| stuck(error.to_string()))?;
+    if let Some(difference) = original.difference(&gone_on) {
+        return Err(stuck(difference));
+    }
+    sim.restore(&end)?;
+    refuses_step(sim, &spec.actions.sample(&mut rng)?, "after the end of an episode, in a restored snapshot")
 }
 
 /// Checks a batch reward and a termination rule against an environment, on random transitions of `episodes` episodes:
 ///
-/// - rewards have one entry a row and agree with the environment's to 1e-5 of max(1, |reward|), but for steps that
-///   terminate: what those pay to a planner is a convention of its own (see [`CartPole`](crate::tasks::CartPole));
+/// - rewards have one entry per row and agree with the environment's to 1e-5 of max(1, |reward|), at steps that terminate
+///   too;
 /// - the rule says `terminated` exactly where the environment does; without a rule the environment must never terminate;
-/// - rows do not depend on each other: some rows alone give what they give in the batch.
+/// - rows do not depend on each other: some rows alone give what they give in the batch, rows that terminate among them.
 ///
-/// An end state so close to a threshold that rounding the observation to `f32` moves it across is reported, too; that is
+/// A terminal state so close to a threshold that rounding the observation to `f32` moves it across is reported, too; that is
 /// one step in about 10⁷.
+///
+/// Where planners are to see another reward for the step that terminates than the environment pays, use
+/// [`check_reward_agrees_until_termination`].
 ///
 /// # Errors
 /// [`EnvError::Check`] for a disagreement, or what the environment itself returns.
@@ -195,8 +236,36 @@ pub fn check_reward_agrees(
     device: &Device,
     rng: &mut Rng,
 ) -> Result<(), EnvError> {
+    reward_agrees(env, reward, termination, episodes, device, rng, true)
+}
+
+/// As [`check_reward_agrees`], but for the rewards of steps that terminate: for tasks where the two differ there by
+/// convention. [`CartPole`](crate::tasks::CartPole) pays 1 for the step that fails, as upstream does, and nothing to planners.
+///
+/// # Errors
+/// As [`check_reward_agrees`].
+pub fn check_reward_agrees_until_termination(
+    env: &mut (impl Env + ?Sized),
+    reward: &dyn Reward,
+    termination: Option<&dyn Termination>,
+    episodes: usize,
+    device: &Device,
+    rng: &mut Rng,
+) -> Result<(), EnvError> {
+    reward_agrees(env, reward, termination, episodes, device, rng, false)
+}
+
+fn reward_agrees(
+    env: &mut (impl Env + ?Sized),
+    reward: &dyn Reward,
+    termination: Option<&dyn Termination>,
+    episodes: usize,
+    device: &Device,
+    rng: &mut Rng,
+    at_termination: bool,
+) -> Result<(), EnvError> {
     let spec = env.spec().clone();
-    let fail = |reason: String| broken(&format!("reward and end of {}", spec.name), reason);
+    let fail = |reason: String| broken(&format!("reward and termination of {}", spec.name), reason);
     let mut seen = Replay::new(spec.obs.width(), spec.actions.width(), usize::MAX)?;
     for _ in 0..episodes {
         let mut obs = env.reset(Some(rng.key()))?;
@@ -239,7 +308,8 @@ pub fn check_reward_agrees(
             }
         };
         if rewards.len() != n || ends.len() != n {
-            return Err(fail(format!("{} rewards and {} ends of {n} rows", rewards.len(), ends.len())));
+            let (rewards, ends) = (rewards.len(), ends.len());
+            return Err(fail(format!("{rewards} rewards and {ends} terminations, expected {n} of each")));
         }
         Ok((rewards, ends))
     };
@@ -262,12 +332,14 @@ pub fn check_reward_agrees(
         }
         // Written so that NaN fails.
         let agrees = (batch - expected).abs() <= REWARD_TOLERANCE * expected.abs().max(1.0);
-        if !truth.terminated[row] && !agrees {
+        let is_compared = at_termination || !truth.terminated[row];
+        if is_compared && !agrees {
             return Err(fail(format!("the environment pays {expected}, the batch reward {batch}, at {}", context())));
         }
     }
-    for _ in 0..10 {
-        let row = rng.below(n);
+    // Rows at random, and some that terminate: they are rare.
+    let terminal = (0..n).filter(|&row| ends[row]).take(3);
+    for row in terminal.chain((0..10).map(|_| rng.below(n)).collect::<Vec<_>>()) {
         let (alone, end) = judge(&mut std::iter::once(row))?;
         let agrees = (alone[0] - rewards[row]).abs() <= REWARD_TOLERANCE as f32 * rewards[row].abs().max(1.0);
         if !(agrees && end[0] == ends[row]) {
@@ -284,6 +356,7 @@ struct Trace {
     observations: Vec<Vec<u32>>,
     rewards: Vec<u64>,
     flags: Vec<(bool, bool)>,
+    infos: Vec<Vec<u64>>,
 }
 
 impl Trace {
@@ -295,6 +368,7 @@ impl Trace {
         self.start(&step.obs);
         self.rewards.push(step.reward.to_bits());
         self.flags.push((step.terminated, step.truncated));
+        self.infos.push(step.info.values().map(|value| value.to_bits()).collect());
     }
 
     /// Where two traces part, in words.
@@ -308,6 +382,7 @@ impl Trace {
         parted("observations", first(&self.observations, &other.observations))
             .or_else(|| parted("rewards", first(&self.rewards, &other.rewards)))
             .or_else(|| parted("flags", first(&self.flags, &other.flags)))
+            .or_else(|| parted("infos", first(&self.infos, &other.infos)))
     }
 }
 
@@ -317,7 +392,7 @@ fn run(env: &mut (impl Env + ?Sized), seed: Option<u64>, refused: &[Vec<f32>]) -
     let spec = env.spec().clone();
     let (mut trace, mut rng) = (Trace::default(), Rng::new(17));
     let obs = env.reset(seed)?;
-    check_obs(&spec, &obs)?;
+    let mut watch = Watch::new(&spec, &obs)?;
     trace.start(&obs);
     for index in 0..STEPS {
         if index == 2 {
@@ -339,7 +414,7 @@ fn run(env: &mut (impl Env + ?Sized), seed: Option<u64>, refused: &[Vec<f32>]) -
             }
         }
         let step = env.step(&spec.actions.sample(&mut rng)?)?;
-        check_step(&spec, &step)?;
+        watch.step(&step)?;
         trace.step(&step);
         if step.episode_over() {
             break;
@@ -372,15 +447,65 @@ fn refuses_step(env: &mut (impl Env + ?Sized), action: &[f32], when: &str) -> Re
     }
 }
 
-fn check_step(spec: &crate::EnvSpec, step: &Step) -> Result<(), EnvError> {
+/// Watches an episode for what shows over several steps.
+struct Watch<'a> {
+    spec: &'a EnvSpec,
+    steps: u32,
+    /// The info of the first step.
+    first: Option<Info>,
+    /// Smallest and largest value of each column.
+    range: Vec<[f32; 2]>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(spec: &'a EnvSpec, start: &[f32]) -> Result<Self, EnvError> {
+        check_obs(spec, start)?;
+        Ok(Self { spec, steps: 0, first: None, range: start.iter().map(|&x| [x, x]).collect() })
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), EnvError> {
+        let fail = |reason: String| Err(broken(&self.spec.name, reason));
+        check_step(self.spec, step)?;
+        self.steps += 1;
+        if let Some(most) = self.spec.max_steps
+            && (self.steps > most || self.steps == most && !step.episode_over())
+        {
+            return fail(format!("an episode goes on after {} steps, expected at most {most}", self.steps));
+        }
+        let names = |info: &Info| info.keys().map(|name| name.to_string()).collect::<Vec<_>>();
+        let (first, now) = (names(self.first.get_or_insert_with(|| step.info.clone())), names(&step.info));
+        if first != now {
+            return fail(format!("info has the names {now:?} at step {}, expected {first:?} as at first", self.steps));
+        }
+        for ([low, high], x) in self.range.iter_mut().zip(&step.obs) {
+            (*low, *high) = (low.min(*x), high.max(*x));
+        }
+        for angle in self.spec.angles().iter().filter(|angle| angle.wraps) {
+            let [low, high] = self.range[angle.column];
+            // A rounding more than a turn is none.
+            if high - low > angle.turn * (1.0 + 1e-5) {
+                let (column, turn) = (angle.column, angle.turn);
+                return fail(format!(
+                    "column {column} goes from {low} to {high}, expected one turn of {turn} as it wraps"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_step(spec: &EnvSpec, step: &Step) -> Result<(), EnvError> {
     check_obs(spec, &step.obs)?;
+    if let Some((name, value)) = step.info.iter().find(|(_, value)| !value.is_finite()) {
+        return Err(broken(&spec.name, format!("info has {name} = {value}, expected a finite number")));
+    }
     if step.reward.is_finite() {
         return Ok(());
     }
     Err(broken(&spec.name, format!("reward {}, expected a finite number", step.reward)))
 }
 
-fn check_obs(spec: &crate::EnvSpec, obs: &[f32]) -> Result<(), EnvError> {
+fn check_obs(spec: &EnvSpec, obs: &[f32]) -> Result<(), EnvError> {
     if obs.len() != spec.obs.width() {
         return Err(broken(&spec.name, format!("observation of {} entries, expected {}", obs.len(), spec.obs.width())));
     }
@@ -390,6 +515,14 @@ fn check_obs(spec: &crate::EnvSpec, obs: &[f32]) -> Result<(), EnvError> {
     if !spec.obs.contains(obs) {
         let (low, high) = (spec.obs.low(), spec.obs.high());
         return Err(broken(&spec.name, format!("observation {obs:?}, expected between {low:?} and {high:?}")));
+    }
+    let mut start = 0;
+    for field in &spec.fields {
+        let values = &obs[start..start + field.width()];
+        start += field.width();
+        if field.kind == FieldKind::Flag && values.iter().any(|flag| *flag != 0.0 && *flag != 1.0) {
+            return Err(broken(&spec.name, format!("flag {} is {values:?}, expected 0 or 1", field.name)));
+        }
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::{EnvError, Rng, Simulator, Step, Transition, rng::Purpose};
 /// let task = tasks::make("reacher")?;
 /// let spec = task.env.spec();
 /// let actions = spec.actions.clone();
-/// let episodes = collect(&task.env, 0..20, |_obs, rng| actions.sample(rng).expect("bounded"))?;
+/// let episodes = collect(task.env.require_simulator()?, 0..20, |_obs, rng| actions.sample(rng).expect("bounded"))?;
 /// assert!(episodes.iter().all(|episode| episode.len() == 50));
 ///
 /// let mut replay = Replay::new(spec.obs.width(), spec.actions.width(), 10_000)?;
@@ -53,7 +53,7 @@ where
 ///
 /// // Torques that change slowly.
 /// let task = tasks::make("pendulum")?;
-/// let episodes = collect_with(&task.env, 0..4, || {
+/// let episodes = collect_with(task.env.require_simulator()?, 0..4, || {
 ///     let mut torque = 0.0;
 ///     move |_obs: &[f32], rng: &mut Rng| {
 ///         torque = 0.9 * torque + 0.5 * rng.normal();

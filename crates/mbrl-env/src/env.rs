@@ -1,32 +1,127 @@
-//! The episode contract, and environments that can be copied whole.
+//! The episode contract, and environments whose complete state can be saved, restored and cloned.
 
-use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
-    ActionSpace, BoxSpace, EnvError, Frame,
+    ActionSpace, AngleColumn, BoxSpace, EnvError, Field, Frame,
     error::{check_finite, check_width},
+    field,
 };
 
 /// What an environment is called, sees and takes.
+///
+/// ```
+/// use mbrl_env::{ActionSpace, BoxSpace, EnvSpec, Field};
+///
+/// let (obs, actions) = (BoxSpace::unbounded(2), ActionSpace::Box(BoxSpace::symmetric(1, 2.0)?));
+/// // Without names the columns are numbered.
+/// let spec = EnvSpec::new("arm", obs, actions, 0.05);
+/// assert_eq!(spec.column_names(), ["obs[0]", "obs[1]"]);
+/// let spec = spec
+///     .with_fields([Field::angle("shoulder"), Field::linear("shoulder_velocity", "rad/s")])?
+///     .with_action_fields([Field::linear("torque", "N m")])?;
+/// assert_eq!((spec.angles()[0].column, &*spec.action_names()[0]), (0, "torque"));
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct EnvSpec {
     /// Name, as in the task registry.
     pub name: String,
-    /// Space of observations.
+    /// Space of observations `[O]`.
     pub obs: BoxSpace,
-    /// Space of actions, in the environment's units.
+    /// What the columns of an observation are, in their order.
+    pub fields: Vec<Field>,
+    /// Space of actions `[A]`, in the environment's units.
     pub actions: ActionSpace,
+    /// What the columns of an action are, in their order.
+    pub action_fields: Vec<Field>,
     /// Time between two actions (s).
     pub control_period: f64,
+    /// Largest number of steps per episode, set by [`TimeLimit`](crate::TimeLimit); `None` where nothing limits it.
+    pub max_steps: Option<u32>,
 }
 
-/// Named numbers beside the reward, for logs: reward terms, distances, contact counts.
-pub type Info = BTreeMap<&'static str, f64>;
+impl EnvSpec {
+    /// A specification whose columns have numbers, `obs[0]`, `obs[1]`, …, `action[0]`, …, and no names yet.
+    /// `control_period` is the time between two actions (s).
+    #[must_use]
+    pub fn new(name: impl Into<String>, obs: BoxSpace, actions: ActionSpace, control_period: f64) -> Self {
+        let (fields, action_fields) = (field::unnamed("obs", obs.width()), field::unnamed("action", actions.width()));
+        Self { name: name.into(), obs, fields, actions, action_fields, control_period, max_steps: None }
+    }
+
+    /// With names, units and kinds of an observation's columns.
+    ///
+    /// # Errors
+    /// [`EnvError::Fields`] where the fields do not have as many columns as the observation, or two have one name.
+    pub fn with_fields(mut self, fields: impl Into<Vec<Field>>) -> Result<Self, EnvError> {
+        self.fields = fields.into();
+        self.check_fields()?;
+        Ok(self)
+    }
+
+    /// With names, units and kinds of an action's columns.
+    ///
+    /// # Errors
+    /// [`EnvError::Fields`] where the fields do not have as many columns as the action, or two have one name.
+    pub fn with_action_fields(mut self, fields: impl Into<Vec<Field>>) -> Result<Self, EnvError> {
+        self.action_fields = fields.into();
+        self.check_fields()?;
+        Ok(self)
+    }
+
+    /// Checks that the fields describe the spaces: as many columns, a name of its own for each field, positive turns.
+    ///
+    /// # Errors
+    /// [`EnvError::Fields`].
+    pub fn check_fields(&self) -> Result<(), EnvError> {
+        for (what, fields, width) in
+            [("observation", &self.fields, self.obs.width()), ("action", &self.action_fields, self.actions.width())]
+        {
+            if let Some(reason) = field::fault(fields, width) {
+                return Err(EnvError::Fields { what: format!("{what} of {}", self.name), reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// A name for each column of an observation.
+    #[must_use]
+    pub fn column_names(&self) -> Vec<String> {
+        self.fields.iter().flat_map(Field::column_names).collect()
+    }
+
+    /// A name for each column of an action.
+    #[must_use]
+    pub fn action_names(&self) -> Vec<String> {
+        self.action_fields.iter().flat_map(Field::column_names).collect()
+    }
+
+    /// The columns of an observation that are angles: models see them as sine and cosine.
+    #[must_use]
+    pub fn angles(&self) -> Vec<AngleColumn> {
+        field::angles(&self.fields)
+    }
+}
+
+/// Named numbers beside the reward, for logs: reward terms, distances, contact counts. Names that are constants cost nothing;
+/// others may come when the program runs.
+pub type Info = BTreeMap<Cow<'static, str>, f64>;
 
 /// What one step gave.
+///
+/// ```
+/// use mbrl_env::Step;
+///
+/// let step = Step::new([0.5], -1.0).with_terminated(true).with_info("distance", 1.0);
+/// assert!(step.episode_over() && !step.truncated);
+/// assert_eq!(step.info["distance"], 1.0);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Step {
-    /// The next observation, also at the end of an episode: never the one of the next reset.
+    /// The next observation `[O]`, also at the end of an episode: never the one of the next reset.
     pub obs: Vec<f32>,
     /// Reward of this step.
     pub reward: f64,
@@ -34,11 +129,38 @@ pub struct Step {
     pub terminated: bool,
     /// The episode was cut from outside (a time limit): values do bootstrap. Both flags may be true.
     pub truncated: bool,
-    /// Named numbers for logs.
+    /// Named numbers for logs; the same names at every step.
     pub info: Info,
 }
 
 impl Step {
+    /// A step after which the episode goes on, without info.
+    #[must_use]
+    pub fn new(obs: impl Into<Vec<f32>>, reward: f64) -> Self {
+        Self { obs: obs.into(), reward, terminated: false, truncated: false, info: Info::new() }
+    }
+
+    /// Whether the task reached an end state.
+    #[must_use]
+    pub fn with_terminated(mut self, terminated: bool) -> Self {
+        self.terminated = terminated;
+        self
+    }
+
+    /// Whether the episode was cut from outside.
+    #[must_use]
+    pub fn with_truncated(mut self, truncated: bool) -> Self {
+        self.truncated = truncated;
+        self
+    }
+
+    /// With a number for logs.
+    #[must_use]
+    pub fn with_info(mut self, name: impl Into<Cow<'static, str>>, value: f64) -> Self {
+        self.info.insert(name.into(), value);
+        self
+    }
+
     /// Whether `reset` must come next.
     #[must_use]
     pub fn episode_over(&self) -> bool {
@@ -52,6 +174,7 @@ impl Step {
 /// - `reset(Some(seed))` then the same actions give the same bits, whatever happened before;
 /// - `reset(None)` goes on with the environment's own generator;
 /// - after a step with `terminated` or `truncated`, and before the first reset, `step` is an error;
+/// - every step has the same names in its info, and finite numbers;
 /// - an action of the wrong width or with a NaN is an error and changes nothing; one outside the bounds is the
 ///   environment's to clip;
 /// - a simulation that breaks down is [`EnvError::Simulation`], and the episode is over;
@@ -99,13 +222,13 @@ pub fn check_action(spec: &EnvSpec, action: &[f32]) -> Result<(), EnvError> {
     Ok(())
 }
 
-/// The whole state of a simulator: opaque, cheap to clone, restored bit for bit by the simulator that made it or by a
-/// clone of that one.
+/// The complete state of a simulator: opaque, cheap to clone, restored bit for bit by the simulator that made it or by a
+/// clone of it.
 #[derive(Clone)]
 pub struct Snapshot(Arc<dyn Any + Send + Sync>);
 
 impl Snapshot {
-    /// Wraps a simulator's own state type.
+    /// Wraps a simulator's state.
     pub fn new<T: Any + Send + Sync>(state: T) -> Self {
         Self(Arc::new(state))
     }
@@ -123,11 +246,12 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// An environment that can be copied whole: physics, counters, delays and generators of its wrappers included.
+/// An environment whose complete state can be saved, restored and cloned: physics, counters, delays and generators, those of
+/// its wrappers included.
 ///
 /// [`check::check_simulator`](crate::check::check_simulator) tests that restoring gives back the same bits.
 pub trait Simulator: Env {
-    /// The whole state.
+    /// The complete state.
     fn save(&self) -> Snapshot;
 
     /// Goes back to a state.
@@ -140,29 +264,36 @@ pub trait Simulator: Env {
     fn boxed_clone(&self) -> Box<dyn Simulator>;
 }
 
-impl<E: Env + ?Sized> Env for Box<E> {
-    fn spec(&self) -> &EnvSpec {
-        (**self).spec()
-    }
-    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
-        (**self).reset(seed)
-    }
-    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
-        (**self).step(action)
-    }
-    fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
-        (**self).render(width, height)
-    }
+macro_rules! forwarded {
+    ($Pointer:ty) => {
+        impl<E: Env + ?Sized> Env for $Pointer {
+            fn spec(&self) -> &EnvSpec {
+                (**self).spec()
+            }
+            fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+                (**self).reset(seed)
+            }
+            fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+                (**self).step(action)
+            }
+            fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
+                (**self).render(width, height)
+            }
+        }
+
+        impl<E: Simulator + ?Sized> Simulator for $Pointer {
+            fn save(&self) -> Snapshot {
+                (**self).save()
+            }
+            fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
+                (**self).restore(snapshot)
+            }
+            fn boxed_clone(&self) -> Box<dyn Simulator> {
+                (**self).boxed_clone()
+            }
+        }
+    };
 }
 
-impl<E: Simulator + ?Sized> Simulator for Box<E> {
-    fn save(&self) -> Snapshot {
-        (**self).save()
-    }
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        (**self).restore(snapshot)
-    }
-    fn boxed_clone(&self) -> Box<dyn Simulator> {
-        (**self).boxed_clone()
-    }
-}
+forwarded!(Box<E>);
+forwarded!(&mut E);

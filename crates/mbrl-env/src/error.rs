@@ -52,6 +52,21 @@ pub enum EnvError {
         /// Name of the environment that refused it.
         env: String,
     },
+    /// An environment that is no [`Simulator`](crate::Simulator), where one is needed: to plan with the environment itself, or
+    /// to take snapshots.
+    #[error("{env} is not a simulator: its state cannot be saved and restored")]
+    NotASimulator {
+        /// Name of the environment.
+        env: String,
+    },
+    /// Fields that do not describe the columns of an observation or an action.
+    #[error("fields of the {what}: {reason}")]
+    Fields {
+        /// What they should describe, for example `observation of pendulum`.
+        what: String,
+        /// What was expected and what came.
+        reason: String,
+    },
     /// No task of that name.
     #[error("unknown task `{name}`; known tasks: {known}")]
     UnknownTask {
@@ -59,6 +74,16 @@ pub enum EnvError {
         name: String,
         /// The known names, separated by commas.
         known: String,
+    },
+    /// A task that this build lacks.
+    #[error(
+        "the task {task} needs a build with the feature `{feature}`; `mbrl doctor` and docs/mujoco.md say how to get it"
+    )]
+    NeedsFeature {
+        /// Name of the task.
+        task: String,
+        /// The feature.
+        feature: &'static str,
     },
     /// Options that a task does not take, or of the wrong type.
     #[error("options of the task {task}: {reason}")]

@@ -57,7 +57,7 @@
 //! ```
 //! use mbrl_env::{Env, Simulator, tasks};
 //!
-//! let mut sim = tasks::make("pendulum")?.env;
+//! let mut sim = tasks::make("pendulum")?.env.into_simulator()?;
 //! sim.reset(Some(0))?;
 //! let here = sim.save();
 //! let one_way = sim.step(&[2.0])?;
@@ -102,6 +102,8 @@
 
 pub use burn::tensor::{Bool, Device, Tensor};
 
+#[doc(hidden)]
+pub mod atomic_file;
 pub mod check;
 #[cfg(any(feature = "csv", feature = "numpy", feature = "parquet"))]
 pub mod data;
@@ -111,10 +113,10 @@ pub mod tasks;
 
 #[cfg(feature = "mujoco")]
 mod animation;
-mod beside;
 mod collect;
 mod env;
 mod error;
+mod field;
 mod frame;
 mod objective;
 mod replay;
@@ -122,6 +124,7 @@ mod rng;
 mod sketch;
 mod space;
 mod transition;
+mod world;
 mod wrappers;
 
 #[cfg(feature = "mujoco")]
@@ -129,6 +132,7 @@ pub use animation::write_animation;
 pub use collect::{collect, collect_with};
 pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};
+pub use field::{AngleColumn, Field, FieldKind};
 pub use frame::Frame;
 pub use objective::{
     Reward, RewardFn, Termination, TerminationFn, Value, ValueFn, reward_fn, termination_fn, value_fn,
@@ -138,7 +142,8 @@ pub use rng::{Rng, philox4x32};
 pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, MAX_PAST, Situation, Transition};
-pub use wrappers::{ActionRepeat, Delay, Noise, TimeLimit};
+pub use world::World;
+pub use wrappers::{ActionRepeat, Delay, Noise, NoiseStd, TimeLimit, WrappersConfig};
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

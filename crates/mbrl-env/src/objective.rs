@@ -1,9 +1,9 @@
-//! What is wanted: rewards, ends and values as batch functions, apart from the environment and from any model of it.
+//! What is wanted: rewards, terminations and values as batch functions, apart from the environment and from any model of it.
 //!
 //! The goal lives here, so it can change at any time, also in the middle of an episode.
 //! Rewards have rank 1: `[N] + [N, 1]` does not compile instead of making `[N, N]`.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use burn::tensor::{Bool, Tensor};
 
@@ -24,6 +24,30 @@ pub trait Value: Send + Sync {
     /// `obs` `[N, O]` → `[N]`.
     fn value(&self, obs: Tensor<2>) -> Tensor<1>;
 }
+
+macro_rules! forwarded {
+    ($($Pointer:ty),+) => {$(
+        impl<T: Reward + ?Sized> Reward for $Pointer {
+            fn reward(&self, obs: Tensor<2>, actions: Tensor<2>, next_obs: Tensor<2>) -> Tensor<1> {
+                (**self).reward(obs, actions, next_obs)
+            }
+        }
+
+        impl<T: Termination + ?Sized> Termination for $Pointer {
+            fn terminated(&self, obs: Tensor<2>, actions: Tensor<2>, next_obs: Tensor<2>) -> Tensor<1, Bool> {
+                (**self).terminated(obs, actions, next_obs)
+            }
+        }
+
+        impl<T: Value + ?Sized> Value for $Pointer {
+            fn value(&self, obs: Tensor<2>) -> Tensor<1> {
+                (**self).value(obs)
+            }
+        }
+    )+};
+}
+
+forwarded!(&T, Box<T>, Arc<T>);
 
 macro_rules! closure_adapter {
     ($(#[$doc:meta])* $function:ident, $Type:ident, $Trait:ident, $method:ident, ($($arg:ident),+), $Out:ty) => {
@@ -58,14 +82,14 @@ macro_rules! closure_adapter {
 }
 
 closure_adapter!(
-    /// Makes a reward of a closure `(obs, actions, next_obs) -> [N]`.
+    /// A closure as a reward: `(obs, actions, next_obs) -> [N]`.
     reward_fn, RewardFn, Reward, reward, (obs, actions, next_obs), Tensor<1>
 );
 closure_adapter!(
-    /// Makes a termination rule of a closure `(obs, actions, next_obs) -> [N]`.
+    /// A closure as a termination rule: `(obs, actions, next_obs) -> [N]`.
     termination_fn, TerminationFn, Termination, terminated, (obs, actions, next_obs), Tensor<1, Bool>
 );
 closure_adapter!(
-    /// Makes a value function of a closure `(obs) -> [N]`.
+    /// A closure as a value function: `(obs) -> [N]`.
     value_fn, ValueFn, Value, value, (obs), Tensor<1>
 );

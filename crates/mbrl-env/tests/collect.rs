@@ -6,9 +6,13 @@ fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
+fn simulator(task: &str) -> Box<dyn Simulator> {
+    tasks::make(task).unwrap().env.into_simulator().unwrap()
+}
+
 fn noisy_cartpole() -> Box<dyn Simulator> {
     // Episodes of many lengths, and draws of its own.
-    Box::new(Noise::new(tasks::make("cartpole").unwrap().env).on_actions([0.2]).unwrap())
+    Box::new(Noise::new(simulator("cartpole")).on_actions([0.2]).unwrap())
 }
 
 fn random(_: &[f32], rng: &mut Rng) -> Vec<f32> {
@@ -61,7 +65,7 @@ fn episodes_are_whole_and_those_of_stepping_by_hand() {
 
 #[test]
 fn a_policy_that_remembers_starts_afresh_in_each_episode() {
-    let reacher = || tasks::make("reacher").unwrap().env;
+    let reacher = || simulator("reacher");
     let counting = || {
         let mut steps = 0.0;
         move |_: &[f32], _: &mut Rng| {
@@ -78,7 +82,7 @@ fn a_policy_that_remembers_starts_afresh_in_each_episode() {
 #[test]
 fn the_policys_draws_are_not_the_environments() {
     let first = |_: &[f32], rng: &mut Rng| vec![rng.uniform(-1.0, 1.0)];
-    let episodes = collect(&tasks::make("pendulum").unwrap().env, 0..5, first).unwrap();
+    let episodes = collect(&simulator("pendulum"), 0..5, first).unwrap();
     for (seed, episode) in episodes.iter().enumerate() {
         assert_ne!(episode[0].action[0], Rng::new(seed as u64).uniform(-1.0, 1.0));
     }
@@ -97,7 +101,7 @@ fn a_policy_may_use_the_threads_itself() {
 
 #[test]
 fn an_error_is_that_of_the_first_episode_that_fails() {
-    let pendulum = || tasks::make("pendulum").unwrap().env;
+    let pendulum = || simulator("pendulum");
     // Every episode fails, with an action whose width is told by the start.
     let wrong = |obs: &[f32], _: &mut Rng| vec![0.0; 2 + usize::from(obs[0] > 0.0)];
     let expected = 2 + usize::from(pendulum().reset(Some(3)).unwrap()[0] > 0.0);

@@ -130,7 +130,8 @@ fn compare(path: &Path, all: &mut BTreeMap<String, Seen>) {
     let (numbers, rest) = bytes[line + 1..].as_chunks::<8>();
     assert!(rest.is_empty());
     let numbers: Vec<f64> = numbers.iter().map(|number| f64::from_le_bytes(*number)).collect();
-    let (mut env, limit) = (bare(&head.task, head.options.clone()), tasks::make(&head.task).unwrap().max_steps);
+    let (mut env, limit) =
+        (bare(&head.task, head.options.clone()), tasks::make(&head.task).unwrap().env.spec().max_steps);
     let seen = all.entry(head.task.clone()).or_default();
     let mut elapsed = 0;
     for (index, row) in numbers.chunks(head.width()).enumerate() {

@@ -5,7 +5,7 @@
 use std::fs;
 
 use mbrl_env::{
-    Device, EnvError, Rng, Tensor, Transition, check, collect,
+    Device, Env, EnvError, Rng, Tensor, Transition, check, collect,
     mujoco::{AntConfig, HumanoidConfig, InvertedDoublePendulumConfig, ReacherConfig, SwimmerConfig, Walker2dConfig},
     tasks::{self, Task},
 };
@@ -42,7 +42,8 @@ fn rewards_of_runners_agree_up_to_the_rounding_of_the_position() {
         let task = tasks::make_with(name, with_positions()).unwrap();
         assert!(tasks::make(name).unwrap().reward.is_none(), "{name}: without the position it cannot be known");
         let (spec, reward) = (task.env.spec().clone(), task.reward.unwrap());
-        let episodes = collect(&task.env, 0..5, |_, rng| spec.actions.sample(rng).unwrap()).unwrap();
+        let episodes =
+            collect(task.env.require_simulator().unwrap(), 0..5, |_, rng| spec.actions.sample(rng).unwrap()).unwrap();
         let mut compared = 0;
         for t in episodes.iter().flatten() {
             let row = |x: &[f32]| Tensor::<1>::from_floats(x, &Device::flex()).unsqueeze::<2>();
@@ -80,14 +81,16 @@ fn options_keep_the_contract() {
         let mut task = tasks::make_with(name, options).unwrap();
         assert_eq!(task.env.spec().obs.width(), width, "{name}");
         check::check_env(&mut task.env).unwrap();
-        check::check_simulator(&mut task.env).unwrap();
+        check::check_simulator(task.env.simulator_mut().unwrap()).unwrap();
     }
 }
 
 /// Random steps of some episodes, and whether the batch rule ends each.
 fn ends(task: &Task, episodes: u64) -> Vec<(Transition, bool)> {
     let actions = &task.env.spec().actions;
-    let steps = collect(&task.env, 0..episodes, |_, rng| actions.sample(rng).unwrap()).unwrap().concat();
+    let steps = collect(task.env.require_simulator().unwrap(), 0..episodes, |_, rng| actions.sample(rng).unwrap())
+        .unwrap()
+        .concat();
     let rows = |of: fn(&Transition) -> &[f32]| {
         let entries: Vec<f32> = steps.iter().flat_map(of).copied().collect();
         Tensor::<1>::from_floats(&entries[..], &Device::flex()).reshape([steps.len() as i32, -1])
@@ -152,9 +155,9 @@ fn the_swimmers_heading_is_an_angle() {
             SwimmerConfig { exclude_current_positions_from_observation: false, ..SwimmerConfig::default() },
         ),
     ] {
-        let angles = tasks::make_with("Swimmer-v5", options).unwrap().angles;
+        let angles = tasks::make_with("Swimmer-v5", options).unwrap().env.spec().angles();
         let obs = config.init().unwrap().set_state(&[0.1, 0.2, 7.0, 0.3, 0.4], &[0.0; 5]).unwrap();
-        assert_eq!(angles.iter().map(|&column| obs[column]).collect::<Vec<_>>(), [7.0]);
+        assert_eq!(angles.iter().map(|angle| obs[angle.column]).collect::<Vec<_>>(), [7.0]);
     }
 }
 
@@ -220,8 +223,8 @@ fn options_that_make_no_task_are_refused() {
     let motor = r#"<motor joint="x" ctrlrange="-1 1"/>"#;
     let mjcf = format!("<mujoco><worldbody>{body}</worldbody><actuator>{motor}</actuator></mujoco>");
     fs::write(&slide, mjcf).unwrap();
-    for name in tasks::list().iter().map(|task| task.name).filter(|name| name.ends_with("-v5")) {
-        match tasks::make_with(name, json!({ "xml_file": slide })) {
+    for entry in tasks::entries().iter().filter(|entry| entry.name().ends_with("-v5")) {
+        match tasks::make_with(entry.name(), json!({ "xml_file": slide })) {
             Ok(mut task) => check::check_env(&mut task.env).unwrap(),
             Err(error) => {
                 assert!(error.to_string().contains("1 positions and 1 velocities, expected at least"), "{error}");

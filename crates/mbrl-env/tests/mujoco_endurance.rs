@@ -3,7 +3,10 @@
 
 use std::env;
 
-use mbrl_env::{EnvError, Rng, tasks};
+use mbrl_env::{
+    Env, EnvError, Rng,
+    tasks::{self, Options},
+};
 
 /// Over all tasks; another number in this variable: `MBRL_STEPS=10000000`, best with `--release`.
 const STEPS: (&str, usize) = ("MBRL_STEPS", 200_000);
@@ -13,11 +16,12 @@ const STEPS: (&str, usize) = ("MBRL_STEPS", 200_000);
 #[ignore = "200,000 steps take about 20 seconds"]
 fn random_steps_over_all_tasks() {
     let steps = env::var(STEPS.0).map_or(STEPS.1, |steps| steps.parse().expect("a number of steps"));
-    let names: Vec<&str> = tasks::list().iter().map(|task| task.name).collect();
-    let share = steps.div_ceil(names.len());
+    let entries = tasks::entries();
+    let share = steps.div_ceil(entries.len());
     let mut rng = Rng::new(0);
-    for name in names {
-        let mut env = tasks::make(name).unwrap().env;
+    for entry in &entries {
+        let name = entry.name();
+        let mut env = entry.make(&Options::new()).unwrap().env;
         let actions = env.spec().actions.clone();
         let (mut episodes, mut breakdowns) = (1_u32, 0_u32);
         env.reset(Some(rng.key())).unwrap();

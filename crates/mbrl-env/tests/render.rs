@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use mbrl_env::{
     Env, EnvError, Frame, Rng, Simulator,
     mujoco::{Camera, Model, MujocoEnv, Renderer, Sim, View},
-    tasks,
+    tasks::{self, Options},
 };
 
 /// A red ball on a slide before a green one that stands still, seen from the front.
@@ -89,8 +89,8 @@ fn a_camera_that_follows_keeps_its_body_in_the_middle() {
 #[test]
 fn every_task_shows_itself_and_its_movements() {
     let mut drawn = 0;
-    for info in tasks::list() {
-        let mut env = tasks::make(info.name).unwrap().env;
+    for entry in tasks::entries() {
+        let mut env = entry.make(&Options::new()).unwrap().env;
         let spec = env.spec().clone();
         env.reset(Some(0)).unwrap();
         let first = match env.render(120, 90) {
@@ -99,21 +99,20 @@ fn every_task_shows_itself_and_its_movements() {
         };
         drawn += 1;
         let colours: BTreeSet<&[u8]> = first.rgb().chunks(3).collect();
-        assert!(colours.len() > 30, "{}: {} colours", info.name, colours.len());
-        assert_eq!(env.render(120, 90).unwrap(), first, "{}: the same state", info.name);
+        assert!(colours.len() > 30, "{}: {} colours", entry.name(), colours.len());
+        assert_eq!(env.render(120, 90).unwrap(), first, "{}: the same state", entry.name());
         let push: Vec<f32> = (0..spec.actions.width()).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
         for _ in 0..10 {
             if env.step(&push).unwrap().episode_over() {
                 break;
             }
         }
-        assert_ne!(env.render(120, 90).unwrap(), first, "{}: ten steps later", info.name);
+        assert_ne!(env.render(120, 90).unwrap(), first, "{}: ten steps later", entry.name());
         env.reset(Some(0)).unwrap();
-        assert_eq!(env.render(120, 90).unwrap(), first, "{}: the same start", info.name);
+        assert_eq!(env.render(120, 90).unwrap(), first, "{}: the same start", entry.name());
     }
-    let on_mujoco =
-        tasks::list().iter().filter(|info| info.name.ends_with("-v5") || info.name.contains("half")).count();
-    assert_eq!(drawn, on_mujoco + 2, "pets-pusher and pets-reacher besides");
+    let on_mujoco = tasks::entries().iter().filter(|entry| entry.needs() == Some("mujoco")).count();
+    assert_eq!(drawn, on_mujoco);
 }
 
 /// Bits of all observations and rewards of a run of random actions, some of them after a restore.
@@ -148,7 +147,7 @@ fn run(env: &mut dyn Simulator, draws: bool) -> Vec<u64> {
 #[test]
 fn drawing_changes_no_bit_of_a_run() {
     for name in ["HalfCheetah-v5", "Hopper-v5", "pets-pusher"] {
-        let env = tasks::make(name).unwrap().env;
+        let env = tasks::make(name).unwrap().env.into_simulator().unwrap();
         let (mut watched, mut alone) = (env.boxed_clone(), env.boxed_clone());
         assert_eq!(run(&mut *watched, true), run(&mut *alone, false), "{name}");
     }
@@ -156,7 +155,7 @@ fn drawing_changes_no_bit_of_a_run() {
 
 #[test]
 fn after_a_restore_the_restored_state_is_drawn_in_clones_and_other_threads_too() {
-    let mut env = tasks::make("Hopper-v5").unwrap().env;
+    let mut env = tasks::make("Hopper-v5").unwrap().env.into_simulator().unwrap();
     env.reset(Some(0)).unwrap();
     for _ in 0..3 {
         env.step(&[1.0, -1.0, 0.5]).unwrap();

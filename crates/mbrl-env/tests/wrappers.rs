@@ -1,23 +1,25 @@
 //! Wrappers: what they change, what they leave, and that snapshots hold all of it.
 
 use mbrl_env::{
-    ActionRepeat, ActionSpace, Delay, Env, EnvError, EnvSpec, Info, Noise, Rng, Simulator, Step, TimeLimit, check,
+    ActionRepeat, ActionSpace, Delay, Env, EnvError, EnvSpec, Noise, Rng, Simulator, Step, TimeLimit, World,
+    WrappersConfig, check,
     tasks::{self, CartPole, CliffConfig, Pendulum, PointMass},
 };
 
 #[test]
 fn every_wrapper_keeps_the_contracts() {
-    let limited = || tasks::make("pendulum").unwrap().env;
+    let make = |name| tasks::make(name).unwrap().env.into_simulator().unwrap();
+    let limited = || make("pendulum");
     let mut wrapped: Vec<Box<dyn Simulator>> = vec![
         Box::new(ActionRepeat::new(limited(), 3).unwrap()),
-        Box::new(ActionRepeat::new(tasks::make("cartpole").unwrap().env, 4).unwrap()),
+        Box::new(ActionRepeat::new(make("cartpole"), 4).unwrap()),
         Box::new(TimeLimit::new(ActionRepeat::new(CartPole::new(), 2).unwrap(), 30).unwrap()),
         Box::new(Noise::new(limited()).on_observations([0.1, 0.1, 1.0]).unwrap()),
         Box::new(Noise::new(limited()).on_actions([0.5]).unwrap()),
         Box::new(Noise::new(limited()).on_observations([0.0; 3]).unwrap().on_actions([3.0]).unwrap()),
         Box::new(Delay::actions(limited(), 4)),
         Box::new(Delay::observations(limited(), 4)),
-        Box::new(Delay::observations(tasks::make("cartpole").unwrap().env, 2)),
+        Box::new(Delay::observations(make("cartpole"), 2)),
         Box::new(Delay::actions(limited(), 0)),
         Box::new(Delay::actions(
             Delay::observations(Noise::new(ActionRepeat::new(limited(), 2).unwrap()).on_actions([0.3]).unwrap(), 2),
@@ -215,12 +217,91 @@ fn info_comes_through() {
     assert_eq!(env.step(&[0.0, 0.0]).unwrap().info, expected);
 }
 
+/// Observations and rewards of 20 steps of a task, wrapped as plain data says.
+fn wrapped(task: &str, config: &str) -> (EnvSpec, Vec<Vec<f32>>, Vec<f64>) {
+    let config: WrappersConfig = serde_json::from_str(config).unwrap();
+    let mut world = config.apply(tasks::make(task).unwrap().env).unwrap();
+    let (obs, rewards, _) = trace(&mut world, 3, &actions(20, 2));
+    (world.spec().clone(), obs, rewards)
+}
+
+#[test]
+fn each_setting_of_the_wrappers_does_what_its_wrapper_does() {
+    let (spec, obs, rewards) = wrapped("point-mass", "{}");
+    let by_hand = |env: &mut dyn Env| trace(env, 3, &actions(20, 2));
+    let plain = || PointMass::new();
+    assert_eq!((&obs, &rewards), (&by_hand(&mut plain()).0, &by_hand(&mut plain()).1));
+    let noisy =
+        |obs: [f32; 4], action: [f32; 2]| Noise::new(plain()).on_observations(obs).unwrap().on_actions(action).unwrap();
+    let cases: [(&str, Box<dyn Env>); 8] = [
+        (r#"{ "action_repeat": 3 }"#, Box::new(ActionRepeat::new(plain(), 3).unwrap())),
+        (r#"{ "observation_noise": 0.1 }"#, Box::new(noisy([0.1; 4], [0.0; 2]))),
+        (r#"{ "observation_noise": [0.1, 0, 0.2, 0] }"#, Box::new(noisy([0.1, 0.0, 0.2, 0.0], [0.0; 2]))),
+        (r#"{ "action_noise": 0.3 }"#, Box::new(noisy([0.0; 4], [0.3; 2]))),
+        (r#"{ "action_noise": [0.3, 0.0] }"#, Box::new(noisy([0.0; 4], [0.3, 0.0]))),
+        (r#"{ "action_delay": 2 }"#, Box::new(Delay::actions(plain(), 2))),
+        (r#"{ "observation_delay": 2 }"#, Box::new(Delay::observations(plain(), 2))),
+        (
+            r#"{ "action_repeat": 2, "observation_noise": 0.1, "action_noise": 0.2, "observation_delay": 1, "action_delay": 3 }"#,
+            {
+                let repeated = ActionRepeat::new(plain(), 2).unwrap();
+                let noisy = Noise::new(repeated).on_observations([0.1; 4]).unwrap().on_actions([0.2; 2]).unwrap();
+                Box::new(Delay::observations(Delay::actions(noisy, 3), 1))
+            },
+        ),
+    ];
+    for (config, mut env) in cases {
+        let (wrapped_spec, wrapped_obs, wrapped_rewards) = wrapped("point-mass", config);
+        assert_ne!(wrapped_obs, obs, "{config} changes nothing");
+        let (expected_obs, expected_rewards, _) = by_hand(&mut env);
+        assert_eq!((wrapped_obs, wrapped_rewards), (expected_obs, expected_rewards), "{config}");
+        let repeat = if config.contains("repeat\": 3") {
+            3
+        } else if config.contains("repeat") {
+            2
+        } else {
+            1
+        };
+        assert_eq!(wrapped_spec.max_steps, Some(100_u32.div_ceil(repeat)), "{config}");
+        assert_eq!(wrapped_spec.control_period, spec.control_period * f64::from(repeat));
+        assert_eq!(wrapped_spec.fields, spec.fields);
+    }
+}
+
+#[test]
+fn wrappers_leave_simulators_simulators_and_refuse_what_they_cannot_do() {
+    let all = r#"{ "action_repeat": 2, "observation_noise": 0.1, "action_noise": 0.2, "observation_delay": 1, "action_delay": 3 }"#;
+    let config: WrappersConfig = serde_json::from_str(all).unwrap();
+    let mut world = config.apply(tasks::make("pendulum").unwrap().env).unwrap();
+    check::check_env(&mut world).unwrap();
+    check::check_simulator(world.simulator_mut().unwrap()).unwrap();
+    let machine = config.apply(World::from_env(Pendulum::new())).unwrap();
+    assert!(machine.simulator().is_none());
+
+    let refused = |config: &str| {
+        let config: WrappersConfig = serde_json::from_str(config).unwrap();
+        config.apply(tasks::make("pendulum").unwrap().env).map(drop).unwrap_err()
+    };
+    assert!(matches!(refused(r#"{ "action_repeat": 0 }"#), EnvError::Config { field: "repeat", .. }));
+    assert!(matches!(refused(r#"{ "observation_noise": -1 }"#), EnvError::Config { .. }));
+    assert!(matches!(refused(r#"{ "observation_noise": [0.1] }"#), EnvError::Width { expected: 3, actual: 1, .. }));
+    assert!(matches!(refused(r#"{ "action_noise": [0.1, 0.1] }"#), EnvError::Width { expected: 1, actual: 2, .. }));
+    for (text, words) in
+        [(r#"{ "repeat": 2 }"#, "unknown field `repeat`"), (r#"{ "action_noise": "much" }"#, "a number, or")]
+    {
+        let told = serde_json::from_str::<WrappersConfig>(text).unwrap_err().to_string();
+        assert!(told.contains(words), "{told}");
+    }
+    assert!(WrappersConfig::default().is_default() && !config.is_default());
+}
+
 /// One of three actions; nothing happens.
 struct Choice(EnvSpec);
 
 impl Choice {
     fn new() -> Self {
-        Self(EnvSpec { actions: ActionSpace::Discrete(3), ..Pendulum::new().spec().clone() })
+        let obs = Pendulum::new().spec().obs.clone();
+        Self(EnvSpec::new("choice", obs, ActionSpace::Discrete(3), 0.1))
     }
 }
 
@@ -235,7 +316,7 @@ impl Env for Choice {
 
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
         assert!(self.0.actions.contains(action));
-        Ok(Step { obs: vec![0.0; 3], reward: 0.0, terminated: false, truncated: false, info: Info::new() })
+        Ok(Step::new([0.0; 3], 0.0))
     }
 }
 

@@ -4,7 +4,7 @@
 //! `cargo run --release -p mbrl-model --example fit_pendulum --features flex`
 //! You should see the prediction error per step grow slowly along an imagined trajectory, and the spread with it.
 
-use mbrl_env::{Rng, tasks};
+use mbrl_env::{Env, Rng, tasks};
 use mbrl_model::{
     Dataset, Device, Draw, Dynamics, EnsembleConfig, FitConfig, MemberRule, Propagation, Start, Tensor, fit,
 };

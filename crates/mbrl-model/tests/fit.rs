@@ -1,7 +1,7 @@
 //! Fitting: what it must recover, keep, refuse and repeat.
 #![cfg(feature = "train")]
 
-use mbrl_env::{Replay, Rng, Step, Transition, tasks};
+use mbrl_env::{Env, Replay, Rng, Step, Transition, tasks};
 use mbrl_model::{
     Activation, Dataset, Device, Draw, Dynamics, Ensemble, EnsembleConfig, FitConfig, Head, ModelError, Propagation,
     Tensor, check, fit,

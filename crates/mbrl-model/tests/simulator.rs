@@ -34,7 +34,7 @@ fn by_hand(env: &dyn Simulator, actions: &[f32], horizon: usize, k: usize) -> Ve
 fn a_rollout_is_stepping_a_clone_for_each_candidate() {
     for (name, warm_up, limit) in [("pendulum", 5, 2.0), ("cartpole", 3, 1.0), ("pendulum", 193, 2.0)] {
         // The last one meets the time limit, the cart-pole falls within the horizon.
-        let mut env = tasks::make(name).unwrap().env;
+        let mut env = tasks::make(name).unwrap().env.into_simulator().unwrap();
         let mut obs = env.reset(Some(4)).unwrap();
         for _ in 0..warm_up {
             obs = env.step(&[0.1]).unwrap().obs;
@@ -69,7 +69,7 @@ fn a_rollout_is_stepping_a_clone_for_each_candidate() {
 
 #[test]
 fn what_a_simulator_cannot_do_is_said() {
-    let mut env = tasks::make("pendulum").unwrap().env;
+    let mut env = tasks::make("pendulum").unwrap().env.into_simulator().unwrap();
     let obs = env.reset(Some(0)).unwrap();
     let model = SimulatorModel::new(env.boxed_clone(), &Device::flex());
     let (_, actions) = plans(2, 3, 1.0, 0);
@@ -144,7 +144,7 @@ impl Simulator for Fragile {
 
 #[test]
 fn a_candidate_whose_simulation_breaks_down_is_worth_nothing_and_spoils_no_other() {
-    let mut env = Fragile(tasks::make("pendulum").unwrap().env);
+    let mut env = Fragile(tasks::make("pendulum").unwrap().env.into_simulator().unwrap());
     let obs = env.reset(Some(0)).unwrap();
     let snapshot = env.save();
     let model = SimulatorModel::new(env.boxed_clone(), &Device::flex());

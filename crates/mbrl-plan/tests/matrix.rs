@@ -2,7 +2,7 @@
 #![cfg(feature = "gradient")]
 
 use burn::tensor::{Device, Tensor};
-use mbrl_env::{ActionSpace, History, Rng, Situation, tasks};
+use mbrl_env::{ActionSpace, Env, History, Rng, Situation, tasks};
 use mbrl_model::{Dynamics, EnsembleConfig, Head, MemberRule, Propagation, SimulatorModel, dynamics_fn};
 use mbrl_plan::{
     Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, PlanError, PlannerConfig, Problem,
@@ -71,9 +71,9 @@ fn every_planner_plans_with_every_model() {
         column(&problem, &Situation::of(&obs), particles, true);
     }
 
-    let simulator = SimulatorModel::new(task.env.boxed_clone(), &device);
+    let simulator = SimulatorModel::new(task.env.require_simulator().unwrap().boxed_clone(), &device);
     assert!(!simulator.spec().differentiable);
-    let snapshot = task.env.save();
+    let snapshot = task.env.require_simulator().unwrap().save();
     let situation = Situation { obs: &obs, past: &History::default(), snapshot: Some(&snapshot) };
     let problem = Problem::new(&simulator, &actions).with_reward(reward);
     column(&problem, &situation, Propagation::MEAN, false);

@@ -7,10 +7,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use mbrl_env::tasks;
+use mbrl_env::{Env, tasks};
 use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
 use mbrl_plan::{CemConfig, Mpc, Replan};
-use mbrl_policy::{AgentError, Device, EpisodeSummary, Goal, ModelBasedConfig, Moment, Observer, TrainConfig, World};
+use mbrl_policy::{AgentError, Device, EpisodeSummary, Goal, ModelBasedConfig, Moment, Observer, TrainConfig};
 
 /// Prints a line an episode.
 struct Print;
@@ -42,8 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fit = FitConfig { batch_size: 64, max_epochs: 50, ..FitConfig::default() };
     let mut agent = ModelBasedConfig::default().init(&spec, model, fit, Goal::of_task(&task), mpc)?;
 
-    let world = World::Simulator(&mut *task.env);
-    training.run(world, &mut agent, None, &mut Print, &AtomicBool::new(false))?;
+    training.run(&mut task.env, &mut agent, None, &mut Print, &AtomicBool::new(false))?;
     println!("{} transitions seen", agent.replay().len());
     Ok(())
 }

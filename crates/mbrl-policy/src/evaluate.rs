@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mbrl_env::{Rng, Transition};
+use mbrl_env::{Rng, Transition, World};
 
-use crate::{ActMode, Agent, AgentError, EpisodeSummary, World, world::Episode};
+use crate::{ActMode, Agent, AgentError, EpisodeSummary, world::Episode};
 
 /// One evaluation episode.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ pub fn start_seeds(seed: u64, episodes: usize) -> Vec<u64> {
 ///
 /// # Errors
 /// [`AgentError::Config`] without seeds; what the agent or the environment give.
-pub fn evaluate(world: &mut World<'_>, agent: &mut dyn Agent, seeds: &[u64]) -> Result<Evaluation, AgentError> {
+pub fn evaluate(world: &mut World, agent: &mut dyn Agent, seeds: &[u64]) -> Result<Evaluation, AgentError> {
     let never = AtomicBool::new(false);
     // Without a stop there always is an evaluation.
     evaluate_until(world, agent, seeds, &never).map(Option::unwrap_or_default)
@@ -94,7 +94,7 @@ pub fn evaluate(world: &mut World<'_>, agent: &mut dyn Agent, seeds: &[u64]) -> 
 
 /// As [`evaluate`]; `None` where `stop` was raised before it was done.
 pub(crate) fn evaluate_until(
-    world: &mut World<'_>,
+    world: &mut World,
     agent: &mut dyn Agent,
     seeds: &[u64],
     stop: &AtomicBool,

@@ -1,10 +1,8 @@
 //! Writing files so that a kill or a full disk at any moment leaves the old or the new content, never half of it.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
+
+use mbrl_env::atomic_file;
 
 use crate::AgentError;
 
@@ -16,19 +14,12 @@ pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> AgentError {
 
 /// Writes a file and waits until it is on the disk.
 pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
-    try_write_synced(path, bytes).map_err(io_error(path))
-}
-
-fn try_write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    atomic_file::write_synced(path, bytes).map_err(io_error(path))
 }
 
 /// Waits until the entries of a folder (creations, renamings) are on the disk.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), AgentError> {
-    // Windows cannot open a folder as a file; there, renaming is as safe as it gets.
-    if cfg!(unix) { File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error(path)) } else { Ok(()) }
+    atomic_file::sync_folder(path).map_err(io_error(path))
 }
 
 /// Waits until a file or folder that was just made or renamed is on the disk under its name.
@@ -36,31 +27,22 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), AgentError> {
 /// # Errors
 /// [`AgentError::Io`] naming the folder that it is in.
 pub fn sync_parent(path: &Path) -> Result<(), AgentError> {
-    sync_folder(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    sync_folder(atomic_file::parent(path))
 }
 
-/// Replaces a file whole: writes beside it, waits for the disk, renames into place.
+/// Replaces a file whole: a temporary file in the same folder is renamed into place when it is on the disk.
 ///
 /// # Errors
 /// [`AgentError::Io`] naming the file; what was there before is untouched.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial: PathBuf = path.with_file_name(name);
     // The temporary name is nothing that the caller knows: errors name the file itself.
-    let result = try_write_synced(&partial, bytes)
-        .and_then(|()| fs::rename(&partial, path))
-        .map_err(io_error(path))
-        .and_then(|()| sync_parent(path));
-    if result.is_err() {
-        // The error that led here is the one to report.
-        let _ = fs::remove_file(&partial);
-    }
-    result
+    atomic_file::write_bytes(path, bytes).map_err(io_error(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

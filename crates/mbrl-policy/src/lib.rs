@@ -22,10 +22,10 @@
 //!
 //! ```
 //! use std::sync::atomic::AtomicBool;
-//! use mbrl_env::tasks;
+//! use mbrl_env::{Env, tasks};
 //! use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
 //! use mbrl_plan::{CemConfig, Mpc, Replan};
-//! use mbrl_policy::{Device, Goal, ModelBasedConfig, Outcome, TrainConfig, World};
+//! use mbrl_policy::{Device, Goal, ModelBasedConfig, Outcome, TrainConfig};
 //!
 //! let mut task = tasks::make("pendulum")?;
 //! let spec = task.env.spec().clone();
@@ -41,7 +41,7 @@
 //! let mut agent = ModelBasedConfig::default().init(&spec, model, fit, Goal::of_task(&task), mpc)?;
 //!
 //! let stop = AtomicBool::new(false); // raised by Ctrl-C, say
-//! let outcome = training.run(World::Simulator(&mut *task.env), &mut agent, None, &mut (), &stop)?;
+//! let outcome = training.run(&mut task.env, &mut agent, None, &mut (), &stop)?;
 //! assert_eq!((outcome, training.episode(), agent.is_fitted()), (Outcome::Finished, 2, true));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -51,12 +51,12 @@
 //! Every agent is judged from the same start states.
 //!
 //! ```
-//! use mbrl_env::tasks;
-//! use mbrl_policy::{RandomAgent, World, evaluate, start_seeds};
+//! use mbrl_env::{Env, tasks};
+//! use mbrl_policy::{RandomAgent, evaluate, start_seeds};
 //!
 //! let mut task = tasks::make("pendulum")?;
 //! let mut random = RandomAgent::new(task.env.spec().actions.clone());
-//! let found = evaluate(&mut World::Simulator(&mut *task.env), &mut random, &start_seeds(0, 5))?;
+//! let found = evaluate(&mut task.env, &mut random, &start_seeds(0, 5))?;
 //! assert!(found.return_mean() < -500.0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -79,7 +79,7 @@
 //! Burn's backends.
 
 pub use burn::tensor::{Device, Tensor};
-pub use mbrl_env::MAX_PAST;
+pub use mbrl_env::{MAX_PAST, World};
 
 mod agent;
 mod checkpoint;
@@ -105,4 +105,4 @@ pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
 pub use mpc_agent::MpcAgent;
 pub use observer::{Moment, Observer, Scalars};
 pub use train::{Outcome, RunFiles, TrainConfig, Training};
-pub use world::{EpisodeSummary, World};
+pub use world::EpisodeSummary;

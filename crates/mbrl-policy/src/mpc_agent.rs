@@ -14,21 +14,21 @@ use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal
 /// given model comes to, that with the simulator itself for one.
 ///
 /// ```
-/// use mbrl_env::tasks;
+/// use mbrl_env::{Env, tasks};
 /// use mbrl_model::{Propagation, SimulatorModel};
 /// use mbrl_plan::{IcemConfig, Mpc, Replan};
-/// use mbrl_policy::{Device, Goal, MpcAgent, TrainConfig, World};
+/// use mbrl_policy::{Device, Goal, MpcAgent, TrainConfig};
 /// # use std::sync::atomic::AtomicBool;
 ///
 /// let mut task = tasks::make("pendulum")?;
 /// let actions = task.env.spec().actions.clone();
-/// let model = SimulatorModel::new(task.env.boxed_clone(), &Device::flex());
+/// let model = SimulatorModel::new(task.env.require_simulator()?.boxed_clone(), &Device::flex());
 /// let planner = IcemConfig { horizon: 5, ..IcemConfig::default() }.init(&actions, Propagation::MEAN)?;
 /// let mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;
 /// let mut agent = MpcAgent::new(model, Goal::of_model(), actions, mpc);
 ///
 /// let mut training = TrainConfig::default().init(20, 0)?;
-/// training.run(World::Simulator(&mut *task.env), &mut agent, None, &mut (), &AtomicBool::new(false))?;
+/// training.run(&mut task.env, &mut agent, None, &mut (), &AtomicBool::new(false))?;
 /// assert!(agent.last_plan().is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

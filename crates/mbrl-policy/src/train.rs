@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mbrl_env::Rng;
+use mbrl_env::{Env, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -196,7 +196,7 @@ impl Training {
     /// environment. What is on the disk stays whole.
     pub fn run(
         &mut self,
-        mut world: World<'_>,
+        world: &mut World,
         learner: &mut dyn Learner,
         mut files: Option<&mut RunFiles>,
         observer: &mut dyn Observer,
@@ -210,7 +210,7 @@ impl Training {
         self.state.environment.clone_from(now);
         self.state.agent = learner.name().to_owned();
         while !self.is_finished() {
-            let finished = self.run_episode(&mut world, learner, files.as_deref_mut(), observer, stop, &clock)?;
+            let finished = self.run_episode(world, learner, files.as_deref_mut(), observer, stop, &clock)?;
             if !finished {
                 return Ok(Outcome::Stopped);
             }
@@ -221,7 +221,7 @@ impl Training {
     /// One episode with all that follows it; `false` where it was stopped, and nothing of it counts.
     fn run_episode(
         &mut self,
-        world: &mut World<'_>,
+        world: &mut World,
         learner: &mut dyn Learner,
         mut files: Option<&mut RunFiles>,
         observer: &mut dyn Observer,

@@ -1,53 +1,23 @@
 //! The world as the loops see it: every observation, reward and action checked on its way through.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use mbrl_env::{
-    Env, EnvError, EnvSpec, History, MAX_PAST, Rng, Simulator, Situation, Snapshot, Transition, check_action,
-};
+use mbrl_env::{Env, EnvError, EnvSpec, History, MAX_PAST, Rng, Situation, Snapshot, Transition, World, check_action};
 
 use crate::{ActMode, Agent, AgentError};
 
-/// What an agent acts in: any environment, or a simulator whose snapshots it may ask for.
-pub enum World<'a> {
-    /// Any environment: a machine, a recording, a simulator that cannot be copied.
-    Env(&'a mut dyn Env),
-    /// A simulator, for agents that plan with it.
-    Simulator(&'a mut dyn Simulator),
-}
-
-impl fmt::Debug for World<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("World").field(self.spec()).finish()
+/// A snapshot where `agent` needs one.
+fn snapshot_for(agent: &dyn Agent, world: &World) -> Result<Option<Snapshot>, AgentError> {
+    if !agent.needs_snapshot() {
+        return Ok(None);
     }
-}
-
-impl World<'_> {
-    /// What the environment is called, sees and takes.
-    #[must_use]
-    pub fn spec(&self) -> &EnvSpec {
-        match self {
-            Self::Env(env) => env.spec(),
-            Self::Simulator(simulator) => simulator.spec(),
-        }
-    }
-
-    /// A snapshot where `agent` needs one.
-    fn snapshot_for(&self, agent: &dyn Agent) -> Result<Option<Snapshot>, AgentError> {
-        if !agent.needs_snapshot() {
-            return Ok(None);
-        }
-        match self {
-            Self::Simulator(simulator) => Ok(Some(simulator.save())),
-            Self::Env(env) => Err(AgentError::Config {
-                field: "world",
-                value: env.spec().name.clone(),
-                rule: "a simulator, because the agent plans with its snapshots",
-            }),
-        }
+    match world.simulator() {
+        Some(simulator) => Ok(Some(simulator.save())),
+        None => Err(AgentError::Config {
+            field: "world",
+            value: world.spec().name.clone(),
+            rule: "a simulator, because the agent plans with its snapshots",
+        }),
     }
 }
 
@@ -98,15 +68,12 @@ impl EpisodeSummary {
 impl Episode {
     /// Resets the world with a seed. `env_step` is for messages.
     pub(crate) fn begin(
-        world: &mut World<'_>,
+        world: &mut World,
         agent: &mut dyn Agent,
         seed: u64,
         env_step: u64,
     ) -> Result<Self, AgentError> {
-        let obs = match world {
-            World::Env(env) => env.reset(Some(seed))?,
-            World::Simulator(simulator) => simulator.reset(Some(seed))?,
-        };
+        let obs = world.reset(Some(seed))?;
         check_obs(world.spec(), &obs, env_step)?;
         agent.begin_episode();
         Ok(Self { obs, past: History::default(), summary: EpisodeSummary::default() })
@@ -115,13 +82,13 @@ impl Episode {
     /// Lets the agent act once.
     pub(crate) fn step(
         &mut self,
-        world: &mut World<'_>,
+        world: &mut World,
         agent: &mut dyn Agent,
         mode: ActMode,
         rng: &mut Rng,
         env_step: u64,
     ) -> Result<Transition, AgentError> {
-        let snapshot = world.snapshot_for(agent)?;
+        let snapshot = snapshot_for(agent, world)?;
         let situation = Situation { obs: &self.obs, past: &self.past, snapshot: snapshot.as_ref() };
         let start = Instant::now();
         let action = agent.act(&situation, mode, rng)?;
@@ -130,10 +97,7 @@ impl Episode {
             return Err(AgentError::Action { agent: agent.name().to_owned(), action, source });
         }
         let start = Instant::now();
-        let step = match world {
-            World::Env(env) => env.step(&action)?,
-            World::Simulator(simulator) => simulator.step(&action)?,
-        };
+        let step = world.step(&action)?;
         self.summary.env_time += start.elapsed();
         let spec = world.spec();
         check_obs(spec, &step.obs, env_step)?;

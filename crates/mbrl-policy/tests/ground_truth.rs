@@ -5,16 +5,16 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Point, metrics};
-use mbrl_env::{Env, Simulator, TimeLimit, Transition};
+use mbrl_env::{Env, Transition};
 use mbrl_model::{Propagation, SimulatorModel};
 use mbrl_plan::{IcemConfig, Mpc, Replan};
 use mbrl_policy::{
     AgentError, Device, Goal, Moment, MpcAgent, Observer, Outcome, RunFiles, TrainConfig, World, evaluate, start_seeds,
 };
 
-fn agent(env: &TimeLimit<Point>, goal: Goal) -> MpcAgent<SimulatorModel> {
+fn agent(env: &World, goal: Goal) -> MpcAgent<SimulatorModel> {
     let actions = env.spec().actions.clone();
-    let model = SimulatorModel::new(env.boxed_clone(), &Device::flex());
+    let model = SimulatorModel::new(env.require_simulator().unwrap().boxed_clone(), &Device::flex());
     let planner = IcemConfig { horizon: 6, ..IcemConfig::default() }.init(&actions, Propagation::MEAN).unwrap();
     let mpc = Mpc::new(Box::new(planner), Replan::EveryStep).unwrap();
     MpcAgent::new(model, goal, actions, mpc)
@@ -36,9 +36,9 @@ fn the_truth_is_planned_with_up_to_the_time_limit_and_over_it() {
     // Twelve steps are not enough to come to rest from everywhere, and half of the plans look beyond the limit. A fine on
     // every step after the end must not change anything: the limit is the same for all candidates.
     for after_termination in [0.0, -500.0] {
-        let mut env = Point::limited(12);
+        let mut env = World::from_simulator(Point::limited(12));
         let mut agent = agent(&env, Goal { after_termination, ..Goal::of_model() });
-        let found = evaluate(&mut World::Simulator(&mut env), &mut agent, &start_seeds(0, 5)).unwrap();
+        let found = evaluate(&mut env, &mut agent, &start_seeds(0, 5)).unwrap();
         for episode in &found.episodes {
             let x = episode.transitions[0].obs[0];
             let (summary, best) = (episode.summary, best(x, 12));
@@ -67,12 +67,11 @@ fn a_stopped_run_goes_on_as_if_nothing_had_happened_and_tells_what_plans_cost() 
     let config = TrainConfig { eval_every: 10, eval_episodes: 2, ..Default::default() };
     let run = |folder: &std::path::Path, stop_at: u64| {
         let stop = AtomicBool::new(false);
-        let mut env = Point::limited(4);
+        let mut env = World::from_simulator(Point::limited(4));
         let mut learner = agent(&env, Goal::of_model());
         let mut training = config.init(14, 3).unwrap();
         let (mut files, _) = RunFiles::open(folder, &mut training, &mut learner).unwrap();
-        let world = World::Simulator(&mut env);
-        training.run(world, &mut learner, Some(&mut files), &mut StopAt(stop_at, &stop), &stop).unwrap()
+        training.run(&mut env, &mut learner, Some(&mut files), &mut StopAt(stop_at, &stop), &stop).unwrap()
     };
     let whole = tempfile::tempdir().unwrap();
     assert_eq!(run(whole.path(), u64::MAX), Outcome::Finished);

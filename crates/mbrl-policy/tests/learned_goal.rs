@@ -5,9 +5,7 @@ mod common;
 use std::sync::{Arc, Mutex, atomic::AtomicBool};
 
 use common::Point;
-use mbrl_env::{
-    ActionSpace, Env, EnvError, EnvSpec, Info, Rng, Situation, Step, TimeLimit, Transition, reward_fn, tasks,
-};
+use mbrl_env::{ActionSpace, Env, EnvError, EnvSpec, Rng, Situation, Step, TimeLimit, Transition, reward_fn, tasks};
 use mbrl_model::{
     Device, Draw, Dynamics, DynamicsSpec, Ensemble, EnsembleConfig, FitConfig, Imagined, MemberRule, ModelError,
     Prediction, Propagation, Start, Trajectories,
@@ -44,18 +42,18 @@ fn small(model: EnsembleConfig) -> EnsembleConfig {
 #[test]
 fn an_agent_whose_goal_is_silent_learns_to_collect_the_reward() {
     // The point on a line pays −x'². Nobody tells the agent.
-    let mut env = Point::limited(10);
+    let mut env = Point::world(10);
     let spec = env.spec().clone();
     let mut training = TrainConfig::default().init(120, 1).unwrap();
     let model = small(EnsembleConfig { reward: true, termination: true, ..Default::default() });
     let mut agent = learner(&spec, &model, silent(), &mut training.split_rng()).unwrap();
-    let outcome = training.run(World::Env(&mut env), &mut agent, None, &mut (), &AtomicBool::new(false)).unwrap();
+    let outcome = training.run(&mut env, &mut agent, None, &mut (), &AtomicBool::new(false)).unwrap();
     assert!(outcome == Outcome::Finished && agent.is_fitted());
-    let mut env = Point::limited(20);
+    let mut env = Point::world(20);
     let seeds = start_seeds(0, 10);
-    let learned = evaluate(&mut World::Env(&mut env), &mut agent, &seeds).unwrap().return_mean();
+    let learned = evaluate(&mut env, &mut agent, &seeds).unwrap().return_mean();
     let mut random = RandomAgent::new(spec.actions);
-    let random = evaluate(&mut World::Env(&mut env), &mut random, &seeds).unwrap().return_mean();
+    let random = evaluate(&mut env, &mut random, &seeds).unwrap().return_mean();
     // A random walk keeps about the square of its start, a third on average, for all 20 steps; going straight to 0 pays
     // the first few of them.
     assert!(learned > 0.5 * random, "learned {learned}, random {random}");
@@ -96,7 +94,7 @@ impl Env for Late {
         self.x += 0.3 * self.before;
         self.before = action[0];
         let reward = -f64::from(self.x * self.x);
-        Ok(Step { obs: vec![self.x], reward, terminated: false, truncated: false, info: Info::new() })
+        Ok(Step::new([self.x], reward))
     }
 }
 
@@ -114,15 +112,15 @@ impl Observer for LastError {
 #[test]
 fn an_agent_that_looks_back_controls_a_motor_that_answers_late() {
     let run = |past: usize| {
-        let mut env = Late::limited(20);
+        let mut env = World::from_env(Late::limited(20));
         let spec = env.spec().clone();
         let mut training = TrainConfig::default().init(200, 3).unwrap();
         let model = small(EnsembleConfig { past, reward: true, ..Default::default() });
         let mut agent = learner(&spec, &model, silent(), &mut training.split_rng()).unwrap();
         let mut error = LastError::default();
-        training.run(World::Env(&mut env), &mut agent, None, &mut error, &AtomicBool::new(false)).unwrap();
+        training.run(&mut env, &mut agent, None, &mut error, &AtomicBool::new(false)).unwrap();
         let seeds = start_seeds(0, 10);
-        (error.0, evaluate(&mut World::Env(&mut env), &mut agent, &seeds).unwrap().return_mean())
+        (error.0, evaluate(&mut env, &mut agent, &seeds).unwrap().return_mean())
     };
     let ((blind, swinging), (seeing, steady)) = (run(0), run(1));
     // Standardised targets: without the action before, nearly all of the variance of the change is left; with it the system
@@ -168,7 +166,7 @@ impl Dynamics for Spy {
 
 #[test]
 fn the_history_of_the_running_episode_reaches_the_model() {
-    let mut env = Point::limited(5);
+    let mut env = Point::world(5);
     let spec = env.spec().clone();
     let config = EnsembleConfig { past: 2, reward: true, ..small(EnsembleConfig::default()) };
     let model = config.init(1, 1, &Device::flex(), &mut Rng::new(0)).unwrap();
@@ -176,7 +174,7 @@ fn the_history_of_the_running_episode_reaches_the_model() {
     let spy = Spy { model, starts: starts.clone() };
     let mpc = planner(&spec.actions, Propagation::MEAN);
     let mut agent = MpcAgent::new(spy, silent(), spec.actions, mpc);
-    let Evaluation { episodes, .. } = evaluate(&mut World::Env(&mut env), &mut agent, &start_seeds(0, 2)).unwrap();
+    let Evaluation { episodes, .. } = evaluate(&mut env, &mut agent, &start_seeds(0, 2)).unwrap();
     let mut expected = Vec::new();
     for episode in &episodes {
         let steps: Vec<&Transition> = episode.transitions.iter().collect();
@@ -213,11 +211,11 @@ fn the_pendulum_is_swung_up_by_a_learned_reward() {
     let mpc = Mpc::new(Box::new(planner.init(&spec.actions, propagation).unwrap()), Replan::EveryStep).unwrap();
     let fit = FitConfig { batch_size: 64, max_epochs: 40, holdout: 0.0, ..Default::default() };
     let mut agent = ModelBasedConfig::default().init(&spec, model, fit, silent(), mpc).unwrap();
-    training.run(World::Simulator(&mut *env), &mut agent, None, &mut (), &AtomicBool::new(false)).unwrap();
+    training.run(&mut env, &mut agent, None, &mut (), &AtomicBool::new(false)).unwrap();
     let seeds = start_seeds(0, 5);
-    let learned = evaluate(&mut World::Simulator(&mut *env), &mut agent, &seeds).unwrap().return_mean();
+    let learned = evaluate(&mut env, &mut agent, &seeds).unwrap().return_mean();
     let mut random = RandomAgent::new(spec.actions);
-    let random = evaluate(&mut World::Simulator(&mut *env), &mut random, &seeds).unwrap().return_mean();
+    let random = evaluate(&mut env, &mut random, &seeds).unwrap().return_mean();
     println!("learned {learned}, random {random}");
     // Found: −460, random −1200 to −1400. Without a reward there is nothing to plan for, and no return beyond chance.
     assert!(learned > 0.6 * random, "learned {learned}, random {random}");

@@ -13,7 +13,7 @@ use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
 use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{
     AgentError, Device, EpisodeSummary, FitSchedule, Goal, ModelBased, ModelBasedConfig, Moment, Observer, Outcome,
-    RandomAgent, RunFiles, Scalars, Tensor, TrainConfig, Training, World, evaluate, start_seeds,
+    RandomAgent, RunFiles, Scalars, Tensor, TrainConfig, Training, evaluate, start_seeds,
 };
 
 fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<ModelBased, AgentError> {
@@ -71,8 +71,8 @@ impl Observer for Diary {
 }
 
 fn run(training: &mut Training, learner: &mut ModelBased, diary: &mut Diary) -> Outcome {
-    let mut env = Point::limited(10);
-    training.run(World::Env(&mut env), learner, None, diary, &AtomicBool::new(false)).unwrap()
+    let mut env = Point::world(10);
+    training.run(&mut env, learner, None, diary, &AtomicBool::new(false)).unwrap()
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn learns_to_stay_at_the_goal() {
     let mut training = TrainConfig::default().init(80, 1).unwrap();
     let mut agent = learner(&config(FitSchedule::Episode), quick_fit(), &mut training.split_rng()).unwrap();
     run(&mut training, &mut agent, &mut Diary::default());
-    let mut env = Point::limited(20);
+    let mut env = Point::world(20);
     let actions = env.spec().actions.clone();
     let seeds = start_seeds(0, 10);
-    let learned = evaluate(&mut World::Env(&mut env), &mut agent, &seeds).unwrap().return_mean();
-    let random = evaluate(&mut World::Env(&mut env), &mut RandomAgent::new(actions), &seeds).unwrap().return_mean();
+    let learned = evaluate(&mut env, &mut agent, &seeds).unwrap().return_mean();
+    let random = evaluate(&mut env, &mut RandomAgent::new(actions), &seeds).unwrap().return_mean();
     // The best there is: straight to 0 at 0.1 a step.
     let best: f64 = seeds
         .iter()
@@ -125,8 +125,8 @@ fn resumed_runs_are_the_same_bit_for_bit() {
             let (mut files, _) = RunFiles::open(folder, &mut training, &mut agent).unwrap();
             let stop = Arc::new(AtomicBool::new(false));
             let mut diary = Diary { stop_at: stop_at.map(|step| (step, stop.clone())), ..Default::default() };
-            let mut env = Point::limited(10);
-            training.run(World::Env(&mut env), &mut agent, Some(&mut files), &mut diary, &stop).unwrap()
+            let mut env = Point::world(10);
+            training.run(&mut env, &mut agent, Some(&mut files), &mut diary, &stop).unwrap()
         };
         let whole = tempfile::tempdir().unwrap();
         run(whole.path(), None);

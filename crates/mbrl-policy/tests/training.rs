@@ -5,7 +5,10 @@ mod common;
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use common::{Counter, Point, metrics};
@@ -50,8 +53,8 @@ fn never() -> AtomicBool {
 fn counts_every_real_step_and_no_other() {
     let config = TrainConfig { eval_every: 8, eval_episodes: 2, ..Default::default() };
     let mut training = config.init(14, 1).unwrap();
-    let (mut env, mut learner, mut diary) = (Point::limited(6), Counter::new(), Diary::default());
-    let outcome = training.run(World::Env(&mut env), &mut learner, None, &mut diary, &never()).unwrap();
+    let (mut env, mut learner, mut diary) = (Point::world(6), Counter::new(), Diary::default());
+    let outcome = training.run(&mut env, &mut learner, None, &mut diary, &never()).unwrap();
     assert_eq!(outcome, Outcome::Finished);
     assert_eq!((training.env_step(), training.episode()), (14, 3));
     let events: Vec<&str> = diary.0.iter().map(String::as_str).filter(|e| !e.ends_with("over false")).collect();
@@ -85,8 +88,8 @@ fn counts_every_real_step_and_no_other() {
 fn evaluating_changes_nothing_of_the_training() {
     let run = |eval_every| {
         let config = TrainConfig { eval_every, eval_episodes: 3, ..Default::default() };
-        let (mut env, mut learner) = (Point::limited(5), Counter::new());
-        config.init(30, 4).unwrap().run(World::Env(&mut env), &mut learner, None, &mut (), &never()).unwrap();
+        let (mut env, mut learner) = (Point::world(5), Counter::new());
+        config.init(30, 4).unwrap().run(&mut env, &mut learner, None, &mut (), &never()).unwrap();
         learner.seen
     };
     assert_eq!(run(0), run(1));
@@ -94,9 +97,9 @@ fn evaluating_changes_nothing_of_the_training() {
 
 #[test]
 fn evaluation_starts_are_the_same_for_every_agent_and_prefixes_of_each_other() {
-    let mut env = Point::limited(4);
-    let starts = |agent: &mut dyn Agent, env: &mut TimeLimit<Point>, n| {
-        let found = evaluate(&mut World::Env(env), agent, &start_seeds(9, n)).unwrap();
+    let mut env = Point::world(4);
+    let starts = |agent: &mut dyn Agent, env: &mut World, n| {
+        let found = evaluate(env, agent, &start_seeds(9, n)).unwrap();
         found.episodes.into_iter().map(|e| e.transitions[0].obs[0]).collect::<Vec<_>>()
     };
     let random = starts(&mut RandomAgent::new(env.spec().actions.clone()), &mut env, 5);
@@ -109,10 +112,10 @@ fn evaluation_starts_are_the_same_for_every_agent_and_prefixes_of_each_other() {
 
 #[test]
 fn what_an_agent_draws_in_an_evaluation_depends_on_the_start_alone() {
-    let mut env = Point::limited(4);
+    let mut env = Point::world(4);
     let mut agent = RandomAgent::new(env.spec().actions.clone());
     let mut actions = |seeds: &[u64]| {
-        let found = evaluate(&mut World::Env(&mut env), &mut agent, seeds).unwrap();
+        let found = evaluate(&mut env, &mut agent, seeds).unwrap();
         let of = |e: &EvaluationEpisode| e.transitions.iter().map(|t| t.action[0]).collect::<Vec<_>>();
         found.episodes.iter().map(of).collect::<Vec<_>>()
     };
@@ -123,8 +126,8 @@ fn what_an_agent_draws_in_an_evaluation_depends_on_the_start_alone() {
 
 #[test]
 fn evaluation_numbers_are_those_of_its_episodes() {
-    let mut env = Point::limited(4);
-    let found = evaluate(&mut World::Env(&mut env), &mut Still, &start_seeds(0, 2)).unwrap();
+    let mut env = Point::world(4);
+    let found = evaluate(&mut env, &mut Still, &start_seeds(0, 2)).unwrap();
     // Standing still at x pays −x² four times.
     let expected: Vec<f64> =
         found.episodes.iter().map(|e| -4.0 * f64::from(e.transitions[0].obs[0] * e.transitions[0].obs[0])).collect();
@@ -133,7 +136,7 @@ fn evaluation_numbers_are_those_of_its_episodes() {
     assert!((found.return_mean() - 0.5 * (a + b)).abs() < 1e-6);
     assert!((found.return_std() - 0.5 * (a - b).abs()).abs() < 1e-6);
     assert_eq!(found.length_mean(), 4.0);
-    assert!(evaluate(&mut World::Env(&mut env), &mut Still, &[]).is_err());
+    assert!(evaluate(&mut env, &mut Still, &[]).is_err());
 }
 
 /// Stops the run when a number of steps was taken, as Ctrl-C would.
@@ -152,12 +155,12 @@ fn stopped_at_any_step_and_resumed_gives_the_same_metrics() {
     let config = TrainConfig { eval_every: 10, eval_episodes: 2, checkpoint_episodes: 2, ..Default::default() };
     let run = |folder: &std::path::Path, stop_at: u64| {
         let stop = never();
-        let (mut env, mut learner) = (Point::limited(4), Counter::new());
+        let (mut env, mut learner) = (Point::world(4), Counter::new());
         let mut training = config.init(STEPS, 3).unwrap();
         let (mut files, damaged) = RunFiles::open(folder, &mut training, &mut learner).unwrap();
         assert!(damaged.is_empty());
         let mut observer = StopAt(stop_at, &stop);
-        let outcome = training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut observer, &stop).unwrap();
+        let outcome = training.run(&mut env, &mut learner, Some(&mut files), &mut observer, &stop).unwrap();
         (outcome, learner.seen)
     };
     let whole = tempfile::tempdir().unwrap();
@@ -178,11 +181,10 @@ fn stopped_at_any_step_and_resumed_gives_the_same_metrics() {
 /// Takes a run in `folder` as far as `steps`, or stops it after `stop_at` of them.
 fn go(folder: &Path, config: &TrainConfig, steps: u64, stop_at: u64) -> Result<(Training, Outcome), AgentError> {
     let stop = never();
-    let (mut env, mut learner) = (Point::limited(4), Counter::new());
+    let (mut env, mut learner) = (Point::world(4), Counter::new());
     let mut training = config.init(steps, 3)?.described("task = \"point\"\nlimit = 4\n");
     let (mut files, _) = RunFiles::open(folder, &mut training, &mut learner)?;
-    let world = World::Env(&mut env);
-    let outcome = training.run(world, &mut learner, Some(&mut files), &mut StopAt(stop_at, &stop), &stop)?;
+    let outcome = training.run(&mut env, &mut learner, Some(&mut files), &mut StopAt(stop_at, &stop), &stop)?;
     Ok((training, outcome))
 }
 
@@ -209,10 +211,10 @@ fn a_run_of_another_seed_setting_or_environment_is_refused() {
     let mut training = config.init(12, 3).unwrap().described("task = \"point\"\nlimit = 4\n");
     open(&mut training).unwrap();
     assert_eq!(training.stored_step(), Some(8));
-    let mut other = Resets::default();
-    let error = training.run(World::Env(&mut other), &mut Counter::new(), None, &mut (), &never()).unwrap_err();
+    let (mut other, seeds) = Resets::world();
+    let error = training.run(&mut other, &mut Counter::new(), None, &mut (), &never()).unwrap_err();
     assert!(matches!(&error, AgentError::World { expected, actual } if expected == "point" && actual == "resets"));
-    assert!(other.seeds.is_empty());
+    assert!(seeds.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -227,8 +229,8 @@ fn a_description_of_an_earlier_version_is_compared_as_it_reads_today() {
     let open = |settings: &str, rewrite: fn(&str) -> Option<String>| {
         let mut training = config.init(12, 3).unwrap().described(settings).rewriting(rewrite);
         let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut Counter::new())?;
-        let (mut env, mut learner) = (Point::limited(4), Counter::new());
-        training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never())
+        let (mut env, mut learner) = (Point::world(4), Counter::new());
+        training.run(&mut env, &mut learner, Some(&mut files), &mut (), &never())
     };
     let today = "task = \"point\"\nlimit = 4\nspeed = 1\n";
     let refused = open(today, |_| None).unwrap_err().to_string();
@@ -247,14 +249,16 @@ fn a_description_of_an_earlier_version_is_compared_as_it_reads_today() {
 struct Resets {
     inner: Point,
     spec: EnvSpec,
-    seeds: Vec<u64>,
+    seeds: Arc<Mutex<Vec<u64>>>,
 }
 
-impl Default for Resets {
-    fn default() -> Self {
-        let inner = Point::new();
-        let spec = EnvSpec { name: "resets".into(), ..inner.spec().clone() };
-        Self { inner, spec, seeds: Vec::new() }
+impl Resets {
+    /// A world of it, and its notes.
+    fn world() -> (World, Arc<Mutex<Vec<u64>>>) {
+        let (inner, seeds) = (Point::new(), Arc::default());
+        let mut spec = inner.spec().clone();
+        spec.name = "resets".into();
+        (World::from_env(Self { inner, spec, seeds: Arc::clone(&seeds) }), seeds)
     }
 }
 
@@ -263,25 +267,26 @@ impl Env for Resets {
         &self.spec
     }
     fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
-        self.seeds.extend(seed);
+        self.seeds.lock().unwrap().extend(seed);
         self.inner.reset(seed)
     }
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
-        Ok(Step { truncated: true, ..self.inner.step(action)? })
+        Ok(self.inner.step(action)?.with_truncated(true))
     }
 }
 
 #[test]
 fn no_run_is_judged_on_start_states_that_it_learns_from() {
     for seed in [0, 3] {
-        let mut env = Resets::default();
+        let (mut env, seeds) = Resets::world();
         let mut training = TrainConfig::default().init(200, seed).unwrap();
         // As programs do that draw the weights of a model first; the keys then are off by one.
         let _ = training.split_rng();
-        training.run(World::Env(&mut env), &mut Counter::new(), None, &mut (), &never()).unwrap();
-        assert_eq!(env.seeds.len(), 200);
+        training.run(&mut env, &mut Counter::new(), None, &mut (), &never()).unwrap();
+        let seeds = seeds.lock().unwrap();
+        assert_eq!(seeds.len(), 200);
         let judged = start_seeds(seed, 200);
-        assert!(env.seeds.iter().all(|key| !judged.contains(key)), "seed {seed}");
+        assert!(seeds.iter().all(|key| !judged.contains(key)), "seed {seed}");
     }
 }
 
@@ -289,9 +294,9 @@ fn no_run_is_judged_on_start_states_that_it_learns_from() {
 fn two_at_once_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut training = TrainConfig::default().init(8, 3).unwrap();
-    let (mut env, mut learner) = (Point::limited(4), Counter::new());
+    let (mut env, mut learner) = (Point::world(4), Counter::new());
     let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut learner).unwrap();
-    training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never()).unwrap();
+    training.run(&mut env, &mut learner, Some(&mut files), &mut (), &never()).unwrap();
     let record = fs::read(folder.path().join("metrics.jsonl")).unwrap();
     let second = || RunFiles::open(folder.path(), &mut training.clone(), &mut Counter::new()).map(drop);
     let error = second().unwrap_err();
@@ -388,12 +393,11 @@ fn every_state_of_the_disk_that_a_kill_can_leave_goes_on_to_the_same_metrics() {
 #[test]
 fn a_world_that_breaks_is_named() {
     for (what, expected) in [("obs", "observation[0]"), ("reward", "reward")] {
-        let mut env = Point::limited(10);
         let mut broken = Point::new();
         broken.breaks = Some((7, what));
-        env = TimeLimit::new(broken, env.max_steps()).unwrap();
+        let mut env = World::from_env(TimeLimit::new(broken, 10).unwrap());
         let mut training = TrainConfig::default().init(100, 0).unwrap();
-        let error = training.run(World::Env(&mut env), &mut Counter::new(), None, &mut (), &never()).unwrap_err();
+        let error = training.run(&mut env, &mut Counter::new(), None, &mut (), &never()).unwrap_err();
         match error {
             AgentError::NonFiniteWorld { env, what, env_step, .. } => {
                 assert_eq!((env.as_str(), what.as_str(), env_step), ("point", expected, 7));
@@ -427,8 +431,7 @@ impl Agent for Silly {
 #[test]
 fn an_agent_that_chooses_no_action_is_named() {
     for (action, expected) in [(vec![f32::NAN], "NaN"), (vec![0.0, 0.0], "2 entries, expected 1")] {
-        let error =
-            evaluate(&mut World::Env(&mut Point::limited(3)), &mut Silly(action), &[0]).unwrap_err().to_string();
+        let error = evaluate(&mut Point::world(3), &mut Silly(action), &[0]).unwrap_err().to_string();
         assert!(error.contains("silly") && error.contains(expected), "{error}");
     }
 }
@@ -450,9 +453,9 @@ impl Agent for Snapshots {
 
 #[test]
 fn snapshots_come_from_simulators_alone() {
-    let mut env = Point::limited(3);
-    assert!(evaluate(&mut World::Simulator(&mut env), &mut Snapshots, &[0]).is_ok());
-    let error = evaluate(&mut World::Env(&mut env), &mut Snapshots, &[0]).unwrap_err().to_string();
+    let mut simulator = World::from_simulator(Point::limited(3));
+    assert!(evaluate(&mut simulator, &mut Snapshots, &[0]).is_ok());
+    let error = evaluate(&mut Point::world(3), &mut Snapshots, &[0]).unwrap_err().to_string();
     assert!(error.contains("point") && error.contains("simulator"), "{error}");
 }
 
@@ -462,9 +465,9 @@ fn a_disk_that_cannot_be_written_names_the_file_and_keeps_the_checkpoints() {
     let config = TrainConfig::default();
     let run = |steps| {
         let mut training = config.init(steps, 3).unwrap();
-        let (mut env, mut learner) = (Point::limited(4), Counter::new());
+        let (mut env, mut learner) = (Point::world(4), Counter::new());
         let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut learner)?;
-        training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never())
+        training.run(&mut env, &mut learner, Some(&mut files), &mut (), &never())
     };
     run(8).unwrap();
     let before = metrics(folder.path());
@@ -550,10 +553,9 @@ impl Learner for Failing {
 fn a_full_disk_is_an_error_that_leaves_no_half_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let mut training = TrainConfig::default().init(8, 0).unwrap();
-    let (mut env, mut learner) = (Point::limited(4), Failing(Counter::new()));
+    let (mut env, mut learner) = (Point::world(4), Failing(Counter::new()));
     let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut learner).unwrap();
-    let error =
-        training.run(World::Env(&mut env), &mut learner, Some(&mut files), &mut (), &never()).unwrap_err().to_string();
+    let error = training.run(&mut env, &mut learner, Some(&mut files), &mut (), &never()).unwrap_err().to_string();
     assert!(error.contains("model.bin"), "{error}");
     assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 0);
 }

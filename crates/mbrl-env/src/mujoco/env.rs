@@ -1,22 +1,45 @@
 //! A model with an observation, a reward and a start: an environment.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::{Camera, Model, Renderer, Sim, View, sim::State};
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Info, Rng, Simulator, Snapshot, Step, check_action,
-    tasks::Phase,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Frame, Info, Rng, Simulator, Snapshot, Step, check_action,
+    field::with_unique_names, tasks::Phase,
 };
 
 /// What a step was worth.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Judgement {
+#[non_exhaustive]
+pub struct StepOutcome {
     /// Reward.
     pub reward: f64,
     /// The task reached an end state.
     pub terminated: bool,
-    /// Named numbers for logs.
+    /// Named numbers for logs; the same names at every step.
     pub info: Info,
+}
+
+impl StepOutcome {
+    /// A step after which the episode goes on, without info.
+    #[must_use]
+    pub fn new(reward: f64) -> Self {
+        Self { reward, terminated: false, info: Info::new() }
+    }
+
+    /// Whether the task reached an end state.
+    #[must_use]
+    pub fn with_terminated(mut self, terminated: bool) -> Self {
+        self.terminated = terminated;
+        self
+    }
+
+    /// With a number for logs.
+    #[must_use]
+    pub fn with_info(mut self, name: impl Into<Cow<'static, str>>, value: f64) -> Self {
+        self.info.insert(name.into(), value);
+        self
+    }
 }
 
 /// What makes an environment of a simulation. Closures do, by [`MujocoEnv::builder`]; a type of its own does where a task
@@ -32,6 +55,13 @@ pub trait Rules: Send + Sync {
         self.observe(sim, obs);
     }
 
+    /// What the columns of the observation are, by [`Model::position_fields`] and its siblings for example; `None` (the
+    /// default) numbers them.
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let _ = model;
+        None
+    }
+
     /// Moves an episode's start away from the model's initial `qpos` `[nq]` and `qvel` `[nv]`.
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng);
 
@@ -41,7 +71,7 @@ pub trait Rules: Send + Sync {
     }
 
     /// Judges a step: what was measured before it, the simulation after it, and the action as it came.
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement;
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome;
 
     /// Whether observation or reward read forces on bodies (`cfrc_ext` and the like), which cost time.
     fn reads_body_forces(&self) -> bool {
@@ -127,11 +157,11 @@ impl MujocoEnv {
         MujocoEnvBuilder { model, name: "mujoco".into(), frame_skip: 1, rules: Closures::default() }
     }
 
-    /// An environment by rules. `frame_skip` is the number of the engine's steps a step.
+    /// An environment by rules. `frame_skip` is the number of the engine's steps per step of the environment.
     ///
     /// # Errors
     /// [`EnvError::Config`] for a `frame_skip` of 0, [`EnvError::Engine`] for a model without a control or rules that
-    /// observe nothing.
+    /// observe nothing, [`EnvError::Fields`] for fields that do not describe the observation.
     pub fn new(name: &str, model: &Model, frame_skip: u32, rules: Arc<dyn Rules>) -> Result<Self, EnvError> {
         if frame_skip == 0 {
             return Err(EnvError::Config { field: "frame_skip", value: "0".into(), rule: "at least 1" });
@@ -148,12 +178,12 @@ impl MujocoEnv {
         if model.nu() == 0 {
             return refuse(format!("{name}: {} has no actuator", model.origin()));
         }
-        let spec = EnvSpec {
-            name: name.to_owned(),
-            obs: BoxSpace::unbounded(observed.len()),
-            actions: ActionSpace::Box(controls(model)?),
-            control_period: model.timestep() * f64::from(frame_skip),
-        };
+        let (obs, actions) = (BoxSpace::unbounded(observed.len()), ActionSpace::Box(controls(model)?));
+        let mut spec = EnvSpec::new(name, obs, actions, model.timestep() * f64::from(frame_skip))
+            .with_action_fields(model.control_fields())?;
+        if let Some(fields) = rules.fields(model) {
+            spec = spec.with_fields(fields)?;
+        }
         Ok(Self {
             spec: Arc::new(spec),
             rules,
@@ -209,7 +239,7 @@ impl MujocoEnv {
         if self.rules.reads_body_forces() {
             self.sim.compute_body_forces()?;
         }
-        let Judgement { reward, terminated, info } = self.rules.judge(&self.measured, &self.sim, action);
+        let StepOutcome { reward, terminated, info } = self.rules.judge(&self.measured, &self.sim, action);
         let obs = self.observation()?;
         if !reward.is_finite() {
             return Err(EnvError::Simulation { time: self.sim.time(), reason: format!("the reward is {reward}") });
@@ -218,7 +248,9 @@ impl MujocoEnv {
         if !terminated {
             self.phase = Phase::Running;
         }
-        Ok(Step { obs, reward, terminated, truncated: false, info })
+        let mut step = Step::new(obs, reward).with_terminated(terminated);
+        step.info = info;
+        Ok(step)
     }
 }
 
@@ -320,6 +352,7 @@ type End = Box<dyn Fn(&Sim) -> bool + Send + Sync>;
 #[derive(Default)]
 struct Closures {
     observe: Option<Observe>,
+    fields: Option<Vec<Field>>,
     measure: Option<Observe>,
     start: Option<Start>,
     reward: Option<Pay>,
@@ -336,6 +369,11 @@ impl Rules for Closures {
         }
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let joints = || with_unique_names([model.position_fields(), model.velocity_fields()].concat());
+        self.fields.clone().or_else(|| self.observe.is_none().then(joints))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         if let Some(start) = &self.start {
             start(qpos, qvel, rng);
@@ -348,12 +386,9 @@ impl Rules for Closures {
         }
     }
 
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
-        Judgement {
-            reward: self.reward.as_ref().map_or(0.0, |reward| reward(before, sim, action)),
-            terminated: self.terminated.as_ref().is_some_and(|terminated| terminated(sim)),
-            info: Info::new(),
-        }
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
+        StepOutcome::new(self.reward.as_ref().map_or(0.0, |reward| reward(before, sim, action)))
+            .with_terminated(self.terminated.as_ref().is_some_and(|terminated| terminated(sim)))
     }
 
     fn reads_body_forces(&self) -> bool {
@@ -388,9 +423,16 @@ impl MujocoEnvBuilder {
         self
     }
 
-    /// Steps of the engine a step (default: 1).
+    /// Steps of the engine per step of the environment (default: 1).
     pub fn frame_skip(mut self, count: u32) -> Self {
         self.frame_skip = count;
+        self
+    }
+
+    /// What the columns of the observation are (default: numbered; those of positions and velocities by their joints, where
+    /// no other observation is given).
+    pub fn fields(mut self, fields: impl Into<Vec<Field>>) -> Self {
+        self.rules.fields = Some(fields.into());
         self
     }
 
@@ -398,6 +440,13 @@ impl MujocoEnvBuilder {
     pub fn observe(mut self, observe: impl Fn(&Sim, &mut Vec<f64>) + Send + Sync + 'static) -> Self {
         self.rules.observe = Some(Box::new(observe));
         self
+    }
+
+    /// What the columns of the observation are, by [`Model::position_fields`] and its siblings for example; `None` (the
+    /// default) numbers them.
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let _ = model;
+        None
     }
 
     /// Moves an episode's start away from the model's own `qpos` and `qvel`.

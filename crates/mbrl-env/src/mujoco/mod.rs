@@ -27,6 +27,7 @@ mod about;
 mod camera;
 mod engine;
 mod env;
+mod fields;
 mod model;
 mod render;
 mod sim;
@@ -36,16 +37,16 @@ mod viewer;
 
 pub use about::about;
 pub use camera::{Camera, View};
-pub use env::{Judgement, MujocoEnv, MujocoEnvBuilder, Rules};
+pub use env::{MujocoEnv, MujocoEnvBuilder, Rules, StepOutcome};
 pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
 pub use render::Renderer;
 pub use sim::Sim;
-pub(crate) use tasks::make_with;
 pub use tasks::{
     AntConfig, HalfCheetahConfig, HopperConfig, HumanoidConfig, InvertedDoublePendulumConfig, InvertedPendulumConfig,
     MainBody, PddmHalfCheetahConfig, PusherConfig, PusherReward, ReacherConfig, ReacherReward, RunnerReward,
     SwimmerConfig, TipFalls, Walker2dConfig, WithinLimits, models_folder,
 };
+pub(crate) use tasks::{pets_halfcheetah, pets_pusher, pets_reacher};
 #[cfg(feature = "mujoco-viewer")]
 pub use viewer::Viewer;

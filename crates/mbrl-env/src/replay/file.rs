@@ -21,7 +21,7 @@ use std::{
 use crc32fast::Hasher;
 
 use super::Replay;
-use crate::{EnvError, beside::write_beside};
+use crate::{EnvError, atomic_file};
 
 const MAGIC: &[u8; 8] = b"MBRL.RPL";
 const VERSION: u32 = 1;
@@ -89,7 +89,7 @@ impl Replay {
     pub fn save_file(&self, path: impl AsRef<Path>) -> Result<(), EnvError> {
         let path = path.as_ref();
         let failed = |source| EnvError::Io { path: path.to_owned(), source };
-        write_beside(path, |output| self.write(output).map_err(failed))
+        atomic_file::write(path, failed, |output| self.write(output).map_err(failed))
     }
 
     /// [`load`](Self::load) from a file, which must hold nothing else.

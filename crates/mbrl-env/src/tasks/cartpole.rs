@@ -4,9 +4,9 @@ use std::{f64::consts::PI, sync::Arc};
 
 use burn::tensor::{Bool, Tensor};
 
-use super::{Episode, Phase, cart_and_pole, column};
+use super::{Episode, Phase, cart_and_pole, column, named};
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, Termination, check_action,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Reward, Role, Shape, Sketch, Step, Termination, check_action,
 };
 
 pub(super) const NAME: &str = "cartpole";
@@ -65,12 +65,17 @@ impl CartPole {
     #[must_use]
     pub fn new() -> Self {
         let high = [2.0 * MAX_POSITION as f32, f32::INFINITY, 2.0 * MAX_ANGLE as f32, f32::INFINITY];
-        let spec = EnvSpec {
-            name: NAME.into(),
-            obs: BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds"),
-            actions: ActionSpace::Box(BoxSpace::symmetric(1, 1.0).expect("constant bounds")),
-            control_period: TIME_STEP,
-        };
+        let obs = BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds");
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).expect("constant bounds"));
+        // The angle stays within 12°: sine and cosine of it would say less, not more.
+        let fields = [
+            Field::linear("position", "m"),
+            Field::linear("velocity", "m/s"),
+            Field::linear("angle", "rad"),
+            Field::linear("angular_velocity", "rad/s"),
+        ];
+        let spec = EnvSpec::new(NAME, obs, actions, TIME_STEP);
+        let spec = named(spec, fields, [Field::linear("force", "10 N")]);
         Self { spec: Arc::new(spec), episode: Episode::new() }
     }
 
@@ -130,7 +135,7 @@ impl Env for CartPole {
         if terminated {
             self.episode.phase = Phase::Over;
         }
-        Ok(Step { obs: self.observation(), reward: 1.0, terminated, truncated: false, info: Info::new() })
+        Ok(Step::new(self.observation(), 1.0).with_terminated(terminated))
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::{Episode, cart_and_pole, column, runge_kutta};
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, check_action};
+use super::{Episode, cart_and_pole, column, named, runge_kutta};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Reward, Role, Shape, Sketch, Step, check_action};
 
 pub(super) const NAME: &str = "cartpole-swingup";
 
@@ -89,12 +89,16 @@ impl CartPoleSwingup {
     #[must_use]
     pub fn new() -> Self {
         let high = [RAIL as f32, f32::INFINITY, f32::INFINITY, f32::INFINITY];
-        let spec = EnvSpec {
-            name: NAME.into(),
-            obs: BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds"),
-            actions: ActionSpace::Box(BoxSpace::symmetric(1, MAX_ACTION).expect("constant bounds")),
-            control_period: TIME_STEP * STEPS_PER_ACTION as f64,
-        };
+        let obs = BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds");
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, MAX_ACTION).expect("constant bounds"));
+        let fields = [
+            Field::linear("position", "m"),
+            Field::angle("angle"),
+            Field::linear("velocity", "m/s"),
+            Field::linear("angular_velocity", "rad/s"),
+        ];
+        let spec = EnvSpec::new(NAME, obs, actions, TIME_STEP * STEPS_PER_ACTION as f64);
+        let spec = named(spec, fields, [Field::linear("force", "100 N")]);
         Self { spec: Arc::new(spec), episode: Episode::new() }
     }
 
@@ -149,7 +153,7 @@ impl Env for CartPoleSwingup {
         let (tip_x, tip_y) = (x - POLE_LENGTH * theta.sin(), -POLE_LENGTH * theta.cos());
         let distance2 = tip_x.powi(2) + (tip_y - POLE_LENGTH).powi(2);
         let reward = (-distance2 / POLE_LENGTH.powi(2)).exp() - ACTION_COST * action.powi(2);
-        Ok(Step { obs: self.observation(), reward, terminated: false, truncated: false, info: Info::new() })
+        Ok(Step::new(self.observation(), reward))
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Episode, Phase, column};
+use super::{Episode, Phase, column, named};
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, Termination, check_action,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Reward, Role, Shape, Sketch, Step, Termination, check_action,
 };
 
 pub(super) const NAME: &str = "cliff";
@@ -52,12 +52,10 @@ impl CliffConfig {
         let deep = drop > slope * (edge - wall) && drop.is_finite();
         require(deep, "drop", drop, "finite and above slope · (edge − wall)")?;
 
-        let spec = EnvSpec {
-            name: NAME.into(),
-            obs: BoxSpace::new([wall as f32], [(edge + step_length) as f32])?,
-            actions: ActionSpace::Box(BoxSpace::symmetric(1, 1.0)?),
-            control_period: 0.1,
-        };
+        let obs = BoxSpace::new([wall as f32], [(edge + step_length) as f32])?;
+        let spec = EnvSpec::new(NAME, obs, ActionSpace::Box(BoxSpace::symmetric(1, 1.0)?), 0.1);
+        let step_unit = format!("{step_length} m");
+        let spec = named(spec, [Field::linear("position", "m")], [Field::linear("step", step_unit)]);
         Ok(Cliff { spec: Arc::new(spec), config: *self, episode: Episode::new() })
     }
 
@@ -210,7 +208,7 @@ impl Env for Cliff {
             self.episode.phase = Phase::Over;
         }
         let reward = self.config.height(position);
-        Ok(Step { obs: self.observation(), reward, terminated, truncated: false, info: Info::new() })
+        Ok(Step::new(self.observation(), reward).with_terminated(terminated))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The tasks, and the registry that makes them by name.
 //!
-//! A task is more than an environment: planning needs its reward and its end as batch functions, and a model wants to
-//! know which columns are angles. [`make`] gives all of it; [`make_with`] takes options, as plain data.
+//! A task is more than an environment: planning needs its reward and its terminations as batch functions. [`make`] gives all
+//! of it; [`make_with`] takes options, as plain data; [`entries`] is the table of all tasks, and a [`TaskEntry`] of one's own
+//! is made like those.
 //!
 //! ```
 //! use mbrl_env::{Env, Rng, tasks};
@@ -14,9 +15,8 @@
 //! assert!(task.env.step(&action)?.reward <= 0.0);
 //!
 //! let unknown = tasks::make("pendulun").unwrap_err().to_string();
-//! // The builds with MuJoCo know more.
 //! assert!(unknown.starts_with("unknown task `pendulun`; known tasks: pendulum, cartpole, cartpole-swingup, reacher, \
-//!     point-mass, point-mass-sparse, mountain-car, cliff"));
+//!     point-mass, point-mass-sparse, mountain-car, cliff, HalfCheetah-v5"));
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 
@@ -46,233 +46,111 @@ mod cartpole;
 mod cartpole_swingup;
 mod cliff;
 mod mountain_car;
+mod options;
 mod pendulum;
 mod point_mass;
 mod reacher;
+mod registry;
 
-use std::{
-    collections::BTreeMap,
-    fmt, iter,
-    sync::{Arc, LazyLock},
-};
+use std::{fmt, sync::Arc};
 
 use burn::tensor::Tensor;
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, value},
-};
 
-use crate::{EnvError, Reward, Rng, Role, Shape, Simulator, SketchFn, Termination, TimeLimit, check_finite};
+use crate::{
+    EnvError, EnvSpec, Field, Reward, Rng, Role, Shape, Simulator, SketchFn, Termination, TimeLimit, World,
+    check_finite,
+};
 
 pub use cartpole::{CartPole, CartPoleReward, CartPoleTermination};
 pub use cartpole_swingup::{CartPoleSwingup, CartPoleSwingupReward};
 pub use cliff::{Cliff, CliffConfig, CliffReward, CliffTermination};
 pub use mountain_car::{MountainCar, MountainCarReward, MountainCarTermination};
+pub use options::{OptionValue, Options};
 pub use pendulum::{Pendulum, PendulumReward};
 pub use point_mass::{PointMass, PointMassReward};
 pub use reacher::{Reacher, ReacherReward};
+pub use registry::{TaskEntry, entries, make, make_with};
 
 /// An environment with everything that model-based learning wants to know about it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use mbrl_env::{Env, Tensor, TimeLimit, World, reward_fn, tasks::{Pendulum, Task}};
+///
+/// let spin = reward_fn(|_obs, _actions, next_obs: Tensor<2>| next_obs.select_dim::<1>(1, 2));
+/// let task = Task::new(World::from_simulator(TimeLimit::new(Pendulum::new(), 100)?)).with_reward(Arc::new(spin));
+/// assert_eq!(task.env.spec().max_steps, Some(100));
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+#[non_exhaustive]
 pub struct Task {
-    /// The environment, under its time limit.
-    pub env: Box<dyn Simulator>,
+    /// The environment, under its time limit. Its [specification](crate::EnvSpec) says which columns are angles and how long
+    /// episodes are.
+    pub env: World,
     /// Its reward, as planners see it; `None` where the observation does not hold what it needs. A model must then have
     /// learned the reward, or be the simulator.
     pub reward: Option<Arc<dyn Reward>>,
     /// Its end states; `None` where the task has none.
     pub termination: Option<Arc<dyn Termination>>,
-    /// Columns of the observation that are angles (rad) and turn all the way round: models embed them as sine and
-    /// cosine.
-    pub angles: Vec<usize>,
     /// Draws an observation; `None` where there is nothing to see.
     pub sketch: Option<SketchFn>,
-    /// The time limit (steps).
-    pub max_steps: u32,
+}
+
+impl Task {
+    /// An environment alone, whose reward a model must learn.
+    #[must_use]
+    pub fn new(env: impl Into<World>) -> Self {
+        Self { env: env.into(), reward: None, termination: None, sketch: None }
+    }
+
+    /// With its reward as a batch function.
+    #[must_use]
+    pub fn with_reward(mut self, reward: Arc<dyn Reward>) -> Self {
+        self.reward = Some(reward);
+        self
+    }
+
+    /// With its end states as a batch function.
+    #[must_use]
+    pub fn with_termination(mut self, termination: Arc<dyn Termination>) -> Self {
+        self.termination = Some(termination);
+        self
+    }
+
+    /// With a drawing of its observations.
+    #[must_use]
+    pub fn with_sketch(mut self, sketch: SketchFn) -> Self {
+        self.sketch = Some(sketch);
+        self
+    }
 }
 
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
-            .field("spec", self.env.spec())
+            .field("env", &self.env)
             .field("reward", &self.reward.is_some())
             .field("terminates", &self.termination.is_some())
-            .field("angles", &self.angles)
-            .field("max_steps", &self.max_steps)
-            .finish_non_exhaustive()
+            .field("sketch", &self.sketch.is_some())
+            .finish()
     }
 }
 
-/// A line of the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TaskInfo {
-    /// What [`make`] calls it.
-    pub name: &'static str,
-    /// One line about it.
-    pub summary: &'static str,
-}
-
-/// The tasks that need nothing else.
-const CLASSIC: &[TaskInfo] = &[
-    TaskInfo { name: pendulum::NAME, summary: "swing a pendulum up and hold it (Gymnasium's Pendulum-v1)" },
-    TaskInfo { name: cartpole::NAME, summary: "balance a pole on a cart by a continuous force (mbrl-lib's)" },
-    TaskInfo { name: cartpole_swingup::NAME, summary: "swing a pole on a cart up and hold it (PETS's cart-pole)" },
-    TaskInfo { name: reacher::NAME, summary: "reach a target with a two-link arm (not MuJoCo's Reacher)" },
-    TaskInfo { name: point_mass::NAME, summary: "push a mass round obstacles to a goal, paid by its distance" },
-    TaskInfo { name: point_mass::SPARSE_NAME, summary: "the same, paid only in the goal" },
-    TaskInfo { name: mountain_car::NAME, summary: "rock a weak car up a hill (Gymnasium's MountainCarContinuous-v0)" },
-    TaskInfo { name: cliff::NAME, summary: "walk up a hill and stop before its edge" },
-];
-
-/// Those on MuJoCo, known by name in every build.
-const ON_MUJOCO: &[TaskInfo] = &[
-    TaskInfo { name: "HalfCheetah-v5", summary: "run on two legs in the plane" },
-    TaskInfo { name: "Hopper-v5", summary: "hop on one leg in the plane without falling" },
-    TaskInfo { name: "Walker2d-v5", summary: "walk on two legs in the plane without falling" },
-    TaskInfo { name: "Ant-v5", summary: "run on four legs" },
-    TaskInfo { name: "Humanoid-v5", summary: "walk on two legs, with arms, without falling" },
-    TaskInfo { name: "Swimmer-v5", summary: "swim as a snake of three links" },
-    TaskInfo { name: "InvertedPendulum-v5", summary: "balance a pole on a cart" },
-    TaskInfo { name: "InvertedDoublePendulum-v5", summary: "balance two poles, one on the other, on a cart" },
-    TaskInfo { name: "Reacher-v5", summary: "reach a target with a two-link arm" },
-    TaskInfo { name: "Pusher-v5", summary: "push a cylinder to a goal with a seven-joint arm" },
-    TaskInfo { name: "pets-halfcheetah", summary: "PETS's half-cheetah, which sees its velocity" },
-    TaskInfo { name: "pets-pusher", summary: "PETS's pusher: an arm pushes a cylinder to a goal" },
-    TaskInfo { name: "pets-reacher", summary: "PETS's reacher: an arm of seven joints goes to a point in space" },
-    TaskInfo { name: "pddm-halfcheetah", summary: "PDDM's half-cheetah, which sees all and ends on its back" },
-];
-
-/// All tasks of this build: those on MuJoCo are in builds with the feature `mujoco`.
-#[must_use]
-pub fn list() -> &'static [TaskInfo] {
-    static ALL: LazyLock<Vec<TaskInfo>> = LazyLock::new(|| {
-        let on_mujoco = if cfg!(feature = "mujoco") { ON_MUJOCO } else { &[] };
-        [CLASSIC, on_mujoco].concat()
-    });
-    &ALL
-}
-
-/// Makes a task as it is without options.
-///
-/// Its environment has not begun an episode; until a seed is given to `reset`, its generator is that of seed 0.
-///
-/// # Errors
-/// As [`make_with`].
-pub fn make(name: &str) -> Result<Task, EnvError> {
-    let none = iter::empty::<(&str, &str)>();
-    make_with(name, value::MapDeserializer::<_, value::Error>::new(none))
-}
-
-/// Makes a task with options, a map of any format: those left out keep their defaults. `cliff` takes the fields of
-/// [`CliffConfig`], those on MuJoCo the fields of their configurations (`mujoco::HalfCheetahConfig` and its siblings), the
-/// others none.
-///
-/// ```
-/// use mbrl_env::tasks;
-///
-/// let task = tasks::make_with("cliff", serde_json::json!({ "edge": 1.0 }))?;
-/// assert_eq!(task.env.spec().obs.high()[0], 1.1);
-/// let refused = tasks::make_with("pendulum", serde_json::json!({ "edge": 1.0 })).unwrap_err().to_string();
-/// assert_eq!(refused, "options of the task pendulum: unknown option `edge`, this task takes none");
-/// # Ok::<(), mbrl_env::EnvError>(())
-/// ```
-///
-/// # Errors
-/// [`EnvError::UnknownTask`], listing the known ones; [`EnvError::Options`] for options that the task does not have or that
-/// are of the wrong type; [`EnvError::Config`] for a value that breaks a rule of the task. Tasks on MuJoCo:
-/// [`EnvError::Engine`] in a build without it or where its library or models are not as they should be, and what loading a
-/// model gives.
-pub fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
-    // Tasks that take options read their own.
-    match name {
-        cliff::NAME => cliff_of(&read_options(name, options)?),
-        _ if ON_MUJOCO.iter().any(|task| task.name == name) => on_mujoco(name, options),
-        _ => {
-            let task = without_options(name)?;
-            refuse_options(name, options)?;
-            Ok(task)
-        }
-    }
-}
-
-/// For a task that takes none.
-pub(crate) fn refuse_options<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<(), EnvError> {
-    let given: BTreeMap<String, IgnoredAny> = read_options(name, options)?;
-    match given.keys().next() {
-        None => Ok(()),
-        Some(option) => {
-            let reason = format!("unknown option `{option}`, this task takes none");
-            Err(EnvError::Options { task: name.to_owned(), reason })
-        }
-    }
-}
-
-#[cfg(feature = "mujoco")]
-fn on_mujoco<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
-    crate::mujoco::make_with(name, options)
-}
-#[cfg(not(feature = "mujoco"))]
-fn on_mujoco<'de, D: Deserializer<'de>>(name: &str, _: D) -> Result<Task, EnvError> {
-    let reason = format!("task {name} needs a build with the feature `mujoco`; `mbrl doctor` says how to get it");
-    Err(EnvError::Engine { reason })
-}
-
-pub(crate) fn read_options<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    task: &str,
-    options: D,
-) -> Result<T, EnvError> {
-    T::deserialize(options).map_err(|error| {
-        // Some formats say where it happened on a line of its own.
-        let reason = error.to_string().trim_end().replace('\n', " ");
-        EnvError::Options { task: task.to_owned(), reason }
-    })
-}
-
-fn cliff_of(config: &CliffConfig) -> Result<Task, EnvError> {
-    let end: Arc<dyn Termination> = Arc::new(config.termination());
-    let cliff = task(config.init()?, 40, config.reward(), Some(end), &[], cliff::sketch)?;
-    // The sketch is one of the default shape.
-    Ok(Task { sketch: cliff.sketch.filter(|_| *config == CliffConfig::default()), ..cliff })
-}
-
-fn without_options(name: &str) -> Result<Task, EnvError> {
-    match name {
-        pendulum::NAME => task(Pendulum::new(), 200, PendulumReward, None, &[], pendulum::sketch),
-        // The pole's angle stays within 12°: sine and cosine of it would say less, not more.
-        cartpole::NAME => {
-            let end: Arc<dyn Termination> = Arc::new(CartPoleTermination);
-            task(CartPole::new(), 200, CartPoleReward, Some(end), &[], cartpole::sketch)
-        }
-        cartpole_swingup::NAME => {
-            task(CartPoleSwingup::new(), 200, CartPoleSwingupReward, None, &[1], cartpole_swingup::sketch)
-        }
-        reacher::NAME => task(Reacher::new(), 50, ReacherReward::default(), None, &[0, 1], reacher::sketch),
-        point_mass::NAME | point_mass::SPARSE_NAME => {
-            let env = if name == point_mass::NAME { PointMass::new() } else { PointMass::new().sparse() };
-            let reward = env.reward();
-            task(env, 100, reward, None, &[], point_mass::sketch)
-        }
-        mountain_car::NAME => {
-            let end: Arc<dyn Termination> = Arc::new(MountainCarTermination);
-            task(MountainCar::new(), 999, MountainCarReward, Some(end), &[], mountain_car::sketch)
-        }
-        _ => Err(EnvError::UnknownTask {
-            name: name.to_owned(),
-            known: list().iter().map(|task| task.name).collect::<Vec<_>>().join(", "),
-        }),
-    }
-}
-
+/// A classic task: a simulator under its time limit, with its reward and a sketch.
 fn task(
     env: impl Simulator + 'static,
     max_steps: u32,
     reward: impl Reward + 'static,
-    termination: Option<Arc<dyn Termination>>,
-    angles: &[usize],
     sketch: SketchFn,
 ) -> Result<Task, EnvError> {
-    let env = Box::new(TimeLimit::new(env, max_steps)?);
-    let reward: Arc<dyn Reward> = Arc::new(reward);
-    Ok(Task { env, reward: Some(reward), termination, angles: angles.to_vec(), sketch: Some(sketch), max_steps })
+    let env = World::from_simulator(TimeLimit::new(env, max_steps)?);
+    Ok(Task::new(env).with_reward(Arc::new(reward)).with_sketch(sketch))
+}
+
+/// A specification with constant names.
+fn named(spec: EnvSpec, fields: impl Into<Vec<Field>>, action_fields: impl Into<Vec<Field>>) -> EnvSpec {
+    let named = spec.with_fields(fields).and_then(|spec| spec.with_action_fields(action_fields));
+    named.expect("a name for each column")
 }
 
 /// What every classic task carries beside its specification: the physical state, the generator of starts, and where in

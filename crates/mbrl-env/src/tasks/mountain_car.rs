@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Tensor};
 
-use super::{Episode, Phase, column};
+use super::{Episode, Phase, column, named};
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, Termination, check_action,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Reward, Role, Shape, Sketch, Step, Termination, check_action,
 };
 
 pub(super) const NAME: &str = "mountain-car";
@@ -72,12 +72,10 @@ impl MountainCar {
     #[must_use]
     pub fn new() -> Self {
         let obs = BoxSpace::new([MIN_POSITION, -MAX_SPEED], [MAX_POSITION, MAX_SPEED]);
-        let spec = EnvSpec {
-            name: NAME.into(),
-            obs: obs.expect("constant bounds"),
-            actions: ActionSpace::Box(BoxSpace::symmetric(1, 1.0).expect("constant bounds")),
-            control_period: 1.0 / 30.0,
-        };
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).expect("constant bounds"));
+        let fields = [Field::linear("position", "m"), Field::linear("velocity", "m/step")];
+        let spec = EnvSpec::new(NAME, obs.expect("constant bounds"), actions, 1.0 / 30.0);
+        let spec = named(spec, fields, [Field::linear("force", "0.0015 m/step²")]);
         Self { spec: Arc::new(spec), episode: Episode::new() }
     }
 
@@ -142,7 +140,7 @@ impl Env for MountainCar {
         }
         let prize = if terminated { PRIZE } else { 0.0 };
         let reward = prize - f64::from(action[0]).powi(2) * ACTION_COST;
-        Ok(Step { obs: vec![position, velocity], reward, terminated, truncated: false, info: Info::new() })
+        Ok(Step::new([position, velocity], reward).with_terminated(terminated))
     }
 }
 

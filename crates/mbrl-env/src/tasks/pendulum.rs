@@ -4,8 +4,8 @@ use std::{f64::consts::PI, sync::Arc};
 
 use burn::tensor::Tensor;
 
-use super::{Episode, column};
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, check_action};
+use super::{Episode, column, named};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Reward, Role, Shape, Sketch, Step, check_action};
 
 pub(super) const NAME: &str = "pendulum";
 
@@ -66,12 +66,14 @@ impl Pendulum {
     pub fn new() -> Self {
         let obs = BoxSpace::new([-1.0, -1.0, -MAX_SPEED as f32], [1.0, 1.0, MAX_SPEED as f32]);
         let actions = BoxSpace::symmetric(1, MAX_TORQUE);
-        let spec = EnvSpec {
-            name: NAME.into(),
-            obs: obs.expect("constant bounds"),
-            actions: ActionSpace::Box(actions.expect("constant bounds")),
-            control_period: TIME_STEP,
-        };
+        let fields = [
+            Field::linear("cos_angle", ""),
+            Field::linear("sin_angle", ""),
+            Field::linear("angular_velocity", "rad/s"),
+        ];
+        let actions = ActionSpace::Box(actions.expect("constant bounds"));
+        let spec = EnvSpec::new(NAME, obs.expect("constant bounds"), actions, TIME_STEP);
+        let spec = named(spec, fields, [Field::linear("torque", "N m")]);
         Self { spec: Arc::new(spec), episode: Episode::new() }
     }
 
@@ -124,7 +126,7 @@ impl Env for Pendulum {
         let speed = (speed + acceleration * TIME_STEP).clamp(-MAX_SPEED, MAX_SPEED);
         self.episode.state = [angle + speed * TIME_STEP, speed];
 
-        Ok(Step { obs: self.observation(), reward: -cost, terminated: false, truncated: false, info: Info::new() })
+        Ok(Step::new(self.observation(), -cost))
     }
 }
 

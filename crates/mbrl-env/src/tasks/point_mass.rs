@@ -4,8 +4,8 @@ use std::{array, sync::Arc};
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Episode, distance};
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, check_action};
+use super::{Episode, distance, named};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Reward, Role, Shape, Sketch, Step, check_action};
 
 pub(super) const NAME: &str = "point-mass";
 pub(super) const SPARSE_NAME: &str = "point-mass-sparse";
@@ -87,12 +87,17 @@ impl PointMass {
 
     fn with(name: &str, reward: PointMassReward) -> Self {
         let high = [ROOM as f32, ROOM as f32, f32::INFINITY, f32::INFINITY];
-        let spec = EnvSpec {
-            name: name.into(),
-            obs: BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds"),
-            actions: ActionSpace::Box(BoxSpace::symmetric(2, 1.0).expect("constant bounds")),
-            control_period: TIME_STEP * STEPS_PER_ACTION as f64,
-        };
+        let obs = BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds");
+        let actions = ActionSpace::Box(BoxSpace::symmetric(2, 1.0).expect("constant bounds"));
+        let fields = [
+            Field::linear("x", "m"),
+            Field::linear("y", "m"),
+            Field::linear("x_velocity", "m/s"),
+            Field::linear("y_velocity", "m/s"),
+        ];
+        let forces = [Field::linear("x_force", "N"), Field::linear("y_force", "N")];
+        let spec = EnvSpec::new(name, obs, actions, TIME_STEP * STEPS_PER_ACTION as f64);
+        let spec = named(spec, fields, forces);
         Self { spec: Arc::new(spec), episode: Episode::new(), reward }
     }
 
@@ -161,8 +166,7 @@ impl Env for PointMass {
             PointMassReward::Shaped => -away,
             PointMassReward::Sparse => f64::from(u8::from(away <= GOAL_RADIUS)),
         };
-        let info = Info::from([("distance", away)]);
-        Ok(Step { obs: self.observation(), reward, terminated: false, truncated: false, info })
+        Ok(Step::new(self.observation(), reward).with_info("distance", away))
     }
 }
 

@@ -4,8 +4,8 @@ use std::{array, sync::Arc};
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Episode, column, distance, runge_kutta};
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Reward, Role, Shape, Sketch, Step, check_action};
+use super::{Episode, column, distance, named, runge_kutta};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Reward, Role, Shape, Sketch, Step, check_action};
 
 pub(super) const NAME: &str = "reacher";
 
@@ -94,12 +94,19 @@ impl Reacher {
     pub fn new() -> Self {
         let (free, target) = (f32::INFINITY, TARGET_RADIUS as f32);
         let high = [free, free, free, free, target, target];
-        let spec = EnvSpec {
-            name: NAME.into(),
-            obs: BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds"),
-            actions: ActionSpace::Box(BoxSpace::symmetric(2, 1.0).expect("constant bounds")),
-            control_period: TIME_STEP * STEPS_PER_ACTION as f64,
-        };
+        let obs = BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds");
+        let actions = ActionSpace::Box(BoxSpace::symmetric(2, 1.0).expect("constant bounds"));
+        let fields = [
+            Field::angle("shoulder"),
+            Field::angle("elbow"),
+            Field::linear("shoulder_velocity", "rad/s"),
+            Field::linear("elbow_velocity", "rad/s"),
+            Field::linear("target_x", "m"),
+            Field::linear("target_y", "m"),
+        ];
+        let torques = [Field::linear("shoulder_torque", "0.1 N m"), Field::linear("elbow_torque", "0.1 N m")];
+        let spec = EnvSpec::new(NAME, obs, actions, TIME_STEP * STEPS_PER_ACTION as f64);
+        let spec = named(spec, fields, torques);
         Self { spec: Arc::new(spec), episode: Episode::new() }
     }
 
@@ -191,8 +198,7 @@ impl Env for Reacher {
         let [_, tip] = joints([arm[0], arm[1]]);
         let away = (tip[0] - x).hypot(tip[1] - y);
         let reward = -away - ACTION_COST * (action[0].powi(2) + action[1].powi(2));
-        let info = Info::from([("distance", away)]);
-        Ok(Step { obs: self.observation(), reward, terminated: false, truncated: false, info })
+        Ok(Step::new(self.observation(), reward).with_info("distance", away))
     }
 }
 

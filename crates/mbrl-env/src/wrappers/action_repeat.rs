@@ -1,5 +1,7 @@
 //! Actions that are held for several steps.
 
+use std::sync::Arc;
+
 use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
 
 /// Holds each action for a number of steps of the environment inside: a longer control period, so a horizon of as many
@@ -24,12 +26,12 @@ use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
 #[derive(Debug, Clone)]
 pub struct ActionRepeat<E> {
     env: E,
-    spec: EnvSpec,
+    spec: Arc<EnvSpec>,
     repeat: u32,
 }
 
 impl<E: Env> ActionRepeat<E> {
-    /// `repeat` steps of `env` an action.
+    /// `repeat` steps of `env` per action.
     ///
     /// # Errors
     /// [`EnvError::Config`] where `repeat` is 0.
@@ -37,9 +39,10 @@ impl<E: Env> ActionRepeat<E> {
         if repeat == 0 {
             return Err(EnvError::Config { field: "repeat", value: "0".into(), rule: "at least 1" });
         }
-        let inside = env.spec();
-        let spec = EnvSpec { control_period: inside.control_period * f64::from(repeat), ..inside.clone() };
-        Ok(Self { env, spec, repeat })
+        let mut spec = env.spec().clone();
+        spec.control_period *= f64::from(repeat);
+        spec.max_steps = spec.max_steps.map(|steps| steps.div_ceil(repeat));
+        Ok(Self { env, spec: Arc::new(spec), repeat })
     }
 
     /// The environment inside.

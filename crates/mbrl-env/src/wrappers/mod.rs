@@ -1,11 +1,13 @@
 //! Environments around environments.
 
 mod action_repeat;
+mod config;
 mod delay;
 mod noise;
 mod time_limit;
 
 pub use action_repeat::ActionRepeat;
+pub use config::{NoiseStd, WrappersConfig};
 pub use delay::Delay;
 pub use noise::Noise;
 pub use time_limit::TimeLimit;

@@ -1,5 +1,7 @@
 //! Noise on what is seen and on what is done.
 
+use std::sync::Arc;
+
 use crate::{
     ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Rng, Simulator, Snapshot, Step, check_action, check_width,
     rng::Purpose,
@@ -7,7 +9,7 @@ use crate::{
 
 /// Adds independent Gaussian noise to observations, to actions, or to both.
 ///
-/// The environment inside gets the noisy action and clips it; rewards and ends are its own, of the true state. So a reward
+/// The environment inside gets the noisy action and clips it; rewards and terminations are its own, of the true state. So a reward
 /// as a batch function, which sees noisy observations, agrees with it up to the noise only. Noisy observations may leave the
 /// bounds of the environment's space: the specification gives those columns infinite ones. The info is the environment's.
 ///
@@ -26,7 +28,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Noise<E> {
     env: E,
-    spec: EnvSpec,
+    spec: Arc<EnvSpec>,
     /// Empty where there is no such noise.
     obs_std: Vec<f32>,
     action_std: Vec<f32>,
@@ -37,7 +39,7 @@ impl<E: Env> Noise<E> {
     /// No noise yet.
     #[must_use]
     pub fn new(env: E) -> Self {
-        let spec = env.spec().clone();
+        let spec = Arc::new(env.spec().clone());
         Self { env, spec, obs_std: vec![], action_std: vec![], rng: Rng::beside(0, Purpose::Noise) }
     }
 
@@ -54,7 +56,7 @@ impl<E: Env> Noise<E> {
             bounds.iter().zip(&std).map(|(&bound, &std)| if std > 0.0 { free } else { bound }).collect()
         };
         let (low, high) = (widened(inside.low(), f32::NEG_INFINITY), widened(inside.high(), f32::INFINITY));
-        self.spec.obs = BoxSpace::new(low, high)?;
+        Arc::make_mut(&mut self.spec).obs = BoxSpace::new(low, high)?;
         self.obs_std = std;
         Ok(self)
     }

@@ -1,8 +1,10 @@
 //! The time limit: the only place where episodes are truncated.
 
+use std::sync::Arc;
+
 use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
 
-/// Cuts episodes after a number of steps.
+/// Cuts episodes after a number of steps, and says so in the specification ([`EnvSpec::max_steps`]).
 ///
 /// The last step is `truncated`; where the task also ends there, it is `terminated` too, and learning must go by that
 /// flag: a terminated step has no future to bootstrap from, a truncated one has.
@@ -14,6 +16,7 @@ use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
 /// ```
 /// use mbrl_env::{Env, TimeLimit, tasks::Pendulum};
 /// let mut env = TimeLimit::new(Pendulum::new(), 2)?;
+/// assert_eq!(env.spec().max_steps, Some(2));
 /// env.reset(Some(0))?;
 /// assert!(!env.step(&[0.0])?.truncated);
 /// assert!(env.step(&[0.0])?.truncated);
@@ -23,13 +26,14 @@ use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
 #[derive(Debug, Clone)]
 pub struct TimeLimit<E> {
     env: E,
+    spec: Arc<EnvSpec>,
     max_steps: u32,
     elapsed: u32,
     cut: bool,
 }
 
 impl<E: Env> TimeLimit<E> {
-    /// At most `max_steps` steps an episode.
+    /// At most `max_steps` steps per episode; a smaller limit inside goes on to hold.
     ///
     /// # Errors
     /// [`EnvError::Config`] where `max_steps` is 0.
@@ -37,7 +41,9 @@ impl<E: Env> TimeLimit<E> {
         if max_steps == 0 {
             return Err(EnvError::Config { field: "max_steps", value: "0".into(), rule: "at least 1" });
         }
-        Ok(Self { env, max_steps, elapsed: 0, cut: false })
+        let mut spec = env.spec().clone();
+        spec.max_steps = Some(spec.max_steps.map_or(max_steps, |inside| inside.min(max_steps)));
+        Ok(Self { env, spec: Arc::new(spec), max_steps, elapsed: 0, cut: false })
     }
 
     /// The limit (steps).
@@ -67,7 +73,7 @@ impl<E: Env> TimeLimit<E> {
 
 impl<E: Env> Env for TimeLimit<E> {
     fn spec(&self) -> &EnvSpec {
-        self.env.spec()
+        &self.spec
     }
 
     fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
@@ -114,8 +120,9 @@ impl<E: Simulator + 'static> Simulator for TimeLimit<E> {
     }
 
     fn boxed_clone(&self) -> Box<dyn Simulator> {
-        let Self { env, max_steps, elapsed, cut } = self;
-        Box::new(TimeLimit { env: env.boxed_clone(), max_steps: *max_steps, elapsed: *elapsed, cut: *cut })
+        let Self { env, spec, max_steps, elapsed, cut } = self;
+        let (env, spec) = (env.boxed_clone(), spec.clone());
+        Box::new(TimeLimit { env, spec, max_steps: *max_steps, elapsed: *elapsed, cut: *cut })
     }
 }
 
@@ -127,6 +134,16 @@ mod tests {
     #[test]
     fn a_limit_of_zero_is_refused() {
         assert!(matches!(TimeLimit::new(Pendulum::new(), 0), Err(EnvError::Config { field: "max_steps", .. })));
+    }
+
+    #[test]
+    fn the_specification_says_the_limit_that_holds() {
+        let limits = |inner, outer| {
+            let inside = TimeLimit::new(Pendulum::new(), inner).unwrap();
+            TimeLimit::new(inside, outer).unwrap().spec().max_steps
+        };
+        assert_eq!((limits(7, 5), limits(5, 7)), (Some(5), Some(5)));
+        assert_eq!(Pendulum::new().spec().max_steps, None);
     }
 
     #[test]

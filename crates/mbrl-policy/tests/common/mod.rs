@@ -4,8 +4,8 @@
 use std::{fs, path::Path};
 
 use mbrl_env::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Replay, Rng, Simulator, Situation, Snapshot, Step, TimeLimit,
-    Transition, check_action,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Replay, Rng, Simulator, Situation, Snapshot, Step, TimeLimit,
+    Transition, World, check_action,
 };
 use mbrl_policy::{
     ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Learner, RandomAgent, Report, WALL_TIME_KEYS,
@@ -25,17 +25,18 @@ pub(crate) struct Point {
 
 impl Point {
     pub(crate) fn new() -> Self {
-        let spec = EnvSpec {
-            name: "point".into(),
-            obs: BoxSpace::unbounded(1),
-            actions: ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap()),
-            control_period: 0.1,
-        };
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+        let spec = EnvSpec::new("point", BoxSpace::unbounded(1), actions, 0.1);
         Self { spec, rng: Rng::new(0), x: 0.0, breaks: None, steps: 0 }
     }
 
     pub(crate) fn limited(steps: u32) -> TimeLimit<Self> {
         TimeLimit::new(Self::new(), steps).unwrap()
+    }
+
+    /// Of which nothing can be saved.
+    pub(crate) fn world(steps: u32) -> World {
+        World::from_env(Self::limited(steps))
     }
 }
 
@@ -59,7 +60,7 @@ impl Env for Point {
         let broken = self.breaks.filter(|(at, _)| self.steps > *at).map(|(_, what)| what);
         let obs = if broken == Some("obs") { f32::NAN } else { self.x };
         let reward = if broken == Some("reward") { f64::INFINITY } else { -f64::from(self.x * self.x) };
-        Ok(Step { obs: vec![obs], reward, terminated: false, truncated: false, info: Info::new() })
+        Ok(Step::new([obs], reward))
     }
 }
 

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     Parts, model,
     parts::{
-        Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, control_cost, following,
-        normal_noise, plane_info, sum_of_squares, uniform_noise, velocity,
+        FORCES, Running, WithinLimits, body_fields, check_numbers, check_range, check_scale, check_sizes, control_cost,
+        following, joint_fields, normal_noise, plane_info, sum_of_squares, uniform_noise, velocity,
     },
 };
 use crate::{
-    EnvError, Rng, Termination,
-    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
+    EnvError, Field, Rng, Termination,
+    field::with_unique_names,
+    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -32,7 +33,7 @@ use crate::{
 pub struct AntConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Weight of the velocity.
     pub forward_reward_weight: f64,
@@ -131,7 +132,6 @@ impl AntConfig {
             rules: Arc::new(Ant { config: self.clone(), body, period }),
             reward: None,
             termination: self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }),
-            angles: Vec::new(),
             max_steps: 1000,
         })
     }
@@ -144,7 +144,7 @@ impl AntConfig {
         self.parts("Ant-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }
@@ -173,6 +173,15 @@ impl Rules for Ant {
         }
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let skipped = 2 * usize::from(self.config.exclude_current_positions_from_observation);
+        let mut fields = joint_fields(model, skipped);
+        if self.config.include_cfrc_ext_in_observation {
+            fields.extend(body_fields(model, &FORCES));
+        }
+        Some(with_unique_names(fields))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, self.config.reset_noise_scale, rng);
         normal_noise(qvel, self.config.reset_noise_scale, rng);
@@ -182,7 +191,7 @@ impl Rules for Ant {
         measured.extend_from_slice(&sim.xpos(self.body)[..2]);
     }
 
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let config = &self.config;
         let [x, y, _] = sim.xpos(self.body);
         let velocity = velocity(before, [x, y], self.period);

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     Parts, model,
     parts::{
-        RunnerReward, Running, check_numbers, check_scale, check_sizes, control_cost, following, normal_noise,
-        uniform_noise,
+        RunnerReward, Running, check_numbers, check_scale, check_sizes, control_cost, following, info, joint_fields,
+        normal_noise, uniform_noise,
     },
 };
 use crate::{
-    EnvError, Info, Reward, Rng,
-    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
+    EnvError, Field, Reward, Rng,
+    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -28,7 +28,7 @@ use crate::{
 pub struct HalfCheetahConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Weight of the velocity.
     pub forward_reward_weight: f64,
@@ -79,7 +79,6 @@ impl HalfCheetahConfig {
             rules: Arc::new(HalfCheetah { config: self.clone(), period }),
             reward,
             termination: None,
-            angles: Vec::new(),
             max_steps: 1000,
         })
     }
@@ -92,7 +91,7 @@ impl HalfCheetahConfig {
         self.parts("HalfCheetah-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }
@@ -109,6 +108,10 @@ impl Rules for HalfCheetah {
         obs.extend_from_slice(sim.qvel());
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        Some(joint_fields(model, usize::from(self.config.exclude_current_positions_from_observation)))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, self.config.reset_noise_scale, rng);
         normal_noise(qvel, self.config.reset_noise_scale, rng);
@@ -118,12 +121,12 @@ impl Rules for HalfCheetah {
         measured.push(sim.qpos()[0]);
     }
 
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let x = sim.qpos()[0];
         let speed = (x - before[0]) / self.period;
         let forward = self.config.forward_reward_weight * speed;
         let control = control_cost(self.config.ctrl_cost_weight, action);
-        let info = Info::from([("x_position", x), ("x_velocity", speed)]);
+        let info = info([("x_position", x), ("x_velocity", speed)]);
         Running { forward, control, ..Running::default() }.judge(false, info)
     }
 

@@ -31,7 +31,7 @@ use crate::{
 pub struct HopperConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Weight of the velocity.
     pub forward_reward_weight: f64,
@@ -118,7 +118,6 @@ impl HopperConfig {
             rules: Arc::new(rules),
             reward,
             termination,
-            angles: Vec::new(),
             max_steps: 1000,
         })
     }
@@ -131,7 +130,7 @@ impl HopperConfig {
         self.parts("Hopper-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     Parts, model,
     parts::{
-        Running, WithinLimits, check_numbers, check_range, check_scale, check_sizes, following, plane_info, sum,
-        sum_of_squares, uniform_noise, velocity,
+        FORCES, Running, WithinLimits, body_fields, check_numbers, check_range, check_scale, check_sizes, following,
+        joint_fields, plane_info, sum, sum_of_squares, uniform_noise, velocity,
     },
 };
 use crate::{
-    EnvError, Rng, Termination,
-    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
+    EnvError, Field, Rng, Termination,
+    field::with_unique_names,
+    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -36,7 +37,7 @@ const ROOT: usize = 6;
 pub struct HumanoidConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Weight of the velocity.
     pub forward_reward_weight: f64,
@@ -113,7 +114,6 @@ impl HumanoidConfig {
             rules: Arc::new(Humanoid { config: self.clone(), mass, period }),
             reward: None,
             termination: self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) }),
-            angles: Vec::new(),
             max_steps: 1000,
         })
     }
@@ -126,7 +126,7 @@ impl HumanoidConfig {
         self.parts("Humanoid-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }
@@ -168,6 +168,30 @@ impl Rules for Humanoid {
         }
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let config = &self.config;
+        let skipped = 2 * usize::from(config.exclude_current_positions_from_observation);
+        let mut fields = joint_fields(model, skipped);
+        if config.include_cinert_in_observation {
+            fields.extend(body_fields(model, &[("inertia", "", 10)]));
+        }
+        if config.include_cvel_in_observation {
+            fields.extend(body_fields(model, &[("angular_velocity", "rad/s", 3), ("velocity", "m/s", 3)]));
+        }
+        if config.include_qfrc_actuator_in_observation {
+            let moved = &model.velocity_fields()[ROOT..];
+            let torque = |field: &Field| {
+                let name = field.name.strip_suffix("_velocity").unwrap_or(&field.name);
+                Field::linear(format!("{name}_torque"), "N m")
+            };
+            fields.extend(moved.iter().map(torque));
+        }
+        if config.include_cfrc_ext_in_observation {
+            fields.extend(body_fields(model, &FORCES));
+        }
+        Some(with_unique_names(fields))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, self.config.reset_noise_scale, rng);
         uniform_noise(qvel, self.config.reset_noise_scale, rng);
@@ -177,7 +201,7 @@ impl Rules for Humanoid {
         measured.extend(self.centre(sim));
     }
 
-    fn judge(&self, before: &[f64], sim: &Sim, _: &[f32]) -> Judgement {
+    fn judge(&self, before: &[f64], sim: &Sim, _: &[f32]) -> StepOutcome {
         let config = &self.config;
         let velocity = velocity(before, self.centre(sim), self.period);
         let ((low, high), z) = (config.healthy_z_range, sim.qpos()[2]);

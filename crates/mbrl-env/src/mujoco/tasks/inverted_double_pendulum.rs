@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{check_numbers, check_scale, check_sizes, following, normal_noise, uniform_noise},
+    parts::{check_numbers, check_scale, check_sizes, following, info, normal_noise, uniform_noise},
 };
 use crate::{
-    EnvError, Info, Rng, Termination,
-    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
+    EnvError, Field, Rng, Termination,
+    field::with_unique_names,
+    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -30,7 +31,7 @@ use crate::{
 pub struct InvertedDoublePendulumConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path. The tip is its first site.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Reward of each step that does not end.
     pub healthy_reward: f64,
@@ -66,7 +67,6 @@ impl InvertedDoublePendulumConfig {
             }),
             reward: None,
             termination: Some(Arc::new(falls)),
-            angles: Vec::new(),
             max_steps: 1000,
         })
     }
@@ -79,7 +79,7 @@ impl InvertedDoublePendulumConfig {
         self.parts("InvertedDoublePendulum-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }
@@ -141,26 +141,32 @@ impl Rules for InvertedDoublePendulum {
         obs.extend(sim.qvel().iter().chain([&force]).map(|entry| entry.clamp(-10.0, 10.0)));
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let positions = model.position_fields();
+        let of = |what: &str| -> Vec<Field> {
+            positions[1..].iter().map(|field| Field::linear(format!("{what}_{}", field.name), "")).collect()
+        };
+        let force = vec![Field::linear(format!("{}_constraint_force", positions[0].name), "N")];
+        let all = [&positions[..1], &of("sin"), &of("cos"), &model.velocity_fields(), &force].concat();
+        Some(with_unique_names(all))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, self.noise, rng);
         normal_noise(qvel, self.noise, rng);
     }
 
-    fn judge(&self, _: &[f64], sim: &Sim, _: &[f32]) -> Judgement {
+    fn judge(&self, _: &[f64], sim: &Sim, _: &[f32]) -> StepOutcome {
         let [x, _, y] = sim.site_xpos(0);
         let (lower, upper) = (sim.qvel()[1], sim.qvel()[2]);
         let terminated = y <= HEIGHT;
         let survive = if terminated { 0.0 } else { self.healthy_reward };
         let distance = 0.01 * (x * x) + (y - 2.0) * (y - 2.0);
         let speed = 1e-3 * (lower * lower) + 5e-3 * (upper * upper);
-        Judgement {
+        StepOutcome {
             reward: survive - distance - speed,
             terminated,
-            info: Info::from([
-                ("reward_survive", survive),
-                ("distance_penalty", -distance),
-                ("velocity_penalty", -speed),
-            ]),
+            info: info([("reward_survive", survive), ("distance_penalty", -distance), ("velocity_penalty", -speed)]),
         }
     }
 

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{WithinLimits, check_scale, check_sizes, following, uniform_noise},
+    parts::{WithinLimits, check_scale, check_sizes, following, info, joint_fields, uniform_noise},
 };
 use crate::{
-    EnvError, Info, Reward, Rng,
-    mujoco::{Camera, Judgement, Model, MujocoEnv, Rules, Sim},
+    EnvError, Field, Reward, Rng,
+    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -27,7 +27,7 @@ const LIMIT: f64 = 0.2;
 pub struct InvertedPendulumConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Scale of the uniform noise on the start.
     pub reset_noise_scale: f64,
@@ -52,7 +52,6 @@ impl InvertedPendulumConfig {
             rules: Arc::new(InvertedPendulum { noise: self.reset_noise_scale }),
             reward: Some(Arc::new(UprightReward(upright.clone()))),
             termination: Some(Arc::new(upright)),
-            angles: Vec::new(),
             max_steps: 1000,
         })
     }
@@ -65,7 +64,7 @@ impl InvertedPendulumConfig {
         self.parts("InvertedPendulum-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }
@@ -79,15 +78,19 @@ impl Rules for InvertedPendulum {
         obs.extend(sim.qpos().iter().chain(sim.qvel()));
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        Some(joint_fields(model, 0))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, self.noise, rng);
         uniform_noise(qvel, self.noise, rng);
     }
 
-    fn judge(&self, _: &[f64], sim: &Sim, _: &[f32]) -> Judgement {
+    fn judge(&self, _: &[f64], sim: &Sim, _: &[f32]) -> StepOutcome {
         let fallen = sim.qpos()[1].abs() > LIMIT;
         let reward = if fallen { 0.0 } else { 1.0 };
-        Judgement { reward, terminated: fallen, info: Info::from([("reward_survive", reward)]) }
+        StepOutcome { reward, terminated: fallen, info: info([("reward_survive", reward)]) }
     }
 
     fn camera(&self, model: &Model) -> Camera {

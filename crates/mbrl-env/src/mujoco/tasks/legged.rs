@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::parts::{RunnerReward, Running, WithinLimits, control_cost, following, uniform_noise};
+use super::parts::{RunnerReward, Running, WithinLimits, control_cost, following, info, joint_fields, uniform_noise};
 use crate::{
-    Info, Reward, Rng, Termination,
-    mujoco::{Camera, Judgement, Model, Rules, Sim},
+    Field, FieldKind, Reward, Rng, Termination,
+    mujoco::{Camera, Model, Rules, Sim, StepOutcome},
 };
 
 /// Rules of Gymnasium's runners that fall.
@@ -50,6 +50,15 @@ impl<F: Fn(&Sim) -> bool + Send + Sync> Rules for Legged<F> {
         obs.extend(sim.qvel().iter().map(|v| v.clamp(-10.0, 10.0)));
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let mut fields = joint_fields(model, self.skipped);
+        if self.terminate_when_unhealthy {
+            // The pitch keeps to its range: sine and cosine of it would say less, not more.
+            fields[2 - self.skipped].kind = FieldKind::Linear;
+        }
+        Some(fields)
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, self.reset_noise_scale, rng);
         uniform_noise(qvel, self.reset_noise_scale, rng);
@@ -59,14 +68,14 @@ impl<F: Fn(&Sim) -> bool + Send + Sync> Rules for Legged<F> {
         measured.push(sim.qpos()[0]);
     }
 
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let (x, healthy) = (sim.qpos()[0], (self.is_healthy)(sim));
         let speed = (x - before[0]) / self.period;
         let forward = self.forward_reward_weight * speed;
         let survive = Some(if healthy { self.healthy_reward } else { 0.0 });
         let control = control_cost(self.ctrl_cost_weight, action);
         let raised = sim.qpos()[1] - sim.model().inner().qpos0()[1];
-        let info = Info::from([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
+        let info = info([("x_position", x), ("z_distance_from_origin", raised), ("x_velocity", speed)]);
         let terminated = self.terminate_when_unhealthy && !healthy;
         Running { forward, control, survive, contact: None }.judge(terminated, info)
     }

@@ -1,4 +1,4 @@
-//! The tasks, and the registry that makes them by name.
+//! The tasks: Gymnasium's, PETS's and PDDM's. The table that makes them by name is `tasks::entries`.
 
 mod ant;
 mod half_cheetah;
@@ -22,13 +22,8 @@ use std::{
     sync::Arc,
 };
 
-use serde::Deserializer;
-
 use super::{Model, MujocoEnv, Rules};
-use crate::{
-    EnvError, Reward, Termination, TimeLimit,
-    tasks::{Task, read_options, refuse_options},
-};
+use crate::{EnvError, Reward, Termination, TimeLimit, World, tasks::Task};
 
 pub use ant::{AntConfig, MainBody};
 pub use half_cheetah::HalfCheetahConfig;
@@ -38,42 +33,15 @@ pub use inverted_double_pendulum::{InvertedDoublePendulumConfig, TipFalls};
 pub use inverted_pendulum::InvertedPendulumConfig;
 pub use parts::{RunnerReward, WithinLimits};
 pub use pets_half_cheetah::PddmHalfCheetahConfig;
+pub(crate) use pets_half_cheetah::pets_halfcheetah;
+pub(crate) use pets_pusher::pets_pusher;
+pub(crate) use pets_reacher::pets_reacher;
 pub use pusher::{PusherConfig, PusherReward};
 pub use reacher::{ReacherConfig, ReacherReward};
 pub use swimmer::SwimmerConfig;
 pub use walker2d::Walker2dConfig;
 
 const MODELS: &str = "MBRL_MUJOCO_MODELS";
-
-/// Makes a task on MuJoCo by its name.
-pub(crate) fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
-    match name {
-        "HalfCheetah-v5" => read_options::<HalfCheetahConfig, _>(name, options)?.task(name),
-        "Hopper-v5" => read_options::<HopperConfig, _>(name, options)?.task(name),
-        "InvertedPendulum-v5" => read_options::<InvertedPendulumConfig, _>(name, options)?.task(name),
-        "Ant-v5" => read_options::<AntConfig, _>(name, options)?.task(name),
-        "Humanoid-v5" => read_options::<HumanoidConfig, _>(name, options)?.task(name),
-        "InvertedDoublePendulum-v5" => read_options::<InvertedDoublePendulumConfig, _>(name, options)?.task(name),
-        "Pusher-v5" => read_options::<PusherConfig, _>(name, options)?.task(name),
-        "Reacher-v5" => read_options::<ReacherConfig, _>(name, options)?.task(name),
-        "Swimmer-v5" => read_options::<SwimmerConfig, _>(name, options)?.task(name),
-        "Walker2d-v5" => read_options::<Walker2dConfig, _>(name, options)?.task(name),
-        "pets-halfcheetah" => no_options(name, options, pets_half_cheetah::pets_task),
-        "pets-pusher" => no_options(name, options, pets_pusher::task),
-        "pets-reacher" => no_options(name, options, pets_reacher::task),
-        "pddm-halfcheetah" => pets_half_cheetah::pddm_task(name, &read_options(name, options)?),
-        _ => unreachable!("{name} is listed among the tasks on MuJoCo"),
-    }
-}
-
-fn no_options<'de, D: Deserializer<'de>>(
-    name: &str,
-    options: D,
-    make: impl FnOnce(&str) -> Result<Task, EnvError>,
-) -> Result<Task, EnvError> {
-    refuse_options(name, options)?;
-    make(name)
-}
 
 /// The folder of Gymnasium's models.
 ///
@@ -115,7 +83,6 @@ struct Parts {
     rules: Arc<dyn Rules>,
     reward: Option<Arc<dyn Reward>>,
     termination: Option<Arc<dyn Termination>>,
-    angles: Vec<usize>,
     max_steps: u32,
 }
 
@@ -125,13 +92,8 @@ impl Parts {
     }
 
     fn task(self) -> Result<Task, EnvError> {
-        Ok(Task {
-            env: Box::new(TimeLimit::new(self.env()?, self.max_steps)?),
-            reward: self.reward,
-            termination: self.termination,
-            angles: self.angles,
-            sketch: None,
-            max_steps: self.max_steps,
-        })
+        let mut task = Task::new(World::from_simulator(TimeLimit::new(self.env()?, self.max_steps)?));
+        (task.reward, task.termination) = (self.reward, self.termination);
+        Ok(task)
     }
 }

@@ -5,8 +5,9 @@ use std::ops::{Add, Mul};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::{
-    EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Camera, Judgement, Model, Sim, View},
+    EnvError, Field, Info, Reward, Rng, Termination,
+    field::with_unique_names,
+    mujoco::{Camera, Model, Sim, StepOutcome, View},
 };
 
 /// `weight · ‖action‖²` with the roundings of Gymnasium, whose actions are `float32`, and so is what is computed of them
@@ -58,10 +59,34 @@ pub(super) fn distance(from: [f64; 3], to: [f64; 3]) -> f64 {
     sum_of_squares(&[from[0] - to[0], from[1] - to[1], from[2] - to[2]]).sqrt()
 }
 
+/// Numbers for logs.
+pub(super) fn info<const N: usize>(numbers: [(&'static str, f64); N]) -> Info {
+    numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
+
+/// What the columns are where positions but for the first `skipped` and velocities are observed.
+pub(super) fn joint_fields(model: &Model, skipped: usize) -> Vec<Field> {
+    with_unique_names([&model.position_fields()[skipped..], &model.velocity_fields()].concat())
+}
+
+/// Fields of each body but the world, by what they tell, in which unit and how many columns: `{body}_{what}`.
+pub(super) fn body_fields(model: &Model, told: &[(&str, &str, usize)]) -> Vec<Field> {
+    let mut fields = Vec::new();
+    for body in model.body_names() {
+        for (what, unit, columns) in told {
+            fields.push(Field::linear(format!("{body}_{what}"), *unit).with_shape([*columns]));
+        }
+    }
+    fields
+}
+
+/// What `cfrc_ext` tells of each body.
+pub(super) const FORCES: [(&str, &str, usize); 2] = [("torque", "N m", 3), ("force", "N", 3)];
+
 /// What is told of a step in the plane: where the root is, and how fast the task says that it moved.
 pub(super) fn plane_info(sim: &Sim, [x_velocity, y_velocity]: [f64; 2]) -> Info {
     let (x, y) = (sim.qpos()[0], sim.qpos()[1]);
-    Info::from([
+    info([
         ("x_position", x),
         ("y_position", y),
         ("distance_from_origin", sum_of_squares(&[x, y]).sqrt()),
@@ -81,13 +106,13 @@ pub(super) struct Running {
 
 impl Running {
     /// The reward, summed in Gymnasium's order, its parts beside what `info` tells already.
-    pub(super) fn judge(self, terminated: bool, mut info: Info) -> Judgement {
+    pub(super) fn judge(self, terminated: bool, mut info: Info) -> StepOutcome {
         let Self { forward, control, survive, contact } = self;
-        info.extend([("reward_forward", forward), ("reward_ctrl", -control)]);
-        info.extend(survive.map(|pay| ("reward_survive", pay)));
-        info.extend(contact.map(|cost| ("reward_contact", -cost)));
+        info.extend([("reward_forward".into(), forward), ("reward_ctrl".into(), -control)]);
+        info.extend(survive.map(|pay| ("reward_survive".into(), pay)));
+        info.extend(contact.map(|cost| ("reward_contact".into(), -cost)));
         let reward = forward + survive.unwrap_or(0.0) - (control + contact.unwrap_or(0.0));
-        Judgement { reward, terminated, info }
+        StepOutcome { reward, terminated, info }
     }
 }
 

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{WithinLimits, control_cost, following, normal_noise, uniform_noise},
+    parts::{WithinLimits, control_cost, following, info, joint_fields, normal_noise, uniform_noise},
 };
 use crate::{
-    EnvError, Info, Reward, Rng, Termination,
-    mujoco::{Camera, Judgement, Model, Rules, Sim},
+    EnvError, Field, FieldKind, Reward, Rng,
+    field::with_unique_names,
+    mujoco::{Camera, Model, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -22,7 +23,7 @@ const CONTROL: f64 = 0.1;
 /// PETS's half-cheetah (`dmbrl/env/half_cheetah.py`): Gymnasium's robot, which observes its mean velocity over the step
 /// first, `[Δx/dt, z, pitch, 6 joints, 9 velocities]`; reward: that velocity `− 0.1 ‖a‖²`; starts N(0, 0.001) around the
 /// model's own.
-pub(super) fn pets_task(name: &str) -> Result<Task, EnvError> {
+pub(crate) fn pets_halfcheetah(name: &str) -> Result<Task, EnvError> {
     let model = model(Path::new(FILE))?;
     let period = model.timestep() * f64::from(FRAME_SKIP);
     Parts {
@@ -32,8 +33,6 @@ pub(super) fn pets_task(name: &str) -> Result<Task, EnvError> {
         rules: Arc::new(PetsHalfCheetah { period }),
         reward: Some(Arc::new(SpeedReward { column: 0 })),
         termination: None,
-        // The pitch: the cheetah can roll over.
-        angles: vec![2],
         max_steps: 1000,
     }
     .task()
@@ -59,6 +58,11 @@ impl Rules for PetsHalfCheetah {
         obs.extend(sim.qpos()[1..].iter().chain(sim.qvel()));
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let speed = Field::linear("mean_velocity", "m/s");
+        Some(with_unique_names([&[speed], &joint_fields(model, 1)[..]].concat()))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         normal_noise(qpos, 0.001, rng);
         normal_noise(qvel, 0.001, rng);
@@ -68,10 +72,10 @@ impl Rules for PetsHalfCheetah {
         measured.push(sim.qpos()[0]);
     }
 
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let speed = self.speed(before, sim);
-        let info = Info::from([("x_position", sim.qpos()[0]), ("x_velocity", speed)]);
-        Judgement { reward: speed - control_cost(CONTROL, action), terminated: false, info }
+        let info = info([("x_position", sim.qpos()[0]), ("x_velocity", speed)]);
+        StepOutcome { reward: speed - control_cost(CONTROL, action), terminated: false, info }
     }
 
     fn camera(&self, model: &Model) -> Camera {
@@ -94,20 +98,20 @@ impl Default for PddmHalfCheetahConfig {
     }
 }
 
-pub(super) fn pddm_task(name: &str, config: &PddmHalfCheetahConfig) -> Result<Task, EnvError> {
-    let upright = WithinLimits { limits: vec![(2, f64::NEG_INFINITY, 1.0)], closed: true };
-    let termination: Arc<dyn Termination> = Arc::new(upright);
-    Parts {
-        name: name.to_owned(),
-        model: model(Path::new(FILE))?,
-        frame_skip: FRAME_SKIP,
-        rules: Arc::new(PddmHalfCheetah),
-        reward: Some(Arc::new(SpeedReward { column: 9 })),
-        termination: Some(termination),
-        angles: Vec::new(),
-        max_steps: config.max_steps,
+impl PddmHalfCheetahConfig {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
+        let upright = WithinLimits { limits: vec![(2, f64::NEG_INFINITY, 1.0)], closed: true };
+        Parts {
+            name: name.to_owned(),
+            model: model(Path::new(FILE))?,
+            frame_skip: FRAME_SKIP,
+            rules: Arc::new(PddmHalfCheetah),
+            reward: Some(Arc::new(SpeedReward { column: 9 })),
+            termination: Some(Arc::new(upright)),
+            max_steps: self.max_steps,
+        }
+        .task()
     }
-    .task()
 }
 
 struct PddmHalfCheetah;
@@ -117,17 +121,24 @@ impl Rules for PddmHalfCheetah {
         obs.extend(sim.qpos().iter().chain(sim.qvel()));
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let mut fields = joint_fields(model, 0);
+        // PDDM's model sees the pitch as it is.
+        fields[2].kind = FieldKind::Linear;
+        Some(fields)
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, 0.1, rng);
         normal_noise(qvel, 0.1, rng);
     }
 
-    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let (x, speed) = (sim.qpos()[0], sim.qvel()[0]);
-        Judgement {
+        StepOutcome {
             reward: speed - control_cost(CONTROL, action),
             terminated: sim.qpos()[2] > 1.0,
-            info: Info::from([("x_position", x), ("x_velocity", speed)]),
+            info: info([("x_position", x), ("x_velocity", speed)]),
         }
     }
 

@@ -4,10 +4,14 @@ use std::{fs, sync::Arc};
 
 use burn::tensor::Tensor;
 
-use super::{Parts, models_folder, parts::sum_of_squares};
+use super::{
+    Parts, models_folder,
+    parts::{info, sum_of_squares},
+};
 use crate::{
-    EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, Model, Rules, Sim},
+    EnvError, Field, Reward, Rng,
+    field::with_unique_names,
+    mujoco::{Model, Rules, Sim, StepOutcome, fields::parts},
     tasks::Task,
 };
 
@@ -24,7 +28,7 @@ const OBJECT: usize = 17;
 /// The model is Gymnasium's `pusher.xml` with PETS's wider range of the shoulder. Observed are 7 angles, 7 velocities, the
 /// tip and the object; reward: `−0.5 ‖tip − object‖₁ − 1.25 ‖object − goal‖₁ − 0.1 ‖a‖²` of the state before the step.
 /// 150 steps of 0.04 s.
-pub(super) fn task(name: &str) -> Result<Task, EnvError> {
+pub(crate) fn pets_pusher(name: &str) -> Result<Task, EnvError> {
     let path = models_folder()?.join("pusher.xml");
     let text = fs::read_to_string(&path).map_err(|source| EnvError::Io { path: path.clone(), source })?;
     let (gymnasium, pets) = (r#"range="-2.2854 1.714602""#, r#"range="-2.2854 2.0""#);
@@ -41,7 +45,6 @@ pub(super) fn task(name: &str) -> Result<Task, EnvError> {
         rules: Arc::new(rules),
         reward: Some(Arc::new(PetsPusherReward)),
         termination: None,
-        angles: Vec::new(),
         max_steps: 150,
     }
     .task()
@@ -56,6 +59,12 @@ impl Rules for PetsPusher {
     fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
         obs.extend(sim.qpos()[..7].iter().chain(&sim.qvel()[..7]));
         self.measure(sim, obs);
+    }
+
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let arm = [&model.position_fields()[..7], &model.velocity_fields()[..7]].concat();
+        let points = ["tips_arm", "object"].map(|body| parts(body, &["x", "y", "z"], "m")).concat();
+        Some(with_unique_names([arm, points].concat()))
     }
 
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
@@ -74,13 +83,13 @@ impl Rules for PetsPusher {
         measured.extend(sim.data().subtree_com()[self.object]);
     }
 
-    fn judge(&self, before: &[f64], _: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, before: &[f64], _: &Sim, action: &[f32]) -> StepOutcome {
         let (tip, object) = before.split_at(3);
         let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>();
         let (near, far) = (distance(tip, object), distance(object, &GOAL));
         let [near_weight, far_weight, control] = WEIGHTS;
         let reward = -near_weight * near - far_weight * far - control * f64::from(sum_of_squares(action));
-        Judgement { reward, terminated: false, info: Info::from([("tip_to_object", near), ("object_to_goal", far)]) }
+        StepOutcome { reward, terminated: false, info: info([("tip_to_object", near), ("object_to_goal", far)]) }
     }
 }
 

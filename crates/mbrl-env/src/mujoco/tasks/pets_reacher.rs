@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::{Parts, parts::sum_of_squares};
+use super::{
+    Parts,
+    parts::{info, sum_of_squares},
+};
 use crate::{
-    EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, Model, Rules, Sim},
+    EnvError, Field, Reward, Rng,
+    field::with_unique_names,
+    mujoco::{Model, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -24,7 +28,7 @@ const LINKS: [f64; 3] = [0.4, 0.321, 0.16828];
 ///
 /// Observed are 7 angles, the target and 7 velocities; reward: `−‖tip − target‖² − 0.01 ‖a‖²`, the tip by the angles. 150
 /// steps of 0.02 s.
-pub(super) fn task(name: &str) -> Result<Task, EnvError> {
+pub(crate) fn pets_reacher(name: &str) -> Result<Task, EnvError> {
     Parts {
         name: name.to_owned(),
         model: Model::from_xml(include_str!("pets_reacher.xml"))?,
@@ -32,8 +36,6 @@ pub(super) fn task(name: &str) -> Result<Task, EnvError> {
         rules: Arc::new(PetsReacher),
         reward: Some(Arc::new(PetsReacherReward)),
         termination: None,
-        // The rolls of forearm and wrist are free to turn.
-        angles: vec![4, 6],
         max_steps: 150,
     }
     .task()
@@ -46,17 +48,21 @@ impl Rules for PetsReacher {
         obs.extend(sim.qpos().iter().chain(&sim.qvel()[..JOINTS]));
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        Some(with_unique_names([&model.position_fields()[..], &model.velocity_fields()[..JOINTS]].concat()))
+    }
+
     fn start(&self, qpos: &mut [f64], _: &mut [f64], rng: &mut Rng) {
         for target in &mut qpos[JOINTS..] {
             *target += 0.1 * rng.normal_f64();
         }
     }
 
-    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let (angles, target) = sim.qpos().split_at(JOINTS);
         let apart = tip(angles).iter().zip(target).map(|(tip, target)| (tip - target).powi(2)).sum::<f64>();
         let reward = -apart - CONTROL * f64::from(sum_of_squares(action));
-        Judgement { reward, terminated: false, info: Info::from([("distance", apart.sqrt())]) }
+        StepOutcome { reward, terminated: false, info: info([("distance", apart.sqrt())]) }
     }
 }
 

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{check_numbers, check_sizes, control_cost, distance, uniform_noise},
+    parts::{check_numbers, check_sizes, control_cost, distance, info, uniform_noise},
 };
 use crate::{
-    EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    EnvError, Field, Reward, Rng,
+    field::with_unique_names,
+    mujoco::{Model, MujocoEnv, Rules, Sim, StepOutcome, fields::parts},
     tasks::{self, Task},
 };
 
@@ -33,7 +34,7 @@ const LEAST_WAY: f64 = 0.17;
 pub struct PusherConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path. It has bodies `tips_arm`, `object` and `goal`.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Weight of the distance from tip to object.
     pub reward_near_weight: f64,
@@ -76,7 +77,6 @@ impl PusherConfig {
                 control: self.reward_control_weight,
             })),
             termination: None,
-            angles: Vec::new(),
             max_steps: 100,
         })
     }
@@ -89,7 +89,7 @@ impl PusherConfig {
         self.parts("Pusher-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }
@@ -130,6 +130,12 @@ impl Rules for Pusher {
         obs.extend([self.tip, self.object, self.goal].into_iter().flat_map(|body| sim.xpos(body)));
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let arm = [&model.position_fields()[..JOINTS], &model.velocity_fields()[..JOINTS]].concat();
+        let points = ["tips_arm", "object", "goal"].map(|body| parts(body, &["x", "y", "z"], "m")).concat();
+        Some(with_unique_names([arm, points].concat()))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         // Of the object, against the goal.
         let [y, x] = loop {
@@ -144,19 +150,15 @@ impl Rules for Pusher {
         qvel[nv - 4..].fill(0.0);
     }
 
-    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let object = sim.xpos(self.object);
         let reward_near = -distance(object, sim.xpos(self.tip)) * self.config.reward_near_weight;
         let reward_dist = -distance(object, sim.xpos(self.goal)) * self.config.reward_dist_weight;
         let reward_ctrl = -control_cost(self.config.reward_control_weight, action);
-        Judgement {
+        StepOutcome {
             reward: reward_dist + reward_ctrl + reward_near,
             terminated: false,
-            info: Info::from([
-                ("reward_dist", reward_dist),
-                ("reward_ctrl", reward_ctrl),
-                ("reward_near", reward_near),
-            ]),
+            info: info([("reward_dist", reward_dist), ("reward_ctrl", reward_ctrl), ("reward_near", reward_near)]),
         }
     }
 }

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Parts, model,
-    parts::{check_numbers, check_sizes, control_cost, distance, uniform_noise},
+    parts::{check_numbers, check_sizes, control_cost, distance, info, uniform_noise},
 };
 use crate::{
-    EnvError, Info, Reward, Rng,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    EnvError, Field, Reward, Rng,
+    field::with_unique_names,
+    mujoco::{Model, MujocoEnv, Rules, Sim, StepOutcome, fields::parts},
     tasks::{self, Task},
 };
 
@@ -31,7 +32,7 @@ const TARGET_RADIUS: f64 = 0.2;
 pub struct ReacherConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path. It has bodies `fingertip` and `target`.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Weight of the distance.
     pub reward_dist_weight: f64,
@@ -66,7 +67,6 @@ impl ReacherConfig {
             frame_skip: self.frame_skip,
             rules: Arc::new(rules),
             termination: None,
-            angles: Vec::new(),
             max_steps: 50,
         })
     }
@@ -79,7 +79,7 @@ impl ReacherConfig {
         self.parts("Reacher-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }
@@ -121,6 +121,17 @@ impl Rules for ReacherRules {
         obs.extend([tip[0] - target[0], tip[1] - target[1]]);
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        let positions = model.position_fields();
+        let (angles, target) = positions.split_at(2);
+        let of = |what: &str| -> Vec<Field> {
+            angles.iter().map(|field| Field::linear(format!("{what}_{}", field.name), "")).collect()
+        };
+        let way = parts("target_to_fingertip", &["x", "y"], "m");
+        let all = [&of("cos"), &of("sin"), target, &model.velocity_fields()[..2], &way].concat();
+        Some(with_unique_names(all))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, 0.1, rng);
         uniform_noise(qvel, 0.005, rng);
@@ -135,14 +146,14 @@ impl Rules for ReacherRules {
         qvel[nv - 2..].fill(0.0);
     }
 
-    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, _: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let away = distance(sim.xpos(self.tip), sim.xpos(self.target));
         let reward_dist = -away * self.config.reward_dist_weight;
         let reward_ctrl = -control_cost(self.config.reward_control_weight, action);
-        Judgement {
+        StepOutcome {
             reward: reward_dist + reward_ctrl,
             terminated: false,
-            info: Info::from([("reward_dist", reward_dist), ("reward_ctrl", reward_ctrl)]),
+            info: info([("reward_dist", reward_dist), ("reward_ctrl", reward_ctrl)]),
         }
     }
 }

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     Parts, model,
     parts::{
-        RunnerReward, Running, check_numbers, check_scale, check_sizes, control_cost, plane_info, uniform_noise,
-        velocity,
+        RunnerReward, Running, check_numbers, check_scale, check_sizes, control_cost, joint_fields, plane_info,
+        uniform_noise, velocity,
     },
 };
 use crate::{
-    EnvError, Reward, Rng,
-    mujoco::{Judgement, MujocoEnv, Rules, Sim},
+    EnvError, Field, Reward, Rng,
+    mujoco::{Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -29,7 +29,7 @@ use crate::{
 pub struct SwimmerConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Weight of the velocity.
     pub forward_reward_weight: f64,
@@ -81,7 +81,6 @@ impl SwimmerConfig {
             rules: Arc::new(Swimmer { config: self.clone(), period }),
             reward,
             termination: None,
-            angles: vec![2 - skipped],
             max_steps: 1000,
         })
     }
@@ -94,7 +93,7 @@ impl SwimmerConfig {
         self.parts("Swimmer-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }
@@ -111,6 +110,10 @@ impl Rules for Swimmer {
         obs.extend_from_slice(sim.qvel());
     }
 
+    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
+        Some(joint_fields(model, 2 * usize::from(self.config.exclude_current_positions_from_observation)))
+    }
+
     fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
         uniform_noise(qpos, self.config.reset_noise_scale, rng);
         uniform_noise(qvel, self.config.reset_noise_scale, rng);
@@ -120,7 +123,7 @@ impl Rules for Swimmer {
         measured.extend_from_slice(&sim.qpos()[..2]);
     }
 
-    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> Judgement {
+    fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome {
         let velocity = velocity(before, [sim.qpos()[0], sim.qpos()[1]], self.period);
         let forward = self.config.forward_reward_weight * velocity[0];
         let control = control_cost(self.config.ctrl_cost_weight, action);

@@ -29,7 +29,7 @@ use crate::{
 pub struct Walker2dConfig {
     /// The model: a file of Gymnasium's by its bare name, or a path.
     pub xml_file: PathBuf,
-    /// Steps of the engine a step.
+    /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
     /// Weight of the velocity.
     pub forward_reward_weight: f64,
@@ -104,7 +104,6 @@ impl Walker2dConfig {
             rules: Arc::new(rules),
             reward,
             termination,
-            angles: Vec::new(),
             max_steps: 1000,
         })
     }
@@ -117,7 +116,7 @@ impl Walker2dConfig {
         self.parts("Walker2d-v5")?.env()
     }
 
-    pub(super) fn task(&self, name: &str) -> Result<Task, EnvError> {
+    pub(crate) fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.parts(name)?.task()
     }
 }

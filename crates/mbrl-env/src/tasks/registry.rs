@@ -1,0 +1,252 @@
+//! The table of tasks.
+
+use std::{fmt, sync::Arc};
+
+use serde::Deserializer;
+
+use super::{
+    CartPole, CartPoleReward, CartPoleSwingup, CartPoleSwingupReward, CartPoleTermination, CliffConfig, MountainCar,
+    MountainCarReward, MountainCarTermination, Options, Pendulum, PendulumReward, PointMass, Reacher, ReacherReward,
+    Task, cartpole, cartpole_swingup, cliff, mountain_car, pendulum, point_mass, reacher, task,
+};
+use crate::EnvError;
+
+type Make = dyn Fn(&Options) -> Result<Task, EnvError> + Send + Sync;
+
+/// A line of a table of tasks: a name, and how the task is made of options.
+///
+/// ```
+/// use mbrl_env::{TimeLimit, World, tasks::{CliffConfig, Options, Task, TaskEntry}};
+///
+/// let steep = TaskEntry::new("steep-cliff", "a cliff that is twice as steep", |options| {
+///     let config = CliffConfig { slope: 2.0, drop: 8.0, ..options.read("steep-cliff")? };
+///     let env = World::from_simulator(TimeLimit::new(config.init()?, 40)?);
+///     Ok(Task::new(env).with_reward(std::sync::Arc::new(config.reward())))
+/// });
+/// assert!(steep.make(&Options::new().with("edge", 1.0)).is_ok());
+/// assert!(steep.make(&Options::new().with("hedge", 1.0)).is_err());
+/// ```
+#[derive(Clone)]
+pub struct TaskEntry {
+    name: Arc<str>,
+    summary: Arc<str>,
+    needs: Option<&'static str>,
+    /// `None` in a build that lacks what it needs.
+    make: Option<Arc<Make>>,
+}
+
+impl TaskEntry {
+    /// A task by its name, one line about it, and what makes it.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        summary: impl Into<Arc<str>>,
+        make: impl Fn(&Options) -> Result<Task, EnvError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), summary: summary.into(), needs: None, make: Some(Arc::new(make)) }
+    }
+
+    /// A task that this build lacks: it is known by name, and [`make`](Self::make) says which feature it needs.
+    #[must_use]
+    pub fn missing(name: impl Into<Arc<str>>, summary: impl Into<Arc<str>>, feature: &'static str) -> Self {
+        Self { name: name.into(), summary: summary.into(), needs: Some(feature), make: None }
+    }
+
+    /// Says that the task is in builds with a feature only.
+    #[must_use]
+    pub fn needing(mut self, feature: &'static str) -> Self {
+        self.needs = Some(feature);
+        self
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// One line about it.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        &self.summary
+    }
+
+    /// The feature that a build with this task has, where it takes one.
+    #[must_use]
+    pub fn needs(&self) -> Option<&'static str> {
+        self.needs
+    }
+
+    /// Whether this build can make it.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.make.is_some()
+    }
+
+    /// Makes the task.
+    ///
+    /// # Errors
+    /// [`EnvError::NeedsFeature`] where it is not [available](Self::is_available); [`EnvError::Options`] for options that the
+    /// task does not have or that are of the wrong type; [`EnvError::Config`] for a value that breaks a rule of the task; and
+    /// what else keeps the task from being made.
+    pub fn make(&self, options: &Options) -> Result<Task, EnvError> {
+        match (&self.make, self.needs) {
+            (Some(make), _) => make(options),
+            (None, needs) => {
+                Err(EnvError::NeedsFeature { task: (*self.name).into(), feature: needs.unwrap_or_default() })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TaskEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskEntry")
+            .field("name", &self.name)
+            .field("summary", &self.summary)
+            .field("needs", &self.needs)
+            .field("is_available", &self.is_available())
+            .finish()
+    }
+}
+
+/// A task on MuJoCo, by its configuration or, as `fn`, without options.
+#[cfg(feature = "mujoco")]
+macro_rules! on_mujoco {
+    ($name:literal, $summary:literal, fn $make:ident) => {
+        plain($name, $summary, || crate::mujoco::$make($name)).needing("mujoco")
+    };
+    ($name:literal, $summary:literal, $Config:ident) => {
+        TaskEntry::new($name, $summary, |options| options.read::<crate::mujoco::$Config>($name)?.task($name))
+            .needing("mujoco")
+    };
+}
+#[cfg(not(feature = "mujoco"))]
+macro_rules! on_mujoco {
+    ($name:literal, $summary:literal, $($make:tt)+) => {
+        TaskEntry::missing($name, $summary, "mujoco")
+    };
+}
+
+/// A task without options.
+fn plain(
+    name: &'static str,
+    summary: &'static str,
+    make: impl Fn() -> Result<Task, EnvError> + Send + Sync + 'static,
+) -> TaskEntry {
+    TaskEntry::new(name, summary, move |options| {
+        options.expect_none(name)?;
+        make()
+    })
+}
+
+/// All tasks of this crate, those that this build lacks among them: they are known by name in every build.
+///
+/// ```
+/// use mbrl_env::tasks;
+///
+/// let names: Vec<String> = tasks::entries().iter().map(|entry| entry.name().to_owned()).collect();
+/// assert!(names.iter().any(|name| name == "pendulum") && names.iter().any(|name| name == "Ant-v5"));
+/// ```
+#[must_use]
+pub fn entries() -> Vec<TaskEntry> {
+    vec![
+        plain(pendulum::NAME, "swing a pendulum up and hold it (Gymnasium's Pendulum-v1)", || {
+            task(Pendulum::new(), 200, PendulumReward, pendulum::sketch)
+        }),
+        plain(cartpole::NAME, "balance a pole on a cart by a continuous force (mbrl-lib's)", || {
+            let task = task(CartPole::new(), 200, CartPoleReward, cartpole::sketch)?;
+            Ok(task.with_termination(Arc::new(CartPoleTermination)))
+        }),
+        plain(cartpole_swingup::NAME, "swing a pole on a cart up and hold it (PETS's cart-pole)", || {
+            task(CartPoleSwingup::new(), 200, CartPoleSwingupReward, cartpole_swingup::sketch)
+        }),
+        plain(reacher::NAME, "reach a target with a two-link arm (not MuJoCo's Reacher)", || {
+            task(Reacher::new(), 50, ReacherReward::default(), reacher::sketch)
+        }),
+        plain(point_mass::NAME, "push a mass round obstacles to a goal, paid by its distance", || {
+            let env = PointMass::new();
+            let reward = env.reward();
+            task(env, 100, reward, point_mass::sketch)
+        }),
+        plain(point_mass::SPARSE_NAME, "the same, paid only in the goal", || {
+            let env = PointMass::new().sparse();
+            let reward = env.reward();
+            task(env, 100, reward, point_mass::sketch)
+        }),
+        plain(mountain_car::NAME, "rock a weak car up a hill (Gymnasium's MountainCarContinuous-v0)", || {
+            let task = task(MountainCar::new(), 999, MountainCarReward, mountain_car::sketch)?;
+            Ok(task.with_termination(Arc::new(MountainCarTermination)))
+        }),
+        TaskEntry::new(cliff::NAME, "walk up a hill and stop before its edge", |options| {
+            let config: CliffConfig = options.read(cliff::NAME)?;
+            let mut task = task(config.init()?, 40, config.reward(), cliff::sketch)?;
+            // The sketch is one of the default shape.
+            task.sketch = task.sketch.filter(|_| config == CliffConfig::default());
+            Ok(task.with_termination(Arc::new(config.termination())))
+        }),
+        on_mujoco!("HalfCheetah-v5", "run on two legs in the plane", HalfCheetahConfig),
+        on_mujoco!("Hopper-v5", "hop on one leg in the plane without falling", HopperConfig),
+        on_mujoco!("Walker2d-v5", "walk on two legs in the plane without falling", Walker2dConfig),
+        on_mujoco!("Ant-v5", "run on four legs", AntConfig),
+        on_mujoco!("Humanoid-v5", "walk on two legs, with arms, without falling", HumanoidConfig),
+        on_mujoco!("Swimmer-v5", "swim as a snake of three links", SwimmerConfig),
+        on_mujoco!("InvertedPendulum-v5", "balance a pole on a cart", InvertedPendulumConfig),
+        on_mujoco!(
+            "InvertedDoublePendulum-v5",
+            "balance two poles, one on the other, on a cart",
+            InvertedDoublePendulumConfig
+        ),
+        on_mujoco!("Reacher-v5", "reach a target with a two-link arm", ReacherConfig),
+        on_mujoco!("Pusher-v5", "push a cylinder to a goal with a seven-joint arm", PusherConfig),
+        on_mujoco!("pets-halfcheetah", "PETS's half-cheetah, which sees its velocity", fn pets_halfcheetah),
+        on_mujoco!("pets-pusher", "PETS's pusher: an arm pushes a cylinder to a goal", fn pets_pusher),
+        on_mujoco!("pets-reacher", "PETS's reacher: an arm of seven joints goes to a point in space", fn pets_reacher),
+        on_mujoco!(
+            "pddm-halfcheetah",
+            "PDDM's half-cheetah, which sees all and ends on its back",
+            PddmHalfCheetahConfig
+        ),
+    ]
+}
+
+/// Makes a task as it is without options.
+///
+/// Its environment has not begun an episode; until a seed is given to `reset`, its generator is that of seed 0.
+///
+/// # Errors
+/// As [`make_with`].
+pub fn make(name: &str) -> Result<Task, EnvError> {
+    find(name)?.make(&Options::new())
+}
+
+/// Makes a task with [`Options`], a map in any format: those left out keep their defaults. `cliff` takes the fields of
+/// [`CliffConfig`], those on MuJoCo the fields of their configurations (`mujoco::HalfCheetahConfig` and its siblings), the
+/// others none.
+///
+/// ```
+/// use mbrl_env::{Env, tasks};
+///
+/// let task = tasks::make_with("cliff", serde_json::json!({ "edge": 1.0 }))?;
+/// assert_eq!(task.env.spec().obs.high()[0], 1.1);
+/// let refused = tasks::make_with("pendulum", serde_json::json!({ "edge": 1.0 })).unwrap_err().to_string();
+/// assert_eq!(refused, "options of the task pendulum: unknown option `edge`, this task takes none");
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+///
+/// # Errors
+/// [`EnvError::UnknownTask`], listing the known ones; those of [`TaskEntry::make`]. Tasks on MuJoCo: [`EnvError::Engine`] where
+/// its library or models are not as they should be, and what loading a model gives.
+pub fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
+    find(name)?.make(&Options::of(name, options)?)
+}
+
+fn find(name: &str) -> Result<TaskEntry, EnvError> {
+    let mut entries = entries();
+    match entries.iter().position(|entry| entry.name() == name) {
+        Some(index) => Ok(entries.swap_remove(index)),
+        None => {
+            let known = entries.iter().map(TaskEntry::name).collect::<Vec<_>>().join(", ");
+            Err(EnvError::UnknownTask { name: name.to_owned(), known })
+        }
+    }
+}

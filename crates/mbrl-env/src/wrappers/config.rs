@@ -1,0 +1,128 @@
+//! Wrappers as plain data.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ActionRepeat, Delay, Noise};
+use crate::{Env, EnvError, World};
+
+/// What makes a world harder, as plain data: an experiment's section `[wrappers]`.
+///
+/// From the agent's side in: its action waits out the delay, gets its noise and is held for some steps of the environment; the
+/// observation that comes back gets its noise and waits out its own delay. Delays count the agent's steps.
+///
+/// ```
+/// use mbrl_env::{Env, WrappersConfig, tasks};
+///
+/// let config: WrappersConfig = serde_json::from_str(r#"{ "action_repeat": 2, "observation_noise": 0.01 }"#)?;
+/// let world = config.apply(tasks::make("pendulum")?.env)?;
+/// assert_eq!((world.spec().control_period, world.spec().max_steps), (0.1, Some(100)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A reward as a batch function speaks of one step of the environment: with `action_repeat` above 1 it no longer is what the
+/// world pays, and with delays or noise it is so only up to them. A model can learn what is paid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WrappersConfig {
+    /// Steps of the environment per action ([`ActionRepeat`]; default 1). More of them let a horizon of as many decisions see
+    /// further, and react later.
+    pub action_repeat: u32,
+    /// Standard deviation of the noise on observations, in their units ([`Noise`]; default 0).
+    pub observation_noise: NoiseStd,
+    /// Standard deviation of the noise on actions, in their units ([`Noise`]; default 0).
+    pub action_noise: NoiseStd,
+    /// Steps that observations come late ([`Delay`]; default 0).
+    pub observation_delay: usize,
+    /// Steps that actions act late ([`Delay`]; default 0).
+    pub action_delay: usize,
+}
+
+/// A standard deviation for all columns, or one for each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a number, or a list of numbers, one per column")]
+pub enum NoiseStd {
+    /// The same for all columns.
+    All(f32),
+    /// One per column.
+    Each(Vec<f32>),
+}
+
+impl NoiseStd {
+    /// One per column; `None` where there is no noise.
+    fn columns(&self, width: usize) -> Option<Vec<f32>> {
+        match self {
+            Self::All(std) => (*std != 0.0).then(|| vec![*std; width]),
+            Self::Each(std) => Some(std.clone()),
+        }
+    }
+}
+
+impl Default for NoiseStd {
+    fn default() -> Self {
+        Self::All(0.0)
+    }
+}
+
+impl Default for WrappersConfig {
+    fn default() -> Self {
+        let none = NoiseStd::default;
+        Self {
+            action_repeat: 1,
+            observation_noise: none(),
+            action_noise: none(),
+            observation_delay: 0,
+            action_delay: 0,
+        }
+    }
+}
+
+/// Puts something around an environment of either kind.
+macro_rules! wrapped {
+    ($world:expr, |$env:ident| $wrapper:expr) => {
+        match $world {
+            World::Env($env) => World::from_env($wrapper),
+            World::Simulator($env) => World::from_simulator($wrapper),
+        }
+    };
+}
+
+impl WrappersConfig {
+    /// Whether it changes anything.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Puts the wrappers around a world. A simulator stays one.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`] for an `action_repeat` of 0, and for noise that is negative, not finite or on discrete actions;
+    /// [`EnvError::Width`] for a list that has not as many numbers as there are columns.
+    pub fn apply(&self, world: World) -> Result<World, EnvError> {
+        let mut world = world;
+        if self.action_repeat != 1 {
+            world = wrapped!(world, |env| ActionRepeat::new(env, self.action_repeat)?);
+        }
+        let obs_std = self.observation_noise.columns(world.spec().obs.width());
+        let action_std = self.action_noise.columns(world.spec().actions.width());
+        if obs_std.is_some() || action_std.is_some() {
+            world = wrapped!(world, |env| {
+                let mut noise = Noise::new(env);
+                if let Some(std) = obs_std {
+                    noise = noise.on_observations(std)?;
+                }
+                if let Some(std) = action_std {
+                    noise = noise.on_actions(std)?;
+                }
+                noise
+            });
+        }
+        if self.action_delay > 0 {
+            world = wrapped!(world, |env| Delay::actions(env, self.action_delay));
+        }
+        if self.observation_delay > 0 {
+            world = wrapped!(world, |env| Delay::observations(env, self.observation_delay));
+        }
+        Ok(world)
+    }
+}
