@@ -100,8 +100,3 @@ pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watc
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;
-
-/// Compiles and runs the code of the guide.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guides/write-a-model.md")]
-struct Guide;

@@ -195,8 +195,3 @@ pub use warm_start::Tail;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// Compiles and runs the code of the guide.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guides/write-a-planner.md")]
-struct Guide;
