@@ -3,7 +3,7 @@
 use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
-    ActionSpace, BoxSpace, EnvError, Frame,
+    ActionSpace, AngleColumn, BoxSpace, EnvError, Frame,
     error::{check_finite, check_width},
 };
 
@@ -18,6 +18,14 @@ pub struct EnvSpec {
     pub actions: ActionSpace,
     /// Time between two actions (s).
     pub control_period: f64,
+}
+
+impl EnvSpec {
+    /// The columns of an observation that are angles: models see them as sine and cosine.
+    #[must_use]
+    pub fn angles(&self) -> Vec<AngleColumn> {
+        Vec::new()
+    }
 }
 
 /// Named numbers beside the reward, for logs: reward terms, distances, contact counts.

@@ -115,6 +115,7 @@ mod beside;
 mod collect;
 mod env;
 mod error;
+mod field;
 mod frame;
 mod objective;
 mod replay;
@@ -129,6 +130,7 @@ pub use animation::write_animation;
 pub use collect::{collect, collect_with};
 pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};
+pub use field::AngleColumn;
 pub use frame::Frame;
 pub use objective::{
     Reward, RewardFn, Termination, TerminationFn, Value, ValueFn, reward_fn, termination_fn, value_fn,

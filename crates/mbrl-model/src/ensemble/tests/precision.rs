@@ -121,7 +121,7 @@ fn one_rounded_step_is_as_near_as_its_layer() {
     let plain = EnsembleConfig {
         members: 1,
         hidden: vec![40, 33],
-        angles: Vec::new(),
+        angles: Angles::NONE,
         ..config(Activation::Relu, Head::Deterministic)
     };
     let model = ensemble(&plain, 4, 2, &device, 3);
