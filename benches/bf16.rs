@@ -12,7 +12,9 @@ use std::{env::args, hint::black_box, time::Instant};
 use burn::tensor::{Device, Tensor, TensorData};
 use mbrl_benches::{ControlStep, SHAPES, normal};
 use mbrl_env::{Env, Replay, Rng, Transition, collect, tasks};
-use mbrl_model::{Dataset, Draw, Dynamics, EnsembleConfig, FitConfig, MemberRule, Precision, Propagation, Start, fit};
+use mbrl_model::{
+    Angles, Dataset, Draw, Dynamics, EnsembleConfig, FitConfig, MemberRule, Precision, Propagation, Start, fit,
+};
 
 const ROUNDS: usize = 15;
 /// Steps of a roll-out whose error is measured.
@@ -101,6 +103,7 @@ fn error(name: &str) {
         "pets-halfcheetah" => vec![2],
         _ => Vec::new(),
     };
+    let angles = Angles::radians(angles);
     let config = EnsembleConfig { normalize_targets: true, angles, ..EnsembleConfig::default() };
     let mut model = config.init(o, a, &device, &mut rng).expect("a model");
     let settings = FitConfig { batch_size: 64, holdout: 0.0, max_epochs: 40, ..FitConfig::default() };

@@ -14,7 +14,7 @@ use mbrl_env::{
     Env, Replay, Rng, Situation, TimeLimit, collect_with,
     tasks::{Reacher, ReacherReward},
 };
-use mbrl_model::{Dataset, Ensemble, EnsembleConfig, FitConfig, MemberRule, Propagation, fit};
+use mbrl_model::{Angles, Dataset, Ensemble, EnsembleConfig, FitConfig, MemberRule, Propagation, fit};
 use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{ActMode, Agent, Goal, MpcAgent};
 use plotters::prelude::*;
@@ -54,8 +54,12 @@ fn learn(seed: u64) -> Result<Ensemble> {
     episodes.iter().try_for_each(|episode| replay.push_episode(episode))?;
 
     let mut rng = Rng::new(seed);
-    let config =
-        EnsembleConfig { hidden: vec![100, 100], angles: vec![0, 1], normalize_targets: true, ..Default::default() };
+    let config = EnsembleConfig {
+        hidden: vec![100, 100],
+        angles: Angles::radians([0, 1]),
+        normalize_targets: true,
+        ..Default::default()
+    };
     let mut model = config.init(obs, actions, &Device::flex(), &mut rng)?;
     let config = FitConfig { batch_size: 64, max_epochs: 60, ..FitConfig::default() };
     fit(&mut model, &Dataset::of_replay(&replay, 0)?, &config, &mut rng)?;

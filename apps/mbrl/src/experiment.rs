@@ -497,7 +497,7 @@ pub(crate) fn source(name_or_path: &str) -> Result<(String, String)> {
 pub(crate) fn check_weights(model: &EnsembleConfig, obs: usize, action: usize) -> Result<()> {
     let EnsembleConfig { members, hidden, angles, past, .. } = model;
     // Each observation with its angles and each action; out come means and log-variances, reward and end.
-    let step = obs.saturating_add(angles.len()).saturating_add(action);
+    let step = obs.saturating_add(angles.columns().len()).saturating_add(action);
     let widths = [&[step.saturating_mul(past.saturating_add(1))][..], hidden, &[2 * obs + 3]].concat();
     let weights = widths
         .windows(2)

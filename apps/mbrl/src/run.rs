@@ -88,9 +88,7 @@ impl Experiment {
     ) -> Result<ModelBased> {
         let spec = task.env.spec();
         let LearnedConfig { agent, model: config, fit, propagation } = learned;
-        let mut model = config
-            .init(spec.obs.width(), spec.actions.width(), device, &mut training.split_rng())
-            .context("section [model]")?;
+        let mut model = config.init_for(spec, device, &mut training.split_rng()).context("section [model]")?;
         if self.precision == Precision::Bf16 && !is_cpu(device) {
             bail!("precision = \"bf16\": roll-outs on a CPU; on device = {:?} they multiply in f32", self.device);
         }

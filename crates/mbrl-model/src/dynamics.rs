@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor};
-use mbrl_env::Situation;
+use mbrl_env::{AngleColumn, Situation};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -44,6 +44,9 @@ pub struct DynamicsSpec {
     pub stochastic: bool,
     /// Whether roll-outs need the [snapshot](Situation::snapshot) of a simulator: agents then ask for one at every step.
     pub needs_snapshot: bool,
+    /// Columns of the observation that are angles. Differences of those that [wrap](AngleColumn::wraps) are taken the short
+    /// way round by whoever compares observations.
+    pub angles: Vec<AngleColumn>,
 }
 
 impl DynamicsSpec {
@@ -61,6 +64,7 @@ impl DynamicsSpec {
             differentiable: false,
             stochastic: false,
             needs_snapshot: false,
+            angles: Vec::new(),
         }
     }
 
@@ -92,6 +96,12 @@ impl DynamicsSpec {
     #[must_use]
     pub fn with_needs_snapshot(self, needs_snapshot: bool) -> Self {
         Self { needs_snapshot, ..self }
+    }
+
+    /// Sets which columns of the observation are angles.
+    #[must_use]
+    pub fn with_angles(self, angles: impl Into<Vec<AngleColumn>>) -> Self {
+        Self { angles: angles.into(), ..self }
     }
 }
 

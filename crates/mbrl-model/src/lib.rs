@@ -92,7 +92,7 @@ pub use dynamics::{
 };
 #[cfg(feature = "train")]
 pub use ensemble::EnsembleStatistics;
-pub use ensemble::{Activation, Ensemble, EnsembleConfig, Head, Network, Precision};
+pub use ensemble::{Activation, Angles, Ensemble, EnsembleConfig, Head, Network, Precision};
 pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]

@@ -43,6 +43,7 @@ impl SimulatorModel {
         let env = simulator.spec();
         let name = format!("simulator {}", env.name);
         let spec = DynamicsSpec::new(name, env.obs.width(), env.actions.width(), device).with_needs_snapshot(true);
+        let spec = spec.with_angles(env.angles());
         Self { spec, pool: Mutex::default(), original: Mutex::new(simulator) }
     }
 

@@ -1,6 +1,6 @@
 //! Evaluation of models: closed forms, starts, look-back, rewards, and what is refused.
 
-use mbrl_env::{Replay, Rng, Situation, Transition};
+use mbrl_env::{AngleColumn, Replay, Rng, Situation, Transition};
 use mbrl_model::{
     Calibration, Device, Draw, Dynamics, DynamicsSpec, EnsembleConfig, EvaluateConfig, Imagined, MemberRule,
     ModelError, ModelEvaluation, Prediction, Propagation, Tensor, dynamics_fn, evaluate, fill_normal,
@@ -360,4 +360,63 @@ fn other_columns_no_data_and_uneven_particles_are_refused() {
     let config = EvaluateConfig { propagation: Some(uneven), ..EvaluateConfig::default() };
     let result = evaluate(&ensemble, &Linear::data(1, 30), &config, &mut Rng::new(0));
     assert!(matches!(result, Err(ModelError::Config { field: "particles", .. })), "{result:?}");
+}
+
+/// A compass in degrees that is turned by its action, wide of the mark by `off`, and never takes a turn off.
+struct Compass {
+    spec: DynamicsSpec,
+    off: f32,
+}
+
+impl Dynamics for Compass {
+    fn spec(&self) -> &DynamicsSpec {
+        &self.spec
+    }
+
+    fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
+        let mean = states + actions + self.off;
+        let std = mean.zeros_like() + 3.0;
+        Ok(Prediction::new(mean).with_aleatoric_std(std))
+    }
+
+    fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+        let next = self.predict(states, actions)?.mean;
+        let noise = draw.normals(next.dims(), &self.spec.device) * 3.0;
+        // Some particles are shown on the other side of the jump.
+        Ok(Imagined::new(next + noise.clone() + noise.greater_elem(0.0).float() * 360.0))
+    }
+}
+
+#[test]
+fn errors_of_an_angle_that_wraps_are_the_short_way_round() {
+    let mut data = Replay::new(1, 1, 100).unwrap();
+    let mut rng = Rng::new(0);
+    let mut angle = 300.0f32;
+    for t in 0..100 {
+        let action = 20.0 * rng.normal();
+        let next = (angle + action).rem_euclid(360.0);
+        push(&mut data, &[angle], action, 0.0, &[next], t == 99);
+        angle = next;
+    }
+    let near = |a: f64, b: f64, by: f64| assert!((a - b).abs() < by, "{a} and {b}");
+    for wraps in [true, false] {
+        let spec = DynamicsSpec::new("compass", 1, 1, &Device::flex()).with_stochastic(true);
+        let spec = spec.with_angles([AngleColumn { column: 0, turn: 360.0, wraps }]);
+        let found =
+            run(&Compass { spec, off: 2.0 }, &data, &EvaluateConfig { horizon: 1, ..EvaluateConfig::default() });
+        let (one, step) = (&found.one_step, &found.steps[0]);
+        if wraps {
+            near(one.rmse[0], 2.0, 1e-3);
+            near(one.unchanged_rmse[0], 20.0, 4.0);
+            // The mean of 100 particles, off by 3/√100 more.
+            near(step.rmse[0], 2.0, 0.2);
+            near(step.unchanged_rmse[0], 20.0, 4.0);
+            // The half in the middle of a normal lies within 0.674 deviations.
+            let calibration = step.calibration.as_ref().unwrap();
+            near(calibration.std[0], 3.0, 0.1);
+            near(calibration.width[0][0], 2.0 * 0.674 * 3.0, 0.2);
+        } else {
+            assert!(one.rmse[0] > 20.0 && step.rmse[0] > 100.0, "the test sees no jumps");
+        }
+    }
 }

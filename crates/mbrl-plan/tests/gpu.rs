@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, DeviceKind, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn, termination_fn};
-use mbrl_model::{Ensemble, EnsembleConfig, MemberRule, Propagation};
+use mbrl_model::{Angles, Ensemble, EnsembleConfig, MemberRule, Propagation};
 use mbrl_plan::{
     CemConfig, Execute, IcemConfig, MppiConfig, PddmConfig, PlanError, Planner, Problem, Proposal,
     RandomShootingConfig, check::check_planner, returns,
@@ -16,7 +16,12 @@ fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 /// The same network on the engine of the CPU and on the GPU: weights are drawn on the host.
 fn models() -> [Ensemble; 2] {
     [Device::flex(), Device::wgpu(DeviceKind::DefaultDevice)].map(|device| {
-        let config = EnsembleConfig { members: 5, hidden: vec![32; 2], angles: vec![1], ..EnsembleConfig::default() };
+        let config = EnsembleConfig {
+            members: 5,
+            hidden: vec![32; 2],
+            angles: Angles::radians([1]),
+            ..EnsembleConfig::default()
+        };
         config.init(3, 2, &device, &mut Rng::new(7)).unwrap()
     })
 }

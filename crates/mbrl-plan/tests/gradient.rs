@@ -12,8 +12,8 @@ use mbrl_env::{
     ActionSpace, BoxSpace, Reward, Rng, Situation, reward_fn, tasks::PendulumReward, termination_fn, value_fn,
 };
 use mbrl_model::{
-    Activation, Draw, Dynamics, DynamicsSpec, EnsembleConfig, Head, Imagined, MemberRule, ModelError, Prediction,
-    Propagation, dynamics_fn,
+    Activation, Angles, Draw, Dynamics, DynamicsSpec, EnsembleConfig, Head, Imagined, MemberRule, ModelError,
+    Prediction, Propagation, dynamics_fn,
 };
 use mbrl_plan::{
     Aggregate, CemConfig, Disagreement, GradientConfig, IcemConfig, Mpc, PddmConfig, PlanError, Planner, Problem,
@@ -125,6 +125,7 @@ fn gradients_through_ensembles_are_those_of_central_differences() {
     // Central differences of a network of ReLUs meet kinks within the step, each of them smaller than what would be left out.
     for (activation, tolerance) in [(Activation::Silu, 1e-2), (Activation::Relu, 5e-2), (Activation::Tanh, 1e-2)] {
         for (head, angles) in [(Head::Gaussian, vec![]), (Head::Deterministic, vec![0]), (Head::Gaussian, vec![0, 2])] {
+            let angles = Angles::radians(angles);
             let config =
                 EnsembleConfig { members: 3, hidden: vec![16, 16], activation, head, angles, ..Default::default() };
             let model = config.init(3, 2, &Device::flex(), &mut Rng::new(1)).unwrap();

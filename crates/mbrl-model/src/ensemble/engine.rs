@@ -13,6 +13,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
+    angles::Wrap,
     bf16::{self, Pairs, Rounded},
     config::{Activation, Head},
     kernel::{self, Lanes, Packed, TILE},
@@ -55,7 +56,10 @@ pub(crate) struct Engine {
     pub(crate) action: usize,
     /// State columns fed as they are, then those fed as sine and cosine.
     pub(crate) plain: Vec<usize>,
-    pub(crate) angles: Vec<usize>,
+    /// With what makes radians of them.
+    pub(crate) angles: Vec<(usize, f32)>,
+    /// Columns of the observation that jump by a turn.
+    pub(crate) wraps: Vec<Wrap>,
     pub(crate) input_mean: Vec<f32>,
     pub(crate) input_std: Vec<f32>,
     pub(crate) target_mean: Vec<f32>,
@@ -269,6 +273,11 @@ impl WithSimd for Walk<'_, '_> {
                     engine.add_noise(width, scratch);
                 }
             }
+            for wrap in &engine.wraps {
+                for tile in scratch.next.chunks_exact_mut(o) {
+                    wrap.place(&mut tile[wrap.column]);
+                }
+            }
             scatter(&scratch.next, o, unit.obs[t]);
             engine.shift(scratch);
         }
@@ -321,9 +330,9 @@ impl Engine {
             for (x, &c) in input.iter_mut().zip(&self.plain) {
                 *x = state[c];
             }
-            for (i, &c) in self.angles.iter().enumerate() {
+            for (i, &(c, scale)) in self.angles.iter().enumerate() {
                 let (sines, cosines) = input.split_at_mut(plain + angles);
-                sin_cos(&state[c], &mut sines[plain + i], &mut cosines[i]);
+                sin_cos(&state[c], scale, &mut sines[plain + i], &mut cosines[i]);
             }
             input[plain + 2 * angles..].copy_from_slice(&scratch.action[tile * a..(tile + 1) * a]);
             for ((x, mean), std) in input.iter_mut().zip(&self.input_mean).zip(&self.input_std) {
@@ -526,9 +535,9 @@ impl Engine {
 // Functions of their own, of slices: in line, loops over a known number of lanes are unrolled before they can be vectorised.
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn sin_cos(x: &[f32], sin: &mut [f32], cos: &mut [f32]) {
+fn sin_cos(x: &[f32], scale: f32, sin: &mut [f32], cos: &mut [f32]) {
     for ((x, sin), cos) in x.iter().zip(sin).zip(cos) {
-        (*sin, *cos) = vmath::sin_cos(*x);
+        (*sin, *cos) = vmath::sin_cos(*x * scale);
     }
 }
 

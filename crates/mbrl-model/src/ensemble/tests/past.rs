@@ -127,5 +127,5 @@ fn a_rollout_that_forgets_is_found() {
     let (states, actions) = (normal(5, 10, &device, &mut rng), normal(5, 2, &device, &mut rng));
     check::check_dynamics(&model, states.clone(), actions.clone()).unwrap();
     let told = check::check_dynamics(&Forgetful(model), states, actions).unwrap_err().to_string();
-    assert!(told.contains("observations of step 1 of rollout"), "{told}");
+    assert!(told.contains("roll-out: observations of step 1"), "{told}");
 }

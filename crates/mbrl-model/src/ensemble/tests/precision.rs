@@ -34,7 +34,8 @@ fn rounded_rollouts_keep_the_contract() {
             let model = rounded(&ensemble(&extended(wide(config(activation, head))), 4, 2, &device, 1));
             let mut rng = Rng::new(2);
             let (states, actions) = (normal(7, model.spec.state, &device, &mut rng), normal(7, 2, &device, &mut rng));
-            check::check_dynamics(&model, states, actions).unwrap();
+            // `predict` is in f32 whatever is chosen: only the mean is off, by the rounding of a layer.
+            check::check_within(&model, states, actions, 0.03).unwrap();
         }
     }
 }
@@ -120,7 +121,7 @@ fn one_rounded_step_is_as_near_as_its_layer() {
     let plain = EnsembleConfig {
         members: 1,
         hidden: vec![40, 33],
-        angles: Vec::new(),
+        angles: Angles::NONE,
         ..config(Activation::Relu, Head::Deterministic)
     };
     let model = ensemble(&plain, 4, 2, &device, 3);
