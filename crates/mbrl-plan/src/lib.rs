@@ -139,7 +139,7 @@ pub use mbrl_env::{
     termination_fn, value_fn,
 };
 pub use mbrl_model::{
-    Draw, Dynamics, DynamicsFn, DynamicsSpec, Imagined, MemberRule, ModelError, Prediction, Propagation, Start,
+    Chunk, Draw, Dynamics, DynamicsFn, DynamicsSpec, Imagined, MemberRule, ModelError, Prediction, Propagation, Start,
     Trajectories, dynamics_fn, normals, truncated_normals, uniforms,
 };
 

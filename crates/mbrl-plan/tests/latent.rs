@@ -17,8 +17,7 @@ struct Latent(DynamicsSpec);
 
 impl Latent {
     fn new() -> Self {
-        let (name, device) = ("latent".to_owned(), Device::flex());
-        Self(DynamicsSpec { name, state: 2, obs: 1, action: 1, members: 1, device, differentiable: true })
+        Self(DynamicsSpec::new("latent", 2, 1, &Device::flex()).with_obs(1).with_differentiable(true))
     }
 }
 
@@ -36,7 +35,7 @@ impl Dynamics for Latent {
         unreachable!("planning samples")
     }
     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, _: Draw) -> Result<Imagined, ModelError> {
-        Ok(Imagined { next: step(states, actions), reward: None, terminated: None })
+        Ok(Imagined::new(step(states, actions)))
     }
     fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
         // Without a past it stands still.
@@ -130,7 +129,7 @@ fn control_with_memory_comes_to_rest_where_control_without_it_does_not() {
     let (latent, reward, actions) = (Latent::new(), at_rest(), actions());
     let problem = Problem::new(&latent, &actions).with_reward(&reward);
     // Particles and a refinement on top: they go through the latent state as well.
-    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 2 };
     let run = |remembers: bool| {
         let config = PlannerConfig::from(CemConfig { horizon: 10, population: 100, elites: 10, ..Default::default() });
         let refinement = Refinement { iterations: 3, ..Refinement::default() };
