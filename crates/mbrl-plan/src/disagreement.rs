@@ -13,15 +13,14 @@ use crate::{
 /// plans lead to where there was none.
 ///
 /// The bonus of a step is `weight · mean_c Var_p(o_c / scale_c)`: the variance of the next observation over the P particles
-/// (divisor P) \[1\], in units of `scale`, meaned over its C columns, so that the weight does not depend on their number. All
-/// particles earn it alike; those that are over neither earn nor count.
+/// (divisor P) \[1\], in units of `scale`, averaged over its C columns, so that the weight does not depend on their number. All
+/// particles of a candidate earn it alike; terminated ones neither earn it nor count.
 ///
-/// The particles have to stand for members: TS∞ without noise, one particle a member, is the clean choice. With noise, what
-/// the world leaves to chance counts as disagreement too, and is never learned away. In \[1\] and \[2\] members start each step
-/// from the same state; here each particle goes on from where its member led it, so a step also earns what the steps before it
-/// were unsure of.
+/// Particles have to stand for members: use TS∞ without noise and one particle per member. With noise, the randomness of the
+/// world counts as disagreement too, which no data takes away. In \[1\] and \[2\] members start each step from the same state;
+/// here each particle goes on from where its member led it, so the disagreement of earlier steps counts again in later ones.
 ///
-/// A negative weight avoids what is not known.
+/// A negative weight avoids what the model does not know.
 ///
 /// ```
 /// use mbrl_model::EnsembleConfig;
@@ -47,7 +46,7 @@ use crate::{
 /// \[2\] Sekar et al. (2020), *Planning to Explore via Self-Supervised World Models* (Plan2Explore), ICML. arXiv:2005.05960
 #[derive(Debug, Clone, PartialEq)]
 pub struct Disagreement {
-    /// Reward for a variance of 1.
+    /// Reward per variance of 1 (dimensionless: variances are in units of `scale` squared).
     pub weight: f32,
     /// What counts as 1 in each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
     pub scale: Vec<f32>,

@@ -12,8 +12,8 @@
 //! - A sequence whose value or gradient is not finite starts again, and touches no other; NaN never wins.
 //!
 //! The gradient costs about as much as the evaluation and takes no more evaluations where there are more dimensions: this is
-//! the planner for long horizons and many joints, where the model is smooth. An end ([`Termination`](mbrl_env::Termination))
-//! is a jump that a gradient does not see; what is paid up to it is all that steers away from it.
+//! the planner for long horizons and many joints, where the model is smooth. A [`Termination`](mbrl_env::Termination) is a
+//! jump that a gradient does not see: only the rewards before it can steer away from it.
 //!
 //! ## References
 //! \[1\] Kingma, Ba (2015), *Adam: A Method for Stochastic Optimization*, ICLR. arXiv:1412.6980
@@ -57,7 +57,7 @@ pub struct GradientConfig {
     pub horizon: usize,
     /// Sequences that climb, `K`, the last plan among them; proposals come on top (default: 8).
     pub starts: usize,
-    /// Gradient steps a control step (default: 40).
+    /// Gradient steps per control step (default: 40).
     pub iterations: usize,
     /// Length of the first steps in each dimension, in half ranges; the steps of a control step shrink evenly to nothing, so
     /// that the last ones settle (default: 0.1: 40 of them can just cross the whole range, which is 2).
@@ -173,8 +173,8 @@ impl GradientShooting {
         self
     }
 
-    /// For real time: no iteration begins that would end later than `budget` after the call if it took as long as the slowest
-    /// so far. There is at least one. What was done is in [`PlanStats`].
+    /// For real time: no iteration begins that would end later than `budget` after the call, were it as slow as the slowest so
+    /// far. The first one always runs. What was done is in [`PlanStats`].
     ///
     /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
     #[must_use]
@@ -183,7 +183,7 @@ impl GradientShooting {
         self
     }
 
-    /// The last plan, then by turns that plan with noise and one random action held over the horizon.
+    /// The last plan, then alternately that plan with noise and one random action held over the horizon.
     fn starts(&self, rng: &mut Rng) -> Vec<f32> {
         let mut starts = self.plan.clone();
         for start in 1..self.config.starts {

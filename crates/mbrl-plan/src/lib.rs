@@ -102,9 +102,9 @@
 //! Every sampling planner also plans among discrete choices ([`Shooting`] says how), can hand its best candidates to the
 //! gradient ([`Shooting::with_refinement`], [`Refinement`]) and keep to a time budget ([`Shooting::with_time_budget`]).
 //!
-//! On linear-quadratic problems with known optimum, one plan of up to 72 numbers comes within 0.5 % with CEM, iCEM and MPPI for
-//! 23,000 to 40,000 sequences, and with PDDM within 0.7 % for 150,000; random shooting misses by a third for 12
-//! numbers, and by a factor for more (`tests/linear_quadratic.rs`). A hundred gradient steps from one start come within 0.02 %
+//! On linear-quadratic problems with known optimum, one plan of up to 72 numbers comes within 0.7 % with CEM, iCEM and MPPI for
+//! 23,000 to 40,000 sequences, and with PDDM within 0.8 % for 150,000; random shooting misses by a quarter for 12
+//! numbers, and by multiples of the optimum for more (`tests/linear_quadratic.rs`). A hundred gradient steps from one start come within 0.02 %
 //! for 201 evaluations, gradients included; the default of 40 within 2.5 % (`tests/gradient.rs`).
 //!
 //! [`optimize`] turns each of them, and Adam, on any function of any parameter vector.
@@ -139,7 +139,7 @@ pub use mbrl_env::{
     termination_fn, value_fn,
 };
 pub use mbrl_model::{
-    Draw, Dynamics, DynamicsFn, DynamicsSpec, Imagined, MemberRule, ModelError, Prediction, Propagation, Start,
+    Chunk, Draw, Dynamics, DynamicsFn, DynamicsSpec, Imagined, MemberRule, ModelError, Prediction, Propagation, Start,
     Trajectories, dynamics_fn, normals, truncated_normals, uniforms,
 };
 

@@ -40,7 +40,7 @@ use crate::{PlanError, error::require, host::to_device};
 #[derive(Debug, Clone)]
 pub struct ColouredNoise {
     horizon: usize,
-    /// Oscillations `[H, H]`, one a row, each scaled by its share of the power: a sequence is their sum weighted by
+    /// Oscillations `[H, H]`, one per row, each scaled by its share of the power: a sequence is their sum weighted by
     /// standard normals. `None` for white noise.
     basis: Option<Vec<f32>>,
 }
@@ -56,7 +56,7 @@ impl ColouredNoise {
         Ok(Self { horizon, basis: (exponent > 0.0).then(|| basis(f64::from(exponent), horizon)) })
     }
 
-    /// Sequences for `width` dimensions, `[population, H, width]`, made on `device`; `H²` multiplications a dimension unless
+    /// Sequences for `width` dimensions, `[population, H, width]`, made on `device`; `H²` multiplications per dimension unless
     /// white.
     #[must_use]
     pub fn sample(&self, population: usize, width: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {

@@ -12,8 +12,9 @@ use crate::{
     host::to_device,
 };
 
-/// What K candidates bring, for each of P particles.
+/// The returns of K candidates, for each of P particles.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Returns {
     /// Discounted sums of rewards with the terminal value, `[P, K]`. May hold NaN where the model or the reward gave it.
     pub per_particle: Tensor<2>,
@@ -88,13 +89,13 @@ impl Returns {
 ///
 /// where `r_t` counts up to and including the terminal step; each later step earns `problem.after_termination` instead,
 /// and `V` is not counted after termination. (PDDM's code leaves the terminal step's own reward out; here it counts.)
-/// A model that gives rewards says by a NaN that a candidate broke it; that counts where the problem has its own reward too.
-/// Whatever rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Where the
-/// problem shapes the reward or pays for disagreement, that is added to each step's.
+/// A model that gives rewards marks with NaN a candidate that broke it; that counts where the problem has its own reward too.
+/// What rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Shaping and the
+/// bonus for disagreement are added to the reward of each step.
 ///
-/// Differentiable with respect to `candidates` where the model, the reward and the value are; the end itself has no
+/// Differentiable with respect to `candidates` where the model, the reward and the value are; termination itself has no
 /// gradient. Rewards and values are then not even asked about rows that are over, since a NaN there would come back as the
-/// gradient 0 · NaN. A model whose states are no longer finite after an end does give such a candidate NaN gradients.
+/// gradient 0 · NaN. A model whose states are no longer finite after a termination does give such a candidate NaN gradients.
 ///
 /// ```
 /// use mbrl_plan::{
@@ -137,8 +138,7 @@ pub fn returns(
     check_size("width of the action space", spec.action, problem.actions.width())?;
     check_size("width of the candidates' actions", spec.action, width)?;
     // One particle would score each candidate by one member, and compare members instead of candidates.
-    if !matches!(propagation.rule, MemberRule::Expectation | MemberRule::Ds)
-        && !particles.is_multiple_of(spec.members)
+    if !matches!(propagation.rule, MemberRule::Expectation | MemberRule::Ds) && !particles.is_multiple_of(spec.members)
     {
         let rule = format!("a multiple of {}, so that every candidate meets each member of the model", spec.members);
         return Err(refused("particles", particles, rule));
@@ -198,15 +198,15 @@ fn score(
         let width = x.dims()[2];
         x.clone().reshape([steps, width])
     };
-    let ends = match problem.termination {
+    let terminated = match problem.termination {
         Some(termination) => {
-            let ends = termination.terminated(flat(&now), flat(&actions), flat(&next));
-            check_size("flags of the termination rule", steps, ends.dims()[0])?;
-            Some(ends.reshape([horizon, rows]))
+            let terminated = termination.terminated(flat(&now), flat(&actions), flat(&next));
+            check_size("flags of the termination rule", steps, terminated.dims()[0])?;
+            Some(terminated.reshape([horizon, rows]))
         }
         None => imagined.terminated,
     };
-    let (before, at_end) = ends.map(over).unzip();
+    let (before, at_end) = terminated.map(over).unzip();
     let paid_by = |reward: &dyn Reward| {
         let seen = |x: &Tensor<3>| match &before {
             Some(before) if tracked => flat(&first_step_where(x, before)),
@@ -265,15 +265,15 @@ fn score(
     Ok(total.reshape([particles, population]))
 }
 
-/// Of ends `[H, N]`: what was over before each step `[H, N]`, and what is over after the last one `[1, N]`.
-fn over(ends: Tensor<2, Bool>) -> (Tensor<2, Bool>, Tensor<2, Bool>) {
-    let [horizon, rows] = ends.dims();
-    let mut over = Tensor::zeros([1, rows], &ends.device());
+/// Of terminations `[H, N]`: what was over before each step `[H, N]`, and what is over after the last one `[1, N]`.
+fn over(terminated: Tensor<2, Bool>) -> (Tensor<2, Bool>, Tensor<2, Bool>) {
+    let [horizon, rows] = terminated.dims();
+    let mut over = Tensor::zeros([1, rows], &terminated.device());
     let mut before = Vec::with_capacity(horizon);
     // On a CPU and thousands of rows many times as fast as a cumulative sum.
     for t in 0..horizon {
         before.push(over.clone());
-        over = over.bool_or(ends.clone().narrow(0, t, 1));
+        over = over.bool_or(terminated.clone().narrow(0, t, 1));
     }
     (Tensor::cat(before, 0), over)
 }
@@ -296,8 +296,8 @@ fn check_trajectories(imagined: &Trajectories, horizon: usize, rows: usize, widt
         check_size("rows of the model's rewards", rows, n)?;
     }
     if let Some([h, n]) = imagined.terminated.as_ref().map(Tensor::dims) {
-        check_size("steps of the model's ends", horizon, h)?;
-        check_size("rows of the model's ends", rows, n)?;
+        check_size("steps of the model's terminations", horizon, h)?;
+        check_size("rows of the model's terminations", rows, n)?;
     }
     Ok(())
 }
@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(score(&problem, candidates), discounted);
     }
 
-    /// A model of two members that add 1 and 2 times the action, with rewards and ends of its own.
+    /// A model of two members that add 1 and 2 times the action, with rewards and terminations of its own.
     #[derive(Debug)]
     struct TwoMembers(DynamicsSpec);
 
@@ -507,7 +507,7 @@ mod tests {
         // Member 1: 1+2, 0, 2+3. Member 2: 2+4, 0, 4 and over.
         assert_eq!(to_host(scored.per_particle), [3.0, 0.0, 5.0, 6.0, 0.0, -6.0]);
         assert_eq!(scored.model_steps, 2 * 2 * 3);
-        // The same rewards and ends as functions of the rows give the same returns: actions are repeated in row order.
+        // The same rewards and terminations as functions of the rows give the same returns: actions are repeated in row order.
         let reward = reward_fn(|_, a: Tensor<2>, next: Tensor<2>| (a * 0.0 + next).squeeze_dim(1));
         let end = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(3.5).squeeze_dim(1));
         let problem = Problem { reward: Some(&reward), termination: Some(&end), ..problem };

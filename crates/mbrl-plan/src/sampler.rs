@@ -24,12 +24,11 @@ use crate::{
 /// ```
 ///
 /// Contract:
-/// - `ask` may leave `[-1, 1]`; the caller clips, and tells of the clipped sequences (of 1 for a choice, −1 for the others);
-/// - `tell` may be given more sequences than were asked for (proposals of a policy), and returns of −∞, which never
-///   count;
-/// - every random number comes from the `rng` that was passed in: draws in bulk, on whatever device, from its keys
-///   ([`mbrl_model::normals`], [`mbrl_model::uniforms`]);
-/// - sequences need not leave the device: [`Scored`] fetches what is asked for;
+/// - `ask` may leave `[-1, 1]`; the caller clips, and `tell` gets the clipped sequences (1 for a choice, −1 for the others);
+/// - `tell` may get more sequences than `ask` gave (a policy's proposals), and returns of −∞, which never count;
+/// - every random number comes from the `rng` that was passed in; its keys draw in bulk on any device
+///   ([`normals`](crate::normals), [`uniforms`](crate::uniforms));
+/// - sequences need not leave the device: [`Scored`] fetches those that are asked for;
 /// - `reset` brings back the state of a new sampler.
 ///
 /// A complete implementation, random shooting:

@@ -36,19 +36,20 @@ pub type RandomShooting = Shooting<RandomShootingSampler>;
 /// A planner out of a [`SequenceSampler`].
 ///
 /// Each iteration asks the sampler for sequences, adds the problem's proposals, clips all to the bounds, scores them with
-/// [`returns`] and tells the sampler. The sampler sees units of half the action range, the model environment units:
+/// [`returns`] and reports the scores to the sampler. The sampler sees units of half the action range, the model environment units:
 /// `action = middle + half range · u`, dimension by dimension. Bounds come with each problem, so they may change between
 /// two control steps; their width may not.
 ///
 /// # Discrete actions
 ///
-/// Among n choices the sampler draws n numbers a step, and the choice is the largest of them (the first of equals). It is
-/// told of 1 for the choice and −1 for the others, whatever the numbers were. This makes the cross-entropy method the one
-/// for categorical distributions, whose refit is the frequency p of each choice among the elites: the mean of what it is told
-/// is 2p − 1, step by step and choice by choice, and its variance is 4p(1 − p), which dies out as one choice prevails. Only the
-/// draws differ: a choice comes up where 2p − 1 with noise of that variance is the largest, and not with probability p, so
-/// the favourites come up more often. Planners that average candidates by weight average frequencies likewise. The plan is the
-/// favourite of each step.
+/// Among n choices the sampler draws n numbers per step, and the largest is the choice (the first of equals). The sampler then
+/// learns from sequences with 1 for the choice and −1 for the others, whatever the numbers were. The plan is the choice with
+/// the largest number in each step of the solution.
+///
+/// CEM becomes the cross-entropy method for categorical distributions, whose refit is the frequency p of each choice among the
+/// elites: per step and choice the mean is 2p − 1 and the variance 4p(1 − p), which dies out as one choice prevails. Only the
+/// draws differ: a choice is drawn where 2p − 1 plus noise of that variance is the largest, not with probability p, so frequent
+/// choices are drawn even more often. Planners that weight candidates average frequencies likewise.
 #[derive(Debug, Clone)]
 pub struct Shooting<S> {
     sampler: S,
@@ -83,11 +84,11 @@ impl<S: SequenceSampler> Shooting<S> {
         self
     }
 
-    /// Climbs the sampler's solution and the best candidates of the last iteration by their gradients. What the model finds
-    /// best is executed, which may be the solution as it was. The sampler is told of a better sequence as if it were all that
-    /// one more iteration brought, so that its warm start begins there.
+    /// Improves the sampler's solution and the best candidates of the last iteration by gradient steps. The best of them all is
+    /// executed, which may be the solution as it was. A better sequence is reported to the sampler as one more iteration with
+    /// this candidate alone, so that its warm start begins there.
     ///
-    /// Needs a differentiable model and a bounded box of actions. A refinement of 0 iterations is none.
+    /// Needs a differentiable model and a bounded box of actions. 0 iterations do not refine.
     ///
     /// # Errors
     /// [`PlanError::Config`] for a value that breaks its rule.
@@ -98,9 +99,9 @@ impl<S: SequenceSampler> Shooting<S> {
         Ok(self)
     }
 
-    /// For real time: no iteration begins that would end later than `budget` after the call if it took as long as the slowest
-    /// so far. There is at least one. A refinement has the time that sampling leaves: where the budget ends the sampling, there is
-    /// none. What was done is in [`PlanStats`].
+    /// For real time: no iteration begins that would end later than `budget` after the call, were it as slow as the slowest so
+    /// far. The first one always runs. A refinement gets the time that sampling leaves, and is left out where the budget ends the
+    /// sampling. What was done is in [`PlanStats`].
     ///
     /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
     #[must_use]
@@ -109,7 +110,7 @@ impl<S: SequenceSampler> Shooting<S> {
         self
     }
 
-    /// The sampler, to be looked at.
+    /// The sampler.
     #[must_use]
     pub fn sampler(&self) -> &S {
         &self.sampler

@@ -48,7 +48,7 @@ impl<'a> Units<'a> {
         })
     }
 
-    /// Numbers a step.
+    /// Numbers per step.
     pub(crate) fn width(&self) -> usize {
         match self {
             Self::HalfRange(units) => units.half.len(),

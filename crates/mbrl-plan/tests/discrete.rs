@@ -203,6 +203,6 @@ fn another_number_of_choices_is_refused() {
     for other in [ActionSpace::Discrete(4), ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap())] {
         let problem = Problem::new(&model, &other).with_reward(&reward);
         let error = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap_err().to_string();
-        assert!(error.starts_with("width of the action space has"), "{error}");
+        assert!(error.starts_with("width of the action space = "), "{error}");
     }
 }

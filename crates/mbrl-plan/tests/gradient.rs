@@ -433,7 +433,7 @@ fn pendulum() -> impl Dynamics {
     })
 }
 
-/// The optimum from hanging is about −345: more is not lost by six times as much planning (8 starts, 10 steps a plan: −343).
+/// The optimum from hanging is about −345: more is not lost by six times as much planning (8 starts, 10 steps per plan: −343).
 /// Without a way past the first summits of the return the pendulum hangs for all of 120 steps, at −9.9 each.
 #[test]
 #[ignore = "ten seconds"]

@@ -34,12 +34,12 @@ impl Default for AscendConfig {
 
 /// Maximises a differentiable function by following its gradient from many starts, with Adam \[1\] and its constants.
 ///
-/// All starts share one graph and one backward pass an iteration. Each climbs for itself: one that has not risen for ten steps,
+/// All starts share one graph and one backward pass per iteration. Each climbs for itself: one that has not risen for ten steps,
 /// or that has stepped to where the function is not finite, goes back to its best place with steps half as long, so the
 /// search ends in a point however long the first steps are. One that has never seen a finite value starts afresh. A bounded
 /// region is kept by projection.
 ///
-/// An iteration costs two evaluations a start, one of them for the gradient. The search ends as `stop` says, or where no start
+/// An iteration costs two evaluations per start, one of them for the gradient. The search ends as `stop` says, or where no start
 /// can gain anything more. The same seed gives the same bits.
 ///
 /// ```

@@ -57,6 +57,7 @@ pub struct Stop {
 
 /// What a search found.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Found {
     /// The best parameters evaluated, `[D]`.
     pub parameters: Vec<f32>,

@@ -14,7 +14,7 @@
 //!
 //! Differences from PETS: everything is in units of half the action range, so `variance_stop` is too (PETS's is in
 //! environment units); a new episode forgets the mean; candidates without a finite return are left out (PETS gives them
-//! a cost of 10⁶); the stop is looked at after an iteration, so that there is always one.
+//! a cost of 10⁶); `variance_stop` is checked after an iteration, so that there is always one.
 //!
 //! ## References
 //! \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models*,
@@ -63,11 +63,11 @@ pub enum Execute {
 pub struct CemConfig {
     /// Steps looked ahead, `H` (default: 25).
     pub horizon: usize,
-    /// Candidates an iteration, `K` (default: 400).
+    /// Candidates per iteration, `K` (default: 400).
     pub population: usize,
     /// How many of them the distribution is refitted to (default: 40).
     pub elites: usize,
-    /// Iterations a control step (default: 5).
+    /// Iterations per control step (default: 5).
     pub iterations: usize,
     /// Weight of the old mean and of the old **variance** (as PETS; iCEM smooths the standard deviation) in `[0, 1)`
     /// (default: 0.1).

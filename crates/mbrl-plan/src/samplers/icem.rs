@@ -63,7 +63,7 @@ pub struct IcemConfig {
     pub population_decay: f32,
     /// How many sequences the distribution is refitted to, at most half the population (default: 10).
     pub elites: usize,
-    /// Iterations a control step (default: 3).
+    /// Iterations per control step (default: 3).
     pub iterations: usize,
     /// Weight of the old mean and of the old **standard deviation** in `[0, 1)` (default: 0.1).
     pub alpha: f32,

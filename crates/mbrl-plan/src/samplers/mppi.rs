@@ -62,9 +62,9 @@ const NAME: &str = "mppi";
 pub struct MppiConfig {
     /// Steps looked ahead, `H` (default: 15).
     pub horizon: usize,
-    /// Candidates an iteration, `K` (default: 100).
+    /// Candidates per iteration, `K` (default: 100).
     pub population: usize,
-    /// Refinements a control step (default: 1).
+    /// Refinements per control step (default: 1).
     pub iterations: usize,
     /// Weight of the return in the exponent, κ = 1/λ (default: 1). Large values approach the best candidate, small
     /// ones the plain mean. It acts on returns as they are, unless they are normalised: scale it with the reward.
@@ -143,8 +143,7 @@ impl MppiConfig {
     /// A planner for an action space.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one nor one an
-    /// action dimension, [`PlanError::ActionSpace`] for a space that is neither a
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one nor one per action dimension, [`PlanError::ActionSpace`] for a space that is neither a
     /// bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Mppi, PlanError> {
         let sampler = self.sampler(sampler_width(actions, NAME)?)?;
@@ -155,7 +154,7 @@ impl MppiConfig {
     ///
     /// # Errors
     /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one
-    /// nor one an action dimension.
+    /// nor one per action dimension.
     pub fn sampler(&self, width: usize) -> Result<MppiSampler, PlanError> {
         let Self { horizon, population, iterations, kappa, control_cost, elites, std_range: [least, most], .. } = *self;
         check_sizes(width, horizon, population, iterations)?;

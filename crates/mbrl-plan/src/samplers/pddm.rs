@@ -1,7 +1,7 @@
 //! # PDDM: filtered, reward-weighted sampling
 //!
 //! A softer relative of CEM: noise that is smoothed in time is laid over the last plan, and the new plan is the mean of
-//! all candidates, weighted by their exponentiated returns. One refinement a control step is enough.
+//! all candidates, weighted by their exponentiated returns. One refinement per control step is enough.
 //!
 //! | paper \[1\], eqs. 3-5 | here |
 //! |---|---|
@@ -59,9 +59,9 @@ const NAME: &str = "pddm";
 pub struct PddmConfig {
     /// Steps looked ahead, `H` (default: 7).
     pub horizon: usize,
-    /// Candidates an iteration, `K` (default: 200).
+    /// Candidates per iteration, `K` (default: 200).
     pub population: usize,
-    /// Refinements a control step (default: 1).
+    /// Refinements per control step (default: 1).
     pub iterations: usize,
     /// Weight of the return in the exponent, κ = 1/λ (default: 10). Large values approach the best candidate, small ones
     /// the plain mean.

@@ -71,9 +71,9 @@ pub enum Proposal {
 pub struct RandomShootingConfig {
     /// Steps looked ahead, `H` (default: 20).
     pub horizon: usize,
-    /// Sequences an iteration, `K` (default: 1000).
+    /// Sequences per iteration, `K` (default: 1000).
     pub population: usize,
-    /// Iterations a control step (default: 1): the same as a larger population, in less memory.
+    /// Iterations per control step (default: 1): the same as a larger population, in less memory.
     pub iterations: usize,
     /// What they are drawn from (default: uniform).
     pub proposal: Proposal,
