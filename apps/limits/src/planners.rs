@@ -151,7 +151,8 @@ pub(crate) fn run(path: &Path, quick: bool) -> Result<()> {
             println!("{row}");
         }
     }
-    fs::write(path, picture(&names, horizons, dimensions, &cells, seeds).svg()).with_context(|| path.display().to_string())?;
+    fs::write(path, picture(&names, horizons, dimensions, &cells, seeds).svg())
+        .with_context(|| path.display().to_string())?;
     println!("picture: {}", path.display());
     Ok(())
 }
