@@ -1,8 +1,8 @@
 //! Horizon × action dimension × planner, with an equal budget of model steps.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
 use mbrl_model::{Propagation, dynamics_fn};
@@ -10,10 +10,9 @@ use mbrl_plan::{
     Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PlannerConfig, Problem, RandomShootingConfig,
     Refinement,
 };
-use plotters::prelude::*;
 use rayon::prelude::*;
 
-use crate::{drawing, median};
+use crate::plot::{Chart, Colour, Estimate, Key, Mark, Picture, Points, Size, Style, estimate};
 
 /// Sequences that a plan may score, gradients counted as two.
 const BUDGET: usize = 2_000;
@@ -129,7 +128,7 @@ pub(crate) fn run(path: &Path, quick: bool) -> Result<()> {
     let horizons: &[usize] = if quick { &[5, 20] } else { &[5, 10, 20, 40, 80] };
     let dimensions: &[usize] = if quick { &[1, 5] } else { &[1, 2, 5, 10, 20, 50] };
     let seeds = if quick { 1 } else { 5 };
-    println!("share of the possible gain that one plan of {BUDGET} sequences reaches (median of {seeds} seeds)");
+    println!("share of the possible gain that one plan of {BUDGET} sequences reaches (mean of {seeds} seeds)");
     let mut cells = Vec::new();
     let names = planners(1).map(|(name, _)| name);
     for (which, name) in names.into_iter().enumerate() {
@@ -145,70 +144,66 @@ pub(crate) fn run(path: &Path, quick: bool) -> Result<()> {
                     .into_par_iter()
                     .map(|seed| Swarm::new(d, horizon, seed).gain(planner, seed))
                     .collect::<Result<_>>()?;
-                let gain = median(gains);
-                row.push_str(&format!("{gain:>7.3}"));
-                cells.push((name, horizon, d, gain));
+                let gain = estimate(&gains).context("no seeds")?;
+                row.push_str(&format!("{:>7.3}", gain.mean));
+                cells.push(Cell { name, horizon, dimensions: d, gain });
             }
             println!("{row}");
         }
     }
-    draw(path, &names, horizons, dimensions, &cells)?;
+    fs::write(path, picture(&names, horizons, dimensions, &cells, seeds).svg())
+        .with_context(|| path.display().to_string())?;
     println!("picture: {}", path.display());
     Ok(())
 }
 
-/// Name of the planner, horizon, dimensions, gain.
-type Cell = (&'static str, usize, usize, f64);
+/// What one planner gains of one problem.
+struct Cell {
+    name: &'static str,
+    horizon: usize,
+    dimensions: usize,
+    gain: Estimate,
+}
 
-fn draw(path: &Path, names: &[&'static str], horizons: &[usize], dimensions: &[usize], cells: &[Cell]) -> Result<()> {
-    let area = SVGBackend::new(path, (1500, 380)).into_drawing_area();
-    area.fill(&WHITE).map_err(drawing)?;
-    let area = area
-        .titled(
-            &format!("share of the possible gain that one plan reaches, {BUDGET} sequences each; below 0: worse than no force"),
-            ("sans-serif", 20),
-        )
-        .map_err(drawing)?;
-    for (panel, name) in area.split_evenly((1, names.len())).iter().zip(names) {
-        let (columns, rows) = (dimensions.len() as f64, horizons.len() as f64);
-        let mut chart = ChartBuilder::on(panel)
-            .caption(name, ("sans-serif", 18))
-            .margin(8)
-            .x_label_area_size(40)
-            .y_label_area_size(45)
-            .build_cartesian_2d(0.0..columns, 0.0..rows)
-            .map_err(drawing)?;
-        let at = |x: &f64, values: &[usize]| {
-            values.get(*x as usize).filter(|_| (x.fract() - 0.5).abs() < 1e-6).map(usize::to_string).unwrap_or_default()
-        };
-        chart
-            .configure_mesh()
-            .disable_mesh()
-            .x_labels(2 * dimensions.len() + 1)
-            .y_labels(2 * horizons.len() + 1)
-            .x_label_formatter(&|x| at(x, dimensions))
-            .y_label_formatter(&|y| at(y, horizons))
-            .x_desc("action dimensions")
-            .y_desc("horizon (steps)")
-            .axis_desc_style(("sans-serif", 14))
-            .label_style(("sans-serif", 13))
-            .draw()
-            .map_err(drawing)?;
-        for (_, horizon, d, gain) in cells.iter().filter(|cell| cell.0 == *name) {
-            let x = dimensions.iter().position(|v| v == d).unwrap_or_default() as f64;
-            let y = horizons.iter().position(|v| v == horizon).unwrap_or_default() as f64;
-            // From pale to dark blue.
-            let share = gain.clamp(0.0, 1.0).powi(3);
-            let mix = |from: f64, to: f64| (from + (to - from) * share) as u8;
-            let colour = RGBColor(mix(247.0, 8.0), mix(251.0, 69.0), mix(255.0, 148.0));
-            chart.draw_series([Rectangle::new([(x, y), (x + 1.0, y + 1.0)], colour.filled())]).map_err(drawing)?;
-            let ink = if share > 0.5 { &WHITE } else { &BLACK };
-            let style = ("sans-serif", 13).into_font().color(ink).pos(plotters::style::text_anchor::Pos::new(
-                plotters::style::text_anchor::HPos::Center,
-                plotters::style::text_anchor::VPos::Center,
-            ));
-            chart.draw_series([Text::new(format!("{gain:.2}"), (x + 0.5, y + 0.5), style)]).map_err(drawing)?;
+fn picture(names: &[&str], horizons: &[usize], dimensions: &[usize], cells: &[Cell], seeds: u64) -> Picture {
+    let ends = |values: &[usize]| (values[0] as f64, values[values.len() - 1] as f64);
+    let charts = horizons.iter().map(|&horizon| {
+        let alt = format!("share of the possible gain over action dimensions, horizon {horizon}");
+        let mut chart = Chart::new(Size::Panel(230.0), alt, "action dimensions", "share of the gain");
+        let (first, last) = ends(dimensions);
+        chart.log_x = true;
+        chart.percent = true;
+        chart.x_range = Some((0.9 * first, 1.1 * last));
+        chart.y_range = Some((-1.0, 1.05));
+        let level = |y| Mark::Line(Colour::Muted, Style::Dashed, vec![(0.9 * first, y), (1.1 * last, y)]);
+        chart.marks.extend([level(0.0), level(1.0)]);
+        for (i, name) in names.iter().enumerate() {
+            let colour = Colour::Series(i);
+            let of = cells.iter().filter(|cell| cell.name == *name && cell.horizon == horizon);
+            let band = of.clone().filter_map(|cell| {
+                let (low, high) = cell.gain.interval?;
+                Some((cell.dimensions as f64, low, high))
+            });
+            let points: Points = of.clone().map(|cell| (cell.dimensions as f64, cell.gain.mean)).collect();
+            chart.marks.push(Mark::Band(colour, band.collect()));
+            chart.marks.push(Mark::Line(colour, Style::Thick, points.clone()));
+            chart.marks.push(Mark::Dots(colour, points));
         }
+        (format!("horizon of {horizon} steps"), chart)
+    });
+    let mut legend: Vec<_> =
+        names.iter().enumerate().map(|(i, name)| (Key::Line, Colour::Series(i), (*name).to_owned())).collect();
+    legend.push((Key::Dashed, Colour::Muted, "no force (0 %) and the optimum (100 %)".to_owned()));
+    Picture {
+        title: "What one plan gains, on a linear-quadratic problem".to_owned(),
+        legend,
+        columns: 2,
+        charts: charts.collect(),
+        caption: format!(
+            "Carts to be brought to rest, one action dimension each: linear motion, quadratic cost, so the optimum is known exactly \
+             (Riccati) and gradients meet no local minimum. Share of what the optimum gains over no force that one plan of {BUDGET} \
+             sequences gains, a gradient counted as two; below 0 % it is worse than no force, below \u{2212}100 % it is cut off. Mean over \
+             {seeds} seeds, in the band of its 95 % bootstrap interval."
+        ),
     }
-    area.present().map_err(drawing)
 }
