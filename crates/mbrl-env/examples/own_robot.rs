@@ -6,7 +6,7 @@
 //! ```
 
 use mbrl_env::{
-    Env, EnvError, Rng, TimeLimit, check,
+    Env, EnvError, Field, Rng, TimeLimit, check,
     mujoco::{Model, MujocoEnv},
 };
 
@@ -36,6 +36,11 @@ fn main() -> Result<(), EnvError> {
             let (sin, cos) = sim.qpos()[0].sin_cos();
             obs.extend([sin, cos, sim.qvel()[0]]);
         })
+        .fields([
+            Field::linear("sin_angle", ""),
+            Field::linear("cos_angle", ""),
+            Field::linear("angular_velocity", "rad/s"),
+        ])
         .start(|qpos, _, rng| qpos[0] = rng.uniform_f64(-0.1, 0.1))
         .reward(move |sim, action| sim.site_xpos(hand)[2] - 1.5 - 0.001 * f64::from(action[0]).powi(2))
         .build()?;

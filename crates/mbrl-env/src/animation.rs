@@ -70,10 +70,14 @@ pub fn write_animation(
     let path = path.as_ref();
     let milliseconds = (1e3 * period).round();
     if !(1.0..=f64::from(u16::MAX)).contains(&milliseconds) {
-        return Err(EnvError::Config { field: "period", value: period.to_string(), rule: "between 0.001 and 65 s" });
+        return Err(EnvError::Config {
+            field: "period",
+            value: period.to_string(),
+            rule: "a time between 0.001 and 65 s",
+        });
     }
     let refused = |value: String, rule| EnvError::Config { field: "frames", value, rule };
-    let count = u32::try_from(frames.len()).map_err(|_| refused(frames.len().to_string(), "fewer"))?;
+    let count = u32::try_from(frames.len()).map_err(|_| refused(frames.len().to_string(), "fewer than 2^32"))?;
     let mut frames = frames;
     let first = frames.next().ok_or_else(|| refused("none".into(), "at least one"))??;
     first.check_not_empty()?;
@@ -89,7 +93,7 @@ pub fn write_animation(
             let frame = frame?;
             if (frame.width(), frame.height()) != (first.width(), first.height()) {
                 let value = format!("one of {} × {}", frame.width(), frame.height());
-                return Err(refused(value, "all of the first one's size"));
+                return Err(refused(value, "frames of the first one's size"));
             }
             writer.write_image_data(frame.rgb()).map_err(failed)?;
         }

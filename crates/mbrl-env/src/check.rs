@@ -24,7 +24,7 @@ use crate::{
 
 /// Steps of each trial run.
 const STEPS: usize = 200;
-/// After so many steps an episode is taken for one without end.
+/// After so many steps an episode is taken for one that never ends.
 const LONGEST_EPISODE: usize = 2_000;
 /// Relative to max(1, |reward|).
 ///

@@ -105,7 +105,7 @@ impl EnvSpec {
     }
 }
 
-/// Named numbers beside the reward, for logs: reward terms, distances, contact counts. Names that are constants cost nothing;
+/// Named numbers for logs: reward terms, distances, contact counts. Names that are constants cost nothing;
 /// others may come when the program runs.
 pub type Info = BTreeMap<Cow<'static, str>, f64>;
 

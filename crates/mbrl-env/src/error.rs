@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// An error of this crate. Every variant carries what was expected and what came.
+/// An error of this crate. Every variant carries what was expected and what came; one with a
+/// [source](std::error::Error::source) does not repeat it in its own words.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvError {
@@ -94,13 +95,13 @@ pub enum EnvError {
         reason: String,
     },
     /// A value of a configuration that breaks a rule.
-    #[error("{field} = {value}: {rule}")]
+    #[error("{field} = {value}: expected {rule}")]
     Config {
         /// Name of the field.
         field: &'static str,
         /// The value that came, as text.
         value: String,
-        /// What is expected.
+        /// What is expected, as a noun phrase.
         rule: &'static str,
     },
     /// Too little data for what was asked.
@@ -114,7 +115,7 @@ pub enum EnvError {
         needed: usize,
     },
     /// A file could not be read or written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: cannot be read or written", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -131,7 +132,7 @@ pub enum EnvError {
         reason: String,
     },
     /// Reading from or writing to a stream without a name failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: cannot be read or written")]
     Stream {
         /// What was read or written, for example `replay`.
         what: &'static str,

@@ -2,7 +2,7 @@
 
 use crate::EnvError;
 
-/// A picture: `height` rows of `width` pixels, from the top, red, green and blue a pixel.
+/// A picture: `height` rows of `width` pixels, from the top, three bytes per pixel: red, green and blue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     width: u32,
@@ -20,7 +20,7 @@ impl Frame {
         Ok(Self { width, height, rgb })
     }
 
-    /// Pixels a row.
+    /// Pixels per row.
     #[must_use]
     pub fn width(&self) -> u32 {
         self.width

@@ -7,14 +7,14 @@
 //! # Should I be using this crate?
 //!
 //! - To plan or learn with `mbrl` in **one of its tasks**, you need [`tasks::make`] and little else.
-//! - To bring **your own environment**, implement [`Env`], and [`Simulator`] if it can be copied whole; state what you
-//!   want as a [`Reward`]; let module [`check`] test them.
+//! - To bring **your own environment**, implement [`Env`], and [`Simulator`] if its complete state can be saved, restored and
+//!   cloned; state what you want as a [`Reward`]; let module [`check`] test them.
 //! - To plan with **a model of your own and no environment at all**, start at the crate `mbrl-plan`: it re-exports what
 //!   you need from here.
 //!
 //! # Examples
 //!
-//! A task holds the environment and what planning needs beside it. The same seed gives the same bits:
+//! A task holds the environment and what else planning needs. The same seed gives the same bits:
 //!
 //! ```
 //! use mbrl_env::{Env, tasks};
@@ -35,7 +35,7 @@
 //! ```
 //!
 //! A goal is a function of a batch of transitions, apart from the environment, so it can be changed at any time. Rewards
-//! have rank 1, one number a row:
+//! have rank 1, one number per row:
 //!
 //! ```
 //! use mbrl_env::{Device, Reward, Tensor, reward_fn};
@@ -74,7 +74,9 @@
 //! | | |
 //! | --- | --- |
 //! | The episode contract | [`Env`], [`EnvSpec`], [`Step`], [`ActionSpace`], [`BoxSpace`] |
-//! | Environments that can be copied whole | [`Simulator`], [`Snapshot`] |
+//! | Environments whose complete state can be saved, restored and cloned | [`Simulator`], [`Snapshot`] |
+//! | Either of the two, owned | [`World`] |
+//! | What columns are: names, units, angles | [`Field`], [`FieldKind`], [`AngleColumn`] |
 //! | What is wanted, in batches | [`Reward`], [`Termination`], [`Value`]; closures by [`reward_fn`], [`termination_fn`], [`value_fn`] |
 //! | What an agent knows when it acts | [`Situation`], [`History`] |
 //! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
@@ -82,8 +84,8 @@
 //! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
 //! | Episodes on all threads | [`collect`](collect()), [`collect_with`] |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
-//! | What makes a world harder | [`ActionRepeat`], [`Noise`], [`Delay`], around any environment |
-//! | Tasks | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
+//! | What makes a world harder | [`ActionRepeat`], [`Noise`], [`Delay`], around any environment; as plain data [`WrappersConfig`] |
+//! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
 //! | Tests for environments of your own | [`check`] |
 //!
 //! # Themes
@@ -91,7 +93,7 @@
 //! - **Batches on Burn tensors, episodes on the host.** What planners call millions of times ([`Reward`],
 //!   [`Termination`], [`Value`]) takes `[N, O]` tensors on whatever device they are on and lets gradients through; the
 //!   real world is stepped one `&[f32]` at a time. No function here picks a device.
-//! - **`terminated` is not `truncated`.** Nothing follows an end state; a time limit cuts what would have gone on.
+//! - **`terminated` is not `truncated`.** Nothing follows a terminal state; a time limit cuts what would have gone on.
 //! - **No hidden randomness.** Every draw comes from an [`Rng`] that is passed in or seeded by `reset`.
 //! - **Bad input is an [`EnvError`]** that says what was expected and what came, and changes nothing.
 //!

@@ -1,4 +1,4 @@
-//! What has been experienced, and knows where its episodes begin and end.
+//! A record of transitions that knows where episodes begin and end.
 
 mod file;
 
@@ -337,7 +337,7 @@ impl Replay {
     /// [`EnvError::Config`] where `fraction` is outside of [0, 1).
     pub fn split_episodes(&self, fraction: f64, rng: &mut Rng) -> Result<(Vec<usize>, Vec<usize>), EnvError> {
         if !(0.0..1.0).contains(&fraction) {
-            let (value, rule) = (fraction.to_string(), "at least 0 and below 1");
+            let (value, rule) = (fraction.to_string(), "a number of at least 0 and below 1");
             return Err(EnvError::Config { field: "fraction", value, rule });
         }
         let count = self.episodes.len();

@@ -57,7 +57,7 @@ pub struct Rng {
     used: u8,
 }
 
-/// What is drawn of an episode's seed beside the environment.
+/// What else draws random numbers from an episode's seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The wrapper `Noise`.
@@ -81,7 +81,7 @@ impl Rng {
         Self { key: seed, counter: 0, block: [0; 4], used: 4 }
     }
 
-    /// The stream of a seed for what is drawn beside an environment: the environment has that of [`new`](Self::new).
+    /// The stream of a seed for anything but the environment, which has that of [`new`](Self::new).
     pub(crate) fn beside(seed: u64, purpose: Purpose) -> Self {
         // Streams leave the fourth word of their counters at 0, so none of them holds this block.
         let [low, high, ..] = philox4x32([0, 0, purpose as u32, 1], [seed as u32, (seed >> 32) as u32]);

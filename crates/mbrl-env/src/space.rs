@@ -55,13 +55,13 @@ impl BoxSpace {
         self.low.len()
     }
 
-    /// Lower bounds, one a dimension.
+    /// Lower bounds, one per dimension.
     #[must_use]
     pub fn low(&self) -> &[f32] {
         &self.low
     }
 
-    /// Upper bounds, one a dimension.
+    /// Upper bounds, one per dimension.
     #[must_use]
     pub fn high(&self) -> &[f32] {
         &self.high

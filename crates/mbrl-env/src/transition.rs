@@ -66,7 +66,7 @@ pub struct Situation<'a> {
     pub obs: &'a [f32],
     /// What came before it in this episode.
     pub past: &'a History,
-    /// The simulator's whole state, for models that are the simulator.
+    /// The simulator's complete state, for models that are the simulator.
     pub snapshot: Option<&'a Snapshot>,
 }
 

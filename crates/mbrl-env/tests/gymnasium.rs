@@ -152,7 +152,7 @@ fn compare(path: &Path, all: &mut BTreeMap<String, Seen>) {
         elapsed += 1;
         same(&step.obs);
         assert_eq!(step.terminated, record.terminated, "{}: terminated", at());
-        assert_eq!(elapsed == limit, record.truncated, "{}: truncated", at());
+        assert_eq!(Some(elapsed) == limit, record.truncated, "{}: truncated", at());
         let told: Vec<f64> =
             head.infos.iter().map(|name| step.info.get(&**name).copied().unwrap_or(f64::NAN)).collect();
         for (most, what, ours, theirs) in [

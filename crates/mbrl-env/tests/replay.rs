@@ -288,7 +288,8 @@ fn a_reader_that_fails_is_no_bad_file() {
     }
     let error = Replay::load(&mut Failing).unwrap_err();
     assert!(matches!(error, EnvError::Stream { .. }));
-    assert_eq!(error.to_string(), "replay: the cable is out");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!((error.to_string(), source), ("replay: cannot be read or written".into(), "the cable is out".into()));
 }
 
 #[test]

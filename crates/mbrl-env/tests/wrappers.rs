@@ -231,14 +231,14 @@ fn each_setting_of_the_wrappers_does_what_its_wrapper_does() {
     let by_hand = |env: &mut dyn Env| trace(env, 3, &actions(20, 2));
     let plain = || PointMass::new();
     assert_eq!((&obs, &rewards), (&by_hand(&mut plain()).0, &by_hand(&mut plain()).1));
-    let noisy =
-        |obs: [f32; 4], action: [f32; 2]| Noise::new(plain()).on_observations(obs).unwrap().on_actions(action).unwrap();
+    let seen = |std: [f32; 4]| Noise::new(plain()).on_observations(std).unwrap();
+    let done = |std: [f32; 2]| Noise::new(plain()).on_actions(std).unwrap();
     let cases: [(&str, Box<dyn Env>); 8] = [
         (r#"{ "action_repeat": 3 }"#, Box::new(ActionRepeat::new(plain(), 3).unwrap())),
-        (r#"{ "observation_noise": 0.1 }"#, Box::new(noisy([0.1; 4], [0.0; 2]))),
-        (r#"{ "observation_noise": [0.1, 0, 0.2, 0] }"#, Box::new(noisy([0.1, 0.0, 0.2, 0.0], [0.0; 2]))),
-        (r#"{ "action_noise": 0.3 }"#, Box::new(noisy([0.0; 4], [0.3; 2]))),
-        (r#"{ "action_noise": [0.3, 0.0] }"#, Box::new(noisy([0.0; 4], [0.3, 0.0]))),
+        (r#"{ "observation_noise": 0.1 }"#, Box::new(seen([0.1; 4]))),
+        (r#"{ "observation_noise": [0.1, 0, 0.2, 0] }"#, Box::new(seen([0.1, 0.0, 0.2, 0.0]))),
+        (r#"{ "action_noise": 0.3 }"#, Box::new(done([0.3; 2]))),
+        (r#"{ "action_noise": [0.3, 0.0] }"#, Box::new(done([0.3, 0.0]))),
         (r#"{ "action_delay": 2 }"#, Box::new(Delay::actions(plain(), 2))),
         (r#"{ "observation_delay": 2 }"#, Box::new(Delay::observations(plain(), 2))),
         (

@@ -302,7 +302,7 @@ impl Env for MujocoEnv {
     }
 }
 
-/// The engine's whole state and what the environment keeps beside it.
+/// The engine's complete state and what the environment keeps of its own.
 #[derive(Debug)]
 struct Saved {
     /// That of the environment and its clones, and of no other.
@@ -440,13 +440,6 @@ impl MujocoEnvBuilder {
     pub fn observe(mut self, observe: impl Fn(&Sim, &mut Vec<f64>) + Send + Sync + 'static) -> Self {
         self.rules.observe = Some(Box::new(observe));
         self
-    }
-
-    /// What the columns of the observation are, by [`Model::position_fields`] and its siblings for example; `None` (the
-    /// default) numbers them.
-    fn fields(&self, model: &Model) -> Option<Vec<Field>> {
-        let _ = model;
-        None
     }
 
     /// Moves an episode's start away from the model's own `qpos` and `qvel`.

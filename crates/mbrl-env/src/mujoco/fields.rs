@@ -35,8 +35,8 @@ impl Model {
         with_unique_names(self.joints().flat_map(of).collect())
     }
 
-    /// A field for each control, by the name of the actuator or, where it has none, of the joint that it moves. Controls have
-    /// no unit of their own: gears and gains make forces of them.
+    /// A field for each actuator with as many columns as it has controls, by its name or, where it has none, that of the joint
+    /// that it moves. Controls have no unit of their own: gears and gains make forces of them.
     #[must_use]
     pub fn control_fields(&self) -> Vec<Field> {
         let inner = self.inner();
@@ -50,15 +50,15 @@ impl Model {
             let named = inner.id_to_name(MjtObjBase::mjOBJ_ACTUATOR, id).or_else(joint);
             named.map_or_else(|| format!("actuator{id}"), str::to_owned)
         };
-        with_unique_names((0..self.nu()).map(|id| Field::linear(name(id), "")).collect())
+        let controls = inner.actuator_ctrlnum().iter().enumerate().filter(|(_, controls)| **controls > 0);
+        with_unique_names(controls.map(|(id, controls)| columns(Field::linear(name(id), ""), *controls)).collect())
     }
 
     /// A field for each sensor, by its name, with as many columns as it has readings.
     #[must_use]
     pub fn sensor_fields(&self) -> Vec<Field> {
         let field = |(id, size): (usize, &i32)| {
-            let field = Field::linear(self.name_of(MjtObjBase::mjOBJ_SENSOR, "sensor", id), "");
-            if *size == 1 { field } else { field.with_shape([*size as usize]) }
+            columns(Field::linear(self.name_of(MjtObjBase::mjOBJ_SENSOR, "sensor", id), ""), *size)
         };
         with_unique_names(self.inner().sensor_dim().iter().enumerate().map(field).collect())
     }
@@ -76,6 +76,11 @@ impl Model {
     fn name_of(&self, kind: MjtObjBase, called: &str, id: usize) -> String {
         self.inner().id_to_name(kind, id).map_or_else(|| format!("{called}{id}"), str::to_owned)
     }
+}
+
+/// A field of one column, or of several.
+fn columns(field: Field, count: i32) -> Field {
+    if count == 1 { field } else { field.with_shape([count as usize]) }
 }
 
 fn quaternion(name: &str) -> Vec<Field> {

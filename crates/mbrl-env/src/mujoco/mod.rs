@@ -2,7 +2,7 @@
 //!
 //! The engine is a library in C that must be at hand for the build: `docs/mujoco.md` in the repository says how one
 //! command fetches it. The tasks' models are Gymnasium's own files, read at run time from the folder that the environment
-//! variable `MBRL_MUJOCO_MODELS` names; where it is not set, from the folder that lay beside the engine at the build.
+//! variable `MBRL_MUJOCO_MODELS` names; where it is not set, from the folder next to the engine at build time.
 //!
 //! - [`Model`] is compiled MJCF, [`Sim`] a model in a state, [`MujocoEnv`] an environment: a simulation with an
 //!   observation, a reward and a start, given by closures ([`MujocoEnv::builder`]) or by a type ([`Rules`]).

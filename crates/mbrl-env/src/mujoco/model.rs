@@ -49,7 +49,7 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Compiles an MJCF (or URDF) file; what it includes is looked for beside it.
+    /// Compiles an MJCF (or URDF) file; what it includes is looked for in the same folder.
     ///
     /// # Errors
     /// [`EnvError::Io`] for a file that cannot be read, [`EnvError::Format`] for one that the engine refuses, with its

@@ -14,7 +14,7 @@ use mujoco_rs::{prelude::MjModel, wrappers::mj_model::MjtTexture};
 use super::{Camera, Model, Sim, camera::Placed, sim::STATE};
 use crate::{EnvError, Frame};
 
-/// Most pixels a side: every driver of OpenGL 3 and later has room for them, and where there is none the engine would end
+/// Most pixels per side: every driver of OpenGL 3 and later has room for them, and where there is none the engine would end
 /// the process.
 const MAX_SIDE: u32 = 4096;
 
@@ -86,7 +86,7 @@ impl Renderer {
         Ok(Self { model: model.clone(), width, height, orders: Some(orders), thread: Some(thread) })
     }
 
-    /// Pixels a row.
+    /// Pixels per row.
     #[must_use]
     pub fn width(&self) -> u32 {
         self.width

@@ -81,8 +81,8 @@ impl Replay {
         Self::from_body(&sizes, body)
     }
 
-    /// [`save`](Self::save) into a file. It is written beside its place and moved there when it is whole, so a file
-    /// that was there before survives a failure.
+    /// [`save`](Self::save) into a file, which is moved into its place when it is whole, so a file that was there before
+    /// survives a failure.
     ///
     /// # Errors
     /// [`EnvError::Io`], naming the file.

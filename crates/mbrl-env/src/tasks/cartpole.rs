@@ -159,8 +159,8 @@ pub(super) fn sketch(obs: &[f32]) -> Sketch {
     }
 }
 
-/// [`CartPole`]'s end: the cart more than 2.4 m or the pole more than 12° from the middle, after the step.
-/// A prediction that is NaN counts as an end.
+/// [`CartPole`]'s termination: the cart more than 2.4 m or the pole more than 12° from the middle, after the step.
+/// A prediction that is NaN terminates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CartPoleTermination;
 

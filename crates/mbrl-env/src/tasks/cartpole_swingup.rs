@@ -114,7 +114,7 @@ impl CartPoleSwingup {
     /// [`EnvError::NonFinite`], and [`EnvError::Config`] where the cart is off the rail.
     pub fn set_state(&mut self, state: [f64; 4]) -> Result<Vec<f32>, EnvError> {
         if state[0].abs() > RAIL {
-            let rule = "within the rail, 2.5 m to either side";
+            let rule = "a place within the rail, 2.5 m to either side";
             return Err(EnvError::Config { field: "cart position", value: state[0].to_string(), rule });
         }
         self.episode.begin_at(NAME, state)?;

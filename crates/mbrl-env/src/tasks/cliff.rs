@@ -46,11 +46,11 @@ impl CliffConfig {
     pub fn init(&self) -> Result<Cliff, EnvError> {
         let Self { slope, edge, wall, drop, step_length } = *self;
         for (field, value) in [("slope", slope), ("edge", edge), ("step_length", step_length)] {
-            require(value > 0.0 && value.is_finite(), field, value, "positive and finite")?;
+            require(value > 0.0 && value.is_finite(), field, value, "a positive finite number")?;
         }
-        require(wall < 0.0 && wall.is_finite(), "wall", wall, "negative and finite")?;
+        require(wall < 0.0 && wall.is_finite(), "wall", wall, "a negative finite number")?;
         let deep = drop > slope * (edge - wall) && drop.is_finite();
-        require(deep, "drop", drop, "finite and above slope · (edge − wall)")?;
+        require(deep, "drop", drop, "a finite number above slope · (edge − wall)")?;
 
         let obs = BoxSpace::new([wall as f32], [(edge + step_length) as f32])?;
         let spec = EnvSpec::new(NAME, obs, ActionSpace::Box(BoxSpace::symmetric(1, 1.0)?), 0.1);
@@ -60,13 +60,13 @@ impl CliffConfig {
     }
 
     /// The true reward on this hill, as a batch function. A planner that is given it knows where the edge is; one that is
-    /// to find out learns the reward and the end instead.
+    /// to find out learns reward and termination instead.
     #[must_use]
     pub fn reward(&self) -> CliffReward {
         CliffReward { slope: self.slope as f32, edge: self.edge as f32, floor: self.floor() as f32 }
     }
 
-    /// The true end of episodes on this hill, as a batch function.
+    /// The true termination on this hill, as a batch function.
     #[must_use]
     pub fn termination(&self) -> CliffTermination {
         CliffTermination { edge: self.edge as f32 }
@@ -76,7 +76,7 @@ impl CliffConfig {
         self.slope * self.edge - self.drop
     }
 
-    /// Compared in single precision, as reward and end see the observation: twenty steps of 0.1 m from 0 add up to a hair
+    /// Compared in single precision, as reward and termination see the observation: twenty steps of 0.1 m from 0 add up to a hair
     /// more than 2 m in double precision, and a fall must not show in the one and not in the other.
     fn is_beyond_edge(&self, position: f64) -> bool {
         position as f32 > self.edge as f32
@@ -93,7 +93,7 @@ fn require(holds: bool, field: &'static str, value: f64, rule: &'static str) -> 
 
 /// A point on a line that walks uphill to the right; past the edge it falls.
 ///
-/// Height is what is rewarded, and nobody says where the hill ends: an agent is meant to learn the reward and the end along
+/// Height is what is rewarded, and nobody says where the hill ends: an agent is meant to learn reward and termination along
 /// with the motion. On data of a random walk near the start, "going right means going higher" is true, and a model that has
 /// learned it sends its planner over the edge: the states that a plan visits are not those that the model was trained on.
 /// Once falls are in the data, planning again at each step goes to the top and stops.
@@ -118,7 +118,7 @@ fn require(holds: bool, field: &'static str, value: f64, rule: &'static str) -> 
 /// right falls after 20 or 21 steps.
 ///
 /// # Reward
-/// The height *after* the step. Standing on the top pays 2 a step, a fall −2 once and nothing afterwards.
+/// The height *after* the step. Standing on the top pays 2 per step, a fall −2 once and nothing afterwards.
 ///
 /// # Start
 /// x uniform in ±0.05 m, half a step.
@@ -169,7 +169,7 @@ impl Cliff {
     /// [`EnvError::NonFinite`], and [`EnvError::Config`] where there is no ground.
     pub fn set_state(&mut self, position: f64) -> Result<Vec<f32>, EnvError> {
         let beyond = position < self.config.wall || self.config.is_beyond_edge(position);
-        require(!beyond, "position", position, "between the wall and the edge")?;
+        require(!beyond, "position", position, "a place between the wall and the edge")?;
         self.episode.begin_at(NAME, [position])?;
         Ok(self.observation())
     }
@@ -230,8 +230,8 @@ impl Reward for CliffReward {
     }
 }
 
-/// [`Cliff`]'s end: a position past the edge; made by [`CliffConfig::termination`]. A prediction that is NaN counts as an
-/// end.
+/// [`Cliff`]'s termination: a position past the edge; made by [`CliffConfig::termination`]. A prediction that is NaN
+/// terminates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CliffTermination {
     edge: f32,

@@ -20,7 +20,7 @@
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 
-/// Implements `Simulator` for a task, whose whole state is itself.
+/// Implements `Simulator` for a task that is its own complete state.
 macro_rules! simulator_by_clone {
     ($Task:ty) => {
         impl $crate::Simulator for $Task {
@@ -90,7 +90,7 @@ pub struct Task {
     /// Its reward, as planners see it; `None` where the observation does not hold what it needs. A model must then have
     /// learned the reward, or be the simulator.
     pub reward: Option<Arc<dyn Reward>>,
-    /// Its end states; `None` where the task has none.
+    /// Its termination; `None` where the task has none.
     pub termination: Option<Arc<dyn Termination>>,
     /// Draws an observation; `None` where there is nothing to see.
     pub sketch: Option<SketchFn>,
@@ -110,7 +110,7 @@ impl Task {
         self
     }
 
-    /// With its end states as a batch function.
+    /// With its termination as a batch function.
     #[must_use]
     pub fn with_termination(mut self, termination: Arc<dyn Termination>) -> Self {
         self.termination = Some(termination);
@@ -153,7 +153,7 @@ fn named(spec: EnvSpec, fields: impl Into<Vec<Field>>, action_fields: impl Into<
     named.expect("a name for each column")
 }
 
-/// What every classic task carries beside its specification: the physical state, the generator of starts, and where in
+/// What every classic task has apart from its specification: the physical state, the generator of starts, and where in
 /// an episode it is.
 #[derive(Debug, Clone)]
 struct Episode<const N: usize> {

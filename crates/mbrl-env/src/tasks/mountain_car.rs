@@ -25,7 +25,7 @@ const ACTION_COST: f64 = 0.1;
 /// # Action
 /// | Num | Action | Min | Max | Unit |
 /// | --- | --- | --- | --- | --- |
-/// | 0 | force, clipped | −1 | 1 | 0.0015 a step² |
+/// | 0 | force, clipped | −1 | 1 | 0.0015 m per step² |
 ///
 /// The cost is that of the action before clipping, as upstream's.
 ///
@@ -33,7 +33,7 @@ const ACTION_COST: f64 = 0.1;
 /// | Num | Observation | Min | Max | Unit |
 /// | --- | --- | --- | --- | --- |
 /// | 0 | position x along the ground's plan | −1.2 | 0.6 | m |
-/// | 1 | velocity v | −0.07 | 0.07 | m a step |
+/// | 1 | velocity v | −0.07 | 0.07 | m per step |
 ///
 /// The state is the observation, in single precision, as upstream's is after the first step of an episode.
 ///
@@ -79,7 +79,7 @@ impl MountainCar {
         Self { spec: Arc::new(spec), episode: Episode::new() }
     }
 
-    /// The state (x, v), in m and m a step.
+    /// The state (x, v), in m and m per step.
     #[must_use]
     pub fn state(&self) -> [f32; 2] {
         self.episode.state.map(|entry| entry as f32)
@@ -163,7 +163,7 @@ impl Reward for MountainCarReward {
     }
 }
 
-/// [`MountainCar`]'s end: arrived at 0.45 m, not rolling back. A prediction that is NaN is no end here: the end is what
+/// [`MountainCar`]'s termination: arrived at 0.45 m, not rolling back. A prediction that is NaN does not terminate: it is what
 /// is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MountainCarTermination;

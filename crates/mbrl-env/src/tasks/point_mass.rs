@@ -46,7 +46,7 @@ const STEPS_PER_ACTION: usize = 5;
 /// A point of 1 kg with a damping of 1 N·s/m, so 1 m/s at most along an axis; semi-implicit Euler at 0.02 s, five steps for
 /// an action of 0.1 s. Walls at ±1 m; obstacles of 0.3 m around (−0.1, 0) and of 0.2 m around (0.5, 0.15), the first on
 /// the straight way to the goal. Walls and obstacles block: a mass that runs into one is put back to its surface, loses its
-/// velocity into it and keeps the one along it. Nothing else happens, so touching is no end and costs only time.
+/// velocity into it and keeps the one along it. Nothing else happens, so touching terminates nothing and costs only time.
 ///
 /// # Reward
 /// Of the observation *after* the step. [`PointMass::new`]: `−‖position − goal‖`. [`PointMass::sparse`]: 1 within
@@ -122,7 +122,7 @@ impl PointMass {
         // A state that the mass was put back to may be a rounding below the surface.
         let in_obstacle = |(centre, radius): &([f64; 2], f64)| (x - centre[0]).hypot(y - centre[1]) < *radius - 1e-9;
         if x.abs() > ROOM || y.abs() > ROOM || OBSTACLES.iter().any(in_obstacle) {
-            let (value, rule) = (format!("({x}, {y})"), "within the walls and outside of the obstacles");
+            let (value, rule) = (format!("({x}, {y})"), "a place within the walls and outside of the obstacles");
             return Err(EnvError::Config { field: "position", value, rule });
         }
         self.episode.begin_at(&self.spec.name, state)?;

@@ -146,7 +146,7 @@ impl Reacher {
     pub fn set_state(&mut self, state: [f64; 6]) -> Result<Vec<f32>, EnvError> {
         let away = state[4].hypot(state[5]);
         if away > TARGET_RADIUS {
-            let rule = "within 0.2 m of the base";
+            let rule = "a target within 0.2 m of the base";
             return Err(EnvError::Config { field: "distance of the target", value: away.to_string(), rule });
         }
         self.episode.begin_at(NAME, state)?;

@@ -7,10 +7,10 @@ use crate::{ActionSpace, Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Ste
 /// Lets actions act, or observations come, a number of steps late.
 ///
 /// Until the first delayed action acts, the environment gets the action that is nearest to zero in its space; until the
-/// first delayed observation comes, the agent sees the first one of the episode again. Rewards, ends and info are not
+/// first delayed observation comes, the agent sees the first one of the episode again. Rewards, terminations and info are not
 /// delayed: they are those of the step that the environment takes now. So the last observations of an episode are never
 /// seen, and with delayed observations or actions a single observation is not a state: a model that should predict well
-/// needs the past actions beside it.
+/// needs the past actions too.
 ///
 /// The queue is part of the snapshot. A delay of 0 steps changes nothing.
 ///

@@ -70,7 +70,11 @@ impl<E: Env> Noise<E> {
         check_std("action noise", self.spec.actions.width(), &std)?;
         if let ActionSpace::Discrete(n) = self.spec.actions {
             let value = format!("{std:?} on {n} choices");
-            return Err(EnvError::Config { field: "action noise", value, rule: "actions in a box" });
+            return Err(EnvError::Config {
+                field: "action noise",
+                value,
+                rule: "actions in a box, which noise can move",
+            });
         }
         self.action_std = std;
         Ok(self)
@@ -87,7 +91,7 @@ fn check_std(field: &'static str, width: usize, std: &[f32]) -> Result<(), EnvEr
     check_width(field, width, std.len())?;
     match std.iter().find(|std| !(**std >= 0.0 && std.is_finite())) {
         None => Ok(()),
-        Some(std) => Err(EnvError::Config { field, value: std.to_string(), rule: "finite and at least 0" }),
+        Some(std) => Err(EnvError::Config { field, value: std.to_string(), rule: "a finite number of at least 0" }),
     }
 }
 

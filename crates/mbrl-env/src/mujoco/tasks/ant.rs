@@ -27,7 +27,7 @@ use crate::{
 /// The observation holds `[x, y, z, quaternion, 8 joints]`, 14 velocities, and the clipped forces on the 13 bodies, six
 /// numbers each; the first two are left out by default. The body's position is where the engine last computed it, on the way
 /// through its last step, and the world's forces are paid for too, neither of which an observation holds: there is no
-/// reward in batches. The end in batches is the step's.
+/// reward in batches. The termination rule in batches is the step's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AntConfig {

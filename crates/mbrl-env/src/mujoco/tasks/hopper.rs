@@ -24,7 +24,7 @@ use crate::{
 /// of 0.008 s.
 ///
 /// The observation holds positions and velocities, `[x, z, pitch, 3 joints]` and as many velocities, clipped to ±10; the first
-/// position is left out by default, and with it what a reward in batches needs. The end in batches sees the clipped
+/// position is left out by default, and with it what a reward in batches needs. The termination rule in batches sees the clipped
 /// velocities: one beyond `healthy_state_range` it does not see (the default of ±100 rad/s is out of reach).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// The observation holds `[x, sin θ₁, sin θ₂, cos θ₁, cos θ₂]` (θ₂ is against the lower pole), their three velocities and the
 /// force on the cart's end stop, all four clipped to ±10. The tip is where the engine last computed it, on the way through
-/// its last step, and up to 0.1 mm away from that of the observation: there is no reward in batches, and the end in batches
+/// its last step, and up to 0.1 mm away from that of the observation: there is no reward in batches, and the termination rule in batches
 /// ([`TipFalls`]) is that of the observation's tip, which disagrees about one episode in 500.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -21,7 +21,7 @@ const LIMIT: f64 = 0.2;
 /// Gymnasium 1.4.0's `InvertedPendulum-v5`, with its options and their defaults: balance a pole on a cart by a force.
 ///
 /// Reward: 1 for each step that does not end the episode. It ends where the pole leans by more than 0.2 rad. 1000 steps of
-/// 0.04 s. The observation is (x, θ, ẋ, θ̇): all that reward and end in batches need.
+/// 0.04 s. The observation is (x, θ, ẋ, θ̇): all that reward and termination in batches need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InvertedPendulumConfig {

@@ -38,7 +38,7 @@ impl<F> Legged<F> {
         })
     }
 
-    /// The end in batches, where there is one.
+    /// The termination rule in batches, where there is one.
     pub(super) fn termination(&self, healthy: WithinLimits) -> Option<Arc<dyn Termination>> {
         self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) })
     }

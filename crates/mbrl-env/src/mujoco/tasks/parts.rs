@@ -105,7 +105,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// The reward, summed in Gymnasium's order, its parts beside what `info` tells already.
+    /// The reward, summed in Gymnasium's order, its parts added to what `info` tells already.
     pub(super) fn judge(self, terminated: bool, mut info: Info) -> StepOutcome {
         let Self { forward, control, survive, contact } = self;
         info.extend([("reward_forward".into(), forward), ("reward_ctrl".into(), -control)]);
@@ -184,7 +184,7 @@ pub struct RunnerReward {
     pub forward: f64,
     /// Weight of the squared controls.
     pub control: f64,
-    /// What a next state within limits is paid besides.
+    /// What a next state within limits is paid on top.
     pub healthy: Option<(f64, WithinLimits)>,
 }
 
