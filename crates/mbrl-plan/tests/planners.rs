@@ -194,6 +194,25 @@ fn a_plan_counts_its_model_steps() {
 }
 
 #[test]
+fn a_plan_tells_what_each_iteration_found() {
+    let (model, actions) = (walk(), bounded(-1.0, 1.0));
+    // NaN for every sequence that ends on the left.
+    let reward = reward_fn(|_, _, next: Tensor<2>| (next.sqrt() * 2.0).squeeze_dim::<1>(1));
+    let problem = Problem::new(&model, &actions).with_reward(&reward);
+    let config = CemConfig { horizon: 1, population: 50, elites: 5, variance_stop: 0.0, ..CemConfig::default() };
+    let mut planner = config.init(&actions, Propagation::MEAN).unwrap();
+    let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
+    assert_eq!(plan.trace.len(), plan.stats.iterations);
+    assert_eq!(plan.trace.iter().map(|iteration| iteration.model_steps).sum::<u64>(), plan.stats.model_steps);
+    let best = plan.trace.iter().map(|iteration| iteration.best_return).fold(f32::NEG_INFINITY, f32::max);
+    assert_eq!(best, plan.best_return);
+    let (first, last) = (plan.trace[0], plan.trace[4]);
+    assert!(first.candidates == 50 && (15..35).contains(&first.finite), "half of them: {first:?}");
+    assert_eq!(last.finite, 50, "it has left the left");
+    assert!(last.mean_return > first.mean_return + 0.3, "{:?}", plan.trace);
+}
+
+#[test]
 fn cem_stops_when_its_variance_is_spent() {
     let (model, reward, actions) = (walk(), towards(0.5), bounded(-1.0, 1.0));
     let problem = Problem::new(&model, &actions).with_reward(&reward);

@@ -159,6 +159,7 @@ fn made(settings: &Map<String, Value>) -> PlannerConfig {
 
 #[test]
 fn every_setting_changes_something() {
+    let mut idle = Vec::new();
     for (kind, base, rows) in table() {
         let base = with(Map::from_iter([("kind".to_owned(), json!(kind))]), &base);
         // A setting that is added must be added here.
@@ -171,7 +172,10 @@ fn every_setting_changes_something() {
             let after = with(before.clone(), &json!({setting: value}));
             assert_eq!(episode(&made(&before)), episode(&made(&before)), "{kind} repeats itself");
             assert_ne!(made(&before), made(&after), "{kind}: the row of {setting} changes nothing");
-            assert_ne!(episode(&made(&before)), episode(&made(&after)), "{kind}: {setting} = {value} has no effect");
+            if episode(&made(&before)) == episode(&made(&after)) {
+                idle.push(format!("{kind}: {setting} = {value} has no effect"));
+            }
         }
     }
+    assert_eq!(idle, [""; 0]);
 }
