@@ -137,8 +137,7 @@ pub fn returns(
     check_size("width of the action space", spec.action, problem.actions.width())?;
     check_size("width of the candidates' actions", spec.action, width)?;
     // One particle would score each candidate by one member, and compare members instead of candidates.
-    if !matches!(propagation.rule, MemberRule::Expectation | MemberRule::Ds)
-        && !particles.is_multiple_of(spec.members)
+    if !matches!(propagation.rule, MemberRule::Expectation | MemberRule::Ds) && !particles.is_multiple_of(spec.members)
     {
         let rule = format!("a multiple of {}, so that every candidate meets each member of the model", spec.members);
         return Err(refused("particles", particles, rule));
