@@ -11,16 +11,18 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
-use mbrl_env::{Env, tasks};
+use mbrl_env::{
+    Env,
+    tasks::{Options, TaskEntry},
+};
 use mbrl_policy::{Evaluation, Outcome, RandomAgent, evaluate, start_seeds};
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, doctor, evaluate_model, experiment,
-    experiment::Experiment,
-    fit, folder,
+    chart, doctor, evaluate_model, fit, folder,
     progress::Display,
     record::Record,
+    registry::{embedded, registry},
     render, report,
     run::{Ended, RunFolder, in_pool},
     say,
@@ -46,20 +48,20 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 fn list() -> Result<ExitCode> {
     say::out("experiments (mbrl train NAME):")?;
-    let tasks = tasks::entries();
-    let needs = |task: Option<&tasks::TaskEntry>| match task {
+    let tasks = registry().task_entries();
+    let needs = |task: Option<&TaskEntry>| match task {
         Some(task) if !task.is_available() => {
             format!(" [needs the feature {}: mbrl doctor]", task.needs().unwrap_or_default())
         }
         _ => String::new(),
     };
-    for experiment in experiment::embedded() {
-        let Experiment { name, summary, task, .. } = experiment?;
-        let needs = needs(tasks.iter().find(|entry| entry.name() == task));
-        say::out(format_args!("  {name:<30} {summary}{needs}"))?;
+    for experiment in embedded() {
+        let experiment = experiment?;
+        let needs = needs(tasks.iter().find(|entry| entry.name() == experiment.task));
+        say::out(format_args!("  {:<30} {}{needs}", experiment.name, experiment.summary))?;
     }
     say::out("\ntasks:")?;
-    for task in &tasks {
+    for task in tasks {
         say::out(format_args!("  {:<30} {}{}", task.name(), task.summary(), needs(Some(task))))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -70,8 +72,12 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
     overrides.extend(args.seed.map(|seed| format!("seed={seed}")));
     overrides.extend(args.steps.map(|steps| format!("steps={steps}")));
     overrides.extend(args.device.as_ref().map(|device| format!("device=\"{device}\"")));
-    let experiment = Experiment::load(&args.experiment, &overrides)?;
-    experiment.check()?;
+    let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+    let (experiment, notes) = registry().load_with_notes(&args.experiment, &overrides)?;
+    experiment.check(registry())?;
+    for note in notes {
+        say::note(format_args!("note: {note}"));
+    }
 
     let name = &experiment.name;
     let several = args.seeds.is_some();
@@ -80,7 +86,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
     for i in 0..args.seeds.unwrap_or(1) {
         // TOML has no larger integers.
         let seed = experiment.seed.checked_add(i).filter(|seed| i64::try_from(*seed).is_ok());
-        let seed = seed.context("the seeds run over")?;
+        let seed = seed.context("seed + seeds: expected at most 2^63 − 1")?;
         let place = match &args.out {
             Some(out) if !several => out.clone(),
             Some(out) => out.join(format!("{name}-{seed}")),
@@ -89,7 +95,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
         if !next_free {
             folder::check_free(&place)?;
         }
-        runs.push((place, Experiment { seed, ..experiment.clone() }));
+        runs.push((place, experiment.with_seed(seed)));
     }
     let mut folders = Vec::new();
     for (place, experiment) in runs {
@@ -108,7 +114,7 @@ fn resume(args: &ResumeArgs) -> Result<ExitCode> {
     // Seeds of one experiment beside each other, as `train --seeds` leaves them.
     let kind = |folder: &RunFolder| {
         let parent = folder.path.parent().map(Path::to_owned);
-        (parent, Experiment { seed: 0, ..folder.experiment.clone() })
+        (parent, folder.experiment.with_seed(0))
     };
     let together = folders.len() > 1 && folders.iter().all(|folder| kind(folder) == kind(&folders[0]));
     train_all(&folders, threads, together, args.tensorboard)
@@ -234,7 +240,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(cores);
     let evaluation = match (&args.random, &args.run) {
         (Some(task), _) => {
-            let mut task = tasks::make(task)?;
+            let mut task = registry().make_task(task, &Options::new())?;
             let mut agent = RandomAgent::new(task.env.spec().actions.clone());
             let seeds = start_seeds(args.seed, args.episodes);
             in_pool(threads, || evaluate(&mut task.env, &mut agent, &seeds))??

@@ -4,7 +4,9 @@ use std::{fs, io::Write as _, path::Path, process::Command};
 
 use anyhow::Result;
 
-use crate::{device, experiment::DEFAULT_DEVICE, say};
+use mbrl_policy::experiment::{DEFAULT_DEVICE, DEVICES, device_name, open_device};
+
+use crate::say;
 
 /// Prints what was found. `true` where the device that experiments use by default works.
 pub(crate) fn examine() -> Result<bool> {
@@ -14,8 +16,8 @@ pub(crate) fn examine() -> Result<bool> {
 
     say::out("\ndevices:")?;
     let mut works = false;
-    for (word, built_in) in device::WORDS {
-        let found = if built_in { device::open(word).map(|device| device::name(&device)) } else { Ok(None) };
+    for (word, built_in) in DEVICES {
+        let found = if built_in { open_device(word).map(|device| device_name(&device)) } else { Ok(None) };
         works |= word == DEFAULT_DEVICE && built_in && found.is_ok();
         let default = if word == DEFAULT_DEVICE { " (default)" } else { "" };
         line(
@@ -26,7 +28,7 @@ pub(crate) fn examine() -> Result<bool> {
                 }
                 Ok(Some(name)) => format!("works: {name}{default}"),
                 Ok(None) => format!("works{default}"),
-                Err(error) => format!("{}{}", say::chain(&error), needs(word)),
+                Err(error) => format!("{}{}", say::chain(&error.into()), needs(word)),
             },
         )?;
     }

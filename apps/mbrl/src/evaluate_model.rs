@@ -8,13 +8,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 use mbrl_env::{Rng, data::Layout};
 use mbrl_model::{Dynamics, Ensemble, EvaluateConfig, ModelEvaluation, evaluate};
-use mbrl_policy::write_atomically;
+use mbrl_policy::{
+    Learner,
+    experiment::{DEFAULT_DEVICE, open_device},
+    write_atomically,
+};
 use serde::Serialize;
 
 use crate::{
     args::EvaluateModelArgs,
     commands::cores,
-    device, experiment, fit,
+    fit,
     folder::checked_out,
     model_chart, model_folder,
     progress::Display,
@@ -37,7 +41,8 @@ struct Written<'a> {
 
 pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     let svg = place(args)?;
-    let (model, stored, label) = model(&args.model)?;
+    let (judged, stored, label) = model(&args.model)?;
+    let model = judged.model()?;
     let log = fit::read(&args.data, &args.columns.layout(&stored))?;
     let spec = model.spec();
     for (what, expected, names) in
@@ -55,7 +60,7 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
 
     let config = EvaluateConfig { horizon: args.horizon, ..EvaluateConfig::default() };
     let mut evaluation = in_pool(args.threads.unwrap_or_else(cores), || {
-        evaluate(&model, &log.replay, &config, &mut Rng::new(args.seed))
+        evaluate(model, &log.replay, &config, &mut Rng::new(args.seed))
     })??;
     if !log.has_rewards {
         // The zeros that stand for rewards judge nothing.
@@ -93,23 +98,41 @@ fn place(args: &EvaluateModelArgs) -> Result<PathBuf> {
     }
 }
 
+/// A model to be judged, and what holds it.
+enum Judged {
+    Fitted(Box<Ensemble>),
+    OfRun(Box<dyn Learner>),
+}
+
+impl Judged {
+    fn model(&self) -> Result<&dyn Dynamics> {
+        match self {
+            Self::Fitted(model) => Ok(&**model),
+            Self::OfRun(agent) => Ok(agent.learned().context("nothing was learned")?.model),
+        }
+    }
+}
+
 /// The model of a folder, the columns it was fitted to, and a short name.
-fn model(folder: &Path) -> Result<(Ensemble, Layout, String)> {
+fn model(folder: &Path) -> Result<(Judged, Layout, String)> {
     if model_folder::is_model(folder) {
-        let (card, model) = model_folder::read(folder, &device::open(experiment::DEFAULT_DEVICE)?)?;
+        let (card, model) = model_folder::read(folder, &open_device(DEFAULT_DEVICE)?)?;
         let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
-        return Ok((model, card.layout, name));
+        return Ok((Judged::Fitted(Box::new(model)), card.layout, name));
     }
     let run = RunFolder::open(folder)
         .with_context(|| format!("{}: neither a model of `mbrl fit` nor a run", folder.display()))?;
     let restored = run.restored()?;
     warn(&restored.damaged, &Display::new());
-    let Some(agent) = restored.agent.learned() else {
-        bail!("{}: nothing was learned here, the simulator is the model (dynamics = \"simulator\")", folder.display());
+    let Some(learned) = restored.agent.learned() else {
+        bail!(
+            "{}: nothing was learned here, the simulator is the model (agent.kind = \"ground-truth\")",
+            folder.display()
+        );
     };
-    if !agent.is_fitted() {
+    if !learned.is_fitted {
         bail!("{}: no fit yet at step {}", folder.display(), restored.env_step);
     }
     let label = format!("{}, step {}", run.label(), restored.env_step);
-    Ok((agent.model().clone(), Layout::default(), label))
+    Ok((Judged::OfRun(restored.agent), Layout::default(), label))
 }

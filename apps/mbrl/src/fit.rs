@@ -8,15 +8,19 @@ use mbrl_env::{
     data::{self, DataError, Layout, Log},
 };
 use mbrl_model::{Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, fit_watched};
-use mbrl_policy::MAX_PAST;
+use mbrl_policy::{
+    MAX_PAST,
+    experiment::{DEFAULT_DEVICE, Experiment, check_weights, open_device, override_setting},
+};
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::{
     args::FitArgs,
     commands::cores,
-    device, experiment, folder, model_chart,
+    folder, model_chart,
     model_folder::{self, Card, DataCard, ResultCard},
+    registry::registry,
     run::in_pool,
     say,
 };
@@ -36,30 +40,12 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             seed: 0,
-            device: experiment::DEFAULT_DEVICE.into(),
+            device: DEFAULT_DEVICE.into(),
             model: EnsembleConfig { normalize_targets: true, ..EnsembleConfig::default() },
             fit: FitConfig::default(),
         }
     }
 }
-
-/// What an experiment says besides, which a fit has no use for.
-const UNUSED: [&str; 14] = [
-    "name",
-    "summary",
-    "task",
-    "task_options",
-    "steps",
-    "precision",
-    "dynamics",
-    "agent",
-    "goal",
-    "planner",
-    "refinement",
-    "propagation",
-    "mpc",
-    "train",
-];
 
 impl Settings {
     fn of(args: &FitArgs) -> Result<Self> {
@@ -67,7 +53,7 @@ impl Settings {
             None => Self::default(),
             Some(name_or_path) => {
                 let named = || format!("experiment {name_or_path}");
-                let (_, text) = experiment::source(name_or_path)?;
+                let (_, text) = registry().source(name_or_path)?;
                 Self::of_experiment(&text).with_context(named)?
             }
         };
@@ -76,7 +62,7 @@ impl Settings {
         overrides.extend(args.seed.map(|seed| format!("seed={seed}")));
         overrides.extend(args.device.as_ref().map(|device| format!("device=\"{device}\"")));
         for word in &overrides {
-            settings = experiment::overridden(&settings, word)?;
+            settings = override_setting(&settings, word)?;
         }
         settings.fit.validate().context("section [fit]")?;
         if args.holdout_episodes && settings.fit.holdout == 0.0 {
@@ -87,14 +73,16 @@ impl Settings {
 
     /// The sections of an experiment that say how to fit.
     fn of_experiment(text: &str) -> Result<Self> {
-        let mut table: Table = toml::from_str(text)?;
-        if table.get("dynamics").and_then(Value::as_str) == Some("simulator") {
-            bail!("dynamics = \"simulator\": it fits nothing, and says nothing of how to");
+        let table: Table = toml::from_str(text)?;
+        if !table.contains_key("task") {
+            // Sections [model] and [fit] alone.
+            return Ok(table.try_into()?);
         }
-        for key in UNUSED {
-            table.remove(key);
-        }
-        Ok(table.try_into()?)
+        let experiment = Experiment::from_toml(text)?;
+        let Some((model, fit)) = experiment.agent.learned_model() else {
+            bail!("agent.kind = \"{}\": expected a kind that learns a model", experiment.agent.kind());
+        };
+        Ok(Self { seed: experiment.seed, device: experiment.device.clone(), model: model.clone(), fit: fit.clone() })
     }
 }
 
@@ -104,14 +92,14 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     let place = args.out.clone().unwrap_or_else(|| Path::new("models").join(stem));
     let next_free = args.out.is_none();
     folder::check(&place, next_free)?;
-    let device = device::open(&settings.device)?;
+    let device = open_device(&settings.device)?;
 
     let began = Instant::now();
     let log = read(&args.data, &args.columns.layout(&Layout::default()))?;
     say::out(summary(&args.data, &log, began.elapsed().as_secs_f64()))?;
     let Settings { seed, model: config, fit, .. } = settings;
     let (obs, action) = (log.replay.obs_width(), log.replay.action_width());
-    experiment::check_weights(&config, obs, action)?;
+    check_weights(&config, obs, action)?;
     if config.reward && !log.has_rewards {
         bail!("model.reward: the log has no rewards to learn");
     }
@@ -286,18 +274,19 @@ fn told(card: &Card, path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::embedded;
 
     #[test]
     fn every_experiment_that_learns_says_how_to_fit_with_all_its_values_written_out_too() {
-        for experiment in experiment::embedded() {
+        for experiment in embedded() {
             let experiment = experiment.unwrap();
             let settings = Settings::of_experiment(&experiment.to_toml().unwrap());
-            match experiment.learned() {
+            match experiment.agent.learned_model() {
                 Some(learned) => {
                     let settings = settings.unwrap();
-                    assert_eq!((&settings.model, &settings.fit), (&learned.model, &learned.fit));
+                    assert_eq!((&settings.model, &settings.fit), learned);
                 }
-                None => assert!(settings.unwrap_err().to_string().contains("simulator")),
+                None => assert!(settings.unwrap_err().to_string().contains("ground-truth")),
             }
         }
         assert!(Settings::of_experiment("[modle]\nmembers = 3\n").is_err());

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use mbrl_env::{Env, EnvError, Frame, World};
-use mbrl_policy::start_seeds;
+use mbrl_policy::{experiment::Experiment, start_seeds};
 
-use crate::{experiment::Experiment, trajectories::Stored};
+use crate::{registry::registry, trajectories::Stored};
 
 /// An evaluation's episode, stepped through by its recorded actions. Whatever differs by a bit from what was recorded is an
 /// error: then the pictures would be of something else.
@@ -18,7 +18,7 @@ pub(crate) struct Retake<'a> {
 impl<'a> Retake<'a> {
     /// Goes to the start of an episode of a run's evaluation.
     pub(crate) fn new(experiment: &Experiment, episode: &'a Stored) -> Result<Self> {
-        let mut env = experiment.make_task()?.env;
+        let mut env = experiment.make_task(registry())?.env;
         let seeds = start_seeds(experiment.train.eval_seed, episode.number);
         let obs = env.reset(Some(*seeds.last().context("episodes are counted from 1")?))?;
         let first = &episode.transitions.first().context("the episode has no step")?.obs;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     fn recorded() -> (Experiment, Vec<Stored>) {
-        let experiment = Experiment::load("smoke", &[]).unwrap();
+        let experiment = registry().load("smoke", &[]).unwrap();
         let mut task = tasks::make(&experiment.task).unwrap();
         let mut agent = RandomAgent::new(task.env.spec().actions.clone());
         let seeds = start_seeds(experiment.train.eval_seed, 3);

@@ -1,6 +1,9 @@
 //! The seams of acting and learning.
 
-use mbrl_env::{ActionSpace, Rng, Situation, Transition};
+use std::fmt;
+
+use mbrl_env::{ActionSpace, Replay, Rng, Situation, Transition};
+use mbrl_model::Dynamics;
 
 use crate::{AgentError, CheckpointReader, CheckpointWriter};
 
@@ -66,6 +69,38 @@ pub trait Learner: Agent {
     /// # Errors
     /// A truncated, foreign or newer checkpoint.
     fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError>;
+
+    /// The model that it learns and the data that it has, for reports; `None` (default) where it learns no model.
+    fn learned(&self) -> Option<Learned<'_>> {
+        None
+    }
+}
+
+/// What an agent has learned of its world.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Learned<'a> {
+    /// The model.
+    pub model: &'a dyn Dynamics,
+    /// Whether it was fitted: until then it says nothing.
+    pub is_fitted: bool,
+    /// All data so far.
+    pub replay: &'a Replay,
+}
+
+impl fmt::Debug for Learned<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transitions = self.replay.len();
+        f.debug_struct("Learned").field("is_fitted", &self.is_fitted).field("transitions", &transitions).finish()
+    }
+}
+
+impl<'a> Learned<'a> {
+    /// A model, and the data it is learned from.
+    #[must_use]
+    pub fn new(model: &'a dyn Dynamics, is_fitted: bool, replay: &'a Replay) -> Self {
+        Self { model, is_fitted, replay }
+    }
 }
 
 /// Acts uniformly at random: the yardstick, and the first explorer.

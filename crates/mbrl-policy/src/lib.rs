@@ -85,6 +85,7 @@ mod agent;
 mod checkpoint;
 mod error;
 mod evaluate;
+pub mod experiment;
 mod files;
 mod goal;
 mod metrics;
@@ -94,7 +95,7 @@ mod observer;
 mod train;
 mod world;
 
-pub use agent::{ActMode, Agent, Learner, RandomAgent, Report};
+pub use agent::{ActMode, Agent, Learned, Learner, RandomAgent, Report};
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, FORMAT, KEPT, Newest};
 pub use error::AgentError;
 pub use evaluate::{Evaluation, EvaluationEpisode, evaluate, start_seeds};

@@ -28,7 +28,8 @@ use mbrl_plan::Mpc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, MpcAgent, RandomAgent, Report,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learned, Learner, MpcAgent, RandomAgent,
+    Report,
 };
 
 /// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
@@ -286,6 +287,10 @@ impl Learner for ModelBased {
         self.progress = progress;
         self.due = false;
         Ok(())
+    }
+
+    fn learned(&self) -> Option<Learned<'_>> {
+        Some(Learned::new(self.model(), self.progress.fitted, &self.replay))
     }
 }
 

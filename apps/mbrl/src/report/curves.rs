@@ -245,7 +245,7 @@ fn model_error_of(groups: &[Series<'_>]) -> String {
         }
     }
     if chart.marks.is_empty() {
-        let learns = groups.iter().any(|(_, group)| group.experiment().learned().is_some());
+        let learns = groups.iter().any(|(_, group)| group.experiment().agent.learned_model().is_some());
         return absent(if learns { "No fit yet." } else { GROUND_TRUTH });
     }
     let mut keys = group_keys(groups);

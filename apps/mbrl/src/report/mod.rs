@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use mbrl_policy::write_atomically;
+use mbrl_policy::{experiment::Experiment, write_atomically};
 
 pub(crate) use self::curves::{BAND, LEAST_SPAN, STEPS, draw_group};
 use self::{
@@ -22,8 +22,8 @@ use self::{
     runs::{Group, Run},
 };
 use crate::{
-    experiment::Experiment,
     plot::{self, Colour, Estimate, estimate, mean},
+    registry::registry,
     run::in_pool,
 };
 
@@ -259,7 +259,7 @@ fn experiments(groups: &[Group]) -> Result<String> {
 
 /// A table of the settings that are not the same in all experiments.
 fn differences(groups: &[Group]) -> Result<String> {
-    let all = groups.iter().map(|group| group.experiment().flat()).collect::<Result<Vec<_>>>()?;
+    let all = groups.iter().map(|group| Ok(group.experiment().flat()?)).collect::<Result<Vec<_>>>()?;
     let mut keys: Vec<&String> = all.iter().flatten().map(|(key, _)| key).collect();
     keys.sort();
     keys.dedup();
@@ -311,13 +311,13 @@ fn commands(group: &Group) -> Result<String> {
 
 /// What to set in the embedded experiment of the same name to have this one, its seed aside; `None` where that does not do.
 fn overrides(experiment: &Experiment) -> Result<Option<Vec<String>>> {
-    let Ok(embedded) = Experiment::load(&experiment.name, &[]) else { return Ok(None) };
+    let Ok(embedded) = registry().load(&experiment.name, &[]) else { return Ok(None) };
     let theirs = embedded.flat()?;
     let differ = |pair: &&(String, String)| pair.0 != "seed" && !theirs.contains(pair);
     let words: Vec<String> =
         experiment.flat()?.iter().filter(differ).map(|(key, value)| format!("{key}={value}")).collect();
-    let rebuilt = Experiment::load(&experiment.name, &words).ok();
-    let same = rebuilt.is_some_and(|rebuilt| Experiment { seed: experiment.seed, ..rebuilt } == *experiment);
+    let rebuilt = registry().load(&experiment.name, &words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+    let same = rebuilt.is_some_and(|rebuilt| rebuilt.with_seed(experiment.seed) == *experiment);
     Ok(same.then_some(words))
 }
 
@@ -395,19 +395,16 @@ mod tests {
     #[test]
     fn overrides_rebuild_an_experiment_or_are_none() {
         let words = ["planner.population=17", "model.hidden=[8, 8]", "device=ndarray", "fit.learning_rate=0.5"];
-        let changed = Experiment::load("smoke", &words.map(str::to_owned)).unwrap();
+        let mut changed = registry().load("smoke", &words).unwrap();
         let mut found = overrides(&changed).unwrap().unwrap();
         found.sort();
         assert_eq!(
             found,
             ["device=\"ndarray\"", "fit.learning_rate=0.5", "model.hidden=[8, 8]", "planner.population=17"]
         );
-        assert_eq!(
-            overrides(&Experiment { seed: 3, ..Experiment::load("smoke", &[]).unwrap() }).unwrap(),
-            Some(vec![])
-        );
-        let renamed = Experiment { name: "mine".into(), ..changed };
-        assert_eq!(overrides(&renamed).unwrap(), None);
+        assert_eq!(overrides(&registry().load("smoke", &[]).unwrap().with_seed(3)).unwrap(), Some(vec![]));
+        changed.name = "mine".into();
+        assert_eq!(overrides(&changed).unwrap(), None);
     }
 
     #[test]

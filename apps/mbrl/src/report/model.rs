@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use mbrl_env::EnvError;
 use mbrl_env::{Env, Replay, Rng, Shape, Situation, Transition};
 use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Propagation, Start, evaluate};
-use mbrl_policy::{ModelBased, Tensor};
+use mbrl_plan::PlannerConfig;
+use mbrl_policy::{Learned, Tensor};
 use serde_json::{Value, json};
 
 use super::{
@@ -21,6 +22,7 @@ use crate::retake::Retake;
 use crate::{
     model_chart::{coverage_chart, error_chart, in_words},
     plot::{Chart, Colour, Key, Mark, Points, Size, Style},
+    registry::registry,
     run::Restored,
     say,
     trajectories::{self, Stored},
@@ -63,7 +65,7 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
         return shown;
     };
     let episodes = episodes(run, &mut shown.notes);
-    let (Some(agent), Some(learned)) = (restored.agent.learned(), run.experiment().learned()) else {
+    let (Some(learned), Some(sections)) = (restored.agent.learned(), run.experiment().agent.model_based()) else {
         shown.model = absent(GROUND_TRUTH);
         shown.prediction = shown.model.clone();
         shown.episode = episodes.map_or_else(|| absent(NO_EPISODES), |episodes| played_middle(run, &episodes, id));
@@ -72,16 +74,16 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
     let Some(episodes) = episodes else {
         shown.model = absent(NO_EPISODES);
         shown.prediction = shown.model.clone();
-        shown.episode = played_training(run, agent, restored.env_step, id);
+        shown.episode = played_training(run, learned, restored.env_step, id);
         return shown;
     };
-    let model = agent.model();
+    let model = learned.model;
     let of = format!("{}, the checkpoint of step {}", run.label, restored.env_step);
-    let horizon = run.experiment().planner.horizon();
-    if agent.is_fitted() {
+    let horizon = run.experiment().agent.planner().map_or(20, PlannerConfig::horizon);
+    if learned.is_fitted {
         shown.model = judged(model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
         shown.prediction =
-            foreseen(run, model, learned.propagation, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
+            foreseen(run, model, sections.propagation, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
     } else {
         shown.model = absent("The model was not fitted yet.");
         shown.prediction = shown.model.clone();
@@ -343,7 +345,7 @@ fn observations(transitions: &[Transition], column: usize, period: f64) -> Point
 
 /// Time of a step (s), of a task that this program does not know: 1.
 fn period(run: &Run) -> f64 {
-    run.experiment().make_task().map_or(1.0, |task| task.env.spec().control_period)
+    run.experiment().make_task(registry()).map_or(1.0, |task| task.env.spec().control_period)
 }
 
 /// The evaluation's episode in the middle of the returns.
@@ -363,8 +365,8 @@ fn played_middle(run: &Run, episodes: &Episodes, id: usize) -> String {
 }
 
 /// The last training episode, where nothing was evaluated.
-fn played_training(run: &Run, agent: &ModelBased, env_step: u64, id: usize) -> String {
-    let replay = agent.replay();
+fn played_training(run: &Run, learned: Learned<'_>, env_step: u64, id: usize) -> String {
+    let replay = learned.replay;
     let last: Vec<Transition> = replay.episodes().last().into_iter().flatten().filter_map(|i| replay.get(i)).collect();
     if last.is_empty() {
         return absent(NO_EPISODES);
@@ -379,7 +381,7 @@ fn pictures(run: &Run, episode: &Stored) -> Result<Vec<Vec<u8>>> {
     let steps = episode.transitions.len();
     let last = (PICTURES - 1).min(steps);
     // What has a sketch draws nothing else, and may have been recorded by an earlier version.
-    if run.experiment().make_task()?.sketch.is_some() {
+    if run.experiment().make_task(registry())?.sketch.is_some() {
         return Ok(Vec::new());
     }
     let mut retake = Retake::new(run.experiment(), episode)?;
@@ -411,7 +413,8 @@ fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: u
     let sums: Vec<f64> = so_far.collect();
     let returns: Vec<f64> = sums.chunks(every).map(|chunk| (1e3 * chunk[chunk.len() - 1]).round() / 1e3).collect();
     let mut data = json!({ "dt": period * every as f64, "returns": returns });
-    let sketch = run.experiment().make_task().ok().and_then(|task| task.sketch).filter(|_| pictures.is_empty());
+    let sketch =
+        run.experiment().make_task(registry()).ok().and_then(|task| task.sketch).filter(|_| pictures.is_empty());
     let last = &all[all.len() - 1].next_obs;
     let mut canvas = String::new();
     if !pictures.is_empty() {

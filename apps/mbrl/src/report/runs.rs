@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
+use mbrl_policy::experiment::Experiment;
+
 use crate::{
-    experiment::Experiment,
     run::{EXPERIMENT, METRICS, RunFolder},
     say,
 };
@@ -226,7 +227,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
         }
         places.push(place);
         let run = Run::read(path)?;
-        let settings = |run: &Run| Experiment { seed: 0, ..run.experiment().clone() };
+        let settings = |run: &Run| run.experiment().with_seed(0);
         match groups.iter_mut().find(|group| settings(&group.runs[0]) == settings(&run)) {
             Some(group) => group.runs.push(run),
             None => groups.push(Group { name: run.experiment().name.clone(), runs: vec![run] }),
@@ -295,10 +296,11 @@ fn differing(own: &Settings, alike: &[&Settings]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::registry::registry;
 
     /// A run of `smoke` with these lines as its record.
     pub(in crate::report) fn run(lines: &[&str]) -> Run {
-        let folder = RunFolder { path: "run".into(), experiment: Experiment::load("smoke", &[]).unwrap() };
+        let folder = RunFolder { path: "run".into(), experiment: registry().load("smoke", &[]).unwrap() };
         let lines = lines.iter().map(|line| Line::parse(line.as_bytes()).unwrap()).collect();
         Run { folder, label: "run".into(), lines, notes: Vec::new() }
     }

@@ -1,18 +1,20 @@
 //! "Did you mean": names close to a mistyped one.
 
-/// Up to three of `known` within a third of the word's length in edits, the closest first.
-pub(crate) fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let limit = word.chars().count().div_ceil(3).max(2);
+/// `; did you mean `a`, `b`?`, with up to three of `known` within a third of the word's length in edits and about as close as
+/// the closest, which comes first; nothing where none is close.
+pub(super) fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let found = nearest(word, known);
+    if found.is_empty() { String::new() } else { format!("; did you mean `{}`?", found.join("`, `")) }
+}
+
+fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let name = word.rsplit('.').next().unwrap_or(word);
+    let limit = name.chars().count().div_ceil(3).max(2);
     let mut found: Vec<(usize, &str)> =
         known.into_iter().map(|k| (edits(word, k), k)).filter(|(d, _)| *d <= limit).collect();
     found.sort();
-    found.into_iter().take(3).map(|(_, k)| k).collect()
-}
-
-/// `did you mean a, b?`, or nothing.
-pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let found = near(word, known);
-    if found.is_empty() { String::new() } else { format!("; did you mean `{}`?", found.join("`, `")) }
+    let closest = found.first().map_or(0, |(d, _)| *d);
+    found.into_iter().take_while(|(d, _)| *d <= closest + 1).take(3).map(|(_, k)| k).collect()
 }
 
 /// Levenshtein's distance.
@@ -46,7 +48,7 @@ mod tests {
     #[test]
     fn finds_the_closest_first_and_nothing_far() {
         let known = ["planner.population", "planner.horizon", "model.hidden"];
-        assert_eq!(near("planner.popluation", known), ["planner.population"]);
-        assert!(near("zzz", known).is_empty());
+        assert_eq!(nearest("planner.popluation", known), ["planner.population"]);
+        assert!(nearest("zzz", known).is_empty());
     }
 }

@@ -1,50 +1,67 @@
 //! Words for devices: `flex`, `ndarray`, `wgpu[:n]`, `cuda[:n]`.
 
-use anyhow::{Result, anyhow, bail};
-use mbrl_policy::Device;
+use super::ExperimentError;
+use crate::Device;
 
-/// The words without numbers, and whether each is part of this build.
-pub(crate) const WORDS: [(&str, bool); 4] = [
+/// Where tensors live unless an experiment says otherwise.
+pub const DEFAULT_DEVICE: &str = "flex";
+
+/// The words for devices, without numbers, and whether each is part of this build.
+pub const DEVICES: [(&str, bool); 4] = [
     ("flex", cfg!(feature = "flex")),
     ("ndarray", cfg!(feature = "ndarray")),
     ("wgpu", cfg!(feature = "wgpu")),
     ("cuda", cfg!(feature = "cuda")),
 ];
 
+type Result<T> = std::result::Result<T, ExperimentError>;
+
 /// What a GPU calls itself; `None` for other devices.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub(crate) fn name(device: &Device) -> Option<String> {
+#[must_use]
+pub fn device_name(device: &Device) -> Option<String> {
     device.identity().map(|identity| identity.name)
 }
+/// What a GPU calls itself; `None` for other devices.
 #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
-pub(crate) fn name(_: &Device) -> Option<String> {
+#[must_use]
+pub fn device_name(_: &Device) -> Option<String> {
     None
 }
 
-/// Opens a device, so that a missing one is noticed before any work begins.
-pub(crate) fn open(word: &str) -> Result<Device> {
+/// Opens a device by its word, `flex`, `ndarray`, `wgpu[:n]` or `cuda[:n]`, so that a missing one is noticed before any work
+/// begins. The crate's features of these names say which are part of a build.
+///
+/// # Errors
+/// [`ExperimentError::Device`] for a word that is not known, and for a device that is not part of this build or not there.
+pub fn open_device(word: &str) -> Result<Device> {
     let (kind, index) = match word.split_once(':') {
         None => (word, None),
-        Some((kind, n)) => {
-            let n: usize = n.parse().map_err(|_| anyhow!("device `{word}`: `{n}` is no number of a device"))?;
-            (kind, Some(n))
-        }
+        Some((kind, n)) => match n.parse::<usize>() {
+            Ok(n) => (kind, Some(n)),
+            Err(_) => return Err(refused(word, format!("the number of a device behind the colon, found `{n}`"))),
+        },
     };
     if index.is_some() && matches!(kind, "flex" | "ndarray") {
-        bail!("device `{word}`: {kind} is one device and takes no number");
+        return Err(refused(word, format!("{kind} without a number: it is one device")));
     }
     match kind {
         "flex" => flex(),
         "ndarray" => ndarray(),
         "wgpu" => wgpu(word, index),
         "cuda" => cuda(word, index),
-        _ => bail!("unknown device `{word}`; known devices: flex, ndarray, wgpu[:n], cuda[:n]"),
+        _ => Err(refused(word, "flex, ndarray, wgpu[:n] or cuda[:n]".into())),
     }
+}
+
+fn refused(word: &str, rule: String) -> ExperimentError {
+    ExperimentError::Device { word: word.to_owned(), rule }
 }
 
 #[allow(dead_code, reason = "every backend may be built in")]
 fn not_built(kind: &str) -> Result<Device> {
-    bail!("device `{kind}` is not part of this build; build with `--features {kind}`")
+    let rule = format!("a device of this build; `{kind}` comes with `cargo build --features {kind}`");
+    Err(refused(kind, rule))
 }
 
 #[cfg(feature = "flex")]
@@ -89,7 +106,7 @@ fn cuda(_: &str, _: Option<usize>) -> Result<Device> {
 /// Runs a small computation: the GPU backends open their device with the first one, and panic where there is none.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn probed(word: &str, needs: &str, make: impl FnOnce() -> Device + Send + 'static) -> Result<Device> {
-    use mbrl_policy::Tensor;
+    use crate::Tensor;
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let probe = std::thread::spawn(move || {
@@ -101,8 +118,8 @@ fn probed(word: &str, needs: &str, make: impl FnOnce() -> Device + Send + 'stati
     std::panic::set_hook(hook);
     match probe {
         Ok((device, sum)) if sum == 3.0 => Ok(device),
-        Ok((_, sum)) => bail!("device `{word}` computes 1 + 2 = {sum}"),
-        Err(_) => bail!("device `{word}` is not available; it needs {needs}"),
+        Ok((_, sum)) => Err(refused(word, format!("a device that computes 1 + 2 = 3; this one says {sum}"))),
+        Err(_) => Err(refused(word, format!("a device of this machine; this one needs {needs}"))),
     }
 }
 
@@ -113,9 +130,9 @@ mod tests {
     #[test]
     fn bad_words_are_named() {
         for (word, expected) in
-            [("tpu", "unknown device `tpu`"), ("wgpu:x", "`x` is no number"), ("flex:1", "takes no number")]
+            [("tpu", "\"tpu\": expected flex, "), ("wgpu:x", "found `x`"), ("flex:1", "without a number")]
         {
-            let error = open(word).unwrap_err().to_string();
+            let error = open_device(word).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
@@ -123,6 +140,6 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_device_outside_of_the_build_names_its_feature() {
-        assert!(open("cuda:1").unwrap_err().to_string().contains("--features cuda"));
+        assert!(open_device("cuda:1").unwrap_err().to_string().contains("--features cuda"));
     }
 }

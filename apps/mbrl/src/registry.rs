@@ -1,0 +1,70 @@
+//! What this program knows: the tasks of all crates, and the experiments that come with it.
+
+use std::sync::LazyLock;
+
+use anyhow::Result;
+use mbrl_env::tasks;
+use mbrl_policy::experiment::{Experiment, Registry};
+
+/// The experiments that come with this program: name and text.
+const EMBEDDED: &[(&str, &str)] = &[
+    ("smoke", include_str!("../experiments/smoke.toml")),
+    ("pets-cartpole-swingup", include_str!("../experiments/pets-cartpole-swingup.toml")),
+    ("pets-cartpole-swingup-paper", include_str!("../experiments/pets-cartpole-swingup-paper.toml")),
+    ("icem-cartpole-swingup", include_str!("../experiments/icem-cartpole-swingup.toml")),
+    ("pets-cartpole", include_str!("../experiments/pets-cartpole.toml")),
+    ("pddm-cartpole", include_str!("../experiments/pddm-cartpole.toml")),
+    ("pets-pendulum", include_str!("../experiments/pets-pendulum.toml")),
+    ("pddm-pendulum", include_str!("../experiments/pddm-pendulum.toml")),
+    ("cem-reacher", include_str!("../experiments/cem-reacher.toml")),
+    ("pddm-point-mass", include_str!("../experiments/pddm-point-mass.toml")),
+    ("learned-reward-pendulum", include_str!("../experiments/learned-reward-pendulum.toml")),
+    ("learned-end-cartpole", include_str!("../experiments/learned-end-cartpole.toml")),
+    ("gradient-pendulum", include_str!("../experiments/gradient-pendulum.toml")),
+    ("gradient-reacher", include_str!("../experiments/gradient-reacher.toml")),
+    ("icem-reacher", include_str!("../experiments/icem-reacher.toml")),
+    ("ground-truth-cartpole-swingup", include_str!("../experiments/ground-truth-cartpole-swingup.toml")),
+    ("pets-inverted-pendulum", include_str!("../experiments/pets-inverted-pendulum.toml")),
+    ("pets-inverted-pendulum-paper", include_str!("../experiments/pets-inverted-pendulum-paper.toml")),
+    ("pets-halfcheetah", include_str!("../experiments/pets-halfcheetah.toml")),
+    ("pets-halfcheetah-paper", include_str!("../experiments/pets-halfcheetah-paper.toml")),
+    ("pets-pusher", include_str!("../experiments/pets-pusher.toml")),
+    ("pets-pusher-paper", include_str!("../experiments/pets-pusher-paper.toml")),
+    ("pets-reacher", include_str!("../experiments/pets-reacher.toml")),
+    ("pets-reacher-paper", include_str!("../experiments/pets-reacher-paper.toml")),
+    ("pddm-halfcheetah", include_str!("../experiments/pddm-halfcheetah.toml")),
+    ("pddm-halfcheetah-paper", include_str!("../experiments/pddm-halfcheetah-paper.toml")),
+    ("ground-truth-halfcheetah", include_str!("../experiments/ground-truth-halfcheetah.toml")),
+    ("ground-truth-hopper", include_str!("../experiments/ground-truth-hopper.toml")),
+];
+
+/// All tasks and experiments.
+pub(crate) fn registry() -> &'static Registry {
+    static REGISTRY: LazyLock<Registry> =
+        LazyLock::new(|| Registry::new().tasks(tasks::entries()).experiments(EMBEDDED));
+    &REGISTRY
+}
+
+/// The experiments that come with this program, in the order in which they are listed.
+pub(crate) fn embedded() -> impl Iterator<Item = Result<Experiment>> {
+    registry().experiment_names().map(|name| Ok(registry().load(name, &[])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_embedded_experiment_is_whole_and_survives_writing() {
+        let mut found = 0;
+        for (experiment, name) in embedded().zip(registry().experiment_names()) {
+            let experiment = experiment.unwrap();
+            assert_eq!(experiment.name, name);
+            assert!(!experiment.summary.is_empty(), "{name}");
+            let text = experiment.to_toml().unwrap();
+            assert_eq!(Experiment::from_toml(&text).unwrap(), experiment);
+            found += 1;
+        }
+        assert_eq!(found, EMBEDDED.len());
+    }
+}

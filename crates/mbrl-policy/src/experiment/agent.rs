@@ -1,0 +1,228 @@
+//! Section `[agent]`: its `kind` says which learner a run trains, and which other sections there are.
+//!
+//! A kind is a type with serde's derives whose fields are the sections it owns, in a file of its own, that implements
+//! [`Kind`] and has a line in the list at the end of [`AgentConfig`]. It knows nothing of the other kinds.
+
+use mbrl_env::tasks::Task;
+use mbrl_model::{EnsembleConfig, FitConfig};
+use mbrl_plan::PlannerConfig;
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use toml::{Table, Value};
+
+use super::{
+    ExperimentError, ground_truth::GroundTruthSections, model_based::ModelBasedSections, read::read, suggest::suggest,
+};
+use crate::{Device, Learner, Training};
+
+/// Key of the section that names the kind.
+pub(super) const AGENT: &str = "agent";
+const KIND: &str = "kind";
+
+/// What an agent is built for.
+pub(super) struct Site<'a> {
+    pub(super) task: &'a Task,
+    pub(super) device: &'a Device,
+    /// The word for it.
+    pub(super) device_word: &'a str,
+}
+
+/// What each kind of agent must say of itself.
+pub(super) trait Kind: Serialize + DeserializeOwned {
+    /// The value of `agent.kind`.
+    const NAME: &'static str;
+    /// The keys and sections of its own, `agent` among them.
+    const SECTIONS: &'static [&'static str];
+
+    /// Writes out what depends on the kind where it was left open.
+    fn complete(&mut self);
+
+    /// The learner, with random numbers of the training's generator.
+    fn build(&self, site: &Site<'_>, training: &mut Training) -> Result<Box<dyn Learner>, ExperimentError>;
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $Variant:ident($Sections:ty),)+) => {
+        /// Which learner, and the sections that it owns.
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        #[serde(untagged)]
+        #[non_exhaustive]
+        pub enum AgentConfig {
+            $($(#[$doc])* $Variant(Box<$Sections>),)+
+        }
+
+        const KINDS: &[(&str, &[&str])] = &[$((<$Sections>::NAME, <$Sections>::SECTIONS),)+];
+
+        impl AgentConfig {
+            /// The value of `agent.kind`.
+            #[must_use]
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$Variant(_) => <$Sections>::NAME,)+
+                }
+            }
+
+            fn read_kind(kind: &str, sections: Table) -> Result<Self, ExperimentError> {
+                match kind {
+                    $(<$Sections>::NAME => {
+                        let mut sections: $Sections = read(sections, "")?;
+                        sections.complete();
+                        Ok(Self::$Variant(Box::new(sections)))
+                    })+
+                    _ => Err(unknown_kind(kind)),
+                }
+            }
+
+            pub(super) fn build(
+                &self,
+                site: &Site<'_>,
+                training: &mut Training,
+            ) -> Result<Box<dyn Learner>, ExperimentError> {
+                match self {
+                    $(Self::$Variant(sections) => sections.build(site, training),)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// `kind = "model-based"` (default): learns an ensemble and plans through it (PETS, PDDM). Sections `[agent]`, `[goal]`,
+    /// `[model]`, `[fit]`, `[planner]`, `[refinement]`, `[propagation]`, `[mpc]` and the key `precision`.
+    ModelBased(ModelBasedSections),
+    /// `kind = "ground-truth"`: plans through the simulator itself and learns nothing. Sections `[goal]`, `[planner]`,
+    /// `[refinement]` and `[mpc]`.
+    GroundTruth(GroundTruthSections),
+}
+
+impl AgentConfig {
+    /// Stands in while the rest of an experiment is read.
+    pub(super) fn placeholder() -> Self {
+        Self::GroundTruth(Box::default())
+    }
+
+    /// The sections of an agent that learns an ensemble and plans through it.
+    #[must_use]
+    pub fn model_based(&self) -> Option<&ModelBasedSections> {
+        match self {
+            Self::ModelBased(sections) => Some(sections),
+            Self::GroundTruth(_) => None,
+        }
+    }
+
+    /// The sections of an agent that plans through the simulator itself.
+    #[must_use]
+    pub fn ground_truth(&self) -> Option<&GroundTruthSections> {
+        match self {
+            Self::GroundTruth(sections) => Some(sections),
+            Self::ModelBased(_) => None,
+        }
+    }
+
+    /// The model that is learned and how it is fitted; `None` where nothing is learned.
+    #[must_use]
+    pub fn learned_model(&self) -> Option<(&EnsembleConfig, &FitConfig)> {
+        self.model_based().map(|sections| (&sections.model, &sections.fit))
+    }
+
+    /// The planner; `None` for agents that do not plan.
+    #[must_use]
+    pub fn planner(&self) -> Option<&PlannerConfig> {
+        match self {
+            Self::ModelBased(sections) => Some(&sections.planner),
+            Self::GroundTruth(sections) => Some(&sections.planner),
+        }
+    }
+
+    /// Takes the sections of the agent out of an experiment's table. What is left is the run's, and `common` are its keys.
+    pub(super) fn take(table: &mut Table, common: &[&str]) -> Result<Self, ExperimentError> {
+        let mut agent = match table.remove(AGENT) {
+            None => Table::new(),
+            Some(Value::Table(agent)) => agent,
+            Some(other) => return Err(ExperimentError::rule(AGENT, other, "a table, section [agent]")),
+        };
+        let kind = match agent.remove(KIND) {
+            None => ModelBasedSections::NAME.to_owned(),
+            Some(Value::String(kind)) => kind,
+            Some(other) => return Err(ExperimentError::rule("agent.kind", other, kind_rule(""))),
+        };
+        let (_, sections) = KINDS.iter().find(|(name, _)| *name == kind).ok_or_else(|| unknown_kind(&kind))?;
+        let mut own = Table::from_iter([(AGENT.to_owned(), Value::Table(agent))]);
+        for key in *sections {
+            if let Some(value) = table.remove(*key) {
+                own.insert((*key).to_owned(), value);
+            }
+        }
+        if let Some(stranger) = table.keys().find(|key| !common.contains(&key.as_str())) {
+            return Err(unknown_section(stranger, &kind, &[common, sections].concat()));
+        }
+        Self::read_kind(&kind, own).map_err(|error| match error {
+            ExperimentError::Missing { what } if !what.contains('.') => {
+                let section = what.trim_start_matches("key ").trim_matches('`').to_owned();
+                ExperimentError::Missing { what: format!("section [{section}], which agent.kind = \"{kind}\" needs") }
+            }
+            other => other,
+        })
+    }
+}
+
+/// The sections of a kind of agent.
+pub(super) fn sections_of(kind: &str) -> Result<&'static [&'static str], ExperimentError> {
+    KINDS.iter().find(|(name, _)| *name == kind).map(|(_, sections)| *sections).ok_or_else(|| unknown_kind(kind))
+}
+
+fn kind_rule(hint: &str) -> String {
+    let names: Vec<String> = KINDS.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    format!("one of {}{hint}", names.join(", "))
+}
+
+fn unknown_kind(kind: &str) -> ExperimentError {
+    let hint = suggest(kind, KINDS.iter().map(|(name, _)| *name));
+    ExperimentError::rule("agent.kind", format!("{kind:?}"), kind_rule(&hint))
+}
+
+fn unknown_section(key: &str, kind: &str, known: &[&str]) -> ExperimentError {
+    let owners: Vec<&str> =
+        KINDS.iter().filter(|(_, sections)| sections.contains(&key)).map(|(name, _)| *name).collect();
+    let hint = if owners.is_empty() {
+        suggest(key, known.iter().copied())
+    } else {
+        format!("; it belongs to agent.kind = \"{}\", and this experiment has \"{kind}\"", owners.join("\", \""))
+    };
+    ExperimentError::UnknownKey { key: key.to_owned(), hint }
+}
+
+/// A section `[agent]` as it is written: the kind, then its settings.
+pub(super) fn with_kind<K: Kind, T: Serialize, S: Serializer>(settings: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Written<'a, T> {
+        kind: &'static str,
+        #[serde(flatten)]
+        settings: &'a T,
+    }
+    Written { kind: K::NAME, settings }.serialize(serializer)
+}
+
+/// A section `[agent]` without settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoSettings {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_owns_the_sections_that_it_writes() {
+        let written = |config: &AgentConfig| -> Vec<String> {
+            Table::try_from(config).unwrap().into_iter().map(|(key, _)| key).collect()
+        };
+        let experiment = |text| super::super::Experiment::from_toml(text).unwrap();
+        let learned = "task = \"pendulum\"\nsteps = 1\n[model]\n[planner]\nkind = \"cem\"\n[propagation]\n\
+                       rule = \"ts-inf\"\nnoise = true\nparticles = 5\n";
+        for config in [experiment(learned).agent, AgentConfig::placeholder()] {
+            let mut owned: Vec<&str> = sections_of(config.kind()).unwrap().to_vec();
+            owned.sort_unstable();
+            assert_eq!(written(&config), owned, "{}", config.kind());
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Section `[goal]`: how plans are judged.
+
+use std::sync::Arc;
+
+use mbrl_env::{Env, Reward, Termination, reward_fn, tasks::Task, termination_fn};
+use mbrl_model::{Bool, EnsembleConfig};
+use mbrl_plan::{Aggregate, Disagreement};
+use serde::{Deserialize, Serialize};
+
+use super::ExperimentError;
+use crate::{Goal, Tensor};
+
+/// How plans are judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct GoalConfig {
+    /// Discount per step, in (0, 1] (default 1, PETS and PDDM).
+    pub discount: f32,
+    /// Reward of each planned step after the terminal one (default 0; PDDM's tasks: −500).
+    pub after_termination: f32,
+    /// Whose reward: the task's or the model's. Default: the task's where the model is learned, the model's where it is the
+    /// simulator.
+    pub reward: Option<RewardSource>,
+    /// Whose terminations, with the same default.
+    pub termination: Option<TerminationSource>,
+    /// How the particles of a candidate count: `"mean"` (default), `"worst"` or `{ mean-minus-std = k }`.
+    pub aggregate: Aggregate,
+    /// What a planned step pays on top, per column of the observation it leads to: this times the column's square, `[O]`. It
+    /// tells plans apart that the task's reward does not; evaluations count the task's reward alone. Empty (default): nothing.
+    pub cost: Vec<f32>,
+    /// What a planned step earns where the members of a learned model disagree (default: nothing).
+    pub disagreement: DisagreementConfig,
+}
+
+/// A bonus for planned steps on whose outcome the members disagree: [`Disagreement`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DisagreementConfig {
+    /// Reward per unit of variance; negative to avoid what is not known, 0 (default) for none.
+    pub weight: f32,
+    /// What counts as 1 in each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
+    pub scale: Vec<f32>,
+}
+
+/// Who says what a planned step is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardSource {
+    /// The task, by its equation.
+    Task,
+    /// The model, which has learned it (`model.reward`) or is the simulator.
+    Model,
+}
+
+/// Who says where a planned episode terminates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TerminationSource {
+    /// The task, by its rule.
+    Task,
+    /// The model, which has learned it (`model.termination`) or is the simulator.
+    Model,
+    /// Nobody: plans go on past terminations.
+    None,
+}
+
+impl Default for GoalConfig {
+    fn default() -> Self {
+        Self {
+            discount: 1.0,
+            after_termination: 0.0,
+            reward: None,
+            termination: None,
+            aggregate: Aggregate::Mean,
+            cost: Vec::new(),
+            disagreement: DisagreementConfig::default(),
+        }
+    }
+}
+
+impl GoalConfig {
+    /// The goal on `task`, planned for with a `model` that is learned, or with the simulator (`None`).
+    ///
+    /// # Errors
+    /// [`ExperimentError::Value`] for a value that breaks a rule, and for a source that has nothing to say.
+    pub fn init(&self, task: &Task, model: Option<&EnsembleConfig>) -> Result<Goal, ExperimentError> {
+        if !(self.discount > 0.0 && self.discount <= 1.0) {
+            return Err(ExperimentError::rule("goal.discount", self.discount, "a number in (0, 1]"));
+        }
+        if let Aggregate::MeanMinusStd(factor) = self.aggregate
+            && !factor.is_finite()
+        {
+            let value = format!("{{ mean-minus-std = {factor} }}");
+            return Err(ExperimentError::rule("goal.aggregate", value, "a finite factor"));
+        }
+        if !self.after_termination.is_finite() {
+            return Err(ExperimentError::rule("goal.after_termination", self.after_termination, "a finite number"));
+        }
+        Ok(Goal {
+            reward: self.reward(task, model)?,
+            termination: self.termination(task, model)?,
+            discount: self.discount,
+            after_termination: self.after_termination,
+            shaping: self.shaping(task)?,
+            disagreement: self.disagreement(task, model)?,
+            ..Goal::of_model()
+        })
+    }
+
+    fn reward(&self, task: &Task, model: Option<&EnsembleConfig>) -> Result<Option<Arc<dyn Reward>>, ExperimentError> {
+        match self.reward {
+            Some(RewardSource::Model) if model.is_some_and(|model| !model.reward) => Err(ExperimentError::rule(
+                "goal.reward",
+                "\"model\"",
+                "\"task\", or a model that learns the reward: model.reward = true",
+            )),
+            Some(RewardSource::Model) => Ok(None),
+            Some(RewardSource::Task) | None => match (&task.reward, model) {
+                (Some(reward), _) => Ok(Some(reward.clone())),
+                (None, model) => {
+                    let way_out = if model.is_some() {
+                        "a model can learn it: model.reward = true with goal.reward = \"model\""
+                    } else {
+                        "the simulator knows it: goal.reward = \"model\""
+                    };
+                    let told = format!(
+                        "\"model\", because the observation of {} does not hold what the task's reward needs; {way_out}",
+                        task.env.spec().name
+                    );
+                    Err(ExperimentError::rule("goal.reward", "\"task\"", told))
+                }
+            },
+        }
+    }
+
+    fn termination(
+        &self,
+        task: &Task,
+        model: Option<&EnsembleConfig>,
+    ) -> Result<Option<Arc<dyn Termination>>, ExperimentError> {
+        match (self.termination, model) {
+            // A simulator steps past no termination, and only itself tells where its time limit cuts an episode.
+            (Some(TerminationSource::Model), None) => Ok(None),
+            (Some(source), None) => Err(ExperimentError::rule(
+                "goal.termination",
+                if source == TerminationSource::Task { "\"task\"" } else { "\"none\"" },
+                "\"model\" where the simulator is the model",
+            )),
+            (None, None) => Ok(None),
+            (Some(TerminationSource::Model), Some(model)) if !model.termination => Err(ExperimentError::rule(
+                "goal.termination",
+                "\"model\"",
+                "\"task\", \"none\", or a model that learns terminations: model.termination = true",
+            )),
+            (Some(TerminationSource::Model), Some(_)) => Ok(None),
+            (Some(TerminationSource::Task) | None, Some(model)) => {
+                Ok(task.termination.clone().or_else(|| never(model)))
+            }
+            (Some(TerminationSource::None), Some(model)) => Ok(never(model)),
+        }
+    }
+
+    /// The cost of a planned step, as what is added to its reward.
+    fn shaping(&self, task: &Task) -> Result<Option<Arc<dyn Reward>>, ExperimentError> {
+        if self.cost.is_empty() {
+            return Ok(None);
+        }
+        check_columns("goal.cost", &self.cost, task)?;
+        if !self.cost.iter().all(|weight| weight.is_finite()) {
+            return Err(ExperimentError::rule("goal.cost", format!("{:?}", self.cost), "finite numbers"));
+        }
+        // Columns without a weight are not looked at: one that runs away costs nothing.
+        let weights: Vec<(usize, f32)> =
+            self.cost.iter().copied().enumerate().filter(|(_, weight)| *weight != 0.0).collect();
+        if weights.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(reward_fn(move |_, _, next: Tensor<2>| {
+            let cost = |&(column, weight): &(usize, f32)| next.clone().narrow(1, column, 1).square() * -weight;
+            let costs = weights.iter().map(cost).reduce(|sum, cost| sum + cost);
+            costs.expect("a weight at least").squeeze_dim::<1>(1)
+        }))))
+    }
+
+    fn disagreement(
+        &self,
+        task: &Task,
+        model: Option<&EnsembleConfig>,
+    ) -> Result<Option<Disagreement>, ExperimentError> {
+        let DisagreementConfig { weight, scale } = &self.disagreement;
+        if *weight == 0.0 {
+            return Ok(None);
+        }
+        if model.is_none() {
+            let told = "0 where the simulator is the model: it has no members that could disagree";
+            return Err(ExperimentError::rule("goal.disagreement.weight", weight, told));
+        }
+        if !weight.is_finite() {
+            return Err(ExperimentError::rule("goal.disagreement.weight", weight, "a finite number"));
+        }
+        check_columns("goal.disagreement.scale", scale, task)?;
+        if !scale.iter().all(|scale| scale.is_finite() && *scale > 0.0) {
+            let told = "finite numbers above 0";
+            return Err(ExperimentError::rule("goal.disagreement.scale", format!("{scale:?}"), told));
+        }
+        Ok(Some(Disagreement { weight: *weight, scale: scale.clone() }))
+    }
+}
+
+/// Refuses a list that is not as long as the task's observation is wide.
+fn check_columns(key: &str, list: &[f32], task: &Task) -> Result<(), ExperimentError> {
+    let columns = task.env.spec().obs.width();
+    if list.len() == columns {
+        return Ok(());
+    }
+    let told = format!("{columns} numbers, one per column of the observation ({} came)", list.len());
+    Err(ExperimentError::rule(key, format!("{list:?}"), told))
+}
+
+/// A goal without a termination leaves it to a model that has learned one; this rule does not.
+fn never(model: &EnsembleConfig) -> Option<Arc<dyn Termination>> {
+    let rule = |obs: Tensor<2>, _, _| Tensor::<1, Bool>::zeros([obs.dims()[0]], &obs.device());
+    model.termination.then(|| Arc::new(termination_fn(rule)) as Arc<dyn Termination>)
+}

@@ -1,0 +1,54 @@
+//! Sizes that no machine has the memory for are refused before anything asks for it.
+
+use mbrl_model::EnsembleConfig;
+use mbrl_plan::PlannerConfig;
+
+use super::ExperimentError;
+
+/// Numbers that a model or a roll-out may hold: 8 GiB of them.
+const LARGEST: u64 = 1 << 31;
+
+fn product(factors: &[usize]) -> Option<u64> {
+    factors.iter().try_fold(1_u64, |product, factor| product.checked_mul(u64::try_from(*factor).ok()?))
+}
+
+/// Refuses plans whose roll-outs no machine has the memory for.
+pub(super) fn check_plan(
+    planner: &PlannerConfig,
+    particles: usize,
+    obs: usize,
+    action: usize,
+) -> Result<(), ExperimentError> {
+    let (candidates, horizon) = (planner.candidates(), planner.horizon());
+    let rollout = [candidates, horizon, particles, obs.saturating_add(action)];
+    if product(&rollout).is_none_or(|numbers| numbers > LARGEST) {
+        return Err(ExperimentError::rule(
+            "candidates · horizon · particles",
+            format!("{candidates} · {horizon} · {particles}"),
+            format!("roll-outs of at most {LARGEST} numbers; make planner.population or planner.horizon smaller"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a model of an environment with these widths that no machine has the memory for.
+///
+/// # Errors
+/// [`ExperimentError::Value`].
+pub fn check_weights(model: &EnsembleConfig, obs: usize, action: usize) -> Result<(), ExperimentError> {
+    let EnsembleConfig { members, hidden, angles, past, .. } = model;
+    // Each observation with its angles and each action; out come means and log-variances, reward and termination.
+    let step = obs.saturating_add(angles.columns().len()).saturating_add(action);
+    let widths = [&[step.saturating_mul(past.saturating_add(1))][..], hidden, &[2 * obs + 3]].concat();
+    let weights = widths
+        .windows(2)
+        .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[*members, layer[0].saturating_add(1), layer[1]])?));
+    if weights.is_none_or(|numbers| numbers > LARGEST) {
+        return Err(ExperimentError::rule(
+            "model.members · model.hidden",
+            format!("{members} · {hidden:?} (past = {past})"),
+            format!("at most {LARGEST} weights"),
+        ));
+    }
+    Ok(())
+}

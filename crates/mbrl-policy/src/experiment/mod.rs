@@ -1,0 +1,290 @@
+//! Experiments: what a run does, as a TOML text with every value written out or left to its default.
+//!
+//! A [`Registry`] holds the tasks and the named experiments of a program; the library itself knows none. An [`Experiment`]
+//! is loaded from it by name or from a file, with single values overridden, and [built](Experiment::build) into the
+//! [`Parts`] of a run.
+//!
+//! ```
+//! use std::sync::atomic::AtomicBool;
+//! use mbrl_policy::{Device, experiment::Registry};
+//!
+//! let registry = Registry::new().tasks(mbrl_env::tasks::entries()).experiments(&[(
+//!     "tiny",
+//!     r#"
+//!         summary = "far too small to swing the pendulum up"
+//!         task = "pendulum"
+//!         steps = 210
+//!
+//!         [model]
+//!         members = 2
+//!         hidden = [16]
+//!
+//!         [fit]
+//!         max_epochs = 2
+//!
+//!         [planner]
+//!         kind = "cem"
+//!         horizon = 4
+//!         population = 10
+//!         elites = 2
+//!
+//!         [propagation]
+//!         rule = "ts-inf"
+//!         noise = true
+//!         particles = 2
+//!     "#,
+//! )]);
+//! let experiment = registry.load("tiny", &["planner.iterations=1", "steps=205"])?;
+//! assert_eq!((experiment.steps, experiment.agent.kind()), (205, "model-based"));
+//!
+//! // `build` opens the experiment's device; here it is given.
+//! let mut parts = experiment.build_on(&registry, &Device::flex())?;
+//! parts.training.run(&mut parts.task.env, &mut *parts.agent, None, &mut (), &AtomicBool::new(false))?;
+//! assert_eq!(parts.training.episode(), 2);
+//!
+//! // Misspelt words are named with their neighbours.
+//! let error = registry.load("tiny", &["planner.popluation=20"]).unwrap_err();
+//! assert_eq!(error.to_string(), "unknown key `planner.popluation`; did you mean `planner.population`?");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a text holds
+//!
+//! | key or section | |
+//! |---|---|
+//! | `name`, `summary` | for folders and lists; the name is that of the file where it is left out |
+//! | `task`, `[task_options]` | an entry of the registry, and options of its own |
+//! | `steps`, `seed` | real environment steps, random ones included; the seed of everything that is drawn (0) |
+//! | `device` | where tensors live: `flex` (default), `ndarray`, `wgpu[:n]`, `cuda[:n]` |
+//! | `[train]` | [`TrainConfig`]: evaluations and checkpoints |
+//! | `[agent]` | `kind` says which learner it is ([`AgentConfig`]) and which other sections there are |
+//!
+//! Unknown keys and sections are refused with the nearest known one.
+
+mod agent;
+mod device;
+mod error;
+mod goal;
+mod ground_truth;
+mod limits;
+mod model_based;
+mod overrides;
+mod read;
+mod registry;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod translate;
+
+use std::{
+    fmt, fs,
+    path::{Component, Path},
+};
+
+use mbrl_env::tasks::{Options, Task};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use toml::{Table, Value};
+
+use self::agent::Site;
+pub use self::{
+    agent::{AgentConfig, NoSettings},
+    device::{DEFAULT_DEVICE, DEVICES, device_name, open_device},
+    error::ExperimentError,
+    goal::{DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
+    ground_truth::GroundTruthSections,
+    limits::check_weights,
+    model_based::{ModelBasedSections, MpcConfig},
+    overrides::override_setting,
+    registry::Registry,
+};
+use crate::{Device, Learner, TrainConfig, Training};
+
+/// Everything that says what a run does. Its [text](Self::to_toml), with every value written out, reproduces the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+#[non_exhaustive]
+pub struct Experiment {
+    /// Name, for folders; that of the file where it is left out.
+    #[serde(default)]
+    pub name: String,
+    /// One line about it.
+    #[serde(default)]
+    pub summary: String,
+    /// A task of the registry.
+    pub task: String,
+    /// Real environment steps, random ones included.
+    pub steps: u64,
+    /// Seed of everything that is drawn.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where tensors live.
+    #[serde(default = "default_device")]
+    pub device: String,
+    /// The agent and the sections that it owns.
+    #[serde(flatten, skip_deserializing, default = "AgentConfig::placeholder")]
+    pub agent: AgentConfig,
+    /// The task's own options.
+    #[serde(default)]
+    pub task_options: Options,
+    /// When the run evaluates and stores itself.
+    #[serde(default)]
+    pub train: TrainConfig,
+}
+
+/// The keys that are the run's own, whatever its agent.
+const COMMON: &[&str] = &["name", "summary", "task", "steps", "seed", "device", "task_options", "train"];
+
+fn default_device() -> String {
+    DEFAULT_DEVICE.into()
+}
+
+/// Writes every value, defaults included.
+impl Serialize for Experiment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// Reads experiments of earlier versions too.
+impl<'de> Deserialize<'de> for Experiment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_table(Table::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// What an experiment is made of, built before anything is written: whatever is wrong with it comes out here.
+#[non_exhaustive]
+pub struct Parts {
+    /// The environment and what planning needs beside it.
+    pub task: Task,
+    /// The learning loop at its start.
+    pub training: Training,
+    /// The agent, which knows nothing yet.
+    pub agent: Box<dyn Learner>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("task", &self.task)
+            .field("training", &self.training)
+            .field("agent", &self.agent.name())
+            .finish()
+    }
+}
+
+impl Experiment {
+    /// Reads a text. Experiments of earlier versions are read as they would be written today.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Syntax`] for a text that is not TOML; [`ExperimentError::UnknownKey`],
+    /// [`ExperimentError::Missing`], [`ExperimentError::Value`] and their siblings, naming the key.
+    pub fn from_toml(text: &str) -> Result<Self, ExperimentError> {
+        Self::from_table(text.parse().map_err(ExperimentError::Syntax)?)
+    }
+
+    /// Reads a file, such as the resolved experiment in a run's folder.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Io`] for a file that cannot be read; [`ExperimentError::In`], naming the file, for what
+    /// [`from_toml`](Self::from_toml) gives.
+    pub fn from_file(path: &Path) -> Result<Self, ExperimentError> {
+        let text = fs::read_to_string(path).map_err(|source| ExperimentError::Io { path: path.to_owned(), source })?;
+        Self::from_toml(&text).map_err(ExperimentError::within(&path.display().to_string()))
+    }
+
+    fn from_table(mut table: Table) -> Result<Self, ExperimentError> {
+        translate::translate(&mut table)?;
+        let agent = AgentConfig::take(&mut table, COMMON)?;
+        let run = read::read_by(table, |settings| Self::deserialize(settings))?;
+        Ok(Self { agent, ..run })
+    }
+
+    /// With every value written out.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Unwritable`] for a number that TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String, ExperimentError> {
+        toml::to_string(self).map_err(ExperimentError::Unwritable)
+    }
+
+    pub(super) fn to_table(&self) -> Result<Table, ExperimentError> {
+        Table::try_from(self).map_err(ExperimentError::Unwritable)
+    }
+
+    /// Every value with its dotted key, as overrides take them, in the order of the keys.
+    ///
+    /// # Errors
+    /// As [`to_toml`](Self::to_toml).
+    pub fn flat(&self) -> Result<Vec<(String, String)>, ExperimentError> {
+        let text = |value: &Value| match value {
+            // TOML has but one width of floats; the digits beyond the narrower one say nothing.
+            Value::Float(wide) if f64::from(*wide as f32) == *wide => format!("{:?}", *wide as f32),
+            value => value.to_string(),
+        };
+        let table = self.to_table()?;
+        Ok(overrides::entries(&table).into_iter().map(|(key, value)| (key, text(value))).collect())
+    }
+
+    /// The same with another seed.
+    #[must_use]
+    pub fn with_seed(&self, seed: u64) -> Self {
+        Self { seed, ..self.clone() }
+    }
+
+    /// What must not change while a run goes on: all but the number of steps, which may be raised, and the words about it.
+    ///
+    /// # Errors
+    /// As [`to_toml`](Self::to_toml).
+    pub fn settings(&self) -> Result<String, ExperimentError> {
+        Self { steps: 0, name: String::new(), summary: String::new(), ..self.clone() }.to_toml()
+    }
+
+    /// The settings that a checkpoint holds as they would be written today: keys that came since have their defaults.
+    fn settings_today(text: &str) -> Option<String> {
+        Self::from_toml(text).ok()?.settings().ok()
+    }
+
+    /// The task with its options.
+    ///
+    /// # Errors
+    /// [`ExperimentError::UnknownTask`], and what the task says to its options.
+    pub fn make_task(&self, registry: &Registry) -> Result<Task, ExperimentError> {
+        registry.make_task(&self.task, &self.task_options)
+    }
+
+    /// Opens the device and builds what a run is made of. Nothing is written.
+    ///
+    /// # Errors
+    /// [`ExperimentError`], naming the key or section at fault.
+    pub fn build(&self, registry: &Registry) -> Result<Parts, ExperimentError> {
+        self.build_on(registry, &open_device(&self.device)?)
+    }
+
+    /// As [`build`](Self::build), on a device that is open already.
+    ///
+    /// # Errors
+    /// [`ExperimentError`], naming the key or section at fault.
+    pub fn build_on(&self, registry: &Registry, device: &Device) -> Result<Parts, ExperimentError> {
+        let task = self.make_task(registry)?;
+        let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
+        let mut training = training.described(self.settings()?).rewriting(Self::settings_today);
+        let site = Site { task: &task, device, device_word: &self.device };
+        let agent = self.agent.build(&site, &mut training)?;
+        Ok(Parts { task, training, agent })
+    }
+
+    /// Whether the experiment can run, found out without writing anything.
+    ///
+    /// # Errors
+    /// [`ExperimentError`], naming the key or section at fault.
+    pub fn check(&self, registry: &Registry) -> Result<(), ExperimentError> {
+        // Folders are called after it.
+        let mut parts = Path::new(&self.name).components();
+        let one = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == &*self.name);
+        if !one || self.name.contains(char::is_control) {
+            return Err(ExperimentError::rule("name", format!("{:?}", self.name), "a name that a folder can have"));
+        }
+        self.build(registry).map(drop)
+    }
+}

@@ -1,0 +1,113 @@
+//! `agent.kind = "model-based"`.
+
+use mbrl_env::{Env, Situation};
+use mbrl_model::{Draw, Dynamics, EnsembleConfig, FitConfig, Precision, Propagation, Start, is_cpu};
+use mbrl_plan::{Mpc, PlannerConfig, Refinement, Replan};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{
+    ExperimentError, GoalConfig, RewardSource, TerminationSource,
+    agent::{Kind, Site, with_kind},
+    limits::{check_plan, check_weights},
+};
+use crate::{Learner, ModelBasedConfig, Tensor, Training};
+
+/// The sections of an agent that learns an ensemble and plans through it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ModelBasedSections {
+    /// Precision of the products in roll-outs on a CPU: `"f32"` (default) or `"bf16"`.
+    #[serde(default)]
+    pub precision: Precision,
+    /// `[agent]`: how data is collected and when the model is fitted.
+    #[serde(default, serialize_with = "written")]
+    pub agent: ModelBasedConfig,
+    /// `[goal]`: how plans are judged.
+    #[serde(default)]
+    pub goal: GoalConfig,
+    /// `[model]`: the ensemble.
+    pub model: EnsembleConfig,
+    /// `[fit]`: how it is fitted.
+    #[serde(default)]
+    pub fit: FitConfig,
+    /// `[planner]`: which planner, and its settings.
+    pub planner: PlannerConfig,
+    /// `[refinement]`: gradient steps after a sampling planner's iterations; off unless `iterations` is above 0.
+    #[serde(default = "Refinement::off")]
+    pub refinement: Refinement,
+    /// `[propagation]`: how uncertainty is carried through roll-outs.
+    pub propagation: Propagation,
+    /// `[mpc]`: how plans are executed.
+    #[serde(default)]
+    pub mpc: MpcConfig,
+}
+
+/// How plans are executed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MpcConfig {
+    /// `"every-step"` (default), `{ every = n }` or `"open-loop"`.
+    pub replan: Replan,
+}
+
+fn written<S: Serializer>(agent: &ModelBasedConfig, serializer: S) -> Result<S::Ok, S::Error> {
+    with_kind::<ModelBasedSections, _, _>(agent, serializer)
+}
+
+impl Kind for ModelBasedSections {
+    const NAME: &'static str = "model-based";
+    const SECTIONS: &'static [&'static str] =
+        &["precision", "agent", "goal", "model", "fit", "planner", "refinement", "propagation", "mpc"];
+
+    fn complete(&mut self) {
+        self.goal.reward.get_or_insert(RewardSource::Task);
+        self.goal.termination.get_or_insert(TerminationSource::Task);
+    }
+
+    fn build(&self, site: &Site<'_>, training: &mut Training) -> Result<Box<dyn Learner>, ExperimentError> {
+        let spec = site.task.env.spec();
+        let (obs, action) = (spec.obs.width(), spec.actions.width());
+        check_plan(&self.planner, self.propagation.particles, obs, action)?;
+        check_weights(&self.model, obs, action)?;
+        let mut model = self
+            .model
+            .init(obs, action, site.device, &mut training.split_rng())
+            .map_err(ExperimentError::section("[model]"))?;
+        if self.precision == Precision::Bf16 && !is_cpu(site.device) {
+            let told = format!("\"f32\": roll-outs on device = {:?} multiply in f32", site.device_word);
+            return Err(ExperimentError::rule("precision", "\"bf16\"", told));
+        }
+        model.set_precision(self.precision);
+        // One imagined step: whether particles and members go together shows in a roll-out only.
+        let start = vec![0.0; obs];
+        let actions = Tensor::zeros([1, 1, action], site.device);
+        let draw = Draw::new(self.propagation, 0);
+        model
+            .rollout(Start::Situation(Situation::of(&start)), actions, draw)
+            .map_err(ExperimentError::section("[propagation]"))?;
+        let mpc = mpc(&self.planner, &self.refinement, &self.goal, &self.mpc, site, self.propagation)?;
+        let goal = self.goal.init(site.task, Some(&self.model))?;
+        let agent = self
+            .agent
+            .init(spec, model, self.fit.clone(), goal, mpc)
+            .map_err(ExperimentError::section("[agent], [fit] or [model]"))?;
+        Ok(Box::new(agent))
+    }
+}
+
+/// The controller around the planner.
+pub(super) fn mpc(
+    planner: &PlannerConfig,
+    refinement: &Refinement,
+    goal: &GoalConfig,
+    mpc: &MpcConfig,
+    site: &Site<'_>,
+    propagation: Propagation,
+) -> Result<Mpc, ExperimentError> {
+    let actions = &site.task.env.spec().actions;
+    let planner = planner
+        .init(actions, propagation, goal.aggregate, refinement)
+        .map_err(ExperimentError::section("[planner] or [refinement]"))?;
+    Mpc::new(planner, mpc.replan).map_err(ExperimentError::section("[mpc]"))
+}

@@ -1,0 +1,124 @@
+//! The tasks and the named experiments of a program.
+
+use std::{fs, path::Path};
+
+use mbrl_env::tasks::{Options, Task, TaskEntry};
+
+use super::{Experiment, ExperimentError, overrides, suggest::suggest};
+
+/// The tasks and the named experiments of a program, joined from wherever they come.
+///
+/// ```
+/// use mbrl_policy::experiment::Registry;
+///
+/// let registry = Registry::new().tasks(mbrl_env::tasks::entries());
+/// let error = registry.load("pets-cartpole", &[]).unwrap_err();
+/// assert!(error.to_string().starts_with("unknown experiment `pets-cartpole`"));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    tasks: Vec<TaskEntry>,
+    experiments: Vec<(String, String)>,
+}
+
+impl Registry {
+    /// A registry without tasks and experiments.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With more tasks. One of a name that is there already takes its place.
+    #[must_use]
+    pub fn tasks(mut self, entries: impl IntoIterator<Item = TaskEntry>) -> Self {
+        for entry in entries {
+            self.tasks.retain(|known| known.name() != entry.name());
+            self.tasks.push(entry);
+        }
+        self
+    }
+
+    /// With more experiments, by name and text. One of a name that is there already takes its place.
+    #[must_use]
+    pub fn experiments(mut self, experiments: &[(&str, &str)]) -> Self {
+        for (name, text) in experiments {
+            self.experiments.retain(|(known, _)| known != name);
+            self.experiments.push(((*name).to_owned(), (*text).to_owned()));
+        }
+        self
+    }
+
+    /// The tasks, in the order in which they came.
+    #[must_use]
+    pub fn task_entries(&self) -> &[TaskEntry] {
+        &self.tasks
+    }
+
+    /// The names of the experiments, in the order in which they came.
+    pub fn experiment_names(&self) -> impl Iterator<Item = &str> {
+        self.experiments.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Makes a task with options.
+    ///
+    /// # Errors
+    /// [`ExperimentError::UnknownTask`]; what the task says to its options.
+    pub fn make_task(&self, name: &str, options: &Options) -> Result<Task, ExperimentError> {
+        let names = || self.tasks.iter().map(|entry| entry.name());
+        let entry = self.tasks.iter().find(|entry| entry.name() == name);
+        let entry = entry.ok_or_else(|| ExperimentError::UnknownTask {
+            name: name.to_owned(),
+            hint: suggest(name, names()),
+            known: names().collect::<Vec<_>>().join(", "),
+        })?;
+        Ok(entry.make(options)?)
+    }
+
+    /// An experiment by name, or one of a file whose path ends in `.toml`, with overrides `key=value` in order; those of
+    /// `agent.kind` and `planner.kind` come first, because the other keys depend on them.
+    ///
+    /// # Errors
+    /// [`ExperimentError::UnknownExperiment`] and [`ExperimentError::Io`]; what is wrong with the text or an override, naming
+    /// the key.
+    pub fn load(&self, name_or_path: &str, overrides: &[&str]) -> Result<Experiment, ExperimentError> {
+        self.load_with_notes(name_or_path, overrides).map(|(experiment, _)| experiment)
+    }
+
+    /// As [`load`](Self::load), with a note for each override that left other settings out: another planner keeps the values of
+    /// the keys that both planners have.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_notes(
+        &self,
+        name_or_path: &str,
+        overrides: &[&str],
+    ) -> Result<(Experiment, Vec<String>), ExperimentError> {
+        let (name, text) = self.source(name_or_path)?;
+        let mut experiment = Experiment::from_toml(&text).map_err(ExperimentError::within(name_or_path))?;
+        if experiment.name.is_empty() {
+            experiment.name = name;
+        }
+        let mut notes = Vec::new();
+        let experiment = overrides::apply(experiment, overrides, &mut notes)?;
+        Ok((experiment, notes))
+    }
+
+    /// Name and text of an experiment, or of a file whose path ends in `.toml`.
+    ///
+    /// # Errors
+    /// [`ExperimentError::UnknownExperiment`], with the nearest names; [`ExperimentError::Io`].
+    pub fn source(&self, name_or_path: &str) -> Result<(String, String), ExperimentError> {
+        if name_or_path.ends_with(".toml") {
+            let path = Path::new(name_or_path);
+            let text =
+                fs::read_to_string(path).map_err(|source| ExperimentError::Io { path: path.to_owned(), source })?;
+            return Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text));
+        }
+        let found = self.experiments.iter().find(|(name, _)| name == name_or_path);
+        found.cloned().ok_or_else(|| ExperimentError::UnknownExperiment {
+            name: name_or_path.to_owned(),
+            hint: suggest(name_or_path, self.experiment_names()),
+        })
+    }
+}
