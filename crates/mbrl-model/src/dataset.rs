@@ -6,7 +6,7 @@ use crate::{ModelError, dynamics::check_size};
 
 /// N transitions in columns on the host: what a fit reads.
 ///
-/// Observations and actions are always there. Rewards and ends are what models with such heads learn from, and the steps
+/// Observations and actions are always there. Rewards and terminations are what models with such heads learn from, and the steps
 /// before each transition what models of several observations look at; [`of_replay`](Self::of_replay) brings all of it.
 ///
 /// ```
@@ -140,7 +140,7 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Everything of a replay, with rewards, ends and the last `past` steps before each transition.
+    /// Everything of a replay, with rewards, terminations and the last `past` steps before each transition.
     ///
     /// The past of a transition lies within its episode. Where that has fewer earlier steps, the missing ones repeat the
     /// first observation with actions of 0, as if the world had stood still before; an episode whose beginning the replay
@@ -184,7 +184,7 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Adds whether each transition ended the task, `[N]`; a time limit is no end.
+    /// Adds whether each transition terminated the task, `[N]`; a time limit is no termination.
     ///
     /// # Errors
     /// [`ModelError::Width`] for another number of them.
@@ -203,14 +203,16 @@ impl Dataset {
     pub fn with_holdout(mut self, rows: impl Into<Vec<usize>>) -> Result<Self, ModelError> {
         let mut rows = rows.into();
         rows.sort_unstable();
-        let refuse = |value: String, rule| Err(ModelError::Config { field: "holdout", value, rule });
+        let rows_of = format!("rows of the data, below {}", self.len());
+        let refuse =
+            |value: String, rule: String| Err(ModelError::Config { field: "holdout", value, rule: rule.into() });
         if let Some(twice) = rows.windows(2).find(|w| w[0] == w[1]) {
-            return refuse(format!("row {}", twice[0]), "each row once");
+            return refuse(format!("row {} twice", twice[0]), "each row once".into());
         }
         match rows.last() {
-            Some(&last) if last >= self.len() => return refuse(format!("row {last}"), "rows of the data"),
+            Some(&last) if last >= self.len() => return refuse(format!("row {last}"), rows_of),
             _ if rows.len() == self.len() => {
-                return refuse(format!("all {} rows", rows.len()), "rows left to train on");
+                return refuse(format!("all {} rows", rows.len()), "fewer, so that rows are left to train on".into());
             }
             _ => self.holdout = Some(rows),
         }
@@ -272,7 +274,7 @@ impl Dataset {
         self.rewards.as_deref()
     }
 
-    /// Ends of the task, `[N]`, where they are known.
+    /// Terminations, `[N]`, where they are known.
     #[must_use]
     pub fn terminated(&self) -> Option<&[bool]> {
         self.terminated.as_deref()
@@ -349,21 +351,21 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(data.rewards().unwrap(), [0.5; 12]);
-        // A time limit is no end.
+        // A time limit is no termination.
         assert_eq!(data.terminated().unwrap().iter().position(|end| *end), Some(8));
         assert_eq!(data.terminated().unwrap().iter().filter(|end| **end).count(), 1);
         assert!(Dataset::of_replay(&replay, 0).unwrap().past().is_empty());
     }
 
     #[test]
-    fn rewards_and_ends_of_another_length_or_not_finite_are_refused() {
+    fn rewards_and_terminations_of_another_length_or_not_finite_are_refused() {
         let data = || Dataset::new(vec![0.0; 4], vec![0.0; 2], vec![0.0; 4], 2, 1).unwrap();
         let told = data().with_rewards(vec![0.0; 3]).unwrap_err().to_string();
-        assert_eq!(told, "values of rewards has 3, expected 2");
+        assert_eq!(told, "values of rewards = 3: expected 2");
         let told = data().with_rewards(vec![0.0, f32::NAN]).unwrap_err();
         assert!(matches!(told, ModelError::NonFinite { what: "rewards", rows: 1, total: 2, first: 1 }));
         let told = data().with_terminated(vec![true]).unwrap_err().to_string();
-        assert_eq!(told, "values of terminated has 1, expected 2");
+        assert_eq!(told, "values of terminated = 1: expected 2");
         assert!(matches!(Dataset::of_replay(&Replay::new(1, 1, 3).unwrap(), 1), Err(ModelError::TooLittleData { .. })));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Device, Tensor};
 use mbrl_env::{AngleColumn, Situation};
 use serde::{Deserialize, Serialize};
+use tracing::trace_span;
 
 use crate::{
     ModelError,
@@ -335,11 +336,52 @@ impl Trajectories {
 /// Anything that can say where N states go under N actions.
 ///
 /// Contract, tested by [`check::check_dynamics`](crate::check::check_dynamics) (the gradients by `check_gradients`):
-/// - rows are independent: a batch gives what its rows give one by one, in any order, for `predict`;
-/// - `sample` and `rollout` with the same [`Draw`] give the same bits on a CPU, whatever the number of threads;
+/// - rows are independent: a batch gives what its rows give one by one, in any order; in `sample` but for the noise;
+/// - `sample` that follows the expectation without noise gives the mean of `predict`;
+/// - noise is a function of (key, step, row, dimension), drawn only where `spec().stochastic` and the draw say so;
+/// - `sample` and `rollout` with the same [`Draw`] give the same bits on a CPU, whatever the number of threads, and in
+///   chunks as in the whole;
 /// - `rollout` agrees with the loop over `sample` (its default) on equal noise: per step and column the largest
-///   difference is at most 1e-5 of that column's largest magnitude;
+///   difference is at most 1e-5 of that column's largest magnitude; from a situation it starts where `encode` says;
 /// - gradients flow from the outputs to `states` and `actions` where `spec().differentiable`.
+///
+/// A whole model, a point that is blown about:
+///
+/// ```
+/// use mbrl_model::{
+///     Device, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, ModelError, Prediction, Tensor, check::check_dynamics,
+/// };
+///
+/// struct Windy(DynamicsSpec);
+///
+/// impl Dynamics for Windy {
+///     fn spec(&self) -> &DynamicsSpec {
+///         &self.0
+///     }
+///
+///     fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
+///         let mean = states + actions;
+///         let std = mean.zeros_like() + 0.1;
+///         Ok(Prediction::new(mean).with_aleatoric_std(std))
+///     }
+///
+///     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+///         let next = self.predict(states, actions)?.mean;
+///         // The expectation never draws noise. Wrong would be noise from a generator of one's own, such as
+///         // `Tensor::random`: equal draws would differ, and plans could not be compared on equal noise.
+///         let noisy = draw.propagation.noise && draw.propagation.rule != MemberRule::Expectation;
+///         Ok(Imagined::new(match noisy {
+///             true => next.clone() + draw.normals(next.dims(), &self.0.device) * 0.1,
+///             false => next,
+///         }))
+///     }
+/// }
+///
+/// let device = Device::flex();
+/// let model = Windy(DynamicsSpec::new("windy", 1, 1, &device).with_differentiable(true).with_stochastic(true));
+/// check_dynamics(&model, Tensor::from_floats([[0.0], [1.0]], &device), Tensor::from_floats([[0.5], [-0.5]], &device))?;
+/// # Ok::<(), ModelError>(())
+/// ```
 pub trait Dynamics: Send + Sync {
     /// Widths and abilities.
     fn spec(&self) -> &DynamicsSpec;
@@ -432,6 +474,7 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
     actions: Tensor<3>,
     draw: Draw,
 ) -> Result<Trajectories, ModelError> {
+    let _span = trace_span!("imagine", model = %model.spec().name).entered();
     let [horizon, candidates, _] = actions.dims();
     let particles = draw.propagation.particles;
     check_particles(particles, candidates * particles)?;
@@ -488,7 +531,7 @@ pub(crate) fn check_particles(particles: usize, rows: usize) -> Result<(), Model
     Err(ModelError::Config {
         field: "particles",
         value: particles.to_string(),
-        rule: "a divisor of the rows, at least 1",
+        rule: format!("a divisor of {rows} (the rows), at least 1").into(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! What can go wrong in a model.
 
+use std::borrow::Cow;
+
 use mbrl_env::EnvError;
 
 /// An error of this crate. Every variant carries what was expected and what came.
@@ -7,9 +9,9 @@ use mbrl_env::EnvError;
 #[non_exhaustive]
 pub enum ModelError {
     /// An array has the wrong size.
-    #[error("{what} has {actual}, expected {expected}")]
+    #[error("{what} = {actual}: expected {expected}")]
     Width {
-        /// What was measured, for example `columns of states`.
+        /// What was counted, for example `columns of states`.
         what: &'static str,
         /// The size asked for.
         expected: usize,
@@ -17,7 +19,7 @@ pub enum ModelError {
         actual: usize,
     },
     /// Data or weights hold NaN or infinities.
-    #[error("{what}: {rows} of {total} rows are not finite, first row {first}")]
+    #[error("{what}: {rows} of {total} rows hold a NaN or an infinity, the first is row {first}")]
     NonFinite {
         /// What holds them.
         what: &'static str,
@@ -29,17 +31,17 @@ pub enum ModelError {
         first: usize,
     },
     /// A value of a configuration that breaks a rule.
-    #[error("{field} = {value}: {rule}")]
+    #[error("{field} = {value}: expected {rule}")]
     Config {
         /// Name of the field.
         field: &'static str,
         /// The value that came, as text.
         value: String,
-        /// What is expected.
-        rule: &'static str,
+        /// What is expected, as a noun phrase.
+        rule: Cow<'static, str>,
     },
     /// Too little data to fit.
-    #[error("{actual} transitions to fit, at least {needed} are needed")]
+    #[error("transitions to fit = {actual}: expected at least {needed}")]
     TooLittleData {
         /// Transitions at hand.
         actual: usize,
@@ -77,7 +79,7 @@ pub enum ModelError {
         what: &'static str,
     },
     /// Stored weights do not fit this model.
-    #[error("weights of {what}: expected shape {expected:?}, found {actual:?}")]
+    #[error("weights of {what} = {actual:?}: expected shape {expected:?}")]
     Record {
         /// Which weights.
         what: String,

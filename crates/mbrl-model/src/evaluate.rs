@@ -21,6 +21,7 @@
 //! \[2\] Kuleshov, Fenner and Ermon (2018), *Accurate Uncertainties for Deep Learning Using Calibrated Regression*, ICML.
 //! \[3\] Gneiting and Raftery (2007), *Strictly Proper Scoring Rules, Prediction, and Estimation*, JASA 102.
 
+use std::borrow::Cow;
 use std::{f64::consts::TAU, ops::Range};
 
 use burn::tensor::{Tensor, TensorData};
@@ -64,7 +65,7 @@ impl EvaluateConfig {
     fn propagation(&self, members: usize) -> Result<Propagation, ModelError> {
         let rule = |ok: bool, field, value: &dyn std::fmt::Debug, rule| match ok {
             true => Ok(()),
-            false => Err(ModelError::Config { field, value: format!("{value:?}"), rule }),
+            false => Err(ModelError::Config { field, value: format!("{value:?}"), rule: Cow::Borrowed(rule) }),
         };
         rule(self.horizon > 0, "horizon", &self.horizon, "at least 1")?;
         rule(self.starts > 0, "starts", &self.starts, "at least 1")?;
@@ -83,7 +84,7 @@ impl EvaluateConfig {
             particles == 1 || self.levels.iter().all(|l| *l <= widest),
             "levels",
             &self.levels,
-            "at most (P − 1)/(P + 1) with P particles: no interval between them holds more",
+            "levels of at most (P − 1)/(P + 1) with P particles, or more particles: no interval between them holds more",
         )?;
         Ok(propagation)
     }
@@ -463,7 +464,7 @@ fn row(position: usize, width: usize) -> Range<usize> {
     position * width..(position + 1) * width
 }
 
-/// Sums over rows, a column.
+/// Sums over rows, for each column.
 #[derive(Debug, Clone)]
 struct Sums {
     rows: usize,

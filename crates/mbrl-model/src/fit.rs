@@ -1,23 +1,26 @@
 //! Fitting a model to transitions.
 //!
-//! One trainer for every model whose parameters Burn can differentiate: bootstrap batches a member, a holdout, MBPO's stopping
+//! One trainer for every model whose parameters Burn can differentiate: bootstrap batches for each member, a holdout, MBPO's stopping
 //! rule, the best snapshot of each member.
 //!
 //! ## References
 //! \[1\] Janner et al. (2019), *When to Trust Your Model: Model-Based Policy Optimization* (MBPO), NeurIPS;
 //! `mbpo/models/bnn.py` for the stopping rule.
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use burn::{
     grad_clipping::GradientClippingConfig,
     module::Module,
-    optim::{AdamConfig, GradientsParams},
+    optim::{AdamConfig, GradientsParams, ModuleOptimizer},
     tensor::{Device, Int, Tensor, TensorData},
 };
 use mbrl_env::Rng;
 use serde::{Deserialize, Serialize};
-use tracing::debug;
+use tracing::{debug, debug_span};
 
 use crate::{Dataset, Dynamics, ModelError};
 
@@ -52,10 +55,10 @@ pub trait Fit: Dynamics {
     /// The present parameters, without gradients.
     fn parameters(&self) -> Self::Parameters;
 
-    /// Loss of one batch a member: `inputs` `[E, B, in]`, `targets` `[E, B, out]` → `[1]`.
+    /// Loss of one batch per member: `inputs` `[E, B, in]`, `targets` `[E, B, out]` → `[1]`.
     fn loss(&self, parameters: &Self::Parameters, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1>;
 
-    /// Mean squared error of each member on the same rows, a column: `inputs` `[N, in]`, `targets` `[N, out]` → `[E, out]`.
+    /// Mean squared error of each member on the same rows, for each column: `inputs` `[N, in]`, `targets` `[N, out]` → `[E, out]`.
     /// Stopping and elites go by its mean over columns.
     fn error(&self, parameters: &Self::Parameters, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<2>;
 
@@ -69,7 +72,7 @@ pub trait Fit: Dynamics {
         None
     }
 
-    /// Takes over fitted parameters; `errors` `[E]` are those of [`error`](Self::error), meant over columns.
+    /// Takes over fitted parameters; `errors` `[E]` are those of [`error`](Self::error), averaged over columns.
     fn finish(&mut self, parameters: Self::Parameters, statistics: Self::Statistics, errors: &[f32]);
 }
 
@@ -91,7 +94,7 @@ pub trait Stepper<P> {
 pub struct FitConfig {
     /// Learning rate of Adam (default 1e-3).
     pub learning_rate: f64,
-    /// Rows of a batch, a member (default 256).
+    /// Rows per batch and member (default 256).
     pub batch_size: usize,
     /// Most passes over the data (default 200; MBPO sets none and limits time instead).
     pub max_epochs: usize,
@@ -140,7 +143,7 @@ impl FitConfig {
     pub fn validate(&self) -> Result<(), ModelError> {
         let rule = |ok: bool, field, value: &dyn std::fmt::Display, rule| match ok {
             true => Ok(()),
-            false => Err(ModelError::Config { field, value: value.to_string(), rule }),
+            false => Err(ModelError::Config { field, value: value.to_string(), rule: Cow::Borrowed(rule) }),
         };
         let finite = |v: f32| v.is_finite() && v >= 0.0;
         rule(
@@ -174,7 +177,7 @@ pub struct FitReport {
     /// Mean squared error of each member's kept weights, `[E]`, in the units of the model's targets: on the holdout, or on
     /// (at most 5000) training rows where nothing is held out.
     pub errors: Vec<f32>,
-    /// The same, meant over members, for each column of the targets.
+    /// The same, averaged over members, for each column of the targets.
     pub column_errors: Vec<f32>,
     /// Wall time.
     pub elapsed: Duration,
@@ -237,101 +240,33 @@ pub fn fit_watched<M: Fit>(
     if data.len() < 2 {
         return Err(ModelError::TooLittleData { actual: data.len(), needed: 2 });
     }
+    let _span = debug_span!("fit", model = %model.spec().name, rows = data.len()).entered();
     let began = Instant::now();
     let (examples, statistics) = model.prepare(data)?;
-    let device = model.spec().device.clone();
-    let members = model.members();
-
-    let mut order = rng.permutation(data.len());
-    let held = match (config.holdout * data.len() as f32) as usize {
-        _ if data.holdout().is_some() => {
-            // Held out rows in front, as they are drawn; those that are too many are not trained on either.
-            let chosen = data.holdout().unwrap_or_default();
-            let mut is_chosen = vec![false; data.len()];
-            chosen.iter().for_each(|&row| is_chosen[row] = true);
-            order.sort_by_key(|&row| !is_chosen[row]);
-            order.drain(config.max_holdout.min(chosen.len())..chosen.len());
-            chosen.len().min(config.max_holdout)
-        }
-        0 if config.holdout > 0.0 => 1,
-        rows => rows.min(config.max_holdout),
-    };
-    let (holdout, train) = order.split_at(held);
-    // Without a holdout nothing is decided by the error: a few rows show whether the weights are still finite.
-    let validation = if held > 0 { holdout } else { &train[..train.len().min(config.batch_size)] };
-
-    let mut adam = AdamConfig::new().with_epsilon(1e-8);
-    if config.grad_clip > 0.0 {
-        adam = adam.with_grad_clipping(Some(GradientClippingConfig::Norm(config.grad_clip)));
-    }
-    let mut optimizer = adam.init();
-    let mut parameters = model.parameters().train();
-    let mut stepper = model.stepper(&examples, config);
-    let mut bags = bags(train, members, config.bootstrap, rng);
-
-    // Each member's errors, a column.
-    let validate =
-        |stepper: Option<&dyn Stepper<M::Parameters>>, model: &M, parameters: &M::Parameters, rows: &[usize]| {
-            if let Some(stepper) = stepper {
-                return stepper.errors(rows);
-            }
-            let rows = index(rows, &device);
-            let errors = model.error(
-                parameters,
-                examples.inputs.clone().select(0, rows.clone()),
-                examples.targets.clone().select(0, rows),
-            );
-            let columns = errors.dims()[1];
-            crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect::<Vec<_>>()
-        };
-    let mut best: Option<(M::Parameters, Vec<Vec<f32>>)> = None;
-    let mut report = FitReport::new(train.len(), held);
+    let split = Split::draw(data, config, rng);
+    let mut report = FitReport::new(split.train().len(), split.held);
+    let mut trainer = Trainer::new(&*model, examples, config);
+    let mut bags = bags(split.train(), trainer.members, config.bootstrap, rng);
+    let mut best: Option<Best<M::Parameters>> = None;
     let mut epochs_without = 0;
     let mut fault = None;
-    'fit: while report.epochs < config.max_epochs {
+    while report.epochs < config.max_epochs {
         for bag in &mut bags {
             let order = rng.permutation(bag.len());
             *bag = order.into_iter().map(|i| bag[i]).collect();
         }
-        let (mut losses, mut tensors) = (Vec::new(), Vec::new());
-        let mut out_of_steps = false;
-        for from in (0..train.len()).step_by(config.batch_size) {
-            let to = (from + config.batch_size).min(train.len());
-            let rows: Vec<usize> = bags.iter().flat_map(|bag| &bag[from..to]).copied().collect();
-            if let Some(stepper) = &mut stepper {
-                losses.push(stepper.step(&rows));
-            } else {
-                let rows = index(&rows, &device);
-                let batch = |t: &Tensor<2>| {
-                    let width = t.dims()[1];
-                    t.clone().select(0, rows.clone()).reshape([members, to - from, width])
-                };
-                let loss = model.loss(&parameters, batch(&examples.inputs), batch(&examples.targets));
-                tensors.push(loss.clone().inner());
-                let gradients = GradientsParams::from_grads(loss.backward(), &parameters);
-                parameters = optimizer.step(config.learning_rate, parameters, gradients);
-            }
-            report.steps += 1;
-            out_of_steps = report.steps == config.max_steps;
-            if out_of_steps {
-                break;
-            }
-        }
-        // Losses are read once an epoch: on a GPU each read waits for all work before it.
-        if !tensors.is_empty() {
-            losses = crate::ensemble::to_vec(Tensor::cat(tensors, 0));
-        }
+        let losses = trainer.epoch(&bags, &mut report.steps);
         if let Some(bad) = losses.iter().position(|l| !l.is_finite()) {
             let step = report.steps - losses.len() + bad;
             fault = Some(ModelError::Diverged { step, epoch: report.epochs, value: losses[bad] });
-            break 'fit;
+            break;
         }
-        let plain = stepper.as_ref().map_or_else(|| parameters.valid(), |stepper| stepper.parameters());
-        let errors = validate(stepper.as_deref(), model, &plain, validation);
+        let parameters = trainer.parameters();
+        let errors = trainer.errors(&parameters, split.validation(config.batch_size));
         if errors.iter().flatten().any(|e| !e.is_finite()) {
             // The last step of the epoch broke the weights; its own loss was still finite.
             fault = Some(ModelError::Diverged { step: report.steps - 1, epoch: report.epochs, value: f32::NAN });
-            break 'fit;
+            break;
         }
         report.epochs += 1;
         report.train_loss = losses.iter().sum::<f32>() / losses.len() as f32;
@@ -339,34 +274,23 @@ pub fn fit_watched<M: Fit>(
         let means: Vec<f32> = errors.iter().map(|columns| mean(columns)).collect();
         watch(&Epoch { number: report.epochs, train_loss: report.train_loss, errors: &means });
 
-        best = Some(match best.take() {
-            None => (plain, errors),
-            Some(_) if held == 0 => (plain, errors),
-            Some((kept, mut kept_errors)) => {
-                let better = |(new, old): (&Vec<f32>, &Vec<f32>)| {
-                    let (new, old) = (mean(new), mean(old));
-                    (old - new) / old.abs().max(1e-30) > config.improvement
-                };
-                let take: Vec<bool> = errors.iter().zip(&kept_errors).map(better).collect();
-                let improved = take.contains(&true);
-                epochs_without = if improved { 0 } else { epochs_without + 1 };
-                for (e, (kept, new)) in kept_errors.iter_mut().zip(errors).enumerate() {
-                    if take[e] {
-                        *kept = new;
-                    }
-                }
-                let kept = if improved { M::choose(kept, plain, &take) } else { kept };
-                (kept, kept_errors)
-            }
-        });
-        if out_of_steps || epochs_without > config.patience {
+        let new = Best { parameters, errors };
+        let (kept, improved) = match best.take() {
+            Some(best) if split.held > 0 => best.improved::<M>(new, config.improvement),
+            // Nothing to compare with, or nothing to compare by.
+            _ => (new, true),
+        };
+        best = Some(kept);
+        epochs_without = if improved { 0 } else { epochs_without + 1 };
+        if report.steps == config.max_steps || epochs_without > config.patience {
             break;
         }
     }
-    if let Some((parameters, mut errors)) = best {
-        if held == 0 {
-            errors = validate(stepper.as_deref(), model, &parameters, &train[..train.len().min(5000)]);
+    if let Some(Best { parameters, mut errors }) = best {
+        if split.held == 0 {
+            errors = trainer.errors(&parameters, &split.train()[..split.train().len().min(5000)]);
         }
+        drop(trainer);
         report.errors = errors.iter().map(|columns| mean(columns)).collect();
         let members = errors.len() as f32;
         report.column_errors =
@@ -375,6 +299,156 @@ pub fn fit_watched<M: Fit>(
     }
     report.elapsed = began.elapsed();
     fault.map_or(Ok(report), Err)
+}
+
+/// Rows in the order in which they were drawn, those held out in front.
+struct Split {
+    order: Vec<usize>,
+    held: usize,
+}
+
+impl Split {
+    fn draw(data: &Dataset, config: &FitConfig, rng: &mut Rng) -> Self {
+        let mut order = rng.permutation(data.len());
+        if let Some(chosen) = data.holdout() {
+            let mut is_chosen = vec![false; data.len()];
+            chosen.iter().for_each(|&row| is_chosen[row] = true);
+            order.sort_by_key(|&row| !is_chosen[row]);
+            // Those that are too many are not trained on either.
+            order.drain(config.max_holdout.min(chosen.len())..chosen.len());
+            return Self { order, held: chosen.len().min(config.max_holdout) };
+        }
+        let held = match (config.holdout * data.len() as f32) as usize {
+            0 if config.holdout > 0.0 => 1,
+            rows => rows.min(config.max_holdout),
+        };
+        Self { order, held }
+    }
+
+    fn train(&self) -> &[usize] {
+        &self.order[self.held..]
+    }
+
+    /// Rows that epochs are judged on. Without a holdout nothing is decided by the error: a few rows show whether the weights
+    /// are still finite.
+    fn validation(&self, batch_size: usize) -> &[usize] {
+        if self.held > 0 { &self.order[..self.held] } else { &self.train()[..self.train().len().min(batch_size)] }
+    }
+}
+
+/// What moves the parameters.
+enum Optimizer<P> {
+    /// Steps of the model's own.
+    Own(Box<dyn Stepper<P>>),
+    /// Burn's autodiff of the loss, and its Adam. The parameters are absent only while they are being moved.
+    Burn { adam: Box<ModuleOptimizer>, parameters: Option<P> },
+}
+
+/// The examples, and what is fitted to them.
+struct Trainer<'a, M: Fit> {
+    model: &'a M,
+    config: &'a FitConfig,
+    examples: Examples,
+    members: usize,
+    device: Device,
+    optimizer: Optimizer<M::Parameters>,
+}
+
+impl<'a, M: Fit> Trainer<'a, M> {
+    fn new(model: &'a M, examples: Examples, config: &'a FitConfig) -> Self {
+        let optimizer = match model.stepper(&examples, config) {
+            Some(own) => Optimizer::Own(own),
+            None => {
+                let mut adam = AdamConfig::new().with_epsilon(1e-8);
+                if config.grad_clip > 0.0 {
+                    adam = adam.with_grad_clipping(Some(GradientClippingConfig::Norm(config.grad_clip)));
+                }
+                Optimizer::Burn { adam: Box::new(adam.init()), parameters: Some(model.parameters().train()) }
+            }
+        };
+        let device = model.spec().device.clone();
+        Self { model, config, examples, members: model.members(), device, optimizer }
+    }
+
+    /// One pass over the bags, or what is left of the limit on `steps`, which are counted; the losses of its batches.
+    fn epoch(&mut self, bags: &[Vec<usize>], steps: &mut usize) -> Vec<f32> {
+        let (mut losses, mut tensors) = (Vec::new(), Vec::new());
+        let rows = bags.first().map_or(0, Vec::len);
+        for from in (0..rows).step_by(self.config.batch_size) {
+            let to = (from + self.config.batch_size).min(rows);
+            let rows: Vec<usize> = bags.iter().flat_map(|bag| &bag[from..to]).copied().collect();
+            match &mut self.optimizer {
+                Optimizer::Own(stepper) => losses.push(stepper.step(&rows)),
+                Optimizer::Burn { adam, parameters } => {
+                    let rows = index(&rows, &self.device);
+                    let batch = |t: &Tensor<2>| {
+                        let width = t.dims()[1];
+                        t.clone().select(0, rows.clone()).reshape([self.members, to - from, width])
+                    };
+                    let before = parameters.take().expect("put back after each step");
+                    let loss = self.model.loss(&before, batch(&self.examples.inputs), batch(&self.examples.targets));
+                    tensors.push(loss.clone().inner());
+                    let gradients = GradientsParams::from_grads(loss.backward(), &before);
+                    *parameters = Some(adam.step(self.config.learning_rate, before, gradients));
+                }
+            }
+            *steps += 1;
+            if *steps == self.config.max_steps {
+                break;
+            }
+        }
+        // Losses are read once per epoch: on a GPU each read waits for all work before it.
+        if !tensors.is_empty() {
+            losses = crate::ensemble::to_vec(Tensor::cat(tensors, 0));
+        }
+        losses
+    }
+
+    /// The parameters as they now are, without gradients.
+    fn parameters(&self) -> M::Parameters {
+        match &self.optimizer {
+            Optimizer::Own(stepper) => stepper.parameters(),
+            Optimizer::Burn { parameters, .. } => parameters.as_ref().expect("put back after each step").valid(),
+        }
+    }
+
+    /// Errors on some rows, `[E]` of `[out]`: of the given parameters, or of those that the model's own steps have come to.
+    fn errors(&self, parameters: &M::Parameters, rows: &[usize]) -> Vec<Vec<f32>> {
+        if let Optimizer::Own(stepper) = &self.optimizer {
+            return stepper.errors(rows);
+        }
+        let rows = index(rows, &self.device);
+        let of = |t: &Tensor<2>| t.clone().select(0, rows.clone());
+        let errors = self.model.error(parameters, of(&self.examples.inputs), of(&self.examples.targets));
+        let columns = errors.dims()[1];
+        crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect()
+    }
+}
+
+/// Each member's best parameters so far, and their errors, `[E]` of `[out]`.
+struct Best<P> {
+    parameters: P,
+    errors: Vec<Vec<f32>>,
+}
+
+impl<P> Best<P> {
+    /// With the members of `new` that are better by the fraction `improvement`, and whether there are any.
+    fn improved<M: Fit<Parameters = P>>(mut self, new: Self, improvement: f32) -> (Self, bool) {
+        let better = |(new, old): (&Vec<f32>, &Vec<f32>)| {
+            let (new, old) = (mean(new), mean(old));
+            (old - new) / old.abs().max(1e-30) > improvement
+        };
+        let take: Vec<bool> = new.errors.iter().zip(&self.errors).map(better).collect();
+        if !take.contains(&true) {
+            return (self, false);
+        }
+        for ((kept, new), take) in self.errors.iter_mut().zip(new.errors).zip(&take) {
+            if *take {
+                *kept = new;
+            }
+        }
+        (Self { parameters: M::choose(self.parameters, new.parameters, &take), errors: self.errors }, true)
+    }
 }
 
 fn mean(values: &[f32]) -> f32 {

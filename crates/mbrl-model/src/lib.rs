@@ -1,7 +1,13 @@
 //! Models of dynamics: anything that can say where N states go under N actions.
 //!
-//! A planner, an imagination and an identification are each written once against the trait [`Dynamics`]; behind it stand
-//! ensembles learned from experience, simulators, and closures.
+//! Everything that uses a model (planners, evaluation, imagination) is written once against the trait [`Dynamics`]; ensembles
+//! learned from experience, simulators and closures implement it.
+//!
+//! - [Should I use this crate?](#should-i-use-this-crate)
+//! - [Example: learn a system](#example-learn-a-system-ask-for-its-next-state-and-for-how-sure-that-is)
+//! - [Example: equations as a model](#example-equations-as-a-model-rolled-out)
+//! - [Models and what they can do](#models-and-what-they-can-do)
+//! - [Themes](#themes), [features](#features)
 //!
 //! # Should I use this crate?
 //!
@@ -39,11 +45,27 @@
 //! # Ok::<(), mbrl_model::ModelError>(())
 //! ```
 //!
+//! # Example: equations as a model, rolled out
+//!
+//! ```
+//! use mbrl_model::{Device, Draw, Dynamics, Propagation, Situation, Start, Tensor, dynamics_fn};
+//!
+//! // A tank that fills by its action and leaks a tenth per step; K = 2 candidates of H = 3 actions from one situation.
+//! let device = Device::flex();
+//! let tank = dynamics_fn(1, 1, &device, |level, inflow| level * 0.9 + inflow);
+//! let actions = Tensor::<3>::from_floats([[[1.0], [0.0]], [[1.0], [0.0]], [[1.0], [0.0]]], &device); // [H, K, A]
+//! let draw = Draw::new(Propagation::MEAN, 0);
+//! let imagined = tank.rollout(Start::Situation(Situation::of(&[0.0])), actions, draw)?;
+//! assert_eq!(imagined.obs.dims(), [4, 2, 1]); // [H + 1, K, O], the start included
+//! assert!((imagined.obs.into_data().iter::<f32>().nth(6).unwrap() - 2.71).abs() < 1e-6);
+//! # Ok::<(), mbrl_model::ModelError>(())
+//! ```
+//!
 //! # Models and what they can do
 //!
 //! | model | learned | uncertainty | gradients | needs |
 //! |---|---|---|---|---|
-//! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions; rewards and ends for their heads |
+//! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions; rewards and terminations for their heads |
 //! | [`Ensemble`], deterministic head | yes | epistemic | yes | the same |
 //! | [`DynamicsFn`] | no | none | if the closure's operations have them | equations |
 //! | [`SimulatorModel`] | no | none | no | a [`Simulator`](mbrl_env::Simulator) and its snapshot |
@@ -52,23 +74,30 @@
 //!
 //! - **Where things run.** A Burn [`Device`] is chosen when the program runs; no backend is forced. On a CPU, roll-outs
 //!   without gradients run on a fused engine that keeps a block of rows in cache through all layers and steps; with
-//!   gradients, or on a GPU, they run as Burn tensors. Both agree to 1e-5 a step and draw the same noise.
+//!   gradients, or on a GPU, they run as Burn tensors. Both agree to 1e-5 per step and draw the same noise.
 //! - **Randomness** is a function of (key, step, row, dimension): see [`fill_normal`]. Threads and blocks change no bit.
 //! - **Propagation of uncertainty**: [`Propagation`] and [`MemberRule`] (expectation, TS1, TS∞, DS).
-//! - **Rewards and ends** are the task's business, unless nobody can write them down: then an ensemble learns them too
+//! - **Rewards and terminations** are the task's business, unless nobody can write them down: then an ensemble learns them too
 //!   ([`EnsembleConfig::reward`], [`EnsembleConfig::termination`]).
 //! - **What one observation hides**, such as a speed, an ensemble finds in the steps before: [`EnsembleConfig::past`].
+//! - **Angles** enter networks as sine and cosine, in any unit, and may jump by a turn: [`Angles`]. Columns far from their
+//!   origin keep their changes: [`Dataset::of_f64`].
 //! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
-//!   yardsticks, calibration and sharpness.
+//!   baselines, calibration and sharpness.
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
 //!   implement `Fit` to train it with the same trainer.
 //!
 //! # Features
 //!
 //! - `train` (default): fitting, with Burn's autodiff and optimizers. Planning with given models needs none of it.
-//! - `flex`, `ndarray`, `wgpu`, `cuda`: forwarded to Burn, for binaries, tests and examples.
+//! - `flex`, `ndarray`, `wgpu`, `cuda`: forwarded to Burn, for binaries, tests and examples. With `wgpu` or `cuda`, noise is
+//!   made on the GPU.
+//! - `fusion`: Burn's fusion of element-wise operations on GPUs. Enable it here, not with Burn's feature alone.
+//!
+//! Spans of [`tracing`]: `fit` (debug; an event per epoch), `imagine` (trace; a roll-out).
 
 pub use burn::tensor::{Bool, Device, Tensor};
+pub use mbrl_env::{AngleColumn, EnvError, EnvSpec, History, Replay, Rng, Simulator, Situation, Snapshot, Transition};
 
 pub mod check;
 mod closure;
@@ -100,3 +129,8 @@ pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watc
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;
+
+/// Compiles and runs the code of the README.
+#[cfg(all(doctest, feature = "train", feature = "flex"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -72,13 +72,13 @@ impl Normalizer {
         Self { mean, std }
     }
 
-    /// Means, one a column.
+    /// Means, one per column.
     #[must_use]
     pub fn mean(&self) -> &[f32] {
         &self.mean
     }
 
-    /// Standard deviations, one a column, all positive.
+    /// Standard deviations, one per column, all positive.
     #[must_use]
     pub fn std(&self) -> &[f32] {
         &self.std

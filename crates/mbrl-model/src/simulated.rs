@@ -5,6 +5,7 @@ use std::{fmt, sync::Mutex};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use mbrl_env::{EnvError, Simulator, Situation, Snapshot};
 use rayon::prelude::*;
+use tracing::trace_span;
 
 use crate::{
     Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction, Start, Trajectories, dynamics::check_size,
@@ -14,11 +15,11 @@ use crate::{
 /// A pool of clones of a simulator as a [`Dynamics`]: a roll-out restores the situation's snapshot in a clone for each
 /// candidate and steps it, on all threads of the current rayon pool.
 ///
-/// It gives the simulator's own rewards and ends. It needs a situation with a snapshot: a simulator cannot be put into a state
+/// It gives the simulator's own rewards and terminations. It needs a situation with a snapshot: a simulator cannot be put into a state
 /// known by its observation alone, so `predict`, `sample` and starts from states are [`ModelError::Unsupported`]. A snapshot
 /// holds the simulator's generators too: whatever noise it draws, planning foresees; so there is one particle.
 ///
-/// A candidate whose simulation breaks down ([`EnvError::Simulation`]) has a NaN reward at that step and ends there:
+/// A candidate whose simulation breaks down ([`EnvError::Simulation`]) has a NaN reward at that step and terminates there:
 /// planners rank it last.
 ///
 /// A clone's episode may end within the horizon, by a time limit too: from then on its last observation is repeated and
@@ -70,7 +71,7 @@ impl SimulatorModel {
     }
 }
 
-/// One candidate's observations `[H, O]`, rewards and ends `[H]`.
+/// One candidate's observations `[H, O]`, rewards and terminations `[H]`.
 struct Trajectory {
     obs: Vec<f32>,
     reward: Vec<f32>,
@@ -140,6 +141,7 @@ impl Dynamics for SimulatorModel {
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
+        let _span = trace_span!("imagine", model = %self.spec.name).entered();
         let Start::Situation(Situation { obs, snapshot, .. }) = from else {
             return self.unsupported("start from states: it needs a snapshot");
         };
@@ -154,13 +156,13 @@ impl Dynamics for SimulatorModel {
         }
         let particles = draw.propagation.particles;
         if particles != 1 {
-            let rule = "1: clones of one snapshot all see the same noise";
+            let rule = "1, because clones of one snapshot all see the same noise".into();
             return Err(ModelError::Config { field: "particles", value: particles.to_string(), rule });
         }
         let actions = to_vec(actions);
         let trajectories: Vec<_> = (0..candidates)
             .into_par_iter()
-            // One by one: where some end early, a thread that was dealt many long ones would work on alone.
+            // One by one: where some terminate early, a thread that was given many long ones would work on alone.
             .with_max_len(1)
             .map(|k| {
                 let action = |t| &actions[(t * candidates + k) * width..][..width];

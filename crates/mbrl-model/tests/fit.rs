@@ -49,7 +49,7 @@ fn bits(tensor: Tensor<2>) -> Vec<u32> {
     tensor.try_into_vec_as::<f32>().unwrap().iter().map(|v| v.to_bits()).collect()
 }
 
-/// Root mean squared error of the predicted mean on fresh data, a column.
+/// Root mean squared error of the predicted mean on fresh data, for each column.
 fn rmse(model: &Ensemble, data: &Dataset) -> [f32; 2] {
     let device = Device::flex();
     let tensor = |values: &[f32], width| Tensor::<2>::from_data(columns(values, width), &device);

@@ -73,7 +73,7 @@ impl Disagreement {
 
         let shape = [horizon, particles, rows / particles, width];
         let scale = to_device(self.scale.clone(), [1, 1, width], &spec.device);
-        let next = (next.clone() / scale).reshape(shape);
+        let next = (beside_first(next, particles, spec) / scale).reshape(shape);
         let over = over.map(|over| over.clone().reshape([horizon, particles, rows / particles, 1]).expand(shape));
         // Masks select: whatever stands in rows that are over is not added, instead of being multiplied by 0.
         let alive = |x: Tensor<4>| match &over {
@@ -88,10 +88,31 @@ impl Disagreement {
     }
 }
 
+/// Observations `[H, P·K, O]` with angles that wrap as what they are beyond their candidate's first particle, the short way
+/// round: particles on both sides of a jump agree.
+fn beside_first(next: &Tensor<3>, particles: usize, spec: &DynamicsSpec) -> Tensor<3> {
+    let [_, rows, width] = next.dims();
+    // One turn of such columns; the others have no first to go by, and lose no turns.
+    let (mut wraps, mut turns) = (vec![0.0; width], vec![1.0; width]);
+    for angle in spec.angles.iter().filter(|angle| angle.wraps) {
+        (wraps[angle.column], turns[angle.column]) = (1.0, angle.turn);
+    }
+    if !wraps.contains(&1.0) {
+        return next.clone();
+    }
+    let [wraps, turns] = [wraps, turns].map(|row| to_device(row, [1, 1, width], &spec.device));
+    let first = next.clone().narrow(1, 0, rows / particles).repeat_dim(1, particles);
+    // A first particle that is over may be anything.
+    let first = first.clone().mask_fill(first.is_nan(), 0.0);
+    let beyond = next.clone() - first * wraps.clone();
+    let whole = (beyond.clone() / turns.clone()).round();
+    beyond - whole * turns * wraps
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use mbrl_model::MemberRule;
+    use mbrl_model::{AngleColumn, MemberRule};
 
     use super::*;
     use crate::host::to_host;
@@ -119,6 +140,21 @@ mod tests {
             assert!((bonus[2 * particle] - expected).abs() < 1e-5, "{bonus:?}, expected {expected}");
             assert!(bonus[2 * particle + 1].is_nan(), "what is not finite is not hidden");
         }
+    }
+
+    #[test]
+    fn particles_on_both_sides_of_a_jump_agree() {
+        // A compass and a plain column: 350°, 0°, 10° are 10° apart, and 350, 0, 10 are not 10 apart.
+        let rows = [[350.0, 350.0], [0.0, 0.0], [10.0, 10.0]];
+        let next: Tensor<3> = Tensor::<2>::from_floats(rows, &Device::flex()).unsqueeze();
+        let of = |scale: [f32; 2]| {
+            let spec = spec(3).with_angles([AngleColumn { column: 0, turn: 360.0, wraps: true }]);
+            let disagreement = Disagreement { weight: 1.0, scale: scale.to_vec() };
+            to_host(disagreement.bonus(&next, None, THREE, &spec).unwrap())[0]
+        };
+        // Half of the compass's variance, 200/3, where the other column counts for nothing; half of the plain one's.
+        assert!((of([1.0, 1e9]) - 100.0 / 3.0).abs() < 1e-3);
+        assert!((of([1e9, 1.0]) - 0.5 * (122_600.0 / 3.0 - 120.0 * 120.0)).abs() < 1.0, "{}", of([1e9, 1.0]));
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn a_model_of_another_width_is_refused() {
     let mpc = Mpc::new(Box::new(planner), Replan::EveryStep).unwrap();
     let goal = Goal::new(Arc::new(reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim::<1>(1))));
     let error = ModelBasedConfig::default().init(&spec, model, quick_fit(), goal, mpc).unwrap_err().to_string();
-    assert!(error.contains("has 3, expected 1"), "{error}");
+    assert!(error.contains("= 3: expected 1"), "{error}");
 }
 
 #[test]

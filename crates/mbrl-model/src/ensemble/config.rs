@@ -1,6 +1,6 @@
 //! What an ensemble looks like.
 
-use std::f32::consts::TAU;
+use std::{borrow::Cow, f32::consts::TAU};
 
 use burn::tensor::Device;
 use mbrl_env::{AngleColumn, EnvSpec, MAX_PAST, Rng};
@@ -195,10 +195,10 @@ pub struct EnsembleConfig {
     /// likelihood (MBPO predicts `[reward, Δobs]`; default false, PETS and PDDM). Its data needs
     /// [rewards](crate::Dataset::with_rewards).
     pub reward: bool,
-    /// Whether the end of the task is learned too: one more output, the logit of its probability, fitted by cross-entropy
-    /// (default false; none of the papers does). With a Gaussian head it counts ten times its likelihood, because the
-    /// dynamics of a world without much noise would drown it; where there is no noise at all, as in most simulators, and ends
-    /// are rare, take a deterministic head. Its data needs [ends](crate::Dataset::with_terminated).
+    /// Whether termination is learned too: one more output, the logit of its probability, fitted by cross-entropy (default
+    /// false; none of the papers does). With a Gaussian head it counts ten times its likelihood, because the dynamics of a
+    /// world without much noise would drown it; where there is no noise at all, as in most simulators, and terminations are
+    /// rare, take a deterministic head. Its data needs [terminations](crate::Dataset::with_terminated).
     pub termination: bool,
     /// Past steps that the network sees besides the present observation, where one observation does not tell everything
     /// (default 0; PDDM's code has it and uses none). At most [`MAX_PAST`], which is what situations carry.
@@ -261,19 +261,24 @@ impl EnsembleConfig {
             ok: bool,
             field: &'static str,
             value: impl std::fmt::Debug,
-            rule: &'static str,
+            rule: impl Into<Cow<'static, str>>,
         ) -> Result<(), ModelError> {
-            if ok { Ok(()) } else { Err(ModelError::Config { field, value: format!("{value:?}"), rule }) }
+            if ok { Ok(()) } else { Err(ModelError::Config { field, value: format!("{value:?}"), rule: rule.into() }) }
         }
         let layers = self.hidden.len() + 1;
-        rule(self.members > 0, "members", self.members, "at least one member")?;
-        rule(self.elites <= self.members, "elites", self.elites, "at most as many as members")?;
+        rule(self.members > 0, "members", self.members, "at least 1")?;
+        rule(
+            self.elites <= self.members,
+            "elites",
+            self.elites,
+            format!("at most {} (the members), or 0 for all", self.members),
+        )?;
         rule(self.hidden.iter().all(|&w| w > 0), "hidden", &self.hidden, "widths of at least 1")?;
         rule(
             self.weight_decay.is_empty() || self.weight_decay.len() == layers,
             "weight_decay",
             &self.weight_decay,
-            "one value for each layer (hidden layers + 1), or none",
+            format!("{layers} values (one for each hidden layer and the last), or none"),
         )?;
         rule(
             self.weight_decay.iter().all(|d| d.is_finite() && *d >= 0.0),
@@ -284,7 +289,7 @@ impl EnsembleConfig {
         let angles = self.angles.columns();
         let angle_columns: Vec<usize> = angles.iter().map(|angle| angle.column).collect();
         for (field, columns) in [("angles", &angle_columns), ("no_delta", &self.no_delta)] {
-            rule(columns.iter().all(|&c| c < obs), field, columns, "columns of the observation")?;
+            rule(columns.iter().all(|&c| c < obs), field, columns, format!("columns of the observation, below {obs}"))?;
             rule(columns.windows(2).all(|w| w[0] < w[1]), field, columns, "columns in rising order, each once")?;
         }
         let turns: Vec<f32> = angles.iter().map(|angle| angle.turn).collect();
@@ -305,7 +310,7 @@ impl EnsembleConfig {
             self.min_log_var.is_finite() && self.max_log_var.is_finite() && self.min_log_var < self.max_log_var,
             "min_log_var",
             self.min_log_var,
-            "a finite number below max_log_var",
+            format!("a finite number below max_log_var = {}", self.max_log_var),
         )?;
         rule(
             self.bounds_weight.is_finite() && self.bounds_weight >= 0.0,
@@ -351,7 +356,7 @@ impl EnsembleConfig {
     pub fn init(&self, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Result<Ensemble, ModelError> {
         self.validate(obs)?;
         let positive = |field, value: usize| match value {
-            0 => Err(ModelError::Config { field, value: "0".into(), rule: "a width of at least 1" }),
+            0 => Err(ModelError::Config { field, value: "0".into(), rule: "a width of at least 1".into() }),
             _ => Ok(()),
         };
         positive("obs", obs)?;
@@ -382,7 +387,7 @@ impl EnsembleConfig {
         obs + usize::from(self.reward)
     }
 
-    /// Width of the network's output: means, log-variances, the logit of an end.
+    /// Width of the network's output: means, log-variances, the logit of a termination.
     pub(crate) fn outputs(&self, obs: usize) -> usize {
         let moments = match self.head {
             Head::Gaussian => 2,

@@ -14,10 +14,10 @@ use rayon::prelude::*;
 
 use super::{
     angles::Wrap,
+    assignment::Assignment,
     bf16::{self, Pairs, Rounded},
     config::{Activation, Head},
     kernel::{self, Lanes, Packed, TILE},
-    members::Members,
 };
 use crate::{Chunk, noise::fill_normal_lanes, vmath};
 
@@ -47,7 +47,7 @@ pub(crate) struct Engine {
     pub(crate) members: Vec<Vec<Layer>>,
     pub(crate) activation: Activation,
     pub(crate) head: Head,
-    /// Whether there is a column for the reward, and one for the logit of an end.
+    /// Whether there is a column for the reward, and one for the logit of a termination.
     pub(crate) reward: bool,
     pub(crate) termination: bool,
     /// Widths; the state is the observation, then past pairs of an observation and an action.
@@ -85,8 +85,8 @@ pub(crate) struct Work<'a> {
     pub(crate) first_step: u32,
     /// Where these candidates stand in their population, whose rows index the noise.
     pub(crate) chunk: Chunk,
-    /// Whose turn it is, one a step.
-    pub(crate) turns: &'a [Members],
+    /// Which member moves which row, for each step.
+    pub(crate) assignments: &'a [Assignment],
 }
 
 /// What was rolled out.
@@ -149,9 +149,9 @@ impl Engine {
             out.copy_from_slice(&work.start[from..from + o]);
         }
         let mut units = Self::units(work);
-        hand_out(&mut units, steps, slab, o, |unit| &mut unit.obs);
-        hand_out(&mut units, reward.as_deref_mut().unwrap_or_default(), n, 1, |unit| &mut unit.reward);
-        hand_out(&mut units, terminated.as_deref_mut().unwrap_or_default(), n, 1, |unit| &mut unit.terminated);
+        split_slices(&mut units, steps, slab, o, |unit| &mut unit.obs);
+        split_slices(&mut units, reward.as_deref_mut().unwrap_or_default(), n, 1, |unit| &mut unit.reward);
+        split_slices(&mut units, terminated.as_deref_mut().unwrap_or_default(), n, 1, |unit| &mut unit.terminated);
         units.into_par_iter().for_each_init(Scratch::default, |scratch, unit| {
             pulp::Arch::new().dispatch(Walk { engine: self, work, unit, scratch });
         });
@@ -161,7 +161,7 @@ impl Engine {
     /// None crosses from one particle to the next, so that its rows share a member.
     fn units<'a>(work: &Work<'_>) -> Vec<Unit<'a>> {
         let (candidates, horizon) = (work.candidates, work.horizon);
-        let by_row = work.turns.iter().any(|turns| matches!(turns, Members::Rows(_)));
+        let by_row = work.assignments.iter().any(|assignment| matches!(assignment, Assignment::Rows(_)));
         let most = if by_row { GATHERED_TILES * TILE } else { TILE };
         let unit = move |particle: usize, first: usize| Unit {
             from: particle * candidates + first,
@@ -177,7 +177,7 @@ impl Engine {
 }
 
 /// Shares the slabs of all steps out to the units that write them.
-fn hand_out<'a, T>(
+fn split_slices<'a, T>(
     units: &mut [Unit<'a>],
     steps: &'a mut [T],
     slab: usize,
@@ -186,9 +186,9 @@ fn hand_out<'a, T>(
 ) {
     for mut rest in steps.chunks_exact_mut(slab.max(1)) {
         for unit in &mut *units {
-            let part;
-            (part, rest) = mem::take(&mut rest).split_at_mut(unit.rows * width);
-            of(unit).push(part);
+            let own;
+            (own, rest) = mem::take(&mut rest).split_at_mut(unit.rows * width);
+            of(unit).push(own);
         }
     }
 }
@@ -225,18 +225,18 @@ impl WithSimd for Walk<'_, '_> {
             let step = work.actions.len() / work.horizon;
             gather(&work.actions[t * step..(t + 1) * step], a, unit.from, unit.rows, &mut scratch.action);
             engine.fill_inputs(tiles, scratch);
-            // Columns of `scratch.out`, and where in the last one an end begins: a logit above 0, or a probability above 1/2.
-            let (width, certain) = match &work.turns[t] {
-                Members::Particles(turns) => {
-                    engine.network(simd, turns[particle], tiles, unit.rows, scratch);
+            // Columns of `scratch.out`, and where in the last one a termination begins: a logit above 0, or a probability above 1/2.
+            let (width, certain) = match &work.assignments[t] {
+                Assignment::Particles(members) => {
+                    engine.network(simd, members[particle], tiles, unit.rows, scratch);
                     (outputs, 0.0)
                 }
-                Members::Rows(turns) => {
-                    engine.network_by_row(simd, &turns[unit.from..unit.from + unit.rows], tiles, outputs, scratch);
+                Assignment::Rows(members) => {
+                    engine.network_by_row(simd, &members[unit.from..unit.from + unit.rows], tiles, outputs, scratch);
                     (outputs, 0.0)
                 }
-                turns => {
-                    engine.mean_over_members(simd, tiles, unit.rows, turns == &Members::Mixture, noisy, scratch);
+                all => {
+                    engine.mean_over_members(simd, tiles, unit.rows, all == &Assignment::Mixture, noisy, scratch);
                     (targets + usize::from(engine.termination), 0.5)
                 }
             };
@@ -256,10 +256,10 @@ impl WithSimd for Walk<'_, '_> {
                     }
                 }
             }
-            let mixture = work.turns[t] == Members::Mixture;
-            if match &work.turns[t] {
-                Members::All => false,
-                Members::Mixture => noisy || engine.members.len() > 1,
+            let mixture = work.assignments[t] == Assignment::Mixture;
+            if match &work.assignments[t] {
+                Assignment::All => false,
+                Assignment::Mixture => noisy || engine.members.len() > 1,
                 _ => noisy,
             } {
                 for (tile, noise) in scratch.noise.chunks_exact_mut(o).enumerate() {
@@ -383,14 +383,21 @@ impl Engine {
 
     /// Heads of rows that belong to different members, in `scratch.out`: gathered, walked and put back member by member.
     #[inline(always)]
-    fn network_by_row<S: Simd>(&self, simd: S, turns: &[usize], tiles: usize, outputs: usize, scratch: &mut Scratch) {
+    fn network_by_row<S: Simd>(
+        &self,
+        simd: S,
+        assigned: &[usize],
+        tiles: usize,
+        outputs: usize,
+        scratch: &mut Scratch,
+    ) {
         let width = self.input_mean.len();
         scratch.out.resize(tiles * outputs, [0.0; TILE]);
         scratch.gathered.resize(width, [0.0; TILE]);
         for member in 0..self.members.len() {
             scratch.rows.clear();
-            for (row, &turn) in turns.iter().enumerate() {
-                if turn == member {
+            for (row, &of) in assigned.iter().enumerate() {
+                if of == member {
                     scratch.rows.push(row);
                 }
             }
@@ -413,7 +420,7 @@ impl Engine {
         }
     }
 
-    /// The mean of the members' means and, behind them, of their probabilities of an end, in `scratch.out`
+    /// The mean of the members' means and, behind them, of their probabilities of a termination, in `scratch.out`
     /// `[tiles, targets (+ 1)]`. For their `mixture` also the sums over members of squared distances from the mean and, where
     /// it is `noisy`, of variances: `scratch.between` and `scratch.within`, each `[tiles, O]`, in the network's units.
     #[inline(always)]

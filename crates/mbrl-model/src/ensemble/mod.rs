@@ -1,11 +1,11 @@
 //! Ensembles of neural networks, learned from transitions.
 
 mod angles;
+mod assignment;
 mod bf16;
 mod config;
 mod engine;
 mod kernel;
-mod members;
 mod network;
 #[cfg(feature = "train")]
 mod stepper;
@@ -19,15 +19,17 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 use mbrl_env::{Rng, Situation};
 
 use angles::Wrap;
+use assignment::Assignment;
 use bf16::Rounded;
 pub use config::{Activation, Angles, EnsembleConfig, Head, Precision};
 use engine::{Engine, Imagination, Layer, Work};
 use kernel::Packed;
-use members::Members;
 use network::Heads;
 pub use network::Network;
 #[cfg(feature = "train")]
 pub use train::EnsembleStatistics;
+
+use tracing::trace_span;
 
 use crate::{
     Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
@@ -54,10 +56,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// actions of 0, as in [`Dataset::of_replay`](crate::Dataset::of_replay). A step moves the present into the past. In a
 /// [`Prediction`] of the next state the columns of the past are known: their spread is 0.
 ///
-/// ## Rewards and ends
+/// ## Rewards and terminations
 /// A model with a [`reward`](EnsembleConfig::reward) imagines rewards, one with [`termination`](EnsembleConfig::termination)
-/// ends. The reward is the mean that the row's member predicts and is never sampled, because planning wants its expectation;
-/// an end is a probability above ½. Where a row follows all members, both are of the mean over them.
+/// terminations. The reward is the mean that the row's member predicts and is never sampled, because planning wants its
+/// expectation; a row terminates where its probability is above ½. Where a row follows all members, both are of the mean over them.
 ///
 /// ## References
 /// \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models*
@@ -78,7 +80,7 @@ pub struct Ensemble {
     /// Members that roll-outs draw from.
     elites: Vec<usize>,
     /// The same on the device.
-    drawn: Drawn,
+    device_weights: DeviceWeights,
     /// The host's snapshot of the elites; `None` on a GPU, or where switched off.
     engine: Option<Arc<Engine>>,
     use_engine: bool,
@@ -87,7 +89,7 @@ pub struct Ensemble {
 
 /// What roll-outs as tensors need, on the device.
 #[derive(Debug, Clone)]
-struct Drawn {
+struct DeviceWeights {
     /// The network restricted to the elites.
     network: Network,
     /// Rows `[1, width]`.
@@ -115,7 +117,7 @@ struct Step {
     std: Option<Tensor<3>>,
     /// Means of the reward, `[E, N, 1]`.
     reward: Option<Tensor<3>>,
-    /// Probabilities of an end, `[E, N, 1]`.
+    /// Probabilities of a termination, `[E, N, 1]`.
     end: Option<Tensor<3>>,
 }
 
@@ -155,7 +157,7 @@ impl Step {
     }
 }
 
-impl Drawn {
+impl DeviceWeights {
     fn new(
         network: &Network,
         [inputs, targets]: [&Normalizer; 2],
@@ -211,7 +213,8 @@ impl Ensemble {
         let targets = Normalizer::identity(config.targets(obs));
         let wraps = Wrap::of(config.angles.columns());
         let seen = columns(&config, obs, action);
-        let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), seen, &wraps, &elites, &device);
+        let device_weights =
+            DeviceWeights::new(&network, [&inputs, &targets], &delta(&config, obs), seen, &wraps, &elites, &device);
         let use_engine = is_cpu(&device);
         let mut ensemble = Self {
             spec,
@@ -221,7 +224,7 @@ impl Ensemble {
             wraps,
             offset: Vec::new(),
             elites,
-            drawn,
+            device_weights,
             engine: None,
             use_engine,
             precision: Precision::default(),
@@ -291,7 +294,8 @@ impl Ensemble {
         let delta = delta(&self.config, self.spec.obs);
         let statistics = [&self.inputs, &self.targets];
         let (seen, device) = (self.columns(), &self.spec.device);
-        self.drawn = Drawn::new(&self.network, statistics, &delta, seen, &self.wraps, &self.elites, device);
+        self.device_weights =
+            DeviceWeights::new(&self.network, statistics, &delta, seen, &self.wraps, &self.elites, device);
         self.snapshot();
     }
 
@@ -354,15 +358,15 @@ impl Ensemble {
     /// Standardised network inputs, `[N, in]`.
     fn features(&self, states: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
         let mut parts = Vec::with_capacity(4);
-        if self.drawn.angles.is_none() {
+        if self.device_weights.angles.is_none() {
             parts.push(states);
         } else {
-            if let Some(plain) = &self.drawn.plain {
+            if let Some(plain) = &self.device_weights.plain {
                 parts.push(states.clone().select(1, plain.clone()));
             }
-            if let Some(angles) = &self.drawn.angles {
+            if let Some(angles) = &self.device_weights.angles {
                 let angles = states.select(1, angles.clone());
-                let angles = match &self.drawn.radians {
+                let angles = match &self.device_weights.radians {
                     Some(radians) => angles * radians.clone(),
                     None => angles,
                 };
@@ -370,14 +374,14 @@ impl Ensemble {
             }
         }
         parts.push(actions);
-        (Tensor::cat(parts, 1) - self.drawn.input_mean.clone()) / self.drawn.input_std.clone()
+        (Tensor::cat(parts, 1) - self.device_weights.input_mean.clone()) / self.device_weights.input_std.clone()
     }
 
     /// What each member says for inputs `[E, N, in]`.
     fn step(&self, inputs: Tensor<3>) -> Step {
-        let Heads { mean, log_var, end } = self.drawn.network.heads(inputs, &self.config);
-        let scale: Tensor<3> = self.drawn.target_std.clone().unsqueeze();
-        let shift: Tensor<3> = self.drawn.target_mean.clone().unsqueeze();
+        let Heads { mean, log_var, end } = self.device_weights.network.heads(inputs, &self.config);
+        let scale: Tensor<3> = self.device_weights.target_std.clone().unsqueeze();
+        let shift: Tensor<3> = self.device_weights.target_mean.clone().unsqueeze();
         let std = log_var.map(|lv| (lv * 0.5).exp() * scale.clone());
         let mean = mean * scale + shift;
         let end = end.map(activation::sigmoid);
@@ -391,12 +395,12 @@ impl Ensemble {
 
     /// Where a change leads from `states`, `[N, O]`.
     fn next_obs(&self, states: Tensor<2>, change: Tensor<2>) -> Tensor<2> {
-        self.observe(states) * self.drawn.delta.clone() + change
+        self.observe(states) * self.device_weights.delta.clone() + change
     }
 
     /// Angles that jump, where the data has them. Whole turns are taken off, so gradients pass.
     fn placed(&self, next_obs: Tensor<2>) -> Tensor<2> {
-        let Some([wraps, low, turn]) = self.drawn.wraps.clone() else { return next_obs };
+        let Some([wraps, low, turn]) = self.device_weights.wraps.clone() else { return next_obs };
         let turns = ((next_obs.clone() - low) * wraps / turn.clone()).floor();
         next_obs - turn * turns
     }
@@ -421,15 +425,15 @@ impl Ensemble {
     }
 
     /// Which member moves which of these candidates' `rows`.
-    fn deal(&self, draw: &Draw, rows: usize) -> Result<Members, ModelError> {
+    fn assign(&self, draw: &Draw, rows: usize) -> Result<Assignment, ModelError> {
         let particles = draw.propagation.particles;
         check_particles(particles, rows)?;
         let candidates = rows / particles;
         let Chunk { first, population } = draw.chunk_of(candidates);
-        Ok(match Members::deal(draw, self.elites.len(), particles * population)? {
+        Ok(match Assignment::assign(draw, self.elites.len(), particles * population)? {
             // One particle: rows are candidates.
-            Members::Rows(turns) => Members::Rows(turns[first..first + candidates].to_vec()),
-            turns => turns,
+            Assignment::Rows(members) => Assignment::Rows(members[first..first + candidates].to_vec()),
+            assignment => assignment,
         })
     }
 
@@ -437,7 +441,7 @@ impl Ensemble {
     fn sample_tensors(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
         let rows = states.dims()[0];
         let members = self.elites.len();
-        let turns = self.deal(&draw, rows)?;
+        let assignment = self.assign(&draw, rows)?;
         if rows == 0 {
             // To Burn a size of 0 in a new shape means "as before".
             let device = &self.spec.device;
@@ -448,14 +452,14 @@ impl Ensemble {
             });
         }
         let x = self.features(states.clone(), actions.clone());
-        let step = match &turns {
-            Members::All => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).expectation(),
-            Members::Mixture => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).mixture(draw.propagation.noise),
-            Members::Particles(turns) | Members::Rows(turns) => {
+        let step = match &assignment {
+            Assignment::All => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).expectation(),
+            Assignment::Mixture => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).mixture(draw.propagation.noise),
+            Assignment::Particles(assigned) | Assignment::Rows(assigned) => {
                 // Particles or rows.
-                let (dealt, inputs, device) = (turns.len(), x.dims()[1], &self.spec.device);
-                let x = x.reshape([dealt, rows / dealt, inputs]);
-                let (x, back) = match Members::order(turns, members) {
+                let (groups, inputs, device) = (assigned.len(), x.dims()[1], &self.spec.device);
+                let x = x.reshape([groups, rows / groups, inputs]);
+                let (x, back) = match Assignment::order(assigned, members) {
                     None => (x, None),
                     Some((order, place)) => (x.select(0, indices(order, device)), Some(indices(place, device))),
                 };
@@ -498,7 +502,7 @@ impl Ensemble {
     ) -> Result<Imagination, ModelError> {
         let particles = draw.propagation.particles;
         let rows = particles * candidates;
-        let turns = (0..horizon).map(|t| self.deal(&draw.later(t), rows)).collect::<Result<Vec<_>, _>>()?;
+        let assignments = (0..horizon).map(|t| self.assign(&draw.later(t), rows)).collect::<Result<Vec<_>, _>>()?;
         Ok(engine.rollout(&Work {
             start,
             actions,
@@ -509,7 +513,7 @@ impl Ensemble {
             key: draw.key,
             first_step: draw.step,
             chunk: draw.chunk_of(candidates),
-            turns: &turns,
+            assignments: &assignments,
         }))
     }
 }
@@ -595,6 +599,7 @@ impl Dynamics for Ensemble {
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
         let Some(engine) = &self.engine else { return rollout_by_steps(self, from, actions, draw) };
+        let _span = trace_span!("imagine", model = "ensemble").entered();
         let tracked = actions.is_autodiff() || matches!(&from, Start::States(s) if s.is_autodiff());
         if tracked {
             return rollout_by_steps(self, from, actions, draw);

@@ -11,9 +11,9 @@ use super::config::{Activation, EnsembleConfig, Head};
 /// Weights of all members.
 #[derive(Module, Debug)]
 pub struct Network {
-    /// One `[E, in, out]` a layer.
+    /// One `[E, in, out]` per layer.
     pub(crate) weights: Vec<Param<Tensor<3>>>,
-    /// One `[E, 1, out]` a layer.
+    /// One `[E, 1, out]` per layer.
     pub(crate) biases: Vec<Param<Tensor<3>>>,
     /// Upper bound of the log-variance, `[1, 1, D]`, shared by the members (PETS).
     pub(crate) max_log_var: Param<Tensor<3>>,
@@ -27,7 +27,7 @@ pub(crate) struct Heads {
     pub(crate) mean: Tensor<3>,
     /// Softly bounded, `[E, N, D]`, of a Gaussian head.
     pub(crate) log_var: Option<Tensor<3>>,
-    /// Logit of the probability of an end, `[E, N, 1]`.
+    /// Logit of the probability of a termination, `[E, N, 1]`.
     pub(crate) end: Option<Tensor<3>>,
 }
 

@@ -85,7 +85,7 @@ struct Objective {
     head: Head,
     /// Columns of the mean.
     columns: usize,
-    /// Weight of an end's cross-entropy beside the mean over the columns, where there are ends.
+    /// Weight of a termination's cross-entropy beside the mean over the columns, where it is learned.
     end: Option<f32>,
 }
 
@@ -157,8 +157,8 @@ impl HostStepper {
         self.tiles.resize_with(self.members.len() * per_member, Tile::default);
         let mut tiles = mem::take(&mut self.tiles);
         let walk = |(i, tile): (usize, &mut Tile)| {
-            let (member, part) = (i / per_member, i % per_member * TILE);
-            let rows = &rows[member * batch + part..member * batch + (part + TILE).min(batch)];
+            let (member, first) = (i / per_member, i % per_member * TILE);
+            let rows = &rows[member * batch + first..member * batch + (first + TILE).min(batch)];
             pulp::Arch::new().dispatch(Walk { stepper: self, member, rows, batch, tile });
         };
         if self.serial(batch) {
@@ -227,7 +227,7 @@ impl HostStepper {
     }
 
     /// Transposes the new weights.
-    fn turn(&mut self, batch: usize) {
+    fn transpose(&mut self, batch: usize) {
         let serial = self.serial(batch);
         let layers = self.members.iter_mut().flat_map(|layers| layers.iter_mut().skip(1));
         let panels = layers.flat_map(|Layer { packed, back, .. }| {
@@ -269,7 +269,7 @@ impl Stepper<Network> for HostStepper {
             let [values, first, second] = panel.bias;
             adam.step(values, first, second, bias, 0.0);
         });
-        self.turn(rows.len() / self.members.len());
+        self.transpose(rows.len() / self.members.len());
         if self.bounds.learned.is_some() {
             let mut gradients = self.bound_gradients();
             for ((values, moments), gradients) in
@@ -479,7 +479,7 @@ impl WithSimd for Walk<'_> {
     }
 }
 
-/// Sums of a tile's squared errors, a column; of a probability, for an end.
+/// Sums of a tile's squared errors, for each column; for a termination those of its probability.
 struct Errors<'a> {
     stepper: &'a HostStepper,
     member: usize,
@@ -583,7 +583,7 @@ fn likelihood(
     }
 }
 
-/// The cross-entropy of ends under logits times `share`, and its gradient.
+/// The cross-entropy of terminations under logits times `share`, and its gradient.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn cross_entropy(logit: &[f32], end: &[f32], share: f32, loss: &mut [f32], gradient: &mut [f32]) {
     for (((logit, end), loss), gradient) in logit.iter().zip(end).zip(loss).zip(gradient) {

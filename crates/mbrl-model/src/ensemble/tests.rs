@@ -588,9 +588,9 @@ mod trained {
             assert_columns_near(&to_vec(examples.inputs), &to_vec(features), inputs);
             // Targets undone: the change, or for column 2 the value itself; then rewards and ends.
             let width = config.targets(4);
-            let targets = examples.targets.clone().narrow(1, 0, width) * model.drawn.target_std.clone();
-            let targets = targets + model.drawn.target_mean.clone();
-            let back = targets.clone().narrow(1, 0, 4) + tensor(&now, 4) * model.drawn.delta.clone();
+            let targets = examples.targets.clone().narrow(1, 0, width) * model.device_weights.target_std.clone();
+            let targets = targets + model.device_weights.target_mean.clone();
+            let back = targets.clone().narrow(1, 0, 4) + tensor(&now, 4) * model.device_weights.delta.clone();
             assert_columns_near(&to_vec(back), &next, 4);
             if config.reward {
                 let steps: Vec<f32> = [1, 2, 9].iter().flat_map(|&n| (0..n).map(|t| t as f32)).collect();
@@ -688,9 +688,9 @@ mod trained {
         assert_eq!(refused(&reward, &data), "the model learns rewards, the data has none");
         let termination = EnsembleConfig { termination: true, ..bare.clone() };
         let paid = data.with_rewards(vec![0.0; 4]).unwrap();
-        assert_eq!(refused(&termination, &paid), "the model learns ends, the data has none");
+        assert_eq!(refused(&termination, &paid), "the model learns terminations, the data has none");
         let past = EnsembleConfig { past: 2, ..bare };
-        assert_eq!(refused(&past, &paid), "past steps of the data has 0, expected 2");
+        assert_eq!(refused(&past, &paid), "past steps of the data = 0: expected 2");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Fit for Ensemble {
             false => Ok(()),
         };
         wanted(self.config.reward, "rewards", data.rewards().is_some())?;
-        wanted(self.config.termination, "ends", data.terminated().is_some())?;
+        wanted(self.config.termination, "terminations", data.terminated().is_some())?;
 
         let (plain, angles) = self.columns();
         let mut inputs = Vec::with_capacity(data.len() * self.config.inputs(obs, action));

@@ -22,8 +22,8 @@ fn a_situation_is_encoded_newest_first_and_its_beginning_repeated() {
         past.push(obs, action, 16);
         model.encode(&Situation { past: &past, ..Situation::of(&[9.0, 8.0]) }).unwrap_err().to_string()
     };
-    assert_eq!(refused(vec![1.0], vec![0.0]), "past observation has 1, expected 2");
-    assert_eq!(refused(vec![1.0, 0.0], vec![]), "past action has 0, expected 1");
+    assert_eq!(refused(vec![1.0], vec![0.0]), "past observation = 1: expected 2");
+    assert_eq!(refused(vec![1.0, 0.0], vec![]), "past action = 0: expected 1");
     assert!(refused(vec![1.0, f32::NAN], vec![0.0]).contains("past observation"));
 }
 

@@ -134,7 +134,7 @@ fn one_rounded_step_is_as_near_as_its_layer() {
     let bias: Tensor<2> = model.network.biases[0].val().reshape([1, 40]);
     let hidden = activation::relu(model.features(states.clone(), actions.clone()).matmul(layer(0)) + bias);
     let terms = hidden.abs().matmul(layer(1).abs());
-    let bound = terms.matmul(layer(2).abs()) * model.drawn.target_std.clone() * (1.01 / 128.0);
+    let bound = terms.matmul(layer(2).abs()) * model.device_weights.target_std.clone() * (1.01 / 128.0);
     let mut nearest_to_bound = 0f32;
     for ((exact, coarse), bound) in exact.iter().zip(&coarse).zip(to_vec(bound)) {
         let gap = (exact - coarse).abs();
