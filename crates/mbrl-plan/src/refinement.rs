@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "gradient")]
 use crate::{PlanError, error::require};
 
 /// Gradient steps on the best candidates of a sampling planner, by
@@ -48,6 +49,7 @@ impl Refinement {
 
     /// # Errors
     /// [`PlanError::Config`] for a value that breaks its rule.
+    #[cfg(feature = "gradient")]
     pub(crate) fn validate(&self) -> Result<(), PlanError> {
         let rate = self.learning_rate;
         require(rate.is_finite() && rate > 0.0, "refinement.learning_rate", rate, "a finite number above 0")
