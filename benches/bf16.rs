@@ -12,7 +12,9 @@ use std::{env::args, hint::black_box, time::Instant};
 use burn::tensor::{Device, Tensor, TensorData};
 use mbrl_benches::{ControlStep, SHAPES, normal};
 use mbrl_env::{Env, Replay, Rng, Transition, collect, tasks};
-use mbrl_model::{Dataset, Draw, Dynamics, EnsembleConfig, FitConfig, MemberRule, Precision, Propagation, Start, fit};
+use mbrl_model::{
+    Angles, Dataset, Draw, Dynamics, EnsembleConfig, FitConfig, MemberRule, Precision, Propagation, Start, fit,
+};
 
 const ROUNDS: usize = 15;
 /// Steps of a roll-out whose error is measured.
@@ -31,7 +33,7 @@ fn speed() {
     let device = Device::flex();
     println!("{:<28} {:>10} {:>10} {:>8}   quartiles", "", "f32, ms", "bf16, ms", "ratio");
     for shape in SHAPES {
-        let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles: shape.members }, 0);
+        let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: shape.members }, 0);
         let states = normal(shape.rows, shape.obs, 1, &device);
         let actions: Tensor<3> = normal(shape.rows, shape.action, 2, &device).unsqueeze();
         let models = [Precision::F32, Precision::Bf16].map(|precision| {
@@ -101,6 +103,7 @@ fn error(name: &str) {
         "pets-halfcheetah" => vec![2],
         _ => Vec::new(),
     };
+    let angles = Angles::radians(angles);
     let config = EnsembleConfig { normalize_targets: true, angles, ..EnsembleConfig::default() };
     let mut model = config.init(o, a, &device, &mut rng).expect("a model");
     let settings = FitConfig { batch_size: 64, holdout: 0.0, max_epochs: 40, ..FitConfig::default() };
@@ -115,7 +118,7 @@ fn error(name: &str) {
     let actions = (0..HORIZON).flat_map(|t| stretches.iter().flat_map(move |s| s[t].action.clone())).collect();
     let actions: Tensor<3> = tensor(actions, [HORIZON * starts, a]).reshape([HORIZON, starts, a]);
     let members = model.spec().members;
-    let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles: members }, 0);
+    let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: members }, 0);
     let mut imagined = |precision| -> Vec<f32> {
         model.set_precision(precision);
         let obs = model.rollout(Start::States(start.clone()), actions.clone(), draw).expect("a roll-out").obs;

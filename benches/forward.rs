@@ -18,7 +18,7 @@ fn forward(c: &mut Criterion) {
     for shape in SHAPES {
         group.throughput(Throughput::Elements(shape.flop()));
         // One deterministic step in which every member moves every row: the network and little else.
-        let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles: shape.members }, 0);
+        let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: shape.members }, 0);
         let states = normal(shape.rows, shape.obs, 1, &device);
         let actions: Tensor<3> = normal(shape.rows, shape.action, 2, &device).unsqueeze();
         let mut model = shape.ensemble(&device);

@@ -123,13 +123,13 @@ impl ControlStep {
         };
         let pets = |horizon: usize| {
             let config = CemConfig { horizon, population: 350, elites: 35, variance_stop: 0.0, ..CemConfig::default() };
-            let particles = Propagation { members: MemberRule::Ts1, noise: true, particles: 20 };
+            let particles = Propagation { rule: MemberRule::Ts1, noise: true, particles: 20 };
             move |actions: &ActionSpace| -> Box<dyn Planner> {
                 Box::new(config.init(actions, particles).expect("a planner"))
             }
         };
         let pddm = |actions: &ActionSpace| -> Box<dyn Planner> {
-            let every_member = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+            let every_member = Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 };
             let config = PddmConfig { horizon: 7, population: 700, kappa: 20.0, beta: 0.6, ..PddmConfig::default() };
             Box::new(config.init(actions, every_member).expect("a planner"))
         };

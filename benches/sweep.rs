@@ -29,7 +29,7 @@ fn sweep(c: &mut Criterion) {
         let model = shape.ensemble(&device);
         let actions = ActionSpace::Box(BoxSpace::symmetric(shape.action, 1.0).expect("bounds"));
         let problem = Problem::new(&model, &actions).with_reward(&reward);
-        let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: shape.members };
+        let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: shape.members };
         let mut rng = Rng::new(0);
         let values: Vec<f32> = (0..population * horizon * shape.action).map(|_| rng.uniform(-1.0, 1.0)).collect();
         let candidates = Tensor::<3>::from_data(TensorData::new(values, [population, horizon, shape.action]), &device);

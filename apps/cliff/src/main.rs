@@ -1,27 +1,39 @@
 //! The lecture's cliff: how planning on a learned model fails, and two remedies.
 //!
 //! A walker climbs a hill to the right; past its edge it falls. Nobody tells it where that is: motion, height and end are all
-//! learned. Data of a random walk near the start says "right is higher", and a plan on that model goes right, over the edge.
-//! First remedy: append what was seen, refit, plan again. Second remedy: replan at every step. Run it with
-//! `cargo run --release -p mbrl-cliff`; it takes some minutes and leaves `cliff.svg`, with the walkers of every seed.
+//! learned. Data of a random walk near the start says "right is higher", and a plan on that model goes right, over the edge,
+//! replanned or not: what the model has never seen, no planning finds out. First remedy: append what was seen, refit, plan again.
+//!
+//! Then the world changes: the walker has become lighter than it was when it learned, and each step carries it further than
+//! its model thinks. A plan that is carried out blindly goes over the edge. Second remedy: replan at every step, from where the
+//! last one really led. Run it with `cargo run --release -p mbrl-cliff`; it takes some minutes and leaves `cliff.svg`.
 
-use std::{path::PathBuf, sync::atomic::AtomicBool};
+#[path = "../../mbrl/src/plot/mod.rs"]
+mod plot;
 
-use anyhow::{Result, anyhow};
-use burn::tensor::Device;
+use std::{fs, path::PathBuf, sync::atomic::AtomicBool};
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor};
 use clap::Parser;
-use mbrl_env::{Env, Transition, tasks};
-use mbrl_model::{EnsembleConfig, FitConfig, Head, MemberRule, Propagation};
+use mbrl_env::{Env, TimeLimit, Transition, World, tasks};
+use mbrl_model::{Draw, Dynamics, EnsembleConfig, FitConfig, Head, MemberRule, Propagation, Start};
 use mbrl_plan::{Aggregate, CemConfig, Mpc, Replan};
 use mbrl_policy::{Goal, ModelBased, ModelBasedConfig, TrainConfig, evaluate, start_seeds};
-use plotters::prelude::*;
+use plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style};
 use rayon::prelude::*;
 
 /// Steps of the random walk, and of what is added to it in the episodes that are planned.
 const RANDOM_STEPS: u64 = 300;
 const PLANNED_STEPS: u64 = 600;
-/// Episodes by which each stage is judged, a seed.
+/// Episodes per seed by which each stage is judged, and the steps of each.
 const EPISODES: usize = 5;
+const STEPS: u32 = 40;
+/// Steps that are planned ahead, and members of the model.
+const HORIZON: usize = 20;
+const MEMBERS: usize = 5;
+/// How far a step of the lighter walker leads (m); the model has learned 0.1.
+const LIGHTER: f64 = 0.13;
 
 #[derive(Debug, Parser)]
 #[command(about = "Draws how planning on a learned model falls off a cliff, and what helps")]
@@ -34,8 +46,32 @@ struct Args {
     out: PathBuf,
 }
 
-/// Positions over the steps of one episode, and whether it ended below the cliff.
-type Walk = (Vec<f32>, bool);
+/// One episode.
+#[derive(Debug, Clone)]
+struct Walk {
+    /// After 0, 1, 2, … steps (m).
+    positions: Vec<f32>,
+    actions: Vec<f32>,
+    /// Whether it ended below the cliff.
+    fell: bool,
+}
+
+/// What a model believes.
+#[derive(Debug, Clone)]
+struct Belief {
+    /// The height that each member expects at a position.
+    heights: Vec<Points>,
+    /// Where a plan expects to be, and how high, step by step.
+    plan: Points,
+    /// Positions that the model has learned from.
+    data: Vec<f32>,
+}
+
+/// The lives of one agent: on random data, on data of its own plans, and lighter than it knows.
+struct Lives {
+    walks: [Vec<Walk>; 3],
+    beliefs: [Belief; 2],
+}
 
 /// An agent that knows nothing yet.
 fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Training, ModelBased)> {
@@ -48,13 +84,14 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
         normalize_targets: true,
         reward: true,
         termination: true,
+        members: MEMBERS,
         ..EnsembleConfig::default()
     };
     let model = model.init(spec.obs.width(), spec.actions.width(), &Device::flex(), &mut training.split_rng())?;
     let fit = FitConfig { batch_size: 64, max_epochs: 20, holdout: 0.0, ..FitConfig::default() };
-    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 5 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: MEMBERS };
     let planner = CemConfig {
-        horizon: 20,
+        horizon: HORIZON,
         population: 100,
         elites: 10,
         initial_std: 1.0,
@@ -70,90 +107,203 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
     Ok((task, training, agent))
 }
 
-/// Walks before and after the agent has learned from its own plans.
-fn walks(seed: u64, replan: Replan) -> Result<[Vec<Walk>; 2]> {
+fn live(seed: u64, replan: Replan) -> Result<Lives> {
     let (mut task, mut training, mut agent) = agent(seed, replan)?;
     let never = AtomicBool::new(false);
     training.run(&mut task.env, &mut agent, None, &mut (), &never)?;
-    let before = judge(&mut task, &mut agent, seed)?;
+    let random = judge(&mut task.env, &mut agent, seed)?;
+    let believed = belief(&agent, &random[0])?;
     let mut training = TrainConfig::default().init(PLANNED_STEPS, seed + 1000)?;
     training.run(&mut task.env, &mut agent, None, &mut (), &never)?;
-    Ok([before, judge(&mut task, &mut agent, seed)?])
+    let iterated = judge(&mut task.env, &mut agent, seed)?;
+    let beliefs = [believed, belief(&agent, &iterated[0])?];
+    let lighter = tasks::CliffConfig { step_length: LIGHTER, ..tasks::CliffConfig::default() };
+    let mut lighter = World::Simulator(Box::new(TimeLimit::new(lighter.init()?, STEPS)?));
+    let lighter = judge(&mut lighter, &mut agent, seed)?;
+    Ok(Lives { walks: [random, iterated, lighter], beliefs })
 }
 
-fn judge(task: &mut tasks::Task, agent: &mut ModelBased, seed: u64) -> Result<Vec<Walk>> {
-    let evaluation = evaluate(&mut task.env, agent, &start_seeds(seed, EPISODES))?;
-    let walk = |transitions: &[Transition]| {
+/// Nothing is learned here.
+fn judge(world: &mut World, agent: &mut ModelBased, seed: u64) -> Result<Vec<Walk>> {
+    let evaluation = evaluate(world, agent, &start_seeds(seed, EPISODES))?;
+    let walk = |transitions: &[Transition], fell| {
         let positions = transitions.iter().take(1).map(|t| t.obs[0]).chain(transitions.iter().map(|t| t.next_obs[0]));
-        positions.collect()
+        Walk { positions: positions.collect(), actions: transitions.iter().map(|t| t.action[0]).collect(), fell }
     };
-    Ok(evaluation.episodes.iter().map(|e| (walk(&e.transitions), e.summary.terminated)).collect())
+    Ok(evaluation.episodes.iter().map(|e| walk(&e.transitions, e.summary.terminated)).collect())
+}
+
+/// What the model says of every position, and of the plan that a walk began with.
+fn belief(agent: &ModelBased, walk: &Walk) -> Result<Belief> {
+    let model = agent.model();
+    let device = &model.spec().device;
+    // One member per particle.
+    let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: MEMBERS }, 0);
+    let config = tasks::CliffConfig::default();
+
+    // One step to the right from each position says what is expected one step further on.
+    let count = 130;
+    let at = |i: usize| config.wall + (config.edge + 0.3 - config.wall) * i as f64 / (count - 1) as f64;
+    let from: Vec<f32> = (0..count).map(|i| (at(i) - config.step_length) as f32).collect();
+    let from = Tensor::<1>::from_floats(&from[..], device).reshape([count, 1]);
+    let imagined = model.rollout(Start::States(from), Tensor::ones([1, count, 1], device), draw)?;
+    let expected = floats(imagined.reward.context("the model learns the reward")?.reshape([MEMBERS * count]))?;
+    let heights = expected
+        .chunks(count)
+        .map(|member| member.iter().enumerate().map(|(i, height)| (at(i), f64::from(*height))).collect())
+        .collect();
+
+    let steps = walk.actions.len().min(HORIZON);
+    let actions = Tensor::<1>::from_floats(&walk.actions[..steps], device).reshape([steps, 1, 1]);
+    let start = Tensor::<1>::from_floats(&walk.positions[..1], device).reshape([1, 1]);
+    let imagined = model.rollout(Start::States(start), actions, draw)?;
+    let positions = floats(imagined.obs.reshape([(steps + 1) * MEMBERS]))?;
+    let rewards = floats(imagined.reward.context("the model learns the reward")?.reshape([steps * MEMBERS]))?;
+    let mean = |values: &[f32]| f64::from(values.iter().sum::<f32>()) / MEMBERS as f64;
+    let plan =
+        positions.chunks(MEMBERS).skip(1).zip(rewards.chunks(MEMBERS)).map(|(x, h)| (mean(x), mean(h))).collect();
+
+    let replay = agent.replay();
+    let data = (0..replay.len()).filter_map(|i| replay.get(i)).map(|t| t.obs[0]).collect();
+    Ok(Belief { heights, plan, data })
+}
+
+fn floats(tensor: Tensor<1>) -> Result<Vec<f32>> {
+    tensor.into_data().try_into_vec().context("a tensor of floats")
+}
+
+/// How one stage went, over all seeds and episodes.
+struct Stage {
+    name: &'static str,
+    walks: Vec<Walk>,
+}
+
+impl Stage {
+    /// The share of episodes that fall (%).
+    fn falls(&self) -> f64 {
+        100.0 * self.walks.iter().filter(|walk| walk.fell).count() as f64 / self.walks.len() as f64
+    }
+
+    /// Where episodes end on average (m): never to fall is easy for one who stays where he is.
+    fn end(&self) -> f64 {
+        self.walks.iter().filter_map(|walk| walk.positions.last()).map(|x| f64::from(*x)).sum::<f64>()
+            / self.walks.len() as f64
+    }
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let both: Vec<[[Vec<Walk>; 2]; 2]> = (0..args.seeds)
+    let both: Vec<[Lives; 2]> = (0..args.seeds)
         .into_par_iter()
-        .map(|seed| Ok([walks(seed, Replan::OpenLoop)?, walks(seed, Replan::EveryStep)?]))
+        .map(|seed| Ok([live(seed, Replan::OpenLoop)?, live(seed, Replan::EveryStep)?]))
         .collect::<Result<_>>()?;
-    let stage =
-        |replan: usize, when: usize| -> Vec<Walk> { both.iter().flat_map(|b| b[replan][when].clone()).collect() };
     let stages = [
-        ("random data, open loop", stage(0, 0)),
-        ("iterated, open loop", stage(0, 1)),
-        ("random data, replanned", stage(1, 0)),
-        ("iterated, replanned", stage(1, 1)),
-    ];
+        ("random data, open loop", 0, 0),
+        ("random data, replanned", 1, 0),
+        ("iterated, open loop", 0, 1),
+        ("iterated, replanned", 1, 1),
+        ("lighter, open loop", 0, 2),
+        ("lighter, replanned", 1, 2),
+    ]
+    .map(|(name, replan, life)| Stage {
+        name,
+        walks: both.iter().flat_map(|lives| lives[replan].walks[life].clone()).collect(),
+    });
     println!("{} seeds, {EPISODES} episodes each", args.seeds);
-    for (name, walks) in &stages {
-        let falls = walks.iter().filter(|w| w.1).count();
-        // Never to fall is easy for one who stays where he is.
-        let ends: f32 = walks.iter().filter_map(|w| w.0.last()).sum();
-        let episodes = walks.len() as f32;
-        println!(
-            "{name:<24} falls in {:>5.1} % of episodes, ends at {:.2} m on average",
-            100.0 * falls as f32 / episodes,
-            ends / episodes
-        );
+    for stage in &stages {
+        let (name, falls, end) = (stage.name, stage.falls(), stage.end());
+        println!("{name:<24} falls in {falls:>5.1} % of episodes, ends at {end:.2} m on average");
     }
-    draw(&args.out, &stages).map_err(|error| anyhow!("{}: {error}", args.out.display()))?;
+    let first = both.first().context("--seeds: at least one")?;
+    let picture = picture(&first[1].beliefs, &stages, args.seeds);
+    fs::write(&args.out, picture.svg()).with_context(|| args.out.display().to_string())?;
     println!("picture: {}", args.out.display());
     Ok(())
 }
 
-fn draw(path: &PathBuf, stages: &[(&str, Vec<Walk>); 4]) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::new(path, (1200, 340)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let all = || stages.iter().flat_map(|(_, walks)| walks.iter().flat_map(|w| w.0.iter().copied()));
-    let (low, high) = all().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
-    let steps = stages.iter().flat_map(|(_, walks)| walks.iter().map(|w| w.0.len())).max().unwrap_or(1);
-    for (panel, (name, walks)) in area.split_evenly((1, 4)).iter().zip(stages) {
-        let mut chart = ChartBuilder::on(panel)
-            .caption(name, ("sans-serif", 17))
-            .margin(8)
-            .x_label_area_size(35)
-            .y_label_area_size(40)
-            .build_cartesian_2d(0f32..steps as f32, low..high + 0.1)?;
-        chart
-            .configure_mesh()
-            .x_desc("step")
-            .y_desc("position (m)")
-            .x_label_formatter(&|t| format!("{t:.0}"))
-            .x_labels(5)
-            .max_light_lines(0)
-            .draw()?;
-        let edge = tasks::CliffConfig::default().edge as f32;
-        chart.draw_series([Rectangle::new([(0.0, edge), (steps as f32, high + 0.1)], RED.mix(0.08).filled())])?;
-        for (walk, fell) in walks {
-            let colour = if *fell { RED.mix(0.5) } else { BLUE.mix(0.5) };
-            let points: Vec<(f32, f32)> = walk.iter().enumerate().map(|(t, x)| (t as f32, *x)).collect();
-            let end = points.last().copied().unwrap_or_default();
-            chart.draw_series(LineSeries::new(points, colour.stroke_width(1)))?;
-            if *fell {
-                chart.draw_series([Circle::new(end, 3, RED.filled())])?;
-            }
-        }
+const STAYS: Colour = Colour::Series(0);
+const FALLS: Colour = Colour::Series(1);
+const MODEL: Colour = Colour::Series(2);
+const PLAN: Colour = Colour::Series(3);
+
+fn picture(beliefs: &[Belief; 2], stages: &[Stage; 6], seeds: u64) -> Picture {
+    let mut charts = vec![
+        ("after 300 random steps".to_owned(), hill(&beliefs[0])),
+        ("after 600 of its own".to_owned(), hill(&beliefs[1])),
+    ];
+    charts.extend(stages.iter().map(|stage| (stage.name.to_owned(), walked(stage))));
+    let legend = [
+        (Key::Line, Colour::Ink, "the hill, its edge at 2 m"),
+        (Key::Thin, MODEL, "what the model's members believe"),
+        (Key::Dot, PLAN, "where a plan expects to go"),
+        (Key::Dot, Colour::Muted, "data"),
+        (Key::Line, STAYS, "walk that stays up"),
+        (Key::Line, FALLS, "walk that falls"),
+        (Key::Band, FALLS, "past the edge"),
+    ];
+    let [random, replanned, iterated, both, blind, watched] = stages.each_ref().map(Stage::falls);
+    let caption = format!(
+        "Above: one seed's model, five networks that learned height, motion and end from the data below them. Below: the first \
+         walk of each of {seeds} seeds. Falls, of all {} walks of a stage: on random data {random:.0} % (open loop: the plan is carried \
+         out blindly) and {replanned:.0} % (replanned at every step), since no member has seen an edge; once the agent learned from its own \
+         falls {iterated:.0} % and {both:.0} %. Then the walker is lighter than it learned, and each step leads {LIGHTER} m instead of 0.1 m: \
+         {blind:.0} % and {watched:.0} %. The model is as wrong in both; replanning sees where the last step really led.",
+        stages[0].walks.len(),
+    );
+    Picture {
+        title: "Planning on a learned model, at a cliff".to_owned(),
+        legend: legend.map(|(key, colour, word)| (key, colour, word.to_owned())).to_vec(),
+        columns: 2,
+        charts,
+        caption,
     }
-    area.present()?;
-    Ok(())
+}
+
+/// The hill as it is and as the model believes.
+fn hill(belief: &Belief) -> Chart {
+    let config = tasks::CliffConfig::default();
+    let floor = config.slope * config.edge - config.drop;
+    let mut chart =
+        Chart::new(Size::Panel(210.0), "height over position, true and believed", "position (m)", "height (m)");
+    chart.x_range = Some((config.wall, config.edge + 0.3));
+    chart.y_range = Some((floor - 0.7, config.edge + 0.5));
+    chart.marks.push(beyond(config.edge, config.edge + 0.3, (floor - 0.7, config.edge + 0.5)));
+    let truth = vec![
+        (config.wall, config.slope * config.wall),
+        (config.edge, config.slope * config.edge),
+        (config.edge, floor),
+        (config.edge + 0.3, floor),
+    ];
+    chart.marks.push(Mark::Line(Colour::Ink, Style::Thick, truth));
+    chart.marks.extend(belief.heights.iter().map(|member| Mark::Line(MODEL, Style::Thin, member.clone())));
+    chart.marks.push(Mark::Dots(PLAN, belief.plan.clone()));
+    // So many that each stands for a few.
+    let every = belief.data.len().div_ceil(150).max(1);
+    let data = belief.data.iter().step_by(every).map(|x| (f64::from(*x), floor - 0.45)).collect();
+    chart.marks.push(Mark::Dots(Colour::Muted, data));
+    chart
+}
+
+/// The first walk of each seed.
+fn walked(stage: &Stage) -> Chart {
+    let config = tasks::CliffConfig::default();
+    let steps = f64::from(STEPS);
+    let mut chart = Chart::new(Size::Panel(190.0), stage.name, "step", "position (m)");
+    chart.x_range = Some((0.0, steps));
+    chart.y_range = Some((-0.5, config.edge + 0.3));
+    chart.marks.push(beyond(0.0, steps, (config.edge, config.edge + 0.3)));
+    let mut ends = Points::new();
+    for walk in stage.walks.iter().step_by(EPISODES) {
+        let points: Points = walk.positions.iter().enumerate().map(|(t, x)| (t as f64, f64::from(*x))).collect();
+        ends.extend(points.last().filter(|_| walk.fell));
+        let colour = if walk.fell { FALLS } else { STAYS };
+        chart.marks.push(Mark::Line(colour, Style::Thin, points));
+    }
+    chart.marks.push(Mark::Crosses(FALLS, ends));
+    chart
+}
+
+/// Where there is no ground.
+fn beyond(from: f64, to: f64, (low, high): (f64, f64)) -> Mark {
+    Mark::Band(FALLS, vec![(from, low, high), (to, low, high)])
 }

@@ -5,19 +5,22 @@
 //! the goal is not in the model. Run it with `cargo run --release -p mbrl-goal-swap`; it takes about a minute and leaves
 //! `goal-swap.svg` with the paths of the tip.
 
-use std::{path::PathBuf, sync::Arc};
+#[path = "../../mbrl/src/plot/mod.rs"]
+mod plot;
 
-use anyhow::{Result, anyhow};
+use std::{fs, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Parser;
 use mbrl_env::{
     Env, Replay, Rng, Situation, TimeLimit, collect_with,
     tasks::{Reacher, ReacherReward},
 };
-use mbrl_model::{Dataset, Ensemble, EnsembleConfig, FitConfig, MemberRule, Propagation, fit};
+use mbrl_model::{Angles, Dataset, Ensemble, EnsembleConfig, FitConfig, MemberRule, Propagation, fit};
 use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{ActMode, Agent, Goal, MpcAgent};
-use plotters::prelude::*;
+use plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style};
 
 /// Random episodes that the model is learned from, and the steps of each episode.
 const RANDOM_EPISODES: u64 = 40;
@@ -54,8 +57,12 @@ fn learn(seed: u64) -> Result<Ensemble> {
     episodes.iter().try_for_each(|episode| replay.push_episode(episode))?;
 
     let mut rng = Rng::new(seed);
-    let config =
-        EnsembleConfig { hidden: vec![100, 100], angles: vec![0, 1], normalize_targets: true, ..Default::default() };
+    let config = EnsembleConfig {
+        hidden: vec![100, 100],
+        angles: Angles::radians([0, 1]),
+        normalize_targets: true,
+        ..Default::default()
+    };
     let mut model = config.init(obs, actions, &Device::flex(), &mut rng)?;
     let config = FitConfig { batch_size: 64, max_epochs: 60, ..FitConfig::default() };
     fit(&mut model, &Dataset::of_replay(&replay, 0)?, &config, &mut rng)?;
@@ -73,7 +80,7 @@ struct Episode {
 fn reach(model: &Ensemble, targets: &[[f32; 2]], seed: u64) -> Result<Episode> {
     let mut arm = Reacher::new();
     let actions = arm.spec().actions.clone();
-    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 5 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 5 };
     let planner = CemConfig { horizon: 12, population: 100, elites: 10, iterations: 4, ..CemConfig::default() };
     let mpc = Mpc::new(Box::new(planner.init(&actions, propagation)?), Replan::EveryStep)?;
     let goal = |target: [f32; 2]| Goal::new(Arc::new(ReacherReward::to(target)));
@@ -110,7 +117,7 @@ fn main() -> Result<()> {
         println!("seed {seed}: tip from target (mm) {}", millimetres.join(" "));
         missed.extend(misses);
         if seed == 0 {
-            draw(&args.out, &episodes).map_err(|error| anyhow!("{}: {error}", args.out.display()))?;
+            fs::write(&args.out, picture(&episodes).svg()).with_context(|| args.out.display().to_string())?;
         }
     }
     let reached = missed.iter().filter(|m| **m < NEAR).count();
@@ -119,29 +126,47 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn draw(path: &PathBuf, episodes: &[Episode]) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::new(path, (1200, 330)).into_drawing_area();
-    area.fill(&WHITE)?;
-    for (panel, episode) in area.split_evenly((1, 4)).iter().zip(episodes) {
-        let title = if episode.targets.len() > 1 { "the goal changes half way" } else { "one goal" };
-        let mut chart = ChartBuilder::on(panel)
-            .caption(title, ("sans-serif", 17))
-            .margin(8)
-            .x_label_area_size(30)
-            .y_label_area_size(45)
-            .build_cartesian_2d(-0.23f32..0.23, -0.23f32..0.23)?;
-        chart.configure_mesh().x_desc("x (m)").y_desc("y (m)").max_light_lines(0).x_labels(5).y_labels(5).draw()?;
-        let share = episode.path.len() / episode.targets.len();
-        for (i, target) in episode.targets.iter().enumerate() {
-            let colour = Palette99::pick(i + 1).to_rgba();
+/// The path of the tip to each target, from its start or from the target before.
+fn paths(episode: &Episode) -> Vec<Points> {
+    let share = episode.path.len() / episode.targets.len();
+    (0..episode.targets.len())
+        .map(|i| {
             let end = if i + 1 == episode.targets.len() { episode.path.len() } else { (i + 1) * share + 1 };
-            let part = episode.path[i * share..end].iter().map(|p| (p[0], p[1]));
-            chart.draw_series(LineSeries::new(part.clone(), colour.stroke_width(2)))?;
-            chart.draw_series(part.map(|p| Circle::new(p, 2, colour.filled())))?;
-            chart.draw_series([Circle::new((target[0], target[1]), 9, colour.stroke_width(2))])?;
+            episode.path[i * share..end].iter().map(|p| (f64::from(p[0]), f64::from(p[1]))).collect()
+        })
+        .collect()
+}
+
+fn picture(episodes: &[Episode]) -> Picture {
+    let chart = |episode: &Episode| {
+        let mut chart = Chart::new(Size::Panel(330.0), "the tip's path to its goals", "x (m)", "y (m)");
+        chart.x_range = Some((-0.23, 0.23));
+        chart.y_range = Some((-0.23, 0.23));
+        for (i, (target, path)) in episode.targets.iter().zip(paths(episode)).enumerate() {
+            chart.marks.push(Mark::Line(Colour::Series(i), Style::Thick, path.clone()));
+            chart.marks.push(Mark::Dots(Colour::Series(i), path));
+            chart.marks.push(Mark::Rings(Colour::Series(i), vec![(f64::from(target[0]), f64::from(target[1]))]));
         }
-        chart.draw_series([Cross::new((episode.path[0][0], episode.path[0][1]), 5, BLACK)])?;
+        let start = episode.path[0];
+        chart.marks.push(Mark::Crosses(Colour::Ink, vec![(f64::from(start[0]), f64::from(start[1]))]));
+        let heading = if episode.targets.len() > 1 { "the goal changes half way" } else { "one goal" };
+        (heading.to_owned(), chart)
+    };
+    let legend = [
+        (Key::Cross, Colour::Ink, "start of the tip"),
+        (Key::Line, Colour::Series(0), "its path, a dot per step"),
+        (Key::Ring, Colour::Series(0), "goal"),
+        (Key::Line, Colour::Series(1), "path to the second goal"),
+        (Key::Ring, Colour::Series(1), "second goal"),
+    ];
+    Picture {
+        title: "One learned model, goals that it was never told of".to_owned(),
+        legend: legend.map(|(key, colour, word)| (key, colour, word.to_owned())).to_vec(),
+        columns: 2,
+        charts: episodes.iter().map(chart).collect(),
+        caption: format!(
+            "Tip of a two-link arm, seen from above; {STEPS} steps per episode. The model was learned from random motion \
+             without any reward and is the same in all four; only the planner's goal differs."
+        ),
     }
-    area.present()?;
-    Ok(())
 }

@@ -1,12 +1,14 @@
 //! Where sampling stops scaling and gradients do not, in two pictures.
 //!
 //! `optimizers.svg`: evaluations of a function that an optimizer needs to come within a tolerance of its optimum, against the
-//! number of dimensions. `planners.svg`: how much of what can be gained a planner gains, for horizons and action dimensions, with an equal
-//! budget of model steps. Run it with `cargo run --release -p mbrl-limits`; it takes some ten minutes on two cores, `--quick` takes
+//! number of dimensions. `planners.svg`: how much of what can be gained a planner gains on a linear-quadratic problem, for horizons
+//! and action dimensions, with an equal budget of model steps. Run it with `cargo run --release -p mbrl-limits`; it takes some ten minutes on two cores, `--quick` takes
 //! seconds and shows less.
 
 mod optimizers;
 mod planners;
+#[path = "../../mbrl/src/plot/mod.rs"]
+mod plot;
 
 use std::{fs, path::PathBuf};
 
@@ -35,11 +37,4 @@ fn main() -> Result<()> {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// An error of a drawing back-end.
-fn drawing<E: std::error::Error + Send + Sync + 'static>(
-    error: plotters::drawing::DrawingAreaErrorKind<E>,
-) -> anyhow::Error {
-    anyhow::anyhow!("drawing: {error}")
 }

@@ -1,162 +1,72 @@
-//! Learning curves as SVG.
+//! Learning curves as SVG files.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use mbrl_policy::write_atomically;
-use plotters::prelude::*;
 
-use crate::record::{EpisodeLine, Record};
-
-const SIZE: (u32, u32) = (800, 500);
-pub(crate) const BLUE: RGBColor = RGBColor(31, 119, 180);
-pub(crate) const ORANGE: RGBColor = RGBColor(255, 127, 14);
+use crate::{
+    plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style},
+    record::{EpisodeLine, Record},
+    report::{BAND, LEAST_SPAN, STEPS, draw_group},
+};
 
 /// Draws one run: the return of each episode, and the best so far.
 pub(crate) fn draw_run(path: &Path, title: &str, record: &Record) -> Result<()> {
-    let returns: Vec<(f64, f64)> = finite(&record.episodes).collect();
-    let best: Vec<(f64, f64)> = returns
+    let returns: Points = finite(&record.episodes).collect();
+    let best: Points = returns
         .iter()
         .scan(f64::NEG_INFINITY, |best, (step, r)| {
             *best = best.max(*r);
             Some((*step, *best))
         })
         .collect();
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let mut chart = frame(&area, title, &returns).map_err(drawing)?;
-        chart
-            .draw_series(LineSeries::new(best, ORANGE.stroke_width(2)))
-            .map_err(drawing)?
-            .label("best so far")
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], ORANGE.stroke_width(2)));
-        chart
-            .draw_series(LineSeries::new(returns.iter().copied(), BLUE.stroke_width(1)))
-            .map_err(drawing)?
-            .label("episode")
-            .legend(|(x, y)| Circle::new((x + 9, y), 3, BLUE.filled()));
-        chart.draw_series(returns.iter().map(|p| Circle::new(*p, 3, BLUE.filled()))).map_err(drawing)?;
-        legend(&mut chart).map_err(drawing)?;
-        area.present().map_err(drawing)?;
-    }
-    write_atomically(path, svg.as_bytes()).context("learning curve")
+    let mut chart = frame(&[record]);
+    chart.marks = vec![
+        Mark::Line(Colour::Series(1), Style::Thick, best),
+        Mark::Line(Colour::Series(0), Style::Thin, returns.clone()),
+        Mark::Dots(Colour::Series(0), returns),
+    ];
+    let legend = vec![
+        (Key::Dot, Colour::Series(0), "episode".to_owned()),
+        (Key::Line, Colour::Series(1), "best so far".to_owned()),
+    ];
+    let caption = match record.cut {
+        0 => String::new(),
+        _ => "The last episode was cut by the budget of steps and is left out.".to_owned(),
+    };
+    write(path, Picture { title: title.to_owned(), legend, columns: 1, charts: vec![(String::new(), chart)], caption })
 }
 
-/// Draws several runs of one experiment: the median over runs of the return of the last finished episode, in a band
-/// from the lowest to the highest.
+/// Draws several runs of one experiment: each seed thin, their mean in its interval.
 pub(crate) fn draw_runs(path: &Path, title: &str, records: &[Record]) -> Result<()> {
-    let band = band(records);
-    let all: Vec<(f64, f64)> = band.iter().flat_map(|b| [(b.step, b.low), (b.step, b.high)]).collect();
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let mut chart = frame(&area, title, &all).map_err(drawing)?;
-        let outline = band.iter().map(|b| (b.step, b.high)).chain(band.iter().rev().map(|b| (b.step, b.low)));
-        chart
-            .draw_series([Polygon::new(outline.collect::<Vec<_>>(), BLUE.mix(0.2).filled())])
-            .map_err(drawing)?
-            .label("lowest to highest")
-            .legend(|(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], BLUE.mix(0.2).filled()));
-        chart
-            .draw_series(LineSeries::new(band.iter().map(|b| (b.step, b.median)), BLUE.stroke_width(2)))
-            .map_err(drawing)?
-            .label(format!("median of {} seeds", records.len()))
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], BLUE.stroke_width(2)));
-        legend(&mut chart).map_err(drawing)?;
-        area.present().map_err(drawing)?;
+    let curves: Vec<Points> = records.iter().map(|record| finite(&record.episodes).collect()).collect();
+    let mut chart = frame(&records.iter().collect::<Vec<_>>());
+    draw_group(&mut chart, Colour::Series(0), "", &curves);
+    let legend = vec![
+        (Key::Line, Colour::Series(0), format!("mean of {} seeds", records.len())),
+        (Key::Band, Colour::Series(0), "95 % bootstrap interval".to_owned()),
+        (Key::Thin, Colour::Series(0), "single seeds".to_owned()),
+    ];
+    let charts = vec![(String::new(), chart)];
+    write(path, Picture { title: title.to_owned(), legend, columns: 1, charts, caption: BAND.trim().to_owned() })
+}
+
+fn frame(records: &[&Record]) -> Chart {
+    let steps = records.iter().flat_map(|record| &record.episodes).map(|e| e.env_step as f64);
+    Chart {
+        x_range: Some((0.0, steps.fold(1.0, f64::max))),
+        least_span: LEAST_SPAN,
+        ..Chart::new(Size::Panel(330.0), "returns over real steps", STEPS, "return of an episode (sum of rewards)")
     }
-    write_atomically(path, svg.as_bytes()).context("learning curve")
 }
 
-type Chart<'a, 'b> = ChartContext<
-    'a,
-    SVGBackend<'b>,
-    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
->;
-type Drawn<T> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
-
-fn frame<'a, 'b>(
-    area: &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>,
-    title: &str,
-    points: &[(f64, f64)],
-) -> Drawn<Chart<'a, 'b>> {
-    area.fill(&WHITE)?;
-    let last = points.iter().map(|p| p.0).fold(1.0, f64::max);
-    let (low, high) =
-        points.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), p| (low.min(p.1), high.max(p.1)));
-    let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
-    let margin = (0.05 * (high - low)).max(1e-3 * high.abs()).max(1e-6);
-    // As many digits as ten labels within the range need.
-    let digits = (1.0 - (high - low + 2.0 * margin).log10().floor()).clamp(0.0, 9.0) as usize;
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 24))
-        .margin(12)
-        // The last label of the x axis is centred on the edge.
-        .margin_right(30)
-        .x_label_area_size(45)
-        .y_label_area_size(75)
-        .build_cartesian_2d(0.0..last, low - margin..high + margin)?;
-    chart
-        .configure_mesh()
-        .x_desc("real environment steps")
-        .y_desc("return of an episode (sum of rewards)")
-        .axis_desc_style(("sans-serif", 18))
-        .label_style(("sans-serif", 16))
-        .max_light_lines(2)
-        .light_line_style(BLACK.mix(0.06))
-        .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{:.digits$}", y + 0.0).replace('-', "\u{2212}"))
-        .draw()?;
-    Ok(chart)
-}
-
-fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>) -> Drawn<()> {
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .label_font(("sans-serif", 16))
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .draw()
-}
-
-fn drawing(error: DrawingAreaErrorKind<std::io::Error>) -> anyhow::Error {
-    anyhow!("drawing the learning curve: {error}")
+fn write(path: &Path, picture: Picture) -> Result<()> {
+    write_atomically(path, picture.svg().as_bytes()).context("learning curve")
 }
 
 fn finite(episodes: &[EpisodeLine]) -> impl Iterator<Item = (f64, f64)> + '_ {
     episodes.iter().filter(|e| e.total_reward.is_finite()).map(|e| (e.env_step as f64, e.total_reward))
-}
-
-#[derive(Debug, PartialEq)]
-struct Band {
-    step: f64,
-    low: f64,
-    median: f64,
-    high: f64,
-}
-
-/// At every step at which an episode of any run ended, from the first step on by which all have ended one.
-fn band(records: &[Record]) -> Vec<Band> {
-    let mut steps: Vec<u64> = records.iter().flat_map(|r| r.episodes.iter().map(|e| e.env_step)).collect();
-    steps.sort_unstable();
-    steps.dedup();
-    steps
-        .into_iter()
-        .filter_map(|step| {
-            let mut returns: Vec<f64> = records
-                .iter()
-                .filter_map(|r| r.episodes.iter().rev().find(|e| e.env_step <= step).map(|e| e.total_reward))
-                .filter(|r| r.is_finite())
-                .collect();
-            if returns.len() < records.len() {
-                return None;
-            }
-            returns.sort_by(f64::total_cmp);
-            Some(Band { step: step as f64, low: *returns.first()?, median: median(&returns)?, high: *returns.last()? })
-        })
-        .collect()
 }
 
 /// The median of sorted values.
@@ -172,23 +82,12 @@ pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plot::tests::{Read, assert_near};
 
     fn record(episodes: &[(u64, f64)]) -> Record {
         let episodes =
             episodes.iter().map(|&(env_step, total_reward)| EpisodeLine { env_step, total_reward }).collect();
         Record { episodes, cut: 0, evaluation: None }
-    }
-
-    #[test]
-    fn a_band_begins_where_all_runs_have_a_return() {
-        let records = [record(&[(10, 1.0), (30, 5.0)]), record(&[(20, 3.0), (30, 4.0)])];
-        assert_eq!(
-            band(&records),
-            [
-                Band { step: 20.0, low: 1.0, median: 2.0, high: 3.0 },
-                Band { step: 30.0, low: 4.0, median: 4.5, high: 5.0 },
-            ]
-        );
     }
 
     #[test]
@@ -199,20 +98,44 @@ mod tests {
         assert_eq!(median(&[1.0, 2.0, 4.0, 7.0]), Some(3.0));
     }
 
-    #[test]
-    fn pictures_are_drawn_for_any_record() {
+    fn drawn(draw: impl FnOnce(&Path) -> Result<()>) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curve.svg");
+        draw(&path).unwrap();
+        std::fs::read_to_string(&path).unwrap()
+    }
+
+    #[test]
+    fn pictures_are_drawn_for_any_record() {
         for episodes in [&[][..], &[(200, 3.0)], &[(200, 3.0), (400, f64::NAN), (600, -8.0)]] {
-            draw_run(&path, "t", &record(episodes)).unwrap();
-            let svg = std::fs::read_to_string(&path).unwrap();
-            assert!(svg.contains("real environment steps") && svg.contains("best so far"));
-            draw_runs(&path, "t", &[record(episodes), record(episodes)]).unwrap();
-            assert!(std::fs::read_to_string(&path).unwrap().contains("median of 2 seeds"));
+            let svg = drawn(|path| draw_run(path, "t", &record(episodes)));
+            assert!(svg.contains("real environment steps") && svg.contains("best so far") && !svg.contains("NaN"));
+            let svg = drawn(|path| draw_runs(path, "t", &[record(episodes), record(episodes)]));
+            assert!(svg.contains("mean of 2 seeds") && !svg.contains("NaN"));
         }
-        // Labels as long as they need be, with a minus: longer ones run into the axis' name.
-        draw_run(&path, "t", &record(&[(200, -1700.0), (400, -100.0)])).unwrap();
-        let svg = std::fs::read_to_string(&path).unwrap();
-        assert!(svg.lines().any(|line| line.trim() == "\u{2212}1000") && !svg.contains("1000.0"));
+        let cut = Record { cut: 1, ..record(&[(200, 3.0)]) };
+        assert!(drawn(|path| draw_run(path, "t", &cut)).contains("cut by the budget"));
+    }
+
+    #[test]
+    fn a_run_is_drawn_as_its_returns_and_the_best_of_them() {
+        let svg = drawn(|path| draw_run(path, "t", &record(&[(200, -1700.0), (400, -100.0), (600, -300.0)])));
+        let read = Read::new(&svg, false, false);
+        let exact = (2.0, 5.0);
+        assert_near(&read.line("line thin c0"), &[(200.0, -1700.0), (400.0, -100.0), (600.0, -300.0)], exact);
+        assert_near(&read.line("line thick c1"), &[(200.0, -1700.0), (400.0, -100.0), (600.0, -100.0)], exact);
+        // With a minus, and as short as it can be.
+        assert!(svg.contains(">\u{2212}1000<") && !svg.contains("1000.0"));
+    }
+
+    #[test]
+    fn seeds_are_drawn_as_their_mean_between_lowest_and_highest() {
+        let records = [&[(200, 1.0), (400, 5.0)], &[(200, 2.0), (400, 7.0)], &[(200, 6.0), (400, 9.0)]];
+        let svg = drawn(|path| draw_runs(path, "t", &records.map(|episodes| record(episodes))));
+        let read = Read::new(&svg, false, false);
+        let exact = (2.0, 0.05);
+        assert_near(&read.line("line thick c0"), &[(200.0, 3.0), (400.0, 7.0)], exact);
+        assert_near(&read.line("band c0"), &[(200.0, 6.0), (400.0, 9.0), (400.0, 5.0), (200.0, 1.0)], exact);
+        assert_eq!(read.lines("line thin c0").len(), 3);
     }
 }

@@ -9,10 +9,7 @@ use mbrl_env::{
     termination_fn,
 };
 use mbrl_model::{Bool, EnsembleConfig, FitConfig, Precision, Propagation};
-use mbrl_plan::{
-    Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, RandomShootingConfig,
-    Refinement, Replan, SequenceSampler, Shooting,
-};
+use mbrl_plan::{Aggregate, PlannerConfig, Refinement, Replan};
 use mbrl_policy::{Goal, ModelBasedConfig, Tensor, TrainConfig};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
@@ -127,7 +124,7 @@ struct Written {
     #[serde(skip_serializing_if = "Option::is_none")]
     fit: Option<FitConfig>,
     planner: PlannerConfig,
-    #[serde(default = "no_refinement")]
+    #[serde(default = "Refinement::off")]
     refinement: Refinement,
     #[serde(skip_serializing_if = "Option::is_none")]
     propagation: Option<Propagation>,
@@ -238,10 +235,6 @@ pub(crate) const DEFAULT_DEVICE: &str = "flex";
 
 fn default_device() -> String {
     DEFAULT_DEVICE.into()
-}
-
-fn no_refinement() -> Refinement {
-    Refinement { iterations: 0, ..Refinement::default() }
 }
 
 /// How plans are judged.
@@ -389,50 +382,6 @@ pub(crate) struct MpcConfig {
     pub(crate) replan: Replan,
 }
 
-/// Which planner, and its settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub(crate) enum PlannerConfig {
-    Cem(CemConfig),
-    Pddm(PddmConfig),
-    Icem(IcemConfig),
-    Mppi(MppiConfig),
-    RandomShooting(RandomShootingConfig),
-    Gradient(GradientConfig),
-}
-
-impl PlannerConfig {
-    /// The planner, refined where the refinement has iterations.
-    pub(crate) fn init(
-        &self,
-        refinement: &Refinement,
-        aggregate: Aggregate,
-        actions: &mbrl_env::ActionSpace,
-        propagation: Propagation,
-    ) -> Result<Box<dyn Planner>> {
-        match self {
-            Self::Cem(config) => refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement),
-            Self::Pddm(config) => refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement),
-            Self::Icem(config) => refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement),
-            Self::Mppi(config) => refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement),
-            Self::RandomShooting(config) => {
-                refined(config.init(actions, propagation)?.with_aggregate(aggregate), refinement)
-            }
-            Self::Gradient(_) if refinement.iterations > 0 => {
-                bail!("section [refinement]: for planners that sample; gradient climbs already")
-            }
-            Self::Gradient(config) => Ok(Box::new(config.init(actions, propagation)?.with_aggregate(aggregate))),
-        }
-    }
-}
-
-fn refined<S: SequenceSampler + 'static>(planner: Shooting<S>, refinement: &Refinement) -> Result<Box<dyn Planner>> {
-    if refinement.iterations == 0 {
-        return Ok(Box::new(planner));
-    }
-    Ok(Box::new(planner.with_refinement(refinement.clone()).context("section [refinement]")?))
-}
-
 /// Names and summaries of the embedded experiments.
 pub(crate) fn embedded() -> impl Iterator<Item = Result<Experiment>> {
     EMBEDDED.iter().map(|(name, _)| Experiment::load(name, &[]))
@@ -502,23 +451,18 @@ impl Experiment {
     /// Refuses planners that climb, of which a simulator cannot say where up is.
     pub(crate) fn check_no_gradients(&self) -> Result<()> {
         let told = "a model with gradients is needed, and dynamics = \"simulator\" has none";
-        match &self.planner {
-            PlannerConfig::Gradient(_) => bail!("section [planner]: kind = \"gradient\": {told}"),
-            _ if self.refinement.iterations > 0 => bail!("section [refinement]: {told}"),
-            _ => Ok(()),
+        if self.planner.needs_gradients() {
+            bail!("section [planner]: kind = \"gradient\": {told}");
         }
+        if self.refinement.is_on() {
+            bail!("section [refinement]: {told}");
+        }
+        Ok(())
     }
 
     /// Refuses sizes that no machine has the memory for, before anything asks for it.
     pub(crate) fn check_sizes(&self, obs: usize, action: usize) -> Result<()> {
-        let (population, horizon) = match &self.planner {
-            PlannerConfig::Cem(config) => (config.population, config.horizon),
-            PlannerConfig::Pddm(config) => (config.population, config.horizon),
-            PlannerConfig::Icem(config) => (config.population.saturating_add(config.elites), config.horizon),
-            PlannerConfig::Mppi(config) => (config.population, config.horizon),
-            PlannerConfig::RandomShooting(config) => (config.population, config.horizon),
-            PlannerConfig::Gradient(config) => (config.starts, config.horizon),
-        };
+        let (population, horizon) = (self.planner.candidates(), self.planner.horizon());
         let particles = self.learned().map_or(1, |learned| learned.propagation.particles);
         let rollout = [population, horizon, particles, obs.saturating_add(action)];
         if product(&rollout).is_none_or(|numbers| numbers > LARGEST) {
@@ -553,7 +497,7 @@ pub(crate) fn source(name_or_path: &str) -> Result<(String, String)> {
 pub(crate) fn check_weights(model: &EnsembleConfig, obs: usize, action: usize) -> Result<()> {
     let EnsembleConfig { members, hidden, angles, past, .. } = model;
     // Each observation with its angles and each action; out come means and log-variances, reward and end.
-    let step = obs.saturating_add(angles.len()).saturating_add(action);
+    let step = obs.saturating_add(angles.columns().len()).saturating_add(action);
     let widths = [&[step.saturating_mul(past.saturating_add(1))][..], hidden, &[2 * obs + 3]].concat();
     let weights = widths
         .windows(2)
@@ -669,6 +613,8 @@ fn set(table: &mut Table, key: &str, value: Value) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
+    use mbrl_plan::{CemConfig, PddmConfig, Proposal, RandomShootingConfig};
+
     use super::*;
 
     fn loaded(words: &[&str]) -> Result<Experiment> {
@@ -734,7 +680,7 @@ mod tests {
             let experiment = loaded(words).unwrap();
             assert_eq!(toml::from_str::<Experiment>(&experiment.to_toml().unwrap()).unwrap(), experiment);
         }
-        let proposal = mbrl_plan::Proposal::Hold { steps: 3 };
+        let proposal = Proposal::Hold { steps: 3 };
         assert_eq!(
             loaded(&["planner.kind=random-shooting", "planner.proposal={ hold = { steps = 3 } }"]).unwrap().planner,
             PlannerConfig::RandomShooting(RandomShootingConfig { proposal, ..RandomShootingConfig::default() })
@@ -770,14 +716,14 @@ mod tests {
     fn a_refinement_is_off_until_it_has_iterations() {
         let actions = mbrl_env::ActionSpace::Box(mbrl_env::BoxSpace::symmetric(1, 1.0).unwrap());
         let init = |experiment: &Experiment| {
-            experiment.planner.init(&experiment.refinement, Aggregate::Mean, &actions, Propagation::MEAN).map(drop)
+            experiment.planner.init(&actions, Propagation::MEAN, Aggregate::Mean, &experiment.refinement).map(drop)
         };
         assert_eq!(loaded(&[]).unwrap().refinement.iterations, 0);
         let on = loaded(&["refinement.iterations=5"]).unwrap();
         assert_eq!(on.refinement, Refinement { iterations: 5, ..Refinement::default() });
         init(&on).unwrap();
         let told = init(&loaded(&["refinement.iterations=5", "planner.kind=gradient"]).unwrap()).unwrap_err();
-        assert!(told.to_string().contains("[refinement]"), "{told}");
+        assert!(told.to_string().contains("refinement.iterations"), "{told}");
         init(&loaded(&["planner.kind=gradient"]).unwrap()).unwrap();
     }
 
@@ -970,7 +916,7 @@ mod tests {
             ("mpc.replan=every", "{every=n}"),
             ("goal.aggregate=mean-minus-std", "{mean-minus-std=k}"),
             ("planner.kind=annealing", "annealing"),
-            ("propagation.members=ts-2", "ts-2"),
+            ("propagation.rule=ts-2", "ts-2"),
         ] {
             let error = loaded(&[word]).unwrap_err().to_string();
             let key = word.split('=').next().unwrap();

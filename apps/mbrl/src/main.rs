@@ -14,6 +14,7 @@ mod folder;
 mod model_chart;
 mod model_folder;
 mod near;
+mod plot;
 mod progress;
 mod record;
 mod render;

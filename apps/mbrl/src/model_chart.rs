@@ -1,156 +1,148 @@
-//! The evaluation of a model as a picture and as a table.
+//! The evaluation of a model as charts, as a picture and as a table.
 
 use std::{fmt::Write as _, path::Path};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use mbrl_model::{Calibration, ModelEvaluation, StepEvaluation};
 use mbrl_policy::write_atomically;
-use plotters::{coord::Shift, element::DashedPathElement, prelude::*};
 
-use crate::chart::{BLUE, ORANGE};
+use crate::plot::{Chart, Colour, Key, Legend, Mark, Picture, Points, Size, Style, fixed};
 
-const SIZE: (u32, u32) = (1000, 500);
-const GREY: RGBColor = RGBColor(110, 110, 110);
-/// From few steps to many.
-const SHADES: [RGBColor; 4] =
-    [RGBColor(253, 174, 97), RGBColor(116, 173, 209), RGBColor(49, 104, 170), RGBColor(8, 29, 88)];
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
-
-/// Draws the error over the steps of a roll-out beside two yardsticks, and how many observations the predicted intervals
-/// hold against how many they should.
+/// Writes a picture: the error over the steps of a roll-out beside two baselines, and how many observations the predicted
+/// intervals hold against how many they should.
 pub(crate) fn draw_model(path: &Path, title: &str, evaluation: &ModelEvaluation) -> Result<()> {
-    let mut svg = String::new();
-    draw(&mut svg, title, evaluation).map_err(|error| anyhow!("drawing the evaluation of a model: {error}"))?;
-    write_atomically(path, svg.as_bytes()).context("evaluation of a model")
+    let size = Size::Panel(290.0);
+    let (errors, mut legend) = error_chart(size, evaluation);
+    let mut charts = vec![("Error after k steps".to_owned(), errors)];
+    if let Some((coverage, keys)) = coverage_chart(size, evaluation) {
+        charts.push(("Observations within the predicted interval".to_owned(), coverage));
+        legend.extend(keys);
+    }
+    let caption = in_words(evaluation);
+    let picture = Picture { title: title.to_owned(), legend, columns: 1, charts, caption };
+    write_atomically(path, picture.svg().as_bytes()).context("evaluation of a model")
 }
 
-fn draw(svg: &mut String, title: &str, evaluation: &ModelEvaluation) -> Drawn {
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    area.fill(&WHITE)?;
-    let panels = area.titled(title, ("sans-serif", 24))?;
-    let (left, right) = panels.split_horizontally(510);
-    errors(&left, evaluation)?;
-    calibration(&right, evaluation)?;
-    area.present()
+/// Error over steps ahead: averaged over the columns that change, each in units of its standard deviation.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Errors {
+    pub(crate) model: Points,
+    /// Of predicting that nothing changes.
+    pub(crate) unchanged: Points,
 }
 
-/// Error over steps, mean over columns, each in units of its standard deviation.
-fn errors(area: &Area<'_>, evaluation: &ModelEvaluation) -> Drawn {
-    let over_steps = |figure: fn(&StepEvaluation) -> &[f64]| {
-        let points = evaluation.steps.iter().map(|s| (s.step as f64, evaluation.scaled(figure(s))));
-        // A start is known.
-        std::iter::once((0.0, 0.0)).chain(points).filter(|p| p.1.is_finite()).collect::<Vec<_>>()
+pub(crate) fn errors(evaluation: &ModelEvaluation) -> Errors {
+    let over_steps = |figure: fn(&StepEvaluation) -> &[f64]| -> Points {
+        evaluation.steps.iter().map(|s| (s.step as f64, evaluation.scaled(figure(s)))).collect()
     };
-    let model = over_steps(|s| &s.rmse);
-    let unchanged = over_steps(|s| &s.unchanged_rmse);
-    let horizon = evaluation.steps.len().max(1) as f64;
-    let highest = model.iter().chain(&unchanged).fold(1.0, |high: f64, p| high.max(p.1));
-    let mut chart = ChartBuilder::on(area)
-        .caption("error after k steps", ("sans-serif", 18))
-        .margin(12)
-        // The last label of the x axis is centred on the edge.
-        .margin_right(20)
-        .x_label_area_size(45)
-        .y_label_area_size(70)
-        // The legend lies above the highest point.
-        .build_cartesian_2d(0.0..horizon, 0.0..1.4 * highest)?;
-    chart
-        .configure_mesh()
-        .x_desc("k, steps predicted")
-        .y_desc("error / standard deviation of the column")
-        .axis_desc_style(("sans-serif", 16))
-        .label_style(("sans-serif", 15))
-        .x_labels(evaluation.steps.len().clamp(2, 10))
-        .max_light_lines(1)
-        .light_line_style(BLACK.mix(0.06))
-        .bold_line_style(BLACK.mix(0.15))
-        .x_label_formatter(&|x| if x.fract() == 0.0 { format!("{x:.0}") } else { String::new() })
-        .y_label_formatter(&|y| tick(*y))
-        .draw()?;
-    chart
-        .draw_series(DashedLineSeries::new([(0.0, 1.0), (horizon, 1.0)], 6, 4, GREY.stroke_width(2)))?
-        .label("predict the mean of the data")
-        .legend(|(x, y)| DashedPathElement::new([(x, y), (x + 20, y)], 6, 4, GREY.stroke_width(2)));
-    chart
-        .draw_series(LineSeries::new(unchanged, ORANGE.stroke_width(2)))?
-        .label("predict no change")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], ORANGE.stroke_width(2)));
-    chart
-        .draw_series(LineSeries::new(model, BLUE.stroke_width(2).filled()).point_size(3))?
-        .label("model")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLUE.stroke_width(2)));
-    legend(&mut chart)
+    Errors { model: over_steps(|s| &s.rmse), unchanged: over_steps(|s| &s.unchanged_rmse) }
 }
 
-/// Observed against nominal coverage, mean over columns, after some numbers of steps.
-fn calibration(area: &Area<'_>, evaluation: &ModelEvaluation) -> Drawn {
-    let mut chart = ChartBuilder::on(area)
-        .caption("observations within the predicted interval", ("sans-serif", 18))
-        .margin(12)
-        .margin_right(30)
-        .x_label_area_size(45)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
-    let percent = |x: &f64| format!("{:.0} %", 100.0 * x);
-    chart
-        .configure_mesh()
-        .x_desc("should be within")
-        .y_desc("are within")
-        .axis_desc_style(("sans-serif", 16))
-        .label_style(("sans-serif", 15))
-        .x_labels(6)
-        .y_labels(6)
-        .max_light_lines(1)
-        .light_line_style(BLACK.mix(0.06))
-        .bold_line_style(BLACK.mix(0.15))
-        .x_label_formatter(&percent)
-        .y_label_formatter(&percent)
-        .draw()?;
-    chart
-        .draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], GREY.stroke_width(1)))?
-        .label("as it should be")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], GREY.stroke_width(1)));
-    let shown = some_steps(evaluation.steps.len());
-    for (step, shade) in shown.into_iter().zip(SHADES) {
-        let Some(calibration) = &evaluation.steps[step - 1].calibration else { continue };
+pub(crate) fn error_chart(size: Size, evaluation: &ModelEvaluation) -> (Chart, Legend) {
+    let Errors { model, unchanged } = errors(evaluation);
+    let last = model.last().map_or(1.0, |p| p.0);
+    let highest = model.iter().chain(&unchanged).map(|p| p.1).filter(|y| y.is_finite()).fold(1.0, f64::max);
+    let mut chart = Chart::new(size, "prediction error over steps ahead", "steps ahead", "error / std of the column");
+    // From 0 on, where one step would be an axis of no length.
+    chart.x_range = Some((0.0, last));
+    chart.y_range = Some((0.0, 1.05 * highest));
+    chart.hover = model
+        .iter()
+        .zip(&unchanged)
+        .map(|(m, u)| (m.0, format!("{} steps ahead\nmodel {}\nno change {}", m.0, number(m.1), number(u.1))))
+        .collect();
+    chart.marks = vec![
+        Mark::Line(Colour::Muted, Style::Dashed, vec![(0.0, 1.0), (last, 1.0)]),
+        Mark::Line(Colour::Series(1), Style::Thick, unchanged.clone()),
+        Mark::Line(Colour::Series(0), Style::Thick, model.clone()),
+    ];
+    if model.len() == 1 {
+        chart.marks.push(Mark::Dots(Colour::Series(1), unchanged));
+        chart.marks.push(Mark::Dots(Colour::Series(0), model));
+    }
+    let keys = vec![
+        (Key::Line, Colour::Series(0), "model".to_owned()),
+        (Key::Line, Colour::Series(1), "predict no change".to_owned()),
+        (Key::Dashed, Colour::Muted, "predict the mean of the data".to_owned()),
+    ];
+    (chart, keys)
+}
+
+/// Observed over nominal coverage, averaged over the columns that change: of one step, and of some of the roll-outs' steps;
+/// nothing where the model predicts no spread.
+pub(crate) fn coverage(evaluation: &ModelEvaluation) -> Vec<(String, Points)> {
+    let points = |calibration: &Calibration| -> Points {
         let covered = calibration.coverage.iter().map(|level| over_columns(evaluation, level));
-        let points: Vec<(f64, f64)> =
-            evaluation.levels.iter().copied().zip(covered).filter(|p| p.1.is_finite()).collect();
-        chart
-            .draw_series(LineSeries::new(points, shade.stroke_width(2).filled()).point_size(4))?
-            .label(if step == 1 { "after 1 step".into() } else { format!("after {step} steps") })
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], shade.stroke_width(2)));
-    }
-    if evaluation.steps.iter().all(|s| s.calibration.is_none()) {
-        let style = ("sans-serif", 16).into_font().color(&GREY);
-        chart.draw_series([Text::new("the model predicts no spread", (0.05, 0.93), style)])?;
-        return Ok(());
-    }
-    legend(&mut chart)
-}
-
-fn legend<'a, 'b: 'a, X, Y>(chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>) -> Drawn
-where
-    X: Ranged<ValueType = f64>,
-    Y: Ranged<ValueType = f64>,
-{
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .label_font(("sans-serif", 15))
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .draw()
-}
-
-/// 1, a quarter, half and all of `steps`, each once.
-fn some_steps(steps: usize) -> Vec<usize> {
-    let mut some: Vec<usize> =
-        [1, steps / 4, steps / 2, steps].into_iter().filter(|k| (1..=steps).contains(k)).collect();
+        evaluation.levels.iter().copied().zip(covered).collect()
+    };
+    let one = evaluation.one_step.calibration.iter().map(|c| ("one step, Gaussian".to_owned(), points(c)));
+    let count = evaluation.steps.len();
+    let mut some: Vec<usize> = [count.div_ceil(4), count].into_iter().filter(|k| *k > 0).collect();
     some.dedup();
-    some
+    let far = some.into_iter().filter_map(|k| {
+        let step = &evaluation.steps[k - 1];
+        let name = if step.step == 1 { "1 step".to_owned() } else { format!("{} steps", step.step) };
+        step.calibration.as_ref().map(|c| (name + ", particles", points(c)))
+    });
+    one.chain(far).collect()
+}
+
+pub(crate) fn coverage_chart(size: Size, evaluation: &ModelEvaluation) -> Option<(Chart, Legend)> {
+    let lines = coverage(evaluation);
+    if lines.is_empty() {
+        return None;
+    }
+    let mut chart = Chart::new(size, "observed over nominal coverage", "share that should be inside", "share inside");
+    let least = evaluation.levels.iter().copied().fold(1.0, f64::min);
+    let from = (10.0 * least - 1e-9).floor() / 10.0 - 0.1;
+    let from = from.max(0.0);
+    chart.percent = true;
+    chart.x_range = Some((from, 1.0));
+    chart.y_range = Some((0.0, 1.0));
+    chart.marks.push(Mark::Line(Colour::Muted, Style::Dashed, vec![(from, from), (1.0, 1.0)]));
+    let mut keys = Vec::new();
+    for (i, (name, points)) in lines.into_iter().enumerate() {
+        // Not the colours of the errors, which stand beside it.
+        let colour = Colour::Series(2 + i);
+        chart.hover.extend(points.iter().map(|p| {
+            let share = |v: f64| fixed(100.0 * v, 0);
+            (p.0, format!("{} % should be inside\n{name}: {} %", share(p.0), share(p.1)))
+        }));
+        chart.marks.push(Mark::Line(colour, Style::Thick, points.clone()));
+        chart.marks.push(Mark::Dots(colour, points));
+        keys.push((Key::Line, colour, name));
+    }
+    keys.push((Key::Dashed, Colour::Muted, "as it should be".to_owned()));
+    Some((chart, keys))
+}
+
+/// What the two charts show, and what is odd about them.
+pub(crate) fn in_words(evaluation: &ModelEvaluation) -> String {
+    let particles = evaluation.propagation.particles;
+    let mut text = format!(
+        "Roll-outs under the recorded actions from {} instants, {}. Errors: root mean squared error of the particles' mean, \
+         averaged over the columns that change, each in units of its standard deviation.",
+        evaluation.steps.first().map_or(0, |step| step.starts),
+        if particles == 1 { "1 particle".to_owned() } else { format!("{particles} particles") },
+    );
+    let lines = coverage(evaluation);
+    if lines.is_empty() {
+        text.push_str(" The model predicts no spread: there is nothing to calibrate.");
+        return text;
+    }
+    text.push_str(
+        " Intervals: the share of observations inside the model's central intervals, over the share that should be; below \
+         the dashed line the model is too sure of itself.",
+    );
+    let noisy = evaluation.one_step.aleatoric_std.iter().flatten().any(|std| *std > 0.0);
+    let flat = |points: &Points| points.iter().all(|p| (p.1 - points[0].1).abs() < 0.05);
+    if !noisy && lines.iter().skip(1).any(|(_, points)| flat(points)) {
+        text.push_str(
+            " Flat lines: this model knows no noise, so its particles differ by their member alone. Intervals of all levels \
+             then lie between the same few predictions, and hold about the same share.",
+        );
+    }
+    text
 }
 
 /// Mean over the columns that change at all.
@@ -244,11 +236,6 @@ fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A label of an axis, without the zeros at its end.
-fn tick(value: f64) -> String {
-    if value < 1e4 { format!("{}", (1e6 * value).round() / 1e6) } else { format!("{value:.0e}") }
-}
-
 /// Four digits that matter, with an exponent where there would be many zeros.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
@@ -264,6 +251,7 @@ mod tests {
     use mbrl_model::{Dataset, Device, EnsembleConfig, EvaluateConfig, FitConfig, dynamics_fn, evaluate, fit};
 
     use super::*;
+    use crate::plot::tests::{Read, assert_near};
 
     /// An oscillator under a random force, observed with a column that never changes.
     fn data(episodes: u64) -> Replay {
@@ -316,7 +304,9 @@ mod tests {
         let found = learned();
         draw_model(&path, "oscillator", &found).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
-        assert!(["predict no change", "after 20 steps", "oscillator", "are within"].iter().all(|t| svg.contains(t)));
+        assert!(
+            ["predict no change", "20 steps, particles", "oscillator", "share inside"].iter().all(|t| svg.contains(t))
+        );
         let text = table(&found, &names);
         // Heads, three columns; heads, k = 1, 2, 5, 10 and 20; two lines over them and an empty one.
         assert_eq!(text.lines().count(), 2 + 3 + 1 + 2 + 5, "{text}");
@@ -328,7 +318,7 @@ mod tests {
             let config = EvaluateConfig { horizon, ..EvaluateConfig::default() };
             let found = evaluate(&model, &data(2), &config, &mut Rng::new(0)).unwrap();
             draw_model(&path, "given", &found).unwrap();
-            assert!(std::fs::read_to_string(&path).unwrap().contains("the model predicts no spread"));
+            assert!(std::fs::read_to_string(&path).unwrap().contains("The model predicts no spread"));
             assert!(table(&found, &[]).contains("obs_2"));
         }
     }
@@ -339,11 +329,77 @@ mod tests {
         assert_eq!(text, ["0", "1.000", "-0.0123", "123.5", "98765", "1.00e-5", "3.00e7", "NaN"]);
     }
 
+    /// An episode of s' = s + a beside a constant column, and a model that takes half of the action for the whole: after k
+    /// steps it is off by k/2, and "no change" by k.
+    fn half() -> ModelEvaluation {
+        let mut data = Replay::new(2, 1, 10).unwrap();
+        for t in 0..4_u8 {
+            let s = f32::from(t);
+            data.push(&Transition {
+                obs: vec![s, 5.0],
+                action: vec![1.0],
+                reward: 0.0,
+                next_obs: vec![s + 1.0, 5.0],
+                terminated: false,
+                truncated: t == 3,
+            })
+            .unwrap();
+        }
+        let shift = |s, a: burn::tensor::Tensor<2>| s + burn::tensor::Tensor::cat(vec![a.clone() * 0.5, a * 0.0], 1);
+        let model = dynamics_fn(2, 1, &Device::flex(), shift);
+        let config = EvaluateConfig { horizon: 4, ..EvaluateConfig::default() };
+        evaluate(&model, &data, &config, &mut Rng::new(0)).unwrap()
+    }
+
+    #[test]
+    fn errors_are_those_of_the_model_in_units_of_the_column() {
+        let found = half();
+        // Standard deviation of 1, 2, 3, 4.
+        let std = 1.25_f64.sqrt();
+        let line = |of: f64| -> Points { (1..=4).map(|k| (f64::from(k), of * f64::from(k) / std)).collect() };
+        let Errors { model, unchanged } = errors(&found);
+        assert_near(&model, &line(0.5), (0.0, 1e-6));
+        assert_near(&unchanged, &line(1.0), (0.0, 1e-6));
+        let svg = error_chart(Size::Small, &found).0.svg();
+        let read = Read::new(&svg, false, false);
+        assert_near(&read.line("line thick c0"), &line(0.5), (0.01, 0.01));
+        assert_near(&read.line("line thick c1"), &line(1.0), (0.01, 0.01));
+        assert_near(&read.line("line dashed muted"), &[(0.0, 1.0), (4.0, 1.0)], (0.01, 0.01));
+    }
+
+    #[test]
+    fn coverage_is_drawn_as_it_was_found() {
+        let mut found = half();
+        assert!(coverage_chart(Size::Small, &found).is_none() && in_words(&found).contains("no spread"));
+        // The constant column is left out of the mean.
+        let with = |shares: [f64; 4]| {
+            Some(Calibration {
+                coverage: shares.map(|share| vec![share, 1.0]).to_vec(),
+                width: vec![vec![1.0; 2]; 4],
+                nll: vec![0.0; 2],
+                std: vec![1.0; 2],
+            })
+        };
+        found.one_step.calibration = with([0.3, 0.4, 0.6, 0.7]);
+        found.steps[0].calibration = with([0.31; 4]);
+        found.steps[3].calibration = with([0.2, 0.5, 0.8, 0.9]);
+        let line = |shares: [f64; 4]| -> Points { found.levels.iter().copied().zip(shares).collect() };
+        let lines = coverage(&found);
+        let names: Vec<&str> = lines.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["one step, Gaussian", "1 step, particles", "4 steps, particles"]);
+        assert_eq!(lines[2].1, line([0.2, 0.5, 0.8, 0.9]));
+        let svg = coverage_chart(Size::Small, &found).unwrap().0.svg();
+        let read = Read::new(&svg, false, false);
+        assert_near(&read.line("line thick c2"), &line([0.3, 0.4, 0.6, 0.7]), (0.01, 0.01));
+        assert_near(&read.line("line thick c4"), &line([0.2, 0.5, 0.8, 0.9]), (0.01, 0.01));
+        // A flat line is explained where the model is sure of each of its members.
+        assert!(in_words(&found).contains("Flat lines"));
+        found.one_step.aleatoric_std = Some(vec![0.1, 0.0]);
+        assert!(!in_words(&found).contains("Flat lines"));
+    }
+
     #[test]
     fn some_of_many_steps() {
-        assert_eq!(some_steps(20), [1, 5, 10, 20]);
-        assert_eq!(some_steps(3), [1, 3]);
-        assert_eq!((some_steps(1), some_steps(0)), (vec![1], vec![]));
         assert_eq!((1..=70).filter(|k| tells(*k, 70)).collect::<Vec<_>>(), [1, 2, 5, 10, 20, 50, 70]);
     }
 }

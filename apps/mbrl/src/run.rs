@@ -88,9 +88,7 @@ impl Experiment {
     ) -> Result<ModelBased> {
         let spec = task.env.spec();
         let LearnedConfig { agent, model: config, fit, propagation } = learned;
-        let mut model = config
-            .init(spec.obs.width(), spec.actions.width(), device, &mut training.split_rng())
-            .context("section [model]")?;
+        let mut model = config.init_for(spec, device, &mut training.split_rng()).context("section [model]")?;
         if self.precision == Precision::Bf16 && !is_cpu(device) {
             bail!("precision = \"bf16\": roll-outs on a CPU; on device = {:?} they multiply in f32", self.device);
         }
@@ -115,12 +113,12 @@ impl Experiment {
         let model = SimulatorModel::new(simulator.boxed_clone(), device);
         let mpc = self.mpc(task, Propagation::MEAN)?;
         let goal = self.goal.init(task, None).context("section [goal]")?;
-        Ok(MpcAgent::new(model, goal, task.env.spec().actions.clone(), mpc).with_snapshots())
+        Ok(MpcAgent::new(model, goal, task.env.spec().actions.clone(), mpc))
     }
 
     fn mpc(&self, task: &Task, propagation: Propagation) -> Result<Mpc> {
         let actions = &task.env.spec().actions;
-        let planner = self.planner.init(&self.refinement, self.goal.aggregate, actions, propagation);
+        let planner = self.planner.init(actions, propagation, self.goal.aggregate, &self.refinement);
         Mpc::new(planner.context("section [planner]")?, self.mpc.replan).context("section [mpc]")
     }
 

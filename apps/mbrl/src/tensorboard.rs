@@ -221,7 +221,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = TensorBoardWriter::create(folder.path(), 300).unwrap();
         let at = Moment { env_step: 1234, episode: 1, wall_s: 0.0 };
-        writer.on_plan(at, &[("plan/ms", 1.5), ("plan/predicted_return", -2.25)]).unwrap();
+        writer.on_plan(at, &[("plan/ms", 1.5), ("plan/best_return", -2.25)]).unwrap();
         let episode = EpisodeSummary { total_reward: 7.0, ..EpisodeSummary::default() };
         writer.on_episode(at, &episode).unwrap();
 
@@ -237,7 +237,7 @@ mod tests {
                 })
                 .collect()
         };
-        let plan = [("plan/ms".to_owned(), 1.5), ("plan/predicted_return".to_owned(), -2.25)];
+        let plan = [("plan/ms".to_owned(), 1.5), ("plan/best_return".to_owned(), -2.25)];
         assert_eq!((step(&events[2]), values(&events[2])), (1234, plan.to_vec()));
         let told = values(&events[3]);
         assert_eq!(told.len(), episode.scalars(1).len());

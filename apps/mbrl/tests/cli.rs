@@ -334,7 +334,7 @@ fn values_that_break_a_rule_are_named() {
         ("name=", "name"),
         // Rules that only a roll-out looks at: three members.
         ("propagation.particles=4", "particles"),
-        ("propagation.members=expectation", "particles"),
+        ("propagation.rule=expectation", "particles"),
         // Sizes beyond any machine.
         ("planner.population=1000000000000", "population 1000000000000"),
         ("planner.horizon=9000000000000000000", "horizon 9000000000000000000"),

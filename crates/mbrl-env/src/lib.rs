@@ -151,8 +151,3 @@ pub use wrappers::{ActionRepeat, Delay, Noise, NoiseStd, TimeLimit, WrappersConf
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// Compiles and runs the code of the guide.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guides/write-an-environment.md")]
-struct Guide;

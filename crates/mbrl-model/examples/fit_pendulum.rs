@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Twenty steps without torque from a fresh start, imagined by every member.
     let start = env.reset(Some(1))?;
     let particles = 5;
-    let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles }, 0);
+    let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles }, 0);
     let states = Tensor::<1>::from_floats(start.as_slice(), &device).unsqueeze();
     let imagined = model.rollout(Start::States(states), Tensor::zeros([20, 1, 1], &device), draw)?.obs;
     println!("step  error of the mean  spread of the members");

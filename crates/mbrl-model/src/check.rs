@@ -1,79 +1,81 @@
 //! Checks that a model keeps its contract: for your own models, and for those of this crate.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
+use mbrl_env::{History, Situation};
 
 use crate::{
-    Draw, Dynamics, Imagined, MemberRule, ModelError, Prediction, Propagation, Start, Trajectories, ensemble::to_vec,
-    rollout_by_steps,
+    Chunk, Draw, Dynamics, Imagined, MemberRule, ModelError, Prediction, Propagation, Start, Trajectories,
+    dynamics::is_cpu, ensemble::to_vec,
 };
 
 /// Largest difference allowed, relative to the largest magnitude of a column: sums of a few hundred products of `f32` in
 /// another order differ by about a tenth of it.
 pub const TOLERANCE: f32 = 1e-5;
-/// The same where one step's difference is handed on to the next.
-const TOLERANCE_OF_STEPS: f32 = 100.0 * TOLERANCE;
+/// The same where one step's difference is handed on to the next two.
+const TOLERANCE_OF_STEPS: f32 = 10.0 * TOLERANCE;
+/// Steps of the roll-outs that are checked.
+const HORIZON: usize = 3;
 
-/// Checks the contract of [`Dynamics`] on `states` `[N, S]` and `actions` `[N, A]`, at least two rows in the range that
-/// matters:
-/// widths, finiteness, rows one by one, rows in another order, equal draws, and `rollout` against the loop over `sample`.
+/// Checks the contract of [`Dynamics`] on `states` `[N, S]` and `actions` `[N, A]`: at least two different rows, in the range
+/// that matters. An error begins with the name of the rule that is broken:
+///
+/// | rule | what is asked |
+/// |---|---|
+/// | `shapes` | every array has the shape that [`Dynamics`] documents; rewards and terminations come always or never |
+/// | `finite` | no NaN and no infinity; no negative standard deviation |
+/// | `rows of predict`, `rows of observe`, `rows of sample` | a row gives alone, and in another order, what it gives in a batch (`sample` without noise: noise is indexed by rows) |
+/// | `mean` | `sample` that follows the expectation without noise gives the mean of `predict` |
+/// | `no noise` | without [`noise`](Propagation::noise) the key changes nothing; [`MemberRule::Expectation`] draws none; nor does a model that is not [`stochastic`](crate::DynamicsSpec::stochastic) |
+/// | `noise` | a stochastic model's draws differ between keys, between steps, and between particles |
+/// | `same draw` | equal draws give equal bits |
+/// | `roll-out` | `rollout` begins with the start, and is the loop over `sample`, with its noise, rewards and terminations |
+/// | `chunks` | where there is a [`chunk_size`](Dynamics::chunk_size): candidates give in a chunk what they give in the whole population, on a CPU to the bit, with noise |
+/// | `encode` | a situation, with and without a past, becomes one finite state `[1, S]`, always the same |
+/// | `situation` | a roll-out from a situation is the one from the state that `encode` gives |
 ///
 /// ```
 /// use mbrl_model::{Device, Tensor, check::check_dynamics, dynamics_fn};
 /// let device = Device::flex();
+/// let states = || Tensor::from_floats([[1.0, 2.0], [-3.0, 0.5]], &device);
+/// let actions = || Tensor::from_floats([[0.1], [-0.2]], &device);
 /// let model = dynamics_fn(2, 1, &device, |s, a| s * 0.9 + a);
-/// let states = Tensor::from_floats([[1.0, 2.0], [-3.0, 0.5]], &device);
-/// check_dynamics(&model, states, Tensor::from_floats([[0.1], [-0.2]], &device))?;
+/// check_dynamics(&model, states(), actions())?;
+///
+/// // A mean over the batch instead of over columns: what a row gives depends on its neighbours.
+/// let mixed = dynamics_fn(2, 1, &device, |s, a| s.clone() - s.mean_dim(0) + a);
+/// let told = check_dynamics(&mixed, states(), actions()).unwrap_err();
+/// assert!(told.to_string().contains("rows of predict"));
 /// # Ok::<(), mbrl_model::ModelError>(())
 /// ```
 ///
+/// A model that needs a simulator's snapshot cannot be checked on states; check the simulator
+/// ([`mbrl_env::check::check_simulator`]).
+///
 /// # Errors
-/// [`ModelError::Check`] saying what was expected and what came, or the model's own error.
+/// [`ModelError::Check`] with the rule, what was expected and what came, or the model's own error.
 pub fn check_dynamics(model: &dyn Dynamics, states: Tensor<2>, actions: Tensor<2>) -> Result<(), ModelError> {
-    let check = Check { model };
-    let [rows, width] = states.dims();
-    check.that(rows >= 2, || format!("{rows} rows to check on, at least 2 are needed"))?;
+    check_within(model, states, actions, TOLERANCE)
+}
 
-    let whole = model.predict(states.clone(), actions.clone())?;
-    check.shape("predicted mean", [rows, model.spec().state], whole.mean.dims())?;
-    for r in 0..rows {
-        let one = model.predict(states.clone().narrow(0, r, 1), actions.clone().narrow(0, r, 1))?;
-        check.predictions("row by row", &whole, r, &one, 0)?;
+/// [`check_dynamics`] for a model whose `sample` rounds: its mean may be off that of `predict` by `mean_tolerance`, relative to
+/// the largest magnitude of a column.
+pub(crate) fn check_within(
+    model: &dyn Dynamics,
+    states: Tensor<2>,
+    actions: Tensor<2>,
+    mean_tolerance: f32,
+) -> Result<(), ModelError> {
+    let check = Check { model, exact: is_cpu(&model.spec().device) };
+    check.inputs(&states, &actions)?;
+    check.observations(&states)?;
+    let prediction = check.predictions(&states, &actions)?;
+    check.noise(&states, &actions)?;
+    check.samples(&states, &actions)?;
+    check.mean(prediction.mean, &states, &actions, mean_tolerance)?;
+    for draw in check.draws() {
+        check.rollout(&states, &actions, draw)?;
     }
-    let device = states.device();
-    let order: Vec<i32> = (0..rows as i32).rev().collect();
-    let order = Tensor::<1, Int>::from_data(TensorData::new(order, [rows]), &device);
-    let reversed = model.predict(states.clone().select(0, order.clone()), actions.clone().select(0, order))?;
-    for r in 0..rows {
-        check.predictions("in another order", &whole, r, &reversed, rows - 1 - r)?;
-    }
-
-    let members = model.spec().members;
-    for (rule, particles) in [
-        (MemberRule::Expectation, 1),
-        (MemberRule::Ts1, 2 * members),
-        (MemberRule::TsInf, 2 * members),
-        (MemberRule::Ts1, 1),
-        (MemberRule::Ds, 2),
-    ] {
-        for noise in [false, true] {
-            let draw = Draw::new(Propagation { members: rule, noise, particles }, 42);
-            let s = states.clone().repeat_dim(0, particles);
-            let a = actions.clone().repeat_dim(0, particles);
-            let Imagined { next, reward, terminated } = model.sample(s.clone(), a.clone(), draw)?;
-            check.shape("imagined states", [rows * particles, width], next.dims())?;
-            for dims in [reward.map(|reward| reward.dims()), terminated.map(|ends| ends.dims())].into_iter().flatten() {
-                check.shape("imagined rewards and ends", [rows * particles], dims)?;
-            }
-            let next = to_vec(next);
-            check
-                .that(next.iter().all(|v| v.is_finite()), || format!("{draw:?} imagined a state that is not finite"))?;
-            let again = to_vec(model.sample(s, a, draw)?.next);
-            check.that(next == again, || format!("{draw:?} gave other bits the second time"))?;
-
-            check.rollouts(&states, &actions, draw)?;
-        }
-    }
-    Ok(())
+    check.situations(&states, &actions)
 }
 
 /// Checks gradients of the predicted mean with respect to states and actions against central differences. `step` is the size
@@ -88,7 +90,7 @@ pub fn check_gradients(
     actions: Tensor<2>,
     step: f32,
 ) -> Result<(), ModelError> {
-    let check = Check { model };
+    let check = Check { model, exact: false };
     check.that(model.spec().differentiable, || "it says that it is not differentiable".into())?;
     // Weights that differ between columns, so that errors in different outputs cannot cancel.
     let weigh = |mean: Tensor<2>| {
@@ -132,6 +134,8 @@ pub fn check_gradients(
 
 struct Check<'a> {
     model: &'a dyn Dynamics,
+    /// Whether bits can be asked for: on a GPU sums are taken in any order.
+    exact: bool,
 }
 
 impl Check<'_> {
@@ -139,99 +143,373 @@ impl Check<'_> {
         if ok { Ok(()) } else { Err(ModelError::Check { model: self.model.spec().name.clone(), reason: reason() }) }
     }
 
-    /// `rollout` over three steps against the loop over `sample`. Where the state is what is observed, each step goes on from
-    /// where `rollout` itself had come to, so that differences do not grow. Actions differ from step to step: a roll-out that
-    /// mixes steps up is found.
-    fn rollouts(&self, states: &Tensor<2>, actions: &Tensor<2>, draw: Draw) -> Result<(), ModelError> {
-        let (model, rows) = (self.model, states.dims()[0]);
-        let plan = Tensor::stack::<3>(vec![actions.clone(), actions.clone() * -0.5, actions.clone().flip([0])], 0);
-        let Trajectories { obs: whole, reward, terminated } =
-            model.rollout(Start::States(states.clone()), plan.clone(), draw)?;
-        let particles = draw.propagation.particles;
-        self.shape("rolled-out observations", [4, rows * particles, model.spec().obs], whole.dims())?;
-        let again = model.rollout(Start::States(states.clone()), plan.clone(), draw)?.obs;
-        self.that(to_vec(whole.clone()) == to_vec(again), || format!("rollout, {draw:?}: other bits the second time"))?;
-        let observed = model.spec().state == model.spec().obs;
-        let mut from = states.clone().repeat_dim(0, particles);
-        for t in 0..3 {
-            let now = plan.clone().narrow(0, t, 1).squeeze_dim::<2>(0).repeat_dim(0, particles);
-            let step = model.sample(from, now, Draw { step: draw.step + t as u32, ..draw })?;
-            let exact = observed || t == 0;
-            let near = if exact { TOLERANCE } else { TOLERANCE_OF_STEPS };
-            let how = |what| format!("{what} of step {t} of rollout against sample, {draw:?}");
-            let reached = whole.clone().narrow(0, t + 1, 1).squeeze_dim::<2>(0);
-            let (want, got) = (to_vec(model.observe(step.next.clone())), to_vec(reached.clone()));
-            self.columns(&how("observations"), [&want, &got], model.spec().obs, near)?;
-            from = if observed { reached } else { step.next };
-            self.that(step.reward.is_some() == reward.is_some(), || how("rewards"))?;
-            if let (Some(want), Some(got)) = (step.reward, &reward) {
-                self.columns(&how("rewards"), [&to_vec(want), &to_vec(got.clone().narrow(0, t, 1))], 1, near)?;
-            }
-            let ends = |ends: Tensor<1, Bool>| to_vec(ends.float());
-            let got = terminated.clone().map(|all| ends(all.narrow(0, t, 1).squeeze_dim(0)));
-            let want = step.terminated.map(ends);
-            // A difference handed on may tip an end.
-            let agree = if exact { want == got } else { want.is_some() == got.is_some() };
-            self.that(agree, || how("ends"))?;
-        }
-        let looped = rollout_by_steps(model, Start::States(states.clone()), plan, draw)?.obs;
-        self.shape("observations of the loop over sample", whole.dims(), looped.dims())
+    /// What the checks need of their own arguments.
+    fn inputs(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
+        let (spec, rows) = (self.model.spec(), states.dims()[0]);
+        self.that(!spec.needs_snapshot, || {
+            "it needs a simulator's snapshot and cannot start from states: check the simulator instead".into()
+        })?;
+        self.that(spec.members > 0, || "shapes: spec().members = 0, expected at least 1".into())?;
+        self.that(rows >= 2, || format!("{rows} rows to check on, at least 2 are needed"))?;
+        self.shape("the states to check on", [rows, spec.state], states.dims())?;
+        self.shape("the actions to check on", [rows, spec.action], actions.dims())
     }
 
-    fn shape<const D: usize>(&self, what: &str, expected: [usize; D], actual: [usize; D]) -> Result<(), ModelError> {
-        self.that(expected == actual, || format!("{what} have shape {actual:?}, expected {expected:?}"))
-    }
-
-    fn predictions(&self, how: &str, a: &Prediction, i: usize, b: &Prediction, j: usize) -> Result<(), ModelError> {
-        let pairs = [
-            ("mean", Some(&a.mean), Some(&b.mean)),
-            ("aleatoric_std", a.aleatoric_std.as_ref(), b.aleatoric_std.as_ref()),
-            ("epistemic_std", a.epistemic_std.as_ref(), b.epistemic_std.as_ref()),
+    /// Every way to draw, with and without noise: not from the first step on, so that a step that is not counted is found.
+    fn draws(&self) -> Vec<Draw> {
+        let members = self.model.spec().members;
+        let rules = [
+            (MemberRule::Expectation, 1),
+            (MemberRule::Ts1, 2 * members),
+            (MemberRule::TsInf, 2 * members),
+            (MemberRule::Ts1, 1),
+            (MemberRule::Ds, 2),
         ];
-        for (what, a, b) in pairs {
-            self.that(a.is_some() == b.is_some(), || format!("{what} is there only sometimes"))?;
-            let (Some(a), Some(b)) = (a, b) else { continue };
-            let width = a.dims()[1];
-            let whole = to_vec(a.clone());
-            let scale = column_magnitudes(&whole, width);
-            let b = to_vec(b.clone());
-            for d in 0..width {
-                let (x, y) = (whole[i * width + d], b[j * width + d]);
-                self.that((x - y).abs() <= TOLERANCE * scale[d].max(f32::MIN_POSITIVE), || {
-                    format!("{what} of row {i}, column {d}: {x} in the batch, {y} {how}")
-                })?;
+        let both = rules.into_iter().flat_map(|(rule, particles)| {
+            [false, true].map(|noise| Draw::new(Propagation { rule, noise, particles }, 42).at_step(2))
+        });
+        both.collect()
+    }
+
+    /// Two particles for each member.
+    fn particles(&self, noise: bool) -> Draw {
+        let particles = 2 * self.model.spec().members;
+        Draw::new(Propagation { rule: MemberRule::TsInf, noise, particles }, 42)
+    }
+
+    fn observations(&self, states: &Tensor<2>) -> Result<(), ModelError> {
+        let [rows, width] = [states.dims()[0], self.model.spec().obs];
+        let whole = self.model.observe(states.clone());
+        self.shape("observations", [rows, width], whole.dims())?;
+        self.finite("observations", &to_vec(whole.clone()))?;
+        for r in 0..rows {
+            let alone = self.model.observe(states.clone().narrow(0, r, 1));
+            self.shape("the observation of one row", [1, width], alone.dims())?;
+            let same = whole.clone().narrow(0, r, 1);
+            self.columns(&format!("rows of observe: row {r} alone"), [same, alone], &whole, TOLERANCE)?;
+        }
+        Ok(())
+    }
+
+    fn predictions(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<Prediction, ModelError> {
+        let (model, [rows, width]) = (self.model, states.dims());
+        let whole = model.predict(states.clone(), actions.clone())?;
+        let parts = |p: &Prediction| {
+            [
+                ("mean", Some(p.mean.clone())),
+                ("aleatoric_std", p.aleatoric_std.clone()),
+                ("epistemic_std", p.epistemic_std.clone()),
+            ]
+        };
+        for (what, part) in parts(&whole) {
+            let Some(part) = part else { continue };
+            self.shape(&format!("predicted {what}"), [rows, width], part.dims())?;
+            let values = to_vec(part);
+            self.finite(&format!("predicted {what}"), &values)?;
+            self.that(what == "mean" || values.iter().all(|v| *v >= 0.0), || format!("finite: a negative {what}"))?;
+        }
+        let device = states.device();
+        let order: Vec<i32> = (0..rows as i32).rev().collect();
+        let order = Tensor::<1, Int>::from_data(TensorData::new(order, [rows]), &device);
+        let reversed = model.predict(states.clone().select(0, order.clone()), actions.clone().select(0, order))?;
+        for r in 0..rows {
+            let alone = model.predict(states.clone().narrow(0, r, 1), actions.clone().narrow(0, r, 1))?;
+            for (how, other, at) in [("alone", &alone, 0), ("in another order", &reversed, rows - 1 - r)] {
+                for ((what, whole), (_, other)) in parts(&whole).into_iter().zip(parts(other)) {
+                    self.that(whole.is_some() == other.is_some(), || format!("shapes: {what} comes only sometimes"))?;
+                    let (Some(whole), Some(other)) = (whole, other) else { continue };
+                    let pair = [whole.clone().narrow(0, r, 1), other.narrow(0, at, 1)];
+                    self.columns(&format!("rows of predict: {what} of row {r} {how}"), pair, &whole, TOLERANCE)?;
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    /// One step of N rows for each particle.
+    fn sample(&self, states: &Tensor<2>, actions: &Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+        let particles = draw.propagation.particles;
+        let step = self.model.sample(
+            states.clone().repeat_dim(0, particles),
+            actions.clone().repeat_dim(0, particles),
+            draw,
+        )?;
+        let rows = states.dims()[0] * particles;
+        self.shape("imagined states", [rows, states.dims()[1]], step.next.dims())?;
+        self.finite("imagined states", &to_vec(step.next.clone()))?;
+        if let Some(reward) = &step.reward {
+            self.shape("imagined rewards", [rows], reward.dims())?;
+            self.finite("imagined rewards", &to_vec(reward.clone()))?;
+        }
+        if let Some(terminated) = &step.terminated {
+            self.shape("imagined terminations", [rows], terminated.dims())?;
+        }
+        Ok(step)
+    }
+
+    fn samples(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
+        let rows = states.dims()[0];
+        let heads = |step: &Imagined| [step.reward.is_some(), step.terminated.is_some()];
+        let mut first = None;
+        for draw in self.draws() {
+            let Propagation { rule, noise, particles } = draw.propagation;
+            let whole = self.sample(states, actions, draw)?;
+            let said = heads(&whole);
+            self.that(*first.get_or_insert(said) == said, || {
+                format!("shapes: rewards and terminations come only sometimes, not with {draw:?}")
+            })?;
+            let again = self.sample(states, actions, draw)?;
+            self.steps_agree(&format!("same draw: a second {draw:?}"), &whole, &again, None)?;
+            // What a row gives alone: noise and members that are assigned row by row go by rows of the batch.
+            if noise || rule == MemberRule::Ds || (rule == MemberRule::Ts1 && particles == 1) {
+                continue;
+            }
+            for r in 0..rows {
+                let alone = self.sample(&states.clone().narrow(0, r, 1), &actions.clone().narrow(0, r, 1), draw)?;
+                let same = pick(&whole, r, rows, particles);
+                self.steps_agree(&format!("rows of sample: row {r} alone, {draw:?}"), &same, &alone, Some(&whole))?;
             }
         }
         Ok(())
     }
 
+    fn noise(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
+        let next = |draw| Ok::<_, ModelError>(to_vec(self.sample(states, actions, draw)?.next));
+        let silent = self.particles(false);
+        let still = next(silent)?;
+        self.that(self.same(&still, &next(silent)?), || format!("same draw: a second {silent:?}: other states"))?;
+        let of_key = |draw: Draw| Draw { key: 43, ..draw };
+        self.that(self.same(&still, &next(of_key(silent))?), || {
+            "no noise: without noise another key gives another state".into()
+        })?;
+        let expected = |noise| Draw::new(Propagation { noise, ..Propagation::MEAN }, 42);
+        self.that(self.same(&next(expected(false))?, &next(expected(true))?), || {
+            "no noise: the rule `expectation` draws noise".into()
+        })?;
+        let noisy = self.particles(true);
+        let moved = next(noisy)?;
+        if !self.model.spec().stochastic {
+            return self.that(self.same(&still, &moved), || {
+                "no noise: spec().stochastic is false, and yet `sample` draws noise".into()
+            });
+        }
+        self.that(still != moved, || "noise: spec().stochastic is true, and yet `sample` draws none".into())?;
+        self.that(moved != next(of_key(noisy))?, || "noise: two keys give the same draw".into())?;
+        self.that(moved != next(noisy.at_step(1))?, || "noise: two steps give the same draw".into())?;
+        // The first two particles have the same member.
+        let particle = moved.len() / noisy.propagation.particles;
+        self.that(moved[..particle] != moved[particle..2 * particle], || {
+            "noise: two particles of the same member give the same draw".into()
+        })
+    }
+
+    fn mean(&self, mean: Tensor<2>, states: &Tensor<2>, actions: &Tensor<2>, tolerance: f32) -> Result<(), ModelError> {
+        let sampled = self.sample(states, actions, Draw::new(Propagation::MEAN, 42))?.next;
+        self.columns("mean: `sample` without noise against `predict`", [mean.clone(), sampled], &mean, tolerance)
+    }
+
+    /// A roll-out with actions that differ from step to step, so that one that mixes steps up is found.
+    fn plan(actions: &Tensor<2>) -> Tensor<3> {
+        Tensor::stack::<3>(vec![actions.clone(), actions.clone() * -0.5, actions.clone().flip([0])], 0)
+    }
+
+    fn roll(&self, from: Start<'_>, plan: &Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
+        let all = self.model.rollout(from, plan.clone(), draw)?;
+        let rows = plan.dims()[1] * draw.propagation.particles;
+        self.shape("rolled-out observations", [HORIZON + 1, rows, self.model.spec().obs], all.obs.dims())?;
+        self.finite("rolled-out observations", &to_vec(all.obs.clone()))?;
+        if let Some(reward) = &all.reward {
+            self.shape("rolled-out rewards", [HORIZON, rows], reward.dims())?;
+            self.finite("rolled-out rewards", &to_vec(reward.clone()))?;
+        }
+        if let Some(terminated) = &all.terminated {
+            self.shape("rolled-out terminations", [HORIZON, rows], terminated.dims())?;
+        }
+        Ok(all)
+    }
+
+    /// `rollout` over three steps against the loop over `sample`. Where the state is what is observed, each step goes on from
+    /// where `rollout` itself had come to, so that differences do not grow.
+    fn rollout(&self, states: &Tensor<2>, actions: &Tensor<2>, draw: Draw) -> Result<(), ModelError> {
+        let (model, [rows, _]) = (self.model, states.dims());
+        let (spec, particles, plan) = (model.spec(), draw.propagation.particles, Self::plan(actions));
+        let whole = self.roll(Start::States(states.clone()), &plan, draw)?;
+        let again = self.roll(Start::States(states.clone()), &plan, draw)?;
+        self.trajectories_agree(&format!("same draw: a second roll-out, {draw:?}"), &whole, &again)?;
+
+        let mut from = states.clone().repeat_dim(0, particles);
+        let at = |t| whole.obs.clone().narrow(0, t, 1).squeeze_dim::<2>(0);
+        let start = [model.observe(from.clone()), at(0)];
+        self.columns(&format!("roll-out: its start, {draw:?}"), start, &at(0), TOLERANCE)?;
+        for t in 0..HORIZON {
+            let now = plan.clone().narrow(0, t, 1).squeeze_dim::<2>(0).repeat_dim(0, particles);
+            let step = model.sample(from, now, draw.later(t))?;
+            let observed = spec.state == spec.obs;
+            let exact = observed || t == 0;
+            let near = if exact { TOLERANCE } else { TOLERANCE_OF_STEPS };
+            let how = |what| format!("roll-out: {what} of step {t} against `sample`, {draw:?}");
+            let (want, got) = (model.observe(step.next.clone()), at(t + 1));
+            self.columns(&how("observations"), [want.clone(), got.clone()], &want, near)?;
+            from = if observed { got } else { step.next };
+            self.that(step.reward.is_some() == whole.reward.is_some(), || how("rewards"))?;
+            if let (Some(want), Some(got)) = (step.reward, &whole.reward) {
+                let [want, got] = [want.unsqueeze_dim(1), got.clone().narrow(0, t, 1).swap_dims(0, 1)];
+                self.columns(&how("rewards"), [want.clone(), got], &want, near)?;
+            }
+            let got = whole.terminated.clone().map(|all| flags(all.narrow(0, t, 1)));
+            let want = step.terminated.map(flags);
+            // A difference handed on may tip a termination.
+            let agree = if exact { want == got } else { want.is_some() == got.is_some() };
+            self.that(agree, || how("terminations"))?;
+        }
+        if model.chunk_size(HORIZON, particles).is_none() {
+            return Ok(());
+        }
+        for (first, count) in [(0, 1), (1, rows - 1)] {
+            let draw = draw.in_chunk(Chunk { first, population: rows });
+            let part = self.roll(
+                Start::States(states.clone().narrow(0, first, count)),
+                &plan.clone().narrow(1, first, count),
+                draw,
+            )?;
+            self.trajectories_agree(&format!("chunks: {draw:?}"), &candidates(&whole, first, count, particles), &part)?;
+        }
+        Ok(())
+    }
+
+    /// What a model makes of a situation, without a past and with one.
+    fn situations(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
+        let (model, rows) = (self.model, states.dims()[0]);
+        let spec = model.spec();
+        let obs = to_vec(model.observe(states.clone()));
+        let acts = to_vec(actions.clone());
+        let mut past = History::default();
+        for (obs, action) in obs.chunks_exact(spec.obs).zip(acts.chunks_exact(spec.action.max(1))).skip(1) {
+            past.push(obs.to_vec(), action.to_vec(), mbrl_env::MAX_PAST);
+        }
+        let here = Situation::of(&obs[..spec.obs]);
+        for (how, here) in [("without a past", here), ("with a past", Situation { past: &past, ..here })] {
+            let state = model.encode(&here)?;
+            self.that(state.dims() == [1, spec.state], || {
+                format!("encode: shape {:?} {how}, expected {:?}", state.dims(), [1, spec.state])
+            })?;
+            let values = to_vec(state.clone());
+            self.that(values.iter().all(|v| v.is_finite()), || {
+                format!("encode: {values:?} {how}, expected finite values")
+            })?;
+            let again = to_vec(model.encode(&here)?);
+            self.that(values == again, || format!("encode: {again:?} the second time {how}, {values:?} the first"))?;
+            let plan = Self::plan(actions);
+            for noise in [false, true] {
+                let draw = self.particles(noise);
+                let from_state = self.roll(Start::States(state.clone().repeat_dim(0, rows)), &plan, draw)?;
+                let from_here = self.roll(Start::Situation(here), &plan, draw)?;
+                let how = format!("situation: {how} against the state that `encode` gives, {draw:?}");
+                self.trajectories_agree(&how, &from_state, &from_here)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn shape<const D: usize>(&self, what: &str, expected: [usize; D], actual: [usize; D]) -> Result<(), ModelError> {
+        self.that(expected == actual, || format!("shapes: {what} have shape {actual:?}, expected {expected:?}"))
+    }
+
+    fn finite(&self, what: &str, values: &[f32]) -> Result<(), ModelError> {
+        match values.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(i) => self.that(false, || format!("finite: {what} hold {} (entry {i})", values[i])),
+        }
+    }
+
+    /// The same to the bit; on a GPU nearly.
+    fn same(&self, a: &[f32], b: &[f32]) -> bool {
+        let scale = a.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+        let near = |(x, y): (&f32, &f32)| if self.exact { x == y } else { (x - y).abs() <= TOLERANCE * scale };
+        a.len() == b.len() && a.iter().zip(b).all(near)
+    }
+
+    /// Two steps of the same rows: within [`TOLERANCE`] of the columns of `scale`, or to the bit where none is given.
+    fn steps_agree(&self, how: &str, a: &Imagined, b: &Imagined, scale: Option<&Imagined>) -> Result<(), ModelError> {
+        let column = |reward: &Option<Tensor<1>>| reward.clone().map(|r| r.unsqueeze_dim::<2>(1));
+        match scale {
+            Some(scale) => {
+                self.columns(&format!("{how}: states"), [a.next.clone(), b.next.clone()], &scale.next, TOLERANCE)?;
+                let rewards = (column(&a.reward), column(&b.reward), column(&scale.reward));
+                if let (Some(a), Some(b), Some(scale)) = rewards {
+                    self.columns(&format!("{how}: rewards"), [a, b], &scale, TOLERANCE)?;
+                }
+            }
+            None => {
+                let same = |a, b| self.same(&to_vec::<2>(a), &to_vec::<2>(b));
+                self.that(same(a.next.clone(), b.next.clone()), || format!("{how}: other states"))?;
+                if let (Some(a), Some(b)) = (column(&a.reward), column(&b.reward)) {
+                    self.that(same(a, b), || format!("{how}: other rewards"))?;
+                }
+            }
+        }
+        let ends = |step: &Imagined| step.terminated.clone().map(flags);
+        self.that(ends(a) == ends(b), || format!("{how}: other terminations"))
+    }
+
+    /// Two roll-outs that have to be the same to the bit.
+    fn trajectories_agree(&self, how: &str, a: &Trajectories, b: &Trajectories) -> Result<(), ModelError> {
+        let obs = |all: &Trajectories| to_vec(all.obs.clone());
+        self.that(self.same(&obs(a), &obs(b)), || format!("{how}: other observations"))?;
+        let reward = |all: &Trajectories| all.reward.clone().map(to_vec).unwrap_or_default();
+        self.that(self.same(&reward(a), &reward(b)), || format!("{how}: other rewards"))?;
+        let ends = |all: &Trajectories| all.terminated.clone().map(flags);
+        self.that(ends(a) == ends(b), || format!("{how}: other terminations"))
+    }
+
+    /// `[expected, actual]`, within `tolerance` of the largest magnitudes of the columns of `scale`.
     fn columns(
         &self,
         how: &str,
-        [expected, actual]: [&[f32]; 2],
-        width: usize,
+        [expected, actual]: [Tensor<2>; 2],
+        scale: &Tensor<2>,
         tolerance: f32,
     ) -> Result<(), ModelError> {
-        self.that(expected.len() == actual.len(), || {
-            format!("{how}: {} values, expected {}", actual.len(), expected.len())
-        })?;
-        let scale = column_magnitudes(expected, width);
-        let off = |(i, (x, y)): (usize, (&f32, &f32))| {
+        let width = scale.dims()[1];
+        self.shape(how, expected.dims(), actual.dims())?;
+        let scale = column_magnitudes(&to_vec(scale.clone()), width);
+        for (i, (x, y)) in to_vec(expected).into_iter().zip(to_vec(actual)).enumerate() {
+            let bound = tolerance * scale[i % width].max(f32::MIN_POSITIVE);
             // Written so that a NaN is off.
-            let near = (x - y).abs() <= tolerance * scale[i % width].max(f32::MIN_POSITIVE);
-            (!near).then_some((i, *x, *y))
-        };
-        match expected.iter().zip(actual).enumerate().find_map(off) {
-            None => Ok(()),
-            Some((i, x, y)) => self.that(false, || {
-                format!(
-                    "{how}: entry {i} (column {}) is {y}, expected {x} within {}",
-                    i % width,
-                    tolerance * scale[i % width]
-                )
-            }),
+            let near = (x - y).abs() <= bound;
+            self.that(near, || {
+                format!("{how}: column {} of row {} is {y}, expected {x} within {bound:e}", i % width, i / width)
+            })?;
         }
+        Ok(())
     }
+}
+
+/// Flags on the host.
+fn flags<const D: usize>(flags: Tensor<D, Bool>) -> Vec<bool> {
+    to_vec(flags.float()).iter().map(|&flag| flag == 1.0).collect()
+}
+
+/// The particles of one of `rows` candidates.
+fn pick(step: &Imagined, row: usize, rows: usize, particles: usize) -> Imagined {
+    let width = step.next.dims()[1];
+    let next = step.next.clone().reshape([particles, rows, width]).narrow(1, row, 1).reshape([particles, width]);
+    let one = |flat: Tensor<1>| flat.reshape([particles, rows]).narrow(1, row, 1).reshape([particles]);
+    let terminated = step.terminated.clone().map(|ends| one(ends.float()).greater_elem(0.5));
+    Imagined { next, reward: step.reward.clone().map(one), terminated }
+}
+
+/// The particles of `count` candidates from number `first` on.
+fn candidates(all: &Trajectories, first: usize, count: usize, particles: usize) -> Trajectories {
+    let [instants, rows, width] = all.obs.dims();
+    let (population, steps) = (rows / particles, instants - 1);
+    let obs = all.obs.clone().reshape([instants, particles, population * width]);
+    let obs = obs.narrow(2, first * width, count * width).reshape([instants, particles * count, width]);
+    let some = |flat: Tensor<2>| {
+        flat.reshape([steps, particles, population]).narrow(2, first, count).reshape([steps, particles * count])
+    };
+    let terminated = all.terminated.clone().map(|ends| some(ends.float()).greater_elem(0.5));
+    Trajectories { obs, reward: all.reward.clone().map(some), terminated }
 }
 
 fn column_magnitudes(rows: &[f32], width: usize) -> Vec<f32> {

@@ -24,15 +24,7 @@ pub fn dynamics_fn<F>(state: usize, action: usize, device: &Device, f: F) -> Dyn
 where
     F: Fn(Tensor<2>, Tensor<2>) -> Tensor<2> + Send + Sync,
 {
-    let spec = DynamicsSpec {
-        name: "closure".into(),
-        state,
-        obs: state,
-        action,
-        members: 1,
-        device: device.clone(),
-        differentiable: true,
-    };
+    let spec = DynamicsSpec::new("closure", state, action, device).with_differentiable(true);
     DynamicsFn { spec, f }
 }
 
@@ -73,11 +65,11 @@ where
     }
 
     fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
-        Ok(Prediction { mean: self.next(states, actions)?, aleatoric_std: None, epistemic_std: None })
+        self.next(states, actions).map(Prediction::new)
     }
 
     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
         check_particles(draw.propagation.particles, states.dims()[0])?;
-        Ok(Imagined { next: self.next(states, actions)?, reward: None, terminated: None })
+        self.next(states, actions).map(Imagined::new)
     }
 }

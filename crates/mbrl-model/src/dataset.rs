@@ -37,6 +37,7 @@ pub struct Dataset {
     past_steps: usize,
     past: Vec<f32>,
     holdout: Option<Vec<usize>>,
+    offset: Vec<f64>,
 }
 
 impl Dataset {
@@ -76,7 +77,67 @@ impl Dataset {
             past_steps: 0,
             past: Vec::new(),
             holdout: None,
+            offset: vec![0.0; obs_width],
         })
+    }
+
+    /// Transitions from columns in double precision: as [`new`](Self::new), but a column that is large beside its range, such
+    /// as a position in map coordinates, is stored as what is left after its [`offset`](Self::offset), because changes of
+    /// such a column drown in the rounding of `f32`. A model that is fitted to the data
+    /// [keeps the offset](crate::Ensemble::offset).
+    ///
+    /// ```
+    /// use mbrl_model::Dataset;
+    /// // A position 5,300 km from the origin, measured to a millimetre, which `f32` rounds to half a metre; and a speed.
+    /// let obs = [5_300_000.001, 0.1, 5_300_000.002, 0.2];
+    /// let next = [5_300_000.002, 0.2, 5_300_000.004, 0.3];
+    /// let data = Dataset::of_f64(&obs, &[0.0, 0.0], &next, 2, 1)?;
+    /// let change = data.next_obs()[0] - data.obs()[0];
+    /// assert!((change - 0.001).abs() < 1e-8);
+    /// assert!(data.offset()[0] > 5.2e6 && data.offset()[1] == 0.0);
+    /// # Ok::<(), mbrl_model::ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_f64(
+        obs: &[f64],
+        actions: &[f64],
+        next_obs: &[f64],
+        obs_width: usize,
+        action_width: usize,
+    ) -> Result<Self, ModelError> {
+        let mut offset = vec![0.0; obs_width];
+        for (c, offset) in offset.iter_mut().enumerate() {
+            let values = || [obs, next_obs].into_iter().flat_map(move |rows| rows.iter().skip(c).step_by(obs_width));
+            let (low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+            // Until then `f32` loses four of its 24 bits at most.
+            if low.abs().max(high.abs()) > 16.0 * (high - low) {
+                *offset = low + 0.5 * (high - low);
+            }
+        }
+        let less = |rows: &[f64]| -> Vec<f32> {
+            rows.iter().enumerate().map(|(i, x)| (x - offset[i % obs_width]) as f32).collect()
+        };
+        let actions: Vec<f32> = actions.iter().map(|&a| a as f32).collect();
+        let mut data = Self::new(less(obs), actions, less(next_obs), obs_width, action_width)?;
+        data.offset = offset;
+        Ok(data)
+    }
+
+    /// Says what was taken off each column of the observations before they became `f32`, `[O]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Width`] for another number of them; [`ModelError::NonFinite`] where one is a NaN or an infinity.
+    pub fn with_offset(mut self, offset: impl Into<Vec<f64>>) -> Result<Self, ModelError> {
+        let offset = offset.into();
+        check_size("offsets of the columns", self.obs_width, offset.len())?;
+        if let Some(first) = offset.iter().position(|o| !o.is_finite()) {
+            let rows = offset.iter().filter(|o| !o.is_finite()).count();
+            return Err(ModelError::NonFinite { what: "offsets", rows, total: offset.len(), first });
+        }
+        self.offset = offset;
+        Ok(self)
     }
 
     /// Everything of a replay, with rewards, ends and the last `past` steps before each transition.
@@ -184,6 +245,13 @@ impl Dataset {
     #[must_use]
     pub fn next_obs(&self) -> &[f32] {
         &self.next_obs
+    }
+
+    /// What was taken off each column of the observations before they became `f32`, `[O]`: an observation of the world is
+    /// this and what stands here. Zeros where nothing was.
+    #[must_use]
+    pub fn offset(&self) -> &[f64] {
+        &self.offset
     }
 
     /// Width of an observation.

@@ -1,7 +1,9 @@
 //! The one seam between models and everything that uses them.
 
+use std::sync::Arc;
+
 use burn::tensor::{Bool, Device, Tensor};
-use mbrl_env::Situation;
+use mbrl_env::{AngleColumn, Situation};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,7 +12,16 @@ use crate::{
 };
 
 /// Widths and abilities of a model.
+///
+/// ```
+/// use mbrl_model::{Device, DynamicsSpec};
+///
+/// // A state of position, speed and a hidden friction, of which position and speed are observed; noise is sampled.
+/// let spec = DynamicsSpec::new("slider", 3, 1, &Device::flex()).with_obs(2).with_differentiable(true).with_stochastic(true);
+/// assert_eq!((spec.state, spec.obs, spec.action, spec.members), (3, 2, 1, 1));
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DynamicsSpec {
     /// Name, for messages.
     pub name: String,
@@ -26,10 +37,77 @@ pub struct DynamicsSpec {
     pub device: Device,
     /// Whether gradients flow through it.
     pub differentiable: bool,
+    /// Whether the model has noise of its own: `sample` then draws it where [`Propagation::noise`] says so, and follows the
+    /// mean where it does not. A model without noise gives the same with and without. (Which member moves a row, and the
+    /// spread that [`MemberRule::Ds`] draws, are no noise of the model.) Without this,
+    /// [`check_dynamics`](crate::check::check_dynamics) could not tell a model without noise from one that forgets to draw it.
+    pub stochastic: bool,
+    /// Whether roll-outs need the [snapshot](Situation::snapshot) of a simulator: agents then ask for one at every step.
+    pub needs_snapshot: bool,
+    /// Columns of the observation that are angles. Differences of those that [wrap](AngleColumn::wraps) are taken the short
+    /// way round by whoever compares observations.
+    pub angles: Vec<AngleColumn>,
+}
+
+impl DynamicsSpec {
+    /// A single model whose state of width `state` is what is observed, without gradients, noise and need of snapshots;
+    /// tensors live on `device`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, state: usize, action: usize, device: &Device) -> Self {
+        Self {
+            name: name.into(),
+            state,
+            obs: state,
+            action,
+            members: 1,
+            device: device.clone(),
+            differentiable: false,
+            stochastic: false,
+            needs_snapshot: false,
+            angles: Vec::new(),
+        }
+    }
+
+    /// Sets the width of an observation, where it is not the state's.
+    #[must_use]
+    pub fn with_obs(self, obs: usize) -> Self {
+        Self { obs, ..self }
+    }
+
+    /// Sets the number of members that roll-outs draw from.
+    #[must_use]
+    pub fn with_members(self, members: usize) -> Self {
+        Self { members, ..self }
+    }
+
+    /// Sets whether gradients flow through the model.
+    #[must_use]
+    pub fn with_differentiable(self, differentiable: bool) -> Self {
+        Self { differentiable, ..self }
+    }
+
+    /// Sets whether the model has noise of its own.
+    #[must_use]
+    pub fn with_stochastic(self, stochastic: bool) -> Self {
+        Self { stochastic, ..self }
+    }
+
+    /// Sets whether roll-outs need the snapshot of a simulator.
+    #[must_use]
+    pub fn with_needs_snapshot(self, needs_snapshot: bool) -> Self {
+        Self { needs_snapshot, ..self }
+    }
+
+    /// Sets which columns of the observation are angles.
+    #[must_use]
+    pub fn with_angles(self, angles: impl Into<Vec<AngleColumn>>) -> Self {
+        Self { angles: angles.into(), ..self }
+    }
 }
 
 /// Expectation and spread of the next state of N rows, in state units.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Prediction {
     /// Mean over members, `[N, S]`.
     pub mean: Tensor<2>,
@@ -39,6 +117,26 @@ pub struct Prediction {
     pub epistemic_std: Option<Tensor<2>>,
 }
 
+impl Prediction {
+    /// The mean `[N, S]` alone.
+    #[must_use]
+    pub fn new(mean: Tensor<2>) -> Self {
+        Self { mean, aleatoric_std: None, epistemic_std: None }
+    }
+
+    /// Adds the standard deviation of the noise, `[N, S]`.
+    #[must_use]
+    pub fn with_aleatoric_std(self, std: Tensor<2>) -> Self {
+        Self { aleatoric_std: Some(std), ..self }
+    }
+
+    /// Adds the standard deviation of the members' means, `[N, S]`.
+    #[must_use]
+    pub fn with_epistemic_std(self, std: Tensor<2>) -> Self {
+        Self { epistemic_std: Some(std), ..self }
+    }
+}
+
 /// Which member of an ensemble moves a particle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,37 +144,67 @@ pub struct Prediction {
 pub enum MemberRule {
     /// The mean over members moves every particle (PETS's E). Needs one particle and draws no noise.
     Expectation,
-    /// Trajectory sampling 1: members are dealt out afresh at every step, in equal shares (PETS's TS1).
+    /// Trajectory sampling 1: members are assigned afresh at every step, in equal shares (PETS's TS1).
     Ts1,
     /// Trajectory sampling ∞: particle p keeps member ⌊p·E/P⌋ over the whole horizon (PETS's TS∞). With one particle a
     /// member and without noise this is PDDM's "every member rolls out every candidate".
     TsInf,
-    /// Distribution sampling (PETS's DS): each particle moves by a draw from the Gaussian with the mean and the variance, a
-    /// dimension, of the mixture of all members at its own state, as in the authors' `BNN.py` (`create_prediction_tensors`).
-    /// What the members say beyond that is lost: that there are several modes, and how dimensions hang together. The spread
-    /// of the members is drawn always, their own noise where `noise` says so. Any number of particles; each costs as many
+    /// Distribution sampling (PETS's DS): each particle samples each dimension from a Gaussian whose mean and variance match
+    /// the mixture of all members at the particle's own state, as in the authors' `BNN.py` (`create_prediction_tensors`).
+    /// What else the mixture says is lost: several modes, correlations between dimensions. The spread between members is
+    /// always sampled, their own noise only with [`Propagation::noise`]. Takes any number of particles; each costs as many
     /// network evaluations as there are members.
     Ds,
 }
 
 /// How uncertainty is carried through a roll-out.
+///
+/// ```
+/// use mbrl_model::{MemberRule, Propagation};
+///
+/// // PETS: trajectory sampling with 20 particles per candidate. In an experiment: `rule = "ts-inf"`.
+/// let pets = Propagation { rule: MemberRule::TsInf, noise: true, particles: 20 };
+/// assert_ne!(pets, Propagation::MEAN);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Propagation {
-    /// Which member moves a particle.
-    pub members: MemberRule,
-    /// Whether the members' own noise is drawn (otherwise their means are followed; with DS the spread of these is drawn).
+    /// Which member moves a particle (called `members` in files of earlier versions, which are still read).
+    #[serde(alias = "members")]
+    pub rule: MemberRule,
+    /// Whether the members' own noise is sampled; otherwise their means are followed. (DS samples the spread between
+    /// members in either case.)
     pub noise: bool,
-    /// Particles a candidate, `P`.
+    /// Particles per candidate, `P`.
     pub particles: usize,
 }
 
 impl Propagation {
     /// One particle that follows the mean.
-    pub const MEAN: Self = Self { members: MemberRule::Expectation, noise: false, particles: 1 };
+    pub const MEAN: Self = Self { rule: MemberRule::Expectation, noise: false, particles: 1 };
+}
+
+/// Which candidates of a larger population a roll-out is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Index of the chunk's first candidate in the population.
+    pub first: usize,
+    /// Candidates of the whole population.
+    pub population: usize,
 }
 
 /// What a roll-out draws with. Noise is a function of (key, step, row, dimension), never of threads or devices.
+///
+/// ```
+/// use mbrl_model::{Chunk, Draw, Propagation};
+///
+/// let draw = Draw::new(Propagation::MEAN, 7);
+/// // The third step of the candidates from number 32 on, of 100.
+/// let part = draw.at_step(2).in_chunk(Chunk { first: 32, population: 100 });
+/// assert_eq!((part.key, part.step), (7, 2));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Draw {
     /// How uncertainty is carried.
     pub propagation: Propagation,
@@ -84,16 +212,34 @@ pub struct Draw {
     pub key: u64,
     /// Step within the roll-out, from 0.
     pub step: u32,
-    /// The candidates are a part of a larger population: the number of the first one, and the size of the whole. Rows are then
-    /// those that they are in the whole. Only models that have parts ([`Dynamics::part`]) meet it.
-    pub part: Option<(usize, usize)>,
+    /// Set when these candidates are a chunk of a larger population. Noise and member assignment are then indexed as in the
+    /// whole population, so that chunks give its bits. Only models with a [`Dynamics::chunk_size`] are given one.
+    pub chunk: Option<Chunk>,
 }
 
 impl Draw {
     /// The draw of a roll-out's first step.
     #[must_use]
     pub fn new(propagation: Propagation, key: u64) -> Self {
-        Self { propagation, key, step: 0, part: None }
+        Self { propagation, key, step: 0, chunk: None }
+    }
+
+    /// The draw of step `step`.
+    #[must_use]
+    pub fn at_step(self, step: u32) -> Self {
+        Self { step, ..self }
+    }
+
+    /// The draw of a step that is `steps` later.
+    #[must_use]
+    pub fn later(self, steps: usize) -> Self {
+        Self { step: self.step + steps as u32, ..self }
+    }
+
+    /// The draw of a chunk of a larger population.
+    #[must_use]
+    pub fn in_chunk(self, chunk: Chunk) -> Self {
+        Self { chunk: Some(chunk), ..self }
     }
 
     /// This step's standard normals for `rows` of particles and candidates, `[rows, dims]`, made on `device` as
@@ -101,9 +247,14 @@ impl Draw {
     #[must_use]
     pub fn normals(&self, [rows, dims]: [usize; 2], device: &Device) -> Tensor<2> {
         let candidates = rows / self.propagation.particles.max(1);
-        let (first, population) = self.part.unwrap_or((0, candidates));
+        let Chunk { first, population } = self.chunk_of(candidates);
         let rows = Rows { count: rows, candidates, population, first };
         noise::draw(Distribution::Normal, self.key, self.step, rows, dims, device)
+    }
+
+    /// Where `candidates` stand in their population; they are all of it where nothing is said.
+    pub(crate) fn chunk_of(&self, candidates: usize) -> Chunk {
+        self.chunk.unwrap_or(Chunk { first: 0, population: candidates })
     }
 }
 
@@ -119,24 +270,66 @@ pub enum Start<'a> {
 
 /// One imagined step of N rows.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Imagined {
     /// Next states, `[N, S]`.
     pub next: Tensor<2>,
     /// Reward by a learned head or by the simulator, `[N]`.
     pub reward: Option<Tensor<1>>,
-    /// End by a learned head or by the simulator, `[N]`.
+    /// Termination by a learned head or by the simulator, `[N]`.
     pub terminated: Option<Tensor<1, Bool>>,
+}
+
+impl Imagined {
+    /// Next states `[N, S]` alone.
+    #[must_use]
+    pub fn new(next: Tensor<2>) -> Self {
+        Self { next, reward: None, terminated: None }
+    }
+
+    /// Adds rewards, `[N]`.
+    #[must_use]
+    pub fn with_reward(self, reward: Tensor<1>) -> Self {
+        Self { reward: Some(reward), ..self }
+    }
+
+    /// Adds terminations, `[N]`.
+    #[must_use]
+    pub fn with_terminated(self, terminated: Tensor<1, Bool>) -> Self {
+        Self { terminated: Some(terminated), ..self }
+    }
 }
 
 /// Imagined trajectories of K candidates with P particles each; row = particle · K + candidate.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Trajectories {
     /// Observations, the start included, `[H+1, P·K, O]`.
     pub obs: Tensor<3>,
     /// Rewards where the model gives them, `[H, P·K]`.
     pub reward: Option<Tensor<2>>,
-    /// Ends where the model gives them, `[H, P·K]`.
+    /// Terminations where the model gives them, `[H, P·K]`.
     pub terminated: Option<Tensor<2, Bool>>,
+}
+
+impl Trajectories {
+    /// Observations `[H+1, P·K, O]` alone.
+    #[must_use]
+    pub fn new(obs: Tensor<3>) -> Self {
+        Self { obs, reward: None, terminated: None }
+    }
+
+    /// Adds rewards, `[H, P·K]`.
+    #[must_use]
+    pub fn with_reward(self, reward: Tensor<2>) -> Self {
+        Self { reward: Some(reward), ..self }
+    }
+
+    /// Adds terminations, `[H, P·K]`.
+    #[must_use]
+    pub fn with_terminated(self, terminated: Tensor<2, Bool>) -> Self {
+        Self { terminated: Some(terminated), ..self }
+    }
 }
 
 /// Anything that can say where N states go under N actions.
@@ -179,10 +372,10 @@ pub trait Dynamics: Send + Sync {
         states
     }
 
-    /// How many candidates of a population are best rolled out at a time, for so many steps and particles. Parts stay in
-    /// cache from the roll-out to the rewards, and are scored side by side; with `draw.part` they give the same bits as the
-    /// whole. Default: `None`, the whole population at once.
-    fn part(&self, horizon: usize, particles: usize) -> Option<usize> {
+    /// Preferred number of candidates per roll-out, for a `horizon` and `particles` per candidate; `None` (default): roll out
+    /// the whole population at once. Chunks stay in cache from the roll-out to the rewards, and are scored side by side; with
+    /// [`Draw::chunk`] they give the bits of the whole.
+    fn chunk_size(&self, horizon: usize, particles: usize) -> Option<usize> {
         let _ = (horizon, particles);
         None
     }
@@ -196,6 +389,37 @@ pub trait Dynamics: Send + Sync {
         rollout_by_steps(self, from, actions, draw)
     }
 }
+
+/// A model behind a pointer is a model: `MpcAgent<Box<dyn Dynamics>>`, or one shared by several planners in an `Arc`.
+macro_rules! forward_to_the_model_behind {
+    ($($pointer:ty),*) => {$(
+        impl<D: Dynamics + ?Sized> Dynamics for $pointer {
+            fn spec(&self) -> &DynamicsSpec {
+                (**self).spec()
+            }
+            fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
+                (**self).predict(states, actions)
+            }
+            fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+                (**self).sample(states, actions, draw)
+            }
+            fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
+                (**self).encode(situation)
+            }
+            fn observe(&self, states: Tensor<2>) -> Tensor<2> {
+                (**self).observe(states)
+            }
+            fn chunk_size(&self, horizon: usize, particles: usize) -> Option<usize> {
+                (**self).chunk_size(horizon, particles)
+            }
+            fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
+                (**self).rollout(from, actions, draw)
+            }
+        }
+    )*};
+}
+
+forward_to_the_model_behind!(&D, Box<D>, Arc<D>);
 
 /// The default [`Dynamics::rollout`]: one [`sample`](Dynamics::sample) a step. Public, so that a faster roll-out can be
 /// compared with it.
@@ -223,7 +447,7 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
     let (mut reward, mut terminated) = (Vec::new(), Vec::new());
     for t in 0..horizon {
         let now = actions.clone().narrow(0, t, 1).squeeze_dim::<2>(0).repeat_dim(0, particles);
-        let step = model.sample(states, now, Draw { step: draw.step + t as u32, ..draw })?;
+        let step = model.sample(states, now, draw.later(t))?;
         states = step.next;
         obs.push(model.observe(states.clone()));
         reward.extend(step.reward);
@@ -238,14 +462,22 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
 
 /// Whether a device is one of Burn's on the CPU, flex or ndarray: the engine runs there, and tensors cost nothing to read.
 ///
+/// Burn 0.22 names a device's backend in the device's `Debug` text alone: what it dispatches on is public only with the
+/// feature `extension`, and has a variant per enabled backend. This is the one place that reads the text.
+///
 /// ```
-/// assert!(mbrl_model::is_cpu(&burn::tensor::Device::flex()));
+/// let device = mbrl_model::Device::flex();
+/// assert!(mbrl_model::is_cpu(&device) && mbrl_model::is_cpu(&device.autodiff()));
 /// ```
 #[must_use]
 pub fn is_cpu(device: &Device) -> bool {
-    // Without Burn's feature `extension` a device names its backend in its `Debug` form alone.
-    let name = format!("{device:?}").to_lowercase();
-    name.contains("flex") || name.contains("ndarray")
+    names_a_cpu(&format!("{:?}", device.clone().without_autodiff()))
+}
+
+/// `Device<Backend(…)>`: the backend's own name decides, and nothing within the brackets, such as a host's name.
+fn names_a_cpu(text: &str) -> bool {
+    let name = text.strip_prefix("Device<").and_then(|text| text.split('(').next());
+    matches!(name, Some("Flex" | "NdArray"))
 }
 
 /// Refuses particles that do not divide the rows.
@@ -263,4 +495,33 @@ pub(crate) fn check_particles(particles: usize, rows: usize) -> Result<(), Model
 /// Refuses an array of the wrong size.
 pub(crate) fn check_size(what: &'static str, expected: usize, actual: usize) -> Result<(), ModelError> {
     if expected == actual { Ok(()) } else { Err(ModelError::Width { what, expected, actual }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backend_decides_whether_a_device_is_a_cpu() {
+        #[expect(deprecated, reason = "an oracle as long as Burn ships it")]
+        for device in [Device::flex(), Device::ndarray()] {
+            assert!(is_cpu(&device) && is_cpu(&device.clone().autodiff()), "{device:?}");
+        }
+        for gpu in
+            ["Device<Cube(CubeDevice { runtime: Cuda, index: 0 })>", "Device<Remote(\"flex-server\")>", "", "Flex"]
+        {
+            assert!(!names_a_cpu(gpu), "{gpu}");
+        }
+    }
+
+    #[test]
+    fn propagation_reads_its_older_name_and_refuses_others() {
+        let now: Propagation = serde_json::from_str(r#"{"rule": "ts1", "noise": true, "particles": 5}"#).unwrap();
+        let before: Propagation = serde_json::from_str(r#"{"members": "ts1", "noise": true, "particles": 5}"#).unwrap();
+        assert_eq!((now, before.rule), (before, MemberRule::Ts1));
+        assert_eq!(serde_json::to_string(&before).unwrap(), r#"{"rule":"ts1","noise":true,"particles":5}"#);
+        let extra = r#"{"rule": "ts1", "noise": true, "particles": 5, "aggregate": "worst"}"#;
+        let told = serde_json::from_str::<Propagation>(extra).unwrap_err().to_string();
+        assert!(told.contains("unknown field `aggregate`"), "{told}");
+    }
 }

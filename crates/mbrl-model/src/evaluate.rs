@@ -71,7 +71,7 @@ impl EvaluateConfig {
         rule(self.rows > 0, "rows", &self.rows, "at least 1")?;
         rule(self.levels.iter().all(|l| *l > 0.0 && *l < 1.0), "levels", &self.levels, "shares above 0 and below 1")?;
         let propagation = self.propagation.unwrap_or(Propagation {
-            members: MemberRule::TsInf,
+            rule: MemberRule::TsInf,
             noise: true,
             particles: 100usize.next_multiple_of(members.max(1)),
         });
@@ -222,7 +222,11 @@ pub fn evaluate(
     }
     let columns = data.columns();
     let resolution = resolution(&columns.next_obs, spec.obs);
-    let judge = Judge { model, columns, resolution, levels: &config.levels, propagation };
+    let mut turns = vec![None; spec.obs];
+    for angle in spec.angles.iter().filter(|angle| angle.wraps) {
+        turns[angle.column] = Some(f64::from(angle.turn));
+    }
+    let judge = Judge { model, columns, resolution, levels: &config.levels, propagation, turns };
 
     let (mut transitions, mut starts) = (Vec::new(), Vec::new());
     for episode in data.episodes() {
@@ -274,6 +278,8 @@ struct Judge<'a> {
     resolution: Vec<f64>,
     levels: &'a [f64],
     propagation: Propagation,
+    /// One turn of columns that are angles and jump, `[O]`.
+    turns: Vec<Option<f64>>,
 }
 
 impl Judge<'_> {
@@ -308,8 +314,8 @@ impl Judge<'_> {
                 sums.rows += 1;
                 for d in 0..width {
                     let y = self.next(instant.at, d);
-                    let m = f64::from(mean[row * width + d]);
-                    sums.error(d, m - y, self.now(instant.at, d) - y);
+                    let m = y + self.difference(d, f64::from(mean[row * width + d]) - y);
+                    sums.error(d, m - y, self.difference(d, self.now(instant.at, d) - y));
                     let variance = |std: &Option<Vec<f64>>| std.as_ref().map(|std| std[row * width + d].powi(2));
                     let (a, e) = (variance(&stds[0]), variance(&stds[1]));
                     if a.is_none() && e.is_none() {
@@ -372,9 +378,11 @@ impl Judge<'_> {
                         let y = self.next(start.at + t, d);
                         cloud.clear();
                         let first = (t + 1) * rows + k;
-                        cloud.extend((0..particles).map(|p| f64::from(obs[(first + p * count) * width + d])));
+                        // Around what really followed: particles on both sides of a jump are near each other.
+                        let near = |x: f32| y + self.difference(d, f64::from(x) - y);
+                        cloud.extend((0..particles).map(|p| near(obs[(first + p * count) * width + d])));
                         let mean = mean(&cloud);
-                        sums.error(d, mean - y, self.now(start.at, d) - y);
+                        sums.error(d, mean - y, self.difference(d, self.now(start.at, d) - y));
                         if particles == 1 {
                             continue;
                         }
@@ -419,6 +427,14 @@ impl Judge<'_> {
             self.model.encode(&Situation { obs: self.obs(instant.at), past: &past, snapshot: None })
         });
         Ok(Tensor::cat(rows.collect::<Result<Vec<_>, _>>()?, 0))
+    }
+
+    /// A difference of two values of a column: of an angle that wraps the short way round.
+    fn difference(&self, d: usize, difference: f64) -> f64 {
+        match self.turns[d] {
+            None => difference,
+            Some(turn) => difference - turn * (difference / turn).round(),
+        }
     }
 
     fn upload(&self, values: Vec<f32>, rows: usize) -> Tensor<2> {
@@ -613,7 +629,7 @@ mod tests {
         bad(|c| c.levels = vec![f64::NAN], "levels");
         bad(|c| c.propagation = Some(Propagation { particles: 0, ..Propagation::MEAN }), "particles");
         // 19 of 21 draws lie within the outermost of 20 particles.
-        let twenty = Propagation { members: MemberRule::TsInf, noise: true, particles: 20 };
+        let twenty = Propagation { rule: MemberRule::TsInf, noise: true, particles: 20 };
         let config =
             |level| EvaluateConfig { propagation: Some(twenty), levels: vec![level], ..EvaluateConfig::default() };
         assert!(config(19.0 / 21.0).propagation(5).is_ok());

@@ -159,6 +159,7 @@ impl FitConfig {
 
 /// What a fit did.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct FitReport {
     /// Passes over the training rows.
     pub epochs: usize,
@@ -177,6 +178,23 @@ pub struct FitReport {
     pub column_errors: Vec<f32>,
     /// Wall time.
     pub elapsed: Duration,
+}
+
+impl FitReport {
+    /// The report of a fit that has not begun: no steps yet, a loss of NaN.
+    #[must_use]
+    pub fn new(train_rows: usize, holdout_rows: usize) -> Self {
+        Self {
+            epochs: 0,
+            steps: 0,
+            train_rows,
+            holdout_rows,
+            train_loss: f32::NAN,
+            errors: Vec::new(),
+            column_errors: Vec::new(),
+            elapsed: Duration::ZERO,
+        }
+    }
 }
 
 /// An epoch of a fit that has just ended.
@@ -267,16 +285,7 @@ pub fn fit_watched<M: Fit>(
             crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect::<Vec<_>>()
         };
     let mut best: Option<(M::Parameters, Vec<Vec<f32>>)> = None;
-    let mut report = FitReport {
-        epochs: 0,
-        steps: 0,
-        train_rows: train.len(),
-        holdout_rows: held,
-        train_loss: f32::NAN,
-        errors: Vec::new(),
-        column_errors: Vec::new(),
-        elapsed: Duration::ZERO,
-    };
+    let mut report = FitReport::new(train.len(), held);
     let mut epochs_without = 0;
     let mut fault = None;
     'fit: while report.epochs < config.max_epochs {

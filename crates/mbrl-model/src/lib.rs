@@ -87,12 +87,12 @@ mod vmath;
 pub use closure::{DynamicsFn, dynamics_fn};
 pub use dataset::Dataset;
 pub use dynamics::{
-    Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, is_cpu,
+    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, is_cpu,
     rollout_by_steps,
 };
 #[cfg(feature = "train")]
 pub use ensemble::EnsembleStatistics;
-pub use ensemble::{Activation, Ensemble, EnsembleConfig, Head, Network, Precision};
+pub use ensemble::{Activation, Angles, Ensemble, EnsembleConfig, Head, Network, Precision};
 pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
@@ -100,8 +100,3 @@ pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watc
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;
-
-/// Compiles and runs the code of the guide.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guides/write-a-model.md")]
-struct Guide;

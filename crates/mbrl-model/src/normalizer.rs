@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// Mean and standard deviation of each column, from sums in double precision.
 ///
-/// A column whose spread is below what its own magnitude can resolve in `f32` counts as constant: its standard deviation
-/// is 1, so that it becomes 0 instead of amplified rounding (mbrl-lib's rule is `std < 1e-12 → 1` in `f64`).
+/// A column whose spread is at most 8 times what `f32` tells apart at its largest magnitude, `8 ε · max |x|`, counts as
+/// constant: its standard deviation is 1, so that it becomes 0 instead of amplified rounding (mbrl-lib's rule is
+/// `std < 1e-12 → 1` in `f64`). The rule goes by no unit: metres and micrometres are standardised to the same numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Normalizer {
     mean: Vec<f32>,
@@ -28,6 +29,14 @@ impl Normalizer {
     /// ```
     #[must_use]
     pub fn of(rows: &[f32], width: usize) -> Self {
+        Self::beside(rows, &magnitudes(rows.chunks_exact(width.max(1)), width))
+    }
+
+    /// Statistics of `rows`, `[N, width]`, that were made of values of these magnitudes, one for each column, such as changes of
+    /// an observation: what their rounding explains counts as constant.
+    #[must_use]
+    pub(crate) fn beside(rows: &[f32], magnitudes: &[f32]) -> Self {
+        let width = magnitudes.len();
         let n = rows.len() / width.max(1);
         if n == 0 {
             return Self::identity(width);
@@ -48,9 +57,12 @@ impl Normalizer {
                 *s += (f64::from(v) - m).powi(2);
             }
         }
-        let std = var.iter().zip(&mean).map(|(s, m)| {
+        let std = var.iter().zip(magnitudes).map(|(s, &magnitude)| {
             let std = (s / n as f64).sqrt();
-            if std < 1e-8 + 1e-6 * m.abs() { 1.0 } else { std as f32 }
+            // Nor has it a spread where `f32` has no standard deviation for it.
+            let constant =
+                std <= 8.0 * f64::from(f32::EPSILON) * f64::from(magnitude) || std < f64::from(f32::MIN_POSITIVE);
+            if constant { 1.0 } else { std as f32 }
         });
         let std = std.collect();
         Self { mean: mean.iter().map(|&m| m as f32).collect(), std }
@@ -82,6 +94,15 @@ impl Normalizer {
     }
 }
 
+/// The largest magnitude of each column.
+pub(crate) fn magnitudes<'a>(rows: impl Iterator<Item = &'a [f32]>, width: usize) -> Vec<f32> {
+    let mut largest = vec![0f32; width];
+    for row in rows {
+        largest.iter_mut().zip(row).for_each(|(largest, value)| *largest = largest.max(value.abs()));
+    }
+    largest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +130,16 @@ mod tests {
         // 0.1 is not a float: its mean over many rows differs from it by rounding.
         let rows = vec![0.1f32; 1001];
         assert_eq!(Normalizer::of(&rows, 1).std(), &[1.0]);
+        // In whatever unit a column comes, its numbers are the same.
+        let wave = |unit: f32| -> Vec<f32> { (0..1000).map(|i| unit * (i as f32 * 0.1).sin()).collect() };
+        for unit in [1e-9, 1e-3, 1.0, 1e6] {
+            let n = Normalizer::of(&wave(unit), 1);
+            assert!((n.std()[0] / unit - 0.7071).abs() < 0.01, "{unit}: {n:?}");
+        }
+        // Changes of 1e-5 are rounding beside values of 100, and are none beside values of 1.
+        let changes: Vec<f32> = wave(1e-5);
+        assert_eq!(Normalizer::beside(&changes, &[100.0]).std(), &[1.0]);
+        assert!(Normalizer::beside(&changes, &[1.0]).std()[0] < 1e-5);
         // A large constant with the smallest possible flicker.
         let flicker: Vec<f32> = (0..1000).map(|i| if i % 2 == 0 { 1e4 } else { 1e4 + 0.000_976_562_5 }).collect();
         assert_eq!(Normalizer::of(&flicker, 1).std(), &[1.0]);

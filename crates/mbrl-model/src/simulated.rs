@@ -41,15 +41,9 @@ impl SimulatorModel {
     #[must_use]
     pub fn new(simulator: Box<dyn Simulator>, device: &Device) -> Self {
         let env = simulator.spec();
-        let spec = DynamicsSpec {
-            name: format!("simulator {}", env.name),
-            state: env.obs.width(),
-            obs: env.obs.width(),
-            action: env.actions.width(),
-            members: 1,
-            device: device.clone(),
-            differentiable: false,
-        };
+        let name = format!("simulator {}", env.name);
+        let spec = DynamicsSpec::new(name, env.obs.width(), env.actions.width(), device).with_needs_snapshot(true);
+        let spec = spec.with_angles(env.angles());
         Self { spec, pool: Mutex::default(), original: Mutex::new(simulator) }
     }
 

@@ -1,6 +1,6 @@
 //! Evaluation of models: closed forms, starts, look-back, rewards, and what is refused.
 
-use mbrl_env::{Replay, Rng, Situation, Transition};
+use mbrl_env::{AngleColumn, Replay, Rng, Situation, Transition};
 use mbrl_model::{
     Calibration, Device, Draw, Dynamics, DynamicsSpec, EnsembleConfig, EvaluateConfig, Imagined, MemberRule,
     ModelError, ModelEvaluation, Prediction, Propagation, Tensor, dynamics_fn, evaluate, fill_normal,
@@ -37,8 +37,7 @@ fn run(model: &dyn Dynamics, data: &Replay, config: &EvaluateConfig) -> ModelEva
 }
 
 fn spec(state: usize, obs: usize) -> DynamicsSpec {
-    let name = "of a test".into();
-    DynamicsSpec { name, state, obs, action: 1, members: 1, device: Device::flex(), differentiable: true }
+    DynamicsSpec::new("of a test", state, 1, &Device::flex()).with_obs(obs).with_differentiable(true)
 }
 
 /// s'_d = c_d s_d + g_d a + σ_d n, with its exact noise times `scale`.
@@ -82,7 +81,7 @@ impl Dynamics for Linear {
         let rows = states.dims()[0];
         let mean = states * self.row(C) + actions * self.row(G);
         let aleatoric = (self.row(NOISE) * self.scale).repeat_dim(0, rows);
-        Ok(Prediction { mean, aleatoric_std: Some(aleatoric), epistemic_std: None })
+        Ok(Prediction::new(mean).with_aleatoric_std(aleatoric))
     }
 
     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
@@ -90,7 +89,7 @@ impl Dynamics for Linear {
         let mut noise = vec![0.0; mean.dims()[0] * 2];
         fill_normal(draw.key, draw.step, 0, 2, &mut noise);
         let noise = Tensor::<1>::from_floats(&noise[..], &self.spec.device).reshape(mean.dims());
-        Ok(Imagined { next: mean + noise * aleatoric_std.unwrap(), reward: None, terminated: None })
+        Ok(Imagined::new(mean + noise * aleatoric_std.unwrap()))
     }
 }
 
@@ -130,13 +129,13 @@ impl Dynamics for Delayed {
         let rows = states.dims()[0];
         let moved = states.clone().narrow(1, 0, 1) + states.narrow(1, 1, 1) * self.factor;
         let std = Tensor::from_floats([[0.5, 9.0]], &self.spec.device).repeat_dim(0, rows);
-        Ok(Prediction { mean: Tensor::cat(vec![moved, actions], 1), aleatoric_std: Some(std), epistemic_std: None })
+        Ok(Prediction::new(Tensor::cat(vec![moved, actions], 1)).with_aleatoric_std(std))
     }
 
     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, _: Draw) -> Result<Imagined, ModelError> {
         let next = self.predict(states, actions)?.mean;
         let reward = self.observe(next.clone()).squeeze_dim(1) + 0.25;
-        Ok(Imagined { next, reward: Some(reward), terminated: None })
+        Ok(Imagined::new(next).with_reward(reward))
     }
 
     fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
@@ -251,13 +250,15 @@ impl Dynamics for Silent {
     }
 
     fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
-        let all = self.0.predict(states, actions)?;
-        Ok(Prediction { mean: self.hide(all.mean), ..all })
+        let mut all = self.0.predict(states, actions)?;
+        all.mean = self.hide(all.mean);
+        Ok(all)
     }
 
     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
-        let all = self.0.sample(states, actions, draw)?;
-        Ok(Imagined { next: self.hide(all.next), ..all })
+        let mut all = self.0.sample(states, actions, draw)?;
+        all.next = self.hide(all.next);
+        Ok(all)
     }
 }
 
@@ -328,7 +329,7 @@ fn the_same_seed_gives_the_same_figures_on_any_number_of_threads() {
     assert_ne!(run(2, 7), run(2, 8));
     // TS∞ with the members' noise, on a multiple of the three members.
     let found = run(2, 7);
-    assert_eq!(found.propagation, Propagation { members: MemberRule::TsInf, noise: true, particles: 102 });
+    assert_eq!(found.propagation, Propagation { rule: MemberRule::TsInf, noise: true, particles: 102 });
     let one = &found.one_step;
     assert!(one.aleatoric_std.is_some() && one.epistemic_std.is_some() && found.steps[0].calibration.is_some());
     // One particle has no spread; one step still has.
@@ -355,8 +356,67 @@ fn other_columns_no_data_and_uneven_particles_are_refused() {
     // What the propagation asks of the members is the model's to say.
     let ensemble = EnsembleConfig { members: 3, hidden: vec![8], ..EnsembleConfig::default() };
     let ensemble = ensemble.init(2, 1, &Device::flex(), &mut Rng::new(0)).unwrap();
-    let uneven = Propagation { members: MemberRule::TsInf, noise: true, particles: 100 };
+    let uneven = Propagation { rule: MemberRule::TsInf, noise: true, particles: 100 };
     let config = EvaluateConfig { propagation: Some(uneven), ..EvaluateConfig::default() };
     let result = evaluate(&ensemble, &Linear::data(1, 30), &config, &mut Rng::new(0));
     assert!(matches!(result, Err(ModelError::Config { field: "particles", .. })), "{result:?}");
+}
+
+/// A compass in degrees that is turned by its action, wide of the mark by `off`, and never takes a turn off.
+struct Compass {
+    spec: DynamicsSpec,
+    off: f32,
+}
+
+impl Dynamics for Compass {
+    fn spec(&self) -> &DynamicsSpec {
+        &self.spec
+    }
+
+    fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
+        let mean = states + actions + self.off;
+        let std = mean.zeros_like() + 3.0;
+        Ok(Prediction::new(mean).with_aleatoric_std(std))
+    }
+
+    fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
+        let next = self.predict(states, actions)?.mean;
+        let noise = draw.normals(next.dims(), &self.spec.device) * 3.0;
+        // Some particles are shown on the other side of the jump.
+        Ok(Imagined::new(next + noise.clone() + noise.greater_elem(0.0).float() * 360.0))
+    }
+}
+
+#[test]
+fn errors_of_an_angle_that_wraps_are_the_short_way_round() {
+    let mut data = Replay::new(1, 1, 100).unwrap();
+    let mut rng = Rng::new(0);
+    let mut angle = 300.0f32;
+    for t in 0..100 {
+        let action = 20.0 * rng.normal();
+        let next = (angle + action).rem_euclid(360.0);
+        push(&mut data, &[angle], action, 0.0, &[next], t == 99);
+        angle = next;
+    }
+    let near = |a: f64, b: f64, by: f64| assert!((a - b).abs() < by, "{a} and {b}");
+    for wraps in [true, false] {
+        let spec = DynamicsSpec::new("compass", 1, 1, &Device::flex()).with_stochastic(true);
+        let spec = spec.with_angles([AngleColumn { column: 0, turn: 360.0, wraps }]);
+        let found =
+            run(&Compass { spec, off: 2.0 }, &data, &EvaluateConfig { horizon: 1, ..EvaluateConfig::default() });
+        let (one, step) = (&found.one_step, &found.steps[0]);
+        if wraps {
+            near(one.rmse[0], 2.0, 1e-3);
+            near(one.unchanged_rmse[0], 20.0, 4.0);
+            // The mean of 100 particles, off by 3/√100 more.
+            near(step.rmse[0], 2.0, 0.2);
+            near(step.unchanged_rmse[0], 20.0, 4.0);
+            // The half in the middle of a normal lies within 0.674 deviations.
+            let calibration = step.calibration.as_ref().unwrap();
+            near(calibration.std[0], 3.0, 0.1);
+            near(calibration.width[0][0], 2.0 * 0.674 * 3.0, 0.2);
+        } else {
+            assert!(one.rmse[0] > 20.0 && step.rmse[0] > 100.0, "the test sees no jumps");
+        }
+    }
 }

@@ -309,3 +309,48 @@ fn a_past_step_tells_what_one_observation_hides() {
     let (blind, seeing) = (hidden_speed_error(0), hidden_speed_error(1));
     assert!(blind > 0.5 && seeing < 0.1 * blind, "{blind} without, {seeing} with the step before");
 }
+
+/// A cart on a map, `origin` from its zero, in units of `1 / scale` metres: position, speed; next; actions.
+fn cart(n: usize, origin: f64, scale: f64, seed: u64) -> [Vec<f64>; 3] {
+    let mut rng = Rng::new(seed);
+    let (mut obs, mut next, mut actions) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..n {
+        let [x, v, a] = [(); 3].map(|()| f64::from(rng.uniform(-1.0, 1.0)));
+        let pushed = v + 0.05 * (a - 2.0 * x);
+        obs.extend([origin + scale * x, scale * v]);
+        next.extend([origin + scale * (x + 0.05 * pushed), scale * pushed]);
+        actions.push(a);
+    }
+    [obs, next, actions]
+}
+
+#[test]
+fn neither_the_origin_nor_the_unit_of_a_column_changes_what_is_learned() {
+    let config = FitConfig { max_epochs: 60, batch_size: 64, ..FitConfig::default() };
+    let judged = |origin: f64, scale: f64| {
+        let data = |n, seed| {
+            let [obs, next, actions] = cart(n, origin, scale, seed);
+            Dataset::of_f64(&obs, &actions, &next, 2, 1).unwrap()
+        };
+        let (model, _) = fitted(&small(Head::Deterministic), &data(1000, 1), &config, 2);
+        assert_eq!(model.offset()[0] != 0.0, origin != 0.0);
+        // The test's data as the model's observations, and the model as stored.
+        let [obs, next, actions] = cart(500, origin, scale, 3);
+        let less = |rows: &[f64]| -> Vec<f32> {
+            rows.iter().enumerate().map(|(i, x)| (x - model.offset()[i % 2]) as f32).collect()
+        };
+        let actions: Vec<f32> = actions.iter().map(|&a| a as f32).collect();
+        let test = Dataset::new(less(&obs), actions, less(&next), 2, 1).unwrap();
+        let mut loaded = small(Head::Deterministic).init(2, 1, &Device::flex(), &mut Rng::new(5)).unwrap();
+        loaded.load(&model.save().unwrap()).unwrap();
+        assert_eq!(loaded.offset(), model.offset());
+        rmse(&loaded, &test).map(|error| error / scale as f32)
+    };
+    let reference = judged(0.0, 1.0);
+    assert!(reference[0] < 0.01, "{reference:?}");
+    for (origin, scale) in [(5.3e6, 1.0), (0.0, 1e-9), (0.0, 1e6)] {
+        let here = judged(origin, scale);
+        let near = here.iter().zip(&reference).all(|(here, reference)| *here < 2.0 * reference);
+        assert!(near, "{origin} + {scale}: {here:?}, reference {reference:?}");
+    }
+}

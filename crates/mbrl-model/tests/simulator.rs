@@ -73,7 +73,7 @@ fn what_a_simulator_cannot_do_is_said() {
     let obs = env.reset(Some(0)).unwrap();
     let model = SimulatorModel::new(env.boxed_clone(), &Device::flex());
     let (_, actions) = plans(2, 3, 1.0, 0);
-    let draw = |particles| Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles }, 0);
+    let draw = |particles| Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles }, 0);
     let bare = Situation::of(&obs);
     let result = model.rollout(Start::Situation(bare), actions.clone(), draw(1));
     assert!(matches!(result, Err(ModelError::NeedsSnapshot { .. })));

@@ -40,15 +40,7 @@ impl Recorder {
     fn new(script: &[[f32; MEMBERS]]) -> Self {
         let device = Device::flex();
         let weights = Weights { w: Param::from_data(TensorData::new(vec![0f32; MEMBERS], [MEMBERS, 1]), &device) };
-        let spec = DynamicsSpec {
-            name: "recorder".into(),
-            state: 1,
-            obs: 1,
-            action: 1,
-            members: MEMBERS,
-            device,
-            differentiable: true,
-        };
+        let spec = DynamicsSpec::new("recorder", 1, 1, &device).with_members(MEMBERS).with_differentiable(true);
         let script = script.to_vec();
         Self {
             spec,
@@ -88,10 +80,10 @@ impl Dynamics for Recorder {
         &self.spec
     }
     fn predict(&self, states: Tensor<2>, _: Tensor<2>) -> Result<Prediction, ModelError> {
-        Ok(Prediction { mean: states, aleatoric_std: None, epistemic_std: None })
+        Ok(Prediction::new(states))
     }
     fn sample(&self, states: Tensor<2>, _: Tensor<2>, _: Draw) -> Result<Imagined, ModelError> {
-        Ok(Imagined { next: states, reward: None, terminated: None })
+        Ok(Imagined::new(states))
     }
 }
 

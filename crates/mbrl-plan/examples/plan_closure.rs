@@ -1,12 +1,13 @@
 //! Planning with a closure: swings a pendulum up with a motor too weak to lift it directly.
 //!
-//! You learn what planning needs: a model, a reward and bounds, about twenty lines. Nothing is learned here.
+//! Shows what planning needs: a model, a reward and bounds, about twenty lines. Nothing is learned here.
 //! Runs for about a second: `cargo run --release -p mbrl-plan --example plan_closure`. You should see the angle pump up
 //! over some swings, reach 0 (upright) and stay there.
 
-use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
-use mbrl_model::{Propagation, dynamics_fn};
-use mbrl_plan::{CemConfig, Device, Mpc, Problem, Replan, Tensor};
+use mbrl_plan::{
+    ActionSpace, BoxSpace, CemConfig, Device, Mpc, Problem, Propagation, Replan, Rng, Situation, Tensor, dynamics_fn,
+    reward_fn,
+};
 
 /// Control period (s).
 const DT: f32 = 0.05;

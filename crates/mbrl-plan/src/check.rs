@@ -31,13 +31,13 @@ const REFINED: usize = 10;
 ///   [`PlanError::NoFiniteReturn`], after which the planner still works;
 /// - a reset planner plans as a new one;
 /// - bounds that changed between two plans are kept;
-/// - an action space of another width, an unbounded one and one of another kind are refused;
+/// - in an action space of another width, an unbounded one and one of another kind a planner plans rightly, or refuses with
+///   [`PlanError::ActionSpace`] or [`PlanError::Width`];
 /// - all but the bounds holds among discrete choices too, unless `make` or the planner refuses these with
 ///   [`PlanError::ActionSpace`].
 ///
 /// ```
-/// use mbrl_model::Propagation;
-/// use mbrl_plan::{CemConfig, Device, check::check_planner};
+/// use mbrl_plan::{CemConfig, Device, Propagation, check::check_planner};
 ///
 /// let config = CemConfig { horizon: 8, population: 100, elites: 10, ..CemConfig::default() };
 /// check_planner(|actions| config.init(actions, Propagation::MEAN), &Device::flex())?;
@@ -55,13 +55,16 @@ pub fn check_planner<P: Planner>(
     keeps_new_bounds(&mut make(&actions)?, &actions, device)?;
     let wide = ActionSpace::Box(BoxSpace::symmetric(2, 1.0).expect("a positive limit"));
     let others = [wide, ActionSpace::Box(BoxSpace::unbounded(1)), ActionSpace::Discrete(CHOICES)];
-    refuses_spaces(&mut make(&actions)?, &others, device)?;
+    keeps_out_of_spaces(&mut make(&actions)?, &others, device)?;
 
     let choices = ActionSpace::Discrete(CHOICES);
     match keeps_the_contract(&make, &choices, device) {
         Err(PlanError::ActionSpace { .. }) => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => refuses_spaces(&mut make(&choices)?, &[actions, ActionSpace::Discrete(CHOICES + 1)], device),
+        Ok(()) => {
+            let others = [actions, ActionSpace::Discrete(CHOICES + 1), ActionSpace::Discrete(CHOICES - 1)];
+            keeps_out_of_spaces(&mut make(&choices)?, &others, device)
+        }
     }
 }
 
@@ -89,15 +92,16 @@ enum Poison {
     Everything,
 }
 
-/// Calls `f` with a double integrator, penalised for its distance, speed and effort.
+/// Calls `f` with a double integrator, penalised for its distance, speed and effort. In a space of several dimensions the
+/// forces add up.
 ///
 /// State: position (m), speed (m/s), and −1 or 1 for a first action below or above the middle.
 fn with_problem<R>(actions: &ActionSpace, poison: Poison, device: &Device, f: impl FnOnce(&Problem<'_>) -> R) -> R {
     let middle = 0.5 * (BOUNDS.0 + BOUNDS.1);
     // Choices are forces, one newton apart.
     let least = if let ActionSpace::Discrete(_) = actions { BOUNDS.0 } else { 0.0 };
-    let model = dynamics_fn(3, 1, device, move |s: Tensor<2>, a: Tensor<2>| {
-        let a = a + least;
+    let model = dynamics_fn(3, actions.width(), device, move |s: Tensor<2>, a: Tensor<2>| {
+        let a = a.sum_dim(1) + least;
         let (x, v, mark) = (s.clone().narrow(1, 0, 1), s.clone().narrow(1, 1, 1), s.narrow(1, 2, 1));
         // The middle itself counts as above, so that every first action is marked.
         let side = (a.clone() - middle + 1e-3).sign();
@@ -112,8 +116,9 @@ fn with_problem<R>(actions: &ActionSpace, poison: Poison, device: &Device, f: im
     });
     let reward = reward_fn(move |_, a: Tensor<2>, next: Tensor<2>| {
         let cost = |x: Tensor<2>, weight: f32| (x.clone() * x * weight).squeeze_dim::<1>(1);
-        let gain =
-            -cost(next.clone().narrow(1, 0, 1), 1.0) - cost(next.clone().narrow(1, 1, 1), 0.1) - cost(a + least, 0.01);
+        let gain = -cost(next.clone().narrow(1, 0, 1), 1.0)
+            - cost(next.clone().narrow(1, 1, 1), 0.1)
+            - cost(a.sum_dim(1) + least, 0.01);
         match poison {
             Poison::Reward => gain.mask_fill(next.narrow(1, 2, 1).squeeze_dim::<1>(1).greater_elem(0.0), f32::NAN),
             Poison::Everything => gain * f32::NAN,
@@ -133,23 +138,24 @@ fn failed<T>(what: &'static str, reason: String) -> Result<T, PlanError> {
 
 /// A plan's actions, having the right width and lying within the bounds.
 fn checked(plan: Plan, actions: &ActionSpace) -> Result<Vec<f32>, PlanError> {
-    let [horizon, width] = plan.actions.dims();
-    let values = to_host(plan.actions);
-    if horizon == 0 || width != actions.width() {
-        return failed("the plan's shape", format!("[{horizon}, {width}], expected [H, {}]", actions.width()));
+    let [horizon, width] = plan.shape;
+    if width != actions.width() || plan.check().is_err() {
+        let (entries, expected) = (plan.actions.len(), actions.width());
+        return failed("shape", format!("{entries} entries as [{horizon}, {width}], expected [H, {expected}]"));
     }
-    for (t, action) in values.chunks_exact(width).enumerate() {
+    for t in 0..horizon {
+        let action = plan.action(t);
         if !actions.contains(action) {
             return failed("bounds", format!("action {t} of the plan is {action:?}, expected one of {actions:?}"));
         }
     }
-    if !plan.predicted_return.is_finite() {
-        return failed("the predicted return", format!("{}, expected a finite number", plan.predicted_return));
+    if !plan.best_return.is_finite() {
+        return failed("best_return", format!("{}, expected a finite number", plan.best_return));
     }
     if plan.stats.iterations == 0 || plan.stats.model_steps == 0 {
-        return failed("the plan's costs", format!("{:?}, expected iterations and model steps", plan.stats));
+        return failed("stats", format!("{:?}, expected iterations and model steps", plan.stats));
     }
-    Ok(values)
+    Ok(plan.actions)
 }
 
 fn score(problem: &Problem<'_>, sequence: Vec<f32>) -> Result<f32, PlanError> {
@@ -239,11 +245,11 @@ fn survives_nothing_finite<P: Planner>(
     device: &Device,
 ) -> Result<(), PlanError> {
     let mut planner = make(actions)?;
-    let told = with_problem(actions, Poison::Everything, device, |problem| {
+    let made = with_problem(actions, Poison::Everything, device, |problem| {
         planner.plan(&Situation::of(&START), problem, &mut Rng::new(SEED))
     });
-    if !matches!(told, Err(PlanError::NoFiniteReturn { .. })) {
-        return failed("nothing finite", format!("the planner gave {told:?}, expected an error"));
+    if !matches!(made, Err(PlanError::NoFiniteReturn { .. })) {
+        return failed("nothing finite", format!("the planner gave {made:?}, expected PlanError::NoFiniteReturn"));
     }
     planner.reset();
     if episode(&mut planner, actions, device)? != episode(&mut make(actions)?, actions, device)? {
@@ -263,13 +269,23 @@ fn keeps_new_bounds(planner: &mut impl Planner, actions: &ActionSpace, device: &
     Ok(())
 }
 
-fn refuses_spaces(planner: &mut impl Planner, spaces: &[ActionSpace], device: &Device) -> Result<(), PlanError> {
+/// The model fits each space, so that nobody but the planner can refuse it.
+fn keeps_out_of_spaces(planner: &mut impl Planner, spaces: &[ActionSpace], device: &Device) -> Result<(), PlanError> {
     for actions in spaces {
-        let told = with_problem(actions, Poison::Nothing, device, |problem| {
+        let made = with_problem(actions, Poison::Nothing, device, |problem| {
             planner.plan(&Situation::of(&START), problem, &mut Rng::new(SEED))
         });
-        if told.is_ok() {
-            return failed("action spaces", format!("a plan was made for {actions:?}, expected an error"));
+        match made {
+            Err(PlanError::ActionSpace { .. } | PlanError::Width { .. }) => {}
+            Err(error) => {
+                let expected = "expected PlanError::ActionSpace or PlanError::Width";
+                return failed("action spaces", format!("{actions:?} is refused with `{error}`, {expected}"));
+            }
+            Ok(plan) => {
+                if let Err(error) = checked(plan, actions) {
+                    return failed("action spaces", format!("the plan for {actions:?} is none: {error}"));
+                }
+            }
         }
     }
     Ok(())

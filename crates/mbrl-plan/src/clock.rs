@@ -21,9 +21,9 @@ impl Clock {
         self.started.elapsed()
     }
 
-    /// An iteration of another kind begins: what the others took says nothing about it.
+    /// Iterations of another kind begin: how long the others took says nothing about these.
     #[cfg(any(feature = "gradient", test))]
-    pub(crate) fn turn(&mut self) {
+    pub(crate) fn start_phase(&mut self) {
         (self.lap, self.slowest) = (self.elapsed(), Duration::ZERO);
     }
 
@@ -56,7 +56,7 @@ mod tests {
         assert!(free.allows_another() && !tight.allows_another(), "200 ms more would be 400");
         assert!(!tight.has_time(), "nor does a later look allow it");
         // Another kind of iteration that takes no time fits.
-        tight.turn();
+        tight.start_phase();
         assert!(tight.allows_another());
         sleep(Duration::from_millis(110));
         assert!(!tight.allows_another());

@@ -13,20 +13,20 @@ use crate::{
 /// plans lead to where there was none.
 ///
 /// The bonus of a step is `weight · mean_c Var_p(o_c / scale_c)`: the variance of the next observation over the P particles
-/// (divisor P) \[1\], in units of `scale`, meaned over its C columns, so that the weight does not depend on their number. All
-/// particles earn it alike; those that are over neither earn nor count.
+/// (divisor P) \[1\], in units of `scale`, averaged over its C columns, so that the weight does not depend on their number. All
+/// particles of a candidate earn it alike; terminated ones neither earn it nor count.
 ///
-/// The particles have to stand for members: TS∞ without noise, one particle a member, is the clean choice. With noise, what
-/// the world leaves to chance counts as disagreement too, and is never learned away. In \[1\] and \[2\] members start each step
-/// from the same state; here each particle goes on from where its member led it, so a step also earns what the steps before it
-/// were unsure of.
+/// Particles have to stand for members: use TS∞ without noise and one particle per member. With noise, the randomness of the
+/// world counts as disagreement too, which no data takes away. In \[1\] and \[2\] members start each step from the same state;
+/// here each particle goes on from where its member led it, so the disagreement of earlier steps counts again in later ones.
 ///
-/// A negative weight avoids what is not known.
+/// A negative weight avoids what the model does not know.
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace, Rng};
-/// use mbrl_model::{EnsembleConfig, MemberRule, Propagation};
-/// use mbrl_plan::{CemConfig, Device, Disagreement, Planner, Problem};
+/// use mbrl_model::EnsembleConfig;
+/// use mbrl_plan::{
+///     ActionSpace, BoxSpace, CemConfig, Device, Disagreement, MemberRule, Planner, Problem, Propagation, Rng, Situation,
+/// };
 ///
 /// let (mut rng, device) = (Rng::new(0), Device::flex());
 /// let model = EnsembleConfig { members: 3, hidden: vec![16], ..Default::default() }.init(2, 1, &device, &mut rng)?;
@@ -34,10 +34,10 @@ use crate::{
 /// // No reward: exploration for its own sake.
 /// let disagreement = Disagreement { weight: 1.0, scale: vec![0.5, 2.0] };
 /// let problem = Problem::new(&model, &actions).with_disagreement(&disagreement);
-/// let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+/// let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 };
 /// let mut planner = CemConfig { horizon: 5, ..CemConfig::default() }.init(&actions, propagation)?;
-/// let plan = planner.plan(&mbrl_env::Situation::of(&[0.0, 0.0]), &problem, &mut rng)?;
-/// assert!(plan.predicted_return > 0.0);
+/// let plan = planner.plan(&Situation::of(&[0.0, 0.0]), &problem, &mut rng)?;
+/// assert!(plan.best_return > 0.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -46,7 +46,7 @@ use crate::{
 /// \[2\] Sekar et al. (2020), *Planning to Explore via Self-Supervised World Models* (Plan2Explore), ICML. arXiv:2005.05960
 #[derive(Debug, Clone, PartialEq)]
 pub struct Disagreement {
-    /// Reward for a variance of 1.
+    /// Reward per variance of 1 (dimensionless: variances are in units of `scale` squared).
     pub weight: f32,
     /// What counts as 1 in each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
     pub scale: Vec<f32>,
@@ -63,13 +63,13 @@ impl Disagreement {
     ) -> Result<Tensor<2>, PlanError> {
         let [horizon, rows, width] = next.dims();
         let particles = propagation.particles;
-        require(self.weight.is_finite(), "disagreement.weight", self.weight, "finite")?;
+        require(self.weight.is_finite(), "disagreement.weight", self.weight, "a finite number")?;
         check_size("columns of disagreement.scale", width, self.scale.len())?;
         if let Some(scale) = self.scale.iter().find(|scale| !(scale.is_finite() && **scale > 0.0)) {
-            require(false, "disagreement.scale", scale, "finite, above 0")?;
+            require(false, "disagreement.scale", scale, "a finite number above 0")?;
         }
-        require(spec.members > 1, "members", spec.members, "at least 2, or there is no disagreement")?;
-        require(particles > 1, "particles", particles, "at least 2, or there is no disagreement")?;
+        require(spec.members > 1, "members", spec.members, "at least 2, since one alone cannot disagree")?;
+        require(particles > 1, "particles", particles, "at least 2, since one alone cannot disagree")?;
 
         let shape = [horizon, particles, rows / particles, width];
         let scale = to_device(self.scale.clone(), [1, 1, width], &spec.device);
@@ -96,11 +96,10 @@ mod tests {
     use super::*;
     use crate::host::to_host;
 
-    const THREE: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 3 };
+    const THREE: Propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 };
 
     fn spec(members: usize) -> DynamicsSpec {
-        let (name, device) = ("three".to_owned(), Device::flex());
-        DynamicsSpec { name, state: 2, obs: 2, action: 1, members, device, differentiable: true }
+        DynamicsSpec::new("three", 2, 1, &Device::flex()).with_members(members).with_differentiable(true)
     }
 
     /// One step of three particles and two candidates: particle-major rows.
@@ -137,17 +136,17 @@ mod tests {
             disagreement.bonus(&next(), None, propagation, &spec(members)).unwrap_err().to_string()
         };
         let good = || Disagreement { weight: 1.0, scale: vec![1.0, 1.0] };
-        let told = fails(Disagreement { weight: f32::NAN, ..good() }, THREE, 3);
-        assert_eq!(told, "disagreement.weight = NaN: finite");
-        let told = fails(Disagreement { scale: vec![1.0], ..good() }, THREE, 3);
-        assert_eq!(told, "columns of disagreement.scale has 1, expected 2");
+        let error = fails(Disagreement { weight: f32::NAN, ..good() }, THREE, 3);
+        assert_eq!(error, "disagreement.weight = NaN: expected a finite number");
+        let error = fails(Disagreement { scale: vec![1.0], ..good() }, THREE, 3);
+        assert_eq!(error, "columns of disagreement.scale = 1: expected 2");
         for bad in [0.0, -1.0, f32::INFINITY] {
-            let told = fails(Disagreement { scale: vec![1.0, bad], ..good() }, THREE, 3);
-            assert_eq!(told, format!("disagreement.scale = {bad}: finite, above 0"));
+            let error = fails(Disagreement { scale: vec![1.0, bad], ..good() }, THREE, 3);
+            assert_eq!(error, format!("disagreement.scale = {bad}: expected a finite number above 0"));
         }
-        let told = fails(good(), THREE, 1);
-        assert_eq!(told, "members = 1: at least 2, or there is no disagreement");
-        let told = fails(good(), Propagation { particles: 1, ..THREE }, 3);
-        assert_eq!(told, "particles = 1: at least 2, or there is no disagreement");
+        let error = fails(good(), THREE, 1);
+        assert_eq!(error, "members = 1: expected at least 2, since one alone cannot disagree");
+        let error = fails(good(), Propagation { particles: 1, ..THREE }, 3);
+        assert_eq!(error, "particles = 1: expected at least 2, since one alone cannot disagree");
     }
 }

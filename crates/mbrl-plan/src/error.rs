@@ -1,23 +1,26 @@
 //! What can go wrong in planning.
 
+use std::borrow::Cow;
+
 use mbrl_model::ModelError;
 
-/// An error of this crate. Every variant carries what was expected and what came.
+/// An error of this crate. Every variant carries what was expected and what came; values and sizes that break a rule read
+/// `{field} = {value}: expected {rule}`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A value of a configuration that breaks a rule.
-    #[error("{field} = {value}: {rule}")]
+    /// A value of a configuration breaks a rule.
+    #[error("{field} = {value}: expected {rule}")]
     Config {
         /// Name of the field.
         field: &'static str,
         /// The value that came, as text.
         value: String,
         /// What is expected.
-        rule: &'static str,
+        rule: Cow<'static, str>,
     },
     /// An array has the wrong size.
-    #[error("{what} has {actual}, expected {expected}")]
+    #[error("{what} = {actual}: expected {expected}")]
     Width {
         /// What was measured.
         what: &'static str,
@@ -27,11 +30,11 @@ pub enum PlanError {
         actual: usize,
     },
     /// The planner cannot plan in this action space.
-    #[error("{planner} plans in {expected}, this space is {space}")]
+    #[error("actions = {space}: expected {expected} for the planner {planner}")]
     ActionSpace {
         /// The planner.
         planner: &'static str,
-        /// What it plans in.
+        /// The spaces that it plans in.
         expected: &'static str,
         /// The space that came.
         space: String,
@@ -59,7 +62,7 @@ pub enum PlanError {
         iteration: usize,
     },
     /// An array that was passed in holds NaN or an infinity.
-    #[error("{what}: entry {index} is {value}, expected a finite number")]
+    #[error("{what}[{index}] = {value}: expected a finite number")]
     NonFinite {
         /// What holds it.
         what: &'static str,
@@ -88,7 +91,12 @@ pub(crate) fn require(
     value: impl ToString,
     rule: &'static str,
 ) -> Result<(), PlanError> {
-    if holds { Ok(()) } else { Err(PlanError::Config { field, value: value.to_string(), rule }) }
+    if holds { Ok(()) } else { Err(refused(field, value, rule)) }
+}
+
+/// The error about a value that breaks a rule, for rules with numbers in them.
+pub(crate) fn refused(field: &'static str, value: impl ToString, rule: impl Into<Cow<'static, str>>) -> PlanError {
+    PlanError::Config { field, value: value.to_string(), rule: rule.into() }
 }
 
 /// Refuses an array of the wrong size.

@@ -12,8 +12,8 @@
 //! - A sequence whose value or gradient is not finite starts again, and touches no other; NaN never wins.
 //!
 //! The gradient costs about as much as the evaluation and takes no more evaluations where there are more dimensions: this is
-//! the planner for long horizons and many joints, where the model is smooth. An end ([`Termination`](mbrl_env::Termination))
-//! is a jump that a gradient does not see; what is paid up to it is all that steers away from it.
+//! the planner for long horizons and many joints, where the model is smooth. A [`Termination`](mbrl_env::Termination) is a
+//! jump that a gradient does not see: only the rewards before it can steer away from it.
 //!
 //! ## References
 //! \[1\] Kingma, Ba (2015), *Adam: A Method for Stochastic Optimization*, ICLR. arXiv:1412.6980
@@ -28,7 +28,7 @@ use mbrl_model::Propagation;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Aggregate, Plan, PlanError, PlanStats, Planner, Problem,
+    Aggregate, IterationReport, Plan, PlanError, PlanStats, Planner, Problem, Refinement,
     climb::{Climb, value_and_gradient},
     clock::Clock,
     error::{check_size, require},
@@ -43,9 +43,7 @@ const NAME: &str = "gradient";
 /// Settings of [`GradientShooting`].
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace};
-/// use mbrl_model::Propagation;
-/// use mbrl_plan::GradientConfig;
+/// use mbrl_plan::{ActionSpace, BoxSpace, GradientConfig, Propagation};
 ///
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(1, 3.0)?);
 /// let planner = GradientConfig { horizon: 50, ..GradientConfig::default() }.init(&actions, Propagation::MEAN)?;
@@ -59,7 +57,7 @@ pub struct GradientConfig {
     pub horizon: usize,
     /// Sequences that climb, `K`, the last plan among them; proposals come on top (default: 8).
     pub starts: usize,
-    /// Gradient steps a control step (default: 40).
+    /// Gradient steps per control step (default: 40).
     pub iterations: usize,
     /// Length of the first steps in each dimension, in half ranges; the steps of a control step shrink evenly to nothing, so
     /// that the last ones settle (default: 0.1: 40 of them can just cross the whole range, which is 2).
@@ -86,9 +84,14 @@ impl GradientConfig {
         let Self { horizon, starts, initial_std, .. } = *self;
         require(width > 0, "width", width, "at least one action dimension")?;
         require(horizon > 0, "horizon", horizon, "at least one step")?;
-        require(starts > 0, "starts", starts, "at least one")?;
+        require(starts > 0, "starts", starts, "at least one start")?;
         self.steps().validate()?;
-        require(initial_std.is_finite() && initial_std >= 0.0, "initial_std", initial_std, "finite, at least 0")?;
+        require(
+            initial_std.is_finite() && initial_std >= 0.0,
+            "initial_std",
+            initial_std,
+            "a finite number of at least 0",
+        )?;
         require(propagation.particles > 0, "particles", propagation.particles, "at least one particle")?;
         Ok(GradientShooting {
             width,
@@ -105,37 +108,6 @@ impl GradientConfig {
     }
 }
 
-/// Gradient steps on the best candidates of a sampling planner, by
-/// [`Shooting::with_refinement`](crate::Shooting::with_refinement).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Refinement {
-    /// Candidates of the last iteration that climb, the best ones, beside the sampler's solution (default: 4: sampling has
-    /// found the hill, and most of the best stand on the same one).
-    pub candidates: usize,
-    /// Gradient steps (default: 10).
-    pub iterations: usize,
-    /// Length of the first steps in each dimension, in half ranges; the steps shrink evenly to nothing (default: 0.05, a
-    /// tenth of the deviation that CEM samples with: ten of them move a sequence by half of it).
-    pub learning_rate: f32,
-}
-
-impl Default for Refinement {
-    fn default() -> Self {
-        Self { candidates: 4, iterations: 10, learning_rate: 0.05 }
-    }
-}
-
-impl Refinement {
-    pub(crate) fn validate(&self) -> Result<(), PlanError> {
-        self.steps().validate()
-    }
-
-    pub(crate) fn steps(&self) -> Steps {
-        Steps { iterations: self.iterations, learning_rate: self.learning_rate }
-    }
-}
-
 /// How many gradient steps of what length.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Steps {
@@ -143,11 +115,22 @@ pub(crate) struct Steps {
     learning_rate: f32,
 }
 
+impl From<&Refinement> for Steps {
+    fn from(refinement: &Refinement) -> Self {
+        Self { iterations: refinement.iterations, learning_rate: refinement.learning_rate }
+    }
+}
+
 impl Steps {
     fn validate(self) -> Result<(), PlanError> {
         let Self { iterations, learning_rate } = self;
         require(iterations > 0, "iterations", iterations, "at least one iteration")?;
-        require(learning_rate.is_finite() && learning_rate > 0.0, "learning_rate", learning_rate, "finite, above 0")
+        require(
+            learning_rate.is_finite() && learning_rate > 0.0,
+            "learning_rate",
+            learning_rate,
+            "a finite number above 0",
+        )
     }
 }
 
@@ -156,9 +139,10 @@ impl Steps {
 /// Needs a differentiable model and a bounded box of actions.
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
-/// use mbrl_model::{Propagation, dynamics_fn};
-/// use mbrl_plan::{Device, GradientConfig, Planner, Problem, Tensor};
+/// use mbrl_plan::{
+///     ActionSpace, BoxSpace, Device, GradientConfig, Planner, Problem, Propagation, Rng, Situation, Tensor,
+///     dynamics_fn, reward_fn,
+/// };
 ///
 /// let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 0.1);
 /// let reward = reward_fn(|_, _, next: Tensor<2>| -(next - 0.3).square().squeeze_dim::<1>(1));
@@ -167,7 +151,7 @@ impl Steps {
 /// let mut planner = GradientConfig { horizon: 6, ..GradientConfig::default() }.init(&actions, Propagation::MEAN)?;
 /// let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0))?;
 /// // As fast as possible to 0.3, which costs 0.2² + 0.1² on the way.
-/// assert!((plan.predicted_return + 0.05).abs() < 1e-3);
+/// assert!((plan.best_return + 0.05).abs() < 1e-3);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -189,8 +173,8 @@ impl GradientShooting {
         self
     }
 
-    /// For real time: no iteration begins that would end later than `budget` after the call if it took as long as the slowest
-    /// so far. There is at least one. What was done is in [`PlanStats`].
+    /// For real time: no iteration begins that would end later than `budget` after the call, were it as slow as the slowest so
+    /// far. The first one always runs. What was done is in [`PlanStats`].
     ///
     /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
     #[must_use]
@@ -199,7 +183,7 @@ impl GradientShooting {
         self
     }
 
-    /// The last plan, then by turns that plan with noise and one random action held over the horizon.
+    /// The last plan, then alternately that plan with noise and one random action held over the horizon.
     fn starts(&self, rng: &mut Rng) -> Vec<f32> {
         let mut starts = self.plan.clone();
         for start in 1..self.config.starts {
@@ -228,14 +212,13 @@ impl Planner for GradientShooting {
             starts.extend(to_host(units.of_proposals(proposals, horizon)?));
         }
         let population = starts.len() / self.plan.len();
-        let mut stats = PlanStats::default();
-        let found = ascent.climb(starts, shape, self.config.steps(), &mut clock, &mut stats, rng)?;
-        let iteration = stats.iterations.saturating_sub(1);
-        let (predicted_return, plan) = found.ok_or(PlanError::NoFiniteReturn { population, iteration })?;
+        let mut trace = Vec::new();
+        let found = ascent.climb(starts, shape, self.config.steps(), &mut clock, &mut trace, rng)?;
+        let iteration = trace.len().saturating_sub(1);
+        let (best_return, plan) = found.ok_or(PlanError::NoFiniteReturn { population, iteration })?;
         self.plan = plan;
-        let actions = to_device(units.solution_to_env(self.plan.clone()), shape, device);
-        stats.elapsed = clock.elapsed();
-        Ok(Plan { actions, predicted_return, stats })
+        let actions = units.solution_to_env(self.plan.clone());
+        Ok(Plan { actions, shape, best_return, stats: PlanStats::of(&trace, clock.elapsed()), trace })
     }
 
     fn advance(&mut self, executed: usize) {
@@ -247,7 +230,7 @@ impl Planner for GradientShooting {
     }
 }
 
-const BOXES: &str = "bounded boxes of actions";
+const BOXES: &str = "a bounded box";
 
 /// What is climbed in one control step.
 pub(crate) struct Ascent<'a> {
@@ -279,21 +262,21 @@ impl<'a> Ascent<'a> {
     }
 
     /// Climbs from `starts` `[K, H, A]`, in half ranges, always under the same random numbers of the model. Returns the best
-    /// sequence seen, the starts included, and its value; `None` where no value was finite.
+    /// sequence seen, the starts included, and its value; `None` where no value was finite. Each iteration is added to `trace`.
     pub(crate) fn climb(
         &self,
         starts: Vec<f32>,
         [horizon, width]: [usize; 2],
         steps: Steps,
         clock: &mut Clock,
-        stats: &mut PlanStats,
+        trace: &mut Vec<IterationReport>,
         rng: &mut Rng,
     ) -> Result<Option<(f32, Vec<f32>)>, PlanError> {
         let len = horizon * width;
         let population = starts.len() / len;
         let mut climb = Climb::new(starts, len, true);
         let key = rng.key();
-        clock.turn();
+        clock.start_phase();
         for iteration in 0..=steps.iterations {
             let mut model_steps = 0;
             let mut evaluate = |points: Tensor<2>| {
@@ -312,8 +295,8 @@ impl<'a> Ascent<'a> {
                 (values, Some(gradients))
             };
             climb.see(&values);
-            stats.iterations += 1;
-            stats.model_steps += if gradients.is_some() { 2 * model_steps } else { model_steps };
+            let evaluations = if gradients.is_some() { 2 } else { 1 };
+            trace.push(IterationReport::of(&values, evaluations * model_steps));
             let Some(gradients) = gradients else { break };
             if !clock.allows_another() {
                 break;

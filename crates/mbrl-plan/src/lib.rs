@@ -1,26 +1,32 @@
 //! Planning through any model of dynamics: choose actions by looking ahead.
 //!
+//! Jump to: [an example](#example) · [discrete actions](#choices-instead-of-numbers) · [which planner](#the-planners) ·
+//! [what a problem is](#what-a-problem-is) · [contracts](#contracts) · [features](#crate-features).
+//!
 //! # Should I be using this crate?
 //!
-//! If you can say where states go under actions (a closure, a simulator, a learned network: a
-//! [`Dynamics`](mbrl_model::Dynamics)) and what you want (a reward), this crate finds the actions. Only the planners that
-//! follow gradients need anything to be differentiable, and nothing is trained. Expect to pay at every control step:
-//! thousands to tens of thousands of model steps for a plan are usual. Plans reach as far as their horizon and are as true
-//! as the model.
+//! If you can say where states go under actions (a closure, a simulator, a learned network: a [`Dynamics`]) and what you
+//! want (a [`Reward`]), this crate finds the actions. Only the planners that follow gradients need anything to be
+//! differentiable, and nothing is trained. Expect to pay at every control step: thousands to tens of thousands of model steps
+//! for a plan are usual. Plans reach as far as their horizon and are as true as the model.
 //!
 //! If you want an agent that also learns the model, use `mbrl-policy`, which stands on this crate.
 //!
 //! # Example
 //!
+//! `cargo add mbrl-plan -F flex` is all that it needs: what signatures here use of `mbrl-env`, `mbrl-model` and Burn is
+//! exported again.
+//!
 //! A mass on a rail is to stop at 0. The model is a closure over N states at once, so is the reward.
 //!
 //! ```
-//! use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
-//! use mbrl_model::{Propagation, dynamics_fn};
-//! use mbrl_plan::{CemConfig, Device, Mpc, Problem, Replan, Tensor};
+//! use mbrl_plan::{
+//!     ActionSpace, BoxSpace, CemConfig, Device, Mpc, Problem, Propagation, Replan, Rng, Situation, Tensor, dynamics_fn,
+//!     reward_fn,
+//! };
 //!
 //! let device = Device::flex();
-//! // State: position and speed [N, 2]; action: force [N, 1]; 0.1 s a step.
+//! // State: position and speed [N, 2]; action: force [N, 1]; 0.1 s per step.
 //! let model = dynamics_fn(2, 1, &device, |s, a| {
 //!     let speed = s.clone().narrow(1, 1, 1);
 //!     s + Tensor::cat(vec![speed * 0.1, a * 0.1], 1)
@@ -43,24 +49,46 @@
 //!
 //! `examples/plan_closure.rs` swings up a pendulum in the same way.
 //!
+//! ## Choices instead of numbers
+//!
+//! Every sampling planner also plans among n discrete choices; the model then gets their numbers, 0 to n − 1, `[N, 1]`.
+//!
+//! ```
+//! use mbrl_plan::{
+//!     ActionSpace, Device, IcemConfig, Planner, Problem, Propagation, Rng, Situation, Tensor, dynamics_fn, reward_fn,
+//! };
+//!
+//! // A lift: down, stay or up by one floor. Passengers wait on floor 3.
+//! let lift = dynamics_fn(1, 1, &Device::flex(), |floor, choice| (floor + choice - 1.0).clamp(0.0, 5.0));
+//! let waiting = reward_fn(|_, _, next: Tensor<2>| next.equal_elem(3.0).float().squeeze_dim::<1>(1));
+//! let actions = ActionSpace::Discrete(3);
+//! let problem = Problem::new(&lift, &actions).with_reward(&waiting);
+//!
+//! let mut planner = IcemConfig { horizon: 5, ..IcemConfig::default() }.init(&actions, Propagation::MEAN)?;
+//! let plan = planner.plan(&Situation::of(&[1.0]), &problem, &mut Rng::new(0))?;
+//! assert_eq!(plan.actions, [2.0, 2.0, 1.0, 1.0, 1.0]);
+//! assert_eq!(plan.best_return, 4.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # The planners
 //!
-//! All are a [`Planner`] and can stand in for each other. A sampled plan costs `iterations · population · particles ·
-//! horizon` model steps; the defaults below are for one particle.
+//! All are a [`Planner`] and can stand in for each other; [`PlannerConfig`] chooses one when a program runs. A sampled plan
+//! costs `iterations · population · particles · horizon` model steps; the numbers below are for the defaults and one particle.
 //!
-//! - [`Cem`], the cross-entropy method as in PETS ([`CemConfig`]). Refits a Gaussian to the best sequences, five times a
-//!   step: 50,000 model steps. The first to try: exact where the problem is smooth, insensitive to the scale of the
+//! - [`Cem`], the cross-entropy method as in PETS ([`CemConfig`]). Refits a Gaussian to the best sequences, five times per
+//!   plan: 50,000 model steps. The first to try: exact where the problem is smooth, insensitive to the scale of the
 //!   reward. Its candidates are independent from one time step to the next, so it scales badly with the horizon and with
 //!   many action dimensions.
-//! - [`Pddm`], filtered and reward-weighted sampling ([`PddmConfig`]). One refinement a step with noise that is smooth in
+//! - [`Pddm`], filtered and reward-weighted sampling ([`PddmConfig`]). One refinement per plan with noise that is smooth in
 //!   time: 1400 model steps. Made for hands with 24 joints at 10 Hz: smooth motions, many dimensions, little time. Its
 //!   `kappa` has to fit the scale of the reward, and a single plan is rougher than CEM's: it gets good over the steps of an
 //!   episode, through its warm start.
 //! - [`Icem`], CEM with noise that is smooth in time and with elites that are tried again, also at the next control step
-//!   ([`IcemConfig`]). About 100 candidates a step: 3200 model steps. The first to try where planning is too slow; its
+//!   ([`IcemConfig`]). About 100 candidates per plan: 3200 model steps. The first to try where planning is too slow; its
 //!   `noise_exponent` should fit the task (small for fast gaits, large for slow motions).
 //! - [`Mppi`], model-predictive path integral control ([`MppiConfig`]): the mean of all candidates, weighted by their
-//!   exponentiated returns. 1500 model steps. As PDDM's, its `kappa` has to fit the scale of the reward, unless returns are
+//!   exponentiated returns. 1500 model steps. As with PDDM, its `kappa` has to fit the scale of the reward, unless returns are
 //!   normalised; with a refitted spread it is as exact as CEM.
 //! - [`RandomShooting`], the best of many sequences from a fixed distribution ([`RandomShootingConfig`], [`Proposal`]). 20,000
 //!   model steps. Simple, and enough for a few steps of one or two actions; beyond that it finds next to nothing.
@@ -74,9 +102,9 @@
 //! Every sampling planner also plans among discrete choices ([`Shooting`] says how), can hand its best candidates to the
 //! gradient ([`Shooting::with_refinement`], [`Refinement`]) and keep to a time budget ([`Shooting::with_time_budget`]).
 //!
-//! On linear-quadratic problems with known optimum, one plan of up to 72 numbers comes within 0.5 % with CEM, iCEM and MPPI for
-//! 23,000 to 40,000 sequences, and with PDDM within 0.7 % for 150,000; random shooting misses by a third for 12
-//! numbers, and by a factor for more (`tests/linear_quadratic.rs`). A hundred gradient steps from one start come within 0.02 %
+//! On linear-quadratic problems with known optimum, one plan of up to 72 numbers comes within 0.7 % with CEM, iCEM and MPPI for
+//! 23,000 to 40,000 sequences, and with PDDM within 0.8 % for 150,000; random shooting misses by a quarter for 12
+//! numbers, and by multiples of the optimum for more (`tests/linear_quadratic.rs`). A hundred gradient steps from one start come within 0.02 %
 //! for 201 evaluations, gradients included; the default of 40 within 2.5 % (`tests/gradient.rs`).
 //!
 //! [`optimize`] turns each of them, and Adam, on any function of any parameter vector.
@@ -94,7 +122,7 @@
 //!
 //! - Actions and bounds are in the environment's units here, in units of half the action range inside samplers and climbers.
 //! - A candidate with a return of NaN or infinity never wins; if there is no other, planning is an error.
-//! - Every random number comes from the [`Rng`](mbrl_env::Rng) passed in: the same seed gives the same bits, unless a time
+//! - Every random number comes from the [`Rng`] passed in: the same seed gives the same bits, unless a time
 //!   budget stops the work.
 //! - `reset` forgets everything of the last episode.
 //!
@@ -106,6 +134,14 @@
 //! - No backend is on by default: `flex`, `ndarray`, `wgpu` and `cuda` forward to Burn's.
 
 pub use burn::tensor::{Bool, Device, Tensor};
+pub use mbrl_env::{
+    ActionSpace, BoxSpace, EnvError, History, Reward, Rng, Situation, Snapshot, Termination, Value, reward_fn,
+    termination_fn, value_fn,
+};
+pub use mbrl_model::{
+    Chunk, Draw, Dynamics, DynamicsFn, DynamicsSpec, Imagined, MemberRule, ModelError, Prediction, Propagation, Start,
+    Trajectories, dynamics_fn, normals, truncated_normals, uniforms,
+};
 
 pub mod check;
 pub mod optimize;
@@ -115,6 +151,7 @@ mod adam;
 #[cfg(feature = "gradient")]
 mod climb;
 mod clock;
+mod config;
 mod disagreement;
 mod error;
 #[cfg(feature = "gradient")]
@@ -124,6 +161,7 @@ mod mpc;
 mod noise;
 mod planner;
 mod problem;
+mod refinement;
 mod returns;
 mod sampler;
 mod samplers;
@@ -131,18 +169,20 @@ mod shooting;
 mod units;
 mod warm_start;
 
+pub use config::PlannerConfig;
 pub use disagreement::Disagreement;
 pub use error::PlanError;
 #[cfg(feature = "gradient")]
-pub use gradient::{GradientConfig, GradientShooting, Refinement};
+pub use gradient::{GradientConfig, GradientShooting};
 pub use mpc::{Mpc, MpcAction, PlanSummary, Replan};
 pub use noise::ColouredNoise;
-pub use planner::{Plan, PlanStats, Planner};
+pub use planner::{IterationReport, Plan, PlanStats, Planner};
 pub use problem::Problem;
+pub use refinement::Refinement;
 pub use returns::{Aggregate, Returns, returns};
-pub use sampler::{SequenceSampler, Told};
+pub use sampler::{Scored, SequenceSampler};
 pub use samplers::{
-    cem::{CemConfig, CemReturn, CemSampler},
+    cem::{CemConfig, CemSampler, Execute},
     icem::{IcemConfig, IcemSampler},
     mppi::{MppiConfig, MppiSampler},
     pddm::{PddmConfig, PddmSampler},
@@ -155,8 +195,3 @@ pub use warm_start::Tail;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// Compiles and runs the code of the guide.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guides/write-a-planner.md")]
-struct Guide;

@@ -5,7 +5,7 @@ use std::fmt;
 use mbrl_env::{Rng, Situation};
 use serde::{Deserialize, Serialize};
 
-use crate::{PlanError, PlanStats, Planner, Problem, error::require, host::to_host};
+use crate::{PlanError, PlanStats, Planner, Problem, error::require};
 
 /// When a new plan is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,7 @@ pub enum Replan {
 
 /// An action, and the plan that was made for it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct MpcAction {
     /// The action to execute, `[A]`, in environment units.
     pub action: Vec<f32>,
@@ -33,21 +34,39 @@ pub struct MpcAction {
 
 /// What a plan cost and promises.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct PlanSummary {
     /// What it cost.
     pub stats: PlanStats,
-    /// What the model expects of the best candidate seen.
-    pub predicted_return: f32,
+    /// What the model expects of the best sequence that was scored, as in [`Plan::best_return`](crate::Plan::best_return).
+    pub best_return: f32,
 }
 
-/// Hands out the actions of a planner's plans, one a step, and plans anew when [`Replan`] says so.
+impl MpcAction {
+    /// An action `[A]` in environment units, and the plan that was made for it, if one was.
+    #[must_use]
+    pub fn new(action: Vec<f32>, plan: Option<PlanSummary>) -> Self {
+        Self { action, plan }
+    }
+}
+
+impl PlanSummary {
+    /// The summary of a plan.
+    #[must_use]
+    pub fn new(stats: PlanStats, best_return: f32) -> Self {
+        Self { stats, best_return }
+    }
+}
+
+/// Hands out the actions of a planner's plans, one per step, and plans anew when [`Replan`] says so.
 ///
 /// The problem is passed at each step: a goal, a model or bounds that changed count from the next plan on.
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
-/// use mbrl_model::{Propagation, dynamics_fn};
-/// use mbrl_plan::{CemConfig, Device, Mpc, Problem, Replan, Tensor};
+/// use mbrl_plan::{
+///     ActionSpace, BoxSpace, CemConfig, Device, Mpc, Problem, Propagation, Replan, Rng, Situation, Tensor,
+///     dynamics_fn, reward_fn,
+/// };
 ///
 /// let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 0.1);
 /// let reward = reward_fn(|_, _, next: Tensor<2>| -next.abs().squeeze_dim(1));
@@ -109,11 +128,10 @@ impl Mpc {
                 self.planner.advance(executed);
             }
             let plan = self.planner.plan(situation, problem, rng)?;
-            let [horizon, width] = plan.actions.dims();
-            require(horizon > 0 && width > 0, "plan", format!("[{horizon}, {width}]"), "at least one action")?;
-            self.width = width;
-            self.actions = to_host(plan.actions);
-            summary = Some(PlanSummary { stats: plan.stats, predicted_return: plan.predicted_return });
+            plan.check()?;
+            summary = Some(PlanSummary::new(plan.stats, plan.best_return));
+            self.width = plan.shape[1];
+            self.actions = plan.actions;
         }
         let action = self.actions[self.executed * self.width..][..self.width].to_vec();
         self.executed += 1;

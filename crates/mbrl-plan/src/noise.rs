@@ -30,8 +30,7 @@ use crate::{PlanError, error::require, host::to_device};
 /// from one sample and action dimension to another.
 ///
 /// ```
-/// use mbrl_env::Rng;
-/// use mbrl_plan::{ColouredNoise, Device};
+/// use mbrl_plan::{ColouredNoise, Device, Rng};
 ///
 /// let noise = ColouredNoise::new(2.0, 30)?;
 /// let sequences = noise.sample(100, 4, &Device::flex(), &mut Rng::new(0));
@@ -41,7 +40,7 @@ use crate::{PlanError, error::require, host::to_device};
 #[derive(Debug, Clone)]
 pub struct ColouredNoise {
     horizon: usize,
-    /// Oscillations `[H, H]`, one a row, each scaled by its share of the power: a sequence is their sum weighted by
+    /// Oscillations `[H, H]`, one per row, each scaled by its share of the power: a sequence is their sum weighted by
     /// standard normals. `None` for white noise.
     basis: Option<Vec<f32>>,
 }
@@ -53,11 +52,11 @@ impl ColouredNoise {
     /// [`PlanError::Config`] for a horizon of 0, or an exponent that is negative or not finite.
     pub fn new(exponent: f32, horizon: usize) -> Result<Self, PlanError> {
         require(horizon > 0, "horizon", horizon, "at least one step")?;
-        require(exponent.is_finite() && exponent >= 0.0, "noise_exponent", exponent, "finite, at least 0")?;
+        require(exponent.is_finite() && exponent >= 0.0, "noise_exponent", exponent, "a finite number of at least 0")?;
         Ok(Self { horizon, basis: (exponent > 0.0).then(|| basis(f64::from(exponent), horizon)) })
     }
 
-    /// Sequences for `width` dimensions, `[population, H, width]`, made on `device`; `H²` multiplications a dimension unless
+    /// Sequences for `width` dimensions, `[population, H, width]`, made on `device`; `H²` multiplications per dimension unless
     /// white.
     #[must_use]
     pub fn sample(&self, population: usize, width: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
@@ -217,9 +216,9 @@ mod tests {
     #[test]
     fn each_rule_has_its_error() {
         let fails = |exponent, horizon| ColouredNoise::new(exponent, horizon).unwrap_err().to_string();
-        assert_eq!(fails(1.0, 0), "horizon = 0: at least one step");
+        assert_eq!(fails(1.0, 0), "horizon = 0: expected at least one step");
         for bad in [-0.5, f32::NAN, f32::INFINITY] {
-            assert_eq!(fails(bad, 5), format!("noise_exponent = {bad}: finite, at least 0"));
+            assert_eq!(fails(bad, 5), format!("noise_exponent = {bad}: expected a finite number of at least 0"));
         }
     }
 }

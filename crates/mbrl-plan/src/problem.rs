@@ -9,7 +9,28 @@ use mbrl_model::Dynamics;
 use crate::Disagreement;
 
 /// A planning problem: maximise the expected discounted sum of rewards over a horizon of actions.
+///
+/// Made by [`Problem::new`]; each option has a method `with_…`, and its field can be set as well.
+///
+/// ```
+/// use mbrl_plan::{ActionSpace, BoxSpace, Device, Problem, Tensor, dynamics_fn, reward_fn, termination_fn, value_fn};
+///
+/// let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 0.1);
+/// let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0)?);
+/// let near_zero = reward_fn(|_, _, next: Tensor<2>| -next.abs().squeeze_dim::<1>(1));
+/// let fell = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(2.0).squeeze_dim(1));
+/// let later = value_fn(|obs: Tensor<2>| obs.abs().squeeze_dim::<1>(1) * -10.0);
+/// let problem = Problem::new(&model, &actions)
+///     .with_reward(&near_zero)
+///     .with_termination(&fell)
+///     .with_after_termination(-100.0)
+///     .with_terminal_value(&later)
+///     .with_discount(0.99);
+/// # assert_eq!(problem.discount, 0.99);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Problem<'a> {
     /// Says where states go under actions.
     pub dynamics: &'a dyn Dynamics,
@@ -23,10 +44,10 @@ pub struct Problem<'a> {
     pub after_termination: f32,
     /// Expected return beyond the horizon, counted where the trajectory is not over.
     pub terminal_value: Option<&'a dyn Value>,
-    /// Discount a step, in (0, 1].
+    /// Discount per step, in (0, 1] (default 1).
     pub discount: f32,
-    /// What a planned step earns on top of the reward, whoever gives that: tells plans apart that the reward does not, where
-    /// only plans go by it and the score does not. Where there is no reward, this is what is paid.
+    /// Extra reward of each planned step, for planning only: evaluations ignore it. It is added to the reward, whoever gives
+    /// that, and is all that is paid where there is none.
     pub shaping: Option<&'a dyn Reward>,
     /// What is paid for going where the members of an ensemble disagree, on top of the reward. Where neither the problem nor
     /// the model gives a reward, this is all that is paid: exploration for its own sake.
@@ -67,7 +88,28 @@ impl<'a> Problem<'a> {
         self
     }
 
-    /// Pays something on top of the reward.
+    /// Says what each step after the terminal one earns.
+    #[must_use]
+    pub fn with_after_termination(mut self, reward: f32) -> Self {
+        self.after_termination = reward;
+        self
+    }
+
+    /// Says what is expected beyond the horizon.
+    #[must_use]
+    pub fn with_terminal_value(mut self, value: &'a dyn Value) -> Self {
+        self.terminal_value = Some(value);
+        self
+    }
+
+    /// Discounts rewards, by a factor in (0, 1] per step.
+    #[must_use]
+    pub fn with_discount(mut self, discount: f32) -> Self {
+        self.discount = discount;
+        self
+    }
+
+    /// Adds a reward that planning alone goes by.
     #[must_use]
     pub fn with_shaping(mut self, shaping: &'a dyn Reward) -> Self {
         self.shaping = Some(shaping);
@@ -78,6 +120,13 @@ impl<'a> Problem<'a> {
     #[must_use]
     pub fn with_disagreement(mut self, disagreement: &'a Disagreement) -> Self {
         self.disagreement = Some(disagreement);
+        self
+    }
+
+    /// Adds sequences `[M, H, A]`, in environment units, to the candidates.
+    #[must_use]
+    pub fn with_proposals(mut self, proposals: Tensor<3>) -> Self {
+        self.proposals = Some(proposals);
         self
     }
 }
@@ -94,6 +143,7 @@ impl fmt::Debug for Problem<'_> {
             .field("discount", &self.discount)
             .field("shaping", &self.shaping.is_some())
             .field("disagreement", &self.disagreement)
-            .finish_non_exhaustive()
+            .field("proposals", &self.proposals.as_ref().map(Tensor::dims))
+            .finish()
     }
 }

@@ -2,18 +2,19 @@
 
 use burn::tensor::{Bool, Tensor};
 use mbrl_env::{Reward, Situation};
-use mbrl_model::{Draw, MemberRule, Propagation, Start, Trajectories};
+use mbrl_model::{Chunk, Draw, MemberRule, Propagation, Start, Trajectories};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     PlanError, Problem,
-    error::{check_size, require},
+    error::{check_size, refused, require},
     host::to_device,
 };
 
-/// What K candidates bring, for each of P particles.
+/// The returns of K candidates, for each of P particles.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Returns {
     /// Discounted sums of rewards with the terminal value, `[P, K]`. May hold NaN where the model or the reward gave it.
     pub per_particle: Tensor<2>,
@@ -88,18 +89,19 @@ impl Returns {
 ///
 /// where `r_t` counts up to and including the terminal step; each later step earns `problem.after_termination` instead,
 /// and `V` is not counted after termination. (PDDM's code leaves the terminal step's own reward out; here it counts.)
-/// A model that gives rewards says by a NaN that a candidate broke it; that counts where the problem has its own reward too.
-/// Whatever rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Where the
-/// problem shapes the reward or pays for disagreement, that is added to each step's.
+/// A model that gives rewards marks with NaN a candidate that broke it; that counts where the problem has its own reward too.
+/// What rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Shaping and the
+/// bonus for disagreement are added to the reward of each step.
 ///
-/// Differentiable with respect to `candidates` where the model, the reward and the value are; the end itself has no
+/// Differentiable with respect to `candidates` where the model, the reward and the value are; termination itself has no
 /// gradient. Rewards and values are then not even asked about rows that are over, since a NaN there would come back as the
-/// gradient 0 · NaN. A model whose states are no longer finite after an end does give such a candidate NaN gradients.
+/// gradient 0 · NaN. A model whose states are no longer finite after a termination does give such a candidate NaN gradients.
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace, Situation, reward_fn};
-/// use mbrl_model::{Propagation, dynamics_fn};
-/// use mbrl_plan::{Aggregate, Device, Problem, Tensor, returns};
+/// use mbrl_plan::{
+///     ActionSpace, Aggregate, BoxSpace, Device, Problem, Propagation, Situation, Tensor, dynamics_fn, returns,
+///     reward_fn,
+/// };
 ///
 /// // The state moves by the action; being far from 0 costs.
 /// let device = Device::flex();
@@ -131,44 +133,42 @@ pub fn returns(
     require(population > 0, "candidates", population, "at least one candidate")?;
     require(horizon > 0, "horizon", horizon, "at least one step")?;
     require(particles > 0, "particles", particles, "at least one particle")?;
-    require(problem.discount > 0.0 && problem.discount <= 1.0, "discount", problem.discount, "in (0, 1]")?;
-    require(problem.after_termination.is_finite(), "after_termination", problem.after_termination, "finite")?;
+    require(problem.discount > 0.0 && problem.discount <= 1.0, "discount", problem.discount, "a number in (0, 1]")?;
+    require(problem.after_termination.is_finite(), "after_termination", problem.after_termination, "a finite number")?;
     check_size("width of the action space", spec.action, problem.actions.width())?;
     check_size("width of the candidates' actions", spec.action, width)?;
     // One particle would score each candidate by one member, and compare members instead of candidates.
-    require(
-        matches!(propagation.members, MemberRule::Expectation | MemberRule::Ds)
-            || particles.is_multiple_of(spec.members),
-        "particles",
-        particles,
-        "a multiple of the model's members, so that every candidate meets every member",
-    )?;
+    if !matches!(propagation.rule, MemberRule::Expectation | MemberRule::Ds) && !particles.is_multiple_of(spec.members)
+    {
+        let rule = format!("a multiple of {}, so that every candidate meets each member of the model", spec.members);
+        return Err(refused("particles", particles, rule));
+    }
 
     let draw = Draw::new(propagation, key);
-    // A part at a time where the model has parts, cut by shape alone; gradients go through the whole.
-    let even = population.div_ceil(PARTS).next_multiple_of(ROWS);
-    let part = problem.dynamics.part(horizon, particles).map(|part| part.min(even));
-    let part = part.filter(|&part| part > 0 && part < population);
-    let per_particle = match part.filter(|_| !candidates.is_autodiff()) {
+    // Chunk by chunk where the model prefers it, cut by shape alone; gradients go through the whole.
+    let even = population.div_ceil(CHUNKS).next_multiple_of(ROWS);
+    let chunk = problem.dynamics.chunk_size(horizon, particles).map(|size| size.min(even));
+    let chunk = chunk.filter(|&size| size > 0 && size < population);
+    let per_particle = match chunk.filter(|_| !candidates.is_autodiff()) {
         None => score(problem, situation, candidates, draw)?,
-        Some(part) => {
-            let parts: Result<Vec<_>, PlanError> = (0..population)
+        Some(size) => {
+            let chunks: Result<Vec<_>, PlanError> = (0..population)
                 .into_par_iter()
-                .step_by(part)
+                .step_by(size)
                 .map(|first| {
-                    let candidates = candidates.clone().narrow(0, first, part.min(population - first));
-                    score(problem, situation, candidates, Draw { part: Some((first, population)), ..draw })
+                    let candidates = candidates.clone().narrow(0, first, size.min(population - first));
+                    score(problem, situation, candidates, draw.in_chunk(Chunk { first, population }))
                 })
                 .collect();
-            Tensor::cat(parts?, 1)
+            Tensor::cat(chunks?, 1)
         }
     };
     Ok(Returns { per_particle, model_steps: (horizon * particles * population) as u64 })
 }
 
-/// Parts that a large population is cut into at least, so that threads share them evenly.
-const PARTS: usize = 4;
-/// Parts are multiples of it: rows that processors work on side by side.
+/// Chunks that a large population is cut into at least, so that threads share them evenly.
+const CHUNKS: usize = 4;
+/// Chunks are multiples of it: rows that processors work on side by side.
 const ROWS: usize = 32;
 
 /// The scores `[P, K]` of candidates, whose settings have been checked.
@@ -198,15 +198,15 @@ fn score(
         let width = x.dims()[2];
         x.clone().reshape([steps, width])
     };
-    let ends = match problem.termination {
+    let terminated = match problem.termination {
         Some(termination) => {
-            let ends = termination.terminated(flat(&now), flat(&actions), flat(&next));
-            check_size("flags of the termination rule", steps, ends.dims()[0])?;
-            Some(ends.reshape([horizon, rows]))
+            let terminated = termination.terminated(flat(&now), flat(&actions), flat(&next));
+            check_size("flags of the termination rule", steps, terminated.dims()[0])?;
+            Some(terminated.reshape([horizon, rows]))
         }
         None => imagined.terminated,
     };
-    let (before, at_end) = ends.map(over).unzip();
+    let (before, at_end) = terminated.map(over).unzip();
     let paid_by = |reward: &dyn Reward| {
         let seen = |x: &Tensor<3>| match &before {
             Some(before) if tracked => flat(&first_step_where(x, before)),
@@ -265,15 +265,15 @@ fn score(
     Ok(total.reshape([particles, population]))
 }
 
-/// Of ends `[H, N]`: what was over before each step `[H, N]`, and what is over after the last one `[1, N]`.
-fn over(ends: Tensor<2, Bool>) -> (Tensor<2, Bool>, Tensor<2, Bool>) {
-    let [horizon, rows] = ends.dims();
-    let mut over = Tensor::zeros([1, rows], &ends.device());
+/// Of terminations `[H, N]`: what was over before each step `[H, N]`, and what is over after the last one `[1, N]`.
+fn over(terminated: Tensor<2, Bool>) -> (Tensor<2, Bool>, Tensor<2, Bool>) {
+    let [horizon, rows] = terminated.dims();
+    let mut over = Tensor::zeros([1, rows], &terminated.device());
     let mut before = Vec::with_capacity(horizon);
     // On a CPU and thousands of rows many times as fast as a cumulative sum.
     for t in 0..horizon {
         before.push(over.clone());
-        over = over.bool_or(ends.clone().narrow(0, t, 1));
+        over = over.bool_or(terminated.clone().narrow(0, t, 1));
     }
     (Tensor::cat(before, 0), over)
 }
@@ -296,8 +296,8 @@ fn check_trajectories(imagined: &Trajectories, horizon: usize, rows: usize, widt
         check_size("rows of the model's rewards", rows, n)?;
     }
     if let Some([h, n]) = imagined.terminated.as_ref().map(Tensor::dims) {
-        check_size("steps of the model's ends", horizon, h)?;
-        check_size("rows of the model's ends", rows, n)?;
+        check_size("steps of the model's terminations", horizon, h)?;
+        check_size("rows of the model's terminations", rows, n)?;
     }
     Ok(())
 }
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(score(&problem, candidates), [3.0 + 400.0 / 8.0, -0.25 - 100.0 / 8.0]);
     }
 
-    /// A model that is not rolled out in parts.
+    /// A model that is not rolled out in chunks.
     struct Whole<'a>(&'a dyn Dynamics);
 
     impl Dynamics for Whole<'_> {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_score_as_the_whole_on_any_number_of_threads() {
+    fn chunks_score_as_the_whole_on_any_number_of_threads() {
         let device = Device::flex();
         let mut rng = mbrl_env::Rng::new(1);
         let config = mbrl_model::EnsembleConfig { members: 5, hidden: vec![16], ..Default::default() };
@@ -378,7 +378,7 @@ mod tests {
         let (population, horizon) = (197, 6);
         let values = (0..population * horizon).map(|_| rng.normal()).collect();
         let candidates = to_device(values, [population, horizon, 1], &device);
-        let propagation = Propagation { members: MemberRule::Ts1, noise: true, particles: 5 };
+        let propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 5 };
         let run = |model: &dyn Dynamics, threads| {
             let problem = Problem { terminal_value: Some(&value), ..Problem::new(model, &actions) };
             let problem = problem.with_reward(&reward).with_termination(&end);
@@ -386,7 +386,7 @@ mod tests {
             let here = Situation::of(&[0.1, -0.2, 0.3]);
             pool.install(|| to_host(returns(&problem, &here, candidates.clone(), propagation, 7).unwrap().per_particle))
         };
-        assert!(model.part(horizon, 5).is_some() && Whole(&model).part(horizon, 5).is_none());
+        assert!(model.chunk_size(horizon, 5).is_some() && Whole(&model).chunk_size(horizon, 5).is_none());
         let whole = run(&Whole(&model), 1);
         assert!(whole.iter().all(|value| value.is_finite()));
         for threads in 1..4 {
@@ -451,22 +451,13 @@ mod tests {
         assert_eq!(score(&problem, candidates), discounted);
     }
 
-    /// A model of two members that add 1 and 2 times the action, with rewards and ends of its own.
+    /// A model of two members that add 1 and 2 times the action, with rewards and terminations of its own.
     #[derive(Debug)]
     struct TwoMembers(DynamicsSpec);
 
     impl TwoMembers {
         fn new() -> Self {
-            let device = Device::flex();
-            Self(DynamicsSpec {
-                name: "two".into(),
-                state: 1,
-                obs: 1,
-                action: 1,
-                members: 2,
-                device,
-                differentiable: true,
-            })
+            Self(DynamicsSpec::new("two", 1, 1, &Device::flex()).with_members(2).with_differentiable(true))
         }
     }
 
@@ -485,8 +476,8 @@ mod tests {
             let reward = next.clone().squeeze_dim::<1>(1);
             // Beyond −50 it breaks down.
             let reward = reward.clone().mask_fill(reward.lower_elem(-50.0), f32::NAN);
-            let terminated = Some(reward.clone().greater_elem(3.5));
-            Ok(Imagined { next, reward: Some(reward), terminated })
+            let terminated = reward.clone().greater_elem(3.5);
+            Ok(Imagined::new(next).with_reward(reward).with_terminated(terminated))
         }
     }
 
@@ -502,7 +493,7 @@ mod tests {
         assert!(scores[0] > 0.0 && scores[1] == f32::NEG_INFINITY, "{scores:?}");
     }
 
-    const BOTH: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };
+    const BOTH: Propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 2 };
 
     #[test]
     fn particles_stay_with_their_candidate_and_the_models_own_reward_and_end_serve() {
@@ -516,7 +507,7 @@ mod tests {
         // Member 1: 1+2, 0, 2+3. Member 2: 2+4, 0, 4 and over.
         assert_eq!(to_host(scored.per_particle), [3.0, 0.0, 5.0, 6.0, 0.0, -6.0]);
         assert_eq!(scored.model_steps, 2 * 2 * 3);
-        // The same rewards and ends as functions of the rows give the same returns: actions are repeated in row order.
+        // The same rewards and terminations as functions of the rows give the same returns: actions are repeated in row order.
         let reward = reward_fn(|_, a: Tensor<2>, next: Tensor<2>| (a * 0.0 + next).squeeze_dim(1));
         let end = termination_fn(|_, _, next: Tensor<2>| next.greater_elem(3.5).squeeze_dim(1));
         let problem = Problem { reward: Some(&reward), termination: Some(&end), ..problem };
@@ -646,20 +637,20 @@ mod tests {
         let no_reward = fails(&Problem::new(&model, &actions), one(), mean);
         assert_eq!(no_reward, "the problem has no reward, and the model closure gives none");
         for discount in [0.0, 1.5, f32::NAN] {
-            let told = fails(&Problem { discount, ..problem.clone() }, one(), mean);
-            assert_eq!(told, format!("discount = {discount}: in (0, 1]"));
+            let error = fails(&Problem { discount, ..problem.clone() }, one(), mean);
+            assert_eq!(error, format!("discount = {discount}: expected a number in (0, 1]"));
         }
-        let told = fails(&Problem { after_termination: f32::NAN, ..problem.clone() }, one(), mean);
-        assert_eq!(told, "after_termination = NaN: finite");
-        let told = fails(&problem, one(), Propagation { particles: 0, ..mean });
-        assert_eq!(told, "particles = 0: at least one particle");
-        let told = fails(&problem, Tensor::zeros([2, 3, 2], &Device::flex()), mean);
-        assert_eq!(told, "width of the candidates' actions has 2, expected 1");
+        let error = fails(&Problem { after_termination: f32::NAN, ..problem.clone() }, one(), mean);
+        assert_eq!(error, "after_termination = NaN: expected a finite number");
+        let error = fails(&problem, one(), Propagation { particles: 0, ..mean });
+        assert_eq!(error, "particles = 0: expected at least one particle");
+        let error = fails(&problem, Tensor::zeros([2, 3, 2], &Device::flex()), mean);
+        assert_eq!(error, "width of the candidates' actions = 2: expected 1");
         let wide = ActionSpace::Box(BoxSpace::symmetric(3, 1.0).unwrap());
-        let told = fails(&Problem { actions: &wide, ..problem.clone() }, one(), mean);
-        assert_eq!(told, "width of the action space has 3, expected 1");
+        let error = fails(&Problem { actions: &wide, ..problem.clone() }, one(), mean);
+        assert_eq!(error, "width of the action space = 3: expected 1");
         let short = reward_fn(|_, _, next: Tensor<2>| next.narrow(0, 0, 1).squeeze_dim(1));
-        let told = fails(&problem.clone().with_reward(&short), sequences([[0.0, 0.0]]), mean);
-        assert_eq!(told, "rewards of the reward function has 1, expected 2");
+        let error = fails(&problem.clone().with_reward(&short), sequences([[0.0, 0.0]]), mean);
+        assert_eq!(error, "rewards of the reward function = 1: expected 2");
     }
 }

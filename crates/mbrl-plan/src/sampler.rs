@@ -24,20 +24,17 @@ use crate::{
 /// ```
 ///
 /// Contract:
-/// - `ask` may leave `[-1, 1]`; the caller clips, and tells of the clipped sequences (of 1 for a choice, −1 for the others);
-/// - `tell` may be given more sequences than were asked for (proposals of a policy), and returns of −∞, which never
-///   count;
-/// - every random number comes from the `rng` that was passed in: draws in bulk, on whatever device, from its keys
-///   ([`mbrl_model::normals`], [`mbrl_model::uniforms`]);
-/// - sequences need not leave the device: [`Told`] fetches what is asked for;
+/// - `ask` may leave `[-1, 1]`; the caller clips, and `tell` gets the clipped sequences (1 for a choice, −1 for the others);
+/// - `tell` may get more sequences than `ask` gave (a policy's proposals), and returns of −∞, which never count;
+/// - every random number comes from the `rng` that was passed in; its keys draw in bulk on any device
+///   ([`normals`](crate::normals), [`uniforms`](crate::uniforms));
+/// - sequences need not leave the device: [`Scored`] fetches those that are asked for;
 /// - `reset` brings back the state of a new sampler.
 ///
 /// A complete implementation, random shooting:
 ///
 /// ```
-/// use mbrl_env::Rng;
-/// use mbrl_model::uniforms;
-/// use mbrl_plan::{Device, PlanError, SequenceSampler, Tensor, Told};
+/// use mbrl_plan::{Device, PlanError, Rng, Scored, SequenceSampler, Tensor, uniforms};
 ///
 /// #[derive(Debug)]
 /// struct Random { population: usize, shape: [usize; 2], best: Vec<f32> }
@@ -53,8 +50,8 @@ use crate::{
 ///         draws.reshape([self.population, horizon, width])
 ///     }
 ///     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
-///         let told = Told::new(self.shape, iteration, candidates, returns)?;
-///         self.best = told.candidate(told.best());
+///         let scored = Scored::new(self.shape, iteration, candidates, returns)?;
+///         self.best = scored.candidate(scored.best());
 ///         Ok(())
 ///     }
 ///     fn solution(&self) -> Vec<f32> { self.best.clone() }
@@ -69,7 +66,7 @@ pub trait SequenceSampler: Send + Debug {
     /// Horizon and width of an action, `[H, A]`.
     fn shape(&self) -> [usize; 2];
 
-    /// Rounds of ask and tell a control step, at least 1.
+    /// Rounds of ask and tell per control step, at least 1.
     fn iterations(&self) -> usize;
 
     /// A control step begins.
@@ -78,7 +75,7 @@ pub trait SequenceSampler: Send + Debug {
     /// Sequences to be scored, `[K, H, A]`.
     fn ask(&mut self, iteration: usize, device: &Device, rng: &mut Rng) -> Tensor<3>;
 
-    /// What sequences `[K', H, A]` brought, `[K']`.
+    /// Learns from the returns `[K']` of scored sequences `[K', H, A]`.
     ///
     /// # Errors
     /// [`PlanError::Width`] for arrays of the wrong size, [`PlanError::NoFiniteReturn`].
@@ -104,9 +101,45 @@ pub trait SequenceSampler: Send + Debug {
     fn reset(&mut self);
 }
 
+impl<S: SequenceSampler + ?Sized> SequenceSampler for Box<S> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+    fn shape(&self) -> [usize; 2] {
+        (**self).shape()
+    }
+    fn iterations(&self) -> usize {
+        (**self).iterations()
+    }
+    fn begin(&mut self) {
+        (**self).begin();
+    }
+    fn ask(&mut self, iteration: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
+        (**self).ask(iteration, device, rng)
+    }
+    fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
+        (**self).tell(iteration, candidates, returns)
+    }
+    fn converged(&self) -> bool {
+        (**self).converged()
+    }
+    fn presumes_bounds(&self) -> bool {
+        (**self).presumes_bounds()
+    }
+    fn solution(&self) -> Vec<f32> {
+        (**self).solution()
+    }
+    fn advance(&mut self, executed: usize) {
+        (**self).advance(executed);
+    }
+    fn reset(&mut self) {
+        (**self).reset();
+    }
+}
+
 /// Scored sequences. On a GPU they stay there, and what is asked for comes to the host.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct Scored {
     sequences: Sequences,
     /// Length of one sequence, `H·A`.
     len: usize,
@@ -117,13 +150,13 @@ pub struct Told {
 
 /// Sequences `[K, H·A]`.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "one an iteration")]
+#[expect(clippy::large_enum_variant, reason = "one per iteration")]
 enum Sequences {
     Host(Vec<f32>),
     Device(Tensor<2>),
 }
 
-impl Told {
+impl Scored {
     /// Takes sequences `[K, H, A]` with their returns `[K]`, and leaves out what has no finite return.
     ///
     /// # Errors
@@ -224,8 +257,8 @@ impl Told {
         }
     }
 
-    /// Of each of these sequences what it is beyond a centre `[H·A]`, entry by entry times a weight `[H·A]`, summed.
-    pub(crate) fn beyond(&self, chosen: &[usize], centre: &[f32], weights: &[f32]) -> Vec<f64> {
+    /// Σᵢ wᵢ (xᵢ − cᵢ) of each chosen sequence x, for a centre c and weights w, `[H·A]` each.
+    pub(crate) fn weighted_deviation(&self, chosen: &[usize], centre: &[f32], weights: &[f32]) -> Vec<f64> {
         match &self.sequences {
             Sequences::Host(all) => {
                 let of = |k: &usize| {
@@ -285,14 +318,14 @@ pub(crate) fn blend(old: &mut [f32], new: &[f64], alpha: f32) {
     old.iter_mut().zip(new).for_each(|(old, new)| *old = (alpha * f64::from(*old) + (1.0 - alpha) * new) as f32);
 }
 
-/// Numbers a step that a sampler draws for an action space: the width of a bounded box, or one for each choice.
+/// Numbers per step that a sampler draws for an action space: the width of a bounded box, or one for each choice.
 ///
 /// # Errors
 /// [`PlanError::ActionSpace`] for other spaces.
 pub(crate) fn sampler_width(actions: &ActionSpace, planner: &'static str) -> Result<usize, PlanError> {
     match actions {
         ActionSpace::Discrete(choices) if *choices > 0 => Ok(*choices),
-        _ => Ok(bounded(actions, planner, "bounded boxes of actions and among discrete choices")?.width()),
+        _ => Ok(bounded(actions, planner, "a bounded box or discrete choices")?.width()),
     }
 }
 
@@ -308,29 +341,29 @@ pub(crate) fn check_sizes(width: usize, horizon: usize, population: usize, itera
 mod tests {
     use super::*;
 
-    fn told(returns: &[f32]) -> Result<Told, PlanError> {
+    fn scored(returns: &[f32]) -> Result<Scored, PlanError> {
         let device = Device::flex();
         let k = returns.len();
         let sequences: Vec<f32> = (0..k).flat_map(|k| [k as f32, -(k as f32)]).collect();
         let candidates = Tensor::<1>::from_floats(sequences.as_slice(), &device).reshape([k, 2, 1]);
-        Told::new([2, 1], 3, candidates, returns)
+        Scored::new([2, 1], 3, candidates, returns)
     }
 
     #[test]
     fn nothing_that_is_not_finite_is_an_elite() {
-        let told = told(&[f32::NAN, 1.0, f32::NEG_INFINITY, 3.0, f32::INFINITY, 2.0]).unwrap();
-        assert_eq!(told.finite(), [1, 3, 5]);
-        assert_eq!(told.elites(2), [3, 5]);
-        assert_eq!(told.elites(6), [1, 3, 5]);
-        assert_eq!(told.candidate(told.best()), [3.0, -3.0]);
-        assert_eq!(told.candidates(&[5, 1]), [5.0, -5.0, 1.0, -1.0]);
+        let scored = scored(&[f32::NAN, 1.0, f32::NEG_INFINITY, 3.0, f32::INFINITY, 2.0]).unwrap();
+        assert_eq!(scored.finite(), [1, 3, 5]);
+        assert_eq!(scored.elites(2), [3, 5]);
+        assert_eq!(scored.elites(6), [1, 3, 5]);
+        assert_eq!(scored.candidate(scored.best()), [3.0, -3.0]);
+        assert_eq!(scored.candidates(&[5, 1]), [5.0, -5.0, 1.0, -1.0]);
     }
 
     #[test]
     fn sequences_that_stay_on_the_device_give_the_same() {
-        let host = told(&[1.0, f32::NAN, -2.0, 3.0, 0.5]).unwrap();
+        let host = scored(&[1.0, f32::NAN, -2.0, 3.0, 0.5]).unwrap();
         let Sequences::Host(all) = host.sequences.clone() else { panic!("a CPU's sequences are on the host") };
-        let device = Told { sequences: Sequences::Device(to_device(all, [5, 2], &Device::flex())), ..host.clone() };
+        let device = Scored { sequences: Sequences::Device(to_device(all, [5, 2], &Device::flex())), ..host.clone() };
         assert_eq!(device.candidates(&[4, 0, 3]), host.candidates(&[4, 0, 3]));
         let near = |a: Vec<f64>, b: Vec<f64>| {
             assert!(a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} and {b:?}");
@@ -343,8 +376,8 @@ mod tests {
         near(a, vec![0.915 / 1.385, -0.915 / 1.385]);
         assert!(device.candidates(&[]).is_empty());
         // (3 − 1) · 0.5 + (−3 − 2) · 2, and for the other (2 − 1) · 0.5 + (−2 − 2) · 2.
-        for told in [&host, &device] {
-            near(told.beyond(&[3, 2], &[1.0, 2.0], &[0.5, 2.0]), vec![-9.0, -7.5]);
+        for scored in [&host, &device] {
+            near(scored.weighted_deviation(&[3, 2], &[1.0, 2.0], &[0.5, 2.0]), vec![-9.0, -7.5]);
         }
         let (mean, variance) = host.fit(&host.candidates(&[0, 4]));
         near(mean, vec![2.0, -2.0]);
@@ -353,14 +386,14 @@ mod tests {
 
     #[test]
     fn of_equals_the_first_are_elites() {
-        let told = told(&[0.0, 1.0, 1.0, 1.0, 2.0, 1.0]).unwrap();
-        assert_eq!(told.elites(3), [1, 2, 4]);
-        assert_eq!(told.elites(1), [4]);
+        let scored = scored(&[0.0, 1.0, 1.0, 1.0, 2.0, 1.0]).unwrap();
+        assert_eq!(scored.elites(3), [1, 2, 4]);
+        assert_eq!(scored.elites(1), [4]);
     }
 
     #[test]
     fn nothing_finite_is_an_error_that_names_the_iteration() {
-        let error = told(&[f32::NAN, f32::NEG_INFINITY]).unwrap_err();
+        let error = scored(&[f32::NAN, f32::NEG_INFINITY]).unwrap_err();
         assert_eq!(error.to_string(), "none of the 2 candidates of iteration 3 has a finite return");
     }
 }

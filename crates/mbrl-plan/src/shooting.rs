@@ -7,16 +7,16 @@ use mbrl_env::{Rng, Situation};
 use mbrl_model::Propagation;
 
 use crate::{
-    Aggregate, CemSampler, IcemSampler, MppiSampler, PddmSampler, Plan, PlanError, PlanStats, Planner, Problem,
-    RandomShootingSampler, SequenceSampler,
+    Aggregate, CemSampler, IcemSampler, IterationReport, MppiSampler, PddmSampler, Plan, PlanError, PlanStats, Planner,
+    Problem, RandomShootingSampler, SequenceSampler,
     clock::Clock,
     error::{check_size, require},
-    host::{to_device, to_host},
+    host::to_host,
     returns,
     units::Units,
 };
 #[cfg(feature = "gradient")]
-use crate::{Refinement, Told, gradient::Ascent};
+use crate::{Refinement, Scored, gradient::Ascent, host::to_device};
 
 /// The cross-entropy method; made by [`CemConfig::init`](crate::CemConfig::init).
 pub type Cem = Shooting<CemSampler>;
@@ -36,19 +36,20 @@ pub type RandomShooting = Shooting<RandomShootingSampler>;
 /// A planner out of a [`SequenceSampler`].
 ///
 /// Each iteration asks the sampler for sequences, adds the problem's proposals, clips all to the bounds, scores them with
-/// [`returns`] and tells the sampler. The sampler sees units of half the action range, the model environment units:
+/// [`returns`] and reports the scores to the sampler. The sampler sees units of half the action range, the model environment units:
 /// `action = middle + half range · u`, dimension by dimension. Bounds come with each problem, so they may change between
 /// two control steps; their width may not.
 ///
 /// # Discrete actions
 ///
-/// Among n choices the sampler draws n numbers a step, and the choice is the largest of them (the first of equals). It is
-/// told of 1 for the choice and −1 for the others, whatever the numbers were. This makes the cross-entropy method the one
-/// for categorical distributions, whose refit is the frequency p of each choice among the elites: the mean of what it is told
-/// is 2p − 1, step by step and choice by choice, and its variance is 4p(1 − p), which dies out as one choice prevails. Only the
-/// draws differ: a choice comes up where 2p − 1 with noise of that variance is the largest, and not with probability p, so
-/// the favourites come up more often. Planners that average candidates by weight average frequencies likewise. The plan is the
-/// favourite of each step.
+/// Among n choices the sampler draws n numbers per step, and the largest is the choice (the first of equals). The sampler then
+/// learns from sequences with 1 for the choice and −1 for the others, whatever the numbers were. The plan is the choice with
+/// the largest number in each step of the solution.
+///
+/// CEM becomes the cross-entropy method for categorical distributions, whose refit is the frequency p of each choice among the
+/// elites: per step and choice the mean is 2p − 1 and the variance 4p(1 − p), which dies out as one choice prevails. Only the
+/// draws differ: a choice is drawn where 2p − 1 plus noise of that variance is the largest, not with probability p, so frequent
+/// choices are drawn even more often. Planners that weight candidates average frequencies likewise.
 #[derive(Debug, Clone)]
 pub struct Shooting<S> {
     sampler: S,
@@ -83,24 +84,24 @@ impl<S: SequenceSampler> Shooting<S> {
         self
     }
 
-    /// Climbs the sampler's solution and the best candidates of the last iteration by their gradients. What the model finds
-    /// best is executed, which may be the solution as it was. The sampler is told of a better sequence as if it were all that
-    /// one more iteration brought, so that its warm start begins there.
+    /// Improves the sampler's solution and the best candidates of the last iteration by gradient steps. The best of them all is
+    /// executed, which may be the solution as it was. A better sequence is reported to the sampler as one more iteration with
+    /// this candidate alone, so that its warm start begins there.
     ///
-    /// Needs a differentiable model and a bounded box of actions.
+    /// Needs a differentiable model and a bounded box of actions. 0 iterations do not refine.
     ///
     /// # Errors
     /// [`PlanError::Config`] for a value that breaks its rule.
     #[cfg(feature = "gradient")]
     pub fn with_refinement(mut self, refinement: Refinement) -> Result<Self, PlanError> {
         refinement.validate()?;
-        self.refinement = Some(refinement);
+        self.refinement = refinement.is_on().then_some(refinement);
         Ok(self)
     }
 
-    /// For real time: no iteration begins that would end later than `budget` after the call if it took as long as the slowest
-    /// so far. There is at least one. A refinement has the time that sampling leaves: where the budget ends the sampling, there is
-    /// none. What was done is in [`PlanStats`].
+    /// For real time: no iteration begins that would end later than `budget` after the call, were it as slow as the slowest so
+    /// far. The first one always runs. A refinement gets the time that sampling leaves, and is left out where the budget ends the
+    /// sampling. What was done is in [`PlanStats`].
     ///
     /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
     #[must_use]
@@ -109,7 +110,7 @@ impl<S: SequenceSampler> Shooting<S> {
         self
     }
 
-    /// The sampler, to be looked at.
+    /// The sampler.
     #[must_use]
     pub fn sampler(&self) -> &S {
         &self.sampler
@@ -138,13 +139,13 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             None => None,
         };
 
-        let mut stats = PlanStats::default();
-        let mut predicted_return = f32::NEG_INFINITY;
+        let mut trace = Vec::new();
+        let mut best_return = f32::NEG_INFINITY;
         self.sampler.begin();
         #[cfg(feature = "gradient")]
         let mut last = None;
         loop {
-            let iteration = stats.iterations;
+            let iteration = trace.len();
             let _span = tracing::debug_span!("plan", planner = name, iteration).entered();
             let mut candidates = units.feasible(self.sampler.ask(iteration, device, rng));
             if let Some(proposals) = &proposals {
@@ -152,34 +153,33 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             }
             let scored = returns(problem, situation, units.to_env(candidates.clone()), self.propagation, rng.key())?;
             let scores = to_host(scored.aggregate(self.aggregate));
-            let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            tracing::trace!(best, model_steps = scored.model_steps);
+            let report = IterationReport::of(&scores, scored.model_steps);
+            tracing::trace!(best = report.best_return, model_steps = report.model_steps);
             #[cfg(feature = "gradient")]
             if refinement.is_some() {
-                last = Some(Told::new([horizon, width], iteration, candidates.clone(), &scores)?);
+                last = Some(Scored::new([horizon, width], iteration, candidates.clone(), &scores)?);
             }
             self.sampler.tell(iteration, candidates, &scores)?;
-            predicted_return = predicted_return.max(best);
-            stats.iterations += 1;
-            stats.model_steps += scored.model_steps;
+            best_return = best_return.max(report.best_return);
+            trace.push(report);
             let time = clock.allows_another();
-            if stats.iterations >= self.sampler.iterations() || self.sampler.converged() || !time {
+            if trace.len() >= self.sampler.iterations() || self.sampler.converged() || !time {
                 break;
             }
         }
         let solution = self.sampler.solution();
-        check_size("solution of the sampler", horizon * width, solution.len())?;
+        check_size("entries of the sampler's solution", horizon * width, solution.len())?;
         #[cfg(feature = "gradient")]
         let solution = match (refinement, last) {
-            (Some((refinement, ascent)), Some(told)) if clock.has_time() => {
-                let iteration = stats.iterations;
+            (Some((refinement, ascent)), Some(scored)) if clock.has_time() => {
+                let iteration = trace.len();
                 let mut starts = solution.clone();
-                starts.extend(told.candidates(&told.elites(refinement.candidates)));
-                match ascent.climb(starts, [horizon, width], refinement.steps(), &mut clock, &mut stats, rng)? {
+                starts.extend(scored.candidates(&scored.elites(refinement.candidates)));
+                match ascent.climb(starts, [horizon, width], refinement.into(), &mut clock, &mut trace, rng)? {
                     Some((value, better)) if better != solution => {
                         let only = to_device(better.clone(), [1, horizon, width], device);
                         self.sampler.tell(iteration, only, &[value])?;
-                        predicted_return = predicted_return.max(value);
+                        best_return = best_return.max(value);
                         better
                     }
                     _ => solution,
@@ -188,9 +188,8 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             _ => solution,
         };
         let actions = units.solution_to_env(solution);
-        stats.elapsed = clock.elapsed();
-        let shape = [horizon, problem.actions.width()];
-        Ok(Plan { actions: to_device(actions, shape, device), predicted_return, stats })
+        let (shape, stats) = ([horizon, problem.actions.width()], PlanStats::of(&trace, clock.elapsed()));
+        Ok(Plan { actions, shape, best_return, stats, trace })
     }
 
     fn advance(&mut self, executed: usize) {

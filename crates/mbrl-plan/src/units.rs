@@ -5,7 +5,7 @@ use mbrl_env::{ActionSpace, BoxSpace};
 
 use crate::{
     PlanError,
-    error::check_size,
+    error::{check_size, refused},
     host::{to_device, to_host},
     sampler::sampler_width,
 };
@@ -22,8 +22,8 @@ pub(crate) fn bounded<'a>(
     let refused = |space: String| Err(PlanError::ActionSpace { planner, expected, space });
     match actions {
         ActionSpace::Box(space) if space.is_bounded() => Ok(space),
-        ActionSpace::Box(space) => refused(format!("unbounded: low {:?}, high {:?}", space.low(), space.high())),
-        ActionSpace::Discrete(n) => refused(format!("discrete, with {n} choices")),
+        ActionSpace::Box(space) => refused(format!("unbounded box, low {:?}, high {:?}", space.low(), space.high())),
+        ActionSpace::Discrete(n) => refused(format!("discrete with {n} choices")),
         other => refused(format!("{other:?}")),
     }
 }
@@ -48,7 +48,7 @@ impl<'a> Units<'a> {
         })
     }
 
-    /// Numbers a step.
+    /// Numbers per step.
     pub(crate) fn width(&self) -> usize {
         match self {
             Self::HalfRange(units) => units.half.len(),
@@ -103,11 +103,7 @@ impl<'a> Units<'a> {
             Self::Choices { count, device } => {
                 let none = |v: &f32| v.fract() != 0.0 || *v < 0.0 || *v >= *count as f32;
                 match values.iter().copied().find(none) {
-                    Some(value) => Err(PlanError::Config {
-                        field: "proposals",
-                        value: value.to_string(),
-                        rule: "a choice of the action space",
-                    }),
+                    Some(value) => Err(refused("proposals", value, format!("a choice from 0 to {}", *count - 1))),
                     None => Ok(one_hot(proposals.clone().int(), *count, device)),
                 }
             }
@@ -189,10 +185,10 @@ mod tests {
         let (actions, device) = (ActionSpace::Discrete(4), Device::flex());
         let units = Units::new(&actions, "test", &device).unwrap();
         let asked = [[0.0, 0.0, 0.0, 0.0], [-1.0, 3.0, 2.0, 3.0], [-0.4, -0.5, -0.3, -0.3]];
-        let told = units.feasible(Tensor::<2>::from_floats(asked, &device).unsqueeze_dim(0));
+        let feasible = units.feasible(Tensor::<2>::from_floats(asked, &device).unsqueeze_dim(0));
         let one_hot = [[1.0, -1.0, -1.0, -1.0], [-1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, -1.0]].concat();
-        assert_eq!(to_host(told.clone()), one_hot);
-        assert_eq!(to_host(units.to_env(told)), [0.0, 1.0, 2.0]);
+        assert_eq!(to_host(feasible.clone()), one_hot);
+        assert_eq!(to_host(units.to_env(feasible)), [0.0, 1.0, 2.0]);
         assert_eq!(units.solution_to_env(asked.concat()), [0.0, 1.0, 2.0]);
     }
 
@@ -203,8 +199,8 @@ mod tests {
         let proposal = |values: [f32; 2]| units.of_proposals(&to_device(values.to_vec(), [1, 2, 1], &device), 2);
         assert_eq!(to_host(units.to_env(proposal([2.0, 0.0]).unwrap())), [2.0, 0.0]);
         for bad in [0.5, 3.0, -1.0] {
-            let told = proposal([0.0, bad]).unwrap_err().to_string();
-            assert_eq!(told, format!("proposals = {bad}: a choice of the action space"));
+            let error = proposal([0.0, bad]).unwrap_err().to_string();
+            assert_eq!(error, format!("proposals = {bad}: expected a choice from 0 to 2"));
         }
         assert!(sampler_width(&ActionSpace::Discrete(0), "test").is_err());
     }

@@ -12,8 +12,7 @@ struct Split(DynamicsSpec);
 
 impl Split {
     fn new() -> Self {
-        let (name, device) = ("split".to_owned(), Device::flex());
-        Self(DynamicsSpec { name, state: 2, obs: 2, action: 1, members: 2, device, differentiable: true })
+        Self(DynamicsSpec::new("split", 2, 1, &Device::flex()).with_members(2).with_differentiable(true))
     }
 }
 
@@ -32,11 +31,11 @@ impl Dynamics for Split {
         let (x, idle) = (states.clone().narrow(1, 0, 1), states.narrow(1, 1, 1));
         let unknown = x.clone().greater_elem(0.5);
         let next = x + actions + sides.mask_fill(unknown.bool_not(), 0.0);
-        Ok(Imagined { next: Tensor::cat(vec![next, idle], 1), reward: None, terminated: None })
+        Ok(Imagined::new(Tensor::cat(vec![next, idle], 1)))
     }
 }
 
-const MEMBERS: Propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };
+const MEMBERS: Propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 2 };
 
 /// Where the plan leads from 0, were the members to agree.
 fn destination(problem: &Problem<'_>) -> f32 {
@@ -50,7 +49,7 @@ fn destination(problem: &Problem<'_>) -> f32 {
     };
     let mut planner = config.init(problem.actions, MEMBERS).unwrap();
     let plan = planner.plan(&Situation::of(&[0.0, 1.0]), problem, &mut Rng::new(0)).unwrap();
-    plan.actions.into_data().iter::<f32>().sum()
+    plan.actions.iter().sum()
 }
 
 #[test]

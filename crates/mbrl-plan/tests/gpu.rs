@@ -3,9 +3,9 @@
 
 use burn::tensor::{Device, DeviceKind, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn, termination_fn};
-use mbrl_model::{Ensemble, EnsembleConfig, MemberRule, Propagation};
+use mbrl_model::{Angles, Ensemble, EnsembleConfig, MemberRule, Propagation};
 use mbrl_plan::{
-    CemConfig, CemReturn, IcemConfig, MppiConfig, PddmConfig, PlanError, Planner, Problem, Proposal,
+    CemConfig, Execute, IcemConfig, MppiConfig, PddmConfig, PlanError, Planner, Problem, Proposal,
     RandomShootingConfig, check::check_planner, returns,
 };
 
@@ -16,7 +16,12 @@ fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 /// The same network on the engine of the CPU and on the GPU: weights are drawn on the host.
 fn models() -> [Ensemble; 2] {
     [Device::flex(), Device::wgpu(DeviceKind::DefaultDevice)].map(|device| {
-        let config = EnsembleConfig { members: 5, hidden: vec![32; 2], angles: vec![1], ..EnsembleConfig::default() };
+        let config = EnsembleConfig {
+            members: 5,
+            hidden: vec![32; 2],
+            angles: Angles::radians([1]),
+            ..EnsembleConfig::default()
+        };
         config.init(3, 2, &device, &mut Rng::new(7)).unwrap()
     })
 }
@@ -31,11 +36,11 @@ fn assert_near(gpu: &[f32], cpu: &[f32], bound: f32, what: &str) {
     assert!(gpu.len() == cpu.len() && near, "{what}:\n{gpu:?}\n{cpu:?}");
 }
 
-const TS1: Propagation = Propagation { members: MemberRule::Ts1, noise: true, particles: 10 };
+const TS1: Propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 10 };
 const RULES: [Propagation; 4] = [
     TS1,
-    Propagation { members: MemberRule::TsInf, noise: true, particles: 5 },
-    Propagation { members: MemberRule::Ds, noise: true, particles: 3 },
+    Propagation { rule: MemberRule::TsInf, noise: true, particles: 5 },
+    Propagation { rule: MemberRule::Ds, noise: true, particles: 3 },
     Propagation::MEAN,
 ];
 
@@ -49,10 +54,8 @@ fn returns_are_the_cpus() {
     for propagation in RULES {
         let [cpu, gpu] = models().map(|model| {
             let device = mbrl_model::Dynamics::spec(&model).device.clone();
-            let problem = Problem {
-                discount: 0.9,
-                ..Problem::new(&model, &actions).with_reward(&reward).with_termination(&ends)
-            };
+            let problem =
+                Problem::new(&model, &actions).with_reward(&reward).with_termination(&ends).with_discount(0.9);
             let candidates = mbrl_model::uniforms(3, [70, 6 * 2], &device).reshape([70, 6, 2]);
             let scored = returns(&problem, &Situation::of(&[0.1, 2.0, -0.3]), candidates, propagation, 5).unwrap();
             host(scored.per_particle)
@@ -69,7 +72,7 @@ fn planners(propagation: Propagation) -> Vec<(&'static str, Box<dyn Planner>)> {
     }
     let (actions, horizon) = (actions(), 5);
     let cem = CemConfig { horizon, population: 60, elites: 10, iterations: 3, ..CemConfig::default() };
-    let best = CemConfig { returns: CemReturn::Best, truncation: f32::INFINITY, constrain_variance: false, ..cem };
+    let best = CemConfig { execute: Execute::Best, truncation: f32::INFINITY, constrain_variance: false, ..cem };
     let mppi = MppiConfig {
         horizon,
         control_cost: 0.5,
@@ -105,7 +108,7 @@ fn plans_are_the_cpus() {
                     let rng = &mut rngs[usize::from(!mbrl_model::is_cpu(&mbrl_model::Dynamics::spec(model).device))];
                     let plan = planner.plan(&Situation::of(&obs), &problem, rng).unwrap();
                     planner.advance(1);
-                    (host(plan.actions), plan.predicted_return)
+                    (plan.actions, plan.best_return)
                 });
                 assert_near(&on_gpu.0, &on_cpu.0, 1e-3, &format!("{name}, {propagation:?}"));
                 assert_near(&[on_gpu.1], &[on_cpu.1], 1e-4, &format!("{name}, {propagation:?}: return"));

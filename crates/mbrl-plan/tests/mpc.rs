@@ -33,8 +33,7 @@ impl Planner for Scripted {
             return Err(PlanError::NoFiniteReturn { population: 1, iteration: 0 });
         }
         let first = 10.0 * self.plans as f32;
-        let actions = Tensor::from_floats([[first], [first + 1.0], [first + 2.0]], &Device::flex());
-        Ok(Plan { actions, predicted_return: first, stats: PlanStats::default() })
+        Plan::new(vec![first, first + 1.0, first + 2.0], [3, 1], first, PlanStats::default())
     }
     fn advance(&mut self, executed: usize) {
         self.calls.lock().unwrap().push(Call::Advance(executed));
@@ -53,10 +52,7 @@ fn run(mpc: &mut Mpc, steps: usize) -> Vec<f32> {
         .map(|_| match mpc.act(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)) {
             Ok(step) => {
                 // A summary comes with the first action of each plan, and with no other.
-                assert_eq!(
-                    step.plan.map(|p| p.predicted_return),
-                    (step.action[0] % 10.0 == 0.0).then_some(step.action[0])
-                );
+                assert_eq!(step.plan.map(|p| p.best_return), (step.action[0] % 10.0 == 0.0).then_some(step.action[0]));
                 step.action[0]
             }
             Err(_) => f32::NAN,
@@ -107,8 +103,8 @@ fn after_an_error_the_planner_is_not_advanced_twice() {
 
 #[test]
 fn replanning_every_zero_steps_is_refused() {
-    let told = Mpc::new(Box::new(Scripted::default()), Replan::Every(0)).unwrap_err().to_string();
-    assert_eq!(told, "replan = every 0 steps: at least 1 step");
+    let error = Mpc::new(Box::new(Scripted::default()), Replan::Every(0)).unwrap_err().to_string();
+    assert_eq!(error, "replan = every 0 steps: expected at least 1 step");
 }
 
 #[test]

@@ -181,15 +181,15 @@ mod gradients {
         assert_eq!(run(stop(15, f32::INFINITY)).unwrap().trace.iter().map(|t| t.0).collect::<Vec<_>>(), [6, 12, 15]);
         assert_eq!(run(stop(14, f32::INFINITY)).unwrap().evaluations, 12);
         assert_eq!(run(stop(3, f32::INFINITY)).unwrap().evaluations, 3);
-        let told = run(stop(2, f32::INFINITY)).unwrap_err().to_string();
-        assert_eq!(told, "evaluations = 2: at least one for each start");
+        let error = run(stop(2, f32::INFINITY)).unwrap_err().to_string();
+        assert_eq!(error, "stop.evaluations = 2: expected at least one evaluation per start");
         let all = run(stop(u64::MAX, f32::INFINITY)).unwrap();
         assert!(all.evaluations < 10_000, "it ends where nothing can be gained: {}", all.evaluations);
         // Nothing finite: that is found out without a limit, too.
         let nothing = |x: Tensor<2>| x.sum_dim(1).squeeze_dim::<1>(1) * f32::NAN;
         for evaluations in [60, u64::MAX] {
-            let told = ascend(&nothing, &unit_box(2), &config, stop(evaluations, 0.0), &mut Rng::new(0)).unwrap_err();
-            assert!(matches!(told, PlanError::NoFiniteReturn { population: 3, .. }));
+            let error = ascend(&nothing, &unit_box(2), &config, stop(evaluations, 0.0), &mut Rng::new(0)).unwrap_err();
+            assert!(matches!(error, PlanError::NoFiniteReturn { population: 3, .. }));
         }
     }
 
@@ -212,22 +212,22 @@ mod gradients {
             ascend(&hill, &region, &config, stop, &mut Rng::new(0)).unwrap_err().to_string()
         };
         let (good, base) = (|| unit_box(2), AscendConfig::default);
-        assert_eq!(fails(unit_box(0), base()), "centre = no entry: at least one dimension");
-        assert_eq!(fails(Region { scale: vec![1.0], ..good() }, base()), "scale of the region has 1, expected 2");
-        let told = fails(Region { centre: vec![0.0, f32::NAN], ..good() }, base());
-        assert_eq!(told, "centre of the region: entry 1 is NaN, expected a finite number");
-        let told = fails(Region { scale: vec![f32::INFINITY, 1.0], ..good() }, base());
-        assert_eq!(told, "scale of the region: entry 0 is inf, expected a finite number");
-        let told = fails(Region { scale: vec![1.0, 0.0], ..good() }, base());
-        assert_eq!(told, "scale = 0: above 0 in every dimension");
-        assert_eq!(fails(good(), AscendConfig { starts: 0, ..base() }), "starts = 0: at least one");
-        let told = fails(good(), AscendConfig { learning_rate: f32::NAN, ..base() });
-        assert_eq!(told, "learning_rate = NaN: finite, above 0");
-        let told = ascend(&hill, &good(), &base(), Stop { evaluations: 100, value: f32::NAN }, &mut Rng::new(0));
-        assert_eq!(told.unwrap_err().to_string(), "value = NaN: a number, or INFINITY for none");
+        assert_eq!(fails(unit_box(0), base()), "entries of region.centre = 0: expected at least one dimension");
+        assert_eq!(fails(Region { scale: vec![1.0], ..good() }, base()), "entries of region.scale = 1: expected 2");
+        let error = fails(Region { centre: vec![0.0, f32::NAN], ..good() }, base());
+        assert_eq!(error, "region.centre[1] = NaN: expected a finite number");
+        let error = fails(Region { scale: vec![f32::INFINITY, 1.0], ..good() }, base());
+        assert_eq!(error, "region.scale[0] = inf: expected a finite number");
+        let error = fails(Region { scale: vec![1.0, 0.0], ..good() }, base());
+        assert_eq!(error, "region.scale = 0: expected a number above 0 in every dimension");
+        assert_eq!(fails(good(), AscendConfig { starts: 0, ..base() }), "starts = 0: expected at least one start");
+        let error = fails(good(), AscendConfig { learning_rate: f32::NAN, ..base() });
+        assert_eq!(error, "learning_rate = NaN: expected a finite number above 0");
+        let error = ascend(&hill, &good(), &base(), Stop { evaluations: 100, value: f32::NAN }, &mut Rng::new(0));
+        assert_eq!(error.unwrap_err().to_string(), "stop.value = NaN: expected a number, or INFINITY for none");
         let narrow = |x: Tensor<2>| x.narrow(0, 0, 1).sum_dim(1).squeeze_dim::<1>(1);
         let stop = Stop { evaluations: 100, value: 0.0 };
-        let told = ascend(&narrow, &good(), &base(), stop, &mut Rng::new(0)).unwrap_err().to_string();
-        assert_eq!(told, "values of the objective has 1, expected 8");
+        let error = ascend(&narrow, &good(), &base(), stop, &mut Rng::new(0)).unwrap_err().to_string();
+        assert_eq!(error, "values of the objective = 1: expected 8");
     }
 }

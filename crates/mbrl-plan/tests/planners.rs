@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Reward, Rng, Situation, reward_fn};
 use mbrl_model::{Dynamics, MemberRule, Propagation, dynamics_fn};
 use mbrl_plan::{
-    Aggregate, CemConfig, CemReturn, IcemConfig, MppiConfig, PddmConfig, Plan, PlanError, Planner, Problem, Proposal,
+    Aggregate, CemConfig, Execute, IcemConfig, MppiConfig, PddmConfig, Planner, Problem, Proposal,
     RandomShootingConfig, Tail, check::check_planner,
 };
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
@@ -28,7 +28,7 @@ fn cem_keeps_the_contract_under_every_option() {
         CemConfig { elites: 1, ..base() },
         CemConfig { elites: 60, ..base() },
         CemConfig { iterations: 1, ..base() },
-        CemConfig { returns: CemReturn::Best, ..base() },
+        CemConfig { execute: Execute::Best, ..base() },
         CemConfig { tail: Tail::Last, ..base() },
         CemConfig { constrain_variance: false, ..base() },
         CemConfig { truncation: 1.0, ..base() },
@@ -69,7 +69,7 @@ fn icem_keeps_the_contract_under_every_option() {
         IcemConfig { keep_elites: 1.0, ..base() },
         IcemConfig { shift_elites: false, ..base() },
         IcemConfig { mean_in_last: false, ..base() },
-        IcemConfig { returns: CemReturn::Mean, ..base() },
+        IcemConfig { execute: Execute::Mean, ..base() },
         IcemConfig { population_decay: 3.0, ..base() },
         IcemConfig { iterations: 1, ..base() },
         IcemConfig { elites: 1, initial_std: 2.0, ..base() },
@@ -111,63 +111,12 @@ fn random_shooting_keeps_the_contract_with_every_proposal() {
 
 #[test]
 fn particles_and_aggregates_keep_the_contract() {
-    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 3 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 3 };
     let config = CemConfig { horizon: 8, population: 100, elites: 10, ..CemConfig::default() };
     for aggregate in [Aggregate::Mean, Aggregate::MeanMinusStd(1.0), Aggregate::Worst] {
         let make = |actions: &ActionSpace| Ok(config.init(actions, propagation)?.with_aggregate(aggregate));
         check_planner(make, &Device::flex()).unwrap();
     }
-}
-
-/// A broken planner: chooses the candidate with the largest return as IEEE's total order has it, where NaN is largest.
-struct NanWins;
-
-impl Planner for NanWins {
-    fn plan(&mut self, situation: &Situation<'_>, problem: &Problem<'_>, rng: &mut Rng) -> Result<Plan, PlanError> {
-        let device = &problem.dynamics.spec().device;
-        let candidates: Vec<f32> =
-            (0..800).map(|_| problem.actions.sample(rng).map(|a| a[0])).collect::<Result<_, _>>().unwrap_or_default();
-        let candidates = Tensor::<1>::from_floats(candidates.as_slice(), device).reshape([100, 8, 1]);
-        let scored = mbrl_plan::returns(problem, situation, candidates.clone(), Propagation::MEAN, 0)?;
-        let scores = host(scored.per_particle);
-        let best = (0..100).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
-        if scores.iter().all(|s| s.is_nan()) {
-            return Err(PlanError::NoFiniteReturn { population: 100, iteration: 0 });
-        }
-        let stats = mbrl_plan::PlanStats { iterations: 1, model_steps: scored.model_steps, ..Default::default() };
-        let actions = candidates.narrow(0, best, 1).squeeze_dim(0);
-        Ok(Plan { actions, predicted_return: 0.0, stats })
-    }
-    fn advance(&mut self, _: usize) {}
-    fn reset(&mut self) {}
-}
-
-#[test]
-fn the_check_finds_a_planner_that_lets_nan_win() {
-    let told = check_planner(|_| Ok(NanWins), &Device::flex()).unwrap_err().to_string();
-    assert!(told.starts_with("check of NaN never wins failed"), "{told}");
-}
-
-/// A planner that never forgets.
-struct NeverForgets(mbrl_plan::Cem);
-
-impl Planner for NeverForgets {
-    fn plan(&mut self, situation: &Situation<'_>, problem: &Problem<'_>, rng: &mut Rng) -> Result<Plan, PlanError> {
-        self.0.plan(situation, problem, rng)
-    }
-    fn advance(&mut self, executed: usize) {
-        self.0.advance(executed);
-    }
-    fn reset(&mut self) {}
-}
-
-#[test]
-fn the_check_finds_a_planner_that_does_not_forget() {
-    let config = CemConfig { horizon: 8, population: 100, elites: 10, ..CemConfig::default() };
-    let told = check_planner(|a| Ok(NeverForgets(config.init(a, Propagation::MEAN)?)), &Device::flex())
-        .unwrap_err()
-        .to_string();
-    assert!(told.starts_with("check of reset failed"), "{told}");
 }
 
 /// The state moves by the action; the reward is −(x' − goal)².
@@ -191,18 +140,18 @@ fn an_optimal_proposal_is_found_at_once() {
         population: 1,
         elites: 1,
         iterations: 1,
-        returns: CemReturn::Best,
+        execute: Execute::Best,
         ..CemConfig::default()
     };
     let plan = |problem: &Problem<'_>| {
         let mut planner = config.init(&actions, Propagation::MEAN).unwrap();
         planner.plan(&Situation::of(&[1.0]), problem, &mut Rng::new(0)).unwrap()
     };
-    assert!(plan(&problem).predicted_return < -0.5, "one sample is no plan");
+    assert!(plan(&problem).best_return < -0.5, "one sample is no plan");
     problem.proposals = Some(Tensor::from_floats([[[1.0], [1.0], [1.0]], [[2.0], [0.0], [0.0]]], &Device::flex()));
     let found = plan(&problem);
-    assert!(found.predicted_return.abs() < 1e-9, "{found:?}");
-    let actions = host(found.actions);
+    assert!(found.best_return.abs() < 1e-9, "{found:?}");
+    let actions = found.actions;
     assert!(actions.iter().zip([2.0, 0.0, 0.0]).all(|(a, e)| (a - e).abs() < 1e-6), "{actions:?}");
     assert_eq!(found.stats.model_steps, 3 * 3, "the proposals are scored too");
 }
@@ -210,28 +159,28 @@ fn an_optimal_proposal_is_found_at_once() {
 #[test]
 fn proposals_are_clipped_and_checked() {
     let (model, reward, actions) = (walk(), towards(9.0), bounded(-1.0, 4.0));
-    let config = CemConfig { horizon: 2, population: 3, elites: 1, returns: CemReturn::Best, ..CemConfig::default() };
+    let config = CemConfig { horizon: 2, population: 3, elites: 1, execute: Execute::Best, ..CemConfig::default() };
     let plan = |proposals: Tensor<3>| {
         let mut problem = Problem::new(&model, &actions).with_reward(&reward);
         problem.proposals = Some(proposals);
         config.init(&actions, Propagation::MEAN).unwrap().plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0))
     };
     let device = Device::flex();
-    let clipped = host(plan(Tensor::from_floats([[[9.0], [9.0]]], &device)).unwrap().actions);
+    let clipped = plan(Tensor::from_floats([[[9.0], [9.0]]], &device)).unwrap().actions;
     assert_eq!(clipped, [4.0, 4.0]);
-    let told = plan(Tensor::from_floats([[[0.0], [f32::NAN]]], &device)).unwrap_err().to_string();
-    assert_eq!(told, "proposals: entry 1 is NaN, expected a finite number");
-    let told = plan(Tensor::zeros([1, 5, 1], &device)).unwrap_err().to_string();
-    assert_eq!(told, "horizon of the proposals has 5, expected 2");
-    let told = plan(Tensor::zeros([1, 2, 2], &device)).unwrap_err().to_string();
-    assert_eq!(told, "width of the proposals' actions has 2, expected 1");
+    let error = plan(Tensor::from_floats([[[0.0], [f32::NAN]]], &device)).unwrap_err().to_string();
+    assert_eq!(error, "proposals[1] = NaN: expected a finite number");
+    let error = plan(Tensor::zeros([1, 5, 1], &device)).unwrap_err().to_string();
+    assert_eq!(error, "horizon of the proposals = 5: expected 2");
+    let error = plan(Tensor::zeros([1, 2, 2], &device)).unwrap_err().to_string();
+    assert_eq!(error, "width of the proposals' actions = 2: expected 1");
 }
 
 #[test]
 fn a_plan_counts_its_model_steps() {
     let (model, reward, actions) = (walk(), towards(0.0), bounded(-1.0, 1.0));
     let problem = Problem::new(&model, &actions).with_reward(&reward);
-    let propagation = Propagation { members: MemberRule::TsInf, noise: false, particles: 2 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: 2 };
     let config =
         CemConfig { horizon: 4, population: 10, elites: 3, iterations: 3, variance_stop: 0.0, ..CemConfig::default() };
     let stats = config
@@ -242,6 +191,25 @@ fn a_plan_counts_its_model_steps() {
         .stats;
     assert_eq!((stats.iterations, stats.model_steps), (3, 3 * 10 * 4 * 2));
     assert!(!stats.elapsed.is_zero());
+}
+
+#[test]
+fn a_plan_tells_what_each_iteration_found() {
+    let (model, actions) = (walk(), bounded(-1.0, 1.0));
+    // NaN for every sequence that ends on the left.
+    let reward = reward_fn(|_, _, next: Tensor<2>| (next.sqrt() * 2.0).squeeze_dim::<1>(1));
+    let problem = Problem::new(&model, &actions).with_reward(&reward);
+    let config = CemConfig { horizon: 1, population: 50, elites: 5, variance_stop: 0.0, ..CemConfig::default() };
+    let mut planner = config.init(&actions, Propagation::MEAN).unwrap();
+    let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
+    assert_eq!(plan.trace.len(), plan.stats.iterations);
+    assert_eq!(plan.trace.iter().map(|iteration| iteration.model_steps).sum::<u64>(), plan.stats.model_steps);
+    let best = plan.trace.iter().map(|iteration| iteration.best_return).fold(f32::NEG_INFINITY, f32::max);
+    assert_eq!(best, plan.best_return);
+    let (first, last) = (plan.trace[0], plan.trace[4]);
+    assert!(first.candidates == 50 && (15..35).contains(&first.finite), "half of them: {first:?}");
+    assert_eq!(last.finite, 50, "it has left the left");
+    assert!(last.mean_return > first.mean_return + 0.3, "{:?}", plan.trace);
 }
 
 #[test]
@@ -258,14 +226,17 @@ fn cem_stops_when_its_variance_is_spent() {
 #[test]
 fn spaces_that_cannot_be_planned_in_are_refused_by_name() {
     let unbounded = ActionSpace::Box(BoxSpace::unbounded(1));
-    let told = CemConfig::default().init(&unbounded, Propagation::MEAN).unwrap_err().to_string();
-    let spaces = "bounded boxes of actions and among discrete choices";
-    assert_eq!(told, format!("cem plans in {spaces}, this space is unbounded: low [-inf], high [inf]"));
-    let told = PddmConfig::default().init(&ActionSpace::Discrete(0), Propagation::MEAN).unwrap_err().to_string();
-    assert_eq!(told, format!("pddm plans in {spaces}, this space is discrete, with 0 choices"));
+    let error = CemConfig::default().init(&unbounded, Propagation::MEAN).unwrap_err().to_string();
+    let spaces = "a bounded box or discrete choices";
+    assert_eq!(
+        error,
+        format!("actions = unbounded box, low [-inf], high [inf]: expected {spaces} for the planner cem")
+    );
+    let error = PddmConfig::default().init(&ActionSpace::Discrete(0), Propagation::MEAN).unwrap_err().to_string();
+    assert_eq!(error, format!("actions = discrete with 0 choices: expected {spaces} for the planner pddm"));
     let none = Propagation { particles: 0, ..Propagation::MEAN };
-    let told = CemConfig::default().init(&bounded(-1.0, 1.0), none).unwrap_err().to_string();
-    assert_eq!(told, "particles = 0: at least one particle");
+    let error = CemConfig::default().init(&bounded(-1.0, 1.0), none).unwrap_err().to_string();
+    assert_eq!(error, "particles = 0: expected at least one particle");
 }
 
 #[test]
@@ -274,8 +245,8 @@ fn an_aggregate_with_nan_is_refused() {
     let problem = Problem::new(&model, &actions).with_reward(&reward);
     let planner = PddmConfig::default().init(&actions, Propagation::MEAN).unwrap();
     let mut planner = planner.with_aggregate(Aggregate::MeanMinusStd(f32::NAN));
-    let told = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap_err().to_string();
-    assert_eq!(told, "aggregate = NaN: a finite factor of the standard deviation");
+    let error = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap_err().to_string();
+    assert_eq!(error, "aggregate = NaN: expected a finite factor of the standard deviation");
 }
 
 proptest! {
@@ -299,7 +270,7 @@ proptest! {
             (if upwards { share } else { -share }).squeeze_dim(1)
         });
         let problem = Problem::new(&model, &actions).with_reward(&reward);
-        let cem = CemConfig { horizon: 3, population: 30, elites: 3, returns: CemReturn::Best, ..CemConfig::default() };
+        let cem = CemConfig { horizon: 3, population: 30, elites: 3, execute: Execute::Best, ..CemConfig::default() };
         let mut planners: Vec<Box<dyn Planner>> = vec![
             Box::new(cem.init(&actions, Propagation::MEAN).unwrap()),
             Box::new(CemConfig { constrain_variance: false, ..cem }.init(&actions, Propagation::MEAN).unwrap()),
@@ -311,7 +282,7 @@ proptest! {
             let mut rng = Rng::new(seed);
             for _ in 0..2 {
                 let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut rng).unwrap();
-                let planned = host(plan.actions);
+                let planned = plan.actions;
                 prop_assert!(planned.iter().all(|&a| actions.contains(&[a])), "{planned:?} in [{low}, {high}]");
                 planner.advance(1);
             }
@@ -356,34 +327,34 @@ fn a_range_that_overflows_is_planned_in() {
     let problem = Problem::new(&model, &actions).with_reward(&reward);
     let mut planner = CemConfig { horizon: 1, ..CemConfig::default() }.init(&actions, Propagation::MEAN).unwrap();
     let plan = planner.plan(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)).unwrap();
-    assert!((0.8..=1.0).contains(&plan.predicted_return), "{plan:?}");
+    assert!((0.8..=1.0).contains(&plan.best_return), "{plan:?}");
 }
 
 #[test]
 fn configurations_are_read_with_defaults_and_without_unknown_keys() {
     let cem: CemConfig = serde_json::from_str(r#"{"population": 500, "returns": "best", "tail": "last"}"#).unwrap();
-    let expected = CemConfig { population: 500, returns: CemReturn::Best, tail: Tail::Last, ..CemConfig::default() };
+    let expected = CemConfig { population: 500, execute: Execute::Best, tail: Tail::Last, ..CemConfig::default() };
     assert_eq!(cem, expected);
     let pddm: PddmConfig = serde_json::from_str(r#"{"code_compat": true}"#).unwrap();
     assert_eq!(pddm, PddmConfig { code_compat: true, ..PddmConfig::default() });
     let icem: IcemConfig = serde_json::from_str(r#"{"returns": "mean", "keep_elites": 0.5}"#).unwrap();
-    assert_eq!(icem, IcemConfig { returns: CemReturn::Mean, keep_elites: 0.5, ..IcemConfig::default() });
+    assert_eq!(icem, IcemConfig { execute: Execute::Mean, keep_elites: 0.5, ..IcemConfig::default() });
     let mppi: MppiConfig = serde_json::from_str(r#"{"sigma": [0.1, 0.2]}"#).unwrap();
     assert_eq!(mppi, MppiConfig { sigma: vec![0.1, 0.2], ..MppiConfig::default() });
     let text = r#"{"population": 5000, "proposal": {"coloured": {"std": 0.5, "exponent": 2.0}}}"#;
     let random: RandomShootingConfig = serde_json::from_str(text).unwrap();
     let proposal = Proposal::Coloured { std: 0.5, exponent: 2.0 };
     assert_eq!(random, RandomShootingConfig { proposal, ..RandomShootingConfig::swimmer() });
-    let told = serde_json::from_str::<IcemConfig>(r#"{"noise_beta": 2.0}"#).unwrap_err().to_string();
-    assert!(told.contains("unknown field `noise_beta`"), "{told}");
-    let told = serde_json::from_str::<MppiConfig>(r#"{"lambda": 1.0}"#).unwrap_err().to_string();
-    assert!(told.contains("unknown field `lambda`"), "{told}");
-    let told = serde_json::from_str::<RandomShootingConfig>(r#"{"proposal": "cauchy"}"#).unwrap_err().to_string();
-    assert!(told.contains("unknown variant `cauchy`"), "{told}");
+    let error = serde_json::from_str::<IcemConfig>(r#"{"noise_beta": 2.0}"#).unwrap_err().to_string();
+    assert!(error.contains("unknown field `noise_beta`"), "{error}");
+    let error = serde_json::from_str::<MppiConfig>(r#"{"lambda": 1.0}"#).unwrap_err().to_string();
+    assert!(error.contains("unknown field `lambda`"), "{error}");
+    let error = serde_json::from_str::<RandomShootingConfig>(r#"{"proposal": "cauchy"}"#).unwrap_err().to_string();
+    assert!(error.contains("unknown variant `cauchy`"), "{error}");
     let aggregate: Aggregate = serde_json::from_str(r#"{"mean-minus-std": 4.0}"#).unwrap();
     assert_eq!(aggregate, Aggregate::MeanMinusStd(4.0));
-    let told = serde_json::from_str::<CemConfig>(r#"{"popsize": 500}"#).unwrap_err().to_string();
-    assert!(told.contains("unknown field `popsize`"), "{told}");
-    let told = serde_json::from_str::<PddmConfig>(r#"{"lambda": 1.0}"#).unwrap_err().to_string();
-    assert!(told.contains("unknown field `lambda`"), "{told}");
+    let error = serde_json::from_str::<CemConfig>(r#"{"popsize": 500}"#).unwrap_err().to_string();
+    assert!(error.contains("unknown field `popsize`"), "{error}");
+    let error = serde_json::from_str::<PddmConfig>(r#"{"lambda": 1.0}"#).unwrap_err().to_string();
+    assert!(error.contains("unknown field `lambda`"), "{error}");
 }

@@ -41,7 +41,7 @@ fn swing_up(name: &str, horizon: usize, make: impl Fn(&ActionSpace) -> Box<dyn P
         returns.push(total);
     }
     let mean = returns.iter().sum::<f32>() / SEEDS as f32;
-    println!("{name:<40} {tried:>4} sequences a step, return {mean:>6.1} {returns:.1?}");
+    println!("{name:<40} {tried:>4} sequences per step, return {mean:>6.1} {returns:.1?}");
     (mean, tried)
 }
 

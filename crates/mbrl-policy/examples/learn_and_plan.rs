@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = model.init(spec.obs.width(), spec.actions.width(), &Device::flex(), &mut training.split_rng())?;
 
     // The planner: the cross-entropy method, each candidate followed by one particle a member.
-    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 5 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 5 };
     let planner = CemConfig { horizon: 15, population: 100, elites: 10, iterations: 3, ..CemConfig::default() };
     let mpc = Mpc::new(Box::new(planner.init(&spec.actions, propagation)?), Replan::EveryStep)?;
 

@@ -58,16 +58,15 @@ impl Goal {
     /// The planning problem of reaching this goal in a world that moves as `dynamics` says.
     #[must_use]
     pub fn problem<'a>(&'a self, dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Problem<'a> {
-        Problem {
-            reward: self.reward.as_deref(),
-            termination: self.termination.as_deref(),
-            after_termination: self.after_termination,
-            terminal_value: self.terminal_value.as_deref(),
-            discount: self.discount,
-            shaping: self.shaping.as_deref(),
-            disagreement: self.disagreement.as_ref(),
-            ..Problem::new(dynamics, actions)
-        }
+        let mut problem = Problem::new(dynamics, actions);
+        problem.reward = self.reward.as_deref();
+        problem.termination = self.termination.as_deref();
+        problem.after_termination = self.after_termination;
+        problem.terminal_value = self.terminal_value.as_deref();
+        problem.discount = self.discount;
+        problem.shaping = self.shaping.as_deref();
+        problem.disagreement = self.disagreement.as_ref();
+        problem
     }
 }
 

@@ -33,7 +33,7 @@
 //!
 //! let model = EnsembleConfig { members: 2, hidden: vec![16], ..EnsembleConfig::default() }
 //!     .init(3, 1, &Device::flex(), &mut training.split_rng())?;
-//! let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 2 };
+//! let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 2 };
 //! let planner = CemConfig { horizon: 4, population: 10, elites: 2, iterations: 1, ..CemConfig::default() }
 //!     .init(&spec.actions, propagation)?;
 //! let mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;

@@ -158,7 +158,7 @@ mod tests {
             ..EpisodeSummary::default()
         };
         writer.on_episode(AT, &episode).unwrap();
-        writer.on_plan(AT, &[("plan/ms", 1.5), ("plan/predicted_return", f64::NAN)]).unwrap();
+        writer.on_plan(AT, &[("plan/ms", 1.5), ("plan/best_return", f64::NAN)]).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(r#"{"event":"episode","env_step":200,"wall_s":0.25,"episode/index":3,"#), "{text}");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -170,7 +170,7 @@ mod tests {
         );
         assert_eq!(
             lines[1],
-            json!({"event": "plan", "env_step": 200, "wall_s": 0.25, "plan/ms": 1.5, "plan/predicted_return": null})
+            json!({"event": "plan", "env_step": 200, "wall_s": 0.25, "plan/ms": 1.5, "plan/best_return": null})
         );
         assert_eq!(writer.length(), text.len() as u64);
         assert_eq!(MetricsWriter::episodes_in(&path).unwrap(), 1);

@@ -2,7 +2,7 @@
 
 use mbrl_env::{ActionSpace, Rng, Situation, Transition};
 use mbrl_model::Dynamics;
-use mbrl_plan::{Mpc, MpcAction, PlanSummary};
+use mbrl_plan::{Mpc, PlanSummary};
 
 use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report};
 
@@ -25,7 +25,7 @@ use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal
 /// let model = SimulatorModel::new(task.env.require_simulator()?.boxed_clone(), &Device::flex());
 /// let planner = IcemConfig { horizon: 5, ..IcemConfig::default() }.init(&actions, Propagation::MEAN)?;
 /// let mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;
-/// let mut agent = MpcAgent::new(model, Goal::of_model(), actions, mpc).with_snapshots();
+/// let mut agent = MpcAgent::new(model, Goal::of_model(), actions, mpc);
 ///
 /// let mut training = TrainConfig::default().init(20, 0)?;
 /// training.run(&mut task.env, &mut agent, None, &mut (), &AtomicBool::new(false))?;
@@ -39,21 +39,13 @@ pub struct MpcAgent<D> {
     actions: ActionSpace,
     mpc: Mpc,
     last_plan: Option<PlanSummary>,
-    snapshots: bool,
 }
 
 impl<D: Dynamics> MpcAgent<D> {
     /// An agent that acts in `actions`.
     #[must_use]
     pub fn new(dynamics: D, goal: Goal, actions: ActionSpace, mpc: Mpc) -> Self {
-        Self { dynamics, goal, actions, mpc, last_plan: None, snapshots: false }
-    }
-
-    /// Asks the loops for the simulator's snapshot at every step: for models that are the simulator.
-    #[must_use]
-    pub fn with_snapshots(mut self) -> Self {
-        self.snapshots = true;
-        self
+        Self { dynamics, goal, actions, mpc, last_plan: None }
     }
 
     /// The model.
@@ -84,7 +76,7 @@ impl<D: Dynamics> MpcAgent<D> {
         report.scalar("plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
         report.scalar("plan/iterations", plan.stats.iterations as f64);
         report.scalar("plan/model_steps", plan.stats.model_steps as f64);
-        report.scalar("plan/predicted_return", f64::from(plan.predicted_return));
+        report.scalar("plan/best_return", f64::from(plan.best_return));
     }
 }
 
@@ -100,13 +92,13 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
 
     fn act(&mut self, situation: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
         let problem = self.goal.problem(&self.dynamics, &self.actions);
-        let MpcAction { action, plan } = self.mpc.act(situation, &problem, rng)?;
-        self.last_plan = plan;
-        Ok(action)
+        let acted = self.mpc.act(situation, &problem, rng)?;
+        self.last_plan = acted.plan;
+        Ok(acted.action)
     }
 
     fn needs_snapshot(&self) -> bool {
-        self.snapshots
+        self.dynamics.spec().needs_snapshot
     }
 }
 

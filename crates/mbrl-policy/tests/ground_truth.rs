@@ -17,7 +17,7 @@ fn agent(env: &World, goal: Goal) -> MpcAgent<SimulatorModel> {
     let model = SimulatorModel::new(env.require_simulator().unwrap().boxed_clone(), &Device::flex());
     let planner = IcemConfig { horizon: 6, ..IcemConfig::default() }.init(&actions, Propagation::MEAN).unwrap();
     let mpc = Mpc::new(Box::new(planner), Replan::EveryStep).unwrap();
-    MpcAgent::new(model, goal, actions, mpc).with_snapshots()
+    MpcAgent::new(model, goal, actions, mpc)
 }
 
 /// The best return of `steps` steps from `x`: straight to 0, by at most 0.1 a step.

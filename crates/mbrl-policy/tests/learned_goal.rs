@@ -29,7 +29,7 @@ fn planner(actions: &ActionSpace, propagation: Propagation) -> Mpc {
 
 fn learner(spec: &EnvSpec, model: &EnsembleConfig, goal: Goal, rng: &mut Rng) -> Result<ModelBased, AgentError> {
     let model = model.init(spec.obs.width(), spec.actions.width(), &Device::flex(), rng)?;
-    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 2 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 2 };
     let fit = FitConfig { learning_rate: 1e-2, max_epochs: 30, batch_size: 16, holdout: 0.0, ..Default::default() };
     let config = ModelBasedConfig { random_steps: 60, ..Default::default() };
     config.init(spec, model, fit, goal, planner(&spec.actions, propagation))
@@ -206,7 +206,7 @@ fn the_pendulum_is_swung_up_by_a_learned_reward() {
         ..EnsembleConfig::default()
     };
     let model = model.init(3, 1, &Device::flex(), &mut training.split_rng()).unwrap();
-    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 3 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 3 };
     let planner = CemConfig { horizon: 20, population: 60, elites: 6, iterations: 3, ..Default::default() };
     let mpc = Mpc::new(Box::new(planner.init(&spec.actions, propagation).unwrap()), Replan::EveryStep).unwrap();
     let fit = FitConfig { batch_size: 64, max_epochs: 40, holdout: 0.0, ..Default::default() };

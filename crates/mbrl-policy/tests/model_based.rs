@@ -20,7 +20,7 @@ fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<M
     let spec = Point::new().spec().clone();
     let model = EnsembleConfig { members: 2, hidden: vec![16], ..Default::default() };
     let model = model.init(1, 1, &Device::flex(), rng)?;
-    let propagation = Propagation { members: MemberRule::TsInf, noise: true, particles: 2 };
+    let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 2 };
     let planner = CemConfig { horizon: 5, population: 30, elites: 4, iterations: 3, ..Default::default() };
     let mpc = Mpc::new(Box::new(planner.init(&spec.actions, propagation)?), Replan::EveryStep)?;
     let goal = Goal::new(Arc::new(reward_fn(|_, _, next: Tensor<2>| -next.powi_scalar(2).squeeze_dim::<1>(1))));

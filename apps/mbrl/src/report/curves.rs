@@ -3,30 +3,33 @@
 use std::fmt::Write as _;
 
 use super::{
-    chart::{Chart, Colour, Mark, Size, Style},
-    html::{Key, absent, escape, figure, legend, mean_and_std, number, seconds, table},
+    html::{absent, escape, figure, interval, legend, number, seconds, table},
     model::GROUND_TRUTH,
-    runs::{Group, Run, Times},
+    runs::{Group, Line, Run, Times},
 };
+use crate::plot::{Bootstrap, Chart, Colour, Estimate, Key, Legend, Mark, Points, Size, Style};
 
-const STEPS: &str = "real environment steps";
+pub(crate) const STEPS: &str = "real environment steps";
 /// Points of a mean curve at most.
 const GRID: usize = 400;
 /// Up to so many points of a curve are marked one by one.
 const FEW: usize = 30;
+/// An axis of returns spans at least this share of their magnitude.
+pub(crate) const LEAST_SPAN: f64 = 0.1;
 
-/// Mean and standard deviation over curves at an x.
+/// The mean over curves at an x, with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    x: f64,
-    mean: f64,
-    std: f64,
+pub(crate) struct At {
+    pub(crate) x: f64,
+    pub(crate) mean: f64,
+    /// Of several curves.
+    pub(crate) interval: Option<(f64, f64)>,
 }
 
 /// Where all curves are, from the last beginning to the first end, at every x of any of them; curves run straight between
 /// their points. Empty curves are left out.
-fn spread(curves: &[Vec<(f64, f64)>]) -> Vec<Spread> {
-    let curves: Vec<&Vec<(f64, f64)>> = curves.iter().filter(|curve| !curve.is_empty()).collect();
+pub(crate) fn means(curves: &[Points]) -> Vec<At> {
+    let curves: Vec<&Points> = curves.iter().filter(|curve| !curve.is_empty()).collect();
     let from = curves.iter().map(|curve| curve[0].0).fold(f64::NEG_INFINITY, f64::max);
     let to = curves.iter().map(|curve| curve[curve.len() - 1].0).fold(f64::INFINITY, f64::min);
     let mut xs: Vec<f64> = curves.iter().flat_map(|curve| curve.iter().map(|p| p.0)).collect();
@@ -34,12 +37,13 @@ fn spread(curves: &[Vec<(f64, f64)>]) -> Vec<Spread> {
     xs.sort_by(f64::total_cmp);
     xs.dedup();
     let every = xs.len().div_ceil(GRID).max(1);
+    let bootstrap = Bootstrap::new(curves.len());
     xs.into_iter()
         .step_by(every)
         .map(|x| {
             let values: Vec<f64> = curves.iter().map(|curve| between(curve, x)).collect();
-            let (mean, std) = mean_std(&values);
-            Spread { x, mean, std }
+            let Estimate { mean, interval } = bootstrap.estimate(&values);
+            At { x, mean, interval }
         })
         .collect()
 }
@@ -61,9 +65,9 @@ pub(super) fn mean_std(values: &[f64]) -> (f64, f64) {
     (mean, (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt())
 }
 
-/// A group's curves: each seed thin, the mean of several thick in a band of one standard deviation.
-fn draw_group(chart: &mut Chart, colour: Colour, name: &str, curves: &[Vec<(f64, f64)>]) {
-    let whole: Vec<&Vec<(f64, f64)>> = curves.iter().filter(|curve| !curve.is_empty()).collect();
+/// A group's curves: each seed thin, the mean of several thick in the band of its interval.
+pub(crate) fn draw_group(chart: &mut Chart, colour: Colour, name: &str, curves: &[Points]) {
+    let whole: Vec<&Points> = curves.iter().filter(|curve| !curve.is_empty()).collect();
     let told = |x: f64, text: String| (x, format!("step {x}\n{name}: {text}"));
     if whole.is_empty() {
         return;
@@ -76,10 +80,11 @@ fn draw_group(chart: &mut Chart, colour: Colour, name: &str, curves: &[Vec<(f64,
         chart.hover.extend(curve.iter().map(|p| told(p.0, number(p.1))));
         return;
     }
-    let means = spread(curves);
-    let margin = |s: &Spread| (s.x, s.mean - s.std, s.mean + s.std);
-    if means.len() > 1 {
-        chart.marks.insert(0, Mark::Band(colour, means.iter().map(margin).collect()));
+    let means = means(curves);
+    let band: Vec<_> = means.iter().filter_map(|at| at.interval.map(|(low, high)| (at.x, low, high))).collect();
+    match band[..] {
+        [one] => chart.marks.push(Mark::Whiskers(colour, vec![one])),
+        _ => chart.marks.insert(0, Mark::Band(colour, band)),
     }
     for curve in &whole {
         chart.marks.push(Mark::Line(colour, Style::Thin, (*curve).clone()));
@@ -87,22 +92,31 @@ fn draw_group(chart: &mut Chart, colour: Colour, name: &str, curves: &[Vec<(f64,
             chart.marks.push(Mark::Dots(colour, (*curve).clone()));
         }
     }
-    let line: Vec<(f64, f64)> = means.iter().map(|s| (s.x, s.mean)).collect();
-    if let [one] = means[..] {
-        chart.marks.push(Mark::Whiskers(colour, vec![margin(&one)]));
-    }
+    let line: Points = means.iter().map(|at| (at.x, at.mean)).collect();
     if line.len() <= FEW {
         chart.marks.push(Mark::Dots(colour, line.clone()));
     }
     chart.marks.push(Mark::Line(colour, Style::Thick, line));
     let n = whole.len();
-    chart.hover.extend(means.iter().map(|s| told(s.x, format!("{} ({n} seeds)", mean_and_std(s.mean, s.std)))));
+    chart.hover.extend(means.iter().map(|at| {
+        let ends = at.interval.map_or(String::new(), |ends| format!(" ({})", interval(ends)));
+        told(at.x, format!("{}{ends}, {n} seeds", number(at.mean)))
+    }));
 }
 
 /// A chart over real steps, from the first one on.
 fn over_steps(alt: &str, y: &str, groups: &[Series<'_>]) -> Chart {
     let last = groups.iter().flat_map(|(_, group)| &group.runs).map(Run::env_step).max().unwrap_or(0);
-    Chart { x_range: Some((0.0, last.max(1) as f64)), ..Chart::new(Size::Full, alt, STEPS, y) }
+    let x_range = Some((0.0, last.max(1) as f64));
+    Chart { x_range, least_span: LEAST_SPAN, ..Chart::new(Size::Full, alt, STEPS, y) }
+}
+
+/// A line where the random steps end, if that is at the same step in all runs.
+fn mark_first_fit(chart: &mut Chart, groups: &[Series<'_>]) -> bool {
+    let fits: Vec<Option<f64>> = groups.iter().flat_map(|(_, group)| &group.runs).map(Run::first_fit).collect();
+    let all_at = fits[0].filter(|first| fits.iter().all(|fit| *fit == Some(*first)));
+    chart.marks.extend(all_at.map(|at| Mark::Rule(at, "first fit".to_owned())));
+    all_at.is_some()
 }
 
 /// What a group is called in legends.
@@ -113,7 +127,7 @@ fn named(group: &Group) -> String {
     }
 }
 
-fn group_keys(groups: &[Series<'_>]) -> Vec<(Key, Colour, String)> {
+fn group_keys(groups: &[Series<'_>]) -> Legend {
     groups.iter().map(|(colour, group)| (Key::Line, *colour, named(group))).collect()
 }
 
@@ -140,8 +154,9 @@ fn by_task(groups: &[Group], part: impl Fn(&[Series<'_>]) -> String) -> String {
     tasks.iter().map(|(task, series)| format!("<h3>{}</h3>\n{}", escape(task), part(series))).collect()
 }
 
-const BAND: &str = "Thick: mean over the seeds, in a band of one standard deviation, where all of them have values; thin: single \
-                    seeds. ";
+/// What the marks of several seeds mean.
+pub(crate) const BAND: &str = "Thick: mean over the seeds, in the band of its 95 % bootstrap interval, where all of them have values \
+                               (of two or three seeds the band reaches from the lowest to the highest); thin: single seeds. ";
 
 /// Returns of training episodes.
 pub(super) fn learning(groups: &[Group]) -> String {
@@ -157,8 +172,9 @@ fn learning_of(groups: &[Series<'_>]) -> String {
     if chart.marks.is_empty() {
         return absent("No whole training episode yet.");
     }
+    let random = if mark_first_fit(&mut chart, groups) { " Up to the first fit actions are random." } else { "" };
     let caption = format!(
-        "Undiscounted sum of the rewards of each whole training episode, exploration included. {}",
+        "Undiscounted sum of the rewards of each whole training episode, exploration included.{random} {}",
         if several(groups) { BAND } else { "" }
     );
     figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
@@ -169,16 +185,21 @@ pub(super) fn evaluation(groups: &[Group]) -> String {
     by_task(groups, evaluation_of)
 }
 
+/// The mean of an evaluation, and its interval by the spread of its episodes: ± 1.96 standard errors.
+pub(super) fn of_episodes(line: &Line) -> Estimate {
+    let [mean, std, n] = ["eval/return_mean", "eval/return_std", "eval/episodes"].map(|key| line.get(key));
+    // What is recorded is the standard deviation divided by n, not by n − 1.
+    let half = 1.96 * std / (n - 1.0).sqrt();
+    Estimate { mean, interval: (n > 1.0 && half.is_finite()).then_some((mean - half, mean + half)) }
+}
+
 fn evaluation_of(groups: &[Series<'_>]) -> String {
     let mut chart = over_steps("mean return of evaluations over real steps", "mean return", groups);
     for (colour, group) in groups {
         let curves: Vec<_> = group.runs.iter().map(|run| run.points("eval", "eval/return_mean")).collect();
         if let [run] = &group.runs[..] {
-            let whiskers = run.evaluations().map(|line| {
-                let (mean, std) = (line.get("eval/return_mean"), line.get("eval/return_std"));
-                (line.env_step, mean - std, mean + std)
-            });
-            let whiskers: Vec<_> = whiskers.filter(|w| w.1.is_finite()).collect();
+            let ends = |line: &Line| of_episodes(line).interval.map(|(low, high)| (line.env_step, low, high));
+            let whiskers: Vec<_> = run.evaluations().filter_map(ends).collect();
             if !whiskers.is_empty() {
                 chart.marks.push(Mark::Whiskers(*colour, whiskers));
             }
@@ -191,7 +212,12 @@ fn evaluation_of(groups: &[Series<'_>]) -> String {
     let single = groups.iter().any(|(_, group)| group.runs.len() == 1);
     let caption = format!(
         "Mean return of whole episodes from fixed start states, nothing learned. {}{}",
-        if single { "Bars: one standard deviation over the episodes of an evaluation. " } else { "" },
+        if single {
+            "Bars of a single run: 95 % interval of the mean over the start states of an evaluation (1.96 standard errors); \
+             it says nothing of other seeds. "
+        } else {
+            ""
+        },
         if several(groups) { BAND } else { "" }
     );
     figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
@@ -207,18 +233,15 @@ fn model_error_of(groups: &[Series<'_>]) -> String {
         over_steps("mean squared error of the model after each fit over real steps", "mean squared error", groups);
     chart.log_y = true;
     for (colour, group) in groups {
-        let positive = |run: &Run, key: &str| -> Vec<(f64, f64)> {
-            run.points("fit", key).into_iter().filter(|p| p.1 > 0.0).collect()
-        };
+        let positive =
+            |run: &Run, key: &str| -> Points { run.points("fit", key).into_iter().filter(|p| p.1 > 0.0).collect() };
         let best: Vec<_> = group.runs.iter().map(|run| positive(run, "model/mse_best")).collect();
-        let means = spread(&best).iter().map(|s| (s.x, s.mean)).collect();
+        let best = means(&best).iter().map(|at| (at.x, at.mean)).collect();
         let curves: Vec<_> = group.runs.iter().map(|run| positive(run, "model/mse")).collect();
         let before = chart.marks.len();
         draw_group(&mut chart, *colour, &group.name, &curves);
-        // A band of deviations reaches below 0, where a logarithmic axis has nothing.
-        chart.marks.retain(|mark| !matches!(mark, Mark::Band(..)));
         if chart.marks.len() > before {
-            chart.marks.push(Mark::Line(*colour, Style::Dashed, means));
+            chart.marks.push(Mark::Line(*colour, Style::Dashed, best));
         }
     }
     if chart.marks.is_empty() {
@@ -227,13 +250,13 @@ fn model_error_of(groups: &[Series<'_>]) -> String {
     }
     let mut keys = group_keys(groups);
     keys.push((Key::Dashed, Colour::Muted, "best member".to_owned()));
-    figure(
-        &chart.svg(),
-        &legend(&keys),
+    let caption = format!(
         "Of the one-step prediction, in the units of the model's targets, on the holdout (on the training data where nothing is \
-         held out). Mean over the members, and the best of them; thick: mean over the seeds. Experiments \
-         with other targets are not comparable.",
-    )
+         held out). Mean over the members; dashed: the best of them, mean over the seeds. {}Experiments with other targets are \
+         not comparable.",
+        if several(groups) { BAND } else { "" }
+    );
+    figure(&chart.svg(), &legend(&keys), &caption)
 }
 
 type Part = (&'static str, fn(&Times) -> f64);
@@ -307,21 +330,112 @@ fn colour(part: usize) -> Colour {
 mod tests {
     use super::*;
 
+    use super::super::runs::tests::run;
+    use crate::plot::tests::{Read, assert_near};
+
     #[test]
-    fn a_spread_lies_where_all_curves_are() {
+    fn a_mean_lies_where_all_curves_are() {
         let curves = [vec![(0.0, 0.0), (10.0, 10.0)], vec![(5.0, 1.0), (20.0, 1.0)], vec![]];
-        let at = |x, mean, std| Spread { x, mean, std };
-        assert_eq!(spread(&curves), [at(5.0, 3.0, 2.0), at(10.0, 5.5, 4.5)]);
-        assert!(spread(&[vec![], vec![]]).is_empty());
-        assert!(spread(&[vec![(1.0, 0.0)], vec![(2.0, 0.0)]]).is_empty());
-        assert_eq!(spread(&[vec![(1.0, 4.0)], vec![(1.0, 2.0)]]), [at(1.0, 3.0, 1.0)]);
+        let at = |x, mean, low, high| At { x, mean, interval: Some((low, high)) };
+        assert_eq!(means(&curves), [at(5.0, 3.0, 1.0, 5.0), at(10.0, 5.5, 1.0, 10.0)]);
+        assert!(means(&[vec![], vec![]]).is_empty());
+        assert!(means(&[vec![(1.0, 0.0)], vec![(2.0, 0.0)]]).is_empty());
+        assert_eq!(means(&[vec![(1.0, 4.0)], vec![(1.0, 2.0)]]), [at(1.0, 3.0, 2.0, 4.0)]);
+        assert_eq!(means(&[vec![(1.0, 4.0)]]), [At { x: 1.0, mean: 4.0, interval: None }]);
     }
 
     #[test]
     fn long_curves_are_thinned() {
         let curve: Vec<_> = (0..3000).map(|x| (f64::from(x), 1.0)).collect();
-        let thinned = spread(&[curve.clone(), curve]);
+        let thinned = means(&[curve.clone(), curve]);
         assert!(thinned.len() <= GRID && thinned.len() > GRID / 2, "{}", thinned.len());
-        assert!(thinned.iter().all(|s| s.mean == 1.0 && s.std == 0.0));
+        assert!(thinned.iter().all(|at| at.mean == 1.0 && at.interval == Some((1.0, 1.0))));
+    }
+
+    fn episode(step: u64, paid: f64) -> String {
+        format!(
+            r#"{{"event":"episode","env_step":{step},"wall_s":1,"episode/return":{paid},"episode/length":200,"episode/cut":0}}"#
+        )
+    }
+
+    fn group(runs: &[Vec<String>]) -> Group {
+        let runs = runs.iter().map(|lines| run(&lines.iter().map(String::as_str).collect::<Vec<_>>())).collect();
+        Group { name: "smoke".into(), runs }
+    }
+
+    /// Three seeds whose mean, lowest and highest differ: -9, -6 and 0 at step 200, -3, 0 and 30 at step 400.
+    fn three() -> Group {
+        group(&[[-9.0, 0.0], [-6.0, 30.0], [0.0, -3.0]].map(|[a, b]| vec![episode(200, a), episode(400, b)]))
+    }
+
+    #[test]
+    fn the_learning_curve_is_the_mean_in_its_interval_with_every_seed() {
+        let html = learning(&[three()]);
+        let read = Read::new(&html, false, false);
+        assert_near(&read.line("line thick c0"), &[(200.0, -5.0), (400.0, 9.0)], (1.0, 0.2));
+        let band = [(200.0, 0.0), (400.0, 30.0), (400.0, -3.0), (200.0, -9.0)];
+        assert_near(&read.line("band c0"), &band, (1.0, 0.2));
+        let thin = read.lines("line thin c0");
+        assert_eq!(thin.len(), 3);
+        assert_near(&thin[1], &[(200.0, -6.0), (400.0, 30.0)], (1.0, 0.2));
+        assert!(html.contains("smoke, 3 seeds") && html.contains("95 % bootstrap interval"), "{html}");
+    }
+
+    fn evaluated(step: u64, mean: f64) -> String {
+        format!(
+            r#"{{"event":"eval","env_step":{step},"wall_s":2,"eval/return_mean":{mean},"eval/return_std":4.0,"eval/episodes":17}}"#
+        )
+    }
+
+    #[test]
+    fn evaluations_of_one_run_stand_between_the_ends_of_their_interval() {
+        let lines = vec![episode(200, 0.0), evaluated(200, 174.0), episode(400, 0.0), evaluated(400, 175.0)];
+        let html = evaluation(&[group(&[lines])]);
+        let read = Read::new(&html, false, false);
+        assert_near(&read.line("line thick c0"), &[(200.0, 174.0), (400.0, 175.0)], (1.0, 0.2));
+        // 1.96 · 4 / √16.
+        assert_eq!(of_episodes(run(&[&evaluated(200, 174.0)]).evaluation().unwrap()).interval, Some((172.04, 175.96)));
+        let path = html.split(r#"line whisker c0" d="M"#).nth(1).unwrap();
+        let low: f64 = path.split([' ', 'h']).nth(1).unwrap().parse().unwrap();
+        let dots: Vec<f64> =
+            html.split("cy=\"").skip(1).map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect();
+        // In the units of the axis: one apart are the two means.
+        assert!(((low - dots[0]) / (dots[0] - dots[1]) - 1.96).abs() < 0.05, "{low} {dots:?}");
+        // A single episode has no interval; several seeds have one over the seeds.
+        let one = evaluated(200, 1.0).replace("17", "1");
+        assert_eq!(of_episodes(run(&[&one]).evaluation().unwrap()).interval, None);
+        let seeds = [1.0, 2.0, 6.0].map(|mean| vec![episode(200, 0.0), evaluated(200, mean), evaluated(400, mean)]);
+        let html = evaluation(&[group(&seeds)]);
+        assert_near(&Read::new(&html, false, false).line("line thick c0"), &[(200.0, 3.0), (400.0, 3.0)], (1.0, 0.1));
+    }
+
+    #[test]
+    fn the_model_error_is_that_of_all_members_and_dashed_that_of_the_best() {
+        let fit = |step: u64, mse: f64, best: f64| {
+            format!(r#"{{"event":"fit","env_step":{step},"wall_s":2,"model/mse":{mse},"model/mse_best":{best}}}"#)
+        };
+        let lines = vec![episode(400, 0.0), fit(200, 0.2, 0.02), fit(400, 0.05, 0.01)];
+        let html = model_error(&[group(&[lines])]);
+        let read = Read::new(&html, false, true);
+        assert_near(&read.line("line thick c0"), &[(200.0, 0.2), (400.0, 0.05)], (1.0, 0.003));
+        assert_near(&read.line("line dashed c0"), &[(200.0, 0.02), (400.0, 0.01)], (1.0, 0.000_5));
+    }
+
+    #[test]
+    fn bars_are_as_wide_as_the_times_they_stand_for() {
+        let lines = [
+            r#"{"event":"episode","env_step":200,"wall_s":10.0,"episode/env_s":1.0,"episode/act_s":4.0}"#.to_owned(),
+            r#"{"event":"fit","env_step":200,"wall_s":18.0,"model/fit_s":2.0}"#.to_owned(),
+            r#"{"event":"eval","env_step":200,"wall_s":20.0,"eval/time_s":3.0}"#.to_owned(),
+        ];
+        let half = lines[..1].to_vec();
+        let html = time(&[group(&[lines.to_vec(), half])]);
+        let widths: Vec<f64> =
+            html.split(" width=\"").skip(1).map(|rest| rest.split('%').next().unwrap().parse().unwrap()).collect();
+        assert_eq!(widths, [5.0, 20.0, 10.0, 15.0, 50.0, 5.0, 20.0, 0.0, 0.0, 25.0]);
+        let row: String = ["1.0 s", "4.0 s", "2.0 s", "3.0 s", "10.0 s", "20.0 s"]
+            .map(|cell| format!(r#"<td class="number">{cell}</td>"#))
+            .concat();
+        assert!(html.contains(&row), "{html}");
     }
 }

@@ -2,29 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::chart::{Colour, minus};
-
-/// Text as it may stand between tags and in attributes.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
+pub(super) use crate::plot::escape;
+use crate::plot::{Colour, Estimate, Key, fixed, minus};
 
 /// A number to about three digits.
 pub(super) fn number(value: f64) -> String {
     match digits(value) {
         _ if !value.is_finite() => "–".to_owned(),
-        Some(digits) => minus(&format!("{value:.digits$}")),
+        Some(digits) => fixed(value, digits),
         None => minus(&format!("{value:.2e}")),
     }
 }
@@ -40,12 +25,30 @@ fn digits(value: f64) -> Option<usize> {
     }
 }
 
-/// A mean and a standard deviation, to the digits of the mean.
+/// A mean and what may lie to both sides of it, to the digits of the mean.
 pub(super) fn mean_and_std(mean: f64, std: f64) -> String {
     match digits(mean) {
-        Some(digits) if mean.is_finite() && std.is_finite() => minus(&format!("{mean:.digits$} ± {std:.digits$}")),
+        Some(digits) if mean.is_finite() && std.is_finite() => {
+            format!("{} ± {}", fixed(mean, digits), fixed(std, digits))
+        }
         _ => format!("{} ± {}", number(mean), number(std)),
     }
+}
+
+/// An interval, to the digits that a mean of its size has.
+pub(super) fn interval((low, high): (f64, f64)) -> String {
+    match digits(low.abs().max(high.abs())) {
+        Some(digits) if low.is_finite() && high.is_finite() => {
+            format!("{} to {}", fixed(low, digits), fixed(high, digits))
+        }
+        _ => format!("{} to {}", number(low), number(high)),
+    }
+}
+
+/// A mean with its interval below, as the cell of a table.
+pub(super) fn cell(found: Option<Estimate>) -> String {
+    let Some(Estimate { mean, interval: between }) = found else { return "–".to_owned() };
+    number(mean) + &between.map_or(String::new(), |ends| format!("<small>{}</small>", interval(ends)))
 }
 
 /// A duration in the two largest of its units.
@@ -88,24 +91,11 @@ pub(super) fn table(header: &[&str], words: usize, rows: &[Vec<String>]) -> Stri
     html
 }
 
-/// How a line of a legend is drawn.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Key {
-    Line,
-    Dashed,
-    Block,
-}
-
 /// What the marks of a chart mean; words are plain text.
 pub(super) fn legend(entries: &[(Key, Colour, String)]) -> String {
     let mut html = String::from(r#"<ul class="legend">"#);
     for (key, colour, word) in entries {
-        let key = match key {
-            Key::Line => "key-line",
-            Key::Dashed => "key-dashed",
-            Key::Block => "key-block",
-        };
-        let _ = write!(html, r#"<li><i class="{key} {}"></i>{}</li>"#, colour.class(), escape(word));
+        let _ = write!(html, r#"<li><i class="{} {}"></i>{}</li>"#, key.class(), colour.class(), escape(word));
     }
     html.push_str("</ul>");
     html
@@ -143,6 +133,10 @@ mod tests {
             ["−803.3", "12.35", "0.0312", "−1.20e−5", "0.00", "–"],
             [number(-803.26), number(12.345), number(0.031_24), number(-1.2e-5), number(0.0), number(f64::NAN)]
         );
+        assert_eq!(["0.0 to 120.5", "1.00 to 2.50"], [interval((-0.01, 120.46)), interval((1.0, 2.5))]);
+        let mean = |mean, interval| cell(Some(Estimate { mean, interval }));
+        assert_eq!([cell(None), mean(3.0, None)], ["–", "3.00"]);
+        assert_eq!(mean(-150.04, Some((-160.0, -140.0))), "−150.0<small>−160.0 to −140.0</small>");
         assert_eq!(
             ["0.0 s", "< 1 ms", "8 ms", "3.2 s", "2 min 5 s", "1 h 1 min", "–"],
             [0.0, 0.000_4, 0.0084, 3.21, 125.4, 3672.0, f64::NAN].map(seconds)

@@ -3,7 +3,6 @@
 //! The page holds its drawings, its style and its script; its policy forbids it to load anything. The same runs give the same
 //! bytes.
 
-mod chart;
 mod curves;
 mod html;
 mod model;
@@ -17,12 +16,16 @@ use std::{
 use anyhow::{Context, Result};
 use mbrl_policy::write_atomically;
 
+pub(crate) use self::curves::{BAND, LEAST_SPAN, STEPS, draw_group};
 use self::{
-    chart::Colour,
-    html::{absent, escape, mean_and_std, number, seconds, table},
+    html::{absent, cell, escape, seconds, table},
     runs::{Group, Run},
 };
-use crate::{chart::median, experiment::Experiment, run::in_pool};
+use crate::{
+    experiment::Experiment,
+    plot::{self, Colour, Estimate, estimate, mean},
+    run::in_pool,
+};
 
 /// Writes the page about the runs in some folders, and returns its path.
 pub(crate) fn write(paths: &[PathBuf], out: Option<&Path>, threads: usize) -> Result<PathBuf> {
@@ -76,12 +79,13 @@ fn page(groups: &[Group], shown: &[model::Shown]) -> Result<String> {
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
          script-src 'unsafe-inline'; img-src data:\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{0} – mbrl</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>\n{1}</style>\n</head>\n<body>\n<header><h1>{0}</h1>\n\
+         <title>{0} – mbrl</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>\n{4}{1}</style>\n</head>\n<body>\n<header><h1>{0}</h1>\n\
          <p class=\"lead\">{2} of {3}</p>\n<nav>",
         escape(&title),
         include_str!("page.css"),
         if runs == 1 { "One run".to_owned() } else { format!("{runs} runs") },
         escape(&about(groups)),
+        plot::STYLE,
     );
     for (id, name) in SECTIONS {
         let _ = write!(html, "<a href=\"#{id}\">{name}</a>");
@@ -128,71 +132,76 @@ fn swatch(group: usize) -> String {
     format!(r#"<span class="swatch {}"></span>"#, Colour::Series(group).class())
 }
 
-/// The returns of a run: last, best, median.
-fn returns(run: &Run) -> [Option<f64>; 3] {
-    let mut values: Vec<f64> = run.returns().iter().map(|p| p.1).collect();
-    let last = values.last().copied();
-    values.sort_by(f64::total_cmp);
-    [last, values.last().copied(), median(&values)]
+/// What a table says of one run.
+#[derive(Debug, PartialEq)]
+struct Figures {
+    last: Option<f64>,
+    best: Option<f64>,
+    /// Of the episodes that were planned.
+    mean: Option<f64>,
+    evaluation: Option<Estimate>,
+}
+
+impl Figures {
+    fn of(run: &Run) -> Self {
+        let returns = |points: Vec<(f64, f64)>| points.into_iter().map(|p| p.1).collect::<Vec<f64>>();
+        let (all, planned) = (returns(run.returns()), returns(run.planned_returns()));
+        Self {
+            last: all.last().copied(),
+            best: all.iter().copied().reduce(f64::max),
+            mean: (!planned.is_empty()).then(|| mean(&planned)),
+            evaluation: run.evaluation().map(curves::of_episodes).filter(|found| found.mean.is_finite()),
+        }
+    }
+}
+
+/// The same of several seeds: means over them, with intervals; of one, its own figures.
+fn over_seeds(all: &[Figures]) -> [Option<Estimate>; 4] {
+    let over = |figure: &dyn Fn(&Figures) -> Option<f64>| estimate(&all.iter().filter_map(figure).collect::<Vec<_>>());
+    let evaluation = match all {
+        [one] => one.evaluation,
+        _ => over(&|f| f.evaluation.map(|found| found.mean)),
+    };
+    [over(&|f| f.last), over(&|f| f.best), over(&|f| f.mean), evaluation]
 }
 
 fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
-    let cell = |value: Option<f64>| value.map_or("–".to_owned(), number);
     let mut rows = Vec::new();
     let mut single = Vec::new();
     for (i, group) in groups.iter().enumerate() {
         let experiment = group.experiment();
-        let [last, best, middle] = [0, 1, 2].map(|which| {
-            let mut values: Vec<f64> = group.runs.iter().filter_map(|run| returns(run)[which]).collect();
-            values.sort_by(f64::total_cmp);
-            cell(median(&values))
-        });
-        let means: Vec<f64> =
-            group.runs.iter().filter_map(Run::evaluation).map(|line| line.get("eval/return_mean")).collect();
-        let evaluation = match (&means[..], &group.runs[..]) {
-            ([], _) => "–".to_owned(),
-            (_, [run]) => evaluation_of(run),
-            (means, _) => {
-                let (mean, std) = curves::mean_std(means);
-                mean_and_std(mean, std)
-            }
-        };
         let (least, most) = group.runs.iter().map(Run::env_step).fold((u64::MAX, 0), |(l, m), s| (l.min(s), m.max(s)));
         let steps = if least == most { most.to_string() } else { format!("{least}–{most}") };
-        rows.push(vec![
+        let mut row = vec![
             format!("{}{}<small>{}</small>", swatch(i), escape(&group.name), escape(&experiment.task)),
             escape(&group.seeds()),
             format!("{steps}<small>of {}</small>", experiment.steps),
-            last,
-            best,
-            middle,
-            evaluation,
-            seconds(group.runs.iter().map(Run::wall_s).sum::<f64>() / group.runs.len() as f64),
-        ]);
+        ];
+        row.extend(over_seeds(&group.runs.iter().map(Figures::of).collect::<Vec<_>>()).map(cell));
+        row.push(seconds(mean(&group.runs.iter().map(Run::wall_s).collect::<Vec<_>>())));
+        rows.push(row);
         for run in &group.runs {
-            let [last, best, middle] = returns(run).map(cell);
-            single.push(vec![
+            let mut row = vec![
                 format!("{}{}", swatch(i), escape(&run.label)),
                 run.experiment().seed.to_string(),
                 format!("{}{}", run.env_step(), if run.is_finished() { "" } else { "<small>not finished</small>" }),
                 run.episodes().to_string(),
-                last,
-                best,
-                middle,
-                evaluation_of(run),
-                seconds(run.wall_s()),
-            ]);
+            ];
+            row.extend(over_seeds(&[Figures::of(run)]).map(cell));
+            row.push(seconds(run.wall_s()));
+            single.push(row);
         }
     }
-    let header = ["experiment", "seeds", "steps", "last return", "best", "median", "evaluation", "wall time"];
+    let header = ["experiment", "seeds", "steps", "last return", "best", "mean", "evaluation", "wall time"];
     let mut html = table(&header, 2, &rows);
     html.push_str(
-        "<p class=\"lead\"><small>Returns of whole training episodes: of the last one, the best one, and the median of all; of several \
-         seeds, the median over the seeds. Evaluation: the last one, mean ± standard deviation over its episodes, or over \
-         the seeds' means. Wall time: mean over the seeds.</small></p>\n",
+        "<p class=\"lead\"><small>Returns of whole training episodes: of the last one, of the best one, and the mean of all that \
+         were planned, random ones aside. Of several seeds each figure is the mean over the seeds, below it its 95 % bootstrap \
+         interval. Evaluation: the last one; of a single run the interval is that of the mean over its start states (1.96 \
+         standard errors). Wall time: mean over the seeds.</small></p>\n",
     );
     if single.len() > 1 {
-        let header = ["run", "seed", "steps", "episodes", "last return", "best", "median", "evaluation", "wall time"];
+        let header = ["run", "seed", "steps", "episodes", "last return", "best", "mean", "evaluation", "wall time"];
         let _ = writeln!(html, "<details open><summary>Every run</summary>{}</details>", table(&header, 2, &single));
     }
     let mut notes = Vec::new();
@@ -212,11 +221,6 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
         html.push_str("</ul>\n");
     }
     html
-}
-
-fn evaluation_of(run: &Run) -> String {
-    run.evaluation()
-        .map_or("–".to_owned(), |line| mean_and_std(line.get("eval/return_mean"), line.get("eval/return_std")))
 }
 
 /// The resolved experiments, what tells them apart, and how to make the runs again.
@@ -334,6 +338,58 @@ mod tests {
         assert_eq!(place(&["runs/a", "runs/b"]), Path::new("runs/report.html"));
         assert_eq!(place(&["a", "b"]), Path::new("report.html"));
         assert_eq!(place(&["/x/runs/a", "/x/other/deep/b"]), Path::new("/x/report.html"));
+    }
+
+    fn episode(step: u64, paid: f64) -> String {
+        format!(
+            r#"{{"event":"episode","env_step":{step},"wall_s":{step},"episode/return":{paid},"episode/length":100,"episode/cut":0}}"#
+        )
+    }
+
+    fn run_of(lines: &[String]) -> Run {
+        runs::tests::run(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// A random episode of −50, then planned ones.
+    fn learned(planned: [f64; 3]) -> Vec<String> {
+        let mut lines = vec![episode(100, -50.0), r#"{"event":"fit","env_step":100,"wall_s":1}"#.to_owned()];
+        lines.extend(planned.iter().enumerate().map(|(i, paid)| episode(200 + 100 * i as u64, *paid)));
+        lines
+    }
+
+    #[test]
+    fn figures_of_a_run_are_its_last_its_best_and_the_mean_of_what_was_planned() {
+        let mut lines = learned([-20.0, 10.0, -5.0]);
+        lines.push(r#"{"event":"eval","env_step":400,"wall_s":500,"eval/return_mean":3,"eval/return_std":2,"eval/episodes":5}"#.into());
+        let found = Figures::of(&run_of(&lines));
+        let evaluation = Estimate { mean: 3.0, interval: Some((3.0 - 1.96, 3.0 + 1.96)) };
+        let expected = Figures { last: Some(-5.0), best: Some(10.0), mean: Some(-5.0), evaluation: Some(evaluation) };
+        assert_eq!(found, expected);
+        let none = Figures { last: None, best: None, mean: None, evaluation: None };
+        assert_eq!(Figures::of(&run_of(&[])), none);
+    }
+
+    #[test]
+    fn the_summary_says_means_and_intervals_over_the_seeds() {
+        let seeds = [[-20.0, 10.0, -5.0], [0.0, 0.0, 0.0], [2.0, 20.0, 8.0]];
+        let mut group = Group { name: "smoke".into(), runs: seeds.map(|planned| run_of(&learned(planned))).into() };
+        for (run, seed) in group.runs.iter_mut().zip(3..) {
+            run.folder.experiment.seed = seed;
+        }
+        let html = summary(&[group], &[model::Shown::default()]);
+        let cells: Vec<&str> =
+            html.split("<td").skip(1).map(|c| &c[c.find('>').unwrap() + 1..c.find("</td>").unwrap()]).collect();
+        let figures = [
+            "1.00<small>−5.00 to 8.00</small>",
+            "10.00<small>0.00 to 20.00</small>",
+            "1.67<small>−5.00 to 10.00</small>",
+            "–",
+            "6 min 40 s",
+        ];
+        assert_eq!(cells[3..8], figures, "{html}");
+        assert_eq!(cells[1], "3–5");
+        // Then every run: its name, seed, steps, episodes, last, best, mean, evaluation and time.
+        assert_eq!(cells[8 + 3..8 + 9], ["4", "−5.00", "10.00", "−5.00", "–", "6 min 40 s"], "{html}");
     }
 
     #[test]

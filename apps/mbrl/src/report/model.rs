@@ -12,14 +12,15 @@ use mbrl_policy::{ModelBased, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    chart::{Chart, Colour, Mark, Size, Style},
     curves::mean_std,
-    html::{Key, absent, escape, figure, json as script_json, legend, mean_and_std, number, table},
+    html::{absent, escape, figure, json as script_json, legend, mean_and_std, number, table},
     runs::{Group, Run},
 };
 #[cfg(feature = "mujoco")]
 use crate::retake::Retake;
 use crate::{
+    model_chart::{coverage_chart, error_chart, in_words},
+    plot::{Chart, Colour, Key, Mark, Points, Size, Style},
     run::Restored,
     say,
     trajectories::{self, Stored},
@@ -76,7 +77,7 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
     };
     let model = agent.model();
     let of = format!("{}, the checkpoint of step {}", run.label, restored.env_step);
-    let horizon = horizon(run);
+    let horizon = run.experiment().planner.horizon();
     if agent.is_fitted() {
         shown.model = judged(model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
         shown.prediction =
@@ -151,12 +152,6 @@ fn episodes(run: &Run, notes: &mut Vec<String>) -> Option<Episodes> {
     (!episodes.is_empty()).then_some(Episodes { env_step, episodes })
 }
 
-/// The planner's horizon.
-fn horizon(run: &Run) -> usize {
-    let settings = run.experiment().flat().unwrap_or_default();
-    settings.iter().find(|(key, _)| key == "planner.horizon").and_then(|(_, value)| value.parse().ok()).unwrap_or(20)
-}
-
 /// k-step errors and calibration.
 fn judged(model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -> Result<String> {
     let spec = model.spec();
@@ -173,85 +168,16 @@ fn judged(model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -
     let config = EvaluateConfig { horizon: horizon.clamp(1, AHEAD.1), starts: STARTS, ..EvaluateConfig::default() };
     let found = evaluate(model, &data, &config, &mut Rng::new(0))?;
     let caption = format!(
-        "{}, on the {} episodes of the evaluation at step {} ({rows} transitions): roll-outs of the recorded actions from {} \
-         instants, {} particles. First: root mean squared error of the particles' mean, each column in units of its standard \
-         deviation, mean over the columns. Second: the share of observations in the model's central intervals against the \
-         share that should be there; below the diagonal the model is too sure of itself.",
+        "{}, on the {} episodes of the evaluation at step {} ({rows} transitions). {}",
         escape(of),
         episodes.episodes.len(),
         episodes.env_step,
-        found.steps.first().map_or(0, |step| step.starts),
-        found.propagation.particles
+        escape(&in_words(&found))
     );
-    let charts =
-        format!("<div class=\"several\"><div>{}</div><div>{}</div></div>", errors(&found), calibration(&found));
+    let shown = |(chart, keys): (Chart, Vec<_>)| format!("<div>{}{}</div>", legend(&keys), chart.svg());
+    let coverage = coverage_chart(Size::Small, &found).map_or(String::new(), shown);
+    let charts = format!("<div class=\"several\">{}{coverage}</div>", shown(error_chart(Size::Small, &found)));
     Ok(figure(&charts, "", &caption) + &columns(&found))
-}
-
-fn errors(found: &ModelEvaluation) -> String {
-    let curve = |figure: &dyn Fn(usize) -> f64| -> Vec<(f64, f64)> {
-        found.steps.iter().enumerate().map(|(i, step)| (step.step as f64, figure(i))).collect()
-    };
-    let model = curve(&|i| found.scaled(&found.steps[i].rmse));
-    let unchanged = curve(&|i| found.scaled(&found.steps[i].unchanged_rmse));
-    let mut chart = Chart::new(Size::Small, "prediction error over steps ahead", "steps ahead", "error / std");
-    let last = found.steps.last().map_or(1.0, |step| step.step as f64);
-    chart.hover = model
-        .iter()
-        .zip(&unchanged)
-        .map(|(m, u)| (m.0, format!("{} steps ahead\nmodel {}\nnothing changes {}", m.0, number(m.1), number(u.1))))
-        .collect();
-    chart.marks = vec![
-        Mark::Line(Colour::Muted, Style::Dashed, vec![(1.0, 1.0), (last, 1.0)]),
-        Mark::Line(Colour::Series(1), Style::Thick, unchanged),
-        Mark::Line(Colour::Series(0), Style::Thick, model),
-    ];
-    let highest = chart.marks.iter().flat_map(|mark| match mark {
-        Mark::Line(_, _, points) => points.iter().map(|p| p.1).filter(|y| y.is_finite()).collect(),
-        _ => Vec::new(),
-    });
-    chart.y_range = Some((0.0, 1.05 * highest.fold(1.0, f64::max)));
-    let keys = [
-        (Key::Line, Colour::Series(0), "model".to_owned()),
-        (Key::Line, Colour::Series(1), "\u{201c}nothing changes\u{201d}".to_owned()),
-        (Key::Dashed, Colour::Muted, "always the mean".to_owned()),
-    ];
-    legend(&keys) + &chart.svg()
-}
-
-fn calibration(found: &ModelEvaluation) -> String {
-    let mut lines: Vec<(String, &Vec<Vec<f64>>)> = Vec::new();
-    if let Some(calibration) = &found.one_step.calibration {
-        lines.push(("one step, Gaussian".to_owned(), &calibration.coverage));
-    }
-    let count = found.steps.len();
-    for step in [count.div_ceil(4), count].into_iter().filter(|k| *k > 0).map(|k| &found.steps[k - 1]) {
-        if let Some(calibration) = &step.calibration {
-            lines.push((format!("{} steps, particles", step.step), &calibration.coverage));
-        }
-    }
-    if lines.is_empty() {
-        return absent("The model gives no spread: there is nothing to calibrate.");
-    }
-    let mut chart =
-        Chart::new(Size::Small, "observed against nominal coverage", "share that should be inside", "share inside");
-    chart.x_range = Some((0.4, 1.0));
-    chart.y_range = Some((0.0, 1.0));
-    chart.marks.push(Mark::Line(Colour::Muted, Style::Dashed, vec![(0.4, 0.4), (1.0, 1.0)]));
-    let mut keys = Vec::new();
-    for (i, (name, coverage)) in lines.into_iter().enumerate() {
-        let points: Vec<(f64, f64)> =
-            found.levels.iter().zip(coverage).map(|(level, columns)| (*level, mean_std(columns).0)).collect();
-        chart.hover.extend(
-            points
-                .iter()
-                .map(|p| (p.0, format!("{:.0} % should be inside\n{name}: {:.0} %", 100.0 * p.0, 100.0 * p.1))),
-        );
-        chart.marks.push(Mark::Line(Colour::Series(i), Style::Thick, points.clone()));
-        chart.marks.push(Mark::Dots(Colour::Series(i), points));
-        keys.push((Key::Line, Colour::Series(i), name));
-    }
-    legend(&keys) + &chart.svg()
 }
 
 /// The figures of each column.
@@ -295,6 +221,77 @@ fn columns(found: &ModelEvaluation) -> String {
     table(&header, 1, &rows)
 }
 
+/// What a model predicts from the first of some transitions on, under the actions that were taken.
+struct Foreseen {
+    particles: usize,
+    width: usize,
+    /// `[steps + 1, particles, width]`.
+    imagined: Vec<f32>,
+}
+
+impl Foreseen {
+    fn of(model: &dyn Dynamics, propagation: Propagation, followed: &[Transition]) -> Result<Self> {
+        let (width, action_width) = (model.spec().obs, model.spec().action);
+        let actions: Vec<f32> = followed.iter().flat_map(|t| t.action.iter().copied()).collect();
+        let actions =
+            Tensor::<1>::from_floats(&actions[..], &model.spec().device).reshape([followed.len(), 1, action_width]);
+        let draw = Draw::new(propagation, 0);
+        let imagined = model.rollout(Start::Situation(Situation::of(&followed[0].obs)), actions, draw)?.obs;
+        let imagined: Vec<f32> = imagined.try_into_vec_as().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        Ok(Self { particles: propagation.particles, width, imagined })
+    }
+
+    fn at(&self, step: usize, particle: usize, column: usize) -> f64 {
+        f64::from(self.imagined[(step * self.particles + particle) * self.width + column])
+    }
+
+    /// Mean and standard deviation of the particles.
+    fn spread(&self, step: usize, column: usize) -> (f64, f64) {
+        mean_std(&(0..self.particles).map(|p| self.at(step, p, column)).collect::<Vec<_>>())
+    }
+
+    /// All predictions of a column that are finite.
+    fn values(&self, column: usize) -> impl Iterator<Item = f64> + '_ {
+        self.imagined.iter().skip(column).step_by(self.width).map(|v| f64::from(*v)).filter(|v| v.is_finite())
+    }
+
+    /// A column over time, beside what was real, `[steps + 1]`. `range` is that of the whole evaluation.
+    fn chart(&self, column: usize, real: &Points, horizon: f64, range: (f64, f64)) -> Chart {
+        let mut chart = Chart::new(Size::Small, format!("observation {column}, predicted and real"), "time (s)", "");
+        let spread: Vec<(f64, f64)> = (0..real.len()).map(|step| self.spread(step, column)).collect();
+        chart.hover = real
+            .iter()
+            .zip(&spread)
+            .map(|((time, value), (mean, std))| {
+                let (value, predicted) = (number(*value), mean_and_std(*mean, *std));
+                (*time, format!("{time:.2} s\nreal {value}\npredicted {predicted}"))
+            })
+            .collect();
+        // A model that runs away must not flatten what is real.
+        let (low, high) = ends(real.iter().map(|p| p.1));
+        let margin = (0.5 * (range.1 - range.0)).max(1e-3);
+        let lowest = self.values(column).fold(low, f64::min).max(low - margin);
+        let highest = self.values(column).fold(high, f64::max).min(high + margin);
+        let pad = 0.05 * (highest - lowest).max(1e-6);
+        chart.y_range = Some((lowest - pad, highest + pad));
+        for particle in 0..self.particles.min(FAN) {
+            let path = real.iter().enumerate().map(|(step, p)| (p.0, self.at(step, particle, column))).collect();
+            chart.marks.push(Mark::Line(Colour::Series(0), Style::Faint, path));
+        }
+        if real.last().is_some_and(|end| horizon < end.0) {
+            chart.marks.push(Mark::Rule(horizon, "planning horizon".to_owned()));
+        }
+        chart.marks.push(Mark::Line(Colour::Ink, Style::Thick, real.clone()));
+        let mean = real.iter().zip(&spread).map(|(p, spread)| (p.0, spread.0)).collect();
+        chart.marks.push(Mark::Line(Colour::Series(1), Style::Dashed, mean));
+        chart
+    }
+}
+
+fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+}
+
 /// Open-loop predictions beside what happened.
 fn foreseen(
     run: &Run,
@@ -305,67 +302,25 @@ fn foreseen(
     of: &str,
 ) -> Result<String> {
     let episode = episodes.middle();
-    let (obs_width, action_width) = (model.spec().obs, model.spec().action);
     let steps = episode.transitions.len().min((3 * horizon).clamp(AHEAD.0, AHEAD.1));
     let followed = &episode.transitions[..steps];
-    let actions: Vec<f32> = followed.iter().flat_map(|t| t.action.iter().copied()).collect();
-    let actions = Tensor::<1>::from_floats(&actions[..], &model.spec().device).reshape([steps, 1, action_width]);
-    let draw = Draw::new(propagation, 0);
-    let imagined = model.rollout(Start::Situation(Situation::of(&followed[0].obs)), actions, draw)?.obs;
-    let imagined: Vec<f32> = imagined.try_into_vec_as().map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    let particles = propagation.particles;
-    let at = |step: usize, particle: usize, column: usize| {
-        f64::from(imagined[(step * particles + particle) * obs_width + column])
-    };
+    let foreseen = Foreseen::of(model, propagation, followed)?;
     let period = period(run);
-    let time = |step: usize| step as f64 * period;
     let mut charts = String::from("<div class=\"several\">");
-    for column in 0..obs_width.min(COLUMNS) {
-        let real: Vec<(f64, f64)> = observations(followed, column, period);
-        let spread: Vec<(f64, f64)> = (0..=steps)
-            .map(|step| mean_std(&(0..particles).map(|p| at(step, p, column)).collect::<Vec<_>>()))
-            .collect();
-        let mut chart = Chart::new(Size::Small, format!("observation {column}, predicted and real"), "time (s)", "");
-        chart.hover = (0..=steps)
-            .map(|s| {
-                let (mean, std) = spread[s];
-                let (real, predicted) = (number(real[s].1), mean_and_std(mean, std));
-                (time(s), format!("{:.2} s\nreal {real}\npredicted {predicted}", time(s)))
-            })
-            .collect();
-        // A model that runs away must not flatten what is real.
-        let range = |values: &mut dyn Iterator<Item = f64>| {
-            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
-        };
-        let (low, high) = range(&mut real.iter().map(|p| p.1));
+    for column in 0..foreseen.width.min(COLUMNS) {
         let everywhere = episodes.episodes.iter().flat_map(|e| &e.transitions).map(|t| f64::from(t.obs[column]));
-        let (lowest, highest) = range(&mut everywhere.into_iter());
-        let margin = (0.5 * (highest - lowest)).max(1e-3);
-        let values =
-            || imagined.iter().skip(column).step_by(obs_width).map(|v| f64::from(*v)).filter(|v| v.is_finite());
-        let lowest = values().fold(low, f64::min).max(low - margin);
-        let highest = values().fold(high, f64::max).min(high + margin);
-        let pad = 0.05 * (highest - lowest).max(1e-6);
-        chart.y_range = Some((lowest - pad, highest + pad));
-        for particle in 0..particles.min(FAN) {
-            let path = (0..=steps).map(|s| (time(s), at(s, particle, column))).collect();
-            chart.marks.push(Mark::Line(Colour::Series(0), Style::Faint, path));
-        }
-        if horizon < steps {
-            chart.marks.push(Mark::Rule(time(horizon), "planning horizon".to_owned()));
-        }
-        chart.marks.push(Mark::Line(Colour::Ink, Style::Thick, real));
-        let mean = spread.iter().enumerate().map(|(s, m)| (time(s), m.0)).collect();
-        chart.marks.push(Mark::Line(Colour::Series(1), Style::Dashed, mean));
+        let real = observations(followed, column, period);
+        let chart = foreseen.chart(column, &real, horizon as f64 * period, ends(everywhere));
         let _ = write!(charts, "<div><h4>observation {column}</h4>{}</div>", chart.svg());
     }
     charts.push_str("</div>");
+    let particles = foreseen.particles;
     let keys = [
         (Key::Line, Colour::Ink, "real".to_owned()),
-        (Key::Line, Colour::Series(0), format!("{} of {particles} particles", particles.min(FAN))),
+        (Key::Thin, Colour::Series(0), format!("{} of {particles} particles", particles.min(FAN))),
         (Key::Dashed, Colour::Series(1), "mean of the particles".to_owned()),
     ];
-    let more = match obs_width.saturating_sub(COLUMNS) {
+    let more = match foreseen.width.saturating_sub(COLUMNS) {
         0 => String::new(),
         more => format!(" {more} further columns are left out."),
     };
@@ -380,7 +335,7 @@ fn foreseen(
     Ok(figure(&charts, &legend(&keys), &caption))
 }
 
-fn observations(transitions: &[Transition], column: usize, period: f64) -> Vec<(f64, f64)> {
+fn observations(transitions: &[Transition], column: usize, period: f64) -> Points {
     let last = transitions.last().map(|t| &t.next_obs);
     let all = transitions.iter().map(|t| &t.obs).chain(last).enumerate();
     all.map(|(s, obs)| (s as f64 * period, f64::from(obs[column]))).collect()
@@ -549,8 +504,10 @@ fn frame(shapes: &[Shape]) -> Value {
 #[cfg(test)]
 mod tests {
     use mbrl_env::Role;
+    use mbrl_model::{Device, dynamics_fn};
 
     use super::{super::runs, *};
+    use crate::plot::tests::{Read, assert_near};
 
     /// RFC 4648, section 10.
     #[test]
@@ -596,6 +553,87 @@ mod tests {
         let of = |episodes| Episodes { env_step: 0, episodes };
         assert_eq!(of(vec![episode(1, 3.0), episode(2, -9.0), episode(3, 2.0)]).middle().number, 3);
         assert_eq!(of(vec![episode(1, 3.0), episode(2, -9.0)]).middle().number, 2);
+    }
+
+    /// Three steps of s' = s + a with actions and rewards of their own.
+    fn walk() -> Vec<Transition> {
+        let mut at = 1.0;
+        [(2.0, 0.5), (-1.0, -4.0), (3.0, 1.5)]
+            .into_iter()
+            .enumerate()
+            .map(|(i, (action, reward))| {
+                let obs = vec![at];
+                at += action;
+                Transition {
+                    obs,
+                    action: vec![action],
+                    reward,
+                    next_obs: vec![at],
+                    terminated: false,
+                    truncated: i == 2,
+                }
+            })
+            .collect()
+    }
+
+    /// A model that doubles every action foresees 1, 1 + 4, 1 + 4 − 2, 1 + 4 − 2 + 6: none of it without the actions.
+    #[test]
+    fn predictions_follow_the_actions_that_were_taken() {
+        let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 2.0);
+        let propagation = Propagation { particles: 2, ..Propagation::MEAN };
+        let walk = walk();
+        let found = Foreseen::of(&model, propagation, &walk).unwrap();
+        let expected = [1.0, 5.0, 3.0, 9.0];
+        for (step, value) in expected.into_iter().enumerate() {
+            assert_eq!(
+                (found.at(step, 0, 0), found.at(step, 1, 0), found.spread(step, 0)),
+                (value, value, (value, 0.0))
+            );
+        }
+        let real = observations(&walk, 0, 0.5);
+        assert_eq!(real, [(0.0, 1.0), (0.5, 3.0), (1.0, 2.0), (1.5, 5.0)]);
+        let svg = found.chart(0, &real, 1.0, (-20.0, 20.0)).svg();
+        let read = Read::new(&svg, false, false);
+        let drawn: Points = expected.into_iter().enumerate().map(|(step, v)| (0.5 * step as f64, v)).collect();
+        assert_near(&read.line("line thick ink"), &real, (0.01, 0.05));
+        assert_near(&read.line("line dashed c1"), &drawn, (0.01, 0.05));
+        let particles = read.lines("line faint c0");
+        assert_eq!(particles.len(), 2);
+        assert_near(&particles[1], &drawn, (0.01, 0.05));
+        assert!(svg.contains("planning horizon") && svg.contains("real 5.00\\npredicted 9.00"), "{svg}");
+    }
+
+    #[test]
+    fn an_episode_is_played_with_its_actions_and_rewards() {
+        let mut run = runs::tests::run(&[]);
+        run.folder.experiment.task = "a task of another program".into();
+        let html = played(&run, &walk(), &[], "an episode", 0);
+        assert!(html.contains(r#""returns":[0.5,-3.5,-2.0]"#), "{html}");
+        assert!(html.contains("3 steps, return −2.00, cut by the time limit"), "{html}");
+        let strip = |name: &str| &html[html.find(&format!(r#"aria-label="{name} over time""#)).unwrap()..];
+        let line = |name: &str, class: &str| Read::new(strip(name), false, false).lines(class).remove(0);
+        let exact = (0.01, 0.05);
+        assert_near(&line("obs 0", "line thick c0"), &[(0.0, 1.0), (1.0, 3.0), (2.0, 2.0), (3.0, 5.0)], exact);
+        assert_near(&line("action", "line thick c0"), &[(0.0, 2.0), (1.0, -1.0), (2.0, 3.0)], exact);
+        assert_near(&line("reward", "line thick c2"), &[(0.0, 0.5), (1.0, -4.0), (2.0, 1.5)], exact);
+    }
+
+    #[test]
+    fn the_table_of_columns_says_what_was_found() {
+        let transitions = walk();
+        let mut data = Replay::new(1, 1, 3).unwrap();
+        transitions.iter().for_each(|t| data.push(t).unwrap());
+        let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 2.0);
+        let config = EvaluateConfig { horizon: 3, ..EvaluateConfig::default() };
+        let found = evaluate(&model, &data, &config, &mut Rng::new(0)).unwrap();
+        let html = columns(&found);
+        // Next observations 3, 2, 5: their standard deviation; actions 2, −1, 3: the error of one step is theirs, as is that of
+        // no change; after three steps the sum of them, 4.
+        let rms = number((14.0_f64 / 3.0).sqrt());
+        let cells: Vec<&str> =
+            html.split("<td").skip(1).map(|c| c[c.find('>').unwrap() + 1..].split('<').next().unwrap()).collect();
+        let std = number((14.0_f64 / 9.0).sqrt());
+        assert_eq!(cells, ["obs 0", &std, &rms, &rms, "–", "–", "–", "4.00", "–", "–"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
+pub(crate) struct Line {
     event: String,
     pub(super) env_step: f64,
     wall_s: f64,
@@ -113,8 +113,27 @@ impl Run {
 
     /// Real steps and returns of the whole training episodes.
     pub(super) fn returns(&self) -> Vec<(f64, f64)> {
-        let whole = self.of("episode").filter(|line| line.get("episode/cut") != 1.0);
+        self.whole(|_| true)
+    }
+
+    /// Those of them that were planned from their first step on: not the random ones before the first fit.
+    pub(super) fn planned_returns(&self) -> Vec<(f64, f64)> {
+        let first_fit = self.first_fit();
+        self.whole(|line| match first_fit {
+            Some(fit) => line.env_step - line.get("episode/length") >= fit,
+            // What learns no model plans at once.
+            None => self.experiment().learned().is_none(),
+        })
+    }
+
+    fn whole(&self, which: impl Fn(&Line) -> bool) -> Vec<(f64, f64)> {
+        let whole = self.of("episode").filter(|line| line.get("episode/cut") != 1.0 && which(line));
         whole.map(|line| (line.env_step, line.get("episode/return"))).filter(|p| p.1.is_finite()).collect()
+    }
+
+    /// Real steps at the first fit, up to which actions were random.
+    pub(super) fn first_fit(&self) -> Option<f64> {
+        self.of("fit").map(|line| line.env_step).next()
     }
 
     pub(super) fn episodes(&self) -> usize {
@@ -220,25 +239,20 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-/// Calls groups of equal names by their only run's folder, or numbers them; names runs of equal folders by their paths.
+/// Calls groups of equal names by the settings that they differ in; names runs of equal folders by their paths.
 fn tell_apart(groups: &mut [Group]) {
-    let once = |words: &[String], word: &String| words.iter().filter(|w| *w == word).count() < 2;
-    let mut names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
-    let folders: Vec<String> = groups
-        .iter()
-        .map(|group| match &group.runs[..] {
-            [run] if !once(&names, &group.name) => run.label.clone(),
-            _ => group.name.clone(),
-        })
-        .collect();
-    for (name, folder) in names.iter_mut().zip(&folders) {
-        if once(&folders, folder) {
-            name.clone_from(folder);
+    let settings: Vec<Settings> = groups.iter().map(|group| group.experiment().flat().unwrap_or_default()).collect();
+    let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+    for (i, group) in groups.iter_mut().enumerate() {
+        let alike: Vec<&Settings> = (0..names.len()).filter(|j| names[*j] == names[i]).map(|j| &settings[j]).collect();
+        if alike.len() > 1 {
+            group.name = format!("{}: {}", names[i], differing(&settings[i], &alike));
         }
     }
+    let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
     for (i, group) in groups.iter_mut().enumerate() {
-        group.name.clone_from(&names[i]);
-        if !once(&names, &names[i]) {
+        // So many settings differ that the first of them are the same.
+        if names.iter().filter(|name| **name == names[i]).count() > 1 {
             let number = names[..=i].iter().filter(|name| **name == names[i]).count();
             group.name = format!("{} ({number})", names[i]);
         }
@@ -249,6 +263,33 @@ fn tell_apart(groups: &mut [Group]) {
             run.label = run.folder.path.display().to_string();
         }
     }
+}
+
+/// Keys and values.
+type Settings = Vec<(String, String)>;
+
+/// Settings in a name at most.
+const NAMED: usize = 3;
+
+/// The settings of `own` that are not the same in all of `alike`, in words; the seed aside.
+fn differing(own: &Settings, alike: &[&Settings]) -> String {
+    let value = |settings: &Settings, key: &str| settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+    let mut keys: Vec<&str> = alike.iter().flat_map(|settings| settings.iter().map(|(key, _)| key.as_str())).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys.retain(|key| {
+        !["name", "summary", "seed"].contains(key) && alike.iter().any(|other| value(other, key) != value(own, key))
+    });
+    let more = keys.len().saturating_sub(NAMED);
+    let mut words: Vec<String> = keys
+        .iter()
+        .take(NAMED)
+        .map(|key| value(own, key).map_or_else(|| format!("no {key}"), |value| format!("{key} = {value}")))
+        .collect();
+    if more > 0 {
+        words.push(format!("and {more} more"));
+    }
+    words.join(", ")
 }
 
 #[cfg(test)]
@@ -293,6 +334,58 @@ pub(super) mod tests {
         .times();
         assert!(times.estimated);
         assert_eq!((times.planning, times.rest, times.simulation), (2.0, 1.0, 0.0));
+    }
+
+    /// A group of one run of `smoke` with these overrides.
+    fn group(words: &[&str]) -> Group {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let mut run = run(&[]);
+        run.folder.experiment = Experiment::load("smoke", &words).unwrap();
+        Group { name: "smoke".into(), runs: vec![run] }
+    }
+
+    #[test]
+    fn experiments_of_one_name_are_called_by_what_differs() {
+        let mut groups = [group(&["planner.horizon=5"]), group(&["planner.horizon=7", "seed=3"]), group(&[])];
+        groups[2].name = "other".into();
+        tell_apart(&mut groups);
+        assert_eq!(
+            groups.map(|group| group.name),
+            ["smoke: planner.horizon = 5", "smoke: planner.horizon = 7", "other"]
+        );
+        let many = ["planner.horizon=5", "planner.population=30", "fit.max_epochs=3", "steps=300"];
+        let mut groups = [group(&many), group(&[])];
+        tell_apart(&mut groups);
+        assert_eq!(
+            groups[0].name,
+            "smoke: fit.max_epochs = 3, planner.horizon = 5, planner.population = 30, and 1 more"
+        );
+    }
+
+    #[test]
+    fn random_episodes_are_no_planned_ones() {
+        let lines = [
+            r#"{"event":"episode","env_step":200,"episode/return":-9,"episode/length":200,"episode/cut":0}"#,
+            r#"{"event":"fit","env_step":200}"#,
+            r#"{"event":"episode","env_step":400,"episode/return":-1,"episode/length":200,"episode/cut":0}"#,
+            r#"{"event":"fit","env_step":400}"#,
+            r#"{"event":"episode","env_step":450,"episode/return":-2,"episode/length":50,"episode/cut":1}"#,
+        ];
+        let found = run(&lines);
+        assert_eq!((found.planned_returns(), found.first_fit()), (vec![(400.0, -1.0)], Some(200.0)));
+        assert_eq!(found.returns(), [(200.0, -9.0), (400.0, -1.0)]);
+        // Before the first fit all is random, unless nothing is learned.
+        let mut found = run(&lines[..1]);
+        assert_eq!(found.planned_returns(), []);
+        found.folder.experiment = Experiment::load("ground-truth-cartpole-swingup", &[]).unwrap();
+        assert_eq!(found.planned_returns(), [(200.0, -9.0)]);
+        // A fit in the middle of an episode makes it a planned one from there on only.
+        let middle = [
+            r#"{"event":"fit","env_step":100}"#,
+            r#"{"event":"episode","env_step":150,"episode/return":-9,"episode/length":150,"episode/cut":0}"#,
+            r#"{"event":"episode","env_step":200,"episode/return":-1,"episode/length":50,"episode/cut":0}"#,
+        ];
+        assert_eq!(run(&middle).planned_returns(), [(200.0, -1.0)]);
     }
 
     #[test]

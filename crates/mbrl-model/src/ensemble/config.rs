@@ -1,8 +1,10 @@
 //! What an ensemble looks like.
 
+use std::f32::consts::TAU;
+
 use burn::tensor::Device;
-use mbrl_env::{MAX_PAST, Rng};
-use serde::{Deserialize, Serialize};
+use mbrl_env::{AngleColumn, EnvSpec, MAX_PAST, Rng};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Ensemble, ModelError};
 
@@ -26,6 +28,106 @@ pub enum Head {
     Gaussian,
     /// The mean alone, fitted by squared error (PDDM, PETS's "DE").
     Deterministic,
+}
+
+/// Which columns of an observation are angles that turn all the way round.
+///
+/// The network sees sine and cosine of `2π x / turn`, so that nothing special happens after a turn. Where an angle
+/// [wraps](AngleColumn::wraps), its value jumps by a turn in the data (from π to −π, from 359° to 0°): the change that the
+/// model learns is then the short way round, within ± half a turn, and predictions stay where the data was: from 0 on if no
+/// value of it was negative, otherwise within ± half a turn.
+///
+/// In an experiment: `angles = "task"`, or columns such as `angles = [0, 3]` (rad, no jumps) and
+/// `angles = [{ column = 2, turn = 360.0, wraps = true }]`.
+///
+/// ```
+/// use mbrl_env::AngleColumn;
+/// use mbrl_model::{Angles, EnsembleConfig};
+///
+/// let compass = AngleColumn { column: 2, turn: 360.0, wraps: true };
+/// let config = EnsembleConfig { angles: Angles::Columns(vec![AngleColumn::radians(0), compass]), ..Default::default() };
+/// assert_eq!(config.angles.columns().len(), 2);
+/// assert!(EnsembleConfig::default().angles.columns().is_empty()); // until a task is known
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Angles {
+    /// Those that the task's [`EnvSpec`] names (default): [`EnsembleConfig::init_for`] reads them there. Without a spec
+    /// ([`EnsembleConfig::init`]) none.
+    #[default]
+    Task,
+    /// These, in rising order.
+    Columns(Vec<AngleColumn>),
+}
+
+impl Angles {
+    /// No angles, whatever the task says.
+    pub const NONE: Self = Self::Columns(Vec::new());
+
+    /// Columns in radians that do not jump.
+    #[must_use]
+    pub fn radians(columns: impl IntoIterator<Item = usize>) -> Self {
+        Self::Columns(columns.into_iter().map(AngleColumn::radians).collect())
+    }
+
+    /// The columns, where they are known: none of [`Task`](Self::Task).
+    #[must_use]
+    pub fn columns(&self) -> &[AngleColumn] {
+        match self {
+            Self::Task => &[],
+            Self::Columns(columns) => columns,
+        }
+    }
+}
+
+/// An entry as it is written: plain numbers are radians without jumps, as in files of earlier versions.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "a column of the observation, such as 1 or { column = 1, turn = 360.0, wraps = true }")]
+enum WrittenAngle {
+    Radians(usize),
+    Column(AngleColumn),
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "\"task\", or columns of the observation, such as [1] or [{ column = 1, turn = 360.0, wraps = true }]"
+)]
+enum WrittenAngles {
+    Task(TaskWord),
+    Columns(Vec<WrittenAngle>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum TaskWord {
+    Task,
+}
+
+impl Serialize for Angles {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Task => TaskWord::Task.serialize(serializer),
+            Self::Columns(columns) => serializer.collect_seq(columns.iter().map(|&angle| {
+                let plain = angle == AngleColumn::radians(angle.column);
+                if plain { WrittenAngle::Radians(angle.column) } else { WrittenAngle::Column(angle) }
+            })),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Angles {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match WrittenAngles::deserialize(deserializer)? {
+            WrittenAngles::Task(TaskWord::Task) => Self::Task,
+            WrittenAngles::Columns(columns) => {
+                let column = |written| match written {
+                    WrittenAngle::Radians(column) => AngleColumn::radians(column),
+                    WrittenAngle::Column(angle) => angle,
+                };
+                Self::Columns(columns.into_iter().map(column).collect())
+            }
+        })
+    }
 }
 
 /// How exactly the fused CPU engine multiplies, in roll-outs without gradients. Fits, [`predict`](crate::Dynamics::predict),
@@ -74,9 +176,8 @@ pub struct EnsembleConfig {
     /// Weight decay of each layer's weights, added to the loss as `decay · ½‖W‖²`; one for each layer, the last one
     /// included, or none (default none; PETS has a table for each task, see [`pets_half_cheetah`](Self::pets_half_cheetah)).
     pub weight_decay: Vec<f32>,
-    /// Observation columns that are angles (rad): the network sees their sine and cosine instead (default none). They must
-    /// not jump at ±π: what is predicted is their plain change.
-    pub angles: Vec<usize>,
+    /// Observation columns that are angles (default: those that the task names): the network sees their sine and cosine.
+    pub angles: Angles,
     /// Observation columns predicted directly instead of as a change (default none).
     pub no_delta: Vec<usize>,
     /// Whether targets are standardised too (PDDM does, PETS and MBPO do not; default false).
@@ -113,7 +214,7 @@ impl Default for EnsembleConfig {
             activation: Activation::Silu,
             head: Head::Gaussian,
             weight_decay: Vec::new(),
-            angles: Vec::new(),
+            angles: Angles::Task,
             no_delta: Vec::new(),
             normalize_targets: false,
             max_log_var: 0.5,
@@ -180,10 +281,25 @@ impl EnsembleConfig {
             &self.weight_decay,
             "finite values of at least 0",
         )?;
-        for (field, columns) in [("angles", &self.angles), ("no_delta", &self.no_delta)] {
+        let angles = self.angles.columns();
+        let angle_columns: Vec<usize> = angles.iter().map(|angle| angle.column).collect();
+        for (field, columns) in [("angles", &angle_columns), ("no_delta", &self.no_delta)] {
             rule(columns.iter().all(|&c| c < obs), field, columns, "columns of the observation")?;
             rule(columns.windows(2).all(|w| w[0] < w[1]), field, columns, "columns in rising order, each once")?;
         }
+        let turns: Vec<f32> = angles.iter().map(|angle| angle.turn).collect();
+        rule(
+            turns.iter().all(|turn| turn.is_finite() && *turn > 0.0),
+            "angles",
+            &turns,
+            "turns that are positive and finite, such as 6.2831855 (rad) and 360 (degrees)",
+        )?;
+        rule(
+            !angles.iter().any(|angle| angle.wraps && self.no_delta.contains(&angle.column)),
+            "no_delta",
+            &self.no_delta,
+            "no angle that wraps: its value jumps, and only its change can be learned",
+        )?;
         rule(self.past <= MAX_PAST, "past", self.past, "at most 16 steps, which is what situations carry")?;
         rule(
             self.min_log_var.is_finite() && self.max_log_var.is_finite() && self.min_log_var < self.max_log_var,
@@ -199,7 +315,36 @@ impl EnsembleConfig {
         )
     }
 
+    /// An ensemble for the observations and actions of an environment, whose spec says which columns are
+    /// [angles](Self::angles) unless this configuration does.
+    ///
+    /// ```
+    /// use mbrl_env::tasks;
+    /// use mbrl_model::{Device, EnsembleConfig};
+    ///
+    /// let task = tasks::make("pendulum")?;
+    /// let model = EnsembleConfig::default().init_for(task.env.spec(), &Device::flex(), &mut mbrl_env::Rng::new(0))?;
+    /// assert_eq!(model.config().angles.columns(), task.env.spec().angles());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ModelError::Config`], naming the field that breaks a rule.
+    pub fn init_for(&self, env: &EnvSpec, device: &Device, rng: &mut Rng) -> Result<Ensemble, ModelError> {
+        self.for_env(env).init(env.obs.width(), env.actions.width(), device, rng)
+    }
+
+    /// This configuration with the angles of an environment's spec in place of [`Angles::Task`].
+    #[must_use]
+    pub fn for_env(&self, env: &EnvSpec) -> Self {
+        match self.angles {
+            Angles::Task => Self { angles: Angles::Columns(env.angles()), ..self.clone() },
+            Angles::Columns(_) => self.clone(),
+        }
+    }
+
     /// An ensemble with freshly drawn weights on `device`, for observations of width `obs` and actions of width `action`.
+    /// [`Angles::Task`] means none here; [`init_for`](Self::init_for) asks an environment's spec.
     ///
     /// # Errors
     /// [`ModelError::Config`], naming the field that breaks a rule.
@@ -219,15 +364,17 @@ impl EnsembleConfig {
         obs + self.past * (obs + action)
     }
 
-    /// Columns of the state that are angles, those of past observations included.
-    pub(crate) fn state_angles(&self, obs: usize, action: usize) -> Vec<usize> {
+    /// Columns of the state that are angles, those of past observations included, with what makes radians of them.
+    pub(crate) fn state_angles(&self, obs: usize, action: usize) -> Vec<(usize, f32)> {
         let starts = std::iter::once(0).chain((0..self.past).map(|i| obs + i * (obs + action)));
-        starts.flat_map(|start| self.angles.iter().map(move |c| start + c)).collect()
+        // For a turn of 2π the factor is 1, and changes no bit.
+        let angles = self.angles.columns().iter();
+        starts.flat_map(|start| angles.clone().map(move |angle| (start + angle.column, TAU / angle.turn))).collect()
     }
 
     /// Width of the network's input.
     pub(crate) fn inputs(&self, obs: usize, action: usize) -> usize {
-        self.state(obs, action) + self.angles.len() * (1 + self.past) + action
+        self.state(obs, action) + self.angles.columns().len() * (1 + self.past) + action
     }
 
     /// Columns that the head describes: the observation's, then the reward.

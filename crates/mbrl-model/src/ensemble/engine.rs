@@ -13,12 +13,13 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
+    angles::Wrap,
     bf16::{self, Pairs, Rounded},
     config::{Activation, Head},
     kernel::{self, Lanes, Packed, TILE},
     members::Members,
 };
-use crate::{noise::fill_normal_lanes, vmath};
+use crate::{Chunk, noise::fill_normal_lanes, vmath};
 
 /// Tiles of a unit whose rows belong to different members, so that the rows of a member fill tiles of their own.
 const GATHERED_TILES: usize = 16;
@@ -55,7 +56,10 @@ pub(crate) struct Engine {
     pub(crate) action: usize,
     /// State columns fed as they are, then those fed as sine and cosine.
     pub(crate) plain: Vec<usize>,
-    pub(crate) angles: Vec<usize>,
+    /// With what makes radians of them.
+    pub(crate) angles: Vec<(usize, f32)>,
+    /// Columns of the observation that jump by a turn.
+    pub(crate) wraps: Vec<Wrap>,
     pub(crate) input_mean: Vec<f32>,
     pub(crate) input_std: Vec<f32>,
     pub(crate) target_mean: Vec<f32>,
@@ -79,8 +83,8 @@ pub(crate) struct Work<'a> {
     pub(crate) noise: bool,
     pub(crate) key: u64,
     pub(crate) first_step: u32,
-    /// These candidates are those from the first number on, of a population as large as the second: noise goes by rows of it.
-    pub(crate) part: (usize, usize),
+    /// Where these candidates stand in their population, whose rows index the noise.
+    pub(crate) chunk: Chunk,
     /// Whose turn it is, one a step.
     pub(crate) turns: &'a [Members],
 }
@@ -209,7 +213,7 @@ impl WithSimd for Walk<'_, '_> {
         let tiles = unit.rows.div_ceil(TILE);
         let (particle, first) = (unit.from / work.candidates, unit.from % work.candidates);
         // Where noise goes by rows of the whole population.
-        let first_row = (particle * work.part.1 + work.part.0 + first) as u32;
+        let first_row = (particle * work.chunk.population + work.chunk.first + first) as u32;
 
         scratch.state.resize(tiles * s, [0.0; TILE]);
         scratch.action.resize(tiles * a, [0.0; TILE]);
@@ -269,6 +273,11 @@ impl WithSimd for Walk<'_, '_> {
                     engine.add_noise(width, scratch);
                 }
             }
+            for wrap in &engine.wraps {
+                for tile in scratch.next.chunks_exact_mut(o) {
+                    wrap.place(&mut tile[wrap.column]);
+                }
+            }
             scatter(&scratch.next, o, unit.obs[t]);
             engine.shift(scratch);
         }
@@ -321,9 +330,9 @@ impl Engine {
             for (x, &c) in input.iter_mut().zip(&self.plain) {
                 *x = state[c];
             }
-            for (i, &c) in self.angles.iter().enumerate() {
+            for (i, &(c, scale)) in self.angles.iter().enumerate() {
                 let (sines, cosines) = input.split_at_mut(plain + angles);
-                sin_cos(&state[c], &mut sines[plain + i], &mut cosines[i]);
+                sin_cos(&state[c], scale, &mut sines[plain + i], &mut cosines[i]);
             }
             input[plain + 2 * angles..].copy_from_slice(&scratch.action[tile * a..(tile + 1) * a]);
             for ((x, mean), std) in input.iter_mut().zip(&self.input_mean).zip(&self.input_std) {
@@ -526,9 +535,9 @@ impl Engine {
 // Functions of their own, of slices: in line, loops over a known number of lanes are unrolled before they can be vectorised.
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn sin_cos(x: &[f32], sin: &mut [f32], cos: &mut [f32]) {
+fn sin_cos(x: &[f32], scale: f32, sin: &mut [f32], cos: &mut [f32]) {
     for ((x, sin), cos) in x.iter().zip(sin).zip(cos) {
-        (*sin, *cos) = vmath::sin_cos(*x);
+        (*sin, *cos) = vmath::sin_cos(*x * scale);
     }
 }
 

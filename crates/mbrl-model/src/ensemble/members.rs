@@ -32,7 +32,7 @@ impl Members {
         check_particles(particles, rows)?;
         let fault = |rule| Err(ModelError::Config { field: "particles", value: particles.to_string(), rule });
         // TS∞ keeps what the first step would deal.
-        let step = match draw.propagation.members {
+        let step = match draw.propagation.rule {
             MemberRule::Expectation if particles == 1 => return Ok(Self::All),
             MemberRule::Expectation => return fault("1 with the rule `expectation`: all particles would be the same"),
             MemberRule::Ds => return Ok(Self::Mixture),
@@ -49,7 +49,7 @@ impl Members {
         match particles {
             1 => Ok(Self::Rows(shuffled(rows))),
             p if !p.is_multiple_of(members) => fault("1, or a multiple of the members that roll-outs draw from"),
-            p => Ok(Self::Particles(match draw.propagation.members {
+            p => Ok(Self::Particles(match draw.propagation.rule {
                 MemberRule::TsInf => (0..p).map(|i| i * members / p).collect(),
                 _ => shuffled(p),
             })),
@@ -85,7 +85,7 @@ mod tests {
     use crate::Propagation;
 
     fn deal(members: MemberRule, particles: usize, step: u32, rows: usize) -> Members {
-        let propagation = Propagation { members, noise: true, particles };
+        let propagation = Propagation { rule: members, noise: true, particles };
         Members::deal(&Draw { step, ..Draw::new(propagation, 9) }, 5, rows).unwrap()
     }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn impossible_particles_are_refused() {
-        let draw = |members, particles| Draw::new(Propagation { members, noise: false, particles }, 0);
+        let draw = |members, particles| Draw::new(Propagation { rule: members, noise: false, particles }, 0);
         assert!(Members::deal(&draw(MemberRule::TsInf, 0), 5, 10).is_err());
         assert!(Members::deal(&draw(MemberRule::TsInf, 7), 5, 70).is_err());
         assert!(Members::deal(&draw(MemberRule::Ts1, 5), 5, 12).is_err());

@@ -1,5 +1,6 @@
 //! Ensembles of neural networks, learned from transitions.
 
+mod angles;
 mod bf16;
 mod config;
 mod engine;
@@ -17,8 +18,9 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 use mbrl_env::{Rng, Situation};
 
+use angles::Wrap;
 use bf16::Rounded;
-pub use config::{Activation, EnsembleConfig, Head, Precision};
+pub use config::{Activation, Angles, EnsembleConfig, Head, Precision};
 use engine::{Engine, Imagination, Layer, Work};
 use kernel::Packed;
 use members::Members;
@@ -28,12 +30,12 @@ pub use network::Network;
 pub use train::EnsembleStatistics;
 
 use crate::{
-    Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
+    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
     dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
 };
 
-/// Observations of a part of a population: about what a second-level cache holds.
-const PART_BYTES: usize = 1 << 20;
+/// Observations of a chunk of a population: about what a second-level cache holds.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// An ensemble of multilayer perceptrons that predicts how observations change.
 ///
@@ -69,6 +71,10 @@ pub struct Ensemble {
     /// Of the network's inputs, and of its targets (the identity where these are not standardised).
     inputs: Normalizer,
     targets: Normalizer,
+    /// Angles that jump by a turn, and where their values lie.
+    wraps: Vec<Wrap>,
+    /// What was taken off the observations of the data, `[O]`; empty before the first fit.
+    offset: Vec<f64>,
     /// Members that roll-outs draw from.
     elites: Vec<usize>,
     /// The same on the device.
@@ -94,6 +100,10 @@ struct Drawn {
     /// Columns of the state that the network sees as they are, and as sine and cosine.
     plain: Option<Tensor<1, Int>>,
     angles: Option<Tensor<1, Int>>,
+    /// What makes radians of these angles, `[1, angles]`, where they are not.
+    radians: Option<Tensor<2>>,
+    /// Of columns that jump, `[1, O]` each: 1, lows and turns; 0, 0 and 1 for the others.
+    wraps: Option<[Tensor<2>; 3]>,
 }
 
 /// What each member says of one step, for N rows, in environment units.
@@ -150,14 +160,24 @@ impl Drawn {
         network: &Network,
         [inputs, targets]: [&Normalizer; 2],
         delta: &[f32],
-        columns: [Vec<usize>; 2],
+        (plain, angles): (Vec<usize>, Vec<(usize, f32)>),
+        wraps: &[Wrap],
         elites: &[usize],
         device: &Device,
     ) -> Self {
         let row = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), device);
-        let [plain, angles] = columns.map(|columns| {
+        let radians: Vec<f32> = angles.iter().map(|(_, scale)| *scale).collect();
+        let [plain, angles] = [plain, angles.into_iter().map(|(c, _)| c).collect()].map(|columns| {
             let columns: Vec<i32> = columns.into_iter().map(|c| c as i32).collect();
             (!columns.is_empty()).then(|| indices(columns, device))
+        });
+        let wraps = (!wraps.is_empty()).then(|| {
+            let of = |other: f32, value: fn(&Wrap) -> f32| {
+                let mut values = vec![other; delta.len()];
+                wraps.iter().for_each(|wrap| values[wrap.column] = value(wrap));
+                row(&values)
+            };
+            [of(0.0, |_| 1.0), of(0.0, |wrap| wrap.low), of(1.0, |wrap| wrap.turn)]
         });
         Self {
             network: network.select(elites),
@@ -168,34 +188,38 @@ impl Drawn {
             delta: row(delta),
             plain,
             angles,
+            radians: radians.iter().any(|scale| *scale != 1.0).then(|| row(&radians)),
+            wraps,
         }
     }
 }
 
 impl Ensemble {
-    pub(crate) fn new(config: EnsembleConfig, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Self {
+    pub(crate) fn new(mut config: EnsembleConfig, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Self {
         let device = device.clone().without_autodiff();
+        // What the model is stored with: without a task there are none.
+        config.angles = Angles::Columns(config.angles.columns().to_vec());
         let network = Network::new(&config, obs, action, &device, rng);
         let elites: Vec<usize> = (0..config.members).take(elite_count(&config)).collect();
-        let spec = DynamicsSpec {
-            name: "ensemble".into(),
-            state: config.state(obs, action),
-            obs,
-            action,
-            members: elites.len(),
-            device: device.clone(),
-            differentiable: true,
-        };
+        let spec = DynamicsSpec::new("ensemble", config.state(obs, action), action, &device)
+            .with_obs(obs)
+            .with_members(elites.len())
+            .with_differentiable(true)
+            .with_stochastic(config.head == Head::Gaussian)
+            .with_angles(config.angles.columns());
         let inputs = Normalizer::identity(config.inputs(obs, action));
         let targets = Normalizer::identity(config.targets(obs));
+        let wraps = Wrap::of(config.angles.columns());
         let seen = columns(&config, obs, action);
-        let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), seen, &elites, &device);
+        let drawn = Drawn::new(&network, [&inputs, &targets], &delta(&config, obs), seen, &wraps, &elites, &device);
         let use_engine = is_cpu(&device);
         let mut ensemble = Self {
             spec,
             network,
             inputs,
             targets,
+            wraps,
+            offset: Vec::new(),
             elites,
             drawn,
             engine: None,
@@ -225,6 +249,13 @@ impl Ensemble {
     #[must_use]
     pub fn elites(&self) -> &[usize] {
         &self.elites
+    }
+
+    /// What was taken off each column of the observations that it was fitted to, `[O]`: an observation of the world less
+    /// this is one of the model ([`Dataset::of_f64`](crate::Dataset::of_f64)). Zeros where nothing was.
+    #[must_use]
+    pub fn offset(&self) -> Vec<f64> {
+        if self.offset.is_empty() { vec![0.0; self.spec.obs] } else { self.offset.clone() }
     }
 
     /// The weights of all members.
@@ -259,7 +290,8 @@ impl Ensemble {
         self.spec.members = self.elites.len();
         let delta = delta(&self.config, self.spec.obs);
         let statistics = [&self.inputs, &self.targets];
-        self.drawn = Drawn::new(&self.network, statistics, &delta, self.columns(), &self.elites, &self.spec.device);
+        let (seen, device) = (self.columns(), &self.spec.device);
+        self.drawn = Drawn::new(&self.network, statistics, &delta, seen, &self.wraps, &self.elites, device);
         self.snapshot();
     }
 
@@ -291,7 +323,7 @@ impl Ensemble {
                 })
                 .collect()
         };
-        let [plain, angles] = self.columns();
+        let (plain, angles) = self.columns();
         Engine {
             members: self.elites.iter().map(member).collect(),
             activation: self.config.activation,
@@ -303,6 +335,7 @@ impl Ensemble {
             action: self.spec.action,
             plain,
             angles,
+            wraps: self.wraps.clone(),
             input_mean: self.inputs.mean().to_vec(),
             input_std: self.inputs.std().to_vec(),
             target_mean: self.targets.mean().to_vec(),
@@ -313,15 +346,15 @@ impl Ensemble {
         }
     }
 
-    /// Columns of the state that the network sees as they are, and those that it sees as sine and cosine.
-    fn columns(&self) -> [Vec<usize>; 2] {
+    /// As the function of that name.
+    fn columns(&self) -> (Vec<usize>, Vec<(usize, f32)>) {
         columns(&self.config, self.spec.obs, self.spec.action)
     }
 
     /// Standardised network inputs, `[N, in]`.
     fn features(&self, states: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
         let mut parts = Vec::with_capacity(4);
-        if self.config.angles.is_empty() {
+        if self.drawn.angles.is_none() {
             parts.push(states);
         } else {
             if let Some(plain) = &self.drawn.plain {
@@ -329,6 +362,10 @@ impl Ensemble {
             }
             if let Some(angles) = &self.drawn.angles {
                 let angles = states.select(1, angles.clone());
+                let angles = match &self.drawn.radians {
+                    Some(radians) => angles * radians.clone(),
+                    None => angles,
+                };
                 parts.extend([angles.clone().sin(), angles.cos()]);
             }
         }
@@ -357,6 +394,13 @@ impl Ensemble {
         self.observe(states) * self.drawn.delta.clone() + change
     }
 
+    /// Angles that jump, where the data has them. Whole turns are taken off, so gradients pass.
+    fn placed(&self, next_obs: Tensor<2>) -> Tensor<2> {
+        let Some([wraps, low, turn]) = self.drawn.wraps.clone() else { return next_obs };
+        let turns = ((next_obs.clone() - low) * wraps / turn.clone()).floor();
+        next_obs - turn * turns
+    }
+
     /// The states after a step under `actions`: what was present becomes past.
     fn shifted(&self, states: Tensor<2>, actions: Tensor<2>, next_obs: Tensor<2>) -> Tensor<2> {
         if self.config.past == 0 {
@@ -376,12 +420,12 @@ impl Ensemble {
         check_size("rows of actions", states.dims()[0], actions.dims()[0])
     }
 
-    /// Whose turn it is in a population of which `rows` are these candidates' part.
+    /// Which member moves which of these candidates' `rows`.
     fn deal(&self, draw: &Draw, rows: usize) -> Result<Members, ModelError> {
         let particles = draw.propagation.particles;
         check_particles(particles, rows)?;
         let candidates = rows / particles;
-        let (first, population) = draw.part.unwrap_or((0, candidates));
+        let Chunk { first, population } = draw.chunk_of(candidates);
         Ok(match Members::deal(draw, self.elites.len(), particles * population)? {
             // One particle: rows are candidates.
             Members::Rows(turns) => Members::Rows(turns[first..first + candidates].to_vec()),
@@ -436,7 +480,7 @@ impl Ensemble {
             next = next + std.squeeze_dim(0) * draw.normals([rows, self.spec.obs], &self.spec.device);
         }
         Ok(Imagined {
-            next: self.shifted(states, actions, next),
+            next: self.shifted(states, actions, self.placed(next)),
             reward: step.reward.map(|reward| reward.reshape([rows])),
             terminated: step.end.map(|end| end.reshape::<1, _>([rows]).greater_elem(0.5)),
         })
@@ -454,9 +498,7 @@ impl Ensemble {
     ) -> Result<Imagination, ModelError> {
         let particles = draw.propagation.particles;
         let rows = particles * candidates;
-        let turns = (0..horizon)
-            .map(|t| self.deal(&Draw { step: draw.step + t as u32, ..draw }, rows))
-            .collect::<Result<Vec<_>, _>>()?;
+        let turns = (0..horizon).map(|t| self.deal(&draw.later(t), rows)).collect::<Result<Vec<_>, _>>()?;
         Ok(engine.rollout(&Work {
             start,
             actions,
@@ -466,7 +508,7 @@ impl Ensemble {
             noise: draw.propagation.noise,
             key: draw.key,
             first_step: draw.step,
-            part: draw.part.unwrap_or((0, candidates)),
+            chunk: draw.chunk_of(candidates),
             turns: &turns,
         }))
     }
@@ -494,7 +536,7 @@ impl Dynamics for Ensemble {
             }
         };
         Ok(Prediction {
-            mean: self.shifted(states.clone(), actions, self.next_obs(states, change)),
+            mean: self.shifted(states.clone(), actions, self.placed(self.next_obs(states, change))),
             aleatoric_std: aleatoric_std.map(sure),
             epistemic_std: epistemic_std.map(sure),
         })
@@ -546,9 +588,9 @@ impl Dynamics for Ensemble {
         if self.config.past == 0 { states } else { states.narrow(1, 0, self.spec.obs) }
     }
 
-    fn part(&self, horizon: usize, particles: usize) -> Option<usize> {
+    fn chunk_size(&self, horizon: usize, particles: usize) -> Option<usize> {
         let bytes = size_of::<f32>() * particles * (horizon + 1) * self.spec.obs;
-        self.engine.is_some().then(|| (PART_BYTES / bytes.max(1) / kernel::TILE).max(1) * kernel::TILE)
+        self.engine.is_some().then(|| (CHUNK_BYTES / bytes.max(1) / kernel::TILE).max(1) * kernel::TILE)
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
@@ -590,10 +632,12 @@ fn delta(config: &EnsembleConfig, obs: usize) -> Vec<f32> {
     (0..obs).map(|c| if config.no_delta.contains(&c) { 0.0 } else { 1.0 }).collect()
 }
 
-/// Columns of the state that the network sees as they are, and those that it sees as sine and cosine.
-fn columns(config: &EnsembleConfig, obs: usize, action: usize) -> [Vec<usize>; 2] {
+/// Columns of the state that the network sees as they are, and those that it sees as sine and cosine, with what makes radians
+/// of them.
+fn columns(config: &EnsembleConfig, obs: usize, action: usize) -> (Vec<usize>, Vec<(usize, f32)>) {
     let angles = config.state_angles(obs, action);
-    [(0..config.state(obs, action)).filter(|c| !angles.contains(c)).collect(), angles]
+    let plain = (0..config.state(obs, action)).filter(|c| angles.iter().all(|(angle, _)| angle != c));
+    (plain.collect(), angles)
 }
 
 fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {

@@ -6,7 +6,7 @@
 use burn::{module::Module, store::ModuleRecord, tensor::Bytes};
 use serde::{Deserialize, Serialize};
 
-use super::{Ensemble, EnsembleConfig};
+use super::{Ensemble, EnsembleConfig, angles::Wrap};
 use crate::{ModelError, Normalizer};
 
 const MAGIC: &[u8; 8] = b"MBRLENS1";
@@ -17,6 +17,12 @@ struct Header {
     obs: usize,
     action: usize,
     elites: Vec<usize>,
+    /// Since angles may wrap.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    wraps: Vec<Wrap>,
+    /// What was taken off the observations, as bits of `f64`: text would not keep every one. Only where it is not 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    offset: Vec<u64>,
 }
 
 impl Ensemble {
@@ -31,6 +37,11 @@ impl Ensemble {
             obs: self.spec.obs,
             action: self.spec.action,
             elites: self.elites.clone(),
+            wraps: self.wraps.clone(),
+            offset: match self.offset.iter().all(|offset| *offset == 0.0) {
+                true => Vec::new(),
+                false => self.offset.iter().map(|offset| offset.to_bits()).collect(),
+            },
         };
         let header = serde_json::to_vec(&header).map_err(|e| storage(&e))?;
         let mut bytes = MAGIC.to_vec();
@@ -74,7 +85,14 @@ impl Ensemble {
             format!(
                 "activation {:?}, head {:?}, angles {:?}, no_delta {:?}, normalize_targets {}, reward {}, \
                  termination {}, past {}",
-                c.activation, c.head, c.angles, c.no_delta, c.normalize_targets, c.reward, c.termination, c.past
+                c.activation,
+                c.head,
+                c.angles.columns(),
+                c.no_delta,
+                c.normalize_targets,
+                c.reward,
+                c.termination,
+                c.past
             )
         };
         let (expected, actual) = (meaning(&self.config), meaning(&header.config));
@@ -87,6 +105,14 @@ impl Ensemble {
         if elites.is_empty() || elites.len() != header.elites.len() || elites.iter().any(|&e| e >= self.config.members)
         {
             return Err(broken("its elites are not members, each once"));
+        }
+        let places = |wraps: &[Wrap]| wraps.iter().map(|wrap| (wrap.column, wrap.turn)).collect::<Vec<_>>();
+        if places(&header.wraps) != places(&self.wraps) || header.wraps.iter().any(|wrap| !wrap.low.is_finite()) {
+            return Err(broken("its angles that wrap are not those of its settings"));
+        }
+        let offset: Vec<f64> = header.offset.iter().map(|bits| f64::from_bits(*bits)).collect();
+        if ![0, self.spec.obs].contains(&offset.len()) || offset.iter().any(|offset| !offset.is_finite()) {
+            return Err(broken("its offsets are not finite, one for each column"));
         }
         let mut floats = |n: usize| -> Result<Vec<f32>, ModelError> {
             let (head, tail) = rest.split_at_checked(4 * n).ok_or_else(|| broken("it ends in the statistics"))?;
@@ -106,6 +132,7 @@ impl Ensemble {
             .map_err(|e| ModelError::Storage(e.to_string()))?;
         let network =
             self.network.clone().try_load_record(record).map_err(|e| ModelError::Storage(e.to_string()))?.valid();
+        (self.wraps, self.offset) = (header.wraps, offset);
         self.install(network, inputs, targets, header.elites);
         Ok(())
     }

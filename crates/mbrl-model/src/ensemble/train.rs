@@ -5,14 +5,20 @@ use burn::{
     tensor::{Tensor, TensorData, activation},
 };
 
-use super::{Ensemble, Head, Heads, Network, delta, elite_count, is_cpu, stepper::HostStepper};
-use crate::{Dataset, Examples, Fit, FitConfig, ModelError, Normalizer, Stepper, dynamics::check_size};
+use super::{Ensemble, Head, Heads, Network, Wrap, delta, elite_count, is_cpu, stepper::HostStepper};
+use crate::{
+    Dataset, Examples, Fit, FitConfig, ModelError, Normalizer, Stepper, dynamics::check_size, normalizer::magnitudes,
+};
 
 /// Statistics of an ensemble's inputs and targets.
 #[derive(Debug, Clone)]
 pub struct EnsembleStatistics {
     inputs: Normalizer,
     targets: Normalizer,
+    /// Where values of angles that jump lie.
+    wraps: Vec<Wrap>,
+    /// What was taken off the observations, `[O]`.
+    offset: Vec<f64>,
 }
 
 /// How much more the cross-entropy of an end counts than its likelihood says.
@@ -48,7 +54,7 @@ impl Fit for Ensemble {
         wanted(self.config.reward, "rewards", data.rewards().is_some())?;
         wanted(self.config.termination, "ends", data.terminated().is_some())?;
 
-        let [plain, angles] = self.columns();
+        let (plain, angles) = self.columns();
         let mut inputs = Vec::with_capacity(data.len() * self.config.inputs(obs, action));
         let mut state = vec![0f32; self.spec.state];
         let past = self.spec.state - obs;
@@ -56,8 +62,8 @@ impl Fit for Ensemble {
             state[..obs].copy_from_slice(now);
             state[obs..].copy_from_slice(&data.past()[row * past..(row + 1) * past]);
             inputs.extend(plain.iter().map(|&c| state[c]));
-            inputs.extend(angles.iter().map(|&c| state[c].sin()));
-            inputs.extend(angles.iter().map(|&c| state[c].cos()));
+            inputs.extend(angles.iter().map(|&(c, scale)| (state[c] * scale).sin()));
+            inputs.extend(angles.iter().map(|&(c, scale)| (state[c] * scale).cos()));
             inputs.extend(act);
         }
         let delta = delta(&self.config, obs);
@@ -65,15 +71,26 @@ impl Fit for Ensemble {
         let mut targets = Vec::with_capacity(data.len() * width);
         for (row, (next, now)) in data.next_obs().chunks_exact(obs).zip(data.obs().chunks_exact(obs)).enumerate() {
             targets.extend((0..obs).map(|d| next[d] - delta[d] * now[d]));
+            for wrap in &self.wraps {
+                let change = &mut targets[row * width + wrap.column];
+                *change = wrap.change(*change);
+            }
             targets.extend(data.rewards().filter(|_| self.config.reward).map(|rewards| rewards[row]));
         }
+        let rows = || data.obs().chunks_exact(obs).chain(data.next_obs().chunks_exact(obs));
         let statistics = EnsembleStatistics {
             inputs: Normalizer::of(&inputs, self.config.inputs(obs, action)),
             targets: if self.config.normalize_targets {
-                Normalizer::of(&targets, width)
+                // A change smaller than what `f32` tells apart in the observation is rounding.
+                let mut magnitudes = magnitudes(rows(), obs);
+                magnitudes
+                    .extend(data.rewards().filter(|_| self.config.reward).map(|r| self::magnitudes(r.chunks(1), 1)[0]));
+                Normalizer::beside(&targets, &magnitudes)
             } else {
                 Normalizer::identity(width)
             },
+            wraps: self.wraps.iter().map(|wrap| wrap.seen(rows())).collect(),
+            offset: data.offset().to_vec(),
         };
         statistics.inputs.normalize(&mut inputs);
         statistics.targets.normalize(&mut targets);
@@ -174,6 +191,7 @@ impl Fit for Ensemble {
             // All of them: their order carries nothing, and in place no gather is needed.
             elites.sort_unstable();
         }
+        (self.wraps, self.offset) = (statistics.wraps, statistics.offset);
         self.install(network, statistics.inputs, statistics.targets, elites);
     }
 }

@@ -34,17 +34,16 @@ impl Default for AscendConfig {
 
 /// Maximises a differentiable function by following its gradient from many starts, with Adam \[1\] and its constants.
 ///
-/// All starts share one graph and one backward pass an iteration. Each climbs for itself: one that has not risen for ten steps,
+/// All starts share one graph and one backward pass per iteration. Each climbs for itself: one that has not risen for ten steps,
 /// or that has stepped to where the function is not finite, goes back to its best place with steps half as long, so the
 /// search ends in a point however long the first steps are. One that has never seen a finite value starts afresh. A bounded
 /// region is kept by projection.
 ///
-/// An iteration costs two evaluations a start, one of them for the gradient. The search ends as `stop` says, or where no start
+/// An iteration costs two evaluations per start, one of them for the gradient. The search ends as `stop` says, or where no start
 /// can gain anything more. The same seed gives the same bits.
 ///
 /// ```
-/// use mbrl_env::Rng;
-/// use mbrl_plan::{Device, Tensor, optimize::{AscendConfig, Region, Stop, ascend}};
+/// use mbrl_plan::{Device, Rng, Tensor, optimize::{AscendConfig, Region, Stop, ascend}};
 ///
 /// // The summit is at (1, −2).
 /// let hill = |x: Tensor<2>| {
@@ -73,12 +72,17 @@ pub fn ascend(
 ) -> Result<Found, PlanError> {
     let AscendConfig { starts, learning_rate } = *config;
     let len = region.centre.len();
-    require(len > 0, "centre", "no entry", "at least one dimension")?;
+    require(len > 0, "entries of region.centre", len, "at least one dimension")?;
     let function = InUnits::new(objective, region, len)?;
-    require(starts > 0, "starts", starts, "at least one")?;
-    require(learning_rate.is_finite() && learning_rate > 0.0, "learning_rate", learning_rate, "finite, above 0")?;
+    require(starts > 0, "starts", starts, "at least one start")?;
+    require(
+        learning_rate.is_finite() && learning_rate > 0.0,
+        "learning_rate",
+        learning_rate,
+        "a finite number above 0",
+    )?;
     let count = starts as u64;
-    stop.check(count, "at least one for each start")?;
+    stop.check(count, "at least one evaluation per start")?;
 
     let mut points = vec![0.0; len];
     for _ in 1..starts {

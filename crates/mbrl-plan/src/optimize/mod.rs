@@ -57,6 +57,7 @@ pub struct Stop {
 
 /// What a search found.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Found {
     /// The best parameters evaluated, `[D]`.
     pub parameters: Vec<f32>,
@@ -71,8 +72,8 @@ pub struct Found {
 impl Stop {
     /// Refuses a limit below `least` evaluations, and a value that nothing can be compared with.
     fn check(self, least: u64, rule: &'static str) -> Result<(), PlanError> {
-        require(self.evaluations >= least, "evaluations", self.evaluations, rule)?;
-        require(!self.value.is_nan(), "value", self.value, "a number, or INFINITY for none")
+        require(self.evaluations >= least, "stop.evaluations", self.evaluations, rule)?;
+        require(!self.value.is_nan(), "stop.value", self.value, "a number, or INFINITY for none")
     }
 }
 
@@ -89,14 +90,15 @@ impl<'a> InUnits<'a> {
     /// [`PlanError::Width`] for a region that has not so many dimensions, [`PlanError::NonFinite`] for a centre or a scale that
     /// is not finite, [`PlanError::Config`] for a scale that is not above 0.
     fn new(objective: &'a dyn Objective, region: &Region, dimensions: usize) -> Result<Self, PlanError> {
-        for (what, values) in [("centre of the region", &region.centre), ("scale of the region", &region.scale)] {
-            check_size(what, dimensions, values.len())?;
+        check_size("entries of region.centre", dimensions, region.centre.len())?;
+        check_size("entries of region.scale", dimensions, region.scale.len())?;
+        for (what, values) in [("region.centre", &region.centre), ("region.scale", &region.scale)] {
             if let Some(index) = values.iter().position(|v| !v.is_finite()) {
                 return Err(PlanError::NonFinite { what, index, value: values[index] });
             }
         }
         let least = region.scale.iter().copied().fold(f32::INFINITY, f32::min);
-        require(least > 0.0, "scale", least, "above 0 in every dimension")?;
+        require(least > 0.0, "region.scale", least, "a number above 0 in every dimension")?;
         let row = |values: &[f32]| to_device(values.to_vec(), [1, dimensions], &region.device);
         Ok(Self { objective, centre: row(&region.centre), scale: row(&region.scale) })
     }

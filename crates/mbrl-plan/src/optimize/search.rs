@@ -30,8 +30,7 @@ use crate::{
 /// whatever the budget. Choose the region's scale so that the optimum is probably within a unit or two of its centre.
 ///
 /// ```
-/// use mbrl_env::Rng;
-/// use mbrl_plan::{CemConfig, Device, Tensor, optimize::{Region, Stop, search}};
+/// use mbrl_plan::{CemConfig, Device, Rng, Tensor, optimize::{Region, Stop, search}};
 ///
 /// // Rastrigin's function has an optimum near every point of whole numbers; the best, 0, is at 0.
 /// let rastrigin = |x: Tensor<2>| -> Tensor<1> {
@@ -64,7 +63,12 @@ pub fn search(
     let function = InUnits::new(objective, region, dimensions)?;
     stop.check(1, "at least one evaluation")?;
     let fits = region.bounded || !sampler.presumes_bounds();
-    require(fits, "bounded", region.bounded, "true, for the sampler presumes bounds (CEM's constrain_variance)")?;
+    require(
+        fits,
+        "region.bounded",
+        region.bounded,
+        "true, or a sampler that does not presume bounds (CEM with constrain_variance = false)",
+    )?;
 
     let device = &region.device;
     let solution = |sampler: &dyn SequenceSampler| to_device(sampler.solution(), [1, dimensions], device);
@@ -91,7 +95,7 @@ pub fn search(
         match sampler.tell(iteration, sequences, &values[..candidates]) {
             // What was found before is not lost.
             Err(PlanError::NoFiniteReturn { .. }) if progress.found.value.is_finite() => break,
-            told => told?,
+            result => result?,
         }
         if sampler.converged() {
             break;
@@ -264,9 +268,9 @@ mod tests {
             assert!(found.trace.iter().all(|(_, value)| value.is_finite()), "{found:?}");
         }
         let hopeless = |x: Tensor<2>| bowl(0.0)(x) * f32::NAN;
-        let told =
+        let error =
             search(&mut cem().sampler(2).unwrap(), &hopeless, &region(&[0.0; 2], 1.0, true), ALL, &mut Rng::new(1));
-        assert_eq!(told.unwrap_err().to_string(), "none of the 60 candidates of iteration 0 has a finite return");
+        assert_eq!(error.unwrap_err().to_string(), "none of the 60 candidates of iteration 0 has a finite return");
     }
 
     #[test]
@@ -288,8 +292,8 @@ mod tests {
         // And where no value at all was finite, that is an error still.
         assert_eq!(find().unwrap_err().to_string(), "none of the 60 candidates of iteration 0 has a finite return");
         let short = Stop { evaluations: 7, ..stop };
-        let told = search(&mut cem().sampler(2).unwrap(), &fails_late, &near, short, &mut Rng::new(1)).unwrap_err();
-        assert_eq!(told.to_string(), "none of the 7 candidates of iteration 0 has a finite return");
+        let error = search(&mut cem().sampler(2).unwrap(), &fails_late, &near, short, &mut Rng::new(1)).unwrap_err();
+        assert_eq!(error.to_string(), "none of the 7 candidates of iteration 0 has a finite return");
     }
 
     #[test]
@@ -328,27 +332,30 @@ mod tests {
             search(&mut sampler, &bowl(0.0), region, stop, &mut Rng::new(0)).unwrap_err().to_string()
         };
         let good = || region(&[0.0; 2], 1.0, false);
-        assert_eq!(fails(cem(), &region(&[0.0; 3], 1.0, true), ALL), "centre of the region has 3, expected 2");
+        assert_eq!(fails(cem(), &region(&[0.0; 3], 1.0, true), ALL), "entries of region.centre = 3: expected 2");
         let short = Region { scale: vec![1.0], ..good() };
-        assert_eq!(fails(cem(), &short, ALL), "scale of the region has 1, expected 2");
-        let told = fails(cem(), &region(&[0.0, f32::NAN], 1.0, true), ALL);
-        assert_eq!(told, "centre of the region: entry 1 is NaN, expected a finite number");
-        let told = fails(cem(), &region(&[0.0; 2], f32::INFINITY, true), ALL);
-        assert_eq!(told, "scale of the region: entry 0 is inf, expected a finite number");
-        let told = fails(cem(), &region(&[0.0; 2], 0.0, true), ALL);
-        assert_eq!(told, "scale = 0: above 0 in every dimension");
-        let told = fails(cem(), &good(), Stop { evaluations: 0, ..ALL });
-        assert_eq!(told, "evaluations = 0: at least one evaluation");
-        let told = fails(cem(), &good(), Stop { value: f32::NAN, ..ALL });
-        assert_eq!(told, "value = NaN: a number, or INFINITY for none");
+        assert_eq!(fails(cem(), &short, ALL), "entries of region.scale = 1: expected 2");
+        let error = fails(cem(), &region(&[0.0, f32::NAN], 1.0, true), ALL);
+        assert_eq!(error, "region.centre[1] = NaN: expected a finite number");
+        let error = fails(cem(), &region(&[0.0; 2], f32::INFINITY, true), ALL);
+        assert_eq!(error, "region.scale[0] = inf: expected a finite number");
+        let error = fails(cem(), &region(&[0.0; 2], 0.0, true), ALL);
+        assert_eq!(error, "region.scale = 0: expected a number above 0 in every dimension");
+        let error = fails(cem(), &good(), Stop { evaluations: 0, ..ALL });
+        assert_eq!(error, "stop.evaluations = 0: expected at least one evaluation");
+        let error = fails(cem(), &good(), Stop { value: f32::NAN, ..ALL });
+        assert_eq!(error, "stop.value = NaN: expected a number, or INFINITY for none");
         // Held in [-1, 1] by its own rule, CEM would stall before its first step beyond.
-        let told = fails(CemConfig { constrain_variance: true, ..cem() }, &good(), ALL);
-        assert_eq!(told, "bounded = false: true, for the sampler presumes bounds (CEM's constrain_variance)");
+        let error = fails(CemConfig { constrain_variance: true, ..cem() }, &good(), ALL);
+        assert_eq!(
+            error,
+            "region.bounded = false: expected true, or a sampler that does not presume bounds (CEM with constrain_variance = false)"
+        );
         let mut held = CemConfig { constrain_variance: true, ..cem() }.sampler(2).unwrap();
         let bounded = region(&[0.0; 2], 1.0, true);
         assert!(search(&mut held, &bowl(0.5), &bounded, ALL, &mut Rng::new(0)).unwrap().value > -1e-6);
         let wrong = |x: Tensor<2>| bowl(0.0)(x).narrow(0, 0, 1);
-        let told = search(&mut cem().sampler(2).unwrap(), &wrong, &good(), ALL, &mut Rng::new(0)).unwrap_err();
-        assert_eq!(told.to_string(), "values of the objective has 1, expected 60");
+        let error = search(&mut cem().sampler(2).unwrap(), &wrong, &good(), ALL, &mut Rng::new(0)).unwrap_err();
+        assert_eq!(error.to_string(), "values of the objective = 1: expected 60");
     }
 }

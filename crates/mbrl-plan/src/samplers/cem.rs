@@ -14,7 +14,7 @@
 //!
 //! Differences from PETS: everything is in units of half the action range, so `variance_stop` is too (PETS's is in
 //! environment units); a new episode forgets the mean; candidates without a finite return are left out (PETS gives them
-//! a cost of 10⁶); the stop is looked at after an iteration, so that there is always one.
+//! a cost of 10⁶); `variance_stop` is checked after an iteration, so that there is always one.
 //!
 //! ## References
 //! \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models*,
@@ -27,8 +27,8 @@ use mbrl_model::{Propagation, truncated_normals};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cem, PlanError, SequenceSampler, Shooting, Told,
-    error::require,
+    Cem, PlanError, Scored, SequenceSampler, Shooting,
+    error::{refused, require},
     sampler::{around, blend, check_sizes, sampler_width},
     warm_start::{Tail, shift},
 };
@@ -38,7 +38,8 @@ const NAME: &str = "cem";
 /// Which sequence CEM and [`Icem`](crate::Icem) execute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum CemReturn {
+#[non_exhaustive]
+pub enum Execute {
     /// The mean of the last distribution (CEM's default; PETS).
     #[default]
     Mean,
@@ -50,9 +51,7 @@ pub enum CemReturn {
 /// Settings of [`Cem`]. The default is PETS's for its cart-pole \[1\].
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace};
-/// use mbrl_model::Propagation;
-/// use mbrl_plan::CemConfig;
+/// use mbrl_plan::{ActionSpace, BoxSpace, CemConfig, Propagation};
 ///
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(1, 3.0)?);
 /// let planner = CemConfig { population: 200, elites: 20, ..CemConfig::default() }.init(&actions, Propagation::MEAN)?;
@@ -64,11 +63,11 @@ pub enum CemReturn {
 pub struct CemConfig {
     /// Steps looked ahead, `H` (default: 25).
     pub horizon: usize,
-    /// Candidates an iteration, `K` (default: 400).
+    /// Candidates per iteration, `K` (default: 400).
     pub population: usize,
     /// How many of them the distribution is refitted to (default: 40).
     pub elites: usize,
-    /// Iterations a control step (default: 5).
+    /// Iterations per control step (default: 5).
     pub iterations: usize,
     /// Weight of the old mean and of the old **variance** (as PETS; iCEM smooths the standard deviation) in `[0, 1)`
     /// (default: 0.1).
@@ -84,7 +83,8 @@ pub struct CemConfig {
     /// hardly leaves it. With `false`, samples are clipped instead. Has no effect among discrete choices.
     pub constrain_variance: bool,
     /// Which sequence is executed (default: the mean).
-    pub returns: CemReturn,
+    #[serde(alias = "returns")]
+    pub execute: Execute,
     /// What stands at the end of the shifted mean (default: the middle of the range).
     pub tail: Tail,
 }
@@ -101,7 +101,7 @@ impl Default for CemConfig {
             variance_stop: 1e-3,
             truncation: 2.0,
             constrain_variance: true,
-            returns: CemReturn::Mean,
+            execute: Execute::Mean,
             tail: Tail::Middle,
         }
     }
@@ -143,16 +143,18 @@ impl CemConfig {
     pub fn sampler(&self, width: usize) -> Result<CemSampler, PlanError> {
         let Self { horizon, population, elites, iterations, alpha, initial_std, variance_stop, truncation, .. } = *self;
         check_sizes(width, horizon, population, iterations)?;
-        require((1..=population).contains(&elites), "elites", elites, "at least 1, at most the population")?;
-        require((0.0..1.0).contains(&alpha), "alpha", alpha, "in [0, 1)")?;
-        require(initial_std.is_finite() && initial_std > 0.0, "initial_std", initial_std, "finite, above 0")?;
+        if !(1..=population).contains(&elites) {
+            return Err(refused("elites", elites, format!("1 to {population}, the population")));
+        }
+        require((0.0..1.0).contains(&alpha), "alpha", alpha, "a number in [0, 1)")?;
+        require(initial_std.is_finite() && initial_std > 0.0, "initial_std", initial_std, "a finite number above 0")?;
         require(
             variance_stop.is_finite() && variance_stop >= 0.0,
             "variance_stop",
             variance_stop,
-            "finite, at least 0",
+            "a finite number of at least 0",
         )?;
-        require(truncation > 0.0, "truncation", truncation, "above 0")?;
+        require(truncation > 0.0, "truncation", truncation, "a number above 0")?;
         let mut sampler =
             CemSampler { config: self.clone(), width, mean: Vec::new(), variance: Vec::new(), best: None };
         sampler.reset();
@@ -169,7 +171,7 @@ pub struct CemSampler {
     mean: Vec<f32>,
     /// `[H, A]`.
     variance: Vec<f32>,
-    /// The best sequence of this control step and its return, where [`CemReturn::Best`] asks for it.
+    /// The best sequence of this control step and its return, where [`Execute::Best`] asks for it.
     best: Option<(f32, Vec<f32>)>,
 }
 
@@ -233,14 +235,14 @@ impl SequenceSampler for CemSampler {
     }
 
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
-        let told = Told::new(self.shape(), iteration, candidates, returns)?;
-        let (mean, variance) = told.fit(&told.candidates(&told.elites(self.config.elites)));
+        let scored = Scored::new(self.shape(), iteration, candidates, returns)?;
+        let (mean, variance) = scored.fit(&scored.candidates(&scored.elites(self.config.elites)));
         blend(&mut self.mean, &mean, self.config.alpha);
         blend(&mut self.variance, &variance, self.config.alpha);
-        if self.config.returns == CemReturn::Best {
-            let k = told.best();
-            if self.best.as_ref().is_none_or(|(value, _)| told.value(k) > *value) {
-                self.best = Some((told.value(k), told.candidate(k)));
+        if self.config.execute == Execute::Best {
+            let k = scored.best();
+            if self.best.as_ref().is_none_or(|(value, _)| scored.value(k) > *value) {
+                self.best = Some((scored.value(k), scored.candidate(k)));
             }
         }
         Ok(())
@@ -368,8 +370,7 @@ mod tests {
 
     #[test]
     fn the_best_of_a_control_step_is_executed_and_then_shifted() {
-        let config =
-            CemConfig { horizon: 2, elites: 2, population: 2, returns: CemReturn::Best, ..CemConfig::default() };
+        let config = CemConfig { horizon: 2, elites: 2, population: 2, execute: Execute::Best, ..CemConfig::default() };
         let mut cem = sampler(config);
         cem.begin();
         tell(&mut cem, [[0.1, 0.2], [0.5, 0.6]], [1.0, 9.0]);
@@ -389,27 +390,27 @@ mod tests {
     fn each_rule_has_its_error() {
         let fails = |config: CemConfig| config.sampler(1).unwrap_err().to_string();
         let base = CemConfig::default;
-        assert_eq!(fails(CemConfig { horizon: 0, ..base() }), "horizon = 0: at least one step");
-        assert_eq!(fails(CemConfig { population: 0, ..base() }), "population = 0: at least one candidate");
-        assert_eq!(fails(CemConfig { iterations: 0, ..base() }), "iterations = 0: at least one iteration");
+        assert_eq!(fails(CemConfig { horizon: 0, ..base() }), "horizon = 0: expected at least one step");
+        assert_eq!(fails(CemConfig { population: 0, ..base() }), "population = 0: expected at least one candidate");
+        assert_eq!(fails(CemConfig { iterations: 0, ..base() }), "iterations = 0: expected at least one iteration");
         for elites in [0, 401] {
-            let told = fails(CemConfig { elites, ..base() });
-            assert_eq!(told, format!("elites = {elites}: at least 1, at most the population"));
+            let error = fails(CemConfig { elites, ..base() });
+            assert_eq!(error, format!("elites = {elites}: expected 1 to 400, the population"));
         }
         for alpha in [-0.1, 1.0, f32::NAN] {
-            assert_eq!(fails(CemConfig { alpha, ..base() }), format!("alpha = {alpha}: in [0, 1)"));
+            assert_eq!(fails(CemConfig { alpha, ..base() }), format!("alpha = {alpha}: expected a number in [0, 1)"));
         }
         for initial_std in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            let told = fails(CemConfig { initial_std, ..base() });
-            assert_eq!(told, format!("initial_std = {initial_std}: finite, above 0"));
+            let error = fails(CemConfig { initial_std, ..base() });
+            assert_eq!(error, format!("initial_std = {initial_std}: expected a finite number above 0"));
         }
         for variance_stop in [-1.0, f32::NAN] {
-            let told = fails(CemConfig { variance_stop, ..base() });
-            assert_eq!(told, format!("variance_stop = {variance_stop}: finite, at least 0"));
+            let error = fails(CemConfig { variance_stop, ..base() });
+            assert_eq!(error, format!("variance_stop = {variance_stop}: expected a finite number of at least 0"));
         }
         for truncation in [0.0, -2.0, f32::NAN] {
-            let told = fails(CemConfig { truncation, ..base() });
-            assert_eq!(told, format!("truncation = {truncation}: above 0"));
+            let error = fails(CemConfig { truncation, ..base() });
+            assert_eq!(error, format!("truncation = {truncation}: expected a number above 0"));
         }
         assert!(base().sampler(0).is_err());
     }

@@ -17,7 +17,7 @@
 //! best of the elites before. Standard deviations are smoothed, not variances as CEM's are. The next control step
 //! starts from the mean shifted with its last action doubled, and from the initial standard deviation.
 //!
-//! With `noise_exponent = 0`, `keep_elites = 0`, `population_decay = 1`, `mean_in_last = false` and `returns = "mean"`
+//! With `noise_exponent = 0`, `keep_elites = 0`, `population_decay = 1`, `mean_in_last = false` and `execute = "mean"`
 //! it is CEM without truncation, except for what is smoothed.
 //!
 //! Differences from the authors' code: kept elites are scored again, since the score of a random model, or of the next
@@ -33,8 +33,8 @@ use mbrl_model::Propagation;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CemReturn, ColouredNoise, Icem, PlanError, SequenceSampler, Shooting, Told,
-    error::require,
+    ColouredNoise, Execute, Icem, PlanError, Scored, SequenceSampler, Shooting,
+    error::{refused, require},
     host::{to_device, to_host},
     sampler::{around, blend, check_sizes, sampler_width},
     warm_start::{Tail, shift},
@@ -45,9 +45,7 @@ const NAME: &str = "icem";
 /// Settings of [`Icem`]. The default is the authors' `icem/settings/defaults/i-cem-blitz.json` \[1\].
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace};
-/// use mbrl_model::Propagation;
-/// use mbrl_plan::IcemConfig;
+/// use mbrl_plan::{ActionSpace, BoxSpace, IcemConfig, Propagation};
 ///
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(6, 1.0)?);
 /// let planner = IcemConfig { horizon: 15, ..IcemConfig::half_cheetah() }.init(&actions, Propagation::MEAN)?;
@@ -65,7 +63,7 @@ pub struct IcemConfig {
     pub population_decay: f32,
     /// How many sequences the distribution is refitted to, at most half the population (default: 10).
     pub elites: usize,
-    /// Iterations a control step (default: 3).
+    /// Iterations per control step (default: 3).
     pub iterations: usize,
     /// Weight of the old mean and of the old **standard deviation** in `[0, 1)` (default: 0.1).
     pub alpha: f32,
@@ -81,7 +79,8 @@ pub struct IcemConfig {
     /// Whether the mean replaces a sequence of the last iteration (default: true).
     pub mean_in_last: bool,
     /// Which sequence is executed (default: the best of the last iteration; CEM executes the mean).
-    pub returns: CemReturn,
+    #[serde(alias = "returns")]
+    pub execute: Execute,
 }
 
 impl Default for IcemConfig {
@@ -98,7 +97,7 @@ impl Default for IcemConfig {
             keep_elites: 0.3,
             shift_elites: true,
             mean_in_last: true,
-            returns: CemReturn::Best,
+            execute: Execute::Best,
         }
     }
 }
@@ -161,11 +160,14 @@ impl IcemConfig {
     pub fn sampler(&self, width: usize) -> Result<IcemSampler, PlanError> {
         let Self { horizon, population, population_decay: decay, elites, iterations, alpha, initial_std, .. } = *self;
         check_sizes(width, horizon, population, iterations)?;
-        require(decay.is_finite() && decay >= 1.0, "population_decay", decay, "finite, at least 1")?;
-        require((1..=population / 2).contains(&elites), "elites", elites, "at least 1, at most half the population")?;
-        require((0.0..1.0).contains(&alpha), "alpha", alpha, "in [0, 1)")?;
-        require(initial_std.is_finite() && initial_std > 0.0, "initial_std", initial_std, "finite, above 0")?;
-        require((0.0..=1.0).contains(&self.keep_elites), "keep_elites", self.keep_elites, "a share, in [0, 1]")?;
+        require(decay.is_finite() && decay >= 1.0, "population_decay", decay, "a finite number of at least 1")?;
+        let most = population / 2;
+        if !(1..=most).contains(&elites) {
+            return Err(refused("elites", elites, format!("1 to {most}, half the population")));
+        }
+        require((0.0..1.0).contains(&alpha), "alpha", alpha, "a number in [0, 1)")?;
+        require(initial_std.is_finite() && initial_std > 0.0, "initial_std", initial_std, "a finite number above 0")?;
+        require((0.0..=1.0).contains(&self.keep_elites), "keep_elites", self.keep_elites, "a share in [0, 1]")?;
         let mut sampler = IcemSampler {
             noise: ColouredNoise::new(self.noise_exponent, horizon)?,
             config: self.clone(),
@@ -283,12 +285,12 @@ impl SequenceSampler for IcemSampler {
     }
 
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
-        let told = Told::new(self.shape(), iteration, candidates, returns)?;
-        let mut elites = told.elites(self.config.elites);
+        let scored = Scored::new(self.shape(), iteration, candidates, returns)?;
+        let mut elites = scored.elites(self.config.elites);
         // Stable, so that of equals the first stay first.
-        elites.sort_by(|&a, &b| told.value(b).total_cmp(&told.value(a)));
-        let fetched = told.candidates(&elites);
-        let (mean, variance) = told.fit(&fetched);
+        elites.sort_by(|&a, &b| scored.value(b).total_cmp(&scored.value(a)));
+        let fetched = scored.candidates(&elites);
+        let (mean, variance) = scored.fit(&fetched);
         let std: Vec<f64> = variance.into_iter().map(f64::sqrt).collect();
         blend(&mut self.mean, &mean, self.config.alpha);
         blend(&mut self.std, &std, self.config.alpha);
@@ -302,8 +304,8 @@ impl SequenceSampler for IcemSampler {
     }
 
     fn solution(&self) -> Vec<f32> {
-        match (self.config.returns, &self.best) {
-            (CemReturn::Best, Some(best)) => best.clone(),
+        match (self.config.execute, &self.best) {
+            (Execute::Best, Some(best)) => best.clone(),
             _ => self.mean.clone(),
         }
     }
@@ -373,8 +375,8 @@ mod tests {
 
     #[test]
     fn the_best_of_the_last_iteration_is_executed_or_the_mean_if_asked_for() {
-        for (returns, expected) in [(CemReturn::Best, [0.6, -0.2]), (CemReturn::Mean, [0.3, -0.075])] {
-            let mut icem = IcemConfig { returns, ..small() }.sampler(1).unwrap();
+        for (execute, expected) in [(Execute::Best, [0.6, -0.2]), (Execute::Mean, [0.3, -0.075])] {
+            let mut icem = IcemConfig { execute, ..small() }.sampler(1).unwrap();
             icem.begin();
             assert_eq!(solution(&icem), [0.0, 0.0]);
             tell(&mut icem, SEQUENCES, RETURNS);
@@ -546,7 +548,7 @@ mod tests {
             noise_exponent: 0.0,
             keep_elites: 0.0,
             mean_in_last: false,
-            returns: CemReturn::Mean,
+            execute: Execute::Mean,
             ..IcemConfig::default()
         };
         let device = Device::flex();
@@ -573,30 +575,33 @@ mod tests {
     fn each_rule_has_its_error() {
         let fails = |config: IcemConfig| config.sampler(1).unwrap_err().to_string();
         let base = IcemConfig::default;
-        assert_eq!(fails(IcemConfig { horizon: 0, ..base() }), "horizon = 0: at least one step");
-        assert_eq!(fails(IcemConfig { population: 0, ..base() }), "population = 0: at least one candidate");
-        assert_eq!(fails(IcemConfig { iterations: 0, ..base() }), "iterations = 0: at least one iteration");
+        assert_eq!(fails(IcemConfig { horizon: 0, ..base() }), "horizon = 0: expected at least one step");
+        assert_eq!(fails(IcemConfig { population: 0, ..base() }), "population = 0: expected at least one candidate");
+        assert_eq!(fails(IcemConfig { iterations: 0, ..base() }), "iterations = 0: expected at least one iteration");
         for elites in [0, 21] {
-            let told = fails(IcemConfig { elites, ..base() });
-            assert_eq!(told, format!("elites = {elites}: at least 1, at most half the population"));
+            let error = fails(IcemConfig { elites, ..base() });
+            assert_eq!(error, format!("elites = {elites}: expected 1 to 20, half the population"));
         }
         for bad in [0.9, f32::NAN, f32::INFINITY] {
-            let told = fails(IcemConfig { population_decay: bad, ..base() });
-            assert_eq!(told, format!("population_decay = {bad}: finite, at least 1"));
+            let error = fails(IcemConfig { population_decay: bad, ..base() });
+            assert_eq!(error, format!("population_decay = {bad}: expected a finite number of at least 1"));
         }
         for bad in [-0.1, 1.0, f32::NAN] {
-            assert_eq!(fails(IcemConfig { alpha: bad, ..base() }), format!("alpha = {bad}: in [0, 1)"));
+            assert_eq!(
+                fails(IcemConfig { alpha: bad, ..base() }),
+                format!("alpha = {bad}: expected a number in [0, 1)")
+            );
         }
         for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            let told = fails(IcemConfig { initial_std: bad, ..base() });
-            assert_eq!(told, format!("initial_std = {bad}: finite, above 0"));
+            let error = fails(IcemConfig { initial_std: bad, ..base() });
+            assert_eq!(error, format!("initial_std = {bad}: expected a finite number above 0"));
         }
         for bad in [-0.1, 1.1, f32::NAN] {
-            let told = fails(IcemConfig { keep_elites: bad, ..base() });
-            assert_eq!(told, format!("keep_elites = {bad}: a share, in [0, 1]"));
+            let error = fails(IcemConfig { keep_elites: bad, ..base() });
+            assert_eq!(error, format!("keep_elites = {bad}: expected a share in [0, 1]"));
         }
-        let told = fails(IcemConfig { noise_exponent: -1.0, ..base() });
-        assert_eq!(told, "noise_exponent = -1: finite, at least 0");
+        let error = fails(IcemConfig { noise_exponent: -1.0, ..base() });
+        assert_eq!(error, "noise_exponent = -1: expected a finite number of at least 0");
         assert!(base().sampler(0).is_err());
     }
 }

@@ -36,7 +36,7 @@ use mbrl_model::Propagation;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Mppi, PlanError, SequenceSampler, Shooting, Told,
+    Mppi, PlanError, Scored, SequenceSampler, Shooting,
     error::{check_size, require},
     noise::white,
     sampler::{around, check_sizes, sampler_width},
@@ -49,9 +49,7 @@ const NAME: &str = "mppi";
 /// which is half of the half range here, as CEM's and iCEM's.
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace};
-/// use mbrl_model::Propagation;
-/// use mbrl_plan::MppiConfig;
+/// use mbrl_plan::{ActionSpace, BoxSpace, MppiConfig, Propagation};
 ///
 /// // Steering may change more than thrust does.
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(2, 1.0)?);
@@ -64,9 +62,9 @@ const NAME: &str = "mppi";
 pub struct MppiConfig {
     /// Steps looked ahead, `H` (default: 15).
     pub horizon: usize,
-    /// Candidates an iteration, `K` (default: 100).
+    /// Candidates per iteration, `K` (default: 100).
     pub population: usize,
-    /// Refinements a control step (default: 1).
+    /// Refinements per control step (default: 1).
     pub iterations: usize,
     /// Weight of the return in the exponent, κ = 1/λ (default: 1). Large values approach the best candidate, small
     /// ones the plain mean. It acts on returns as they are, unless they are normalised: scale it with the reward.
@@ -145,8 +143,7 @@ impl MppiConfig {
     /// A planner for an action space.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one nor one an
-    /// action dimension, [`PlanError::ActionSpace`] for a space that is neither a
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one nor one per action dimension, [`PlanError::ActionSpace`] for a space that is neither a
     /// bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Mppi, PlanError> {
         let sampler = self.sampler(sampler_width(actions, NAME)?)?;
@@ -157,21 +154,26 @@ impl MppiConfig {
     ///
     /// # Errors
     /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::Width`] for sigmas that are neither one
-    /// nor one an action dimension.
+    /// nor one per action dimension.
     pub fn sampler(&self, width: usize) -> Result<MppiSampler, PlanError> {
         let Self { horizon, population, iterations, kappa, control_cost, elites, std_range: [least, most], .. } = *self;
         check_sizes(width, horizon, population, iterations)?;
-        require(kappa.is_finite() && kappa > 0.0, "kappa", kappa, "finite, above 0")?;
+        require(kappa.is_finite() && kappa > 0.0, "kappa", kappa, "a finite number above 0")?;
         if self.sigma.len() != 1 {
-            check_size("sigma", width, self.sigma.len())?;
+            check_size("entries of sigma", width, self.sigma.len())?;
         }
         for &sigma in &self.sigma {
-            require(sigma.is_finite() && sigma > 0.0, "sigma", sigma, "finite, above 0")?;
+            require(sigma.is_finite() && sigma > 0.0, "sigma", sigma, "a finite number above 0")?;
         }
-        require((0.0..=1.0).contains(&control_cost), "control_cost", control_cost, "1 − α, in [0, 1]")?;
-        require(elites > 0.0 && elites <= 1.0, "elites", elites, "a share, in (0, 1]")?;
+        require((0.0..=1.0).contains(&control_cost), "control_cost", control_cost, "1 − α, a number in [0, 1]")?;
+        require(elites > 0.0 && elites <= 1.0, "elites", elites, "a share in (0, 1]")?;
         let range = format!("[{least}, {most}]");
-        require(least >= 0.0 && least <= most && most.is_finite(), "std_range", range, "rising, finite, from 0 on")?;
+        require(
+            least >= 0.0 && least <= most && most.is_finite(),
+            "std_range",
+            range,
+            "two finite numbers, rising, from 0 on",
+        )?;
         let sigma: Vec<f32> = self.sigma.iter().copied().cycle().take(width).collect();
         let mut sampler = MppiSampler { config: self.clone(), sigma, mean: Vec::new(), std: Vec::new() };
         sampler.reset();
@@ -205,20 +207,20 @@ impl MppiSampler {
     }
 
     /// Candidates that count, with their weights; the largest weight is 1.
-    fn weights(&self, told: &Told) -> Vec<(usize, f64)> {
+    fn weights(&self, scored: &Scored) -> Vec<(usize, f64)> {
         let MppiConfig { kappa, control_cost, elites, normalize_returns, .. } = self.config;
-        let elites = told.elites(((elites * told.finite().len() as f32) as usize).max(1));
-        let value = |k: usize| f64::from(told.value(k));
+        let elites = scored.elites(((elites * scored.finite().len() as f32) as usize).max(1));
+        let value = |k: usize| f64::from(scored.value(k));
         let span = || {
-            let (low, high) = told
+            let (low, high) = scored
                 .finite()
                 .iter()
                 .fold((f64::MAX, f64::MIN), |(low, high), &k| (low.min(value(k)), high.max(value(k))));
             if high > low { high - low } else { 1.0 }
         };
         let scale = f64::from(kappa) / if normalize_returns { span() } else { 1.0 };
-        let top = value(told.best());
-        let costs = if control_cost > 0.0 { self.control_costs(told, &elites) } else { vec![0.0; elites.len()] };
+        let top = value(scored.best());
+        let costs = if control_cost > 0.0 { self.control_costs(scored, &elites) } else { vec![0.0; elites.len()] };
         let exponent = |(&k, cost): (&usize, f64)| scale * (value(k) - top) - f64::from(control_cost) * cost;
         let exponents: Vec<f64> = elites.iter().zip(costs).map(exponent).collect();
         // Relative to the largest, so that the sum neither overflows nor vanishes.
@@ -227,12 +229,12 @@ impl MppiSampler {
     }
 
     /// uᵀ Σ⁻¹ ε over all steps, for ε = candidate − u.
-    fn control_costs(&self, told: &Told, chosen: &[usize]) -> Vec<f64> {
+    fn control_costs(&self, scored: &Scored, chosen: &[usize]) -> Vec<f64> {
         let weight = |(u, std): (&f32, &f32)| u / (std * std);
         let weights = self.mean.iter().zip(&self.std).map(weight);
         // A standard deviation of 0, or next to it, leaves no noise to be charged for.
         let weights: Vec<f32> = weights.map(|weight| if weight.is_finite() { weight } else { 0.0 }).collect();
-        told.beyond(chosen, &self.mean, &weights)
+        scored.weighted_deviation(chosen, &self.mean, &weights)
     }
 }
 
@@ -259,8 +261,8 @@ impl SequenceSampler for MppiSampler {
     }
 
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
-        let told = Told::new(self.shape(), iteration, candidates, returns)?;
-        let (mean, variance) = told.moments(&self.weights(&told));
+        let scored = Scored::new(self.shape(), iteration, candidates, returns)?;
+        let (mean, variance) = scored.moments(&self.weights(&scored));
         self.mean = mean.into_iter().map(|m| m as f32).collect();
         if self.config.adapt_std {
             let [least, most] = self.config.std_range;
@@ -346,13 +348,13 @@ mod tests {
         mppi.mean = vec![0.5, 0.0];
         // uᵀ ε / σ² = 0.5 · 0.5 / 0.25 = 1, and −1 for the second; the second step, where u is 0, costs nothing.
         let device = Device::flex();
-        let told = Told::new(
+        let scored = Scored::new(
             [2, 1],
             0,
             Tensor::<2>::from_floats([[0.0, 0.7], [1.0, 0.7]], &device).unsqueeze_dim(2),
             &[0.0; 2],
         );
-        let costs = mppi.control_costs(&told.unwrap(), &[1, 0]);
+        let costs = mppi.control_costs(&scored.unwrap(), &[1, 0]);
         assert!((costs[0] - 1.0).abs() < 1e-6 && (costs[1] + 1.0).abs() < 1e-6, "{costs:?}");
         tell(&mut mppi, [[1.0, 0.7], [0.0, 0.7]], [2.0, 0.0]);
         // Returns less costs: 1 and 1, so both count alike, whatever κ does to the returns alone.
@@ -423,30 +425,36 @@ mod tests {
     fn each_rule_has_its_error() {
         let fails = |config: MppiConfig| config.sampler(2).unwrap_err().to_string();
         let base = MppiConfig::default;
-        assert_eq!(fails(MppiConfig { horizon: 0, ..base() }), "horizon = 0: at least one step");
-        assert_eq!(fails(MppiConfig { population: 0, ..base() }), "population = 0: at least one candidate");
-        assert_eq!(fails(MppiConfig { iterations: 0, ..base() }), "iterations = 0: at least one iteration");
+        assert_eq!(fails(MppiConfig { horizon: 0, ..base() }), "horizon = 0: expected at least one step");
+        assert_eq!(fails(MppiConfig { population: 0, ..base() }), "population = 0: expected at least one candidate");
+        assert_eq!(fails(MppiConfig { iterations: 0, ..base() }), "iterations = 0: expected at least one iteration");
         for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            assert_eq!(fails(MppiConfig { kappa: bad, ..base() }), format!("kappa = {bad}: finite, above 0"));
+            assert_eq!(
+                fails(MppiConfig { kappa: bad, ..base() }),
+                format!("kappa = {bad}: expected a finite number above 0")
+            );
             assert_eq!(
                 fails(MppiConfig { sigma: vec![0.5, bad], ..base() }),
-                format!("sigma = {bad}: finite, above 0")
+                format!("sigma = {bad}: expected a finite number above 0")
             );
         }
         for count in [0, 3] {
-            let told = fails(MppiConfig { sigma: vec![0.5; count], ..base() });
-            assert_eq!(told, format!("sigma has {count}, expected 2"));
+            let error = fails(MppiConfig { sigma: vec![0.5; count], ..base() });
+            assert_eq!(error, format!("entries of sigma = {count}: expected 2"));
         }
         for bad in [-0.1, 1.1, f32::NAN] {
-            let told = fails(MppiConfig { control_cost: bad, ..base() });
-            assert_eq!(told, format!("control_cost = {bad}: 1 − α, in [0, 1]"));
+            let error = fails(MppiConfig { control_cost: bad, ..base() });
+            assert_eq!(error, format!("control_cost = {bad}: expected 1 − α, a number in [0, 1]"));
         }
         for bad in [0.0, 1.1, f32::NAN] {
-            assert_eq!(fails(MppiConfig { elites: bad, ..base() }), format!("elites = {bad}: a share, in (0, 1]"));
+            assert_eq!(
+                fails(MppiConfig { elites: bad, ..base() }),
+                format!("elites = {bad}: expected a share in (0, 1]")
+            );
         }
         for [least, most] in [[-0.1, 1.0], [0.5, 0.4], [0.0, f32::INFINITY], [f32::NAN, 1.0]] {
-            let told = fails(MppiConfig { std_range: [least, most], ..base() });
-            assert_eq!(told, format!("std_range = [{least}, {most}]: rising, finite, from 0 on"));
+            let error = fails(MppiConfig { std_range: [least, most], ..base() });
+            assert_eq!(error, format!("std_range = [{least}, {most}]: expected two finite numbers, rising, from 0 on"));
         }
         assert!(base().sampler(0).is_err());
     }

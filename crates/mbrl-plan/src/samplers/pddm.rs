@@ -1,7 +1,7 @@
 //! # PDDM: filtered, reward-weighted sampling
 //!
 //! A softer relative of CEM: noise that is smoothed in time is laid over the last plan, and the new plan is the mean of
-//! all candidates, weighted by their exponentiated returns. One refinement a control step is enough.
+//! all candidates, weighted by their exponentiated returns. One refinement per control step is enough.
 //!
 //! | paper \[1\], eqs. 3-5 | here |
 //! |---|---|
@@ -30,7 +30,7 @@ use mbrl_model::Propagation;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Pddm, PlanError, SequenceSampler, Shooting, Told,
+    Pddm, PlanError, Scored, SequenceSampler, Shooting,
     error::require,
     host::to_device,
     noise::mixed,
@@ -47,9 +47,7 @@ const NAME: &str = "pddm";
 /// κ acts on returns as they are: scale it with the reward.
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace};
-/// use mbrl_model::Propagation;
-/// use mbrl_plan::PddmConfig;
+/// use mbrl_plan::{ActionSpace, BoxSpace, PddmConfig, Propagation};
 ///
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(24, 1.0)?);
 /// let planner = PddmConfig { population: 700, kappa: 20.0, beta: 0.7, ..PddmConfig::default() }
@@ -61,9 +59,9 @@ const NAME: &str = "pddm";
 pub struct PddmConfig {
     /// Steps looked ahead, `H` (default: 7).
     pub horizon: usize,
-    /// Candidates an iteration, `K` (default: 200).
+    /// Candidates per iteration, `K` (default: 200).
     pub population: usize,
-    /// Refinements a control step (default: 1).
+    /// Refinements per control step (default: 1).
     pub iterations: usize,
     /// Weight of the return in the exponent, κ = 1/λ (default: 10). Large values approach the best candidate, small ones
     /// the plain mean.
@@ -101,9 +99,9 @@ impl PddmConfig {
     pub fn sampler(&self, width: usize) -> Result<PddmSampler, PlanError> {
         let Self { horizon, population, iterations, kappa, sigma, beta, .. } = *self;
         check_sizes(width, horizon, population, iterations)?;
-        require(kappa.is_finite() && kappa > 0.0, "kappa", kappa, "finite, above 0")?;
-        require(sigma.is_finite() && sigma > 0.0, "sigma", sigma, "finite, above 0")?;
-        require(beta > 0.0 && beta <= 1.0, "beta", beta, "in (0, 1]")?;
+        require(kappa.is_finite() && kappa > 0.0, "kappa", kappa, "a finite number above 0")?;
+        require(sigma.is_finite() && sigma > 0.0, "sigma", sigma, "a finite number above 0")?;
+        require(beta > 0.0 && beta <= 1.0, "beta", beta, "a number in (0, 1]")?;
         let mean = vec![0.0; horizon * width];
         Ok(PddmSampler { config: self.clone(), width, mean, past: vec![0.0; width] })
     }
@@ -173,12 +171,12 @@ impl SequenceSampler for PddmSampler {
     }
 
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
-        let told = Told::new(self.shape(), iteration, candidates, returns)?;
-        let (kappa, top) = (f64::from(self.config.kappa), f64::from(told.value(told.best())));
+        let scored = Scored::new(self.shape(), iteration, candidates, returns)?;
+        let (kappa, top) = (f64::from(self.config.kappa), f64::from(scored.value(scored.best())));
         // Relative to the best return: the largest weight is 1, so the sum neither overflows nor vanishes.
-        let weight = |k: usize| (kappa * (f64::from(told.value(k)) - top)).exp();
-        let weights: Vec<(usize, f64)> = told.finite().iter().map(|&k| (k, weight(k))).collect();
-        self.mean = told.moments(&weights).0.into_iter().map(|m| m as f32).collect();
+        let weight = |k: usize| (kappa * (f64::from(scored.value(k)) - top)).exp();
+        let weights: Vec<(usize, f64)> = scored.finite().iter().map(|&k| (k, weight(k))).collect();
+        self.mean = scored.moments(&weights).0.into_iter().map(|m| m as f32).collect();
         Ok(())
     }
 
@@ -323,15 +321,21 @@ mod tests {
     fn each_rule_has_its_error() {
         let fails = |config: PddmConfig| config.sampler(1).unwrap_err().to_string();
         let base = PddmConfig::default;
-        assert_eq!(fails(PddmConfig { horizon: 0, ..base() }), "horizon = 0: at least one step");
-        assert_eq!(fails(PddmConfig { population: 0, ..base() }), "population = 0: at least one candidate");
-        assert_eq!(fails(PddmConfig { iterations: 0, ..base() }), "iterations = 0: at least one iteration");
+        assert_eq!(fails(PddmConfig { horizon: 0, ..base() }), "horizon = 0: expected at least one step");
+        assert_eq!(fails(PddmConfig { population: 0, ..base() }), "population = 0: expected at least one candidate");
+        assert_eq!(fails(PddmConfig { iterations: 0, ..base() }), "iterations = 0: expected at least one iteration");
         for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            assert_eq!(fails(PddmConfig { kappa: bad, ..base() }), format!("kappa = {bad}: finite, above 0"));
-            assert_eq!(fails(PddmConfig { sigma: bad, ..base() }), format!("sigma = {bad}: finite, above 0"));
-            assert_eq!(fails(PddmConfig { beta: bad, ..base() }), format!("beta = {bad}: in (0, 1]"));
+            assert_eq!(
+                fails(PddmConfig { kappa: bad, ..base() }),
+                format!("kappa = {bad}: expected a finite number above 0")
+            );
+            assert_eq!(
+                fails(PddmConfig { sigma: bad, ..base() }),
+                format!("sigma = {bad}: expected a finite number above 0")
+            );
+            assert_eq!(fails(PddmConfig { beta: bad, ..base() }), format!("beta = {bad}: expected a number in (0, 1]"));
         }
-        assert_eq!(fails(PddmConfig { beta: 1.1, ..base() }), "beta = 1.1: in (0, 1]");
+        assert_eq!(fails(PddmConfig { beta: 1.1, ..base() }), "beta = 1.1: expected a number in (0, 1]");
         assert!(base().sampler(0).is_err());
     }
 }

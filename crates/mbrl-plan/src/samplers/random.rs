@@ -18,7 +18,7 @@ use mbrl_model::{Propagation, uniforms};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ColouredNoise, PlanError, RandomShooting, SequenceSampler, Shooting, Told,
+    ColouredNoise, PlanError, RandomShooting, Scored, SequenceSampler, Shooting,
     error::require,
     sampler::{check_sizes, sampler_width},
 };
@@ -58,9 +58,7 @@ pub enum Proposal {
 /// Settings of [`RandomShooting`]. The default is that of the authors' half-cheetah \[1\].
 ///
 /// ```
-/// use mbrl_env::{ActionSpace, BoxSpace};
-/// use mbrl_model::Propagation;
-/// use mbrl_plan::{Proposal, RandomShootingConfig};
+/// use mbrl_plan::{ActionSpace, BoxSpace, Propagation, Proposal, RandomShootingConfig};
 ///
 /// let actions = ActionSpace::Box(BoxSpace::symmetric(6, 1.0)?);
 /// let proposal = Proposal::Coloured { std: 0.5, exponent: 2.0 };
@@ -73,9 +71,9 @@ pub enum Proposal {
 pub struct RandomShootingConfig {
     /// Steps looked ahead, `H` (default: 20).
     pub horizon: usize,
-    /// Sequences an iteration, `K` (default: 1000).
+    /// Sequences per iteration, `K` (default: 1000).
     pub population: usize,
-    /// Iterations a control step (default: 1): the same as a larger population, in less memory.
+    /// Iterations per control step (default: 1): the same as a larger population, in less memory.
     pub iterations: usize,
     /// What they are drawn from (default: uniform).
     pub proposal: Proposal,
@@ -138,7 +136,7 @@ impl RandomShootingConfig {
             Proposal::Coloured { exponent, .. } => exponent,
         };
         if let Proposal::Normal { std } | Proposal::Coloured { std, .. } = self.proposal {
-            require(std.is_finite() && std > 0.0, "std", std, "finite, above 0")?;
+            require(std.is_finite() && std > 0.0, "std", std, "a finite number above 0")?;
         }
         let noise = ColouredNoise::new(exponent, self.horizon)?;
         Ok(RandomShootingSampler { config: self.clone(), width, noise, best: None })
@@ -198,10 +196,10 @@ impl SequenceSampler for RandomShootingSampler {
     }
 
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
-        let told = Told::new(self.shape(), iteration, candidates, returns)?;
-        let k = told.best();
-        if self.best.as_ref().is_none_or(|(value, _)| told.value(k) > *value) {
-            self.best = Some((told.value(k), told.candidate(k)));
+        let scored = Scored::new(self.shape(), iteration, candidates, returns)?;
+        let k = scored.best();
+        if self.best.as_ref().is_none_or(|(value, _)| scored.value(k) > *value) {
+            self.best = Some((scored.value(k), scored.candidate(k)));
         }
         Ok(())
     }
@@ -303,17 +301,26 @@ mod tests {
     fn each_rule_has_its_error() {
         let fails = |config: RandomShootingConfig| config.sampler(1).unwrap_err().to_string();
         let base = RandomShootingConfig::default;
-        assert_eq!(fails(RandomShootingConfig { horizon: 0, ..base() }), "horizon = 0: at least one step");
-        assert_eq!(fails(RandomShootingConfig { population: 0, ..base() }), "population = 0: at least one candidate");
-        assert_eq!(fails(RandomShootingConfig { iterations: 0, ..base() }), "iterations = 0: at least one iteration");
+        assert_eq!(fails(RandomShootingConfig { horizon: 0, ..base() }), "horizon = 0: expected at least one step");
+        assert_eq!(
+            fails(RandomShootingConfig { population: 0, ..base() }),
+            "population = 0: expected at least one candidate"
+        );
+        assert_eq!(
+            fails(RandomShootingConfig { iterations: 0, ..base() }),
+            "iterations = 0: expected at least one iteration"
+        );
         let of = |proposal| fails(RandomShootingConfig { proposal, ..base() });
-        assert_eq!(of(Proposal::Hold { steps: 0 }), "steps = 0: at least one step");
+        assert_eq!(of(Proposal::Hold { steps: 0 }), "steps = 0: expected at least one step");
         for std in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            assert_eq!(of(Proposal::Normal { std }), format!("std = {std}: finite, above 0"));
-            assert_eq!(of(Proposal::Coloured { std, exponent: 1.0 }), format!("std = {std}: finite, above 0"));
+            assert_eq!(of(Proposal::Normal { std }), format!("std = {std}: expected a finite number above 0"));
+            assert_eq!(
+                of(Proposal::Coloured { std, exponent: 1.0 }),
+                format!("std = {std}: expected a finite number above 0")
+            );
         }
-        let told = of(Proposal::Coloured { std: 1.0, exponent: -1.0 });
-        assert_eq!(told, "noise_exponent = -1: finite, at least 0");
+        let error = of(Proposal::Coloured { std: 1.0, exponent: -1.0 });
+        assert_eq!(error, "noise_exponent = -1: expected a finite number of at least 0");
         assert!(base().sampler(0).is_err());
     }
 }

@@ -24,7 +24,7 @@ fn the_reward_is_the_mean_and_an_end_a_probability_above_one_half() {
     for engine in [true, false] {
         model.set_engine(engine);
         let sample = |members, particles, noise| {
-            let draw = Draw::new(Propagation { members, noise, particles }, 3);
+            let draw = Draw::new(Propagation { rule: members, noise, particles }, 3);
             let repeated = |t: &Tensor<2>| t.clone().repeat_dim(0, particles);
             let step = model.sample(repeated(&states), repeated(&actions), draw).unwrap();
             (to_vec(step.reward.unwrap()), to_bools(step.terminated.unwrap()))
@@ -56,7 +56,7 @@ fn gradients_flow_through_the_reward() {
     let mut rng = Rng::new(1);
     let state = normal(1, model.spec.state, &device, &mut rng);
     let plan = normal(3, 2, &device, &mut rng).reshape([3, 1, 2]);
-    let draw = Draw::new(Propagation { members: MemberRule::Ds, noise: true, particles: 2 }, 3);
+    let draw = Draw::new(Propagation { rule: MemberRule::Ds, noise: true, particles: 2 }, 3);
     let paid = |plan: Tensor<3>| model.rollout(Start::States(state.clone()), plan, draw).unwrap().reward.unwrap().sum();
     let tracked = plan.clone().autodiff().require_grad();
     let gradients = paid(tracked.clone()).backward();

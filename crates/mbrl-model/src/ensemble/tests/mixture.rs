@@ -33,7 +33,7 @@ fn particles(
     horizon: usize,
 ) -> Vec<Vec<[f32; 2]>> {
     let actions = Tensor::zeros([horizon, 1, 1], &Device::flex());
-    let draw = Draw::new(Propagation { members, noise, particles }, 5);
+    let draw = Draw::new(Propagation { rule: members, noise, particles }, 5);
     let obs = model.rollout(Start::Situation(Situation::of(&[0.0, 0.0])), actions, draw).unwrap().obs;
     let obs: Vec<[f32; 2]> = to_vec(obs).chunks(2).map(|row| [row[0], row[1]]).collect();
     obs.chunks(particles).map(<[_]>::to_vec).collect()
@@ -126,7 +126,7 @@ fn a_draw_has_the_mean_and_the_total_spread_of_the_prediction() {
     let rows = 20_000;
     for (engine, noise) in [(true, true), (true, false), (false, true), (false, false)] {
         model.set_engine(engine);
-        let draw = Draw::new(Propagation { members: MemberRule::Ds, noise, particles: 1 }, 5);
+        let draw = Draw::new(Propagation { rule: MemberRule::Ds, noise, particles: 1 }, 5);
         let values = to_vec(
             model.sample(state.clone().repeat_dim(0, rows), action.clone().repeat_dim(0, rows), draw).unwrap().next,
         );
@@ -153,7 +153,8 @@ fn one_member_without_noise_is_followed() {
         for engine in [true, false] {
             model.set_engine(engine);
             let next = |members| {
-                let draw = Draw::new(Propagation { members, noise: head == Head::Deterministic, particles: 1 }, 5);
+                let draw =
+                    Draw::new(Propagation { rule: members, noise: head == Head::Deterministic, particles: 1 }, 5);
                 to_vec(model.sample(states.clone(), actions.clone(), draw).unwrap().next)
             };
             assert_columns_near(&next(MemberRule::Ds), &next(MemberRule::Expectation), 4);
@@ -177,7 +178,7 @@ fn gradients_are_finite_where_members_agree() {
     let (model, _) = linear(0.5, &[[0.3, 0.1], [0.3, -0.1]], -3.0);
     let device = Device::flex();
     let start = Tensor::from_floats([[1.0, 2.0]], &device).autodiff().require_grad();
-    let draw = Draw::new(Propagation { members: MemberRule::Ds, noise: false, particles: 3 }, 5);
+    let draw = Draw::new(Propagation { rule: MemberRule::Ds, noise: false, particles: 3 }, 5);
     let plan = Tensor::zeros([2, 1, 1], &device);
     let last = model.rollout(Start::States(start.clone()), plan, draw).unwrap().obs.narrow(0, 2, 1);
     let gradients = last.sum().backward();

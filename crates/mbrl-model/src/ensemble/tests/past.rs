@@ -38,7 +38,7 @@ fn a_step_moves_the_present_into_the_past() {
         let (states, actions) = (normal(7, width, &device, &mut rng), normal(7, 2, &device, &mut rng));
         for engine in [true, false] {
             model.set_engine(engine);
-            let draw = Draw::new(Propagation { members: MemberRule::Ts1, noise: true, particles: 1 }, 0);
+            let draw = Draw::new(Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 }, 0);
             let sampled = to_vec(model.sample(states.clone(), actions.clone(), draw).unwrap().next);
             let predicted = model.predict(states.clone(), actions.clone()).unwrap();
             let (old, acts) = (to_vec(states.clone()), to_vec(actions.clone()));
@@ -72,7 +72,7 @@ fn angles_of_the_past_are_embedded_too() {
     let turned = states.clone() + Tensor::<1>::from_floats(turns.as_slice(), &device).unsqueeze::<2>();
     for engine in [true, false] {
         model.set_engine(engine);
-        let draw = Draw::new(Propagation { members: MemberRule::Ts1, noise: true, particles: 1 }, 0);
+        let draw = Draw::new(Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 }, 0);
         let step = |states: &Tensor<2>| {
             let step = model.sample(states.clone(), actions.clone(), draw).unwrap();
             to_vec(Tensor::cat(vec![step.next.narrow(1, 0, 4), step.reward.unwrap().unsqueeze_dim(1)], 1))
@@ -108,13 +108,13 @@ impl Dynamics for Forgetful {
         let mut obs = vec![self.observe(states.clone())];
         for t in 0..horizon {
             let now = actions.clone().narrow(0, t, 1).squeeze_dim::<2>(0).repeat_dim(0, particles);
-            let next = self.sample(states, now, Draw { step: draw.step + t as u32, ..draw })?.next;
+            let next = self.sample(states, now, draw.later(t))?.next;
             let seen = self.observe(next);
             let rest = Tensor::zeros([seen.dims()[0], width], &self.spec().device);
             states = Tensor::cat(vec![seen.clone(), seen.clone(), rest], 1);
             obs.push(seen);
         }
-        Ok(Trajectories { obs: Tensor::stack(obs, 0), reward: None, terminated: None })
+        Ok(Trajectories::new(Tensor::stack(obs, 0)))
     }
 }
 
@@ -127,5 +127,5 @@ fn a_rollout_that_forgets_is_found() {
     let (states, actions) = (normal(5, 10, &device, &mut rng), normal(5, 2, &device, &mut rng));
     check::check_dynamics(&model, states.clone(), actions.clone()).unwrap();
     let told = check::check_dynamics(&Forgetful(model), states, actions).unwrap_err().to_string();
-    assert!(told.contains("observations of step 1 of rollout"), "{told}");
+    assert!(told.contains("roll-out: observations of step 1"), "{told}");
 }

@@ -20,7 +20,7 @@ fn bits(values: Vec<f32>) -> Vec<u32> {
 /// Observations and rewards of a roll-out that mixes members by rows.
 fn rolled(model: &Ensemble, members: MemberRule, particles: usize) -> Vec<u32> {
     let actions = normal(5 * 700, 2, &Device::flex(), &mut Rng::new(6)).reshape([5, 700, 2]);
-    let draw = Draw::new(Propagation { members, noise: true, particles }, 1);
+    let draw = Draw::new(Propagation { rule: members, noise: true, particles }, 1);
     let all = model.rollout(Start::Situation(Situation::of(&[0.1, -0.2, 0.3, 0.0])), actions, draw).unwrap();
     let reward = all.reward.map(to_vec).unwrap_or_default();
     bits([to_vec(all.obs), reward].concat())
@@ -34,7 +34,8 @@ fn rounded_rollouts_keep_the_contract() {
             let model = rounded(&ensemble(&extended(wide(config(activation, head))), 4, 2, &device, 1));
             let mut rng = Rng::new(2);
             let (states, actions) = (normal(7, model.spec.state, &device, &mut rng), normal(7, 2, &device, &mut rng));
-            check::check_dynamics(&model, states, actions).unwrap();
+            // `predict` is in f32 whatever is chosen: only the mean is off, by the rounding of a layer.
+            check::check_within(&model, states, actions, 0.03).unwrap();
         }
     }
 }
@@ -58,7 +59,7 @@ fn parts_of_a_rounded_population_are_parts_of_the_whole() {
     let model = rounded(&ensemble(&wide(config(Activation::Silu, Head::Gaussian)), 4, 2, &device, 5));
     let actions = normal(4 * 75, 2, &device, &mut Rng::new(6)).reshape([4, 75, 2]);
     for (members, particles) in [(MemberRule::TsInf, 10), (MemberRule::TsInf, 1), (MemberRule::Expectation, 1)] {
-        let draw = Draw::new(Propagation { members, noise: true, particles }, 1);
+        let draw = Draw::new(Propagation { rule: members, noise: true, particles }, 1);
         let run = |from: usize, count: usize, draw| {
             let here = Start::Situation(Situation::of(&[0.0; 4]));
             let all = model.rollout(here, actions.clone().narrow(1, from, count), draw).unwrap();
@@ -66,9 +67,9 @@ fn parts_of_a_rounded_population_are_parts_of_the_whole() {
         };
         let whole = run(0, 75, draw);
         for (from, count) in [(0, 32), (30, 45), (7, 1)] {
-            let part = run(from, count, Draw { part: Some((from, 75)), ..draw });
+            let chunk = run(from, count, draw.in_chunk(Chunk { first: from, population: 75 }));
             let same = whole.clone().narrow(2, from * 4, count * 4);
-            assert_eq!(bits(to_vec(part)), bits(to_vec(same)), "{members:?}");
+            assert_eq!(bits(to_vec(chunk)), bits(to_vec(same)), "{members:?}");
         }
     }
 }
@@ -120,12 +121,12 @@ fn one_rounded_step_is_as_near_as_its_layer() {
     let plain = EnsembleConfig {
         members: 1,
         hidden: vec![40, 33],
-        angles: Vec::new(),
+        angles: Angles::NONE,
         ..config(Activation::Relu, Head::Deterministic)
     };
     let model = ensemble(&plain, 4, 2, &device, 3);
     let (states, actions) = (normal(200, 4, &device, &mut Rng::new(1)), normal(200, 2, &device, &mut Rng::new(2)));
-    let draw = Draw::new(Propagation { members: MemberRule::TsInf, noise: false, particles: 1 }, 0);
+    let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: 1 }, 0);
     let step = |m: &Ensemble| to_vec(m.sample(states.clone(), actions.clone(), draw).unwrap().next);
     let (exact, coarse) = (step(&model), step(&rounded(&model)));
 

@@ -1,0 +1,84 @@
+//! The one statistic of all charts and tables: the mean over the seeds with a 95 % bootstrap interval.
+//!
+//! The mean, because it is what papers report, and because an interval of it says something for the three to ten seeds that
+//! one has: resampled medians of so few take a handful of values.
+
+use mbrl_env::Rng;
+
+/// Resamples of a bootstrap.
+const RESAMPLES: usize = 2000;
+
+/// A mean and, of two values or more, its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Estimate {
+    pub(crate) mean: f64,
+    pub(crate) interval: Option<(f64, f64)>,
+}
+
+/// Percentile bootstrap of the mean of `n` values. The same resamples serve every point of a curve, so its band does not
+/// tremble; and every run of the program, so the same runs give the same picture.
+#[derive(Debug)]
+pub(crate) struct Bootstrap {
+    /// Indices of the values that are drawn, `n` per resample.
+    picks: Vec<usize>,
+    n: usize,
+}
+
+impl Bootstrap {
+    pub(crate) fn new(n: usize) -> Self {
+        let mut rng = Rng::new(0);
+        let picks = if n > 1 { (0..RESAMPLES * n).map(|_| rng.below(n)).collect() } else { Vec::new() };
+        Self { picks, n }
+    }
+
+    /// Of `n` values.
+    pub(crate) fn estimate(&self, values: &[f64]) -> Estimate {
+        debug_assert_eq!(values.len(), self.n);
+        let mut means: Vec<f64> = self
+            .picks
+            .chunks(self.n.max(1))
+            .map(|picks| picks.iter().map(|i| values[*i]).sum::<f64>() / self.n as f64)
+            .collect();
+        means.sort_by(f64::total_cmp);
+        // The 2.5 and 97.5 % quantiles.
+        let tail = RESAMPLES / 40;
+        let interval = (!means.is_empty()).then(|| (means[tail - 1], means[RESAMPLES - tail]));
+        Estimate { mean: mean(values), interval }
+    }
+}
+
+/// Mean and interval of some values; `None` without values.
+pub(crate) fn estimate(values: &[f64]) -> Option<Estimate> {
+    (!values.is_empty()).then(|| Bootstrap::new(values.len()).estimate(values))
+}
+
+/// NaN without values.
+pub(crate) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two values a quarter of the resamples holds one alone; of three, a 27th: both more than 2.5 %.
+    #[test]
+    fn intervals_of_two_or_three_values_reach_from_the_lowest_to_the_highest() {
+        assert_eq!(estimate(&[3.0, 1.0]), Some(Estimate { mean: 2.0, interval: Some((1.0, 3.0)) }));
+        assert_eq!(estimate(&[9.0, 3.0, 0.0]), Some(Estimate { mean: 4.0, interval: Some((0.0, 9.0)) }));
+        assert_eq!(estimate(&[5.0; 4]).unwrap().interval, Some((5.0, 5.0)));
+        assert_eq!(estimate(&[7.0]), Some(Estimate { mean: 7.0, interval: None }));
+        assert_eq!(estimate(&[]), None);
+    }
+
+    /// Of many values the mean is Gaussian: ± 1.96 σ/√n.
+    #[test]
+    fn intervals_of_many_values_are_those_of_a_gaussian_mean() {
+        let values: Vec<f64> = (0..400).map(|i| f64::from(i % 20)).collect();
+        let std = (values.iter().map(|v| (v - 9.5).powi(2)).sum::<f64>() / 400.0).sqrt();
+        let Some(Estimate { mean, interval: Some((low, high)) }) = estimate(&values) else { panic!() };
+        let half = 1.96 * std / 20.0;
+        assert!((mean - 9.5).abs() < 1e-12 && (mean - low - half).abs() < 0.1 * half, "{low}, {half}");
+        assert!((high - mean - half).abs() < 0.1 * half, "{high}, {half}");
+    }
+}
