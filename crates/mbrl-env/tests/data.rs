@@ -257,9 +257,9 @@ fn what_is_missing_is_named_beside_what_is_there() {
     for (name, expected) in [
         ("log.xlsx", "extension `xlsx`, expected csv, parquet, npz or npy"),
         ("log", "extension ``"),
-        ("missing.csv", "missing.csv: cannot be read"),
-        ("missing.parquet", "missing.parquet: cannot be read"),
-        ("missing.npz", "missing.npz: cannot be read"),
+        ("missing.csv", "missing.csv: No such file"),
+        ("missing.parquet", "missing.parquet: No such file"),
+        ("missing.npz", "missing.npz: No such file"),
     ] {
         let error = data::read(name, &Layout::default()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");

@@ -6,7 +6,10 @@ use std::fs;
 
 use mbrl_env::{
     Device, Env, EnvError, Rng, Tensor, Transition, check, collect,
-    mujoco::{AntConfig, HumanoidConfig, InvertedDoublePendulumConfig, ReacherConfig, SwimmerConfig, Walker2dConfig},
+    mujoco::{
+        AntConfig, HalfCheetahConfig, HumanoidConfig, InvertedDoublePendulumConfig, MujocoEnv, ReacherConfig,
+        SwimmerConfig, Walker2dConfig,
+    },
     tasks::{self, Task},
 };
 use serde_json::{Value, json};
@@ -143,6 +146,87 @@ fn an_ant_of_numbers_that_are_not_finite_has_ended() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         // Joints and velocities; forces are no part of the state.
         assert!(ended(5, value) && ended(26, value) && !ended(27, value), "{value}");
+    }
+}
+
+#[test]
+fn angles_are_the_hinges_that_turn_all_the_way_round() {
+    for (name, options, expected) in [
+        ("HalfCheetah-v5", json!({}), vec![1]),
+        ("HalfCheetah-v5", with_positions(), vec![2]),
+        ("pets-halfcheetah", json!({}), vec![2]),
+        ("pets-reacher", json!({}), vec![4, 6]),
+        ("Hopper-v5", json!({}), vec![]),
+        // Where no fall ends an episode, the pitch is free.
+        ("Hopper-v5", json!({ "terminate_when_unhealthy": false }), vec![1]),
+        ("Walker2d-v5", with_positions(), vec![]),
+        ("pddm-halfcheetah", json!({}), vec![]),
+        ("InvertedPendulum-v5", json!({}), vec![]),
+        ("Reacher-v5", json!({}), vec![]),
+        ("Ant-v5", json!({}), vec![]),
+    ] {
+        let angles = tasks::make_with(name, options).unwrap().env.spec().angles();
+        assert_eq!(angles.iter().map(|angle| angle.column).collect::<Vec<_>>(), expected, "{name}");
+    }
+}
+
+#[test]
+fn columns_are_called_by_joints_bodies_and_actuators() {
+    let named = |name: &str, columns: &[(usize, &str, &str)], action: &str| {
+        let spec = tasks::make(name).unwrap().env.spec().clone();
+        let (names, actions) = (spec.column_names(), spec.action_names());
+        let units: Vec<&str> = spec.fields.iter().flat_map(|f| std::iter::repeat_n(&*f.unit, f.width())).collect();
+        for (column, called, unit) in columns {
+            assert_eq!((&*names[*column], units[*column]), (*called, *unit), "{name}");
+        }
+        assert_eq!(actions[0], action, "{name}");
+    };
+    let cheetah =
+        [(0, "rootz", "m"), (1, "rooty", "rad"), (8, "rootx_velocity", "m/s"), (16, "ffoot_velocity", "rad/s")];
+    named("HalfCheetah-v5", &cheetah, "bthigh");
+    named("pets-halfcheetah", &[(0, "mean_velocity", "m/s"), (1, "rootz", "m"), (2, "rooty", "rad")], "bthigh");
+    let ant = [(0, "root_z", "m"), (1, "root_qw", ""), (13, "root_vx", "m/s"), (27, "torso_torque[0]", "N m")];
+    named("Ant-v5", &ant, "hip_4");
+    named("Ant-v5", &[(30, "torso_force[0]", "N"), (33, "front_left_leg_torque[0]", "N m")], "hip_4");
+    named("Humanoid-v5", &[(45, "torso_inertia[0]", ""), (347, "left_lower_arm_force[2]", "N")], "abdomen_y");
+    named(
+        "Reacher-v5",
+        &[(0, "cos_joint0", ""), (3, "sin_joint1", ""), (4, "target_x", "m"), (9, "target_to_fingertip_y", "m")],
+        "joint0",
+    );
+    named("InvertedDoublePendulum-v5", &[(1, "sin_hinge", ""), (8, "slider_constraint_force", "N")], "slide");
+    named(
+        "Pusher-v5",
+        &[(0, "r_shoulder_pan_joint", "rad"), (14, "tips_arm_x", "m"), (20, "goal_x", "m")],
+        "r_shoulder_pan_joint",
+    );
+}
+
+/// One more turn of the pitch or the heading is the same state of the simulation.
+#[test]
+fn an_angle_of_a_robot_after_one_more_turn_moves_in_the_same_way() {
+    let after = |mut env: MujocoEnv, qpos: &[f64], action: &[f32]| {
+        env.set_state(qpos, &vec![0.1; env.sim().model().nv()]).unwrap();
+        (env.spec().angles(), env.step(action).unwrap())
+    };
+    for (make, joint, qpos, action) in [
+        (
+            (|| HalfCheetahConfig::default().init().unwrap()) as fn() -> MujocoEnv,
+            2,
+            vec![0.0, 0.1, 0.4, 0.1, -0.2, 0.1, 0.2, 0.1, 0.0],
+            vec![0.5; 6],
+        ),
+        (|| SwimmerConfig::default().init().unwrap(), 2, vec![0.0, 0.0, 0.7, 0.2, -0.3], vec![0.5, -0.5]),
+    ] {
+        let mut turned = qpos.clone();
+        turned[joint] += f64::from(std::f32::consts::TAU);
+        let ((angles, plain), (_, more)) = (after(make(), &qpos, &action), after(make(), &turned, &action));
+        assert_eq!(angles.len(), 1);
+        for (column, (a, b)) in plain.obs.iter().zip(&more.obs).enumerate() {
+            let turn = if column == angles[0].column { angles[0].turn } else { 0.0 };
+            assert!((b - a - turn).abs() < 1e-3 * (1.0 + a.abs()), "column {column}: {a} and {b}");
+        }
+        assert!((plain.reward - more.reward).abs() < 1e-3, "{} and {}", plain.reward, more.reward);
     }
 }
 
