@@ -12,7 +12,6 @@ mod experiment;
 mod fit;
 mod folder;
 mod model_chart;
-mod model_folder;
 mod near;
 mod plot;
 mod progress;

@@ -60,6 +60,7 @@
 //! - **What one observation hides**, such as a speed, an ensemble finds in the steps before: [`EnsembleConfig::past`].
 //! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
 //!   yardsticks, calibration and sharpness.
+//! - **A model in a folder**: [`FittedModel::open`] loads what `mbrl fit` wrote, with names, units, period and ranges.
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
 //!   implement `Fit` to train it with the same trainer.
 //!
@@ -79,6 +80,7 @@ mod error;
 mod evaluate;
 #[cfg(feature = "train")]
 mod fit;
+mod fitted;
 mod noise;
 mod normalizer;
 mod simulated;
@@ -97,6 +99,7 @@ pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
 pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watched};
+pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;
