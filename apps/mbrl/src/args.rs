@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
-use mbrl_env::data::Layout;
+use mbrl_env::data::{Layout, Missing, ReadOptions, split_names};
 
 /// Learn a model of a task and control it by planning.
 #[derive(Debug, Parser)]
@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Evaluate the newest checkpoint of a run, or a random agent.
     Eval(EvalArgs),
-    /// Fit a model to a log of transitions (CSV, Parquet or NumPy) and leave a model folder.
+    /// Fit a model to a log of transitions (CSV, Parquet, NumPy, a folder of them) and leave a model folder.
     Fit(FitArgs),
     /// Evaluate a fitted model on a log that it was not fitted to.
     EvaluateModel(EvaluateModelArgs),
@@ -135,8 +135,12 @@ pub(crate) struct RenderArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct FitArgs {
-    /// The log: a .csv, .parquet, .npz or .npy file.
-    pub(crate) data: PathBuf,
+    /// The log: CSV or other text, Parquet, .npz or .npy; several files, a folder of them, or a pattern ('run*.csv').
+    #[arg(required = true, value_name = "DATA")]
+    pub(crate) data: Vec<PathBuf>,
+    /// Say what is in the log, and fit nothing.
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Folder of the model (default: models/<name of the log>).
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -170,8 +174,10 @@ pub(crate) struct EvaluateModelArgs {
     /// Folder of a model, or of a run.
     #[arg(value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// The log: a .csv, .parquet, .npz or .npy file. Columns default to those that the model was fitted to.
-    pub(crate) data: PathBuf,
+    /// The log: files, a folder, or a pattern. Columns default to those that the model was fitted to; its time, episode,
+    /// flags and reward only where the log has them.
+    #[arg(required = true, value_name = "DATA")]
+    pub(crate) data: Vec<PathBuf>,
     /// Steps to predict.
     #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) horizon: usize,
@@ -192,15 +198,22 @@ pub(crate) struct EvaluateModelArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Columns of the log")]
 pub(crate) struct ColumnArgs {
-    /// Columns of the observation, separated by commas.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    /// Columns of the observation, separated by commas. For names with commas repeat the option, or quote them:
+    /// --obs 'x,"speed (m/s), filtered"'.
+    #[arg(long, value_name = "NAMES")]
     pub(crate) obs: Vec<String>,
     /// Columns of the action.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(long, value_name = "NAMES")]
     pub(crate) actions: Vec<String>,
+    /// Columns of the observation that are angles in radians and turn all the way round, wrapped or not.
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) angles: Vec<String>,
+    /// The same in degrees.
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) angles_deg: Vec<String>,
     /// Columns of the observation after the action; without them the next row has it. Here and below, an empty name means
     /// none, whatever the log holds.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(long, value_name = "NAMES")]
     pub(crate) next_obs: Vec<String>,
     /// Column of the reward.
     #[arg(long, value_name = "NAME")]
@@ -214,34 +227,87 @@ pub(crate) struct ColumnArgs {
     /// Column that says whether the episode ended, but not why.
     #[arg(long, value_name = "NAME")]
     pub(crate) done: Option<String>,
+    /// Column that says whether an episode begins.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) start: Option<String>,
     /// Column of the episode's number or name.
     #[arg(long, value_name = "NAME")]
     pub(crate) episode: Option<String>,
-    /// Column of the time; where it goes back, a new episode begins.
+    /// Column of the time; where it goes back, stands still or leaves rows out, a new episode begins.
     #[arg(long, value_name = "NAME")]
     pub(crate) time: Option<String>,
-    /// Names of all columns of a .npy file without names, from the left.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    /// Longest step of the time that is no gap, in median periods [default: 1.5].
+    #[arg(long, value_name = "PERIODS", allow_negative_numbers = true)]
+    pub(crate) max_gap: Option<f64>,
+    /// What to do with rows that lack a value: refuse the log, or drop them (the episode ends there).
+    #[arg(long, value_name = "RULE", value_enum, default_value_t = MissingArg::Refuse)]
+    pub(crate) missing: MissingArg,
+    /// Rows of an episode, where nothing in the log tells.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) episode_rows: Option<usize>,
+    /// Names of all columns of a log without names, from the left: a CSV file without a header, a .npy file.
+    #[arg(long, value_name = "NAMES")]
     pub(crate) names: Vec<String>,
+    /// What the fields of a text are apart by: a character, tab, or space for any number of blanks (default: found out).
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    pub(crate) delimiter: Option<char>,
+    /// Which axis of arrays [E, T, O] or [T, N, O] is the time (default: the one along which observations change less).
+    #[arg(long, value_name = "AXIS", value_parser = clap::value_parser!(u64).range(0..=1))]
+    pub(crate) time_axis: Option<u64>,
+}
+
+/// What to do with rows that lack a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum MissingArg {
+    Refuse,
+    Drop,
 }
 
 impl ColumnArgs {
-    /// What was typed, and `stored` where nothing was.
-    pub(crate) fn layout(&self, stored: &Layout) -> Layout {
-        let names = |typed: &[String], stored: &[String]| if typed.is_empty() { stored } else { typed }.to_owned();
-        let name = |typed: &Option<String>, stored: &Option<String>| typed.clone().or_else(|| stored.clone());
+    /// Which column is what, as far as it was typed.
+    pub(crate) fn layout(&self) -> Layout {
         Layout {
-            obs: names(&self.obs, &stored.obs),
-            actions: names(&self.actions, &stored.actions),
-            next_obs: names(&self.next_obs, &stored.next_obs),
-            reward: name(&self.reward, &stored.reward),
-            terminated: name(&self.terminated, &stored.terminated),
-            truncated: name(&self.truncated, &stored.truncated),
-            done: name(&self.done, &stored.done),
-            episode: name(&self.episode, &stored.episode),
-            time: name(&self.time, &stored.time),
-            names: names(&self.names, &stored.names),
+            obs: self.obs.clone(),
+            actions: self.actions.clone(),
+            next_obs: self.next_obs.clone(),
+            reward: self.reward.clone(),
+            terminated: self.terminated.clone(),
+            truncated: self.truncated.clone(),
+            done: self.done.clone(),
+            start: self.start.clone(),
+            episode: self.episode.clone(),
+            time: self.time.clone(),
+            names: match self.names.as_slice() {
+                [one] => split_names(one),
+                several => several.to_owned(),
+            },
+            angles: self.angles.clone(),
+            angles_deg: self.angles_deg.clone(),
         }
+    }
+
+    /// How the log is read besides.
+    pub(crate) fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.max_gap = self.max_gap.unwrap_or(options.max_gap);
+        options.delimiter = self.delimiter;
+        options.episode_rows = self.episode_rows;
+        options.time_axis = self.time_axis.map(|axis| axis as usize);
+        options.missing = match self.missing {
+            MissingArg::Refuse => Missing::Refuse,
+            MissingArg::Drop => Missing::Drop,
+        };
+        options
+    }
+}
+
+fn delimiter(text: &str) -> Result<char, String> {
+    let mut characters = text.chars();
+    match (text, characters.next(), characters.next()) {
+        ("tab" | "\\t", ..) => Ok('\t'),
+        ("space" | "blank" | "blanks", ..) => Ok(' '),
+        (_, Some(one), None) if one.is_ascii() => Ok(one),
+        _ => Err("expected one character, tab or space".into()),
     }
 }
 

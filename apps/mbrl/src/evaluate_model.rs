@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use mbrl_env::{Rng, data::Layout};
-use mbrl_model::{Dynamics, Ensemble, EvaluateConfig, ModelEvaluation, evaluate};
+use mbrl_env::{Rng, data::ReadOptions};
+use mbrl_model::{Dynamics, Ensemble, EvaluateConfig, FittedModel, ModelEvaluation, evaluate};
 use mbrl_policy::{
     Learner,
     experiment::{DEFAULT_DEVICE, open_device},
@@ -20,7 +20,7 @@ use crate::{
     commands::cores,
     fit,
     folder::checked_out,
-    model_chart, model_folder,
+    model_chart,
     progress::Display,
     run::{RunFolder, in_pool, warn},
     say,
@@ -41,20 +41,16 @@ struct Written<'a> {
 
 pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     let svg = place(args)?;
-    let (judged, stored, label) = model(&args.model)?;
+    let (judged, options, label) = model(&args.model, args.columns.options())?;
     let model = judged.model()?;
-    let log = fit::read(&args.data, &args.columns.layout(&stored))?;
+    let log = fit::read(&args.data, &args.columns.layout(), &options)?;
+    let named = args.data[0].display();
     let spec = model.spec();
     for (what, expected, names) in
         [("observations", spec.obs, &log.obs_names), ("actions", spec.action, &log.action_names)]
     {
         if names.len() != expected {
-            bail!(
-                "{}: {what} of {} columns ({}), the model has {expected}",
-                args.data.display(),
-                names.len(),
-                names.join(", ")
-            );
+            bail!("{}: {what} of {} columns ({}), the model has {expected}", named, names.len(), names.join(", "));
         }
     }
 
@@ -68,7 +64,7 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     }
     let written = Written {
         model: label.clone(),
-        data: args.data.display().to_string(),
+        data: named.to_string(),
         columns: &log.obs_names,
         transitions: log.replay.len(),
         seed: args.seed,
@@ -76,13 +72,14 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     };
     let json = svg.with_extension("json");
     write_atomically(&json, (serde_json::to_string_pretty(&written)? + "\n").as_bytes())?;
-    let data = args.data.file_name().unwrap_or_default().to_string_lossy();
+    let data = args.data[0].file_name().unwrap_or_default().to_string_lossy();
     model_chart::draw_model(&svg, &format!("{label} on {data}"), &evaluation)?;
     say::out(format_args!(
-        "{label} on {}: {} transitions in {} episodes\n\n{}\nfiles   {}, {}",
-        args.data.display(),
+        "{label} on {}: {} transitions in {} episodes\n{}\n{}\nfiles   {}, {}",
+        named,
         log.replay.len(),
         log.replay.episodes().count(),
+        log.report.summary().lines().skip(1).map(|line| format!("{line}\n")).collect::<String>(),
         model_chart::table(&evaluation, &log.obs_names),
         json.display(),
         svg.display()
@@ -113,12 +110,14 @@ impl Judged {
     }
 }
 
-/// The model of a folder, the columns it was fitted to, and a short name.
-fn model(folder: &Path) -> Result<(Judged, Layout, String)> {
-    if model_folder::is_model(folder) {
-        let (card, model) = model_folder::read(folder, &open_device(DEFAULT_DEVICE)?)?;
+/// The model of a folder, how its log is to be read, and a short name.
+fn model(folder: &Path, options: ReadOptions) -> Result<(Judged, ReadOptions, String)> {
+    if FittedModel::is_in(folder) {
+        let fitted = FittedModel::open(folder, &open_device(DEFAULT_DEVICE)?)?;
         let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
-        return Ok((Judged::Fitted(Box::new(model)), card.layout, name));
+        let card = fitted.card();
+        let options = options.with_stored(card.layout.clone()).with_obs_offset(card.obs_offset.clone());
+        return Ok((Judged::Fitted(Box::new(fitted.into_model())), options, name));
     }
     let run = RunFolder::open(folder)
         .with_context(|| format!("{}: neither a model of `mbrl fit` nor a run", folder.display()))?;
@@ -134,5 +133,5 @@ fn model(folder: &Path) -> Result<(Judged, Layout, String)> {
         bail!("{}: no fit yet at step {}", folder.display(), restored.env_step);
     }
     let label = format!("{}, step {}", run.label(), restored.env_step);
-    Ok((Judged::OfRun(restored.agent), Layout::default(), label))
+    Ok((Judged::OfRun(restored.agent), options, label))
 }

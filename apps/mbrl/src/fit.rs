@@ -1,13 +1,17 @@
 //! `mbrl fit`: a model of a log.
 
-use std::{path::Path, process::ExitCode, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{
     Rng,
-    data::{self, DataError, Layout, Log},
+    data::{self, DataError, Layout, Log, ReadOptions},
 };
-use mbrl_model::{Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, fit_watched};
+use mbrl_model::{Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, FittedModel, ModelCard, fit_watched};
 use mbrl_policy::{
     MAX_PAST,
     experiment::{DEFAULT_DEVICE, Experiment, check_weights, open_device, override_setting},
@@ -15,15 +19,7 @@ use mbrl_policy::{
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::{
-    args::FitArgs,
-    commands::cores,
-    folder, model_chart,
-    model_folder::{self, Card, DataCard, ResultCard},
-    registry::registry,
-    run::in_pool,
-    say,
-};
+use crate::{args::FitArgs, commands::cores, folder, registry::registry, run::in_pool, say};
 
 /// How to fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,23 +84,37 @@ impl Settings {
 
 pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     let settings = Settings::of(args)?;
-    let stem = args.data.file_stem().with_context(|| format!("{}: no file", args.data.display()))?;
-    let place = args.out.clone().unwrap_or_else(|| Path::new("models").join(stem));
+    if args.check {
+        let log = read(&args.data, &args.columns.layout(), &args.columns.options())?;
+        say::out(&log.report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let place = match &args.out {
+        Some(out) => out.clone(),
+        None => Path::new("models").join(name_of(&args.data[0])?),
+    };
     let next_free = args.out.is_none();
     folder::check(&place, next_free)?;
     let device = open_device(&settings.device)?;
 
-    let began = Instant::now();
-    let log = read(&args.data, &args.columns.layout(&Layout::default()))?;
-    say::out(summary(&args.data, &log, began.elapsed().as_secs_f64()))?;
-    let Settings { seed, model: config, fit, .. } = settings;
+    let log = read(&args.data, &args.columns.layout(), &args.columns.options())?;
+    say::out(&log.report)?;
+    let Settings { seed, model: mut config, fit, .. } = settings;
+    angles(&mut config, &log);
     let (obs, action) = (log.replay.obs_width(), log.replay.action_width());
     check_weights(&config, obs, action)?;
     if config.reward && !log.has_rewards {
         bail!("model.reward: the log has no rewards to learn");
     }
-    if config.termination && !log.replay.columns().terminated.contains(&true) {
-        bail!("model.termination: the log has no end to learn, no transition that is terminated");
+    if config.termination && log.report.ends == 0 {
+        match log.report.dropped_ends {
+            0 => bail!("model.termination: the log has no end to learn, no transition that is terminated"),
+            lost => bail!(
+                "model.termination: all {lost} ends of the log stand in rows that no observation follows, and nothing can be \
+                 learned from those; end each episode with a row of its last observation alone (action and reward empty or \
+                 NaN), or give the next observations (--next-obs)"
+            ),
+        }
     }
     if config.past > MAX_PAST {
         bail!("model.past = {}: at most {MAX_PAST} steps, which is what agents look back on", config.past);
@@ -112,53 +122,72 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     let mut rng = Rng::new(seed);
     let mut model = config.init(obs, action, &device, &mut rng).context("section [model]")?;
     let data = dataset(&log, config.past, args.holdout_episodes.then_some(fit.holdout), &mut rng)?;
-    let mut card = Card {
-        obs: log.obs_names,
-        actions: log.action_names,
-        seed,
-        layout: log.layout,
-        data: DataCard {
-            file: args.data.display().to_string(),
-            rows: log.rows,
-            transitions: log.replay.len(),
-            episodes: log.replay.episodes().count(),
-            holdout_episodes: args.holdout_episodes,
-        },
-        result: ResultCard {
-            epochs: 0,
-            train_rows: 0,
-            holdout_rows: 0,
-            train_loss: f32::NAN,
-            errors: Vec::new(),
-            column_errors: Vec::new(),
-            seconds: 0.0,
-        },
-        model: config,
-        fit,
-    };
+    let mut card = ModelCard::new::<String, 0, 0>([], [], config, log.layout);
+    (card.obs, card.obs_units, card.obs_offset) = (log.obs_names, log.obs_units, log.obs_offset);
+    (card.actions, card.action_units) = (log.action_names, log.action_units);
+    (card.seed, card.period, card.fit) = (seed, log.period, fit);
+    card.data.file = args.data[0].display().to_string();
+    card.data.rows = log.rows;
+    card.data.transitions = log.replay.len();
+    card.data.episodes = log.replay.episodes().count();
+    card.data.holdout_episodes = args.holdout_episodes;
+    card.report = log.report;
     // All of it is in the data set now.
     drop(log.replay);
 
     let report = in_pool(args.threads.unwrap_or_else(cores), || fitted(&mut model, &data, &card.fit, &mut rng))??;
-    card.result = ResultCard {
-        epochs: report.epochs,
-        train_rows: report.train_rows,
-        holdout_rows: report.holdout_rows,
-        train_loss: report.train_loss,
-        errors: report.errors,
-        column_errors: report.column_errors,
-        seconds: report.elapsed.as_secs_f64(),
-    };
-    let path = folder::create(&place, next_free, |partial| model_folder::write(partial, &card, &model))?;
-    say::out(told(&card, &path))?;
+    card.result.epochs = report.epochs;
+    card.result.train_rows = report.train_rows;
+    card.result.holdout_rows = report.holdout_rows;
+    card.result.train_loss = report.train_loss;
+    card.result.errors = report.errors;
+    card.result.column_errors = report.column_errors;
+    card.result.seconds = report.elapsed.as_secs_f64();
+    let fitted = FittedModel::new(card, model)?;
+    let path = folder::create(&place, next_free, |partial| Ok(fitted.save(partial)?))?;
+    say::out(told(fitted.card(), &path))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads a log; where columns are missing, says how to name them.
-pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Log> {
-    data::read(path, layout).map_err(|error| match error {
-        DataError::Missing { .. } => anyhow!("{error}; --obs, --actions and so on name the columns (see --help)"),
-        other => other.into(),
+/// A name for the model of a log: that of the file without its extensions, or of the folder.
+fn name_of(path: &Path) -> Result<String> {
+    let stem = path.file_name().with_context(|| format!("{}: no file", path.display()))?.to_string_lossy();
+    let stem = stem.replace(['*', '?'], "");
+    let stem = stem.strip_suffix(".gz").unwrap_or(&stem);
+    let stem = Path::new(stem).file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
+    Ok(if stem.is_empty() || stem.starts_with('.') { "model".into() } else { stem })
+}
+
+/// Columns that were named angles are the model's too, beside those of its configuration.
+fn angles(config: &mut EnsembleConfig, log: &Log) {
+    for angle in &log.angles {
+        if !config.angles.contains(&angle.column) {
+            config.angles.push(angle.column);
+        }
+    }
+    config.angles.sort_unstable();
+}
+
+/// Reads a log; an error says which option helps.
+pub(crate) fn read(paths: &[PathBuf], layout: &Layout, options: &ReadOptions) -> Result<Log> {
+    data::read_all(paths, layout, options).map_err(|error| {
+        let advice = match &error {
+            DataError::Missing { .. } => "--obs, --actions and so on name the columns (see --help)".to_owned(),
+            DataError::Value { found, .. } if found == "nothing" => "--missing drop leaves such rows out".to_owned(),
+            DataError::Value { part, .. } if !matches!(*part, "observation" | "action" | "next observation") => {
+                format!("--{part} '' if it is none")
+            }
+            DataError::Clock { .. } => "--time '' if it is none".to_owned(),
+            DataError::NoTransition { .. } => "--time '' and --episode '' where they are none".to_owned(),
+            DataError::Format { reason, .. }
+                if reason.contains("of the layout") || reason.contains("the layout names") =>
+            {
+                "--names a,b,… names them".to_owned()
+            }
+            DataError::Fields { .. } => "--delimiter where the fields are apart by something else".to_owned(),
+            _ => return error.into(),
+        };
+        anyhow!("{error}; {advice}")
     })
 }
 
@@ -185,68 +214,9 @@ fn fitted(model: &mut Ensemble, data: &Dataset, config: &FitConfig, rng: &mut Rn
     })?)
 }
 
-/// What was read, with the range of each column.
-fn summary(path: &Path, log: &Log, seconds: f64) -> String {
-    let columns = log.replay.columns();
-    let episodes: Vec<usize> = log.replay.episodes().map(|episode| episode.len()).collect();
-    let lengths = (episodes.iter().min().unwrap_or(&0), episodes.iter().max().unwrap_or(&0));
-    let mut text = format!(
-        "{}: {} rows, {} transitions in {} episodes of {} to {} ({seconds:.1} s)\n",
-        path.display(),
-        log.rows,
-        log.replay.len(),
-        episodes.len(),
-        lengths.0,
-        lengths.1
-    );
-    if log.dropped > 0 {
-        text.push_str(&format!("  {} rows end an episode without a next observation and are left out\n", log.dropped));
-    }
-    let mut lines = Vec::new();
-    for (part, names, values) in
-        [("observation", &log.obs_names, &columns.obs), ("action", &log.action_names, &columns.actions)]
-    {
-        for (i, name) in names.iter().enumerate() {
-            lines.push((
-                name.as_str(),
-                part,
-                Range::of(values.iter().skip(i).step_by(names.len()).map(|v| f64::from(*v))),
-            ));
-        }
-    }
-    if log.has_rewards {
-        lines.push(("reward", "reward", Range::of(columns.rewards.iter().copied())));
-    }
-    let width = lines.iter().map(|line| line.0.chars().count()).max().unwrap_or(0).max("column".len());
-    text.push_str(&format!("  {:<width$}  {:<11}  {:>9}  {:>9}  {:>9}\n", "column", "", "lowest", "mean", "highest"));
-    for (name, part, Range { low, mean, high }) in lines {
-        let constant = if low == high { "  never changes" } else { "" };
-        let [low, mean, high] = [low, mean, high].map(model_chart::number);
-        text.push_str(&format!("  {name:<width$}  {part:<11}  {low:>9}  {mean:>9}  {high:>9}{constant}\n"));
-    }
-    text.trim_end().to_owned()
-}
-
-#[derive(Debug, PartialEq)]
-struct Range {
-    low: f64,
-    mean: f64,
-    high: f64,
-}
-
-impl Range {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let (mut low, mut high, mut sum, mut count) = (f64::INFINITY, f64::NEG_INFINITY, 0.0, 0.0);
-        for value in values {
-            (low, high, sum, count) = (low.min(value), high.max(value), sum + value, count + 1.0);
-        }
-        Self { low, mean: sum / count, high }
-    }
-}
-
 /// How the fit ended.
-fn told(card: &Card, path: &Path) -> String {
-    let ResultCard { epochs, train_rows, holdout_rows, errors, column_errors, seconds, .. } = &card.result;
+fn told(card: &ModelCard, path: &Path) -> String {
+    let mbrl_model::ResultCard { epochs, train_rows, holdout_rows, errors, column_errors, seconds, .. } = &card.result;
     let EnsembleConfig { members, hidden, normalize_targets, .. } = &card.model;
     let on = match (holdout_rows, card.data.holdout_episodes) {
         (0, _) => "training rows".to_owned(),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use mbrl_model::ModelError;
 use mbrl_policy::{AgentError, sync_parent};
 
 /// Where a file of that extension shall go, as far as can be said before there is anything to write.
@@ -30,14 +31,17 @@ pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> 
     let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
     let filled = || -> Result<()> {
         fs::create_dir_all(&partial).with_context(|| format!("folder {}", place.display()))?;
-        fill(&partial).map_err(|error| match error.downcast() {
-            // Errors name the place that was asked for, not the temporary one.
-            Ok(AgentError::Io { path, source }) => {
-                let path = path.strip_prefix(&partial).map_or(path.clone(), |inner| place.join(inner));
-                AgentError::Io { path, source }.into()
-            }
+        // Errors name the place that was asked for, not the temporary one.
+        let asked = |path: PathBuf| path.strip_prefix(&partial).map_or(path.clone(), |inner| place.join(inner));
+        let renamed = |error: anyhow::Error| match error.downcast() {
+            Ok(AgentError::Io { path, source }) => AgentError::Io { path: asked(path), source }.into(),
             Ok(other) => other.into(),
             Err(error) => error,
+        };
+        fill(&partial).map_err(|error| match error.downcast() {
+            Ok(ModelError::Io { path, source }) => ModelError::Io { path: asked(path), source }.into(),
+            Ok(other) => other.into(),
+            Err(error) => renamed(error),
         })
     };
     let placed = filled().and_then(|()| {

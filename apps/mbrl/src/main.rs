@@ -10,7 +10,6 @@ mod evaluate_model;
 mod fit;
 mod folder;
 mod model_chart;
-mod model_folder;
 mod plot;
 mod progress;
 mod record;

@@ -80,7 +80,7 @@
 //! | What is wanted, in batches | [`Reward`], [`Termination`], [`Value`]; closures by [`reward_fn`], [`termination_fn`], [`value_fn`] |
 //! | What an agent knows when it acts | [`Situation`], [`History`] |
 //! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
-//! | Transitions from files of other programs | `data`: CSV, Parquet and NumPy, with the features of these names |
+//! | Transitions from files of other programs | [`data`]: CSV, Parquet and NumPy, with the features of these names |
 //! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
 //! | Episodes on all threads | [`collect`](collect()), [`collect_with`] |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
@@ -99,7 +99,7 @@
 //!
 //! # Crate features
 //!
-//! None is on by default. `csv`, `numpy` and `parquet` switch on the readers of module `data`. `flex`, `ndarray`, `wgpu` and
+//! None is on by default. `csv`, `numpy` and `parquet` switch on the readers of module [`data`]. `flex`, `ndarray`, `wgpu` and
 //! `cuda` switch on the backend of that name in Burn; binaries choose, libraries do not.
 
 pub use burn::tensor::{Bool, Device, Tensor};
@@ -107,7 +107,6 @@ pub use burn::tensor::{Bool, Device, Tensor};
 #[doc(hidden)]
 pub mod atomic_file;
 pub mod check;
-#[cfg(any(feature = "csv", feature = "numpy", feature = "parquet"))]
 pub mod data;
 #[cfg(feature = "mujoco")]
 pub mod mujoco;

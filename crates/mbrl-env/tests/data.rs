@@ -11,7 +11,7 @@ use std::{
 
 use mbrl_env::{
     Replay, Transition,
-    data::{self, DataError, Layout, Log},
+    data::{self, DataError, EndCause, Layout, Log, Missing, ReadOptions},
 };
 use npyz::WriterBuilder;
 use parquet::{
@@ -180,9 +180,16 @@ fn episodes_are_told_by_column_flags_or_time() {
     let layout = Layout { obs: names(&["t", "v"]), ..machine() };
     assert_eq!(lengths(&csv(text, &layout).unwrap().replay), [2]);
     assert_eq!(lengths(&csv(text, &Layout { time: Some("t".into()), ..layout }).unwrap().replay), [1]);
-    // Switched off, the column means nothing.
+    // A guess that is no number is none, one of a few cells is an error; switched off, the column means nothing.
     let text = "x,v,u,time\n0,0,1,noon\n1,0,1,morning\n";
-    assert!(csv(text, &machine()).unwrap_err().to_string().contains("line 2, column `time`: found `noon`"));
+    let log = csv(text, &machine()).unwrap();
+    assert_eq!(log.report.notes, ["`time` is no time: `noon` is no number"]);
+    let named = Layout { time: Some("time".into()), ..machine() };
+    let error = csv(text, &named).unwrap_err().to_string();
+    assert!(error.contains("line 2, column `time` (time): found `noon`"), "{error}");
+    let error = csv(&text.replace("noon", "7").replace("1,0,1,morning\n", "1,0,1,8\n1,0,1,x\n"), &machine());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("line 4, column `time` (taken for: time, by its name): found `x`"), "{error}");
     assert_eq!(csv(text, &Layout { time: Some(String::new()), ..machine() }).unwrap().replay.len(), 1);
     let text = "x,v,u,next_x\n0,0,1,9\n1,0,1,9\n";
     let log = csv(text, &Layout { next_obs: names(&[""]), ..machine() }).unwrap();
@@ -210,7 +217,7 @@ fn numbers_of_a_csv_file_are_rounded_once() {
 #[test]
 fn odd_but_sound_csv_files() {
     // A byte order mark, Windows line ends, blanks, quotes, blank lines, columns that nobody asked for, no last line end.
-    let text = "\u{feff}x, v ,u,note\r\n 1.5,\"2\",+3,\"a, b\"\r\n\r\n-1e3, .5 ,0,\"x\"\"y\"";
+    let text = "\u{feff}\r\nx, v ,u,note\r\n\r\n 1.5,\"2\",+3,\"a, b\"\r\n-1e3, .5 ,0,\"x\"\"y\"";
     let log = csv(text, &machine()).unwrap();
     let step = log.replay.get(0).unwrap();
     assert_eq!((step.obs, step.action, step.next_obs), (vec![1.5, 2.0], vec![3.0], vec![-1000.0, 0.5]));
@@ -221,12 +228,12 @@ fn malformed_csv_files_are_named_by_line_and_column() {
     refused("x,v,u\n1,2,3\n1,2\n", &["line 3", "2 fields, expected 3"]);
     refused("x,v,u\n1,2,3\n1,2,3,4\n", &["line 3", "4 fields, expected 3"]);
     refused("x,v,u\n1,2,3\n1,2,abc\n", &["line 3", "column `u`", "found `abc`", "a finite number"]);
-    refused("x,v,u\n1,NaN,3\n", &["line 2", "column `v`", "found `NaN`"]);
-    refused("x,v,u\n1,2,3\n-inf,2,3\n", &["line 3", "column `x`", "found `-inf`"]);
-    refused("x,v,u\n1,1e39,3\n", &["line 2", "column `v`", "found `1e39`", "32-bit"]);
+    refused("x,v,u\n1,NaN,3\n", &["line 2", "column `v`", "found nothing"]);
+    refused("x,v,u\n1,2,3\n-inf,2,3\n", &["line 3", "column `x`", "found -inf"]);
+    refused("x,v,u\n1,1e39,3\n", &["line 2", "column `v`", "found 1e39", "32-bit"]);
     refused("x,v,u\n1,2,3\n,2,3\n", &["line 3", "column `x`", "found nothing"]);
     refused("x,v,u,reward\n1,2,,0.5\n1,2,3,1\n", &["line 2", "column `u`", "found nothing", "leaves out the step"]);
-    refused("x,v,u,terminated\n1,2,3,2\n", &["line 2", "column `terminated`", "found `2`", "true or false"]);
+    refused("x,v,u,terminated\n1,2,3,2\n", &["line 2", "column `terminated`", "found 2", "true or false"]);
     refused("x,v,u,terminated\n1,2,3,maybe\n", &["found `maybe`", "true or false"]);
     refused("x,v,u,episode\n1,2,3,\n", &["line 2", "column `episode`", "found nothing"]);
     // The line is that of an editor: after blank lines, Windows line ends and line ends in quotes.
@@ -255,8 +262,7 @@ fn what_is_missing_is_named_beside_what_is_there() {
     assert!(error.contains("next observation has 1 entries, expected 2"), "{error}");
 
     for (name, expected) in [
-        ("log.xlsx", "extension `xlsx`, expected csv, parquet, npz or npy"),
-        ("log", "extension ``"),
+        ("missing", "missing: No such file"),
         ("missing.csv", "missing.csv: No such file"),
         ("missing.parquet", "missing.parquet: No such file"),
         ("missing.npz", "missing.npz: No such file"),
@@ -298,15 +304,18 @@ fn malformed_archives_are_named_by_array_and_row() {
     };
     let obs = ("observations", &[3, 2][..], vec![0.0; 6]);
     let actions = ("actions", &[3][..], vec![0.0; 3]);
-    refused(&[obs.clone(), ("actions", &[2], vec![0.0; 2])], &["different lengths: `observations` 3, `actions` 2"]);
+    refused(&[obs.clone(), ("actions", &[1], vec![0.0])], &["different lengths: `observations` 3, `actions` 1"]);
     refused(std::slice::from_ref(&obs), &["no column `action_0`; the file has `observations`"]);
     let nan = ("rewards", &[3][..], vec![0.0, f64::NAN, 0.0]);
-    refused(&[obs.clone(), actions.clone(), nan], &["row 1 (from 0)", "column `rewards`", "found NaN"]);
+    refused(&[obs.clone(), actions.clone(), nan], &["row 1 (from 0)", "column `rewards`", "found nothing"]);
     let large = ("observations", &[3, 2][..], vec![0.0, 0.0, 0.0, 0.0, 0.0, 1e300]);
     refused(&[large, actions.clone()], &["row 2 (from 0)", "column `observations`", "32-bit"]);
     let flag = ("terminals", &[3][..], vec![0.0, 0.5, 1.0]);
     refused(&[obs.clone(), actions.clone(), flag], &["row 1", "`terminals`", "found 0.5", "0, 1"]);
-    refused(&[("observations", &[3, 1, 2], vec![0.0; 6]), actions.clone()], &["shape [3, 1, 2]", "expected numbers"]);
+    refused(
+        &[("observations", &[3, 1, 2], vec![0.0; 6]), actions.clone()],
+        &["column `actions`: an array of shape [3]", "expected numbers"],
+    );
     refused(&[("observations", &[0, 2], vec![]), ("actions", &[0], vec![])], &["no rows"]);
     refused(
         &[("observations", &[0, 1 << 60], vec![]), ("actions", &[0], vec![])],
@@ -602,4 +611,527 @@ fn parquet_files_of_many_blocks_and_groups() {
     let columns = log.replay.columns();
     assert!(columns.obs.iter().zip(0_u16..).all(|(x, i)| *x == f32::from(i)));
     assert!(columns.next_obs.iter().zip(1_u16..).all(|(x, i)| *x == f32::from(i)));
+}
+
+/// A pendulum, say: `[x, v, u]` of a row, smooth within an episode, elsewhere at the start of another.
+fn state(episode: usize, step: usize) -> [f64; 3] {
+    let (phase, t) = (1.7 * episode as f64, 0.1 * step as f64);
+    [(t + phase).sin(), (t + phase).cos(), (3.0 * t).sin()]
+}
+
+/// `time,x,v,u` at some times.
+fn timed(times: &[f64]) -> String {
+    let mut text = String::from("time,x,v,u\n");
+    for (i, time) in times.iter().enumerate() {
+        let [x, v, u] = state(0, i);
+        writeln!(text, "{time},{x},{v},{u}").unwrap();
+    }
+    text
+}
+
+fn read_as(name: &str, bytes: &[u8], layout: &Layout, options: &ReadOptions) -> Result<Log, DataError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    data::read_all(&[path], layout, options)
+}
+
+#[test]
+fn rows_that_do_not_follow_each_other_are_not_joined() {
+    let regular: Vec<f64> = (0..60).map(|i| 0.02 * f64::from(i)).collect();
+    let log = csv(&timed(&regular), &machine()).unwrap();
+    assert_eq!((lengths(&log.replay), log.report.clock.as_ref().unwrap().longest_gap), (vec![59], 0.0));
+    assert!((log.period.unwrap() - 0.02).abs() < 1e-9);
+    // A row left out; a pause; a second run behind the first.
+    let missing: Vec<f64> = regular.iter().copied().enumerate().filter(|(i, _)| *i != 20).map(|(_, t)| t).collect();
+    let pause: Vec<f64> = regular.iter().enumerate().map(|(i, t)| t + if i < 30 { 0.0 } else { 980.0 }).collect();
+    let twice = [&regular[..30], &regular[..30]].concat();
+    for (times, expected, cause) in [
+        (&missing, vec![19, 38], EndCause::TimeGap),
+        (&pause, vec![29, 29], EndCause::TimeGap),
+        (&twice, vec![29, 29], EndCause::TimeBack),
+    ] {
+        let log = csv(&timed(times), &machine()).unwrap();
+        assert_eq!(lengths(&log.replay), expected);
+        assert_eq!(log.report.causes, [(cause, 1), (EndCause::File, 1)].into());
+    }
+    let wide = ReadOptions::default().with_max_gap(2.5);
+    assert_eq!(lengths(&read_as("a.csv", timed(&missing).as_bytes(), &machine(), &wide).unwrap().replay), [58]);
+    let error = read_as("a.csv", b"x\n", &machine(), &wide.with_max_gap(0.5)).unwrap_err().to_string();
+    assert!(error.contains("no column"), "{error}");
+    let text = timed(&missing);
+    let error = read_as("a.csv", text.as_bytes(), &machine(), &ReadOptions::default().with_max_gap(f64::NAN));
+    assert!(error.unwrap_err().to_string().starts_with("max_gap = NaN: expected a number"));
+
+    // A row that comes twice with its time is one row.
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.insert(10, lines[9]);
+    let log = csv(&lines.join("\n"), &machine()).unwrap();
+    assert_eq!((lengths(&log.replay), log.report.repeated_rows), (vec![19, 38], 1));
+    // Without a time it may be that nothing moves.
+    let still = "x,v,u\n1,0,0\n1,0,0\n1,0,0\n";
+    let log = csv(still, &machine()).unwrap();
+    assert_eq!((log.replay.len(), log.report.repeated_rows, log.report.equal_rows), (2, 0, 2));
+}
+
+#[test]
+fn blank_lines_headers_and_rows_in_turns_divide_episodes() {
+    let row = |episode: usize, step: usize| {
+        let [x, v, u] = state(episode, step);
+        format!("{x},{v},{u}\n")
+    };
+    let block = |episode: usize| (0..10).map(|step| row(episode, step)).collect::<String>();
+    let expected = csv(&format!("x,v,u\n{}", block(0)), &machine()).unwrap().replay;
+    for between in ["\n", "\n\n", ",,\n", "x,v,u\n", "  \n"] {
+        let text = format!("x,v,u\n{}{between}{}", block(0), block(1));
+        let log = csv(&text, &machine()).unwrap();
+        assert_eq!(lengths(&log.replay), [9, 9], "{between:?}");
+        assert_eq!(log.replay.get(3), expected.get(3));
+        assert_eq!(log.report.causes[&EndCause::Break], 1);
+    }
+    // A program that ends its lines twice.
+    let text = format!("x,v,u\n{}", block(0)).replace('\n', "\r\r\n");
+    assert_eq!(csv(&text, &machine()).unwrap().replay, expected);
+
+    // Three episodes row by row, with and without a column that tells.
+    let mut named = String::from("episode,time,x,v,u\n");
+    for step in 0..10 {
+        for episode in 0..3 {
+            write!(named, "{episode},{:.2},{}", 0.02 * step as f64, row(episode, step)).unwrap();
+        }
+    }
+    let unnamed: String = named.lines().map(|line| format!("{}\n", line.split_once(',').unwrap().1)).collect();
+    for text in [named, unnamed] {
+        let log = csv(&text, &machine()).unwrap();
+        assert_eq!(lengths(&log.replay), [9, 9, 9], "{}", log.report);
+        assert_eq!(log.replay.get(3), expected.get(3));
+        assert!(log.report.clock.is_some());
+    }
+}
+
+#[test]
+fn a_guess_that_fails_is_told_and_costs_nothing() {
+    // A temperature, then a counter: the second one is the time.
+    let mut text = String::from("x,v,u,step,t\n");
+    for i in 0..200 {
+        let [x, v, u] = state(0, i);
+        writeln!(text, "{x},{v},{u},{i},{}", 20.0 + (0.3 * i as f64).sin()).unwrap();
+    }
+    let log = csv(&text, &machine()).unwrap();
+    assert_eq!((lengths(&log.replay), log.report.sources().as_str()), (vec![199], "no episode column, time `step`"));
+    assert!(log.report.notes[0].starts_with("`t` is no time"), "{:?}", log.report.notes);
+    // Named, it is an error that names the column.
+    let error = csv(&text, &Layout { time: Some("t".into()), ..machine() }).unwrap_err().to_string();
+    assert!(error.contains("column `t` (time): it does not rise"), "{error}");
+    // An episode column that is another number in each row.
+    let log = csv(&text.replace("step,t", "episode,other"), &machine()).unwrap();
+    assert_eq!(lengths(&log.replay), [199]);
+    assert!(log.report.notes[0].starts_with("`episode` is no episode column"), "{:?}", log.report.notes);
+}
+
+#[test]
+fn a_row_that_lacks_a_value_is_refused_or_left_out() {
+    let mut rows: Vec<String> = (0..20).map(|i| format!("{},{i},0,1", 0.1 * f64::from(i))).collect();
+    let text = |rows: &[String]| format!("time,x,v,u\n{}\n", rows.join("\n"));
+    rows[5] = "0.5,NaN,0,1".into();
+    rows[6] = "0.6,,0,1".into();
+    rows[12] = "1.2,12,0,inf".into();
+    let error = csv(&text(&rows), &machine()).unwrap_err().to_string();
+    assert!(error.contains("line 7, column `x`: found nothing") && error.contains("3 of 20 rows"), "{error}");
+    let drop = ReadOptions::default().with_missing(Missing::Drop);
+    let log = read_as("a.csv", text(&rows).as_bytes(), &machine(), &drop).unwrap();
+    // Rows 0–4, then 7–11 with 12 as the last observation, then 13–19.
+    assert_eq!((lengths(&log.replay), log.report.missing_rows), (vec![4, 5, 6], 3));
+    assert_eq!(log.replay.get(8).unwrap().next_obs, [12.0, 0.0]);
+    assert_eq!(log.report.causes[&EndCause::MissingValue], 2);
+    assert_eq!((log.report.columns[0].missing, log.report.columns[2].missing), (2, 1));
+}
+
+#[test]
+fn a_last_observation_without_a_step_may_say_nan_everywhere() {
+    let csv_text = "x,v,u,reward,terminated\n0,0,1,1,0\n1,0,1,1,1\n2,0,nan,NaN,NaN\n5,0,1,1,0\n6,0,1,1,0\n7,0,NA,,1\n";
+    let log = csv(csv_text, &machine()).unwrap();
+    assert_eq!((lengths(&log.replay), log.dropped, log.report.ends), (vec![2, 2], 0, 2));
+    assert_eq!(log.replay.get(1).unwrap().next_obs, [2.0, 0.0]);
+    // The flag of the last observation is that of the step that led to it (RLDS writes it so).
+    assert!(log.replay.get(3).unwrap().terminated);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.npz");
+    let nan = f64::NAN;
+    npz(
+        &path,
+        &[
+            ("observations", &[4, 1], vec![0.0, 1.0, 5.0, 6.0]),
+            ("actions", &[4, 1], vec![1.0, nan, 1.0, nan]),
+            ("episode", &[4], vec![0.0, 0.0, 1.0, 1.0]),
+        ],
+    );
+    let log = data::read(&path, &Layout::default()).unwrap();
+    assert_eq!((lengths(&log.replay), log.dropped), (vec![1, 1], 0));
+    // Ends in rows that nothing follows are counted.
+    let log = csv("x,v,u,terminated\n0,0,1,0\n1,0,1,1\n5,0,1,0\n6,0,1,0\n7,0,1,1\n", &machine()).unwrap();
+    assert_eq!((log.report.ends, log.report.dropped_ends, log.dropped), (0, 2, 2));
+}
+
+#[test]
+fn arrays_of_episodes_environments_and_one_observation_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.npz");
+    let (episodes, steps) = (3, 12);
+    let fill = |time_first: bool, n: usize, of: &dyn Fn(usize, usize) -> Vec<f64>| -> Vec<f64> {
+        match time_first {
+            true => (0..n).flat_map(|t| (0..episodes).flat_map(move |e| of(e, t))).collect(),
+            false => (0..episodes).flat_map(|e| (0..n).flat_map(move |t| of(e, t))).collect(),
+        }
+    };
+    let obs = |e: usize, t: usize| state(e, t)[..2].to_vec();
+    let act = |e: usize, t: usize| state(e, t)[2..].to_vec();
+    let shape = |time_first: bool, n: usize, width: u64| match time_first {
+        true => [n as u64, episodes as u64, width],
+        false => [episodes as u64, n as u64, width],
+    };
+    for time_first in [false, true] {
+        for more in [0, 1] {
+            npz(
+                &path,
+                &[
+                    ("observations", &shape(time_first, steps + more, 2), fill(time_first, steps + more, &obs)),
+                    ("actions", &shape(time_first, steps, 1), fill(time_first, steps, &act)),
+                    (
+                        "rewards",
+                        &shape(time_first, steps, 1)[..2],
+                        fill(time_first, steps, &|e, t| vec![state(e, t)[0]]),
+                    ),
+                ],
+            );
+            let log = data::read(&path, &Layout::default()).unwrap();
+            assert_eq!(lengths(&log.replay), [steps - 1 + more; 3], "{}", log.report);
+            let second = log.replay.get(steps - 1 + more).unwrap();
+            assert_eq!(second.obs, state(1, 0)[..2].iter().map(|x| *x as f32).collect::<Vec<_>>());
+            assert_eq!(second.next_obs[0], state(1, 1)[0] as f32);
+            assert_eq!(second.reward, state(1, 0)[0]);
+        }
+    }
+    let wrong = ReadOptions::default().with_time_axis(1);
+    let log = data::read_all(std::slice::from_ref(&path), &Layout::default(), &wrong);
+    assert!(log.unwrap_err().to_string().contains("different lengths"), "13 observations of 3 environments");
+
+    // One episode with one observation more than steps; one environment.
+    npz(
+        &path,
+        &[
+            ("observations", &[4, 2], vec![0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0, 0.0]),
+            ("actions", &[3, 1], vec![1.0; 3]),
+            ("rewards", &[3], vec![1.0; 3]),
+        ],
+    );
+    let log = data::read(&path, &Layout::default()).unwrap();
+    assert_eq!((lengths(&log.replay), log.dropped, log.replay.get(2).unwrap().next_obs[0]), (vec![3], 0, 3.0));
+    npz(
+        &path,
+        &[
+            ("observations", &[3, 1, 2], vec![0.0, 0.0, 1.0, 0.0, 2.0, 0.0]),
+            ("actions", &[3, 1, 1], vec![1.0; 3]),
+            ("dones", &[3, 1], vec![0.0; 3]),
+        ],
+    );
+    assert_eq!(lengths(&data::read(&path, &Layout::default()).unwrap().replay), [2]);
+}
+
+#[test]
+fn episodes_of_one_length_are_seen_by_their_jumps_and_starts_by_their_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.npz");
+    let rows = |of: &dyn Fn(usize, usize) -> Vec<f64>| -> Vec<f64> {
+        (0..4).flat_map(|e| (0..25).flat_map(move |t| of(e, t))).collect()
+    };
+    let obs = ("observations", &[100, 2][..], rows(&|e, t| vec![state(e, t)[0] + 9.0 * e as f64, state(e, t)[1]]));
+    let actions = ("actions", &[100, 1][..], rows(&|e, t| vec![state(e, t)[2]]));
+    npz(&path, &[obs.clone(), actions.clone()]);
+    let log = data::read(&path, &Layout::default()).unwrap();
+    assert_eq!(lengths(&log.replay), [24; 4]);
+    assert_eq!(log.report.causes[&EndCause::Jump], 3);
+    let starts = ("episode_starts", &[100][..], rows(&|e, t| vec![f64::from(u8::from(t == 0 && e != 2))]));
+    npz(&path, &[obs, actions, starts]);
+    let log = data::read(&path, &Layout::default()).unwrap();
+    assert_eq!((lengths(&log.replay), log.report.causes[&EndCause::Start]), (vec![24, 49, 24], 2));
+    // Said by hand.
+    let by_hand = ReadOptions::default().with_episode_rows(10);
+    let text: String = "x,v,u\n".to_owned() + &"1,2,3\n".repeat(25);
+    assert_eq!(lengths(&read_as("a.csv", text.as_bytes(), &machine(), &by_hand).unwrap().replay), [9, 9, 4]);
+}
+
+#[test]
+fn texts_are_read_however_their_fields_are_apart() {
+    let rows = [["0.5", "-1.25", "3"], ["1.5", "0.25", "-2"], ["2.5", "1e-3", "0"]];
+    let expected = csv("x,v,u\n0.5,-1.25,3\n1.5,0.25,-2\n2.5,1e-3,0\n", &machine()).unwrap().replay;
+    let text = |separator: &str, head: &str| {
+        let lines: Vec<String> = rows.iter().map(|row| row.join(separator)).collect();
+        format!("{}\n{}\n", head.replace(',', separator), lines.join("\n"))
+    };
+    let utf16 = |text: &str, mark: bool, big: bool| -> Vec<u8> {
+        let units = mark.then_some(0xfeff).into_iter().chain(text.encode_utf16());
+        units.flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+    };
+    let plain = text(",", "x,v,u");
+    let mut gz = Vec::new();
+    std::io::Read::read_to_end(
+        &mut flate2::read::GzEncoder::new(plain.as_bytes(), flate2::Compression::default()),
+        &mut gz,
+    )
+    .unwrap();
+    for (name, bytes) in [
+        ("a.csv", text(";", "x,v,u").into_bytes()),
+        ("a.csv", text(";", "x,v,u").replace('.', ",").into_bytes()),
+        ("a.csv", "x,v,u\n\"0,5\",\"-1,25\",3\n\"1,5\",\"0,25\",-2\n\"2,5\",\"1e-3\",0\n".as_bytes().to_vec()),
+        ("a.tsv", text("\t", "x,v,u").into_bytes()),
+        ("a.txt", text("|", "x,v,u").into_bytes()),
+        ("a.dat", text("   ", "x,v,u").into_bytes()),
+        ("no-extension", plain.clone().into_bytes()),
+        ("a.csv", format!("# rig A\n% 50 Hz\n{plain}# the end\n").into_bytes()),
+        ("a.csv", plain.replace("x,v,u\n", "x,v,u\nm,m/s,N\n").into_bytes()),
+        // As `np.savetxt` writes it.
+        ("a.txt", format!("# {}", text(" ", "x,v,u")).into_bytes()),
+        ("a.csv", utf16(&plain, true, false)),
+        ("a.csv", utf16(&plain, true, true)),
+        ("a.csv", utf16(&plain, false, false)),
+        ("a.csv.gz", gz.clone()),
+        ("a.csv", gz),
+        // A separator behind the last field.
+        ("a.csv", plain.replace('\n', ",\n").replace("u,", "u").into_bytes()),
+    ] {
+        let log = read_as(name, &bytes, &machine(), &ReadOptions::default());
+        let log = log.unwrap_or_else(|error| panic!("{name} {:?}: {error}", String::from_utf8_lossy(&bytes)));
+        assert_eq!(log.replay, expected, "{name} {:?}", String::from_utf8_lossy(&bytes));
+    }
+    let log = csv(&plain.replace("x,v,u\n", "x,v,u\nm,m/s,N\n"), &machine()).unwrap();
+    assert_eq!((log.obs_units, log.action_units), (names(&["m", "m/s"]), names(&["N"])));
+    // Without names, or under others.
+    let headless = plain.replace("x,v,u\n", "");
+    let named = Layout { names: names(&["x", "v", "u"]), ..machine() };
+    assert_eq!(csv(&headless, &named).unwrap().replay, expected);
+    assert_eq!(csv(&plain.replace('x', "y"), &named).unwrap().replay, expected);
+    let error = csv(&headless, &machine()).unwrap_err().to_string();
+    assert!(error.contains("line 1 holds numbers") && error.contains("3 columns"), "{error}");
+    // Said by hand.
+    let tabs = ReadOptions::default().with_delimiter('\t');
+    let error = read_as("a.csv", plain.as_bytes(), &machine(), &tabs).unwrap_err().to_string();
+    assert!(error.contains("no column `x`"), "{error}");
+    // True and false are numbers too.
+    let log = csv("x,v,u\nTrue,1,0\nFALSE,0,1\n", &machine()).unwrap();
+    assert_eq!((log.replay.get(0).unwrap().obs, log.replay.get(0).unwrap().next_obs), (vec![1.0, 1.0], vec![0.0, 0.0]));
+}
+
+#[test]
+fn what_is_something_else_is_told_with_a_way_out() {
+    let machine = machine();
+    let options = ReadOptions::default();
+    for (name, bytes, words) in [
+        ("a.h5", &b"\x89HDF\r\n\x1a\n____"[..], &["an HDF5 file", "h5py", "np.savez"][..]),
+        ("a.xlsx", b"PK\x03\x04____", &["a workbook", "pd.read_excel('", "to_csv"]),
+        ("a.zst", b"\x28\xb5\x2f\xfd____", &["packed by zstd", "zstd -d"]),
+        ("a.json", b"{\"x\": 1}", &["JSON", "pd.read_json"]),
+        ("a.feather", b"ARROW1____", &["a Feather file", "to_parquet"]),
+        ("a.csv", b"x,v,u\n1,2\x003\n", &["byte 9 is 0"]),
+        ("a.npz", b"x,v,u\n1,2,3\n", &["damaged: not .npz"]),
+        ("a.csv.gz", b"\x1f\x8b\x08____", &["damaged gzip file"]),
+    ] {
+        let error = read_as(name, bytes, &machine, &options).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "`{word}` is missing: {error}");
+        }
+    }
+    // What it is decides, not its name.
+    let log = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/logs/pandas-zstd.parquet");
+    let bytes = fs::read(log).unwrap();
+    assert_eq!(read_as("a.csv", &bytes, &Layout::default(), &options).unwrap().replay, fixture_log(true));
+}
+
+#[test]
+fn a_large_position_keeps_its_small_changes() {
+    let mut text = String::from("x,v,u\n");
+    let x = |i: i32| 5_300_000.0 + 0.001 * f64::from(i % 40 - 20);
+    for i in 0..200 {
+        writeln!(text, "{:.4},{},0", x(i), f64::from(i)).unwrap();
+    }
+    let log = csv(&text, &machine()).unwrap();
+    assert!((log.obs_offset[0] - 5_300_000.0).abs() < 1.0 && log.obs_offset[1] == 0.0, "{:?}", log.obs_offset);
+    assert!(!log.report.columns[0].too_fine);
+    let step = log.replay.get(3).unwrap();
+    assert!((f64::from(step.next_obs[0] - step.obs[0]) - 0.001).abs() < 1e-6);
+    // Another log is read by the same offset.
+    let stored = ReadOptions::default().with_obs_offset(log.obs_offset.clone());
+    let again = read_as("a.csv", text.as_bytes(), &machine(), &stored).unwrap();
+    assert_eq!(again.replay, log.replay);
+    let other = ReadOptions::default().with_obs_offset([0.0, 0.0]);
+    let plain = read_as("a.csv", text.as_bytes(), &machine(), &other).unwrap();
+    assert!(plain.report.columns[0].too_fine && plain.report.to_string().contains("WARNING"), "{}", plain.report);
+    assert!(read_as("a.csv", text.as_bytes(), &machine(), &other.with_obs_offset([0.0])).is_err());
+}
+
+#[test]
+fn angles_are_columns_by_name() {
+    let mut text = String::from("x,v,u\n");
+    for i in 0..200 {
+        let heading = (7.0 * f64::from(i)).rem_euclid(360.0);
+        writeln!(text, "{:.4},{heading},{}", (0.1 * f64::from(i)).sin(), f64::from(i).sin()).unwrap();
+    }
+    let log = csv(&text, &machine()).unwrap();
+    assert!(log.angles.is_empty() && log.report.to_string().contains("--angles-deg"), "{}", log.report);
+    let layout = Layout { angles: names(&["x"]), angles_deg: names(&["v"]), ..machine() };
+    let log = csv(&text, &layout).unwrap();
+    let found: Vec<_> = log.angles.iter().map(|a| (a.column, a.turn, a.wraps)).collect();
+    assert_eq!(found, [(0, std::f32::consts::TAU, false), (1, 360.0, true)]);
+    let error = csv(&text, &Layout { angles: names(&["y"]), ..machine() }).unwrap_err().to_string();
+    assert!(error.contains("no column `y`"), "{error}");
+}
+
+#[test]
+fn names_with_commas_and_usual_names_of_others() {
+    let text = "time [s],Position [m],\"Velocity (m/s), filtered\",u\n0,0,0,1\n1,1,1,1\n2,2,2,2\n";
+    for obs in [&["Position [m]", "Velocity (m/s), filtered"][..], &["Position [m],\"Velocity (m/s), filtered\""]] {
+        let log = csv(text, &Layout { obs: names(obs), actions: names(&["u"]), ..Layout::default() }).unwrap();
+        assert_eq!(log.layout.obs, names(&["Position [m]", "Velocity (m/s), filtered"]));
+        assert_eq!((log.obs_units, log.period), (names(&["m", ""]), Some(1.0)));
+    }
+    let text = "observation.state,action,next.reward,next.done,timestamp,episode_index\n1,1,0.5,0,0.0,0\n2,1,0.5,1,0.1,0\n3,1,0.5,0,0.0,1\n4,1,0.5,1,0.1,1\n";
+    let log = csv(text, &Layout::default()).unwrap();
+    assert!(log.has_rewards);
+    assert_eq!(
+        log.report.sources(),
+        "episodes by `episode_index`, time `timestamp`, reward `next.reward`, done `next.done`"
+    );
+}
+
+#[test]
+fn folders_patterns_and_what_is_wrong_in_one_of_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    for i in [1, 2, 10] {
+        fs::write(place(&format!("run{i}.csv")), format!("x,v,u\n{i},0,1\n{i}.5,0,1\n")).unwrap();
+    }
+    fs::write(place("notes.md"), "no log").unwrap();
+    let options = ReadOptions::default();
+    let starts = |paths: &[PathBuf]| -> Vec<f32> {
+        let log = data::read_all(paths, &machine(), &options).unwrap();
+        assert_eq!(log.report.causes[&EndCause::File], log.report.episodes);
+        (0..log.replay.len()).map(|i| log.replay.get(i).unwrap().obs[0]).collect()
+    };
+    assert_eq!(starts(&[folder.path().to_owned()]), [1.0, 2.0, 10.0]);
+    assert_eq!(starts(&[place("run?.csv")]), [1.0, 2.0]);
+    assert_eq!(starts(&[place("run10.csv"), place("run*1.csv")]), [10.0, 1.0]);
+
+    let refused = |paths: &[PathBuf], words: &[&str]| {
+        let error = data::read_all(paths, &machine(), &options).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "`{word}` is missing: {error}");
+        }
+    };
+    refused(&[place("*.parquet")], &["no file of this pattern"]);
+    refused(&[], &["paths = []"]);
+    fs::write(place("run3.csv"), "x,v,u\n1,0,1\n2,0\n").unwrap();
+    refused(&[folder.path().to_owned()], &["run3.csv, line 3"]);
+    fs::write(place("run3.csv"), "x,v,u,reward\n1,0,1,0\n2,0,1,0\n").unwrap();
+    refused(&[folder.path().to_owned()], &["run3.csv: reward `reward`, expected none as in the files before"]);
+    let empty = tempfile::tempdir().unwrap();
+    refused(&[empty.path().to_owned()], &["a folder without a log"]);
+}
+
+#[test]
+fn a_folder_of_lerobot() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    };
+    let message = "message log {
+        REQUIRED GROUP observation.state (LIST) { REPEATED GROUP list { REQUIRED FLOAT element; } }
+        REQUIRED GROUP action (LIST) { REPEATED GROUP list { REQUIRED FLOAT element; } }
+        REQUIRED FLOAT timestamp; REQUIRED INT64 frame_index; REQUIRED INT64 episode_index; REQUIRED BOOLEAN next.done;
+    }";
+    let info = r#"{"codebase_version": "v2.1", "fps": 10, "total_frames": 8, "features": {
+        "observation.state": {"dtype": "float32", "shape": [2], "names": {"motors": ["shoulder", "elbow"]}},
+        "action": {"dtype": "float32", "shape": [1], "names": ["torque"]}}}"#;
+    fs::write(path("meta/info.json"), info).unwrap();
+    parquet(&path("meta/tasks.parquet"), "message log { REQUIRED INT64 task; }", |group| {
+        column::<parquet::data_type::Int64Type>(group, &[1], None, None);
+    });
+    for episode in 0..2 {
+        let file = path(&format!("data/chunk-000/episode_00000{episode}.parquet"));
+        parquet(&file, message, |group| {
+            let obs: Vec<f32> = (0..4).flat_map(|t| state(episode, t)[..2].to_vec()).map(|x| x as f32).collect();
+            let ones = [1; 8];
+            column::<FloatType>(group, &obs, Some(&ones), Some(&[0, 1, 0, 1, 0, 1, 0, 1]));
+            column::<FloatType>(group, &[0.5; 4], Some(&ones[..4]), Some(&[0; 4]));
+            column::<FloatType>(group, &[0.0, 0.1, 0.2, 0.3], None, None);
+            column::<parquet::data_type::Int64Type>(group, &[0, 1, 2, 3], None, None);
+            column::<parquet::data_type::Int64Type>(group, &[episode as i64; 4], None, None);
+            column::<BoolType>(group, &[false, false, false, true], None, None);
+        });
+    }
+    let log = data::read(folder.path(), &Layout::default()).unwrap();
+    assert_eq!((lengths(&log.replay), &log.obs_names), (vec![3, 3], &names(&["shoulder", "elbow"])));
+    assert_eq!((log.action_names, log.replay.get(3).unwrap().obs[0]), (names(&["torque"]), state(1, 0)[0] as f32));
+    assert!((log.period.unwrap() - 0.1).abs() < 1e-6);
+    // One file less than the description tells of, and one that is cut.
+    let last = path("data/chunk-000/episode_000001.parquet");
+    let bytes = fs::read(&last).unwrap();
+    fs::remove_file(&last).unwrap();
+    let error = data::read(folder.path(), &Layout::default()).unwrap_err().to_string();
+    assert!(error.contains("info.json: 8 rows by this description, the files hold 4"), "{error}");
+    fs::write(&last, &bytes[..bytes.len() - 20]).unwrap();
+    let error = data::read(folder.path(), &Layout::default()).unwrap_err().to_string();
+    assert!(error.contains("episode_000001.parquet"), "{error}");
+}
+
+#[test]
+fn parquet_files_whose_rows_are_episodes_and_decimals() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.parquet");
+    let message = "message log {
+        REQUIRED GROUP obs (LIST) { REPEATED GROUP list {
+            REQUIRED GROUP element (LIST) { REPEATED GROUP list { REQUIRED DOUBLE element; } } } }
+        REQUIRED GROUP action (LIST) { REPEATED GROUP list { REQUIRED DOUBLE element; } }
+    }";
+    // Episodes of three and of two observations of two numbers; of two steps, and of two.
+    parquet(&path, message, |group| {
+        let obs: Vec<f64> = (0..10).map(f64::from).collect();
+        column::<DoubleType>(group, &obs, Some(&[2; 10]), Some(&[0, 2, 1, 2, 1, 2, 0, 2, 1, 2]));
+        column::<DoubleType>(group, &[0.5; 4], Some(&[1; 4]), Some(&[0, 1, 0, 1]));
+    });
+    let log = data::read(&path, &Layout::default()).unwrap();
+    assert_eq!((lengths(&log.replay), log.dropped), (vec![2, 1], 1));
+    assert_eq!(log.replay.get(1).unwrap().next_obs, [4.0, 5.0]);
+    assert_eq!(log.replay.get(2).unwrap().obs, [6.0, 7.0]);
+
+    let decimal = "message log { REQUIRED INT32 obs (DECIMAL(9, 3)); REQUIRED INT64 action (DECIMAL(18, 1));
+        REQUIRED INT64 time (TIMESTAMP(MILLIS, true)); }";
+    parquet(&path, decimal, |group| {
+        column::<parquet::data_type::Int32Type>(group, &[1500, -250], None, None);
+        column::<parquet::data_type::Int64Type>(group, &[5, 5], None, None);
+        column::<parquet::data_type::Int64Type>(group, &[1_000_000, 1_000_020], None, None);
+    });
+    let log = data::read(&path, &Layout::default()).unwrap();
+    let step = log.replay.get(0).unwrap();
+    assert_eq!((step.obs, step.action, step.next_obs), (vec![1.5], vec![0.5], vec![-0.25]));
+    assert!((log.period.unwrap() - 0.02).abs() < 1e-9);
+}
+
+#[test]
+fn columns_of_another_log_are_taken_where_they_are_there() {
+    let stored = csv(
+        "run,clock,x,v,u\n1,0,0,0,1\n1,1,1,0,1\n2,0,5,0,1\n2,1,6,0,1\n",
+        &Layout { episode: Some("run".into()), time: Some("clock".into()), ..machine() },
+    )
+    .unwrap();
+    let options = ReadOptions::default().with_stored(stored.layout.clone());
+    let log = read_as("a.csv", b"x,v,u\n0,0,1\n1,0,1\n", &Layout::default(), &options).unwrap();
+    assert_eq!((log.replay.len(), log.report.sources().as_str()), (1, "no episode column, no time"));
+    let log = read_as("a.csv", b"run,x,v,u\n0,0,0,1\n1,1,0,1\n1,2,0,1\n", &Layout::default(), &options).unwrap();
+    assert_eq!((log.replay.len(), log.report.sources().as_str()), (1, "episodes by `run`, no time"));
+    // What is typed must be there.
+    let typed = Layout { episode: Some("lap".into()), ..Layout::default() };
+    assert!(read_as("a.csv", b"x,v,u\n0,0,1\n1,0,1\n", &typed, &options).is_err());
 }

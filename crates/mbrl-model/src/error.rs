@@ -1,6 +1,6 @@
 //! What can go wrong in a model.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, path::PathBuf};
 
 use mbrl_env::EnvError;
 
@@ -91,6 +91,33 @@ pub enum ModelError {
     /// Stored weights could not be read or written.
     #[error("stored weights: {0}")]
     Storage(String),
+    /// A file could not be read or written.
+    #[error("{path}: it cannot be read or written", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of a model is damaged, or not of this version.
+    #[error("{path}: {reason}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name that is no column, or a column without a value.
+    #[error("column `{name}`: expected {rule}; the model has `{}`", known.join("`, `"))]
+    Column {
+        /// The name.
+        name: String,
+        /// What was expected.
+        rule: &'static str,
+        /// The names that the model knows.
+        known: Vec<String>,
+    },
     /// A model breaks its contract (module `check`).
     #[error("check of {model} failed: {reason}")]
     Check {

@@ -84,6 +84,7 @@
 //!   origin keep their changes: [`Dataset::of_f64`].
 //! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
 //!   baselines, calibration and sharpness.
+//! - **A model in a folder**: [`FittedModel::open`] loads what `mbrl fit` wrote, with names, units, period and ranges.
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
 //!   implement `Fit` to train it with the same trainer.
 //!
@@ -108,6 +109,7 @@ mod error;
 mod evaluate;
 #[cfg(feature = "train")]
 mod fit;
+mod fitted;
 mod noise;
 mod normalizer;
 mod simulated;
@@ -126,6 +128,7 @@ pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
 pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watched};
+pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;

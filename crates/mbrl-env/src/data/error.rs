@@ -35,14 +35,6 @@ pub enum DataError {
         #[source]
         source: std::io::Error,
     },
-    /// The name says nothing of what is in the file.
-    #[error("{path}: extension `{extension}`, expected csv, parquet, npz or npy", path = path.display())]
-    Extension {
-        /// The file.
-        path: PathBuf,
-        /// Its extension.
-        extension: String,
-    },
     /// The format's reader is not part of this build.
     #[error("{path}: mbrl-env was built without its feature `{feature}`", path = path.display())]
     NotBuilt {
@@ -66,12 +58,14 @@ pub enum DataError {
         path: PathBuf,
     },
     /// No row is followed by an observation.
-    #[error("{path}: no transition in {rows} rows: no row is followed by another of its episode", path = path.display())]
+    #[error("{path}: no transition in {rows} rows: no row is followed by another of its episode ({sources})", path = path.display())]
     NoTransition {
         /// The file.
         path: PathBuf,
         /// Rows of the file.
         rows: u64,
+        /// What episodes and time were read from.
+        sources: String,
     },
     /// Columns that are needed are not there.
     #[error("{path}: no column {}{}; the file has {}", quoted(missing), did_you_mean(near), quoted(present), path = path.display())]
@@ -126,7 +120,7 @@ pub enum DataError {
         actual: usize,
     },
     /// A value that cannot be used.
-    #[error("{path}, {at}, column `{column}`: found {found}, expected {expected}", path = path.display())]
+    #[error("{path}, {at}, column `{column}`{}: found {found}, expected {expected}", taken(part, *guessed), path = path.display())]
     Value {
         /// The file.
         path: PathBuf,
@@ -138,6 +132,52 @@ pub enum DataError {
         found: String,
         /// What was expected.
         expected: String,
+        /// What the column was taken for, for example `time`.
+        part: &'static str,
+        /// Whether its name alone said so.
+        guessed: bool,
+    },
+    /// A column that was named as the time is no clock.
+    #[error("{path}, column `{column}` (time): {reason}, expected times that rise within each episode", path = path.display())]
+    Clock {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A file has other columns than the files before it.
+    #[error("{path}: {what} {}, expected {} as in the files before", quoted(found), quoted(expected), path = path.display())]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// Which columns, for example `observation`.
+        what: &'static str,
+        /// Those of the files before.
+        expected: Vec<String>,
+        /// Its own.
+        found: Vec<String>,
+    },
+    /// The files of a data set hold fewer or more rows than its description says.
+    #[error("{path}: {expected} rows by this description, the files hold {found}; is one missing?", path = path.display())]
+    Incomplete {
+        /// The description.
+        path: PathBuf,
+        /// Rows that it tells of.
+        expected: u64,
+        /// Rows that were read.
+        found: u64,
+    },
+    /// An option that breaks a rule.
+    #[error("{field} = {value}: expected {rule}")]
+    Option {
+        /// The option.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What is expected.
+        rule: &'static str,
     },
     /// An episode goes on after another one has begun.
     #[error("{path}, {at}: episode {episode} comes again after another one; sort the rows by episode", path = path.display())]
@@ -162,6 +202,15 @@ fn quoted(names: &[String]) -> String {
         text.push_str(&format!(" and {} more", names.len() - SHOWN));
     }
     if text.is_empty() { "none".into() } else { text }
+}
+
+/// What a column was taken for, where that is not plain.
+fn taken(part: &str, guessed: bool) -> String {
+    match (part, guessed) {
+        ("observation" | "action" | "next observation", _) => String::new(),
+        (part, true) => format!(" (taken for: {part}, by its name)"),
+        (part, false) => format!(" ({part})"),
+    }
 }
 
 fn did_you_mean(near: &[String]) -> String {

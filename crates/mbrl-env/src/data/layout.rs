@@ -10,7 +10,8 @@ use super::DataError;
 /// that are no part of observation and action; of the optional ones, an empty name says that there is none, whatever the
 /// file holds.
 ///
-/// A column of vectors stands for all of its entries.
+/// A column of vectors stands for all of its entries. A name that is no column but holds commas stands for several names;
+/// quotes keep the comma of a name: `x,"speed (m/s), filtered"`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Layout {
@@ -28,19 +29,47 @@ pub struct Layout {
     pub truncated: Option<String>,
     /// Column that says whether the episode ended, but not why.
     pub done: Option<String>,
+    /// Column that says whether an episode begins with this row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// Column of the episode's number or name.
     pub episode: Option<String>,
-    /// Column of the time, in any unit: where it goes back, a new episode begins.
+    /// Column of the time, in any unit.
     pub time: Option<String>,
-    /// Names of the columns of a file without names (a 2-D `.npy` file), from the left.
+    /// Names of the columns of a file without names (a CSV file without a header, a 2-D `.npy` file), from the left.
     pub names: Vec<String>,
+    /// Columns of the observation that are angles in radians and turn all the way round.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub angles: Vec<String>,
+    /// The same in degrees.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub angles_deg: Vec<String>,
 }
 
 /// A column of a file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Field {
     pub(super) name: String,
     pub(super) kind: Kind,
+    /// What it is measured in, where the file says so.
+    pub(super) unit: String,
+}
+
+impl Field {
+    pub(super) fn new(name: impl Into<String>, kind: Kind) -> Self {
+        let name = name.into();
+        let unit = unit_of(&name).unwrap_or_default().to_owned();
+        Self { name, kind, unit }
+    }
+}
+
+/// The unit in a name such as `speed (m/s)` or `Position [m]`.
+fn unit_of(name: &str) -> Option<&str> {
+    let (open, close) = [("(", ")"), ("[", "]")].into_iter().find(|(_, close)| name.ends_with(close))?;
+    let inner = name.strip_suffix(close)?;
+    let unit = &inner[inner.rfind(open)? + 1..];
+    // `obs[0]` is an index.
+    (!unit.is_empty() && unit.chars().count() <= 12 && unit.parse::<f64>().is_err()).then_some(unit)
 }
 
 /// What a column holds.
@@ -48,9 +77,9 @@ pub(super) struct Field {
 pub(super) enum Kind {
     /// So many numbers a row.
     Numbers(usize),
-    /// Text, good for nothing but the name of an episode.
+    /// Text: good for the name of an episode, or a time of the calendar.
     Text,
-    /// Something that cannot be used.
+    /// Something that cannot be used, with what to do about it.
     Other(String),
 }
 
@@ -64,8 +93,52 @@ pub(super) enum Part {
     Terminated,
     Truncated,
     Done,
+    Start,
     Episode,
     Time,
+}
+
+impl Part {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Obs => "observation",
+            Self::Action => "action",
+            Self::NextObs => "next observation",
+            Self::Reward => "reward",
+            Self::Terminated => "terminated",
+            Self::Truncated => "truncated",
+            Self::Done => "done",
+            Self::Start => "start",
+            Self::Episode => "episode",
+            Self::Time => "time",
+        }
+    }
+
+    pub(super) fn is_vector(self) -> bool {
+        matches!(self, Self::Obs | Self::Action | Self::NextObs)
+    }
+
+    pub(super) fn is_flag(self) -> bool {
+        matches!(self, Self::Terminated | Self::Truncated | Self::Done | Self::Start)
+    }
+
+    /// Names under which it is looked for.
+    fn usual(self) -> &'static [&'static str] {
+        match self {
+            Self::Obs => &["obs", "observation", "observations", "observation.state", "state", "states"],
+            Self::Action => &["action", "actions"],
+            Self::NextObs => &[],
+            Self::Reward => &["reward", "rewards", "next.reward"],
+            Self::Terminated => {
+                &["terminated", "terminations", "terminals", "terminal", "is_terminal", "next.terminated"]
+            }
+            Self::Truncated => &["truncated", "truncations", "timeouts", "timeout", "next.truncated"],
+            Self::Done => &["done", "dones", "next.done", "is_last"],
+            Self::Start => &["episode_starts", "episode_start", "is_first"],
+            Self::Episode => &["episode", "episode_id", "episode_index"],
+            Self::Time => &["time", "t", "timestamp", "timestamps", "step", "frame_index"],
+        }
+    }
 }
 
 /// A column that is read.
@@ -74,15 +147,21 @@ pub(super) struct Use {
     /// Index of the column.
     pub(super) field: usize,
     pub(super) name: String,
+    pub(super) unit: String,
     pub(super) part: Part,
     /// Where its first number goes within the part.
     pub(super) offset: usize,
     /// Numbers a row.
     pub(super) width: usize,
+    /// Whether nobody asked for it: its name is a usual one.
+    pub(super) guessed: bool,
+    /// Names of its entries, where the data set gives them.
+    pub(super) entries: Vec<String>,
 }
 
-/// All columns that are read, in the order of the parts.
-#[derive(Debug)]
+/// All columns that are read, in the order of the parts. Of the time and the episode there may be several, guessed: which
+/// one holds, the values tell.
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) uses: Vec<Use>,
     /// The layout with the columns of observation and action that were found.
@@ -92,7 +171,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Numbers of a part.
     pub(super) fn width(&self, part: Part) -> usize {
-        self.of(part).map(|u| u.width).sum()
+        self.of(part).map(|(_, u)| u.width).sum()
     }
 
     pub(super) fn has(&self, part: Part) -> bool {
@@ -101,61 +180,123 @@ impl Plan {
 
     /// Names of the numbers of a part.
     pub(super) fn entries(&self, part: Part) -> Vec<String> {
-        let entry = |u: &Use| match u.width {
+        let entry = |(_, u): (usize, &Use)| match u.width {
+            width if u.entries.len() == width => u.entries.clone(),
             1 => vec![u.name.clone()],
             width => (0..width).map(|i| format!("{}[{i}]", u.name)).collect(),
         };
         self.of(part).flat_map(entry).collect()
     }
 
-    fn of(&self, part: Part) -> impl Iterator<Item = &Use> {
-        self.uses.iter().filter(move |u| u.part == part)
+    /// Units of the numbers of a part; empty where the file does not say.
+    pub(super) fn units(&self, part: Part) -> Vec<String> {
+        self.of(part).flat_map(|(_, u)| vec![u.unit.clone(); u.width]).collect()
+    }
+
+    /// The uses of a part, with their indices.
+    pub(super) fn of(&self, part: Part) -> impl Iterator<Item = (usize, &Use)> {
+        self.uses.iter().enumerate().filter(move |(_, u)| u.part == part)
     }
 }
 
 impl Layout {
-    /// Finds the columns among those of a file.
-    pub(super) fn plan(&self, path: &Path, fields: &[Field]) -> Result<Plan, DataError> {
+    /// Finds the columns among those of a file. What this layout leaves out is taken from `stored` where the file has it.
+    pub(super) fn plan(&self, stored: Option<&Self>, path: &Path, fields: &[Field]) -> Result<Plan, DataError> {
         let columns = Columns { path, fields };
-        let obs = columns.vector(&self.obs, &["obs", "observation", "observations"])?;
-        let actions = columns.vector(&self.actions, &["action", "actions"])?;
-        let following: Vec<String> = obs.iter().map(|name| format!("next_{name}")).collect();
-        let next_obs = if !self.next_obs.is_empty() {
-            self.next_obs.iter().filter(|name| !name.is_empty()).cloned().collect()
-        } else if following.iter().any(|name| columns.has(name)) {
-            following
+        let obs = columns.vector(self.named(stored, |l| &l.obs), Part::Obs)?;
+        let actions = columns.vector(self.named(stored, |l| &l.actions), Part::Action)?;
+        let next_obs = columns.resolved(&self.next_obs);
+        let following = |prefix: &str| obs.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
+        let next_obs = if !next_obs.is_empty() {
+            next_obs.into_iter().filter(|name| !name.is_empty()).collect()
         } else {
-            Vec::new()
+            let there = |names: &Vec<String>| names.iter().any(|name| columns.has(name));
+            // Stored ones that this file lacks are no error: the next row has them.
+            let stored = stored.map(|l| l.next_obs.clone()).filter(|names| there(names));
+            let guesses = [following("next_"), following("next.")];
+            stored.into_iter().chain(guesses).find(there).unwrap_or_default()
         };
 
-        let mut plan =
-            Plan { uses: Vec::new(), layout: Self { obs: obs.clone(), actions: actions.clone(), ..self.clone() } };
+        let mut layout = Self { obs: obs.clone(), actions: actions.clone(), ..self.clone() };
+        layout.angles = columns.resolved(self.named(stored, |l| &l.angles));
+        layout.angles_deg = columns.resolved(self.named(stored, |l| &l.angles_deg));
+        let mut plan = Plan { uses: Vec::new(), layout };
         for (part, names) in [(Part::Obs, obs), (Part::Action, actions), (Part::NextObs, next_obs)] {
-            columns.add(&mut plan, part, names)?;
+            let mut offset = 0;
+            columns.present(&names)?;
+            for name in names {
+                let Some(column) = columns.found(part, name, false)? else { continue };
+                offset += column.width;
+                plan.uses.push(Use { offset: offset - column.width, ..column });
+            }
         }
         let (expected, actual) = (plan.width(Part::Obs), plan.width(Part::NextObs));
         if actual != 0 && actual != expected {
             return Err(crate::EnvError::Width { what: "next observation".into(), expected, actual }.into());
         }
-        for (part, named, usual) in [
-            (Part::Reward, &self.reward, &["reward", "rewards"][..]),
-            (Part::Terminated, &self.terminated, &["terminated", "terminations", "terminals"]),
-            (Part::Truncated, &self.truncated, &["truncated", "truncations", "timeouts"]),
-            (Part::Done, &self.done, &["done", "dones"]),
-            (Part::Episode, &self.episode, &["episode", "episode_id", "episode_index"]),
-            (Part::Time, &self.time, &["time", "t", "timestamp", "step"]),
-        ] {
-            let name = match named.as_deref() {
-                Some("") => None,
-                Some(name) => Some(name),
-                None => {
-                    usual.iter().copied().find(|name| columns.has(name) && !plan.uses.iter().any(|u| u.name == *name))
+        type Single = fn(&Layout) -> &Option<String>;
+        let singles: [(Part, Single); 7] = [
+            (Part::Reward, |l| &l.reward),
+            (Part::Terminated, |l| &l.terminated),
+            (Part::Truncated, |l| &l.truncated),
+            (Part::Done, |l| &l.done),
+            (Part::Start, |l| &l.start),
+            (Part::Episode, |l| &l.episode),
+            (Part::Time, |l| &l.time),
+        ];
+        for (part, of) in singles {
+            let stored = stored.and_then(|l| of(l).as_deref()).filter(|name| name.is_empty() || columns.has(name));
+            match of(self).as_deref().or(stored) {
+                Some("") => {}
+                Some(name) => {
+                    columns.present(&[name.to_owned()])?;
+                    plan.uses.extend(columns.found(part, name.to_owned(), false)?);
                 }
-            };
-            columns.add(&mut plan, part, name.map(str::to_owned).into_iter().collect())?;
+                None => {
+                    let free = |name: &&str| !plan.uses.iter().any(|u| u.name == **name);
+                    let names: Vec<&str> = columns.usual(part).filter(free).collect();
+                    // Which of several is the time or the episode, the values tell.
+                    let most = if matches!(part, Part::Time | Part::Episode) { usize::MAX } else { 1 };
+                    for name in names.into_iter().take(most) {
+                        plan.uses.extend(columns.found(part, name.to_owned(), true)?);
+                    }
+                }
+            }
         }
         Ok(plan)
     }
+
+    /// The columns of the observation among `names`, before anything is known of what they hold.
+    #[cfg(any(feature = "numpy", feature = "parquet"))]
+    pub(super) fn obs_columns(&self, stored: Option<&Self>, path: &Path, fields: &[Field]) -> Vec<String> {
+        let columns = Columns { path, fields };
+        columns.vector(self.named(stored, |l| &l.obs), Part::Obs).unwrap_or_default()
+    }
+
+    fn named<'a>(&'a self, stored: Option<&'a Self>, of: fn(&Self) -> &Vec<String>) -> &'a [String] {
+        match stored {
+            Some(stored) if of(self).is_empty() => of(stored),
+            _ => of(self),
+        }
+    }
+}
+
+/// Names separated by commas; quotes keep the comma of a name.
+///
+/// ```
+/// assert_eq!(mbrl_env::data::split_names("x,\"speed (m/s), filtered\""), ["x", "speed (m/s), filtered"]);
+/// ```
+#[must_use]
+pub fn split_names(names: &str) -> Vec<String> {
+    let (mut parts, mut quoted) = (vec![String::new()], false);
+    for character in names.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ',' if !quoted => parts.push(String::new()),
+            other => parts.last_mut().into_iter().for_each(|part| part.push(other)),
+        }
+    }
+    parts.into_iter().map(|part| part.trim().to_owned()).collect()
 }
 
 struct Columns<'a> {
@@ -163,17 +304,36 @@ struct Columns<'a> {
     fields: &'a [Field],
 }
 
-impl Columns<'_> {
+impl<'a> Columns<'a> {
     fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|field| field.name == name)
     }
 
+    /// Lists of names taken apart.
+    fn resolved(&self, named: &[String]) -> Vec<String> {
+        let whole = |name: &String| self.has(name) || !name.contains([',', '"']);
+        named.iter().flat_map(|name| if whole(name) { vec![name.clone()] } else { split_names(name) }).collect()
+    }
+
+    /// Columns whose names are usual for a part, the most usual first. Case and a unit behind the name do not matter.
+    fn usual(&self, part: Part) -> impl Iterator<Item = &'a str> {
+        let fields = self.fields;
+        let bare = |name: &'a str| match unit_of(name) {
+            Some(unit) => name[..name.len() - unit.len() - 2].trim_end(),
+            None => name,
+        };
+        part.usual().iter().flat_map(move |usual| {
+            let names = fields.iter().map(|field| field.name.as_str());
+            names.filter(move |name| bare(name).eq_ignore_ascii_case(usual))
+        })
+    }
+
     /// The columns that were named, or else the usual ones.
-    fn vector(&self, named: &[String], usual: &[&str]) -> Result<Vec<String>, DataError> {
+    fn vector(&self, named: &[String], part: Part) -> Result<Vec<String>, DataError> {
         if !named.is_empty() {
-            return Ok(named.to_owned());
+            return Ok(self.resolved(named));
         }
-        for base in usual {
+        for base in part.usual() {
             if self.has(base) {
                 return Ok(vec![(*base).to_owned()]);
             }
@@ -183,41 +343,39 @@ impl Columns<'_> {
                 return Ok((0..=last.min(self.fields.len())).map(|i| format!("{base}_{i}")).collect());
             }
         }
-        Err(self.missing(vec![format!("{}_0", usual[0])]))
+        Err(self.missing(vec![format!("{}_0", part.usual()[0])]))
     }
 
-    /// Adds the columns of a part to the plan.
-    fn add(&self, plan: &mut Plan, part: Part, names: Vec<String>) -> Result<(), DataError> {
+    fn present(&self, names: &[String]) -> Result<(), DataError> {
         let missing: Vec<String> = names.iter().filter(|name| !self.has(name)).cloned().collect();
-        if !missing.is_empty() {
-            return Err(self.missing(missing));
+        if missing.is_empty() { Ok(()) } else { Err(self.missing(missing)) }
+    }
+
+    /// A column as it is to be read.
+    fn found(&self, part: Part, name: String, guessed: bool) -> Result<Option<Use>, DataError> {
+        let mut found = self.fields.iter().enumerate().filter(|(_, field)| field.name == name);
+        let Some((field, Field { kind, unit, .. })) = found.next() else { return Ok(None) };
+        if found.next().is_some() {
+            return Err(DataError::Duplicate { path: self.path.to_owned(), column: name });
         }
-        let mut offset = 0;
-        for name in names {
-            let mut found = self.fields.iter().enumerate().filter(|(_, field)| field.name == name);
-            let Some((field, Field { kind, .. })) = found.next() else { continue };
-            if found.next().is_some() {
-                return Err(DataError::Duplicate { path: self.path.to_owned(), column: name });
+        let width = match kind {
+            Kind::Numbers(width) if part.is_vector() && *width > 0 => *width,
+            Kind::Numbers(1) => 1,
+            Kind::Text if matches!(part, Part::Episode | Part::Time) => 1,
+            // A guess: something else of that name.
+            _ if guessed && matches!(part, Part::Episode | Part::Time | Part::Start) => return Ok(None),
+            _ => {
+                let found = match kind {
+                    Kind::Numbers(width) => format!("{width} numbers a row"),
+                    Kind::Text => "text".into(),
+                    Kind::Other(what) => what.clone(),
+                };
+                let expected = if part.is_vector() { "numbers" } else { "one number a row" };
+                return Err(DataError::Column { path: self.path.to_owned(), column: name, found, expected });
             }
-            let vector = matches!(part, Part::Obs | Part::Action | Part::NextObs);
-            let width = match kind {
-                Kind::Numbers(width) if vector && *width > 0 => *width,
-                Kind::Numbers(1) => 1,
-                Kind::Text if part == Part::Episode => 1,
-                _ => {
-                    let found = match kind {
-                        Kind::Numbers(width) => format!("{width} numbers a row"),
-                        Kind::Text => "text".into(),
-                        Kind::Other(what) => what.clone(),
-                    };
-                    let expected = if vector { "numbers" } else { "one number a row" };
-                    return Err(DataError::Column { path: self.path.to_owned(), column: name, found, expected });
-                }
-            };
-            plan.uses.push(Use { field, name, part, offset, width });
-            offset += width;
-        }
-        Ok(())
+        };
+        let unit = unit.clone();
+        Ok(Some(Use { field, name, unit, part, offset: 0, width, guessed, entries: Vec::new() }))
     }
 
     fn missing(&self, missing: Vec<String>) -> DataError {
@@ -233,5 +391,19 @@ impl Columns<'_> {
         let present: Vec<String> = self.fields.iter().map(|field| field.name.clone()).collect();
         let near = present.iter().filter(|name| alike(name)).take(3).cloned().collect();
         DataError::Missing { path: self.path.to_owned(), missing, near, present }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_keep_a_comma_and_brackets_are_a_unit() {
+        assert_eq!(split_names("a, b"), ["a", "b"]);
+        assert_eq!(split_names("a,\"b (m/s), filtered\",c"), ["a", "b (m/s), filtered", "c"]);
+        assert_eq!(unit_of("speed (m/s)"), Some("m/s"));
+        assert_eq!(unit_of("x[m]"), Some("m"));
+        assert_eq!((unit_of("obs[0]"), unit_of("x"), unit_of("()")), (None, None, None));
     }
 }

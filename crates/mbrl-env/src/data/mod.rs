@@ -1,7 +1,8 @@
 //! Transitions from files of other programs: logs of real machines, data sets of other libraries.
 //!
-//! [`read`] turns a CSV, Parquet or NumPy file into a [`Replay`]. A row holds what was known at one instant: the observation,
-//! the action that was taken on it, and what came of that action (reward, end flags):
+//! [`read`] turns a CSV, Parquet or NumPy file into a [`Replay`], [`read_all`] several files or a folder of them. A row holds
+//! what was known at one instant: the observation, the action that was taken on it, and what came of that action (reward, end
+//! flags):
 //!
 //! ```text
 //! time,x,v,u,reward,terminated
@@ -9,39 +10,71 @@
 //! 0.02,0.0,0.2,1.0,-0.1,false
 //! ```
 //!
+//! [`Log::report`] says what was found: which column was taken for what, why each episode ends, the period, gaps, wraps and
+//! jumps, missing, repeated and quantised values.
+//!
 //! # Which column is what
 //!
-//! A [`Layout`] names the columns; what it leaves out is looked for under usual names. A column that is an observation or an
-//! action already is nothing else by its name: a temperature `t` is no time.
+//! A [`Layout`] names the columns; what it leaves out is looked for under usual names, whatever their case and with or
+//! without a unit behind (`time [s]`). A column that is an observation or an action already is nothing else by its name.
 //!
 //! | part | usual names | where it is missing |
 //! |---|---|---|
-//! | observation | `obs`, `observation`, `observations`, as one column of vectors or numbered (`obs_0`, `obs_1`, …) | an error |
+//! | observation | `obs`, `observation`, `observations`, `observation.state`, `state`, `states`, as one column of vectors or numbered (`obs_0`, `obs_1`, …) | an error |
 //! | action | `action`, `actions`, in the same way | an error |
-//! | next observation | `next_` and the name of each observation column | taken from the next row |
-//! | reward | `reward`, `rewards` | 0 |
-//! | terminated | `terminated`, `terminations`, `terminals` | nothing terminates |
-//! | truncated | `truncated`, `truncations`, `timeouts` | nothing is cut |
-//! | done | `done`, `dones` | |
-//! | episode | `episode`, `episode_id`, `episode_index` | one episode, save for the flags and the time |
-//! | time | `time`, `t`, `timestamp`, `step` | |
+//! | next observation | `next_` or `next.` and the name of each observation column | taken from the next row |
+//! | reward | `reward`, `rewards`, `next.reward` | 0 |
+//! | terminated | `terminated`, `terminations`, `terminals`, `terminal`, `is_terminal`, `next.terminated` | nothing terminates |
+//! | truncated | `truncated`, `truncations`, `timeouts`, `timeout`, `next.truncated` | nothing is cut |
+//! | done | `done`, `dones`, `next.done`, `is_last` | |
+//! | start | `episode_starts`, `episode_start`, `is_first` | |
+//! | episode | `episode`, `episode_id`, `episode_index` | told by flags, time and form of the file |
+//! | time | `time`, `t`, `timestamp`, `timestamps`, `step`, `frame_index` | |
 //!
-//! Vectors are list columns of a Parquet file, arrays `[N, W]` of an `.npz` file and array fields of a structured `.npy` file.
-//! A 2-D `.npy` file has no names: [`Layout::names`] gives them.
+//! A name is a guess, and the values may say otherwise: a time must rise within episodes (a temperature `t` does not), and
+//! neither may end an episode at more than half of the rows. A guess that fails is dropped, and the report says so. Times are
+//! numbers in any unit, or `2026-01-31T12:00:00.5`, which is read as seconds.
+//!
+//! # Forms
+//!
+//! The first bytes of a file say what it is, not its name; gzip is unpacked.
+//!
+//! - **Text**: fields apart by commas, semicolons, tabs, bars or blanks, found out where
+//!   [`ReadOptions::delimiter`] does not say; a decimal comma is read, in quotes or beside another separator. Lines that
+//!   begin with `#`, `%` or `//` are comments, a second line of words holds units, a blank line ends an episode, and so does
+//!   the header where it comes again. Without a header [`Layout::names`] gives the names. UTF-8 and UTF-16.
+//! - **Parquet**: flat columns, lists of one length, decimals, timestamps; or a row an episode (lists of lists).
+//! - **`.npz`**: arrays `[N]` and `[N, W]` under the usual names. `[E, T, W]` are episodes, `[T, N, W]` parallel
+//!   environments (of the two axes, time is the one along which observations change less; [`ReadOptions::time_axis`]). One
+//!   observation more than actions is the last one of an episode.
+//! - **`.npy`**: a structured array, or a 2-D array that [`Layout::names`] gives names.
+//! - **Folders**: every file is one or more episodes; those of LeRobot (v2, v3) are known by `meta/info.json`.
 //!
 //! # Episodes and next observations
 //!
-//! A new episode begins where the episode column changes, where the time goes back, and after a row that is terminated,
-//! truncated or done. `done` alone does not say why an episode ended: where the row is not terminated as well, it counts as
-//! truncated, which teaches no end state that is none. Gaps in the time are not looked for.
+//! A new episode begins with a file, where the episode column changes, where a flag says so, at a break in the form of the
+//! file, and where the time goes back, stands still or jumps ahead by more than [`ReadOptions::max_gap`] median periods. A
+//! jittering clock makes up for such a step within a few rows, and is no reason. Rows of parallel episodes that come in turns
+//! are put in order.
+//!
+//! `done` alone does not say why an episode ended: where the row is not terminated as well, it counts as truncated, which
+//! teaches no end state that is none.
 //!
 //! Without columns of next observations, those are in the next row of the same episode, so the last row of an episode makes
 //! no transition ([`Log::dropped`] counts these) — and a `terminated` that stands there is lost with it. To keep it, end the
-//! episode with a row that holds the last observation alone, the fields of action, reward and flags empty (null in Parquet).
+//! episode with a row that holds the last observation alone, the fields of action and reward empty, null or NaN.
+//!
+//! Every other row must be complete, or the file is refused; with [`Missing::Drop`] such rows are left out and end their
+//! episode.
+//!
+//! # Numbers
+//!
+//! Files are read in `f64` and rounded once, to `f32`. Where `f32` could not hold the changes of an observation's column (a
+//! position of 5 300 000 m that moves by millimetres), an offset is taken off first: [`Log::obs_offset`].
 //!
 //! # Errors
 //!
-//! Files are checked to the last row before anything is returned. [`DataError`] names the file, the line (CSV) or row (from
+//! Files are checked to the last row before anything is returned. [`DataError`] names the file, the line (text) or row (from
 //! 0, as pandas and NumPy count), the column, what was expected and what came.
 //!
 //! ```
@@ -56,6 +89,7 @@
 //! let log = data::read(&path, &layout)?;
 //! assert_eq!((log.rows, log.replay.len(), log.dropped), (3, 2, 1));
 //! assert_eq!(log.replay.get(1).unwrap().next_obs, [0.01, 0.2]);
+//! assert_eq!((log.report.sources(), log.period), ("no episode column, time `time`".to_owned(), Some(0.1)));
 //!
 //! let error = data::read(&path, &Layout { obs: vec!["X".into()], ..layout }).unwrap_err().to_string();
 //! assert!(error.contains("no column `X`; did you mean `x`?"), "{error}");
@@ -69,77 +103,156 @@
 )]
 
 mod assemble;
+mod clock;
 #[cfg(feature = "csv")]
 mod csv;
 mod error;
+mod input;
 mod layout;
+#[cfg(feature = "parquet")]
+mod lerobot;
 #[cfg(feature = "numpy")]
 mod numpy;
+mod options;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod report;
+mod table;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use error::{DataError, Place};
-pub use layout::Layout;
+use input::{Format, Input};
+pub use layout::{Layout, split_names};
+pub use options::{Missing, ReadOptions};
+pub use report::{ClockReport, ColumnReport, DataReport, EndCause, Taken};
+use table::Table;
 
 use crate::Replay;
 
-/// What was read from a file.
+/// A column that is an angle.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AngleColumn {
+    /// Index of the column.
+    pub column: usize,
+    /// One turn in the column's unit: 2π for rad, 360 for degrees.
+    pub turn: f32,
+    /// Whether the value jumps by a turn in the data.
+    pub wraps: bool,
+}
+
+/// What was read.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Log {
-    /// The transitions, in the order of the file. It keeps everything that is pushed.
+    /// The transitions, in the order of the files. It keeps everything that is pushed.
     pub replay: Replay,
     /// The layout asked for, with the columns of observation and action that were found.
     pub layout: Layout,
     /// Names of the entries of an observation, `[O]`; those of a column of vectors are `name[0]`, `name[1]`, …
     pub obs_names: Vec<String>,
+    /// Their units, `[O]`; empty where the file gives none.
+    pub obs_units: Vec<String>,
+    /// What was taken off each of them, `[O]`: an observation of the replay is the file's minus this.
+    pub obs_offset: Vec<f64>,
+    /// Entries of an observation that were named angles.
+    pub angles: Vec<AngleColumn>,
     /// Names of the entries of an action, `[A]`.
     pub action_names: Vec<String>,
-    /// Whether the file has rewards; otherwise all are 0.
+    /// Their units, `[A]`.
+    pub action_units: Vec<String>,
+    /// Whether the files have rewards; otherwise all are 0.
     pub has_rewards: bool,
-    /// Rows of the file, the header not counted.
+    /// Rows of the files, headers not counted.
     pub rows: u64,
     /// Rows with an action that made no transition, because no observation follows them.
     pub dropped: u64,
+    /// Median step of the time, in its unit, where there is a time.
+    pub period: Option<f64>,
+    /// What was found.
+    pub report: DataReport,
 }
 
-/// Reads a `.csv`, `.parquet`, `.npz` or `.npy` file; the extension says which.
+/// Reads a file, or a folder of files, with the [default options](ReadOptions).
 ///
-/// The file is read as a stream: memory is that of the replay and a small block. Two exceptions hold more: arrays in Fortran
-/// order, which are kept whole meanwhile, and single rows of a CSV file, which may be of any length.
+/// # Errors
+/// As [`read_all`].
+pub fn read(path: impl AsRef<Path>, layout: &Layout) -> Result<Log, DataError> {
+    read_all(&[path.as_ref().to_owned()], layout, &ReadOptions::default())
+}
+
+/// Reads files, folders of them, and patterns with `*` and `?`, into one log. Each file is an episode of its own, or several.
+///
+/// All values are held in `f64` meanwhile, beside the replay that is made of them.
 ///
 /// # Errors
 /// Each [`DataError`]. Nothing is returned then, however much was read.
-pub fn read(path: impl AsRef<Path>, layout: &Layout) -> Result<Log, DataError> {
-    let path = path.as_ref();
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let known: &[(&str, Option<Reader>)] = &[
+pub fn read_all(paths: &[PathBuf], layout: &Layout, options: &ReadOptions) -> Result<Log, DataError> {
+    let files = input::files(paths)?;
+    let mut tables = Vec::with_capacity(files.paths.len());
+    for path in &files.paths {
+        tables.push(table(path, layout, options)?);
+    }
+    if tables.is_empty() {
+        return Err(DataError::Option { field: "paths", value: "[]".into(), rule: "at least one file" });
+    }
+    assemble::assemble(tables, &files, options)
+}
+
+fn table(path: &Path, layout: &Layout, options: &ReadOptions) -> Result<Table, DataError> {
+    let (input, format) = Input::new(path)?;
+    #[allow(unused_variables, reason = "without any reader")]
+    let (input, options) = (&input, options);
+    #[allow(unreachable_patterns, reason = "each feature has its own")]
+    match format {
         #[cfg(feature = "csv")]
-        ("csv", Some(csv::read)),
-        #[cfg(not(feature = "csv"))]
-        ("csv", None),
+        Format::Text => csv::read(input, layout, options),
         #[cfg(feature = "parquet")]
-        ("parquet", Some(parquet::read)),
-        #[cfg(not(feature = "parquet"))]
-        ("parquet", None),
+        Format::Parquet => parquet::read(input, layout, options),
         #[cfg(feature = "numpy")]
-        ("npz", Some(numpy::read_npz)),
+        Format::Npz => numpy::read_npz(input, layout, options),
         #[cfg(feature = "numpy")]
-        ("npy", Some(numpy::read_npy)),
-        #[cfg(not(feature = "numpy"))]
-        ("npz", None),
-        #[cfg(not(feature = "numpy"))]
-        ("npy", None),
-    ];
-    match known.iter().find(|(name, _)| *name == extension) {
-        Some((_, Some(read))) => read(path, layout),
-        Some((name, None)) => Err(DataError::NotBuilt {
+        Format::Npy => numpy::read_npy(input, layout, options),
+        other => Err(DataError::NotBuilt {
             path: path.to_owned(),
-            feature: if name.starts_with("np") { "numpy" } else { name },
+            feature: match other {
+                Format::Text => "csv",
+                Format::Parquet => "parquet",
+                Format::Npz | Format::Npy => "numpy",
+            },
         }),
-        None => Err(DataError::Extension { path: path.to_owned(), extension }),
     }
 }
 
-type Reader = fn(&Path, &Layout) -> Result<Log, DataError>;
+/// A float of 16 bits.
+#[cfg(any(feature = "numpy", feature = "parquet"))]
+fn half(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
+    match exponent {
+        0 => sign * fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => sign * f64::INFINITY,
+        31 => f64::NAN,
+        exponent => sign * (1.0 + fraction / 1024.0) * 2f64.powi(exponent - 15),
+    }
+}
+
+#[cfg(all(test, any(feature = "numpy", feature = "parquet")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_of_16_bits() {
+        for (bits, value) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_953_125),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_477_539_063e-8),
+            (0x8000, 0.0),
+        ] {
+            assert_eq!(half(bits), value, "{bits:04x}");
+        }
+        assert!(half(0x7e00).is_nan() && half(0x7c00) == f64::INFINITY);
+    }
+}

@@ -1,26 +1,39 @@
-//! NumPy: `.npz` archives of arrays `[N]` and `[N, W]`; `.npy` files of a structured or a 2-D array.
+//! NumPy: `.npz` archives of arrays `[N]` and `[N, W]`, of episodes `[E, T, W]` or parallel environments `[T, N, W]`;
+//! `.npy` files of a structured or a 2-D array.
 
 use std::{
-    fs::File,
-    io::{self, BufReader, ErrorKind, Read},
+    io::{self, Cursor, ErrorKind, Read, Seek},
     path::Path,
 };
 
 use npyz::{DType, Endianness, NpyFile, NpyHeader, Order, TypeChar, TypeStr, npz::NpzArchive};
 
 use super::{
-    DataError, Layout, Log, Place,
-    assemble::{Assembler, Row},
-    layout::{Field, Kind, Plan},
+    DataError, Layout, ReadOptions,
+    input::Input,
+    layout::{Field, Kind, Part},
+    table::Table,
 };
 
 /// Bytes a row. More than that is a damaged header, and no reason to ask for so much memory.
 const LARGEST_ROW: usize = 1 << 28;
 
+/// A file or bytes.
+trait Source: Read + Seek {}
+impl<T: Read + Seek> Source for T {}
+
+fn source(input: &Input) -> io::Result<Box<dyn Source + '_>> {
+    Ok(match &input.bytes {
+        Some(bytes) => Box::new(Cursor::new(bytes.as_slice())),
+        None => Box::new(io::BufReader::new(std::fs::File::open(&input.path)?)),
+    })
+}
+
 /// An archive as `np.savez` and `np.savez_compressed` write it.
-pub(super) fn read_npz(path: &Path, layout: &Layout) -> Result<Log, DataError> {
+pub(super) fn read_npz(input: &Input, layout: &Layout, options: &ReadOptions) -> Result<Table, DataError> {
+    let path = input.path.as_path();
     let failed = |error| failed(path, error);
-    let mut archive = NpzArchive::open(path).map_err(failed)?;
+    let mut archive = NpzArchive::new(source(input).map_err(failed)?).map_err(failed)?;
     let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
     let mut headers = Vec::with_capacity(names.len());
     let mut fields = Vec::with_capacity(names.len());
@@ -30,47 +43,161 @@ pub(super) fn read_npz(path: &Path, layout: &Layout) -> Result<Log, DataError> {
             Ok(file) => file.map(|file| file.header().clone()).ok_or_else(|| "nothing".to_owned()),
             Err(error) => Err(error.to_string()),
         };
-        let kind = match &header {
-            Ok(header) => array_kind(header),
-            Err(error) => Kind::Other(error.clone()),
+        fields.push(Field::new(name, Kind::Other(String::new())));
+        headers.push(header);
+    }
+    // The observation's shape says whether rows are `[N]`, or `[E, T]` or `[T, N]`.
+    let obs = layout.obs_columns(options.stored.as_ref(), path, &fields);
+    let header_of = |name: &String| fields.iter().position(|f| f.name == *name).and_then(|i| headers[i].as_ref().ok());
+    let axes = match obs.first().and_then(header_of).map(|header| header.shape().len()) {
+        Some(3) => 2,
+        _ => 1,
+    };
+    for (field, header) in fields.iter_mut().zip(&headers) {
+        field.kind = match header {
+            Ok(header) => array_kind(header, axes),
+            Err(error) => Kind::Other(format!("{error} (an array of objects? store numbers, by np.savez)")),
         };
-        fields.push(Field { name, kind });
-        headers.push(header.ok());
     }
-    let plan = layout.plan(path, &fields)?;
+    let plan = layout.plan(options.stored.as_ref(), path, &fields)?;
 
-    let length = |field: usize| headers[field].as_ref().map_or(0, |header| header.shape()[0]);
-    let lengths: Vec<(String, u64)> = plan.uses.iter().map(|u| (u.name.clone(), length(u.field))).collect();
-    let rows = lengths.first().map_or(0, |first| first.1);
-    if lengths.iter().any(|(_, length)| *length != rows) {
-        return Err(DataError::Lengths { path: path.to_owned(), lengths });
-    }
-
-    // Each array is read through an opening of its own, so that rows can be put together as they come.
-    let mut archives =
-        plan.uses.iter().map(|_| NpzArchive::open(path)).collect::<io::Result<Vec<_>>>().map_err(failed)?;
-    let mut streams = Vec::with_capacity(archives.len());
-    let mut cells = Vec::with_capacity(archives.len());
-    for (archive, column) in archives.iter_mut().zip(&plan.uses) {
-        let Some(file) = archive.by_name(&column.name).map_err(failed)? else { continue };
+    let mut arrays = Vec::with_capacity(plan.uses.len());
+    for used in &plan.uses {
+        let Some(file) = archive.by_name(&used.name).map_err(failed)? else {
+            return Err(failed(ErrorKind::UnexpectedEof.into()));
+        };
         let header = file.header().clone();
-        let Some(number) = plain(&header.dtype()).and_then(Number::of) else { continue };
-        cells.push(Cell { stream: streams.len(), offset: 0, number });
-        streams.push(Stream::new(file, &header, number.size * column.width).map_err(failed)?);
+        arrays.push(Array { lead: header.shape()[..axes].to_vec(), values: values(file, &header, path)? });
     }
-    assemble(path, &plan, rows, &mut streams, &cells)
+    let mut table = Table::new(path, plan);
+    match axes {
+        1 => by_rows(&mut table, arrays)?,
+        _ => by_episodes(&mut table, arrays, options)?,
+    }
+    Ok(table)
+}
+
+/// An array with its leading axes, which are rows.
+struct Array {
+    lead: Vec<u64>,
+    values: Vec<f64>,
+}
+
+/// Arrays `[N]`. One observation more than steps: the last one of an episode.
+fn by_rows(table: &mut Table, arrays: Vec<Array>) -> Result<(), DataError> {
+    let lengths: Vec<(String, u64)> =
+        table.plan.uses.iter().zip(&arrays).map(|(u, array)| (u.name.clone(), array.lead[0])).collect();
+    let rows = table.plan.of(Part::Obs).map(|(i, _)| lengths[i].1).max().unwrap_or(0);
+    for (index, array) in arrays.into_iter().enumerate() {
+        let used = &table.plan.uses[index];
+        let mut values = array.values;
+        match rows.checked_sub(array.lead[0]) {
+            Some(0) => {}
+            Some(1) if used.part != Part::Obs => values.resize(rows as usize * used.width, f64::NAN),
+            // A row more than observations where there are next ones: nothing is lost.
+            _ => return Err(DataError::Lengths { path: table.path.clone(), lengths }),
+        }
+        // The episode of the last observation is that of the step before it.
+        if used.part == Part::Episode && array.lead[0] + 1 == rows && rows > 1 {
+            values[rows as usize - 1] = values[rows as usize - 2];
+        }
+        table.columns[index].values = values;
+    }
+    let shorter: Vec<&str> = lengths.iter().filter(|(_, n)| *n + 1 == rows).map(|(name, _)| name.as_str()).collect();
+    if !shorter.is_empty() {
+        table.notes.push(format!("{rows} observations of {} steps: the last one ends an episode", rows - 1));
+    }
+    table.rows = rows as usize;
+    Ok(())
+}
+
+/// Arrays `[E, T, …]`, an episode each, or `[T, N, …]`, parallel environments. Along the time an observation changes less
+/// than across episodes.
+fn by_episodes(table: &mut Table, arrays: Vec<Array>, options: &ReadOptions) -> Result<(), DataError> {
+    let lengths = || {
+        let entry = |(u, array): (&super::layout::Use, &Array)| (format!("{} {:?}", u.name, array.lead), array.lead[0]);
+        table.plan.uses.iter().zip(&arrays).map(entry).collect::<Vec<_>>()
+    };
+    let Some((obs, Part::Obs)) = table.plan.uses.first().map(|u| (&arrays[0], u.part)) else {
+        return Err(DataError::Empty { path: table.path.clone() });
+    };
+    let lead = [obs.lead[0] as usize, obs.lead[1] as usize];
+    let width = table.plan.uses[0].width;
+    let time = match options.time_axis {
+        Some(axis @ (0 | 1)) => axis,
+        Some(axis) => {
+            let reason = format!("time_axis = {axis}: expected 0 or 1");
+            return Err(DataError::Format { path: table.path.clone(), reason });
+        }
+        // Of one episode, or of one environment.
+        None if lead[0] == 1 => 1,
+        None if lead[1] == 1 => 0,
+        None => {
+            let change = |axis| mean_change(&obs.values, lead, width, axis);
+            usize::from(change(1) < change(0))
+        }
+    };
+    let (steps, episodes) = (lead[time], lead[1 - time]);
+    table.notes.push(match time {
+        1 => format!("arrays {lead:?}: {episodes} episodes of {steps} rows each (axis 1 is the time)"),
+        _ => format!("arrays {lead:?}: {episodes} environments side by side, {steps} rows each (axis 0 is the time)"),
+    });
+    let mut columns = Vec::with_capacity(arrays.len());
+    for (used, array) in table.plan.uses.iter().zip(&arrays) {
+        let own = [array.lead[0] as usize, array.lead[1] as usize];
+        // One observation more than steps.
+        let shorter = own[time] + 1 == steps && used.part != Part::Obs;
+        if own[1 - time] != episodes || own[time] != steps && !shorter {
+            return Err(DataError::Lengths { path: table.path.clone(), lengths: lengths() });
+        }
+        let mut values = Vec::with_capacity(steps * episodes * used.width);
+        for episode in 0..episodes {
+            for step in 0..steps {
+                if step == own[time] {
+                    values.resize(values.len() + used.width, f64::NAN);
+                    continue;
+                }
+                let row = if time == 1 { episode * own[1] + step } else { step * own[1] + episode };
+                values.extend_from_slice(&array.values[row * used.width..][..used.width]);
+            }
+        }
+        columns.push(values);
+    }
+    for (column, values) in table.columns.iter_mut().zip(columns) {
+        column.values = values;
+    }
+    table.rows = steps * episodes;
+    table.breaks = (1..episodes).map(|episode| episode * steps).collect();
+    Ok(())
+}
+
+/// Mean square of the changes along an axis.
+fn mean_change(values: &[f64], lead: [usize; 2], width: usize, axis: usize) -> f64 {
+    let row = |i: usize, j: usize| &values[(i * lead[1] + j) * width..][..width];
+    let (mut sum, mut count) = (0.0, 0_u64);
+    for i in 0..lead[0] - usize::from(axis == 0) {
+        for j in 0..lead[1] - usize::from(axis == 1) {
+            let next = if axis == 0 { row(i + 1, j) } else { row(i, j + 1) };
+            for change in next.iter().zip(row(i, j)).map(|(b, a)| (b - a).powi(2)).filter(|c| c.is_finite()) {
+                sum += change;
+                count += 1;
+            }
+        }
+    }
+    sum / count as f64
 }
 
 /// One array: records with named fields, or a matrix whose columns the layout names.
-pub(super) fn read_npy(path: &Path, layout: &Layout) -> Result<Log, DataError> {
+pub(super) fn read_npy(input: &Input, layout: &Layout, options: &ReadOptions) -> Result<Table, DataError> {
+    let path = input.path.as_path();
     let failed = |error| failed(path, error);
-    let file = NpyFile::new(BufReader::new(File::open(path).map_err(failed)?)).map_err(failed)?;
+    let file = NpyFile::new(source(input).map_err(failed)?).map_err(failed)?;
     let header = file.header().clone();
     let malformed = |reason: String| Err(DataError::Format { path: path.to_owned(), reason });
     let shape = header.shape();
 
-    // Name, byte within a row, and meaning of each column.
-    let mut columns: Vec<(Field, usize, Option<Number>)> = Vec::new();
+    // Byte within a row, and meaning of each column.
+    let (mut fields, mut places): (Vec<Field>, Vec<(usize, Option<Number>)>) = (Vec::new(), Vec::new());
     let row_size = match (header.dtype(), shape) {
         (DType::Record(record), [_]) => {
             let mut offset = 0;
@@ -81,7 +208,7 @@ pub(super) fn read_npy(path: &Path, layout: &Layout) -> Result<Log, DataError> {
                 };
                 let kind = match number {
                     Some(_) => Kind::Numbers(width),
-                    None => Kind::Other(format!("dtype {}", field.dtype.descr())),
+                    None => Kind::Other(unusable(&field.dtype)),
                 };
                 // An object has no size, and one makes a pickle of the whole array.
                 let after = field.dtype.num_bytes().map_or(usize::MAX, |size| size.saturating_add(offset));
@@ -91,14 +218,15 @@ pub(super) fn read_npy(path: &Path, layout: &Layout) -> Result<Log, DataError> {
                         "field `{name}` of dtype {dtype}, expected numbers or text of a fixed size"
                     ));
                 }
-                columns.push((Field { name: field.name, kind }, offset, number));
+                fields.push(Field::new(field.name, kind));
+                places.push((offset, number));
                 offset = after;
             }
             offset
         }
         (dtype, [_] | [_, _]) => {
             let Some(number) = plain(&dtype).and_then(Number::of) else {
-                return malformed(format!("dtype {}, expected integers, floats or booleans", dtype.descr()));
+                return malformed(format!("{}, expected integers, floats or booleans", unusable(&dtype)));
             };
             let width = shape.get(1).map_or(1, |width| *width as usize);
             if layout.names.len() != width {
@@ -106,21 +234,26 @@ pub(super) fn read_npy(path: &Path, layout: &Layout) -> Result<Log, DataError> {
                 return malformed(format!("an array of {width} columns without names; the layout names {given}"));
             }
             for (i, name) in layout.names.iter().enumerate() {
-                let field = Field { name: name.clone(), kind: Kind::Numbers(1) };
-                columns.push((field, i * number.size, Some(number)));
+                fields.push(Field::new(name.clone(), Kind::Numbers(1)));
+                places.push((i * number.size, Some(number)));
             }
             width * number.size
         }
         _ => return malformed(format!("an array of shape {shape:?}, expected one or two dimensions")),
     };
 
-    let (fields, places): (Vec<Field>, Vec<_>) = columns.into_iter().map(|(f, o, n)| (f, (o, n))).unzip();
-    let plan = layout.plan(path, &fields)?;
-    let cell = |field: usize| places[field].1.map(|number| Cell { stream: 0, offset: places[field].0, number });
-    let cells: Vec<Cell> = plan.uses.iter().filter_map(|column| cell(column.field)).collect();
+    let plan = layout.plan(options.stored.as_ref(), path, &fields)?;
+    let mut table = Table::new(path, plan);
     let rows = shape[0];
-    let mut streams = [Stream::new(file, &header, row_size).map_err(failed)?];
-    assemble(path, &plan, rows, &mut streams, &cells)
+    let bytes = ordered_bytes(file, &header, row_size, path)?;
+    for (column, used) in table.columns.iter_mut().zip(&table.plan.uses) {
+        let (offset, Some(number)) = places[used.field] else { continue };
+        for row in bytes.chunks_exact(row_size.max(1)) {
+            column.values.extend(row[offset..].chunks_exact(number.size).take(used.width).map(|b| number.read(b)));
+        }
+    }
+    table.rows = rows as usize;
+    Ok(table)
 }
 
 fn failed(path: &Path, source: io::Error) -> DataError {
@@ -133,13 +266,26 @@ fn failed(path: &Path, source: io::Error) -> DataError {
     }
 }
 
-/// What an array of an archive can be used for.
-fn array_kind(header: &NpyHeader) -> Kind {
-    match (header.shape(), plain(&header.dtype()).and_then(Number::of)) {
-        ([_], Some(_)) => Kind::Numbers(1),
-        ([_, width], Some(number)) if *width <= (LARGEST_ROW / number.size) as u64 => Kind::Numbers(*width as usize),
-        (shape, _) => Kind::Other(format!("an array of shape {shape:?} and dtype {}", header.dtype().descr())),
+/// What an array of an archive can be used for, where its first `axes` axes are rows.
+fn array_kind(header: &NpyHeader, axes: usize) -> Kind {
+    let shape = header.shape();
+    match plain(&header.dtype()).and_then(Number::of) {
+        None => Kind::Other(unusable(&header.dtype())),
+        Some(_) if shape.len() == axes => Kind::Numbers(1),
+        Some(number) if shape.len() == axes + 1 && shape[axes] <= (LARGEST_ROW / number.size) as u64 => {
+            Kind::Numbers(shape[axes] as usize)
+        }
+        Some(_) => Kind::Other(format!("an array of shape {shape:?}")),
     }
+}
+
+/// What a type is, and what to do about it.
+fn unusable(dtype: &DType) -> String {
+    let is_long =
+        plain(dtype).is_some_and(|t| t.type_char() == TypeChar::Float && t.num_bytes().is_some_and(|n| n > 8));
+    let advice =
+        if is_long { " (a long double differs from machine to machine: store it by .astype('f8'))" } else { "" };
+    format!("dtype {}{advice}", dtype.descr())
 }
 
 fn plain(dtype: &DType) -> Option<&TypeStr> {
@@ -166,11 +312,11 @@ enum Form {
 }
 
 impl Number {
-    /// `None` for what is no number, and for floats of other sizes than 32 and 64 bits.
+    /// `None` for what is no number, and for floats beyond 64 bits.
     fn of(dtype: &TypeStr) -> Option<Self> {
         let size = dtype.num_bytes()?;
         let form = match (dtype.type_char(), size) {
-            (TypeChar::Float, 4 | 8) => Form::Float,
+            (TypeChar::Float, 2 | 4 | 8) => Form::Float,
             (TypeChar::Int, 1 | 2 | 4 | 8) => Form::Signed,
             (TypeChar::Uint, 1 | 2 | 4 | 8) | (TypeChar::Bool, 1) => Form::Unsigned,
             _ => return None,
@@ -187,6 +333,7 @@ impl Number {
         let bits = u64::from_le_bytes(little);
         let unused = 64 - 8 * self.size as u32;
         match self.form {
+            Form::Float if self.size == 2 => super::half(bits as u16),
             Form::Float if self.size == 4 => f64::from(f32::from_bits(bits as u32)),
             Form::Float => f64::from_bits(bits),
             // The shift back drags the sign along.
@@ -196,87 +343,54 @@ impl Number {
     }
 }
 
-/// Where a column stands within the row of a stream.
-#[derive(Debug, Clone, Copy)]
-struct Cell {
-    stream: usize,
-    offset: usize,
-    number: Number,
+/// All numbers of an array, row by row.
+fn values<R: Read>(file: NpyFile<R>, header: &NpyHeader, path: &Path) -> Result<Vec<f64>, DataError> {
+    let Some(number) = plain(&header.dtype()).and_then(Number::of) else { return Ok(Vec::new()) };
+    let row: u64 = header.shape().iter().skip(1).product();
+    let bytes = ordered_bytes(file, header, number.size * row as usize, path)?;
+    Ok(bytes.chunks_exact(number.size).map(|bytes| number.read(bytes)).collect())
 }
 
-/// An array as rows of bytes.
-struct Stream<'a> {
-    input: BufReader<Box<dyn Read + 'a>>,
-    /// The whole array where it is stored column by column, and its rows.
-    columns: Option<(Vec<u8>, usize)>,
-    row: Vec<u8>,
-    /// Bytes of an entry, for `columns`.
-    entry: usize,
-}
-
-impl<'a> Stream<'a> {
-    fn new<R: Read + 'a>(file: NpyFile<R>, header: &NpyHeader, row_size: usize) -> io::Result<Self> {
-        let mut input = BufReader::with_capacity(1 << 16, Box::new(file.into_inner()) as Box<dyn Read + 'a>);
-        let shape = header.shape();
-        let columns = match (header.order(), shape) {
-            (Order::Fortran, [rows, width]) if *width > 1 => {
-                let mut bytes = Vec::new();
-                let size = rows.saturating_mul(row_size as u64);
-                (&mut input).take(size).read_to_end(&mut bytes)?;
-                if (bytes.len() as u64) < size {
-                    return Err(ErrorKind::UnexpectedEof.into());
-                }
-                Some((bytes, *rows as usize))
+/// The bytes of an array in rows of `row_size`, the last axis running fastest.
+fn ordered_bytes<R: Read>(
+    file: NpyFile<R>,
+    header: &NpyHeader,
+    row_size: usize,
+    path: &Path,
+) -> Result<Vec<u8>, DataError> {
+    let rows = header.shape().first().copied().unwrap_or(0);
+    let size = rows.saturating_mul(row_size as u64);
+    let mut input = file.into_inner();
+    let mut bytes = Vec::new();
+    // No more than comes: a header may promise anything.
+    (&mut input).take(size).read_to_end(&mut bytes).map_err(|error| failed(path, error))?;
+    let malformed = |reason| Err(DataError::Format { path: path.to_owned(), reason });
+    if (bytes.len() as u64) < size {
+        return malformed(format!("ends at row {} of {rows}", bytes.len() / row_size.max(1)));
+    }
+    // An archive compares its checksums at the end.
+    if input.read(&mut [0]).map_err(|error| failed(path, error))? != 0 {
+        return malformed(format!("an array goes on after its {rows} rows"));
+    }
+    let shape: Vec<usize> = header.shape().iter().map(|n| *n as usize).collect();
+    if header.order() != Order::Fortran || shape.len() < 2 || bytes.is_empty() {
+        return Ok(bytes);
+    }
+    let count: usize = shape.iter().product();
+    let entry = bytes.len() / count;
+    let mut ordered = vec![0; bytes.len()];
+    // Where each entry stands column by column.
+    let mut index = vec![0; shape.len()];
+    for place in ordered.chunks_exact_mut(entry) {
+        let at = index.iter().zip(&shape).rev().fold(0, |at, (i, n)| at * n + i);
+        place.copy_from_slice(&bytes[at * entry..][..entry]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                break;
             }
-            _ => None,
-        };
-        let entry = row_size / shape.get(1).map_or(1, |width| (*width as usize).max(1));
-        Ok(Self { input, columns, row: vec![0; row_size], entry })
-    }
-
-    /// Fetches row `r`; rows come in order.
-    fn fetch(&mut self, r: usize) -> io::Result<()> {
-        let Some((bytes, rows)) = &self.columns else { return self.input.read_exact(&mut self.row) };
-        for (column, entry) in self.row.chunks_exact_mut(self.entry).enumerate() {
-            entry.copy_from_slice(&bytes[(column * rows + r) * self.entry..][..self.entry]);
-        }
-        Ok(())
-    }
-
-    /// Whether it ends here; an archive compares its checksums at the end.
-    fn ended(&mut self) -> io::Result<bool> {
-        Ok(self.input.read(&mut [0])? == 0)
-    }
-}
-
-fn assemble(path: &Path, plan: &Plan, rows: u64, streams: &mut [Stream<'_>], cells: &[Cell]) -> Result<Log, DataError> {
-    let mut log = Assembler::new(path, plan)?;
-    let mut row = Row::new(plan);
-    for r in 0..rows {
-        for stream in streams.iter_mut() {
-            stream.fetch(r as usize).map_err(|error| match error.kind() {
-                ErrorKind::UnexpectedEof => {
-                    let reason = format!("ends at row {r} of {rows}");
-                    DataError::Format { path: path.to_owned(), reason }
-                }
-                _ => failed(path, error),
-            })?;
-        }
-        row.clear();
-        for (column, cell) in plan.uses.iter().zip(cells) {
-            let bytes = &streams[cell.stream].row[cell.offset..];
-            for (i, bytes) in bytes.chunks_exact(cell.number.size).take(column.width).enumerate() {
-                row.number(column, i, cell.number.read(bytes))
-                    .map_err(|fault| fault.at(path, Place::Row(r), column))?;
-            }
-        }
-        log.push(&mut row, &|| Place::Row(r))?;
-    }
-    for stream in streams {
-        if !stream.ended().map_err(|error| failed(path, error))? {
-            let reason = format!("an array goes on after its {rows} rows");
-            return Err(DataError::Format { path: path.to_owned(), reason });
+            index[axis] = 0;
         }
     }
-    log.finish()
+    Ok(ordered)
 }
