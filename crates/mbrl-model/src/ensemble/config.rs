@@ -324,7 +324,7 @@ impl EnsembleConfig {
     /// [angles](Self::angles) unless this configuration does.
     ///
     /// ```
-    /// use mbrl_env::tasks;
+    /// use mbrl_env::{Env, tasks};
     /// use mbrl_model::{Device, EnsembleConfig};
     ///
     /// let task = tasks::make("pendulum")?;
