@@ -172,7 +172,7 @@ fn picture(names: &[&str], horizons: &[usize], dimensions: &[usize], cells: &[Ce
         let mut chart = Chart::new(Size::Panel(230.0), alt, "action dimensions", "share of the gain");
         let (first, last) = ends(dimensions);
         chart.log_x = true;
-        chart.percent = true;
+        chart.percent_y = true;
         chart.x_range = Some((0.9 * first, 1.1 * last));
         chart.y_range = Some((-1.0, 1.05));
         let level = |y| Mark::Line(Colour::Muted, Style::Dashed, vec![(0.9 * first, y), (1.1 * last, y)]);

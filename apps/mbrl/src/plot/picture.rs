@@ -12,7 +12,7 @@ const GAP: f64 = 22.0;
 const LARGE: f64 = 18.0;
 const SMALL: f64 = 17.0;
 /// What a letter of running text takes of its height on average.
-const LETTER: f64 = 0.56;
+const LETTER: f64 = 0.52;
 
 /// Charts in rows, written as an SVG file that follows the reader's light or dark scheme.
 #[derive(Debug, Clone)]

@@ -31,6 +31,7 @@ use crate::{
 /// Columns of the observation that are drawn, particles of a fan, and most frames of an animation.
 const COLUMNS: usize = 12;
 const FAN: usize = 40;
+const FEW: usize = 8;
 const FRAMES: usize = 1000;
 /// Most pictures of an episode, and their size: a page with them stays within a few megabytes.
 #[cfg(feature = "mujoco")]
@@ -278,7 +279,9 @@ impl Foreseen {
         chart.y_range = Some((lowest - pad, highest + pad));
         for particle in 0..self.particles.min(FAN) {
             let path = real.iter().enumerate().map(|(step, p)| (p.0, self.at(step, particle, column))).collect();
-            chart.marks.push(Mark::Line(Colour::Series(0), Style::Faint, path));
+            // Of a few each can be followed.
+            let style = if self.particles > FEW { Style::Faint } else { Style::Thin };
+            chart.marks.push(Mark::Line(Colour::Series(0), style, path));
         }
         if real.last().is_some_and(|end| horizon < end.0) {
             chart.marks.push(Mark::Rule(horizon, "planning horizon".to_owned()));
@@ -600,7 +603,7 @@ mod tests {
         let drawn: Points = expected.into_iter().enumerate().map(|(step, v)| (0.5 * step as f64, v)).collect();
         assert_near(&read.line("line thick ink"), &real, (0.01, 0.05));
         assert_near(&read.line("line dashed c1"), &drawn, (0.01, 0.05));
-        let particles = read.lines("line faint c0");
+        let particles = read.lines("line thin c0");
         assert_eq!(particles.len(), 2);
         assert_near(&particles[1], &drawn, (0.01, 0.05));
         assert!(svg.contains("planning horizon") && svg.contains("real 5.00\\npredicted 9.00"), "{svg}");

@@ -272,25 +272,30 @@ type Settings = Vec<(String, String)>;
 /// Settings in a name at most.
 const NAMED: usize = 3;
 
-/// The settings of `own` that are not the same in all of `alike`, in words; the seed aside.
+/// The settings that tell one of `alike` from the others, in words: as few as do, and an ellipsis where more differ. The seed
+/// does not count.
 fn differing(own: &Settings, alike: &[&Settings]) -> String {
     let value = |settings: &Settings, key: &str| settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
     let mut keys: Vec<&str> = alike.iter().flat_map(|settings| settings.iter().map(|(key, _)| key.as_str())).collect();
     keys.sort_unstable();
     keys.dedup();
-    keys.retain(|key| {
-        !["name", "summary", "seed"].contains(key) && alike.iter().any(|other| value(other, key) != value(own, key))
-    });
-    let more = keys.len().saturating_sub(NAMED);
-    let mut words: Vec<String> = keys
+    let kinds = |chosen: &[&str]| {
+        let kinds = alike.iter().map(|other| chosen.iter().map(|key| value(other, key)).collect::<Vec<_>>());
+        kinds.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    keys.retain(|key| !["name", "summary", "seed"].contains(key) && kinds(&[key]) > 1);
+    let mut chosen: Vec<&str> = Vec::new();
+    while chosen.len() < NAMED.min(keys.len()) && kinds(&chosen) < alike.len() {
+        let with = |key: &str| kinds(&[&chosen[..], &[key]].concat());
+        // Of equals the first by name.
+        let best = keys.iter().filter(|key| !chosen.contains(key)).rev().max_by_key(|key| with(key));
+        chosen.extend(best);
+    }
+    let words: Vec<String> = chosen
         .iter()
-        .take(NAMED)
         .map(|key| value(own, key).map_or_else(|| format!("no {key}"), |value| format!("{key} = {value}")))
         .collect();
-    if more > 0 {
-        words.push(format!("and {more} more"));
-    }
-    words.join(", ")
+    words.join(", ") + if chosen.len() < keys.len() { ", …" } else { "" }
 }
 
 #[cfg(test)]
@@ -355,13 +360,14 @@ pub(super) mod tests {
             groups.map(|group| group.name),
             ["smoke: planner.horizon = 5", "smoke: planner.horizon = 7", "other"]
         );
-        let many = ["planner.horizon=5", "planner.population=30", "fit.max_epochs=3", "steps=300"];
-        let mut groups = [group(&many), group(&[])];
+        // As few settings as tell all of them apart.
+        let both = ["planner.horizon=5", "planner.population=30"];
+        let mut groups = [group(&both), group(&both[..1]), group(&both[1..]), group(&[])];
         tell_apart(&mut groups);
-        assert_eq!(
-            groups[0].name,
-            "smoke: fit.max_epochs = 3, planner.horizon = 5, planner.population = 30, and 1 more"
-        );
+        assert_eq!(groups[0].name, "smoke: planner.horizon = 5, planner.population = 30");
+        let mut groups = [group(&["fit.max_epochs=3", "steps=300"]), group(&[])];
+        tell_apart(&mut groups);
+        assert_eq!(groups[0].name, "smoke: fit.max_epochs = 3, …");
     }
 
     #[test]
