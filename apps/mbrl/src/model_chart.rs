@@ -318,7 +318,8 @@ mod tests {
             let config = EvaluateConfig { horizon, ..EvaluateConfig::default() };
             let found = evaluate(&model, &data(2), &config, &mut Rng::new(0)).unwrap();
             draw_model(&path, "given", &found).unwrap();
-            assert!(std::fs::read_to_string(&path).unwrap().contains("The model predicts no spread"));
+            assert!(std::fs::read_to_string(&path).unwrap().contains("predict no change"));
+            assert!(in_words(&found).contains("The model predicts no spread"));
             assert!(table(&found, &[]).contains("obs_2"));
         }
     }

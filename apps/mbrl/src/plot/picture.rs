@@ -126,7 +126,8 @@ fn wrapped(text: &str, letters: f64) -> Vec<String> {
     let fits = |line: &str| text_width(line, letters) * LETTER / 0.6 <= WIDTH - 2.0 * MARGIN;
     let mut lines = Vec::new();
     let mut line = String::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
+    // No number is parted from its unit.
+    for word in text.replace(" %", "\u{a0}%").split(' ').filter(|word| !word.is_empty()) {
         let longer = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
         if fits(&longer) || line.is_empty() {
             line = longer;
