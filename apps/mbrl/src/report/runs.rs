@@ -123,7 +123,7 @@ impl Run {
         self.whole(|line| match first_fit {
             Some(fit) => line.env_step - line.get("episode/length") >= fit,
             // What learns no model plans at once.
-            None => self.experiment().learned().is_none(),
+            None => self.experiment().agent.model_based().is_none(),
         })
     }
 
@@ -345,9 +345,8 @@ pub(super) mod tests {
 
     /// A group of one run of `smoke` with these overrides.
     fn group(words: &[&str]) -> Group {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let mut run = run(&[]);
-        run.folder.experiment = Experiment::load("smoke", &words).unwrap();
+        run.folder.experiment = registry().load("smoke", words).unwrap();
         Group { name: "smoke".into(), runs: vec![run] }
     }
 
@@ -385,7 +384,7 @@ pub(super) mod tests {
         // Before the first fit all is random, unless nothing is learned.
         let mut found = run(&lines[..1]);
         assert_eq!(found.planned_returns(), []);
-        found.folder.experiment = Experiment::load("ground-truth-cartpole-swingup", &[]).unwrap();
+        found.folder.experiment = registry().load("ground-truth-cartpole-swingup", &[]).unwrap();
         assert_eq!(found.planned_returns(), [(200.0, -9.0)]);
         // A fit in the middle of an episode makes it a planned one from there on only.
         let middle = [
