@@ -33,7 +33,7 @@ const STEPS: u32 = 40;
 const HORIZON: usize = 20;
 const MEMBERS: usize = 5;
 /// How far a step of the lighter walker leads (m); the model has learned 0.1.
-const LIGHTER: f64 = 0.13;
+const LIGHTER: f64 = 0.2;
 
 #[derive(Debug, Parser)]
 #[command(about = "Draws how planning on a learned model falls off a cliff, and what helps")]

@@ -38,3 +38,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
+
+/// So many seeds.
+fn counted(seeds: u64) -> String {
+    if seeds == 1 { "one seed".to_owned() } else { format!("{seeds} seeds") }
+}

@@ -12,7 +12,7 @@ use mbrl_plan::{
 use rayon::prelude::*;
 
 use crate::{
-    median,
+    counted, median,
     plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style},
 };
 
@@ -217,9 +217,10 @@ fn picture(curves: &[Curve], seeds: u64) -> Picture {
         columns: 1,
         charts: charts.collect(),
         caption: format!(
-            "Median of {seeds} seeds: one that does not arrive counts as infinitely many, of which there is no mean. A gradient with \
+            "Median of {}: one that does not arrive counts as infinitely many, of which there is no mean. A gradient with \
              its value counts as two. Samplers: populations of 400 + 4 per dimension, a fifth of them elites; CEM with \u{3b1} = 0.8. Searches \
-             begin somewhere in [\u{2212}2, 2] in each dimension."
+             begin somewhere in [\u{2212}2, 2] in each dimension.",
+            counted(seeds)
         ),
     }
 }

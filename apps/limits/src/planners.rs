@@ -12,6 +12,7 @@ use mbrl_plan::{
 };
 use rayon::prelude::*;
 
+use crate::counted;
 use crate::plot::{Chart, Colour, Estimate, Key, Mark, Picture, Points, Size, Style, estimate};
 
 /// Sequences that a plan may score, gradients counted as two.
@@ -172,9 +173,9 @@ fn picture(names: &[&str], horizons: &[usize], dimensions: &[usize], cells: &[Ce
         let mut chart = Chart::new(Size::Panel(230.0), alt, "action dimensions", "share of the gain");
         let (first, last) = ends(dimensions);
         chart.log_x = true;
-        chart.percent = true;
+        chart.percent_y = true;
         chart.x_range = Some((0.9 * first, 1.1 * last));
-        chart.y_range = Some((-1.0, 1.05));
+        chart.y_range = Some((-0.1, 1.04));
         let level = |y| Mark::Line(Colour::Muted, Style::Dashed, vec![(0.9 * first, y), (1.1 * last, y)]);
         chart.marks.extend([level(0.0), level(1.0)]);
         for (i, name) in names.iter().enumerate() {
@@ -202,8 +203,9 @@ fn picture(names: &[&str], horizons: &[usize], dimensions: &[usize], cells: &[Ce
         caption: format!(
             "Carts to be brought to rest, one action dimension each: linear motion, quadratic cost, so the optimum is known exactly \
              (Riccati) and gradients meet no local minimum. Share of what the optimum gains over no force that one plan of {BUDGET} \
-             sequences gains, a gradient counted as two; below 0 % it is worse than no force, below \u{2212}100 % it is cut off. Mean over \
-             {seeds} seeds, in the band of its 95 % bootstrap interval."
+             sequences gains, a gradient counted as two; below 0 % it is worse than no force, and cut off. Mean over \
+             {}, in the band of its 95 % bootstrap interval.",
+            counted(seeds)
         ),
     }
 }

@@ -69,16 +69,6 @@ fn finite(episodes: &[EpisodeLine]) -> impl Iterator<Item = (f64, f64)> + '_ {
     episodes.iter().filter(|e| e.total_reward.is_finite()).map(|e| (e.env_step as f64, e.total_reward))
 }
 
-/// The median of sorted values.
-pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
-    let half = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        n if n % 2 == 1 => Some(sorted[half]),
-        _ => Some(0.5 * (sorted[half - 1] + sorted[half])),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,14 +78,6 @@ mod tests {
         let episodes =
             episodes.iter().map(|&(env_step, total_reward)| EpisodeLine { env_step, total_reward }).collect();
         Record { episodes, cut: 0, evaluation: None }
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[2.0]), Some(2.0));
-        assert_eq!(median(&[1.0, 2.0, 7.0]), Some(2.0));
-        assert_eq!(median(&[1.0, 2.0, 4.0, 7.0]), Some(3.0));
     }
 
     fn drawn(draw: impl FnOnce(&Path) -> Result<()>) -> String {

@@ -15,11 +15,12 @@ use mbrl_env::{
     Env,
     tasks::{Options, TaskEntry},
 };
-use mbrl_policy::{Evaluation, Outcome, RandomAgent, evaluate, start_seeds};
+use mbrl_policy::{EvaluationEpisode, Outcome, RandomAgent, evaluate_watched, start_seeds};
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
     chart, doctor, evaluate_model, fit, folder,
+    plot::{estimate, rounded},
     progress::Display,
     record::Record,
     registry::{embedded, registry},
@@ -197,16 +198,18 @@ fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
     .context("handler of Ctrl-C")
 }
 
-/// Draws the seeds of one experiment into one picture beside their folders, and tells the median.
+/// Draws the seeds of one experiment into one picture beside their folders, and tells their mean.
 fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result<()> {
     let name = &first.experiment.name;
     // A name that `{name}-*` does not match: that names the runs alone.
     let path = first.path.with_file_name(format!("{name}.svg"));
-    let mut last: Vec<f64> = records.iter().filter_map(Record::last).collect();
-    last.sort_by(f64::total_cmp);
-    if let Some(median) = chart::median(&last) {
-        let seeds = last.len();
-        text.push_str(&format!("\n{name}: median return of the last whole episode over {seeds} seeds: {median:.2}\n"));
+    let last: Vec<f64> = records.iter().filter_map(Record::last).collect();
+    if let Some(found) = estimate(&last) {
+        let (mean, seeds) = (rounded(found.mean, 2), last.len());
+        text.push_str(&format!("\n{name}: mean return of the last whole episode over {seeds} seeds: {mean}\n"));
+        if let Some((low, high)) = found.interval {
+            text.push_str(&format!("  95 % bootstrap interval {} to {}\n", rounded(low, 2), rounded(high, 2)));
+        }
     }
     text.push_str(&format!("  curve   {}\n", path.display()));
     chart::draw_runs(&path, &format!("{name}, {} seeds", records.len()), records)
@@ -238,37 +241,36 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
 
 fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(cores);
+    let (mut number, mut told) = (0, Ok(()));
+    let mut tell = |episode: &EvaluationEpisode| {
+        number += 1;
+        let (paid, length) = (rounded(episode.summary.total_reward, 3), episode.summary.length);
+        if told.is_ok() {
+            told = say::out(format_args!("episode {number:>3}  return {paid:>9}  length {length:>4}"));
+        }
+    };
     let evaluation = match (&args.random, &args.run) {
         (Some(task), _) => {
             let mut task = registry().make_task(task, &Options::new())?;
             let mut agent = RandomAgent::new(task.env.spec().actions.clone());
             let seeds = start_seeds(args.seed, args.episodes);
-            in_pool(threads, || evaluate(&mut task.env, &mut agent, &seeds))??
+            in_pool(threads, || evaluate_watched(&mut task.env, &mut agent, &seeds, &mut tell))??
         }
         (None, run) => {
             let path: PathBuf = run.clone().unwrap_or_default();
-            let evaluated = RunFolder::open(&path)?.evaluate(args.episodes, args.seed, threads, &Display::new())?;
-            say::out(format_args!("checkpoint of step {}", evaluated.env_step))?;
-            evaluated.evaluation
+            RunFolder::open(&path)?.evaluate(args.episodes, args.seed, threads, &Display::new(), &mut tell)?
         }
     };
-    print_evaluation(&evaluation)?;
+    told?;
+    let returns: Vec<f64> = evaluation.returns().collect();
+    let between = estimate(&returns).and_then(|found| found.interval).map_or(String::new(), |(low, high)| {
+        format!(", 95 % bootstrap interval {} to {}", rounded(low, 3), rounded(high, 3))
+    });
+    let (mean, count) = (rounded(evaluation.return_mean(), 3), returns.len());
+    let seconds = evaluation.elapsed.as_secs_f64();
+    let episodes = if count == 1 { "episode" } else { "episodes" };
+    say::out(format_args!("mean return {mean} over {count} {episodes}{between} ({seconds:.1} s)"))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn print_evaluation(evaluation: &Evaluation) -> Result<()> {
-    for (i, episode) in evaluation.episodes.iter().enumerate() {
-        let summary = episode.summary;
-        let (number, total_reward, length) = (i + 1, summary.total_reward, summary.length);
-        say::out(format_args!("episode {number:>3}  return {total_reward:>9.3}  length {length:>4}"))?;
-    }
-    say::out(format_args!(
-        "return {:.3} ± {:.3} over {} episodes ({:.1} s)",
-        evaluation.return_mean(),
-        evaluation.return_std(),
-        evaluation.episodes.len(),
-        evaluation.elapsed.as_secs_f64()
-    ))
 }
 
 fn report(args: &ReportArgs) -> Result<ExitCode> {

@@ -96,7 +96,7 @@ pub(crate) fn coverage_chart(size: Size, evaluation: &ModelEvaluation) -> Option
     let least = evaluation.levels.iter().copied().fold(1.0, f64::min);
     let from = (10.0 * least - 1e-9).floor() / 10.0 - 0.1;
     let from = from.max(0.0);
-    chart.percent = true;
+    (chart.percent_x, chart.percent_y) = (true, true);
     chart.x_range = Some((from, 1.0));
     chart.y_range = Some((0.0, 1.0));
     chart.marks.push(Mark::Line(Colour::Muted, Style::Dashed, vec![(from, from), (1.0, 1.0)]));
@@ -318,7 +318,8 @@ mod tests {
             let config = EvaluateConfig { horizon, ..EvaluateConfig::default() };
             let found = evaluate(&model, &data(2), &config, &mut Rng::new(0)).unwrap();
             draw_model(&path, "given", &found).unwrap();
-            assert!(std::fs::read_to_string(&path).unwrap().contains("The model predicts no spread"));
+            assert!(std::fs::read_to_string(&path).unwrap().contains("predict no change"));
+            assert!(in_words(&found).contains("The model predicts no spread"));
             assert!(table(&found, &[]).contains("obs_2"));
         }
     }

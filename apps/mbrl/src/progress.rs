@@ -1,15 +1,21 @@
-//! What a person sees: a line an episode, and below them, on a terminal, bars.
+//! What a person sees: a line per episode, and below them, on a terminal, bars.
 
 use std::{
+    fmt::Write as _,
     io::{IsTerminal, stderr},
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use mbrl_env::Transition;
-use mbrl_policy::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Scalars, Training};
+use mbrl_policy::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Phase, Scalars, Training};
 
-use crate::say;
+use crate::{plot::rounded, say};
+
+/// A bar and all beside it fit a terminal of 60 columns; a message that is longer than the rest of the line is cut.
+const TEMPLATE: &str = "{prefix} {bar:8} {percent:>3}% {rate} {left} {wide_msg}";
+/// Letters of a run's name.
+const NAME: usize = 12;
 
 /// All runs of one command.
 #[derive(Debug, Clone)]
@@ -34,12 +40,8 @@ impl Display {
     pub(crate) fn run(&self, label: &str, training: &Training) -> Progress {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(training.steps()));
-            // The template is a constant; should it ever be wrong, the default style does.
-            let style = ProgressStyle::with_template(
-                "{prefix} {bar:24} {pos}/{len} steps  {per_sec}  {elapsed} (eta {eta})  {msg}",
-            );
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_prefix(label.to_owned());
+            bar.set_style(style());
+            bar.set_prefix(shortened(label));
             bar.set_position(training.env_step());
             bar.reset_eta();
             bar.enable_steady_tick(Duration::from_millis(500));
@@ -51,8 +53,61 @@ impl Display {
             label: label.to_owned(),
             steps: training.steps(),
             loss: None,
+            last: String::new(),
             last_wall_s: training.wall_s(),
         }
+    }
+}
+
+fn style() -> ProgressStyle {
+    // The template is a constant; should it ever be wrong, the default style does.
+    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    // Writing what is displayed cannot fail.
+    style
+        .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = out.write_str(&rate(state.per_sec()));
+        })
+        .with_key("left", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = out.write_str(&left(state.eta()));
+        })
+}
+
+/// Steps per second to two digits, per minute where they are few.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        v if !v.is_finite() || v <= 0.0 => String::new(),
+        v if v >= 10.0 => format!("{v:.0}/s"),
+        v if v >= 1.0 => format!("{v:.1}/s"),
+        v => format!("{:.1}/min", 60.0 * v),
+    }
+}
+
+/// The time that is left, rounded.
+fn left(eta: Duration) -> String {
+    match eta.as_secs() {
+        0 => String::new(),
+        s if s < 100 => format!("eta {s} s"),
+        s if s < 6000 => format!("eta {} min", s / 60),
+        s => format!("eta {:.1} h", s as f64 / 3600.0),
+    }
+}
+
+/// A name that leaves room for the bar: its end, which tells seeds apart, behind an ellipsis.
+fn shortened(label: &str) -> String {
+    let count = label.chars().count();
+    if count <= NAME {
+        return label.to_owned();
+    }
+    let end: String = label.chars().skip(count - (NAME - 1)).collect();
+    format!("…{end}")
+}
+
+/// What a run does, where that is not to take steps.
+fn doing(phase: Phase) -> String {
+    match phase {
+        Phase::Fitting { epoch, epochs } => format!("fitting {epoch}/{epochs}"),
+        Phase::Evaluating { episode, episodes } => format!("evaluating {episode}/{episodes}"),
+        _ => String::new(),
     }
 }
 
@@ -65,6 +120,8 @@ pub(crate) struct Progress {
     steps: u64,
     /// Training loss of the last fit.
     loss: Option<f64>,
+    /// The last return, in words.
+    last: String,
     last_wall_s: f64,
 }
 
@@ -72,28 +129,50 @@ impl Progress {
     fn line(&self, text: &str) {
         self.display.note(&format!("{}: {text}", self.label));
     }
+
+    fn message(&self, text: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+        }
+    }
+}
+
+/// The line about an episode.
+fn episode_line(at: Moment, steps: u64, episode: &EpisodeSummary, loss: Option<f64>, seconds: f64) -> String {
+    let paid = rounded(episode.total_reward, 2);
+    let mut line = format!("step {:>6}/{steps}  episode {:>3}  return {paid:>8}", at.env_step, at.episode);
+    if episode.cut {
+        line.push_str(" (cut by the budget)");
+    }
+    // Writing into a string cannot fail.
+    if let Some(loss) = loss {
+        let _ = write!(line, "  fit loss {}", rounded(loss, 3));
+    }
+    let _ = write!(line, "  {seconds:.1} s  ({:.0} s in all)", at.wall_s);
+    line
 }
 
 impl Observer for Progress {
     fn on_step(&mut self, at: Moment, _: &Transition) -> Result<(), AgentError> {
         if let Some(bar) = &self.bar {
             bar.set_position(at.env_step);
+            if bar.message() != self.last {
+                bar.set_message(self.last.clone());
+            }
         }
         Ok(())
     }
 
+    fn on_phase(&mut self, _: Moment, phase: Phase) {
+        self.message(doing(phase));
+    }
+
     fn on_episode(&mut self, at: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
-        let total_reward = episode.total_reward;
-        if let Some(bar) = &self.bar {
-            bar.set_message(format!("return {total_reward:.1}"));
-        }
-        let loss = self.loss.map_or(String::new(), |loss| format!("  fit loss {loss:.3}"));
-        let rate = at.wall_s - self.last_wall_s;
+        self.last = format!("return {}", rounded(episode.total_reward, 1));
+        self.message(self.last.clone());
+        let seconds = at.wall_s - self.last_wall_s;
         self.last_wall_s = at.wall_s;
-        self.line(&format!(
-            "step {:>6}/{}  episode {:>3}  return {total_reward:>8.2}{loss}  {rate:.1} s  ({:.0} s in all)",
-            at.env_step, self.steps, at.episode, at.wall_s
-        ));
+        self.line(&episode_line(at, self.steps, episode, self.loss, seconds));
         Ok(())
     }
 
@@ -104,13 +183,14 @@ impl Observer for Progress {
 
     fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
         self.line(&format!(
-            "step {:>6}/{}  evaluation: return {:.2} ± {:.2} over {} episodes",
+            "step {:>6}/{}  evaluation: mean return {} of {} episodes, standard deviation {}",
             at.env_step,
             self.steps,
-            evaluation.return_mean(),
-            evaluation.return_std(),
-            evaluation.episodes.len()
+            rounded(evaluation.return_mean(), 2),
+            evaluation.episodes.len(),
+            rounded(evaluation.return_std(), 2),
         ));
+        self.message(self.last.clone());
         Ok(())
     }
 }
@@ -120,5 +200,94 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.abandon();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::{ProgressDrawTarget, TermLike};
+
+    use super::*;
+
+    #[test]
+    fn rates_and_times_are_rounded() {
+        let rates = [688.1146, 12.34, 9.87, 0.25, 0.0, f64::NAN].map(rate);
+        assert_eq!(rates, ["688/s", "12/s", "9.9/s", "15.0/min", "", ""]);
+        let times = [0, 7, 99, 125, 6000, 100_000].map(|s| left(Duration::from_secs(s)));
+        assert_eq!(times, ["", "eta 7 s", "eta 99 s", "eta 2 min", "eta 1.7 h", "eta 27.8 h"]);
+        assert_eq!(shortened("smoke-0"), "smoke-0");
+        assert_eq!(shortened("pets-cartpole-swingup-12"), "…-swingup-12");
+    }
+
+    #[test]
+    fn a_cut_episode_says_that_it_was_cut() {
+        let at = Moment { env_step: 500, episode: 3, wall_s: 12.3 };
+        let mut episode = EpisodeSummary { total_reward: -0.001, ..EpisodeSummary::default() };
+        let line = episode_line(at, 500, &episode, None, 1.26);
+        assert_eq!(line, "step    500/500  episode   3  return     0.00  1.3 s  (12 s in all)");
+        episode.cut = true;
+        let line = episode_line(at, 500, &episode, Some(0.5), 1.26);
+        assert!(line.contains("0.00 (cut by the budget)  fit loss 0.500"), "{line}");
+    }
+
+    /// A terminal of 60 columns that keeps what is written.
+    #[derive(Debug, Clone, Default)]
+    struct Narrow(Arc<Mutex<String>>);
+
+    impl Narrow {
+        fn put(&self, text: &str) -> std::io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+    }
+
+    impl TermLike for Narrow {
+        fn width(&self) -> u16 {
+            60
+        }
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> std::io::Result<()> {
+            self.put(&format!("{text}\n"))
+        }
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.put(text)
+        }
+        fn clear_line(&self) -> std::io::Result<()> {
+            self.put("\n")
+        }
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_fits_sixty_columns_and_tells_the_phase() {
+        let terminal = Narrow::default();
+        let bar =
+            ProgressBar::with_draw_target(Some(300_000), ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        bar.set_style(style());
+        bar.set_prefix(shortened("pets-cartpole-swingup-12"));
+        bar.set_position(299_000);
+        for phase in [Phase::Fitting { epoch: 31, epochs: 100 }, Phase::Evaluating { episode: 7, episodes: 20 }] {
+            bar.set_message(doing(phase));
+            bar.force_draw();
+        }
+        let shown = terminal.0.lock().unwrap().clone();
+        let widest = shown.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= 60, "{widest}: {shown}");
+        assert!(shown.contains("fitting 31/100") && shown.contains("evaluating 7/20"), "{shown}");
     }
 }

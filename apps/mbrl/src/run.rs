@@ -9,13 +9,13 @@ use std::{
 use anyhow::{Result, bail};
 use mbrl_env::tasks::Task;
 use mbrl_policy::{
-    AgentError, Evaluation, Learner, Observer, Outcome, RunFiles, evaluate,
+    AgentError, Evaluation, EvaluationEpisode, Learner, Observer, Outcome, RunFiles, evaluate_watched,
     experiment::{Experiment, Parts},
     start_seeds, write_atomically,
 };
 
 use crate::{
-    chart, folder, progress::Display, record::Record, registry::registry, tensorboard::TensorBoardWriter,
+    chart, folder, progress::Display, record::Record, registry::registry, say, tensorboard::TensorBoardWriter,
     trajectories::TrajectoryWriter,
 };
 
@@ -113,13 +113,20 @@ impl RunFolder {
         })
     }
 
-    /// Evaluates the newest whole checkpoint. Nothing is written.
-    pub(crate) fn evaluate(&self, episodes: usize, seed: u64, threads: usize, display: &Display) -> Result<Evaluated> {
+    /// Evaluates the newest whole checkpoint, telling of each episode as it ends. Nothing is written.
+    pub(crate) fn evaluate(
+        &self,
+        episodes: usize,
+        seed: u64,
+        threads: usize,
+        display: &Display,
+        watch: &mut (dyn FnMut(&EvaluationEpisode) + Send),
+    ) -> Result<Evaluation> {
         in_pool(threads, || {
             let Restored { mut task, mut agent, env_step, damaged } = self.restored()?;
             warn(&damaged, display);
-            let evaluation = evaluate(&mut task.env, &mut *agent, &start_seeds(seed, episodes))?;
-            Ok(Evaluated { evaluation, env_step })
+            say::out(format_args!("checkpoint of step {env_step}"))?;
+            Ok(evaluate_watched(&mut task.env, &mut *agent, &start_seeds(seed, episodes), watch)?)
         })?
     }
 
@@ -147,13 +154,6 @@ impl fmt::Debug for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Restored").field("agent", &self.agent.name()).field("env_step", &self.env_step).finish()
     }
-}
-
-/// An evaluation and the age of what was evaluated.
-#[derive(Debug)]
-pub(crate) struct Evaluated {
-    pub(crate) evaluation: Evaluation,
-    pub(crate) env_step: u64,
 }
 
 /// Runs `work` on a pool of its own, so that runs side by side do not share threads.

@@ -49,7 +49,7 @@ fn a_run_leaves_its_folder() {
     // An evaluation writes nothing, and with the same seed gives the numbers of the one in training.
     let said = dir.run(&["eval", "run", "--episodes", "2"]).ok();
     let evaluation = metrics.iter().find(|line| line["event"] == "eval").unwrap();
-    let mean = format!("return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
+    let mean = format!("mean return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
     assert!(said.out.contains(&mean), "{mean}: {}", said.out);
     assert_eq!(dir.files(), before);
 }
@@ -78,7 +78,7 @@ fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
     train(&["--out", "two", "--threads", "2"]);
     assert_eq!(dir.metrics("two"), metrics);
     let evaluation = metrics.iter().find(|line| line["event"] == "eval").unwrap();
-    let mean = format!("return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
+    let mean = format!("mean return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
     let said = dir.run(&["eval", "one", "--episodes", "1"]).ok();
     assert!(said.out.contains(&mean), "{mean}: {}", said.out);
 

@@ -4,7 +4,7 @@ mod util;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use util::{Dir, Said};
+use util::{Dir, QUICK, Said};
 
 const SECTIONS: [&str; 9] =
     ["summary", "learning", "evaluation", "model-error", "time", "model", "prediction", "episode", "experiment"];
@@ -91,8 +91,10 @@ fn experiments_are_compared_and_seeds_grouped() {
     assert_eq!(dir.run(&["report", "c", "b", "a", "a"]).ok().out.trim(), "report.html");
     let page = dir.path("report.html");
     let summary = section(&page, "summary");
-    // One of them has a single run, and its folder's name.
-    assert!(summary.contains("</span>c<small>") && summary.contains("</span>smoke<small>"), "{summary}");
+    // They are called by what differs.
+    for name in ["smoke: planner.horizon = 5", "smoke: planner.horizon = 8"] {
+        assert!(summary.contains(&format!("</span>{name}")), "{name}: {summary}");
+    }
     // One experiment has an evaluation, the other has none.
     assert!(section(&page, "evaluation").contains("<circle"));
     assert!(section(&page, "episode").contains("<canvas"));
@@ -231,6 +233,23 @@ fn what_is_no_run_is_named_and_nothing_is_written() {
     assert_eq!(dir.files(), before);
     dir.write("runs/smoke-0/experiment.toml", "task = 3");
     dir.run(&["report", "runs/smoke-0"]).fails(1, &["runs/smoke-0/experiment.toml"]);
+}
+
+#[test]
+fn progress_is_plain_where_nobody_watches_and_a_cut_episode_says_so() {
+    let dir = Dir::new();
+    let words = ["train", "smoke", "--out", "run", "--set", "train.eval_every=300"];
+    let mut command = dir.command(&[&words[..], &QUICK].concat());
+    let said = Said::of(&command.env("RUST_LOG", "debug").output().unwrap()).ok();
+    assert!(!said.err.contains('\u{1b}') && !said.out.contains('\u{1b}'), "{said:?}");
+    let line = |step: &str| said.err.lines().find(|line| line.contains(step)).unwrap().to_owned();
+    assert!(line("step    500/500  episode").contains("(cut by the budget)"), "{said:?}");
+    assert!(!line("step    400/500  episode").contains("cut"), "{said:?}");
+    assert!(line("step    500/500  eval").contains("mean return"), "{said:?}");
+    // The picture of the run leaves it out, and says so.
+    let svg = fs::read_to_string(dir.path("run/curve.svg")).unwrap();
+    assert_eq!(svg.matches("<circle").count(), 2 + 1, "two episodes, and one in the legend");
+    assert!(svg.contains("cut by the budget"), "{svg}");
 }
 
 #[test]

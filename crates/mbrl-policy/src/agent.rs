@@ -18,6 +18,10 @@ pub enum ActMode {
 
 /// Takes the numbers that an agent has to report; names are `group/name`, listed in `docs/metrics.md`.
 pub trait Report {
+    /// Work that takes its time went on: so many of so many parts are done, epochs of a fit say. For displays; does nothing by
+    /// default.
+    fn progress(&mut self, _done: usize, _of: usize) {}
+
     /// One number of the event under way.
     fn scalar(&mut self, name: &'static str, value: f64);
 }

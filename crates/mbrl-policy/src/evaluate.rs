@@ -87,9 +87,22 @@ pub fn start_seeds(seed: u64, episodes: usize) -> Vec<u64> {
 /// # Errors
 /// [`AgentError::Config`] without seeds; what the agent or the environment give.
 pub fn evaluate(world: &mut World, agent: &mut dyn Agent, seeds: &[u64]) -> Result<Evaluation, AgentError> {
+    evaluate_watched(world, agent, seeds, &mut |_| {})
+}
+
+/// [`evaluate`], telling of each episode as it ends.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_watched(
+    world: &mut World,
+    agent: &mut dyn Agent,
+    seeds: &[u64],
+    watch: &mut dyn FnMut(&EvaluationEpisode),
+) -> Result<Evaluation, AgentError> {
     let never = AtomicBool::new(false);
     // Without a stop there always is an evaluation.
-    evaluate_until(world, agent, seeds, &never).map(Option::unwrap_or_default)
+    evaluate_until(world, agent, seeds, &never, watch).map(Option::unwrap_or_default)
 }
 
 /// As [`evaluate`]; `None` where `stop` was raised before it was done.
@@ -98,6 +111,7 @@ pub(crate) fn evaluate_until(
     agent: &mut dyn Agent,
     seeds: &[u64],
     stop: &AtomicBool,
+    watch: &mut dyn FnMut(&EvaluationEpisode),
 ) -> Result<Option<Evaluation>, AgentError> {
     if seeds.is_empty() {
         return Err(AgentError::Config {
@@ -124,7 +138,9 @@ pub(crate) fn evaluate_until(
                 break;
             }
         }
-        episodes.push(EvaluationEpisode { seed, summary: episode.summary, transitions });
+        let episode = EvaluationEpisode { seed, summary: episode.summary, transitions };
+        watch(&episode);
+        episodes.push(episode);
     }
     agent.begin_episode();
     Ok(Some(Evaluation { episodes, elapsed: start.elapsed() }))

@@ -23,7 +23,7 @@
 use std::{fmt, time::Instant};
 
 use mbrl_env::{EnvSpec, Replay, Rng, Situation, Transition};
-use mbrl_model::{Dataset, Ensemble, FitConfig, FitReport, ModelError, fit};
+use mbrl_model::{Dataset, Ensemble, FitConfig, FitReport, ModelError, fit_watched};
 use mbrl_plan::Mpc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -202,13 +202,14 @@ impl ModelBased {
     }
 
     /// Fits a copy, so that the planner never sees a model that did not come out well.
-    fn fit_model(&mut self, rng: &mut Rng) -> Result<FitReport, ModelError> {
+    fn fit_model(&mut self, rng: &mut Rng, watch: &mut dyn Report) -> Result<FitReport, ModelError> {
         let mut model = self.planner.dynamics().clone();
         let data = Dataset::of_replay(&self.replay, model.config().past)?;
         if self.config.reinitialize {
             model.reinitialize(rng);
         }
-        let report = fit(&mut model, &data, &self.fit, rng)?;
+        let of = self.fit.max_epochs;
+        let report = fit_watched(&mut model, &data, &self.fit, rng, &mut |epoch| watch.progress(epoch.number, of))?;
         *self.planner.dynamics_mut() = model;
         Ok(report)
     }
@@ -246,7 +247,7 @@ impl Learner for ModelBased {
             return Ok(());
         }
         let start = Instant::now();
-        let result = self.fit_model(rng);
+        let result = self.fit_model(rng, report);
         report.scalar("model/fit_s", start.elapsed().as_secs_f64());
         report.scalar("model/transitions", self.replay.len() as f64);
         match result {

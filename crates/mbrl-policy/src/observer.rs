@@ -15,6 +15,26 @@ pub struct Moment {
     pub wall_s: f64,
 }
 
+/// What takes its time between two events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// The agent fits: so many epochs are done, of so many at most.
+    Fitting {
+        /// Epochs done.
+        epoch: usize,
+        /// Epochs at most.
+        epochs: usize,
+    },
+    /// The agent is evaluated: so many episodes are done.
+    Evaluating {
+        /// Episodes done.
+        episode: usize,
+        /// Episodes of the evaluation.
+        episodes: usize,
+    },
+}
+
 /// Named numbers of one event, `group/name`, in the order in which they were reported.
 pub type Scalars = [(&'static str, f64)];
 
@@ -41,6 +61,10 @@ pub trait Observer {
     fn on_step(&mut self, _: Moment, _: &Transition) -> Result<(), AgentError> {
         Ok(())
     }
+
+    /// A fit or an evaluation went on: for displays, no event that is recorded. The next step, fit or evaluation that is told
+    /// of ends it.
+    fn on_phase(&mut self, _: Moment, _: Phase) {}
 
     /// A training episode ended.
     ///
@@ -83,6 +107,9 @@ impl Observer for () {}
 impl Observer for Vec<&mut dyn Observer> {
     fn on_step(&mut self, at: Moment, transition: &Transition) -> Result<(), AgentError> {
         self.iter_mut().try_for_each(|o| o.on_step(at, transition))
+    }
+    fn on_phase(&mut self, at: Moment, phase: Phase) {
+        self.iter_mut().for_each(|o| o.on_phase(at, phase));
     }
     fn on_episode(&mut self, at: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
         self.iter_mut().try_for_each(|o| o.on_episode(at, episode))

@@ -25,8 +25,8 @@ use mbrl_env::{Env, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActMode, AgentError, Checkpoints, Learner, MetricsWriter, Moment, Observer, Report, World,
-    evaluate::evaluate_until, files::io_error, start_seeds, world::Episode,
+    ActMode, AgentError, Checkpoints, EvaluationEpisode, Learner, MetricsWriter, Moment, Observer, Phase, Report,
+    World, evaluate::evaluate_until, files::io_error, start_seeds, world::Episode,
 };
 
 /// When a run evaluates and stores itself.
@@ -250,11 +250,14 @@ impl Training {
                 state.episode += 1;
                 tell(&mut files, observer, |o| o.on_episode(clock.moment(&state), &episode.summary))?;
             }
-            let mut numbers = Numbers::default();
+            let at = clock.moment(&state);
+            let mut watch = |epoch, epochs| observer.on_phase(at, Phase::Fitting { epoch, epochs });
+            let mut numbers = Numbers { plan: Vec::new(), fit: Vec::new(), watch: &mut watch };
             learner.update(&mut state.rng, &mut numbers)?;
-            plans.add(&numbers.plan);
-            if !numbers.fit.is_empty() {
-                tell(&mut files, observer, |o| o.on_fit(clock.moment(&state), &numbers.fit))?;
+            let Numbers { plan, fit, .. } = numbers;
+            plans.add(&plan);
+            if !fit.is_empty() {
+                tell(&mut files, observer, |o| o.on_fit(clock.moment(&state), &fit))?;
             }
             if over {
                 break;
@@ -268,7 +271,15 @@ impl Training {
         let last = state.env_step >= self.steps;
         if self.config.eval_every > 0 && (state.env_step >= state.next_eval || last) {
             let seeds = start_seeds(self.config.eval_seed, self.config.eval_episodes);
-            let Some(evaluation) = evaluate_until(world, learner, &seeds, stop)? else {
+            let mut phase = Phase::Evaluating { episode: 0, episodes: seeds.len() };
+            observer.on_phase(clock.moment(&state), phase);
+            let mut watch = |_: &EvaluationEpisode| {
+                if let Phase::Evaluating { episode, .. } = &mut phase {
+                    *episode += 1;
+                }
+                observer.on_phase(clock.moment(&state), phase);
+            };
+            let Some(evaluation) = evaluate_until(world, learner, &seeds, stop, &mut watch)? else {
                 return Ok(false);
             };
             tell(&mut files, observer, |o| o.on_eval(clock.moment(&state), &evaluation))?;
@@ -429,13 +440,18 @@ impl Clock {
 }
 
 /// What an update reported: plans are averaged over the episode, everything else is an event of its own.
-#[derive(Default)]
-struct Numbers {
+struct Numbers<'a> {
     plan: Vec<(&'static str, f64)>,
     fit: Vec<(&'static str, f64)>,
+    /// Told how far a fit is.
+    watch: &'a mut dyn FnMut(usize, usize),
 }
 
-impl Report for Numbers {
+impl Report for Numbers<'_> {
+    fn progress(&mut self, done: usize, of: usize) {
+        (self.watch)(done, of);
+    }
+
     fn scalar(&mut self, name: &'static str, value: f64) {
         if name.starts_with("plan/") { self.plan.push((name, value)) } else { self.fit.push((name, value)) }
     }

@@ -13,7 +13,7 @@ use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
 use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{
     AgentError, Device, EpisodeSummary, FitSchedule, Goal, ModelBased, ModelBasedConfig, Moment, Observer, Outcome,
-    RandomAgent, RunFiles, Scalars, Tensor, TrainConfig, Training, evaluate, start_seeds,
+    Phase, RandomAgent, RunFiles, Scalars, Tensor, TrainConfig, Training, evaluate, start_seeds,
 };
 
 fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<ModelBased, AgentError> {
@@ -188,4 +188,49 @@ fn a_schedule_is_a_word_or_a_number() {
     for text in ["\"sometimes\"", "-1", "true"] {
         assert!(from_str::<FitSchedule>(text).unwrap_err().to_string().contains("number of steps"), "{text}");
     }
+}
+
+/// Epochs and episodes as they are told, and the events between them.
+#[derive(Default)]
+struct Phases(Vec<String>);
+
+impl Observer for Phases {
+    fn on_phase(&mut self, at: Moment, phase: Phase) {
+        self.0.push(match phase {
+            Phase::Fitting { epoch, epochs } => format!("{} fitting {epoch}/{epochs}", at.env_step),
+            Phase::Evaluating { episode, episodes } => format!("{} evaluating {episode}/{episodes}", at.env_step),
+            phase => format!("{phase:?}"),
+        });
+    }
+    fn on_fit(&mut self, at: Moment, _: &Scalars) -> Result<(), AgentError> {
+        self.0.push(format!("{} fitted", at.env_step));
+        Ok(())
+    }
+    fn on_eval(&mut self, at: Moment, _: &mbrl_policy::Evaluation) -> Result<(), AgentError> {
+        self.0.push(format!("{} evaluated", at.env_step));
+        Ok(())
+    }
+}
+
+#[test]
+fn observers_are_told_how_far_a_fit_and_an_evaluation_are() {
+    let train = TrainConfig { eval_every: 30, eval_episodes: 2, ..TrainConfig::default() };
+    let mut training = train.init(30, 0).unwrap();
+    let fit = FitConfig { max_epochs: 3, ..quick_fit() };
+    let mut learner = learner(&config(FitSchedule::Episode), fit, &mut training.split_rng()).unwrap();
+    let mut phases = Phases::default();
+    // One of several observers, as in the program.
+    let mut observers: Vec<&mut dyn Observer> = vec![&mut phases];
+    training.run(&mut Point::world(10), &mut learner, None, &mut observers, &AtomicBool::new(false)).unwrap();
+    let expected = [
+        "30 fitting 1/3",
+        "30 fitting 2/3",
+        "30 fitting 3/3",
+        "30 fitted",
+        "30 evaluating 0/2",
+        "30 evaluating 1/2",
+        "30 evaluating 2/2",
+        "30 evaluated",
+    ];
+    assert_eq!(phases.0, expected);
 }

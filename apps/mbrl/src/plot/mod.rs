@@ -164,7 +164,8 @@ pub(crate) struct Chart {
     /// The y axis spans at least this share of the largest magnitude.
     pub(crate) least_span: f64,
     /// Labels are shares: 0.5 is written 50 %.
-    pub(crate) percent: bool,
+    pub(crate) percent_x: bool,
+    pub(crate) percent_y: bool,
     pub(crate) marks: Vec<Mark>,
     /// What is told at an x under the pointer.
     pub(crate) hover: Vec<(f64, String)>,
@@ -197,7 +198,8 @@ impl Chart {
             x_range: None,
             y_range: None,
             least_span: 0.0,
-            percent: false,
+            percent_x: false,
+            percent_y: false,
             marks: Vec::new(),
             hover: Vec::new(),
             cursor: false,
@@ -213,14 +215,14 @@ impl Chart {
         // As many labels as there is room for, and two at least.
         let rows = (((bottom - top) / (2.2 * letters)) as usize).clamp(2, 6);
         let y_ticks = (rows..rows + 4).map(|rows| y.ticks(rows)).find(|ticks| ticks.len() > 1);
-        let y_ticks = self.labelled(y_ticks.unwrap_or_else(|| y.ticks(rows)));
+        let y_ticks = labelled(y_ticks.unwrap_or_else(|| y.ticks(rows)), self.percent_y);
         let longest = |ticks: &[(f64, String)]| ticks.iter().map(|t| text_width(&t.1, letters)).fold(0.0, f64::max);
         // Room for the larger letters of a small screen, before the axis and under the last label of the other one.
         let left = (longest(&y_ticks) + 9.0).max(34.0);
         let spread = |right| Scale::of(&self.xs(), ends(self.x_range, self.log_x, 0.0, 0.0), (left, right));
         let mut columns = 6;
         loop {
-            let ticks = self.labelled(spread(width).ticks(columns));
+            let ticks = labelled(spread(width).ticks(columns), self.percent_x);
             let right = width - ticks.last().map_or(8.0, |t| 0.5 * text_width(&t.1, letters) + 4.0).max(12.0);
             let x = spread(right);
             let needed = ticks.len() as f64 * (longest(&ticks) + letters);
@@ -229,13 +231,6 @@ impl Chart {
             }
             columns -= 1;
         }
-    }
-
-    fn labelled(&self, ticks: Vec<(f64, String)>) -> Vec<(f64, String)> {
-        if !self.percent {
-            return ticks;
-        }
-        ticks.into_iter().map(|(v, _)| (v, format!("{:.0}\u{a0}%", 100.0 * v))).collect()
     }
 
     /// As an element of a page.
@@ -429,6 +424,12 @@ impl Mark {
     }
 }
 
+/// The same ticks, as shares where they are.
+fn labelled(ticks: Vec<(f64, String)>, percent: bool) -> Vec<(f64, String)> {
+    let label = |v: f64, label| if percent { fixed(100.0 * v, 0) + "\u{a0}%" } else { label };
+    ticks.into_iter().map(|(v, plain)| (v, label(v, plain))).collect()
+}
+
 /// Text as it may stand between tags and in attributes.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -462,11 +463,16 @@ fn json(text: &str) -> String {
     quoted
 }
 
-/// A number with so many digits after the point and a minus sign; never −0.
-pub(crate) fn fixed(value: f64, digits: usize) -> String {
+/// A number with so many digits after the point, never −0, as programs read it.
+pub(crate) fn rounded(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
-    let is_zero = text.bytes().all(|b| !(b'1'..=b'9').contains(&b));
-    minus(if is_zero { text.trim_start_matches('-') } else { &text })
+    let is_zero = value.is_finite() && text.bytes().all(|b| !(b'1'..=b'9').contains(&b));
+    if is_zero { text.trim_start_matches('-').to_owned() } else { text }
+}
+
+/// The same with a minus sign.
+pub(crate) fn fixed(value: f64, digits: usize) -> String {
+    minus(&rounded(value, digits))
 }
 
 /// With a minus sign instead of a hyphen.

@@ -12,7 +12,7 @@ const GAP: f64 = 22.0;
 const LARGE: f64 = 18.0;
 const SMALL: f64 = 17.0;
 /// What a letter of running text takes of its height on average.
-const LETTER: f64 = 0.56;
+const LETTER: f64 = 0.52;
 
 /// Charts in rows, written as an SVG file that follows the reader's light or dark scheme.
 #[derive(Debug, Clone)]
@@ -126,7 +126,8 @@ fn wrapped(text: &str, letters: f64) -> Vec<String> {
     let fits = |line: &str| text_width(line, letters) * LETTER / 0.6 <= WIDTH - 2.0 * MARGIN;
     let mut lines = Vec::new();
     let mut line = String::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
+    // No number is parted from its unit.
+    for word in text.replace(" %", "\u{a0}%").split(' ').filter(|word| !word.is_empty()) {
         let longer = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
         if fits(&longer) || line.is_empty() {
             line = longer;

@@ -114,7 +114,7 @@ fn what_is_drawn_can_be_read_back() {
     let points = vec![(1.0, 0.02), (10.0, 3.0), (1000.0, 50.0)];
     let marks = vec![Mark::Line(Colour::Ink, Style::Dashed, points.clone())];
     let chart = Chart { log_x: true, log_y: true, marks, ..chart };
-    let svg = Chart { percent: false, ..chart }.svg();
+    let svg = chart.svg();
     let drawn = Read::new(&svg, true, true).line("line dashed ink");
     for (drawn, exact) in drawn.iter().zip(&points) {
         assert!(

@@ -17,6 +17,7 @@ pub(super) fn number(value: f64) -> String {
 /// Digits after the point; `None` where a number is too small to be written out.
 fn digits(value: f64) -> Option<usize> {
     match value.abs() {
+        v if v >= 1000.0 => Some(0),
         v if v >= 100.0 => Some(1),
         v if v >= 1.0 || v == 0.0 => Some(2),
         v if v >= 0.01 => Some(4),
@@ -130,8 +131,16 @@ mod tests {
     #[test]
     fn numbers_and_durations_are_short() {
         assert_eq!(
-            ["−803.3", "12.35", "0.0312", "−1.20e−5", "0.00", "–"],
-            [number(-803.26), number(12.345), number(0.031_24), number(-1.2e-5), number(0.0), number(f64::NAN)]
+            ["−1804", "−803.3", "12.35", "0.0312", "−1.20e−5", "0.00", "–"],
+            [
+                number(-1803.6),
+                number(-803.26),
+                number(12.345),
+                number(0.031_24),
+                number(-1.2e-5),
+                number(0.0),
+                number(f64::NAN)
+            ]
         );
         assert_eq!(["0.0 to 120.5", "1.00 to 2.50"], [interval((-0.01, 120.46)), interval((1.0, 2.5))]);
         let mean = |mean, interval| cell(Some(Estimate { mean, interval }));

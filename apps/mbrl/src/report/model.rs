@@ -31,6 +31,7 @@ use crate::{
 /// Columns of the observation that are drawn, particles of a fan, and most frames of an animation.
 const COLUMNS: usize = 12;
 const FAN: usize = 40;
+const FEW: usize = 8;
 const FRAMES: usize = 1000;
 /// Most pictures of an episode, and their size: a page with them stays within a few megabytes.
 #[cfg(feature = "mujoco")]
@@ -81,7 +82,7 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
     let of = format!("{}, the checkpoint of step {}", run.label, restored.env_step);
     let horizon = run.experiment().agent.planner().map_or(20, PlannerConfig::horizon);
     if learned.is_fitted {
-        shown.model = judged(model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
+        shown.model = judged(run, model, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
         shown.prediction =
             foreseen(run, model, sections.propagation, &episodes, horizon, &of).unwrap_or_else(|error| failed(&error));
     } else {
@@ -155,7 +156,7 @@ fn episodes(run: &Run, notes: &mut Vec<String>) -> Option<Episodes> {
 }
 
 /// k-step errors and calibration.
-fn judged(model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -> Result<String> {
+fn judged(run: &Run, model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -> Result<String> {
     let spec = model.spec();
     let rows = episodes.episodes.iter().map(|e| e.transitions.len()).sum::<usize>();
     let mut data = Replay::new(spec.obs, spec.action, rows)?;
@@ -179,11 +180,11 @@ fn judged(model: &dyn Dynamics, episodes: &Episodes, horizon: usize, of: &str) -
     let shown = |(chart, keys): (Chart, Vec<_>)| format!("<div>{}{}</div>", legend(&keys), chart.svg());
     let coverage = coverage_chart(Size::Small, &found).map_or(String::new(), shown);
     let charts = format!("<div class=\"several\">{}{coverage}</div>", shown(error_chart(Size::Small, &found)));
-    Ok(figure(&charts, "", &caption) + &columns(&found))
+    Ok(figure(&charts, "", &caption) + &columns(&found, &Names::of(run)))
 }
 
 /// The figures of each column.
-fn columns(found: &ModelEvaluation) -> String {
+fn columns(found: &ModelEvaluation, names: &Names) -> String {
     let last = found.steps.last();
     let ahead = last.map_or(0, |step| step.step);
     let level = found.levels.iter().position(|level| *level == 0.9);
@@ -194,7 +195,7 @@ fn columns(found: &ModelEvaluation) -> String {
     let rows: Vec<Vec<String>> = (0..found.column_std.len())
         .map(|i| {
             vec![
-                format!("obs {i}"),
+                escape(&names.obs(i)),
                 number(found.column_std[i]),
                 number(found.one_step.rmse[i]),
                 number(found.one_step.unchanged_rmse[i]),
@@ -258,8 +259,8 @@ impl Foreseen {
     }
 
     /// A column over time, beside what was real, `[steps + 1]`. `range` is that of the whole evaluation.
-    fn chart(&self, column: usize, real: &Points, horizon: f64, range: (f64, f64)) -> Chart {
-        let mut chart = Chart::new(Size::Small, format!("observation {column}, predicted and real"), "time (s)", "");
+    fn chart(&self, column: usize, name: &str, real: &Points, horizon: f64, range: (f64, f64)) -> Chart {
+        let mut chart = Chart::new(Size::Small, format!("{name}, predicted and real"), "time (s)", "");
         let spread: Vec<(f64, f64)> = (0..real.len()).map(|step| self.spread(step, column)).collect();
         chart.hover = real
             .iter()
@@ -278,7 +279,9 @@ impl Foreseen {
         chart.y_range = Some((lowest - pad, highest + pad));
         for particle in 0..self.particles.min(FAN) {
             let path = real.iter().enumerate().map(|(step, p)| (p.0, self.at(step, particle, column))).collect();
-            chart.marks.push(Mark::Line(Colour::Series(0), Style::Faint, path));
+            // Of a few each can be followed.
+            let style = if self.particles > FEW { Style::Faint } else { Style::Thin };
+            chart.marks.push(Mark::Line(Colour::Series(0), style, path));
         }
         if real.last().is_some_and(|end| horizon < end.0) {
             chart.marks.push(Mark::Rule(horizon, "planning horizon".to_owned()));
@@ -307,13 +310,14 @@ fn foreseen(
     let steps = episode.transitions.len().min((3 * horizon).clamp(AHEAD.0, AHEAD.1));
     let followed = &episode.transitions[..steps];
     let foreseen = Foreseen::of(model, propagation, followed)?;
-    let period = period(run);
+    let (period, names) = (period(run), Names::of(run));
     let mut charts = String::from("<div class=\"several\">");
     for column in 0..foreseen.width.min(COLUMNS) {
         let everywhere = episodes.episodes.iter().flat_map(|e| &e.transitions).map(|t| f64::from(t.obs[column]));
         let real = observations(followed, column, period);
-        let chart = foreseen.chart(column, &real, horizon as f64 * period, ends(everywhere));
-        let _ = write!(charts, "<div><h4>observation {column}</h4>{}</div>", chart.svg());
+        let name = names.obs(column);
+        let chart = foreseen.chart(column, &name, &real, horizon as f64 * period, ends(everywhere));
+        let _ = write!(charts, "<div><h4>{}</h4>{}</div>", escape(&name), chart.svg());
     }
     charts.push_str("</div>");
     let particles = foreseen.particles;
@@ -341,6 +345,32 @@ fn observations(transitions: &[Transition], column: usize, period: f64) -> Point
     let last = transitions.last().map(|t| &t.next_obs);
     let all = transitions.iter().map(|t| &t.obs).chain(last).enumerate();
     all.map(|(s, obs)| (s as f64 * period, f64::from(obs[column]))).collect()
+}
+
+/// What the columns are called.
+#[derive(Debug, Default)]
+struct Names {
+    obs: Vec<String>,
+    actions: Vec<String>,
+}
+
+impl Names {
+    /// By the task; none of a task that this program does not know.
+    fn of(run: &Run) -> Self {
+        let task = run.experiment().make_task(registry());
+        task.map_or_else(
+            |_| Self::default(),
+            |task| Self { obs: task.env.spec().column_names(), actions: task.env.spec().action_names() },
+        )
+    }
+
+    fn obs(&self, column: usize) -> String {
+        self.obs.get(column).cloned().unwrap_or_else(|| format!("obs[{column}]"))
+    }
+
+    fn action(&self, column: usize) -> String {
+        self.actions.get(column).cloned().unwrap_or_else(|| format!("action[{column}]"))
+    }
 }
 
 /// Time of a step (s), of a task that this program does not know: 1.
@@ -434,6 +464,7 @@ fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: u
         );
     }
 
+    let names = Names::of(run);
     let end = all.len() as f64 * period;
     let strip = |name: &str, marks: Vec<Mark>, x: &str| {
         let mut chart = Chart::new(Size::Strip, format!("{name} over time"), x, name);
@@ -447,14 +478,18 @@ fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: u
     if canvas.is_empty() {
         for column in 0..last.len().min(COLUMNS) {
             let points = observations(all, column, period);
-            strips.push_str(&strip(&format!("obs {column}"), vec![line(Colour::Series(0), points)], ""));
+            strips.push_str(&strip(&names.obs(column), vec![line(Colour::Series(0), points)], ""));
         }
     }
     let actions = all[0].action.len();
-    let of_step = |value: &dyn Fn(&Transition) -> f64| -> Vec<(f64, f64)> {
+    let of_step = |value: &dyn Fn(&Transition) -> f64| -> Points {
         all.iter().enumerate().map(|(s, t)| (s as f64 * period, value(t))).collect()
     };
     let action_lines = (0..actions.min(COLUMNS)).map(|a| line(Colour::Series(a), of_step(&|t| f64::from(t.action[a]))));
+    if actions > 1 {
+        let keys: Vec<_> = (0..actions.min(COLUMNS)).map(|a| (Key::Line, Colour::Series(a), names.action(a))).collect();
+        strips.push_str(&legend(&keys));
+    }
     strips.push_str(&strip(if actions == 1 { "action" } else { "actions" }, action_lines.collect(), ""));
     strips.push_str(&strip("reward", vec![line(Colour::Series(2), of_step(&|t| t.reward))], "time (s)"));
 
@@ -595,12 +630,12 @@ mod tests {
         }
         let real = observations(&walk, 0, 0.5);
         assert_eq!(real, [(0.0, 1.0), (0.5, 3.0), (1.0, 2.0), (1.5, 5.0)]);
-        let svg = found.chart(0, &real, 1.0, (-20.0, 20.0)).svg();
+        let svg = found.chart(0, "x", &real, 1.0, (-20.0, 20.0)).svg();
         let read = Read::new(&svg, false, false);
         let drawn: Points = expected.into_iter().enumerate().map(|(step, v)| (0.5 * step as f64, v)).collect();
         assert_near(&read.line("line thick ink"), &real, (0.01, 0.05));
         assert_near(&read.line("line dashed c1"), &drawn, (0.01, 0.05));
-        let particles = read.lines("line faint c0");
+        let particles = read.lines("line thin c0");
         assert_eq!(particles.len(), 2);
         assert_near(&particles[1], &drawn, (0.01, 0.05));
         assert!(svg.contains("planning horizon") && svg.contains("real 5.00\\npredicted 9.00"), "{svg}");
@@ -616,7 +651,7 @@ mod tests {
         let strip = |name: &str| &html[html.find(&format!(r#"aria-label="{name} over time""#)).unwrap()..];
         let line = |name: &str, class: &str| Read::new(strip(name), false, false).lines(class).remove(0);
         let exact = (0.01, 0.05);
-        assert_near(&line("obs 0", "line thick c0"), &[(0.0, 1.0), (1.0, 3.0), (2.0, 2.0), (3.0, 5.0)], exact);
+        assert_near(&line("obs[0]", "line thick c0"), &[(0.0, 1.0), (1.0, 3.0), (2.0, 2.0), (3.0, 5.0)], exact);
         assert_near(&line("action", "line thick c0"), &[(0.0, 2.0), (1.0, -1.0), (2.0, 3.0)], exact);
         assert_near(&line("reward", "line thick c2"), &[(0.0, 0.5), (1.0, -4.0), (2.0, 1.5)], exact);
     }
@@ -629,14 +664,14 @@ mod tests {
         let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 2.0);
         let config = EvaluateConfig { horizon: 3, ..EvaluateConfig::default() };
         let found = evaluate(&model, &data, &config, &mut Rng::new(0)).unwrap();
-        let html = columns(&found);
+        let html = columns(&found, &Names::default());
         // Next observations 3, 2, 5: their standard deviation; actions 2, −1, 3: the error of one step is theirs, as is that of
         // no change; after three steps the sum of them, 4.
         let rms = number((14.0_f64 / 3.0).sqrt());
         let cells: Vec<&str> =
             html.split("<td").skip(1).map(|c| c[c.find('>').unwrap() + 1..].split('<').next().unwrap()).collect();
         let std = number((14.0_f64 / 9.0).sqrt());
-        assert_eq!(cells, ["obs 0", &std, &rms, &rms, "–", "–", "–", "4.00", "–", "–"]);
+        assert_eq!(cells, ["obs[0]", &std, &rms, &rms, "–", "–", "–", "4.00", "–", "–"]);
     }
 
     #[test]
@@ -648,7 +683,7 @@ mod tests {
         run.folder.experiment.task = "a task of another program".into();
         let plain = played_middle(&run, &episodes, 0);
         assert!(!plain.contains("<canvas") && !plain.contains("frames"), "{plain}");
-        for line in ["obs 0", "obs 2", "action", "reward", r#""returns":[-2.5]"#] {
+        for line in ["obs[0]", "obs[2]", "action", "reward", r#""returns":[-2.5]"#] {
             assert!(plain.contains(line), "{line}: {plain}");
         }
     }

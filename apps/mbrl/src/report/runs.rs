@@ -123,7 +123,7 @@ impl Run {
         self.whole(|line| match first_fit {
             Some(fit) => line.env_step - line.get("episode/length") >= fit,
             // What learns no model plans at once.
-            None => self.experiment().learned().is_none(),
+            None => self.experiment().agent.model_based().is_none(),
         })
     }
 
@@ -272,25 +272,30 @@ type Settings = Vec<(String, String)>;
 /// Settings in a name at most.
 const NAMED: usize = 3;
 
-/// The settings of `own` that are not the same in all of `alike`, in words; the seed aside.
+/// The settings that tell one of `alike` from the others, in words: as few as do, and an ellipsis where more differ. The seed
+/// does not count.
 fn differing(own: &Settings, alike: &[&Settings]) -> String {
     let value = |settings: &Settings, key: &str| settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
     let mut keys: Vec<&str> = alike.iter().flat_map(|settings| settings.iter().map(|(key, _)| key.as_str())).collect();
     keys.sort_unstable();
     keys.dedup();
-    keys.retain(|key| {
-        !["name", "summary", "seed"].contains(key) && alike.iter().any(|other| value(other, key) != value(own, key))
-    });
-    let more = keys.len().saturating_sub(NAMED);
-    let mut words: Vec<String> = keys
+    let kinds = |chosen: &[&str]| {
+        let kinds = alike.iter().map(|other| chosen.iter().map(|key| value(other, key)).collect::<Vec<_>>());
+        kinds.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    keys.retain(|key| !["name", "summary", "seed"].contains(key) && kinds(&[key]) > 1);
+    let mut chosen: Vec<&str> = Vec::new();
+    while chosen.len() < NAMED.min(keys.len()) && kinds(&chosen) < alike.len() {
+        let with = |key: &str| kinds(&[&chosen[..], &[key]].concat());
+        // Of equals the first by name.
+        let best = keys.iter().filter(|key| !chosen.contains(key)).rev().max_by_key(|key| with(key));
+        chosen.extend(best);
+    }
+    let words: Vec<String> = chosen
         .iter()
-        .take(NAMED)
         .map(|key| value(own, key).map_or_else(|| format!("no {key}"), |value| format!("{key} = {value}")))
         .collect();
-    if more > 0 {
-        words.push(format!("and {more} more"));
-    }
-    words.join(", ")
+    words.join(", ") + if chosen.len() < keys.len() { ", …" } else { "" }
 }
 
 #[cfg(test)]
@@ -340,9 +345,8 @@ pub(super) mod tests {
 
     /// A group of one run of `smoke` with these overrides.
     fn group(words: &[&str]) -> Group {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let mut run = run(&[]);
-        run.folder.experiment = Experiment::load("smoke", &words).unwrap();
+        run.folder.experiment = registry().load("smoke", words).unwrap();
         Group { name: "smoke".into(), runs: vec![run] }
     }
 
@@ -355,13 +359,14 @@ pub(super) mod tests {
             groups.map(|group| group.name),
             ["smoke: planner.horizon = 5", "smoke: planner.horizon = 7", "other"]
         );
-        let many = ["planner.horizon=5", "planner.population=30", "fit.max_epochs=3", "steps=300"];
-        let mut groups = [group(&many), group(&[])];
+        // As few settings as tell all of them apart.
+        let both = ["planner.horizon=5", "planner.population=30"];
+        let mut groups = [group(&both), group(&both[..1]), group(&both[1..]), group(&[])];
         tell_apart(&mut groups);
-        assert_eq!(
-            groups[0].name,
-            "smoke: fit.max_epochs = 3, planner.horizon = 5, planner.population = 30, and 1 more"
-        );
+        assert_eq!(groups[0].name, "smoke: planner.horizon = 5, planner.population = 30");
+        let mut groups = [group(&["fit.max_epochs=3", "steps=300"]), group(&[])];
+        tell_apart(&mut groups);
+        assert_eq!(groups[0].name, "smoke: fit.max_epochs = 3, …");
     }
 
     #[test]
@@ -379,7 +384,7 @@ pub(super) mod tests {
         // Before the first fit all is random, unless nothing is learned.
         let mut found = run(&lines[..1]);
         assert_eq!(found.planned_returns(), []);
-        found.folder.experiment = Experiment::load("ground-truth-cartpole-swingup", &[]).unwrap();
+        found.folder.experiment = registry().load("ground-truth-cartpole-swingup", &[]).unwrap();
         assert_eq!(found.planned_returns(), [(200.0, -9.0)]);
         // A fit in the middle of an episode makes it a planned one from there on only.
         let middle = [
