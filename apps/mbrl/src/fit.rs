@@ -8,10 +8,12 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{
-    Rng,
+    AngleColumn, Rng,
     data::{self, DataError, Layout, Log, ReadOptions},
 };
-use mbrl_model::{Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, FittedModel, ModelCard, fit_watched};
+use mbrl_model::{
+    Angles, Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, FittedModel, ModelCard, fit_watched,
+};
 use mbrl_policy::{
     MAX_PAST,
     experiment::{DEFAULT_DEVICE, Experiment, check_weights, open_device, override_setting},
@@ -158,14 +160,24 @@ fn name_of(path: &Path) -> Result<String> {
     Ok(if stem.is_empty() || stem.starts_with('.') { "model".into() } else { stem })
 }
 
-/// Columns that were named angles are the model's too, beside those of its configuration.
+/// Columns that were named angles are the model's too, beside those of its configuration. Where the log jumps by a turn, an
+/// angle wraps, whoever named it.
 fn angles(config: &mut EnsembleConfig, log: &Log) {
-    for angle in &log.angles {
-        if !config.angles.contains(&angle.column) {
-            config.angles.push(angle.column);
+    let mut angles = log.angles.clone();
+    for &angle in config.angles.columns() {
+        let wraps = log
+            .report
+            .columns
+            .get(angle.column)
+            .is_some_and(|found| found.wraps > 0 && (found.turn as f32 - angle.turn).abs() <= 1e-3 * angle.turn);
+        if !angles.iter().any(|named| named.column == angle.column) {
+            angles.push(AngleColumn { wraps: wraps || angle.wraps, ..angle });
         }
     }
-    config.angles.sort_unstable();
+    angles.sort_by_key(|angle| angle.column);
+    if !angles.is_empty() {
+        config.angles = Angles::Columns(angles);
+    }
 }
 
 /// Reads a log; an error says which option helps.
@@ -193,7 +205,7 @@ pub(crate) fn read(paths: &[PathBuf], layout: &Layout, options: &ReadOptions) ->
 
 /// The log as a data set, with whole episodes held out where a share of them is given.
 fn dataset(log: &Log, past: usize, holdout: Option<f32>, rng: &mut Rng) -> Result<Dataset> {
-    let data = Dataset::of_replay(&log.replay, past)?;
+    let data = Dataset::of_replay(&log.replay, past)?.with_offset(log.obs_offset.clone())?;
     let Some(share) = holdout else { return Ok(data) };
     let (_, chosen) = log.replay.split_episodes(f64::from(share), rng)?;
     if chosen.is_empty() {

@@ -1,14 +1,13 @@
 //! A fitted model in a folder: its weights, and what is to know about them.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
 use burn::tensor::Device;
 use mbrl_env::{
-    ActionSpace, BoxSpace, Rng,
+    ActionSpace, BoxSpace, Rng, atomic_file,
     data::{DataReport, Layout},
 };
 use serde::{Deserialize, Serialize};
@@ -256,12 +255,7 @@ impl FittedModel {
         let card = toml::to_string(&stored).map_err(|error| ModelError::Storage(error.to_string()))?;
         for (name, bytes) in [(WEIGHTS, weights.as_slice()), (CARD, card.as_bytes())] {
             let path = folder.join(name);
-            let written = || -> std::io::Result<()> {
-                let mut file = File::create(&path)?;
-                file.write_all(bytes)?;
-                file.sync_all()
-            };
-            written().map_err(io(&path))?;
+            atomic_file::write_bytes(&path, bytes).map_err(io(&path))?;
         }
         Ok(())
     }

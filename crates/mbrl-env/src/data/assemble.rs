@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::AngleColumn;
 use super::{
     DataError, DataReport, Log, Missing, ReadOptions,
     clock::{self, Clock, Cut},
@@ -11,10 +10,13 @@ use super::{
     report::{self, EndCause, RESOLUTION, Taken},
     table::{FLAG, Fault, NUMBER, Table, shown},
 };
-use crate::{Replay, Transition};
+use crate::{AngleColumn, Replay, Transition};
 
 /// A guess that ends an episode at more than this share of the rows is none.
 const MOST_CUTS: f64 = 0.5;
+const RANGE: &str = "a number within the range of 32-bit floats";
+/// Of fewer changes nobody can say which are typical.
+const FEW: usize = 10;
 
 /// What a row is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +264,18 @@ fn joined(tables: &mut [Table]) -> Result<Rows, DataError> {
                     return Err(table.fault(row, index, Fault::new(shown(flag), FLAG)));
                 }
             }
+            for (what, values, width) in [
+                (Part::Obs, &rows.obs, rows.obs_width),
+                (Part::Action, &rows.actions, rows.action_width),
+                (Part::NextObs, &rows.next_obs, rows.obs_width),
+            ] {
+                let own = values.get((start + row) * width..).unwrap_or_default();
+                let too_large = |value: &f64| value.is_finite() && !(*value as f32).is_finite();
+                if let Some(entry) = own.iter().take(width).position(too_large) {
+                    let fault = Fault::new(shown(own[entry]), RANGE);
+                    return Err(table.fault(row, index_of(table, what, entry), fault));
+                }
+            }
             let class = class(&rows, start + row, table);
             rows.classes.push(class);
         }
@@ -269,12 +283,14 @@ fn joined(tables: &mut [Table]) -> Result<Rows, DataError> {
     Ok(rows)
 }
 
+/// The column of the plan that holds number `entry` of a part.
+fn index_of(table: &Table, part: Part, entry: usize) -> usize {
+    let of = |(_, u): &(usize, &Use)| (u.offset..u.offset + u.width).contains(&entry);
+    table.plan.of(part).find(of).map_or(0, |(index, _)| index)
+}
+
 fn class(rows: &Rows, row: usize, table: &Table) -> Class {
-    // The column of the plan that holds number `entry` of a part.
-    let index = |part: Part, entry: usize| {
-        let of = |(_, u): &(usize, &Use)| (u.offset..u.offset + u.width).contains(&entry);
-        table.plan.of(part).find(of).map_or(0, |(index, _)| index)
-    };
+    let index = |part, entry| index_of(table, part, entry);
     let lacks = |values: &[f64]| values.iter().position(|value| !value.is_finite());
     if let Some(entry) = lacks(rows.obs(row)) {
         return Class::Missing(index(Part::Obs, entry));
@@ -676,10 +692,11 @@ fn column_reports(
     for (column, (name, unit)) in plan.entries(Part::Obs).iter().zip(plan.units(Part::Obs)).enumerate() {
         let values = of(&rows.obs, column, obs_width);
         let turn = angles.iter().find(|(angle, _)| angle == name).map(|(_, turn)| *turn);
-        let mut report = report::column([name, &unit, "observation"], &values, &changes.obs(column), turn);
+        let changes = changes.obs(column);
+        let mut report = report::column([name, &unit, "observation"], &values, &changes, turn);
         let offset = match &options.obs_offset {
             Some(given) => given[column],
-            None if turn.is_some() => 0.0,
+            None if turn.is_some() || changes.len() < FEW => 0.0,
             None => offset(&report),
         };
         report.offset = offset;
@@ -786,9 +803,7 @@ fn build(tables: &[Table], rows: &Rows, order: &Order, offsets: &[f64]) -> Resul
             return Ok(narrow);
         }
         let (table, inner) = located(tables, rows, row);
-        let of = |(_, u): &(usize, &Use)| (u.offset..u.offset + u.width).contains(&entry);
-        let index = table.plan.of(part).find(of).map_or(0, |(index, _)| index);
-        Err(table.fault(inner, index, Fault::new(shown(value), "a number within the range of 32-bit floats")))
+        Err(table.fault(inner, index_of(table, part, entry), Fault::new(shown(value), RANGE)))
     };
     // `end`: the row of the last observation, whose flags say how the episode ended.
     let mut push = |built: &mut Built, row: usize, after: (usize, &[f64], Part), end: Option<usize>| {

@@ -128,18 +128,7 @@ pub use options::{Missing, ReadOptions};
 pub use report::{ClockReport, ColumnReport, DataReport, EndCause, Taken};
 use table::Table;
 
-use crate::Replay;
-
-/// A column that is an angle.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AngleColumn {
-    /// Index of the column.
-    pub column: usize,
-    /// One turn in the column's unit: 2π for rad, 360 for degrees.
-    pub turn: f32,
-    /// Whether the value jumps by a turn in the data.
-    pub wraps: bool,
-}
+use crate::{AngleColumn, Replay};
 
 /// What was read.
 #[derive(Debug, Clone, PartialEq)]
