@@ -1,6 +1,8 @@
 //! What each subcommand does.
 
 use std::{
+    any::Any,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -9,13 +11,13 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::CommandFactory;
 use mbrl_env::{
     Env,
     tasks::{Options, TaskEntry},
 };
-use mbrl_policy::{Evaluation, Outcome, RandomAgent, evaluate, start_seeds};
+use mbrl_policy::{Evaluation, MAX_EPISODES, Outcome, RandomAgent, evaluate, start_seeds};
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
@@ -135,7 +137,10 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
                 while !stop.load(Ordering::Relaxed) {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(folder) = folders.get(i) else { break };
-                    let result = folder.train(threads, &display, &stop, tensorboard);
+                    // A panic is that run's error, and the others go on.
+                    let trained =
+                        panic::catch_unwind(AssertUnwindSafe(|| folder.train(threads, &display, &stop, tensorboard)));
+                    let result = trained.unwrap_or_else(|panic| Err(anyhow!("panic: {}", message_of(&*panic))));
                     if let Ok(mut slot) = results[i].lock() {
                         *slot = Some(result);
                     }
@@ -184,6 +189,12 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
     say::out(text.trim_end())?;
     drawn?;
     Ok(code)
+}
+
+/// What a panic said.
+fn message_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
 /// The first Ctrl-C stops at the next step, the second at once.
@@ -238,6 +249,9 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
 
 fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(cores);
+    if args.episodes > MAX_EPISODES {
+        bail!("--episodes {}: expected at most {MAX_EPISODES}", args.episodes);
+    }
     let evaluation = match (&args.random, &args.run) {
         (Some(task), _) => {
             let mut task = registry().make_task(task, &Options::new())?;
@@ -258,7 +272,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
 
 fn print_evaluation(evaluation: &Evaluation) -> Result<()> {
     for (i, episode) in evaluation.episodes.iter().enumerate() {
-        let summary = episode.summary;
+        let summary = &episode.summary;
         let (number, total_reward, length) = (i + 1, summary.total_reward, summary.length);
         say::out(format_args!("episode {number:>3}  return {total_reward:>9.3}  length {length:>4}"))?;
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use mbrl_env::Transition;
+use mbrl_env::{Info, Transition};
 use mbrl_policy::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Scalars, Training};
 
 use crate::say;
@@ -75,7 +75,7 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn on_step(&mut self, at: Moment, _: &Transition) -> Result<(), AgentError> {
+    fn on_step(&mut self, at: Moment, _: &Transition, _: &Info) -> Result<(), AgentError> {
         if let Some(bar) = &self.bar {
             bar.set_position(at.env_step);
         }
