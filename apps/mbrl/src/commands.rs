@@ -1,6 +1,8 @@
 //! What each subcommand does.
 
 use std::{
+    any::Any,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -9,13 +11,13 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::CommandFactory;
 use mbrl_env::{
     Env,
     tasks::{Options, TaskEntry},
 };
-use mbrl_policy::{EvaluationEpisode, Outcome, RandomAgent, evaluate_watched, start_seeds};
+use mbrl_policy::{EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluate_watched, start_seeds};
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
@@ -136,7 +138,10 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
                 while !stop.load(Ordering::Relaxed) {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(folder) = folders.get(i) else { break };
-                    let result = folder.train(threads, &display, &stop, tensorboard);
+                    // A panic is that run's error, and the others go on.
+                    let trained =
+                        panic::catch_unwind(AssertUnwindSafe(|| folder.train(threads, &display, &stop, tensorboard)));
+                    let result = trained.unwrap_or_else(|panic| Err(anyhow!("panic: {}", message_of(&*panic))));
                     if let Ok(mut slot) = results[i].lock() {
                         *slot = Some(result);
                     }
@@ -185,6 +190,12 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
     say::out(text.trim_end())?;
     drawn?;
     Ok(code)
+}
+
+/// What a panic said.
+fn message_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
 /// The first Ctrl-C stops at the next step, the second at once.
@@ -241,6 +252,9 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
 
 fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(cores);
+    if args.episodes > MAX_EPISODES {
+        bail!("--episodes {}: expected at most {MAX_EPISODES}", args.episodes);
+    }
     let (mut number, mut told) = (0, Ok(()));
     let mut tell = |episode: &EvaluationEpisode| {
         number += 1;

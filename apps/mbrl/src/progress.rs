@@ -7,7 +7,7 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
-use mbrl_env::Transition;
+use mbrl_env::{Info, Transition};
 use mbrl_policy::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Phase, Scalars, Training};
 
 use crate::{plot::rounded, say};
@@ -153,7 +153,7 @@ fn episode_line(at: Moment, steps: u64, episode: &EpisodeSummary, loss: Option<f
 }
 
 impl Observer for Progress {
-    fn on_step(&mut self, at: Moment, _: &Transition) -> Result<(), AgentError> {
+    fn on_step(&mut self, at: Moment, _: &Transition, _: &Info) -> Result<(), AgentError> {
         if let Some(bar) = &self.bar {
             bar.set_position(at.env_step);
             if bar.message() != self.last {

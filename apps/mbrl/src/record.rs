@@ -1,9 +1,9 @@
-//! What a run's `metrics.jsonl` says, for summaries and pictures.
+//! What a run has come to by its `metrics.jsonl`, for summaries and pictures.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::Result;
+use mbrl_policy::MetricsReader;
 
 /// One training episode.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,23 +27,17 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut record = Self::default();
-        for (number, line) in text.lines().enumerate() {
-            let line: Value =
-                serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), number + 1))?;
-            let number = |key: &str| line[key].as_f64().unwrap_or(f64::NAN);
-            match line["event"].as_str() {
-                Some("episode") if number("episode/cut") == 1.0 => record.cut += 1,
-                Some("episode") => record.episodes.push(EpisodeLine {
-                    env_step: line["env_step"].as_u64().unwrap_or(0),
-                    total_reward: number("episode/return"),
-                }),
-                Some("eval") => record.evaluation = Some((number("eval/return_mean"), number("eval/return_std"))),
-                _ => {}
-            }
-        }
-        Ok(record)
+        let metrics = MetricsReader::open_whole(path)?;
+        let number = |line: &mbrl_policy::MetricsLine, name| line.get(name).unwrap_or(f64::NAN);
+        let whole = metrics.of("episode").filter(|line| !line.is_cut());
+        let episodes =
+            whole.map(|line| EpisodeLine { env_step: line.env_step, total_reward: number(line, "episode/return") });
+        let evaluation = metrics.of("eval").last();
+        Ok(Self {
+            episodes: episodes.collect(),
+            cut: metrics.of("episode").filter(|line| line.is_cut()).count(),
+            evaluation: evaluation.map(|line| (number(line, "eval/return_mean"), number(line, "eval/return_std"))),
+        })
     }
 
     pub(crate) fn best(&self) -> Option<f64> {

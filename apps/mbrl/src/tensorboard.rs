@@ -79,6 +79,10 @@ impl Observer for TensorBoardWriter {
         self.scalars(at, scalars)
     }
 
+    fn on_policy(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.scalars(at, scalars)
+    }
+
     fn on_fit(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
         self.scalars(at, scalars)
     }
@@ -221,8 +225,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = TensorBoardWriter::create(folder.path(), 300).unwrap();
         let at = Moment { env_step: 1234, episode: 1, wall_s: 0.0 };
-        writer.on_plan(at, &[("plan/ms", 1.5), ("plan/best_return", -2.25)]).unwrap();
-        let episode = EpisodeSummary { total_reward: 7.0, ..EpisodeSummary::default() };
+        writer.on_plan(at, &[("plan/ms".to_owned(), 1.5), ("plan/best_return".to_owned(), -2.25)]).unwrap();
+        let mut episode = EpisodeSummary::default();
+        episode.total_reward = 7.0;
         writer.on_episode(at, &episode).unwrap();
 
         let events = records(&fs::read(&writer.path).unwrap());

@@ -16,14 +16,40 @@ pub enum ActMode {
     Evaluate,
 }
 
+/// What a reported number is about, and so what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReportKind {
+    /// Planning: averaged over the steps of the episode that reported it.
+    Plan,
+    /// A policy that learns: averaged over the updates of the episode.
+    Policy,
+    /// A fit: all numbers of one update are an event of their own.
+    Fit,
+}
+
 /// Takes the numbers that an agent has to report; names are `group/name`, listed in `docs/metrics.md`.
+///
+/// ```
+/// use mbrl_policy::{Report, ReportKind};
+///
+/// struct Print;
+///
+/// impl Report for Print {
+///     fn scalar(&mut self, kind: ReportKind, name: &str, value: f64) {
+///         println!("{kind:?} {name} = {value}");
+///     }
+/// }
+///
+/// Print.scalar(ReportKind::Fit, "critic/loss", 0.25);
+/// ```
 pub trait Report {
     /// Work that takes its time went on: so many of so many parts are done, epochs of a fit say. For displays; does nothing by
     /// default.
     fn progress(&mut self, _done: usize, _of: usize) {}
 
-    /// One number of the event under way.
-    fn scalar(&mut self, name: &'static str, value: f64);
+    /// One number.
+    fn scalar(&mut self, kind: ReportKind, name: &str, value: f64);
 }
 
 /// Chooses actions.
@@ -107,7 +133,7 @@ impl<'a> Learned<'a> {
     }
 }
 
-/// Acts uniformly at random: the yardstick, and the first explorer.
+/// Acts uniformly at random: the baseline, and the first explorer.
 #[derive(Debug, Clone)]
 pub struct RandomAgent {
     actions: ActionSpace,

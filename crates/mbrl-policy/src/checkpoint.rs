@@ -26,8 +26,8 @@ use crate::{
     files::{io_error, sync_folder, sync_parent, write_synced},
 };
 
-/// Version of the format. A reader refuses a newer one.
-pub const FORMAT: u32 = 1;
+/// Version of the format. A reader refuses a newer one and reads all older ones.
+pub const FORMAT: u32 = 2;
 /// Number of checkpoints that are kept.
 pub const KEPT: usize = 2;
 
@@ -402,7 +402,7 @@ mod tests {
         let text = fs::read_to_string(&manifest).unwrap();
         for (from, to, offending) in [
             ("\"mbrl\"", "\"other\"", "`other`"),
-            ("\"format\": 1", "\"format\": 2, \"shards\": 3", "format 2 is newer"),
+            ("\"format\": 2", "\"format\": 3, \"shards\": 3", "format 3 is newer"),
         ] {
             assert!(text.contains(from));
             fs::write(&manifest, text.replace(from, to)).unwrap();

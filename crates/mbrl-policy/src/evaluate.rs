@@ -7,7 +7,7 @@ use std::{
 
 use mbrl_env::{Rng, Transition, World};
 
-use crate::{ActMode, Agent, AgentError, EpisodeSummary, world::Episode};
+use crate::{ActMode, Agent, AgentError, EpisodeSummary, means::Means, world::Episode};
 
 /// One evaluation episode.
 #[derive(Debug, Clone)]
@@ -56,8 +56,8 @@ impl Evaluation {
 
     /// What `metrics.jsonl` tells of it.
     #[must_use]
-    pub fn scalars(&self) -> [(&'static str, f64); 7] {
-        [
+    pub fn scalars(&self) -> Vec<(String, f64)> {
+        let numbers = [
             ("eval/return_mean", self.return_mean()),
             ("eval/return_std", self.return_std()),
             ("eval/return_min", self.returns().fold(f64::INFINITY, f64::min)),
@@ -65,9 +65,17 @@ impl Evaluation {
             ("eval/length_mean", self.length_mean()),
             ("eval/episodes", self.episodes.len() as f64),
             ("eval/time_s", self.elapsed.as_secs_f64()),
-        ]
+        ];
+        let mut info = Means::default();
+        for (name, mean) in self.episodes.iter().flat_map(|episode| &episode.summary.info) {
+            info.add(&format!("reward/{name}"), *mean);
+        }
+        numbers.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(info.take()).collect()
     }
 }
+
+/// The most episodes of an evaluation: all their steps are kept in memory.
+pub const MAX_EPISODES: usize = 100_000;
 
 /// The seeds of `episodes` start states. The same `seed` gives the same start states for every agent, and more
 /// episodes begin with the same ones. They are none of those that a [`Training`](crate::Training) with this seed draws.
@@ -85,7 +93,7 @@ pub fn start_seeds(seed: u64, episodes: usize) -> Vec<u64> {
 /// without an end state needs a [`TimeLimit`](mbrl_env::TimeLimit).
 ///
 /// # Errors
-/// [`AgentError::Config`] without seeds; what the agent or the environment give.
+/// [`AgentError::Config`] without seeds or with more than [`MAX_EPISODES`]; what the agent or the environment give.
 pub fn evaluate(world: &mut World, agent: &mut dyn Agent, seeds: &[u64]) -> Result<Evaluation, AgentError> {
     evaluate_watched(world, agent, seeds, &mut |_| {})
 }
@@ -105,6 +113,14 @@ pub fn evaluate_watched(
     evaluate_until(world, agent, seeds, &never, watch).map(Option::unwrap_or_default)
 }
 
+/// Refuses a number of episodes that cannot be evaluated.
+pub(crate) fn check_episodes(episodes: usize) -> Result<(), AgentError> {
+    if (1..=MAX_EPISODES).contains(&episodes) {
+        return Ok(());
+    }
+    Err(AgentError::Config { field: "episodes", value: episodes.to_string(), rule: "1 to 100000 episodes to evaluate" })
+}
+
 /// As [`evaluate`]; `None` where `stop` was raised before it was done.
 pub(crate) fn evaluate_until(
     world: &mut World,
@@ -113,13 +129,7 @@ pub(crate) fn evaluate_until(
     stop: &AtomicBool,
     watch: &mut dyn FnMut(&EvaluationEpisode),
 ) -> Result<Option<Evaluation>, AgentError> {
-    if seeds.is_empty() {
-        return Err(AgentError::Config {
-            field: "episodes",
-            value: "0".into(),
-            rule: "at least one episode to evaluate",
-        });
-    }
+    check_episodes(seeds.len())?;
     let start = Instant::now();
     let mut episodes = Vec::with_capacity(seeds.len());
     for &seed in seeds {
@@ -131,14 +141,14 @@ pub(crate) fn evaluate_until(
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let transition = episode.step(world, agent, ActMode::Evaluate, &mut rng, transitions.len() as u64)?;
+            let (transition, _) = episode.step(world, agent, ActMode::Evaluate, &mut rng, transitions.len() as u64)?;
             let over = transition.episode_over();
             transitions.push(transition);
             if over {
                 break;
             }
         }
-        let episode = EvaluationEpisode { seed, summary: episode.summary, transitions };
+        let episode = EvaluationEpisode { seed, summary: episode.finish(), transitions };
         watch(&episode);
         episodes.push(episode);
     }

@@ -86,10 +86,39 @@ impl fmt::Debug for Goal {
 
 #[cfg(test)]
 mod tests {
-    use mbrl_env::{BoxSpace, reward_fn};
-    use mbrl_model::{Device, Tensor, dynamics_fn};
+    use mbrl_env::{BoxSpace, reward_fn, termination_fn, value_fn};
+    use mbrl_model::{Device, Propagation, Tensor, dynamics_fn};
 
     use super::*;
+
+    /// The return of going from 0 by one step of 1 at a time, four times, in a world without bounds.
+    fn scored(goal: &Goal) -> f32 {
+        let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+        let problem = goal.problem(&model, &actions);
+        let plan = Tensor::<3>::ones([1, 4, 1], &Device::flex());
+        let here = mbrl_env::Situation::of(&[0.0]);
+        let found = mbrl_plan::returns(&problem, &here, plan, Propagation::MEAN, 0).unwrap();
+        found.per_particle.into_scalar()
+    }
+
+    #[test]
+    fn a_problem_is_scored_by_all_that_the_goal_says() {
+        let column = |next: Tensor<2>| next.squeeze_dim::<1>(1);
+        let pays = move |_, _, next: Tensor<2>| column(next);
+        let plain = || Goal::new(Arc::new(reward_fn(pays)));
+        // At 1, 2, 3, 4.
+        assert_eq!(scored(&plain()), 10.0);
+        assert_eq!(scored(&Goal { discount: 0.5, ..plain() }), 1.0 + 1.0 + 0.75 + 0.5);
+        let over = |_, _, next: Tensor<2>| next.greater_elem(1.5).squeeze_dim::<1>(1);
+        let ends = || Goal { termination: Some(Arc::new(termination_fn(over))), ..plain() };
+        assert_eq!(scored(&ends()), 1.0 + 2.0);
+        assert_eq!(scored(&Goal { after_termination: -5.0, ..ends() }), 1.0 + 2.0 - 10.0);
+        let worth = value_fn(move |obs: Tensor<2>| column(obs) * 100.0);
+        assert_eq!(scored(&Goal { terminal_value: Some(Arc::new(worth)), ..plain() }), 10.0 + 400.0);
+        let shaped = reward_fn(move |_, _, next: Tensor<2>| column(next) * 10.0);
+        assert_eq!(scored(&Goal { shaping: Some(Arc::new(shaped)), ..plain() }), 10.0 + 100.0);
+    }
 
     #[test]
     fn a_problem_pays_for_disagreement_as_the_goal_does() {

@@ -5,10 +5,12 @@
 //!
 //! - [`Agent`] chooses actions; [`Learner`] is an agent that learns from what it sees.
 //! - [`MpcAgent`] plans through any given model, the simulator itself for one, towards any [`Goal`]; [`ModelBased`] learns
-//!   the model besides (PETS, PDDM); [`RandomAgent`] is the yardstick.
+//!   the model besides (PETS, PDDM); [`RandomAgent`] is the baseline.
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
-//! - An [`Observer`] watches a run; [`RunFiles`] keep its metrics and its [`Checkpoints`].
+//! - [`experiment`] makes all of these from a TOML text: what the command line does, for programs of one's own.
+//! - An [`Observer`] watches a run; [`RunFiles`] keep its metrics, which [`MetricsReader`] reads, its [`Checkpoints`], and
+//!   what it was made with ([`Provenance`]).
 //!
 //! # Should I be using this crate?
 //!
@@ -46,7 +48,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Example: a yardstick
+//! # Example: a baseline
 //!
 //! Every agent is judged from the same start states.
 //!
@@ -88,22 +90,30 @@ mod evaluate;
 pub mod experiment;
 mod files;
 mod goal;
+mod means;
 mod metrics;
 mod model_based;
 mod mpc_agent;
 mod observer;
+mod provenance;
+mod record;
 mod train;
 mod world;
 
-pub use agent::{ActMode, Agent, Learned, Learner, RandomAgent, Report};
-pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, FORMAT, KEPT, Newest};
+pub use agent::{ActMode, Agent, Learned, Learner, RandomAgent, Report, ReportKind};
+pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, Newest};
+#[doc(hidden)]
+pub use checkpoint::{FORMAT, KEPT};
 pub use error::AgentError;
-pub use evaluate::{Evaluation, EvaluationEpisode, evaluate, evaluate_watched, start_seeds};
+pub use evaluate::{Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_watched, start_seeds};
+#[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;
 pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
 pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
 pub use mpc_agent::MpcAgent;
 pub use observer::{Moment, Observer, Phase, Scalars};
+pub use provenance::Provenance;
+pub use record::{MetricsLine, MetricsReader};
 pub use train::{Outcome, RunFiles, TrainConfig, Training};
 pub use world::EpisodeSummary;

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: the record of a run, one event a line, only ever appended to.
+//! Writing `metrics.jsonl`: the record of a run, one event per line, only ever appended to.
 //!
 //! Every line has `event`, `env_step` (real steps so far, random ones included, evaluation episodes not) and
 //! `wall_s`. The names and their meaning are listed in `docs/metrics.md`. A number that is not finite is written as
@@ -9,7 +9,7 @@
 //! ```
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{ErrorKind, Seek, Write},
     path::{Path, PathBuf},
 };
@@ -25,9 +25,6 @@ use crate::{
 /// same bit for bit.
 pub const WALL_TIME_KEYS: [&str; 6] =
     ["wall_s", "episode/env_s", "episode/act_s", "plan/ms", "model/fit_s", "eval/time_s"];
-
-/// How the line of a finished episode begins.
-const EPISODE: &[u8] = br#"{"event":"episode","#;
 
 /// Writes `metrics.jsonl`.
 #[derive(Debug)]
@@ -64,15 +61,6 @@ impl MetricsWriter {
         Ok(Self { path: path.to_owned(), file, length })
     }
 
-    /// Number of finished episodes that a file tells of; 0 where there is none.
-    pub(crate) fn episodes_in(path: &Path) -> Result<u64, AgentError> {
-        match fs::read(path) {
-            Ok(bytes) => Ok(bytes.split(|b| *b == b'\n').filter(|line| line.starts_with(EPISODE)).count() as u64),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(io_error(path)(error)),
-        }
-    }
-
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -105,7 +93,7 @@ impl MetricsWriter {
             text.push_str(&format!(",{}:{}", json!(name), number(*value)));
         }
         text.push_str("}\n");
-        // One call a line, so that a kill cuts between lines where the system can help it.
+        // One call per line, so that a kill cuts between lines where the system can help it.
         self.file.write_all(text.as_bytes()).map_err(io_error(&self.path))?;
         self.length += text.len() as u64;
         Ok(())
@@ -127,6 +115,10 @@ impl Observer for MetricsWriter {
         self.write("plan", at, scalars)
     }
 
+    fn on_policy(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.write("policy", at, scalars)
+    }
+
     fn on_fit(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
         self.write("fit", at, scalars)
     }
@@ -138,6 +130,8 @@ impl Observer for MetricsWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use std::time::Duration;
 
     use super::*;
@@ -158,7 +152,7 @@ mod tests {
             ..EpisodeSummary::default()
         };
         writer.on_episode(AT, &episode).unwrap();
-        writer.on_plan(AT, &[("plan/ms", 1.5), ("plan/best_return", f64::NAN)]).unwrap();
+        writer.on_plan(AT, &[("plan/ms".to_owned(), 1.5), ("plan/best_return".to_owned(), f64::NAN)]).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(r#"{"event":"episode","env_step":200,"wall_s":0.25,"episode/index":3,"#), "{text}");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -173,14 +167,13 @@ mod tests {
             json!({"event": "plan", "env_step": 200, "wall_s": 0.25, "plan/ms": 1.5, "plan/best_return": null})
         );
         assert_eq!(writer.length(), text.len() as u64);
-        assert_eq!(MetricsWriter::episodes_in(&path).unwrap(), 1);
+        assert_eq!(crate::MetricsReader::open_whole(&path).unwrap().episodes(), 1);
     }
 
     #[test]
     fn a_missing_file_is_refused_and_not_made() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        assert_eq!(MetricsWriter::episodes_in(&path).unwrap(), 0);
         let error = MetricsWriter::open_at(&path, 100).unwrap_err().to_string();
         assert!(error.contains("metrics.jsonl: missing") && error.contains("100"), "{error}");
         assert!(!path.exists());

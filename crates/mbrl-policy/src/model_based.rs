@@ -29,7 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learned, Learner, MpcAgent, RandomAgent,
-    Report,
+    Report, ReportKind,
 };
 
 /// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
@@ -248,8 +248,8 @@ impl Learner for ModelBased {
         }
         let start = Instant::now();
         let result = self.fit_model(rng, report);
-        report.scalar("model/fit_s", start.elapsed().as_secs_f64());
-        report.scalar("model/transitions", self.replay.len() as f64);
+        report.scalar(ReportKind::Fit, "model/fit_s", start.elapsed().as_secs_f64());
+        report.scalar(ReportKind::Fit, "model/transitions", self.replay.len() as f64);
         match result {
             Ok(fitted) => {
                 self.progress.fitted = true;
@@ -258,7 +258,7 @@ impl Learner for ModelBased {
             // The agent goes on with the model of the fit before: a lost fit costs little, a lost run everything.
             Err(error @ ModelError::Diverged { .. }) => {
                 tracing::warn!(env_step = self.progress.steps, "{error}");
-                report.scalar("model/diverged", 1.0);
+                report.scalar(ReportKind::Fit, "model/diverged", 1.0);
             }
             Err(error) => return Err(error.into()),
         }
@@ -296,19 +296,19 @@ impl Learner for ModelBased {
 }
 
 fn report_fit(fitted: &FitReport, model: &Ensemble, report: &mut dyn Report) {
-    report.scalar("model/epochs", fitted.epochs as f64);
-    report.scalar("model/optimizer_steps", fitted.steps as f64);
-    report.scalar("model/train_rows", fitted.train_rows as f64);
-    report.scalar("model/holdout_rows", fitted.holdout_rows as f64);
-    report.scalar("model/train_loss", f64::from(fitted.train_loss));
+    report.scalar(ReportKind::Fit, "model/epochs", fitted.epochs as f64);
+    report.scalar(ReportKind::Fit, "model/optimizer_steps", fitted.steps as f64);
+    report.scalar(ReportKind::Fit, "model/train_rows", fitted.train_rows as f64);
+    report.scalar(ReportKind::Fit, "model/holdout_rows", fitted.holdout_rows as f64);
+    report.scalar(ReportKind::Fit, "model/train_loss", f64::from(fitted.train_loss));
     let errors = || fitted.errors.iter().map(|e| f64::from(*e));
-    report.scalar("model/mse", errors().sum::<f64>() / fitted.errors.len() as f64);
-    report.scalar("model/mse_best", errors().fold(f64::INFINITY, f64::min));
+    report.scalar(ReportKind::Fit, "model/mse", errors().sum::<f64>() / fitted.errors.len() as f64);
+    report.scalar(ReportKind::Fit, "model/mse_best", errors().fold(f64::INFINITY, f64::min));
     // Behind the columns of the observation.
     let config = model.config();
     let heads = [(config.reward, "model/mse_reward"), (config.termination, "model/mse_end")];
     let heads = heads.iter().filter(|(learned, _)| *learned);
     for ((_, name), error) in heads.zip(&fitted.column_errors[mbrl_model::Dynamics::spec(model).obs..]) {
-        report.scalar(name, f64::from(*error));
+        report.scalar(ReportKind::Fit, name, f64::from(*error));
     }
 }

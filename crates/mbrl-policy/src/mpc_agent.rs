@@ -4,7 +4,7 @@ use mbrl_env::{ActionSpace, Rng, Situation, Transition};
 use mbrl_model::Dynamics;
 use mbrl_plan::{Mpc, PlanSummary};
 
-use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report};
+use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report, ReportKind};
 
 /// Plans through any model towards any goal; how often it replans is the [`Mpc`]'s.
 ///
@@ -73,10 +73,10 @@ impl<D: Dynamics> MpcAgent<D> {
     /// Tells what the last `act` planned, where it did.
     pub(crate) fn report_plan(&self, report: &mut dyn Report) {
         let Some(plan) = self.last_plan else { return };
-        report.scalar("plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
-        report.scalar("plan/iterations", plan.stats.iterations as f64);
-        report.scalar("plan/model_steps", plan.stats.model_steps as f64);
-        report.scalar("plan/best_return", f64::from(plan.best_return));
+        report.scalar(ReportKind::Plan, "plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
+        report.scalar(ReportKind::Plan, "plan/iterations", plan.stats.iterations as f64);
+        report.scalar(ReportKind::Plan, "plan/model_steps", plan.stats.model_steps as f64);
+        report.scalar(ReportKind::Plan, "plan/best_return", f64::from(plan.best_return));
     }
 }
 

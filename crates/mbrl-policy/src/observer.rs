@@ -1,6 +1,6 @@
 //! What a run tells while it goes on.
 
-use mbrl_env::Transition;
+use mbrl_env::{Info, Transition};
 
 use crate::{AgentError, EpisodeSummary, Evaluation};
 
@@ -36,7 +36,7 @@ pub enum Phase {
 }
 
 /// Named numbers of one event, `group/name`, in the order in which they were reported.
-pub type Scalars = [(&'static str, f64)];
+pub type Scalars = [(String, f64)];
 
 /// Watches a run. Every method does nothing by default; an error stops the run.
 ///
@@ -54,11 +54,11 @@ pub type Scalars = [(&'static str, f64)];
 /// }
 /// ```
 pub trait Observer {
-    /// A real step was taken.
+    /// A real step was taken; the environment told `info` besides.
     ///
     /// # Errors
     /// Stops the run.
-    fn on_step(&mut self, _: Moment, _: &Transition) -> Result<(), AgentError> {
+    fn on_step(&mut self, _: Moment, _: &Transition, _info: &Info) -> Result<(), AgentError> {
         Ok(())
     }
 
@@ -74,12 +74,20 @@ pub trait Observer {
         Ok(())
     }
 
-    /// What planning cost and expected in the episode that just ended: means over its planned steps. Not called for an
+    /// What planning cost and expected in the episode that just ended, averaged over its planned steps. Not called for an
     /// episode without planning.
     ///
     /// # Errors
     /// Stops the run.
     fn on_plan(&mut self, _: Moment, _: &Scalars) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    /// What a policy reported in the episode that just ended, averaged over its updates. Not called where it reported nothing.
+    ///
+    /// # Errors
+    /// Stops the run.
+    fn on_policy(&mut self, _: Moment, _: &Scalars) -> Result<(), AgentError> {
         Ok(())
     }
 
@@ -105,8 +113,8 @@ impl Observer for () {}
 
 /// Tells each in turn; the first error stops.
 impl Observer for Vec<&mut dyn Observer> {
-    fn on_step(&mut self, at: Moment, transition: &Transition) -> Result<(), AgentError> {
-        self.iter_mut().try_for_each(|o| o.on_step(at, transition))
+    fn on_step(&mut self, at: Moment, transition: &Transition, info: &Info) -> Result<(), AgentError> {
+        self.iter_mut().try_for_each(|o| o.on_step(at, transition, info))
     }
     fn on_phase(&mut self, at: Moment, phase: Phase) {
         self.iter_mut().for_each(|o| o.on_phase(at, phase));
@@ -116,6 +124,9 @@ impl Observer for Vec<&mut dyn Observer> {
     }
     fn on_plan(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
         self.iter_mut().try_for_each(|o| o.on_plan(at, scalars))
+    }
+    fn on_policy(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
+        self.iter_mut().try_for_each(|o| o.on_policy(at, scalars))
     }
     fn on_fit(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
         self.iter_mut().try_for_each(|o| o.on_fit(at, scalars))

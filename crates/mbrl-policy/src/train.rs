@@ -25,8 +25,13 @@ use mbrl_env::{Env, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActMode, AgentError, Checkpoints, EvaluationEpisode, Learner, MetricsWriter, Moment, Observer, Phase, Report,
-    World, evaluate::evaluate_until, files::io_error, start_seeds, world::Episode,
+    ActMode, AgentError, Checkpoints, EvaluationEpisode, Learner, MetricsReader, MetricsWriter, Moment, Observer, Phase, Provenance, Report,
+    ReportKind, World,
+    evaluate::{check_episodes, evaluate_until},
+    files::io_error,
+    means::Means,
+    start_seeds,
+    world::Episode,
 };
 
 /// When a run evaluates and stores itself.
@@ -51,6 +56,11 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Whether an episode from step `began` to step `ended` reaches the next evaluation.
+    fn evaluates(&self, began: u64, ended: u64, last: bool) -> bool {
+        self.eval_every > 0 && (last || ended / self.eval_every > began / self.eval_every)
+    }
+
     /// A run of `steps` real steps, random ones included, whose every random number comes from `seed`.
     ///
     /// # Errors
@@ -60,8 +70,9 @@ impl TrainConfig {
         if steps == 0 {
             return refuse("steps", steps.to_string(), "at least 1");
         }
-        if self.eval_every > 0 && self.eval_episodes == 0 {
-            return refuse("eval_episodes", self.eval_episodes.to_string(), "at least 1 where eval_every is not 0");
+        if self.eval_every > 0 && check_episodes(self.eval_episodes).is_err() {
+            let rule = "1 to 100000 episodes, where eval_every is not 0";
+            return refuse("eval_episodes", self.eval_episodes.to_string(), rule);
         }
         if self.checkpoint_episodes == 0 {
             return refuse("checkpoint_episodes", self.checkpoint_episodes.to_string(), "at least 1");
@@ -70,7 +81,7 @@ impl TrainConfig {
             config: self.clone(),
             steps,
             stored: None,
-            rewrite: |_| None,
+            upgrade: |_| None,
             state: State {
                 description: String::new(),
                 environment: String::new(),
@@ -79,7 +90,7 @@ impl TrainConfig {
                 rng: Rng::new(seed),
                 env_step: 0,
                 episode: 0,
-                next_eval: self.eval_every,
+                _next_eval: None,
                 metrics_length: 0,
                 wall_s: 0.0,
             },
@@ -95,7 +106,7 @@ pub struct Training {
     /// Step of the newest checkpoint.
     stored: Option<u64>,
     state: State,
-    rewrite: fn(&str) -> Option<String>,
+    upgrade: fn(&str) -> Option<String>,
 }
 
 /// All that a checkpoint holds besides the learner.
@@ -109,7 +120,9 @@ struct State {
     rng: Rng,
     env_step: u64,
     episode: u64,
-    next_eval: u64,
+    /// Of format 1; it follows from the steps.
+    #[serde(default, skip_serializing, rename = "next_eval")]
+    _next_eval: Option<u64>,
     metrics_length: u64,
     wall_s: f64,
 }
@@ -136,11 +149,11 @@ impl Training {
         self
     }
 
-    /// Says how the description in a checkpoint would be written today: with the settings that came since, at the values
-    /// that the run had without knowing. `None`, the default, compares it as it stands.
+    /// Upgrades the settings stored in an old checkpoint: keys added since get their defaults. `None`, the default, compares
+    /// them as they stand.
     #[must_use]
-    pub fn rewriting(mut self, rewrite: fn(&str) -> Option<String>) -> Self {
-        self.rewrite = rewrite;
+    pub fn upgrading(mut self, upgrade: fn(&str) -> Option<String>) -> Self {
+        self.upgrade = upgrade;
         self
     }
 
@@ -230,13 +243,15 @@ impl Training {
     ) -> Result<bool, AgentError> {
         // The state as it will be at the end of this episode; taken over only then.
         let mut state = self.state.clone();
-        let mut plans = Means::default();
+        let (mut plans, mut policies) = (Means::default(), Means::default());
+        let began = state.env_step;
         let mut episode = Episode::begin(world, learner, state.rng.key(), state.env_step)?;
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            let mut transition = episode.step(world, learner, ActMode::Explore, &mut state.rng, state.env_step)?;
+            let (mut transition, info) =
+                episode.step(world, learner, ActMode::Explore, &mut state.rng, state.env_step)?;
             state.env_step += 1;
             if state.env_step >= self.steps && !transition.episode_over() {
                 transition.truncated = true;
@@ -245,17 +260,18 @@ impl Training {
             }
             let over = transition.episode_over();
             learner.observe(&transition)?;
-            observer.on_step(clock.moment(&state), &transition)?;
+            observer.on_step(clock.moment(&state), &transition, &info)?;
             if over {
                 state.episode += 1;
-                tell(&mut files, observer, |o| o.on_episode(clock.moment(&state), &episode.summary))?;
+                let summary = episode.finish();
+                tell(&mut files, observer, |o| o.on_episode(clock.moment(&state), &summary))?;
             }
             let at = clock.moment(&state);
             let mut watch = |epoch, epochs| observer.on_phase(at, Phase::Fitting { epoch, epochs });
-            let mut numbers = Numbers { plan: Vec::new(), fit: Vec::new(), watch: &mut watch };
+            let mut numbers =
+                Numbers { plans: &mut plans, policies: &mut policies, fit: Vec::new(), watch: &mut watch };
             learner.update(&mut state.rng, &mut numbers)?;
-            let Numbers { plan, fit, .. } = numbers;
-            plans.add(&plan);
+            let fit = numbers.fit;
             if !fit.is_empty() {
                 tell(&mut files, observer, |o| o.on_fit(clock.moment(&state), &fit))?;
             }
@@ -263,13 +279,16 @@ impl Training {
                 break;
             }
         }
-        let plan = plans.take();
+        let (plan, policy) = (plans.take(), policies.take());
         if !plan.is_empty() {
             tell(&mut files, observer, |o| o.on_plan(clock.moment(&state), &plan))?;
         }
+        if !policy.is_empty() {
+            tell(&mut files, observer, |o| o.on_policy(clock.moment(&state), &policy))?;
+        }
 
         let last = state.env_step >= self.steps;
-        if self.config.eval_every > 0 && (state.env_step >= state.next_eval || last) {
+        if self.config.evaluates(began, state.env_step, last) {
             let seeds = start_seeds(self.config.eval_seed, self.config.eval_episodes);
             let mut phase = Phase::Evaluating { episode: 0, episodes: seeds.len() };
             observer.on_phase(clock.moment(&state), phase);
@@ -283,7 +302,6 @@ impl Training {
                 return Ok(false);
             };
             tell(&mut files, observer, |o| o.on_eval(clock.moment(&state), &evaluation))?;
-            state.next_eval = (state.env_step / self.config.eval_every + 1) * self.config.eval_every;
         }
 
         state.wall_s = clock.moment(&state).wall_s;
@@ -320,7 +338,7 @@ impl Training {
 
     fn load(&mut self, reader: &crate::CheckpointReader, learner: &mut dyn Learner) -> Result<(), AgentError> {
         let mut state: State = reader.get_json(STATE)?;
-        if let Some(description) = (self.rewrite)(&state.description) {
+        if let Some(description) = (self.upgrade)(&state.description) {
             state.description = description;
         }
         for (what, expected, found) in [
@@ -348,7 +366,7 @@ fn setting(expected: &str, found: &str) -> (&'static str, String, String) {
     ("setting", word(expected), word(found))
 }
 
-/// What a run leaves on the disk: `metrics.jsonl` and `checkpoints/` in one folder. One process at a time has them.
+/// What a run leaves on the disk: `metrics.jsonl`, `checkpoints/` and `machine.json` in one folder. One process at a time has them.
 #[derive(Debug)]
 pub struct RunFiles {
     /// Held while the files are open; the operating system lets go of it however the process ends.
@@ -376,7 +394,8 @@ impl RunFiles {
         let metrics = folder.join("metrics.jsonl");
         if training.stored.is_none() {
             // A kill just before the first checkpoint leaves the metrics of the episodes that it was to cover.
-            let (covered, episodes) = (training.config.checkpoint_episodes, MetricsWriter::episodes_in(&metrics)?);
+            let episodes = MetricsReader::open(&metrics)?.map_or(0, |metrics| metrics.episodes() as u64);
+            let covered = training.config.checkpoint_episodes;
             if episodes > covered {
                 let reason = format!(
                     "there is no checkpoint, but metrics.jsonl has {episodes} episodes and the first checkpoint comes \
@@ -386,6 +405,9 @@ impl RunFiles {
             }
         }
         let metrics = MetricsWriter::open_at(&metrics, training.state.metrics_length)?;
+        if !training.is_finished() {
+            Provenance::here(training.state.env_step).add(folder)?;
+        }
         Ok((Self { _lock: lock, metrics, checkpoints: checkpoints_of(folder) }, damaged))
     }
 
@@ -439,10 +461,11 @@ impl Clock {
     }
 }
 
-/// What an update reported: plans are averaged over the episode, everything else is an event of its own.
+/// What an update reported.
 struct Numbers<'a> {
-    plan: Vec<(&'static str, f64)>,
-    fit: Vec<(&'static str, f64)>,
+    plans: &'a mut Means,
+    policies: &'a mut Means,
+    fit: Vec<(String, f64)>,
     /// Told how far a fit is.
     watch: &'a mut dyn FnMut(usize, usize),
 }
@@ -452,29 +475,11 @@ impl Report for Numbers<'_> {
         (self.watch)(done, of);
     }
 
-    fn scalar(&mut self, name: &'static str, value: f64) {
-        if name.starts_with("plan/") { self.plan.push((name, value)) } else { self.fit.push((name, value)) }
-    }
-}
-
-/// Means of named numbers, in the order in which the names first came.
-#[derive(Default)]
-struct Means(Vec<(&'static str, f64, u64)>);
-
-impl Means {
-    fn add(&mut self, numbers: &[(&'static str, f64)]) {
-        for &(name, value) in numbers {
-            match self.0.iter_mut().find(|(known, ..)| *known == name) {
-                Some((_, sum, count)) => {
-                    *sum += value;
-                    *count += 1;
-                }
-                None => self.0.push((name, value, 1)),
-            }
+    fn scalar(&mut self, kind: ReportKind, name: &str, value: f64) {
+        match kind {
+            ReportKind::Plan => self.plans.add(name, value),
+            ReportKind::Policy => self.policies.add(name, value),
+            ReportKind::Fit => self.fit.push((name.to_owned(), value)),
         }
-    }
-
-    fn take(self) -> Vec<(&'static str, f64)> {
-        self.0.into_iter().map(|(name, sum, count)| (name, sum / count as f64)).collect()
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use mbrl_env::{Env, EnvError, EnvSpec, History, MAX_PAST, Rng, Situation, Snapshot, Transition, World, check_action};
+use mbrl_env::{
+    Env, EnvError, EnvSpec, History, Info, MAX_PAST, Rng, Situation, Snapshot, Transition, World, check_action,
+};
 
-use crate::{ActMode, Agent, AgentError};
+use crate::{ActMode, Agent, AgentError, means::Means};
 
 /// A snapshot where `agent` needs one.
 fn snapshot_for(agent: &dyn Agent, world: &World) -> Result<Option<Snapshot>, AgentError> {
@@ -26,11 +28,13 @@ fn snapshot_for(agent: &dyn Agent, world: &World) -> Result<Option<Snapshot>, Ag
 pub(crate) struct Episode {
     obs: Vec<f32>,
     past: History,
+    info: Means,
     pub(crate) summary: EpisodeSummary,
 }
 
 /// What an episode came to.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub struct EpisodeSummary {
     /// Undiscounted sum of rewards.
     pub total_reward: f64,
@@ -46,13 +50,16 @@ pub struct EpisodeSummary {
     pub env_time: Duration,
     /// Wall time in the agent's choices of actions: planning, mostly.
     pub act_time: Duration,
+    /// What the environment told besides ([`Step::info`](mbrl_env::Step)): the mean of each name over the steps that gave it,
+    /// in the order of the names. Known when the episode is over.
+    pub info: Vec<(String, f64)>,
 }
 
 impl EpisodeSummary {
     /// What `metrics.jsonl` tells of it as the episode of a number, counted from 1.
     #[must_use]
-    pub fn scalars(&self, index: u64) -> [(&'static str, f64); 8] {
-        [
+    pub fn scalars(&self, index: u64) -> Vec<(String, f64)> {
+        let numbers = [
             ("episode/index", index as f64),
             ("episode/return", self.total_reward),
             ("episode/length", self.length as f64),
@@ -61,7 +68,9 @@ impl EpisodeSummary {
             ("episode/cut", f64::from(u8::from(self.cut))),
             ("episode/env_s", self.env_time.as_secs_f64()),
             ("episode/act_s", self.act_time.as_secs_f64()),
-        ]
+        ];
+        let numbers = numbers.into_iter().map(|(name, value)| (name.to_owned(), value));
+        numbers.chain(self.info.iter().map(|(name, mean)| (format!("reward/{name}"), *mean))).collect()
     }
 }
 
@@ -76,7 +85,7 @@ impl Episode {
         let obs = world.reset(Some(seed))?;
         check_obs(world.spec(), &obs, env_step)?;
         agent.begin_episode();
-        Ok(Self { obs, past: History::default(), summary: EpisodeSummary::default() })
+        Ok(Self { obs, past: History::default(), info: Means::default(), summary: EpisodeSummary::default() })
     }
 
     /// Lets the agent act once.
@@ -87,7 +96,7 @@ impl Episode {
         mode: ActMode,
         rng: &mut Rng,
         env_step: u64,
-    ) -> Result<Transition, AgentError> {
+    ) -> Result<(Transition, Info), AgentError> {
         let snapshot = snapshot_for(agent, world)?;
         let situation = Situation { obs: &self.obs, past: &self.past, snapshot: snapshot.as_ref() };
         let start = Instant::now();
@@ -110,14 +119,25 @@ impl Episode {
         self.summary.length += 1;
         self.summary.terminated = step.terminated;
         self.summary.truncated = step.truncated;
-        Ok(Transition {
+        for (name, value) in &step.info {
+            self.info.add(name, *value);
+        }
+        let transition = Transition {
             obs,
             action,
             reward: step.reward,
             next_obs: step.obs,
             terminated: step.terminated,
             truncated: step.truncated,
-        })
+        };
+        Ok((transition, step.info))
+    }
+
+    /// What it came to, when it is over.
+    pub(crate) fn finish(&mut self) -> EpisodeSummary {
+        let mut info = self.info.take();
+        info.sort_by(|a, b| a.0.cmp(&b.0));
+        EpisodeSummary { info, ..std::mem::take(&mut self.summary) }
     }
 }
 

@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Point, metrics};
-use mbrl_env::{Env, Transition};
+use mbrl_env::{Env, Info, Transition};
 use mbrl_model::{Propagation, SimulatorModel};
 use mbrl_plan::{IcemConfig, Mpc, Replan};
 use mbrl_policy::{
@@ -41,7 +41,7 @@ fn the_truth_is_planned_with_up_to_the_time_limit_and_over_it() {
         let found = evaluate(&mut env, &mut agent, &start_seeds(0, 5)).unwrap();
         for episode in &found.episodes {
             let x = episode.transitions[0].obs[0];
-            let (summary, best) = (episode.summary, best(x, 12));
+            let (summary, best) = (&episode.summary, best(x, 12));
             assert_eq!((summary.length, summary.truncated), (12, true));
             // Standing still earns −12 x²: planning loses at most a tenth of what there is to win, and a little at rest.
             let to_win = best + 12.0 * f64::from(x * x);
@@ -56,7 +56,7 @@ fn the_truth_is_planned_with_up_to_the_time_limit_and_over_it() {
 struct StopAt<'a>(u64, &'a AtomicBool);
 
 impl Observer for StopAt<'_> {
-    fn on_step(&mut self, at: Moment, _: &Transition) -> Result<(), AgentError> {
+    fn on_step(&mut self, at: Moment, _: &Transition, _: &Info) -> Result<(), AgentError> {
         self.1.store(at.env_step >= self.0, Ordering::Relaxed);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::{Point, metrics};
-use mbrl_env::{Env, Rng, Transition, reward_fn};
+use mbrl_env::{Env, Info, Rng, Transition, reward_fn};
 use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
 use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{
@@ -40,13 +40,15 @@ fn config(fit_every: FitSchedule) -> ModelBasedConfig {
 struct Diary {
     fits: Vec<u64>,
     diverged: usize,
+    /// `model/mse` and `model/mse_best` of each fit.
+    errors: Vec<(f64, f64)>,
     plans: Vec<u64>,
     returns: Vec<f64>,
     stop_at: Option<(u64, Arc<AtomicBool>)>,
 }
 
 impl Observer for Diary {
-    fn on_step(&mut self, at: Moment, _: &Transition) -> Result<(), AgentError> {
+    fn on_step(&mut self, at: Moment, _: &Transition, _: &Info) -> Result<(), AgentError> {
         if let Some((step, stop)) = &self.stop_at {
             stop.store(at.env_step >= *step, std::sync::atomic::Ordering::Relaxed);
         }
@@ -58,6 +60,8 @@ impl Observer for Diary {
     }
     fn on_fit(&mut self, at: Moment, scalars: &Scalars) -> Result<(), AgentError> {
         self.fits.push(at.env_step);
+        let told = |name: &str| scalars.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+        self.errors.extend(told("model/mse").zip(told("model/mse_best")));
         self.diverged += usize::from(scalars.iter().any(|(name, _)| *name == "model/diverged"));
         Ok(())
     }
@@ -89,7 +93,19 @@ fn fits_when_due_and_plans_only_after_the_first_fit() {
         assert_eq!(diary.fits, fits);
         assert_eq!(diary.plans.first(), Some(&first_plan));
         assert_eq!(agent.replay().len(), 52);
+        // Two members: the better one's error lies below the mean of the two.
+        assert_eq!(diary.errors.len(), fits.len());
+        assert!(diary.errors.iter().all(|(mean, best)| best < mean && *best > 0.0), "{:?}", diary.errors);
     }
+}
+
+#[test]
+fn the_oldest_transitions_are_forgotten_beyond_the_capacity() {
+    let mut training = TrainConfig::default().init(52, 0).unwrap();
+    let config = ModelBasedConfig { replay_capacity: 17, ..config(FitSchedule::Episode) };
+    let mut agent = learner(&config, quick_fit(), &mut training.split_rng()).unwrap();
+    run(&mut training, &mut agent, &mut Diary::default());
+    assert_eq!(agent.replay().len(), 17);
 }
 
 #[test]

@@ -12,10 +12,11 @@ use std::{
 };
 
 use common::{Counter, Point, metrics};
-use mbrl_env::{Env, EnvError, EnvSpec, Rng, Situation, Step, TimeLimit, Transition};
+use mbrl_env::{Env, EnvError, EnvSpec, Info, Rng, Situation, Step, TimeLimit, Transition};
 use mbrl_policy::{
-    ActMode, Agent, AgentError, EpisodeSummary, Evaluation, EvaluationEpisode, Goal, Learner, Moment, MpcAgent,
-    Observer, Outcome, RandomAgent, Report, RunFiles, Scalars, TrainConfig, Training, World, evaluate, start_seeds,
+    ActMode, Agent, AgentError, CheckpointReader, Checkpoints, EpisodeSummary, Evaluation, EvaluationEpisode, Goal,
+    Learner, MAX_EPISODES, Moment, MpcAgent, Observer, Outcome, Provenance, RandomAgent, Report, ReportKind, RunFiles,
+    Scalars, TrainConfig, Training, World, evaluate, start_seeds,
 };
 
 /// Writes down what it is told.
@@ -23,7 +24,7 @@ use mbrl_policy::{
 struct Diary(Vec<String>);
 
 impl Observer for Diary {
-    fn on_step(&mut self, at: Moment, transition: &Transition) -> Result<(), AgentError> {
+    fn on_step(&mut self, at: Moment, transition: &Transition, _: &Info) -> Result<(), AgentError> {
         self.0.push(format!("step {} over {}", at.env_step, transition.episode_over()));
         Ok(())
     }
@@ -136,6 +137,20 @@ fn evaluation_numbers_are_those_of_its_episodes() {
     assert!((found.return_mean() - 0.5 * (a + b)).abs() < 1e-6);
     assert!((found.return_std() - 0.5 * (a - b).abs()).abs() < 1e-6);
     assert_eq!(found.length_mean(), 4.0);
+    let (low, high) = (expected[0].min(expected[1]), expected[0].max(expected[1]));
+    assert!(high - low > 1e-3, "the episodes differ");
+    let scalars = found.scalars();
+    let told = |name: &str| scalars.iter().find(|(known, _)| known == name).unwrap().1;
+    for (name, value) in [
+        ("eval/return_mean", 0.5 * (low + high)),
+        ("eval/return_std", 0.5 * (high - low)),
+        ("eval/return_min", low),
+        ("eval/return_max", high),
+        ("eval/length_mean", 4.0),
+        ("eval/episodes", 2.0),
+    ] {
+        assert!((told(name) - value).abs() < 1e-6, "{name}: {} instead of {value}", told(name));
+    }
     assert!(evaluate(&mut env, &mut Still, &[]).is_err());
 }
 
@@ -143,7 +158,7 @@ fn evaluation_numbers_are_those_of_its_episodes() {
 struct StopAt<'a>(u64, &'a AtomicBool);
 
 impl Observer for StopAt<'_> {
-    fn on_step(&mut self, at: Moment, _: &Transition) -> Result<(), AgentError> {
+    fn on_step(&mut self, at: Moment, _: &Transition, _: &Info) -> Result<(), AgentError> {
         self.1.store(at.env_step >= self.0, Ordering::Relaxed);
         Ok(())
     }
@@ -227,7 +242,7 @@ fn a_description_of_an_earlier_version_is_compared_as_it_reads_today() {
         (!known).then(|| format!("{old}speed = 1\n"))
     }
     let open = |settings: &str, rewrite: fn(&str) -> Option<String>| {
-        let mut training = config.init(12, 3).unwrap().described(settings).rewriting(rewrite);
+        let mut training = config.init(12, 3).unwrap().described(settings).upgrading(rewrite);
         let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut Counter::new())?;
         let (mut env, mut learner) = (Point::world(4), Counter::new());
         training.run(&mut env, &mut learner, Some(&mut files), &mut (), &never())
@@ -445,8 +460,6 @@ impl Agent for Snapshots {
     }
     fn act(&mut self, situation: &Situation<'_>, _: ActMode, _: &mut Rng) -> Result<Vec<f32>, AgentError> {
         assert!(situation.snapshot.is_some());
-        // One past step for each step taken, oldest first.
-        assert_eq!(situation.past.obs.len(), situation.past.actions.len());
         Ok(vec![0.5])
     }
 }
@@ -489,7 +502,9 @@ fn each_rule_of_the_configuration_is_checked() {
     };
     let config = TrainConfig::default;
     assert_eq!(refused(config(), 0), "steps");
-    assert_eq!(refused(TrainConfig { eval_every: 1, eval_episodes: 0, ..config() }, 1), "eval_episodes");
+    for eval_episodes in [0, MAX_EPISODES + 1, usize::MAX] {
+        assert_eq!(refused(TrainConfig { eval_every: 1, eval_episodes, ..config() }, 1), "eval_episodes");
+    }
     assert_eq!(refused(TrainConfig { checkpoint_episodes: 0, ..config() }, 1), "checkpoint_episodes");
 }
 
@@ -558,4 +573,190 @@ fn a_full_disk_is_an_error_that_leaves_no_half_checkpoint() {
     let error = training.run(&mut env, &mut learner, Some(&mut files), &mut (), &never()).unwrap_err().to_string();
     assert!(error.contains("model.bin"), "{error}");
     assert_eq!(fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 0);
+}
+
+/// Writes down what its actions are for, and whether it is told of the past as it was.
+#[derive(Default)]
+struct Modes {
+    modes: Vec<ActMode>,
+    /// Observations and actions of the episode under way.
+    past: Vec<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Agent for Modes {
+    fn begin_episode(&mut self) {
+        self.past.clear();
+    }
+    fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        self.modes.push(mode);
+        let told = situation.past.obs.iter().cloned().zip(situation.past.actions.iter().cloned());
+        assert!(told.eq(self.past.iter().cloned()), "one past step for each step taken, oldest first");
+        let action = vec![rng.uniform(-1.0, 1.0)];
+        self.past.push((situation.obs.to_vec(), action.clone()));
+        Ok(action)
+    }
+}
+
+impl Learner for Modes {
+    fn observe(&mut self, _: &Transition) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn update(&mut self, _: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        // Names of run time; the mean over an episode of four is that of 1 to 4 twice.
+        report.scalar(ReportKind::Policy, &format!("policy/{}", "loss"), self.past.len() as f64);
+        Ok(())
+    }
+    fn save(&self, _: &mut mbrl_policy::CheckpointWriter) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn load(&mut self, _: &mbrl_policy::CheckpointReader) -> Result<(), AgentError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn training_explores_and_evaluations_do_not() {
+    let config = TrainConfig { eval_every: 4, eval_episodes: 1, ..Default::default() };
+    let mut learner = Modes::default();
+    config.init(8, 0).unwrap().run(&mut Point::world(4), &mut learner, None, &mut (), &never()).unwrap();
+    let (explore, judged) = ([ActMode::Explore; 4], [ActMode::Evaluate; 4]);
+    assert_eq!(learner.modes, [explore, judged, explore, judged].concat());
+    learner.modes.clear();
+    evaluate(&mut Point::world(4), &mut learner, &[3]).unwrap();
+    assert_eq!(learner.modes, judged);
+}
+
+/// A point that tells how far it is, and something at its first step alone.
+struct Telling(Point, u32);
+
+impl Env for Telling {
+    fn spec(&self) -> &EnvSpec {
+        self.0.spec()
+    }
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        self.1 = 0;
+        self.0.reset(seed)
+    }
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        self.1 += 1;
+        let step = self.0.step(action)?;
+        let told = step.with_info("count", f64::from(self.1));
+        Ok(if self.1 == 1 { told.with_info("begun", 5.0) } else { told })
+    }
+}
+
+/// Writes down what the environment told.
+#[derive(Default)]
+struct Told(Vec<f64>, Vec<Vec<(String, f64)>>);
+
+impl Observer for Told {
+    fn on_step(&mut self, _: Moment, _: &Transition, info: &Info) -> Result<(), AgentError> {
+        self.0.push(info["count"]);
+        Ok(())
+    }
+    fn on_episode(&mut self, _: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
+        self.1.push(episode.info.clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn what_the_environment_tells_is_averaged_over_each_episode() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { eval_every: 6, eval_episodes: 2, ..Default::default() };
+    let mut training = config.init(6, 0).unwrap();
+    let mut env = World::from_env(TimeLimit::new(Telling(Point::new(), 0), 4).unwrap());
+    let (mut learner, mut told) = (Modes::default(), Told::default());
+    let (mut files, _) = RunFiles::open(folder.path(), &mut training, &mut learner).unwrap();
+    training.run(&mut env, &mut learner, Some(&mut files), &mut told, &never()).unwrap();
+    assert_eq!(told.0, [1.0, 2.0, 3.0, 4.0, 1.0, 2.0]);
+    let of = |begun: f64, count: f64| vec![("begun".to_owned(), begun), ("count".to_owned(), count)];
+    assert_eq!(told.1, [of(5.0, 2.5), of(5.0, 1.5)]);
+    let lines = metrics(folder.path());
+    let seen = |event: &str| -> Vec<(f64, f64)> {
+        let of_event = lines.iter().filter(|line| line["event"] == event);
+        of_event.map(|line| (line["reward/begun"].as_f64().unwrap(), line["reward/count"].as_f64().unwrap())).collect()
+    };
+    assert_eq!(seen("episode"), [(5.0, 2.5), (5.0, 1.5)]);
+    assert_eq!(seen("eval"), [(5.0, 2.5)]);
+    // Policies report means per episode too, in an event of their own.
+    let policy: Vec<f64> =
+        lines.iter().filter(|l| l["event"] == "policy").map(|l| l["policy/loss"].as_f64().unwrap()).collect();
+    assert_eq!(policy, [2.5, 1.5]);
+}
+
+#[test]
+fn evaluations_come_where_an_episode_reaches_a_multiple_and_at_the_end() {
+    // Episodes of 4 steps: 4, 8, 12, 16, 20, 23.
+    for (eval_every, expected) in
+        [(1, vec![4, 8, 12, 16, 20, 23]), (5, vec![8, 12, 16, 20, 23]), (10, vec![12, 20, 23]), (100, vec![23])]
+    {
+        let config = TrainConfig { eval_every, eval_episodes: 1, ..Default::default() };
+        let mut diary = Diary::default();
+        config.init(23, 0).unwrap().run(&mut Point::world(4), &mut Counter::new(), None, &mut diary, &never()).unwrap();
+        let found: Vec<u64> =
+            diary.0.iter().filter_map(|line| line.strip_prefix("eval at ")?.split(' ').next()?.parse().ok()).collect();
+        assert_eq!(found, expected, "every {eval_every}");
+    }
+}
+
+#[test]
+fn the_start_states_of_evaluations_are_those_of_the_evaluations_seed() {
+    struct Starts(Vec<Vec<u64>>);
+    impl Observer for Starts {
+        fn on_eval(&mut self, _: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
+            self.0.push(evaluation.episodes.iter().map(|episode| episode.seed).collect());
+            Ok(())
+        }
+    }
+    for eval_seed in [0, 9] {
+        let config = TrainConfig { eval_every: 4, eval_episodes: 3, eval_seed, ..Default::default() };
+        let mut starts = Starts(Vec::new());
+        config.init(8, 1).unwrap().run(&mut Point::world(4), &mut Counter::new(), None, &mut starts, &never()).unwrap();
+        assert_eq!(starts.0, vec![start_seeds(eval_seed, 3); 2]);
+    }
+}
+
+#[test]
+fn a_run_says_what_it_was_made_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig::default();
+    let starts =
+        || -> Vec<u64> { Provenance::of_run(folder.path()).unwrap().iter().map(|start| start.env_step).collect() };
+    go(folder.path(), &config, 23, 10).unwrap();
+    assert_eq!(starts(), [0]);
+    go(folder.path(), &config, 23, u64::MAX).unwrap();
+    assert_eq!(starts(), [0, 8]);
+    // A finished run is not started again.
+    go(folder.path(), &config, 23, u64::MAX).unwrap();
+    assert_eq!(starts(), [0, 8]);
+}
+
+#[test]
+fn a_checkpoint_of_the_first_format_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { eval_every: 10, eval_episodes: 1, ..Default::default() };
+    let whole = tempfile::tempdir().unwrap();
+    go(whole.path(), &config, 23, u64::MAX).unwrap();
+    go(folder.path(), &config, 23, 14).unwrap();
+    let manifest = folder.path().join("checkpoints/12/manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("\"format\": 2"), "{text}");
+    // It held the step of the next evaluation besides.
+    let checkpoints = Checkpoints::in_folder(folder.path().join("checkpoints"));
+    let reader = CheckpointReader::open(&folder.path().join("checkpoints/12")).unwrap();
+    let mut state: serde_json::Value = reader.get_json("run.json").unwrap();
+    assert!(state.get("next_eval").is_none());
+    state["next_eval"] = 20.into();
+    let seen = reader.get("seen.bin").unwrap().to_vec();
+    checkpoints
+        .write(12, |into| {
+            into.put("seen.bin", &seen)?;
+            into.put_json("run.json", &state)
+        })
+        .unwrap();
+    let text = fs::read_to_string(&manifest).unwrap().replace("\"format\": 2", "\"format\": 1");
+    fs::write(&manifest, text).unwrap();
+    go(folder.path(), &config, 23, u64::MAX).unwrap();
+    assert_eq!(metrics(folder.path()), metrics(whole.path()));
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use mbrl_policy::{experiment::Experiment, write_atomically};
+use mbrl_policy::{Provenance, experiment::Experiment, write_atomically};
 
 pub(crate) use self::curves::{BAND, LEAST_SPAN, STEPS, draw_group};
 use self::{
@@ -239,12 +239,12 @@ fn experiments(groups: &[Group]) -> Result<String> {
         }
         let _ = write!(
             html,
-            "<p>To make {} again, with mbrl {}:</p>",
+            "<p>To make {} again, with {}:</p>",
             match group.runs.len() {
                 1 => "this run",
                 _ => "these runs",
             },
-            env!("CARGO_PKG_VERSION")
+            escape(&made_with(&group.runs))
         );
         let _ = writeln!(html, "<pre>{}</pre>", escape(&commands(group)?));
         let _ = writeln!(
@@ -255,6 +255,22 @@ fn experiments(groups: &[Group]) -> Result<String> {
         );
     }
     Ok(html)
+}
+
+/// What runs were made with, as they say themselves.
+fn made_with(runs: &[Run]) -> String {
+    let mut found: Vec<String> = Vec::new();
+    for start in runs.iter().flat_map(|run| Provenance::of_run(&run.folder.path).unwrap_or_default()) {
+        let commit = start.commit.map_or(String::new(), |commit| format!(" (commit {commit})"));
+        let cpu = start.cpu.map_or(String::new(), |cpu| format!(", {cpu}"));
+        let build = if start.optimised { "" } else { ", a build without optimisations" };
+        let threads = if start.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", start.threads) };
+        let text = format!("mbrl {}{commit} on {}{cpu}, {threads}{build}", start.version, start.target);
+        if !found.contains(&text) {
+            found.push(text);
+        }
+    }
+    if found.is_empty() { "the version that made it, which did not say which it was".into() } else { found.join("; ") }
 }
 
 /// A table of the settings that are not the same in all experiments.

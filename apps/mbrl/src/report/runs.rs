@@ -2,14 +2,11 @@
 
 use std::{
     fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value};
-
-use mbrl_policy::experiment::Experiment;
+use anyhow::{Result, bail};
+use mbrl_policy::{MetricsLine, MetricsReader, experiment::Experiment};
 
 use crate::{
     run::{EXPERIMENT, METRICS, RunFolder},
@@ -22,24 +19,17 @@ pub(crate) struct Line {
     event: String,
     pub(super) env_step: f64,
     wall_s: f64,
-    values: Map<String, Value>,
+    line: MetricsLine,
 }
 
 impl Line {
-    fn parse(text: &[u8]) -> Option<Self> {
-        let values: Map<String, Value> = serde_json::from_slice(text).ok()?;
-        let number = |key: &str| values.get(key)?.as_f64();
-        Some(Self {
-            event: values.get("event")?.as_str()?.to_owned(),
-            env_step: number("env_step")?,
-            wall_s: number("wall_s").unwrap_or(f64::NAN),
-            values,
-        })
+    fn new(line: MetricsLine) -> Self {
+        Self { event: line.event.clone(), env_step: line.env_step as f64, wall_s: line.wall_s, line }
     }
 
     /// NaN for `null` and where there is none.
     pub(super) fn get(&self, key: &str) -> f64 {
-        self.values.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN)
+        self.line.get(key).unwrap_or(f64::NAN)
     }
 }
 
@@ -76,25 +66,18 @@ impl Run {
                 .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().join(EXPERIMENT).exists()));
             if holds_runs {
                 let path = path.display();
-                bail!("{path}: no folder of a run, {EXPERIMENT} is missing; the runs in it: mbrl report {path}/*/");
+                bail!("{path}: not a run folder: {EXPERIMENT} not found; the runs in it: mbrl report {path}/*/");
             }
         }
         let folder = RunFolder::open(path)?;
         let label = folder.label();
         let mut run = Self { folder, label, lines: Vec::new(), notes: Vec::new() };
-        match fs::read(path.join(METRICS)) {
-            Ok(bytes) => {
-                for (number, text) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, text)| !text.is_empty()) {
-                    match Line::parse(text) {
-                        Some(line) => run.lines.push(line),
-                        None => run.notes.push(format!("{METRICS}, line {}: not legible, left out", number + 1)),
-                    }
-                }
+        match MetricsReader::open(&path.join(METRICS))? {
+            Some(metrics) => {
+                run.lines = metrics.lines.into_iter().map(Line::new).collect();
+                run.notes.extend(metrics.damaged.iter().map(|what| format!("{METRICS}, left out {what}")));
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                run.notes.push(format!("no {METRICS}: no episode has ended yet"));
-            }
-            Err(error) => return Err(error).with_context(|| path.join(METRICS).display().to_string()),
+            None => run.notes.push(format!("no {METRICS}: no episode has ended yet")),
         }
         Ok(run)
     }
@@ -306,7 +289,7 @@ pub(super) mod tests {
     /// A run of `smoke` with these lines as its record.
     pub(in crate::report) fn run(lines: &[&str]) -> Run {
         let folder = RunFolder { path: "run".into(), experiment: registry().load("smoke", &[]).unwrap() };
-        let lines = lines.iter().map(|line| Line::parse(line.as_bytes()).unwrap()).collect();
+        let lines = MetricsReader::parse(lines.join("\n").as_bytes()).lines.into_iter().map(Line::new).collect();
         Run { folder, label: "run".into(), lines, notes: Vec::new() }
     }
 

@@ -56,6 +56,7 @@
 //! | `task`, `[task_options]` | an entry of the registry, and options of its own |
 //! | `steps`, `seed` | real environment steps, random ones included; the seed of everything that is drawn (0) |
 //! | `device` | where tensors live: `flex` (default), `ndarray`, `wgpu[:n]`, `cuda[:n]` |
+//! | `[wrappers]` | [`WrappersConfig`]: what makes the task harder |
 //! | `[train]` | [`TrainConfig`]: evaluations and checkpoints |
 //! | `[agent]` | `kind` says which learner it is ([`AgentConfig`]) and which other sections there are |
 //!
@@ -81,7 +82,10 @@ use std::{
     path::{Component, Path},
 };
 
-use mbrl_env::tasks::{Options, Task};
+use mbrl_env::{
+    WrappersConfig,
+    tasks::{Options, Task},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use toml::{Table, Value};
 
@@ -126,13 +130,16 @@ pub struct Experiment {
     /// The task's own options.
     #[serde(default)]
     pub task_options: Options,
+    /// What makes the task harder: noise, delays, held actions (default: nothing).
+    #[serde(default)]
+    pub wrappers: WrappersConfig,
     /// When the run evaluates and stores itself.
     #[serde(default)]
     pub train: TrainConfig,
 }
 
 /// The keys that are the run's own, whatever its agent.
-const COMMON: &[&str] = &["name", "summary", "task", "steps", "seed", "device", "task_options", "train"];
+const COMMON: &[&str] = &["name", "summary", "task", "steps", "seed", "device", "task_options", "wrappers", "train"];
 
 fn default_device() -> String {
     DEFAULT_DEVICE.into()
@@ -245,12 +252,14 @@ impl Experiment {
         Self::from_toml(text).ok()?.settings().ok()
     }
 
-    /// The task with its options.
+    /// The task with its options, in its wrappers.
     ///
     /// # Errors
-    /// [`ExperimentError::UnknownTask`], and what the task says to its options.
+    /// [`ExperimentError::UnknownTask`], and what task and wrappers say to their options.
     pub fn make_task(&self, registry: &Registry) -> Result<Task, ExperimentError> {
-        registry.make_task(&self.task, &self.task_options)
+        let mut task = registry.make_task(&self.task, &self.task_options)?;
+        task.env = self.wrappers.apply(task.env)?;
+        Ok(task)
     }
 
     /// Opens the device and builds what a run is made of. Nothing is written.
@@ -268,7 +277,7 @@ impl Experiment {
     pub fn build_on(&self, registry: &Registry, device: &Device) -> Result<Parts, ExperimentError> {
         let task = self.make_task(registry)?;
         let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
-        let mut training = training.described(self.settings()?).rewriting(Self::settings_today);
+        let mut training = training.described(self.settings()?).upgrading(Self::settings_today);
         let site = Site { task: &task, device, device_word: &self.device };
         let agent = self.agent.build(&site, &mut training)?;
         Ok(Parts { task, training, agent })

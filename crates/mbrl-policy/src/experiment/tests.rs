@@ -200,7 +200,7 @@ fn a_refinement_is_off_until_it_has_iterations() {
     assert_eq!(sections(&on).refinement, Refinement { iterations: 5, ..Refinement::default() });
     on.build_on(&registry(), &Device::flex()).unwrap();
     let both = loaded(&["refinement.iterations=5", "planner.kind=gradient"]).unwrap();
-    let error = both.build_on(&registry(), &Device::flex()).unwrap_err().to_string();
+    let error = told(&both.build_on(&registry(), &Device::flex()).unwrap_err());
     assert!(error.contains("refinement.iterations = 5: expected 0"), "{error}");
     loaded(&["planner.kind=gradient"]).unwrap().build_on(&registry(), &Device::flex()).unwrap();
 }

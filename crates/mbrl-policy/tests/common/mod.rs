@@ -8,7 +8,8 @@ use mbrl_env::{
     Transition, World, check_action,
 };
 use mbrl_policy::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Learner, RandomAgent, Report, WALL_TIME_KEYS,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Learner, RandomAgent, Report, ReportKind,
+    WALL_TIME_KEYS,
 };
 use serde_json::{Map, Value};
 
@@ -108,9 +109,9 @@ impl Learner for Counter {
         Ok(())
     }
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
-        report.scalar("plan/model_steps", self.seen.len() as f64);
+        report.scalar(ReportKind::Plan, "plan/model_steps", self.seen.len() as f64);
         if self.seen.len().is_multiple_of(10) {
-            report.scalar("model/draw", f64::from(rng.uniform(0.0, 1.0)));
+            report.scalar(ReportKind::Fit, "model/draw", f64::from(rng.uniform(0.0, 1.0)));
         }
         Ok(())
     }

@@ -1,0 +1,186 @@
+//! Every setting of an experiment changes something: one of its runs.
+
+use std::{collections::BTreeSet, fs, path::Path, sync::atomic::AtomicBool};
+
+use mbrl_env::tasks;
+use mbrl_policy::{
+    Device, RunFiles, WALL_TIME_KEYS,
+    experiment::{Experiment, Registry},
+};
+use serde_json::{Map, Value};
+
+/// Short episodes that terminate, every part in use.
+const SMALL: &str = r#"
+    name = "small"
+    task = "cartpole"
+    steps = 90
+
+    [agent]
+    random_steps = 40
+
+    [model]
+    members = 3
+    hidden = [12, 12]
+
+    [fit]
+    batch_size = 16
+    max_epochs = 6
+    patience = 2
+
+    [planner]
+    kind = "cem"
+    horizon = 6
+    population = 24
+    elites = 4
+    iterations = 2
+
+    [propagation]
+    rule = "ts-inf"
+    noise = true
+    particles = 3
+
+    [train]
+    eval_every = 60
+    eval_episodes = 2
+"#;
+
+fn registry() -> Registry {
+    Registry::new().tasks(tasks::entries()).experiments(&[("small", SMALL)])
+}
+
+/// What a run leaves: its metrics without wall times, and which checkpoints there are.
+fn left_behind(experiment: &Experiment) -> (Vec<Map<String, Value>>, BTreeSet<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut parts = experiment.build_on(&registry(), &Device::flex()).unwrap();
+    let (mut files, _) = RunFiles::open(folder.path(), &mut parts.training, &mut *parts.agent).unwrap();
+    let stop = AtomicBool::new(false);
+    parts.training.run(&mut parts.task.env, &mut *parts.agent, Some(&mut files), &mut (), &stop).unwrap();
+    (metrics(folder.path()), names(&folder.path().join("checkpoints")))
+}
+
+fn metrics(folder: &Path) -> Vec<Map<String, Value>> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Map<String, Value>>(line).unwrap());
+    lines.map(|line| line.into_iter().filter(|(key, _)| !WALL_TIME_KEYS.contains(&key.as_str())).collect()).collect()
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Each key with another value, and what has to be set in both runs for it to matter.
+const CHANGES: &[(&str, &[&str])] = &[
+    ("task=cartpole-swingup", &["steps=250"]),
+    ("steps=120", &[]),
+    ("seed=1", &[]),
+    ("precision=bf16", &["goal.cost=[1, 0, 1, 0]"]),
+    ("wrappers.action_repeat=2", &[]),
+    ("wrappers.observation_noise=0.01", &[]),
+    ("wrappers.action_noise=0.1", &[]),
+    ("wrappers.observation_delay=1", &[]),
+    ("wrappers.action_delay=1", &[]),
+    ("train.eval_every=30", &[]),
+    ("train.eval_episodes=3", &[]),
+    ("train.eval_seed=1", &[]),
+    ("train.checkpoint_episodes=2", &[]),
+    ("agent.kind=ground-truth", &[]),
+    ("agent.random_steps=10", &[]),
+    ("agent.fit_every=20", &[]),
+    ("agent.reinitialize=true", &[]),
+    ("agent.replay_capacity=30", &[]),
+    ("goal.discount=0.5", &["goal.cost=[1, 0, 1, 0]"]),
+    ("goal.after_termination=-5", &["planner.horizon=20", "goal.cost=[9, 0, 9, 0]"]),
+    ("goal.reward=model", &["model.reward=true"]),
+    ("goal.termination=none", &["planner.horizon=20", "goal.after_termination=-5"]),
+    ("goal.aggregate=worst", &["goal.cost=[1, 0, 1, 0]"]),
+    ("goal.cost=[1, 0, 1, 0]", &[]),
+    ("goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", &[]),
+    (
+        "goal.disagreement={ weight = 2, scale = [1, 1, 1, 1] }",
+        &["goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", "goal.cost=[1, 0, 0, 0]"],
+    ),
+    (
+        "goal.disagreement={ weight = 1, scale = [1, 1, 9, 1] }",
+        &["goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }"],
+    ),
+    ("model.members=2", &["propagation.particles=6"]),
+    ("model.elites=1", &[]),
+    ("model.hidden=[10, 12]", &[]),
+    ("model.activation=relu", &[]),
+    ("model.head=deterministic", &[]),
+    ("model.weight_decay=[0.1, 0.1, 0.1]", &[]),
+    ("model.angles=[2]", &[]),
+    ("model.no_delta=[0]", &[]),
+    ("model.normalize_targets=true", &[]),
+    ("model.max_log_var=0.1", &[]),
+    ("model.min_log_var=-2", &[]),
+    ("model.learn_bounds=false", &[]),
+    ("model.bounds_weight=1", &[]),
+    ("model.reward=true", &[]),
+    ("model.termination=true", &[]),
+    ("model.past=1", &[]),
+    ("fit.learning_rate=0.01", &[]),
+    ("fit.batch_size=8", &[]),
+    ("fit.max_epochs=3", &[]),
+    ("fit.max_steps=4", &[]),
+    ("fit.holdout=0.4", &[]),
+    ("fit.max_holdout=3", &[]),
+    ("fit.patience=1", &["fit.max_epochs=40", "fit.improvement=0.2"]),
+    ("fit.improvement=0.5", &["fit.max_epochs=40"]),
+    ("fit.bootstrap=false", &[]),
+    ("fit.grad_clip=0.01", &[]),
+    ("planner.kind=icem", &[]),
+    ("planner.horizon=5", &[]),
+    ("planner.population=20", &[]),
+    ("planner.elites=5", &[]),
+    ("planner.iterations=3", &[]),
+    ("planner.alpha=0.5", &["goal.cost=[1, 0, 1, 0]"]),
+    ("planner.initial_std=0.3", &[]),
+    ("planner.variance_stop=0.2", &[]),
+    ("planner.truncation=1", &["goal.cost=[1, 0, 1, 0]"]),
+    ("planner.constrain_variance=false", &["planner.initial_std=1", "goal.cost=[1, 0, 1, 0]"]),
+    ("planner.execute=best", &["goal.cost=[1, 0, 1, 0]"]),
+    ("planner.tail=last", &["goal.cost=[1, 0, 1, 0]"]),
+    ("refinement.iterations=2", &["goal.cost=[1, 0, 1, 0]"]),
+    ("refinement.candidates=1", &["refinement.iterations=2", "goal.cost=[1, 0, 1, 0]"]),
+    ("refinement.learning_rate=0.2", &["refinement.iterations=2", "goal.cost=[1, 0, 1, 0]"]),
+    ("propagation.rule=ts1", &["goal.cost=[1, 0, 1, 0]"]),
+    ("propagation.noise=false", &["goal.cost=[1, 0, 1, 0]"]),
+    ("propagation.particles=6", &[]),
+    ("mpc.replan={ every = 3 }", &[]),
+];
+
+/// What changes no number of a run, and why.
+const SILENT: &[(&str, &str)] = &[
+    ("name", "what folders are called"),
+    ("summary", "a word to the reader"),
+    ("device", "the same numbers up to rounding, elsewhere"),
+];
+
+#[test]
+fn every_setting_changes_a_run() {
+    let small = registry().load("small", &[]).unwrap();
+    let keys: BTreeSet<String> = small.flat().unwrap().into_iter().map(|(key, _)| key).collect();
+    let key_of = |word: &str| word.split_once('=').unwrap().0.to_owned();
+    let tried: BTreeSet<String> =
+        CHANGES.iter().map(|(word, _)| key_of(word)).chain(SILENT.iter().map(|(key, _)| (*key).to_owned())).collect();
+    assert_eq!(tried, keys, "each key is tried or argued about");
+
+    // Runs with the same words are made once.
+    let mut runs: Vec<(Vec<&str>, _)> = Vec::new();
+    let mut run = |words: &[&'static str]| {
+        if let Some((_, left)) = runs.iter().find(|(known, _)| known == words) {
+            return Clone::clone(left);
+        }
+        let left = left_behind(&registry().load("small", words).unwrap());
+        runs.push((words.to_vec(), left.clone()));
+        left
+    };
+    assert_eq!(run(&[]), left_behind(&small), "a run is its experiment's alone");
+    let silent: Vec<&str> = CHANGES
+        .iter()
+        .filter(|(word, with)| run(with) == run(&[*with, &[*word]].concat()))
+        .map(|(word, _)| *word)
+        .collect();
+    assert_eq!(silent, [""; 0], "change nothing");
+}
