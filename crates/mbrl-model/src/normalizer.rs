@@ -134,7 +134,7 @@ mod tests {
         let wave = |unit: f32| -> Vec<f32> { (0..1000).map(|i| unit * (i as f32 * 0.1).sin()).collect() };
         for unit in [1e-9, 1e-3, 1.0, 1e6] {
             let n = Normalizer::of(&wave(unit), 1);
-            assert!((n.std()[0] / unit - 0.7071).abs() < 0.01, "{unit}: {n:?}");
+            assert!((n.std()[0] / unit - std::f32::consts::FRAC_1_SQRT_2).abs() < 0.01, "{unit}: {n:?}");
         }
         // Changes of 1e-5 are rounding beside values of 100, and are none beside values of 1.
         let changes: Vec<f32> = wave(1e-5);
