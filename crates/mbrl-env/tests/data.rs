@@ -889,6 +889,7 @@ fn texts_are_read_however_their_fields_are_apart() {
         ("a.txt", text("|", "x,v,u").into_bytes()),
         ("a.dat", text("   ", "x,v,u").into_bytes()),
         ("no-extension", plain.clone().into_bytes()),
+        ("a.csv", format!("sep=;\r\n{}", text(";", "x,v,u")).into_bytes()),
         ("a.csv", format!("# rig A\n% 50 Hz\n{plain}# the end\n").into_bytes()),
         ("a.csv", plain.replace("x,v,u\n", "x,v,u\nm,m/s,N\n").into_bytes()),
         // As `np.savetxt` writes it.
@@ -1012,6 +1013,7 @@ fn folders_patterns_and_what_is_wrong_in_one_of_their_files() {
         fs::write(place(&format!("run{i}.csv")), format!("x,v,u\n{i},0,1\n{i}.5,0,1\n")).unwrap();
     }
     fs::write(place("notes.md"), "no log").unwrap();
+    fs::write(place("readme.txt"), "no log either").unwrap();
     let options = ReadOptions::default();
     let starts = |paths: &[PathBuf]| -> Vec<f32> {
         let log = data::read_all(paths, &machine(), &options).unwrap();

@@ -88,7 +88,7 @@ struct Found {
 
 /// Makes one log of the tables of all files.
 pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOptions) -> Result<Log, DataError> {
-    if !(options.max_gap >= 1.0 && options.max_gap.is_finite()) {
+    if options.max_gap.is_nan() || options.max_gap < 1.0 {
         let (value, rule) = (options.max_gap.to_string(), "a number of at least 1, in periods");
         return Err(DataError::Option { field: "max_gap", value, rule });
     }
@@ -339,6 +339,12 @@ fn classes_allowed(tables: &[Table], rows: &Rows, missing: Missing) -> Result<()
     };
     let share = match bad {
         1 => String::new(),
+        // Topics of several rates in one table.
+        bad if 2 * bad > rows.classes.len() => format!(
+            " ({bad} of {} rows lack a value; where sensors have rates of their own, bring them onto one clock first, for \
+             example by pandas: df.ffill().dropna())",
+            rows.classes.len()
+        ),
         bad => format!(" ({bad} of {} rows lack a value)", rows.classes.len()),
     };
     Err(table.fault(inner, index, Fault::new(found, format!("{expected}{share}"))))
@@ -499,7 +505,7 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
         // The last observation alone belongs to the step before it.
         let ended = rows.cause(before).filter(|_| rows.classes[row] != Class::LastOnly);
         if rows.classes[before] == Class::LastOnly {
-            begins[i].get_or_insert(EndCause::LastObservation);
+            begins[i] = Some(EndCause::LastObservation);
         } else if let Some(cause) = ended {
             begins[i] = Some(cause);
         }
@@ -644,25 +650,25 @@ fn regular_jumps(rows: &Rows, order: &mut Order, tables: &[Table], found: &mut F
 struct Changes<'a> {
     rows: &'a Rows,
     pairs: Vec<(usize, usize)>,
+    has_next: bool,
 }
 
 fn changes<'a>(rows: &'a Rows, order: &Order) -> Changes<'a> {
-    let pairs = if rows.next_obs.is_empty() {
-        let follows = |i: &usize| order.begins[*i].is_none();
-        (1..order.rows.len()).filter(follows).map(|i| (order.rows[i - 1], order.rows[i])).collect()
-    } else {
-        order.rows.iter().map(|row| (*row, *row)).collect()
-    };
-    Changes { rows, pairs }
+    let follows = |i: &usize| order.begins[*i].is_none();
+    let pairs = (1..order.rows.len()).filter(follows).map(|i| (order.rows[i - 1], order.rows[i])).collect();
+    Changes { rows, pairs, has_next: !rows.next_obs.is_empty() }
 }
 
 impl Changes<'_> {
     /// Changes of a column of the observation, with the row that each leads to.
     fn obs(&self, column: usize) -> Vec<(usize, f64)> {
         let Rows { obs, next_obs, obs_width: width, .. } = self.rows;
-        let after = if next_obs.is_empty() { obs } else { next_obs };
-        let change = |(a, b): &(usize, usize)| (*b, after[b * width + column] - obs[a * width + column]);
-        self.pairs.iter().map(change).filter(|(_, change)| change.is_finite()).collect()
+        let at = |row: usize| row * width + column;
+        let changes: Vec<(usize, f64)> = match self.has_next {
+            true => (0..self.rows.classes.len()).map(|row| (row, next_obs[at(row)] - obs[at(row)])).collect(),
+            false => self.pairs.iter().map(|(a, b)| (*b, obs[at(*b)] - obs[at(*a)])).collect(),
+        };
+        changes.into_iter().filter(|(_, change)| change.is_finite()).collect()
     }
 
     fn actions(&self, column: usize) -> Vec<(usize, f64)> {

@@ -126,7 +126,7 @@ impl Part {
     fn usual(self) -> &'static [&'static str] {
         match self {
             Self::Obs => &["obs", "observation", "observations", "observation.state", "state", "states"],
-            Self::Action => &["action", "actions"],
+            Self::Action => &["action", "actions", "acts"],
             Self::NextObs => &[],
             Self::Reward => &["reward", "rewards", "next.reward"],
             Self::Terminated => {

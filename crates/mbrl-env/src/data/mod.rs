@@ -21,7 +21,7 @@
 //! | part | usual names | where it is missing |
 //! |---|---|---|
 //! | observation | `obs`, `observation`, `observations`, `observation.state`, `state`, `states`, as one column of vectors or numbered (`obs_0`, `obs_1`, …) | an error |
-//! | action | `action`, `actions`, in the same way | an error |
+//! | action | `action`, `actions`, `acts`, in the same way | an error |
 //! | next observation | `next_` or `next.` and the name of each observation column | taken from the next row |
 //! | reward | `reward`, `rewards`, `next.reward` | 0 |
 //! | terminated | `terminated`, `terminations`, `terminals`, `terminal`, `is_terminal`, `next.terminated` | nothing terminates |
