@@ -145,7 +145,7 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
     fit(&["log.csv", "--config", "fit.toml"], 1, &["fit.toml", "hiden"]);
     fit(&["log.csv", "--config", "no.toml"], 1, &["no.toml"]);
     fit(&["log.csv", "--config", "smoky"], 1, &["unknown experiment `smoky`", "`smoke`"]);
-    fit(&["log.csv", "--device", "tpu"], 1, &["unknown device `tpu`"]);
+    fit(&["log.csv", "--device", "tpu"], 1, &["device = \"tpu\"", "expected flex"]);
     fit(&["one.csv", "--holdout-episodes"], 1, &["one episode"]);
     fit(&["log.csv", "--holdout-episodes", "--set", "fit.holdout=0"], 1, &["fit.holdout = 0"]);
     dir.run(&["fit", "log.csv"]).fails(1, &["no column `obs_0`", "`angle`", "--obs"]);

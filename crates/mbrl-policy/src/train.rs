@@ -25,8 +25,8 @@ use mbrl_env::{Env, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActMode, AgentError, Checkpoints, EvaluationEpisode, Learner, MetricsReader, MetricsWriter, Moment, Observer, Phase, Provenance, Report,
-    ReportKind, World,
+    ActMode, AgentError, Checkpoints, EvaluationEpisode, Learner, MetricsReader, MetricsWriter, Moment, Observer,
+    Phase, Provenance, Report, ReportKind, World,
     evaluate::{check_episodes, evaluate_until},
     files::io_error,
     means::Means,

@@ -72,6 +72,10 @@
 //! Files are read in `f64` and rounded once, to `f32`. Where `f32` could not hold the changes of an observation's column (a
 //! position of 5 300 000 m that moves by millimetres), an offset is taken off first: [`Log::obs_offset`].
 //!
+//! An angle ([`Layout::angles`]) that is wrapped in the file stays so where nothing happens after a turn. Where its turns
+//! count, as those of a joint with a spring, it is unwrapped along each episode: [`Layout::multi_turn`] says so, or the
+//! data do.
+//!
 //! # Errors
 //!
 //! Files are checked to the last row before anything is returned. [`DataError`] names the file, the line (text) or row (from
@@ -118,6 +122,7 @@ mod options;
 mod parquet;
 mod report;
 mod table;
+mod turns;
 
 use std::path::{Path, PathBuf};
 
