@@ -211,6 +211,10 @@ pub(crate) struct ColumnArgs {
     /// The same in degrees.
     #[arg(long, value_name = "NAMES")]
     pub(crate) angles_deg: Vec<String>,
+    /// Those of these angles whose turns count, as of a joint with a spring or a cable: unwrapped along each episode. Where
+    /// it is not said, the data of a fit tell.
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) multi_turn: Vec<String>,
     /// Columns of the observation after the action; without them the next row has it. Here and below, an empty name means
     /// none, whatever the log holds.
     #[arg(long, value_name = "NAMES")]
@@ -283,6 +287,7 @@ impl ColumnArgs {
             },
             angles: self.angles.clone(),
             angles_deg: self.angles_deg.clone(),
+            multi_turn: self.multi_turn.clone(),
         }
     }
 

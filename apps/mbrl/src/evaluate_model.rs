@@ -5,8 +5,11 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail};
-use mbrl_env::{Rng, data::ReadOptions};
+use anyhow::{Context, Result, anyhow, bail};
+use mbrl_env::{
+    EnvError, Rng,
+    data::{DataError, ReadOptions},
+};
 use mbrl_model::{Dynamics, Ensemble, EvaluateConfig, FittedModel, ModelEvaluation, evaluate};
 use mbrl_policy::{
     Learner,
@@ -43,8 +46,16 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     let svg = place(args)?;
     let (judged, options, label) = model(&args.model, args.columns.options())?;
     let model = judged.model()?;
-    let log = fit::read(&args.data, &args.columns.layout(), &options)?;
     let named = args.data[0].display();
+    let log = fit::read(&args.data, &args.columns.layout(), &options).map_err(|error| {
+        match error.downcast_ref::<DataError>() {
+            // The offsets are as many as the model has columns.
+            Some(DataError::Env(EnvError::Width { what, expected, actual })) if what.contains("offset") => {
+                anyhow!("{named}: observations of {expected} columns, the model has {actual}")
+            }
+            _ => error,
+        }
+    })?;
     let spec = model.spec();
     for (what, expected, names) in
         [("observations", spec.obs, &log.obs_names), ("actions", spec.action, &log.action_names)]
@@ -75,11 +86,8 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     let data = args.data[0].file_name().unwrap_or_default().to_string_lossy();
     model_chart::draw_model(&svg, &format!("{label} on {data}"), &evaluation)?;
     say::out(format_args!(
-        "{label} on {}: {} transitions in {} episodes\n{}\n{}\nfiles   {}, {}",
-        named,
-        log.replay.len(),
-        log.replay.episodes().count(),
-        log.report.summary().lines().skip(1).map(|line| format!("{line}\n")).collect::<String>(),
+        "{label} on {}\n{}\nfiles   {}, {}",
+        log.report.summary(),
         model_chart::table(&evaluation, &log.obs_names),
         json.display(),
         svg.display()

@@ -57,7 +57,7 @@ fn a_log_becomes_a_model_that_is_judged_on_another() {
     }
 
     let said = dir.run(&["evaluate-model", "models/bench", "later.csv", "--horizon", "10"]).ok();
-    assert!(said.out.contains("bench on later.csv: 980 transitions in 20 episodes"), "{}", said.out);
+    assert!(said.out.contains("bench on later.csv: 1000 rows, 980 transitions in 20 episodes"), "{}", said.out);
     let json = fs::read_to_string(dir.path("models/bench/evaluation.json")).unwrap();
     let found: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(found["columns"], serde_json::json!(["angle", "speed"]));
@@ -83,7 +83,7 @@ fn a_log_becomes_a_model_that_is_judged_on_another() {
     dir.run(&words).ok();
     assert!(dir.path("other.svg").exists() && dir.path("other.json").exists());
     let words = ["evaluate-model", "models/bench", "renamed.csv", "--obs", "theta"];
-    dir.run(&words).fails(1, &["observations of 1 columns (theta), the model has 2"]);
+    dir.run(&words).fails(1, &["observations of 1 columns, the model has 2"]);
 }
 
 #[test]
@@ -92,7 +92,11 @@ fn a_run_is_judged_on_its_own_evaluation_episodes() {
     let words = [&["train", "smoke", "--out", "run", "--set", "train.eval_every=500"], &QUICK[..]].concat();
     dir.run(&words).ok();
     let said = dir.run(&["evaluate-model", "run", "run/episodes/500-1.csv", "--horizon", "5"]).ok();
-    assert!(said.out.contains("run, step 500 on run/episodes/500-1.csv: 200 transitions"), "{}", said.out);
+    assert!(
+        said.out.contains("run, step 500 on run/episodes/500-1.csv: 201 rows, 200 transitions in 1 episode"),
+        "{}",
+        said.out
+    );
     assert!(dir.path("run/evaluation.json").exists() && dir.path("run/evaluation.svg").exists());
     // The folder is still one that can be resumed.
     dir.run(&["resume", "run"]).ok();
@@ -119,9 +123,9 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
         assert!(dir.files() == before, "{words:?} left something");
     };
     fit(&["missing.csv"], 1, &["missing.csv", "No such file"]);
-    fit(&["log.txt"], 1, &["extension `txt`", "csv, parquet, npz or npy"]);
+    fit(&["log.txt"], 1, &["log.txt: No such file"]);
     fit(&["short.csv"], 1, &["short.csv, line 42", "2 fields, expected 5"]);
-    fit(&["nan.csv"], 1, &["nan.csv, line 42, column `angle`", "`NaN`", "a finite number"]);
+    fit(&["nan.csv"], 1, &["nan.csv, line 42, column `angle`", "found nothing", "a finite number", "--missing drop"]);
     fit(&["word.csv"], 1, &["word.csv, line 42, column `angle`", "`left`"]);
     fit(&["empty.csv"], 1, &["empty.csv: no rows"]);
     fit(&["log.csv", "--reward", "cost"], 1, &["no column `cost`", "`torque`", "--obs"]);
@@ -141,7 +145,7 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
     fit(&["log.csv", "--config", "fit.toml"], 1, &["fit.toml", "hiden"]);
     fit(&["log.csv", "--config", "no.toml"], 1, &["no.toml"]);
     fit(&["log.csv", "--config", "smoky"], 1, &["unknown experiment `smoky`", "`smoke`"]);
-    fit(&["log.csv", "--device", "tpu"], 1, &["unknown device `tpu`"]);
+    fit(&["log.csv", "--device", "tpu"], 1, &["device = \"tpu\"", "expected flex"]);
     fit(&["one.csv", "--holdout-episodes"], 1, &["one episode"]);
     fit(&["log.csv", "--holdout-episodes", "--set", "fit.holdout=0"], 1, &["fit.holdout = 0"]);
     dir.run(&["fit", "log.csv"]).fails(1, &["no column `obs_0`", "`angle`", "--obs"]);
@@ -156,6 +160,108 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
         dir.run(words).fails(1, expected);
     }
     assert_eq!(dir.files(), before);
+}
+
+/// A heading that turns with the rudder, from 0° to 360° and on at 0°.
+fn compass(seed: u32) -> String {
+    let mut text = String::from("# boat 7\nstamp;heading;rate;rudder\ns;deg;deg/s;-\n");
+    let mut state = seed;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1 << 24) * 2.0 - 1.0
+    };
+    let (mut heading, mut rate) = (0.0_f64, 0.0);
+    for row in 0..1200 {
+        let rudder = random();
+        // Every hundredth row is missing.
+        if row % 100 != 50 {
+            let line = format!("{:.2};{heading:.4};{rate:.4};{rudder:.4}\n", 0.1 * f64::from(row));
+            text.push_str(&line.replace('.', ","));
+        }
+        rate += 0.1 * (60.0 * rudder - 0.5 * rate) + 0.5;
+        heading = (heading + 0.1 * rate).rem_euclid(360.0);
+    }
+    text
+}
+
+#[test]
+fn a_log_is_reported_before_the_fit_and_its_angles_are_the_models() {
+    let dir = Dir::new();
+    dir.write("boat.csv", &compass(7));
+    dir.write("other.csv", &compass(8));
+    let before = dir.files();
+    let columns = ["--obs", "heading,rate", "--actions", "rudder", "--time", "stamp"];
+    let said = dir.run(&[&["fit", "boat.csv", "--check"], &columns[..]].concat()).ok();
+    for words in [
+        "1188 rows",
+        "in 13 episodes",
+        "time `stamp`",
+        "period 0.1",
+        "12 at a gap in the time",
+        "fields apart by `;`",
+        "decimal commas",
+        "line 3 holds the units",
+        "heading (deg)",
+        "an angle in degrees? --angles-deg",
+    ] {
+        assert!(said.out.contains(words), "{words} is missing: {}", said.out);
+    }
+    assert!(dir.files() == before && !said.out.contains("fitted"), "--check fits nothing");
+
+    let fit = |out: &str, angles: &[&str]| -> f64 {
+        dir.run(&[&["fit", "boat.csv", "--out", out], &columns[..], &SMALL, angles].concat()).ok();
+        dir.run(&["evaluate-model", out, "other.csv", "--horizon", "5"]).ok();
+        let json = fs::read_to_string(dir.path(out).join("evaluation.json")).unwrap();
+        let found: Value = serde_json::from_str(&json).unwrap();
+        found["one_step"]["rmse"][0].as_f64().unwrap()
+    };
+    let (unnamed, named) = (fit("unnamed", &[]), fit("named", &["--angles-deg", "heading"]));
+    assert!(named < 0.5 && unnamed > 5.0 * named, "degrees: {unnamed} without, {named} with the angle named");
+    let card = fs::read_to_string(dir.path("named/model.toml")).unwrap();
+    for line in ["obs_units = [\"deg\", \"deg/s\"]", "period = 0.1", "[report]", "turn = 360.0", "time-gap = 12"] {
+        assert!(card.contains(line), "{line} is missing in\n{card}");
+    }
+}
+
+#[test]
+fn logs_of_other_programs_come_in_with_a_flag_or_a_hint() {
+    let dir = Dir::new();
+    let plain = log(3);
+    let rows = plain.split_once('\n').unwrap().1;
+    dir.write("no-names.csv", rows);
+    dir.write("ends.csv", "x,v,u,terminated\n0,0,1,0\n1,0,1,1\n5,0,1,0\n6,0,1,1\n");
+    dir.write("comma.csv", &plain.replace("speed", "\"speed (rad/s), raw\""));
+    dir.write("temperature.csv", &plain.replace("run,time", "t,other"));
+    dir.write("countdown.csv", "step,x,v,u\n3,1,0,0\n2,2,0,0\n1,3,0,0\n0,4,0,0\n");
+    fs::create_dir(dir.path("runs")).unwrap();
+    dir.write("runs/a.csv", &plain);
+    dir.write("runs/b.csv", &plain.replace("time", "clock"));
+    let check = |words: &[&str]| dir.run(&[&["fit", "--check"], words].concat());
+    check(&["no-names.csv", "--obs", "x,v", "--actions", "u"]).fails(1, &["line 1 holds numbers", "--names"]);
+    let named = ["no-names.csv", "--names", "run,time,x,v,u", "--obs", "x,v", "--actions", "u", "--episode", "run"];
+    assert!(check(&named).ok().out.contains("in 3 episodes of 49 to 49"));
+    let machine = ["--obs", "x,v", "--actions", "u"];
+    let words = [&["fit", "ends.csv", "--set", "model.termination=true"], &machine[..]].concat();
+    dir.run(&words).fails(1, &["all 2 ends of the log stand in rows that no observation follows"]);
+    let two = ["comma.csv", "--obs", "angle", "--obs", "speed (rad/s), raw", "--actions", "torque"];
+    check(&two).ok();
+    check(&["comma.csv", "--obs", "angle,\"speed (rad/s), raw\"", "--actions", "torque"]).ok();
+    let words = ["temperature.csv", "--obs", "angle,speed", "--actions", "torque"];
+    check(&words).ok();
+    let words = [&["countdown.csv", "--time", "step"], &machine[..]].concat();
+    check(&words).fails(1, &["column `step` (time)", "--time ''"]);
+    // Two files with other names of the time: what not all have is no time.
+    let said = check(&[&["runs"], &COLUMNS[..]].concat()).ok();
+    assert!(said.out.contains("2 files from runs/a.csv on: 300 rows, 294 transitions in 6 episodes"), "{}", said.out);
+    let said = check(&[&["runs/*.csv"], &COLUMNS[..]].concat()).ok();
+    assert!(said.out.contains("300 rows"), "{}", said.out);
+
+    // A log without the columns that the model's log had.
+    dir.run(&[&["fit", "runs/a.csv", "--out", "m"], &COLUMNS[..], &SMALL].concat()).ok();
+    let one: Vec<&str> = plain.lines().take(51).map(|line| line.splitn(3, ',').nth(2).unwrap()).collect();
+    dir.write("one.csv", &one.join("\n"));
+    let said = dir.run(&["evaluate-model", "m", "one.csv"]).ok();
+    assert!(said.out.contains("49 transitions in 1 episode of 49"), "{}", said.out);
 }
 
 #[test]

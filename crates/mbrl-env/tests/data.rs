@@ -889,6 +889,7 @@ fn texts_are_read_however_their_fields_are_apart() {
         ("a.txt", text("|", "x,v,u").into_bytes()),
         ("a.dat", text("   ", "x,v,u").into_bytes()),
         ("no-extension", plain.clone().into_bytes()),
+        ("a.csv", format!("sep=;\r\n{}", text(";", "x,v,u")).into_bytes()),
         ("a.csv", format!("# rig A\n% 50 Hz\n{plain}# the end\n").into_bytes()),
         ("a.csv", plain.replace("x,v,u\n", "x,v,u\nm,m/s,N\n").into_bytes()),
         // As `np.savetxt` writes it.
@@ -988,6 +989,44 @@ fn angles_are_columns_by_name() {
 }
 
 #[test]
+fn an_angle_whose_turns_count_is_unwrapped_along_each_episode() {
+    // A joint with a spring, behind an encoder of one turn; two episodes.
+    let mut text = String::from("episode,x,v,u\n");
+    let mut truth = Vec::new();
+    let mut random = mbrl_env::Rng::new(1);
+    for episode in 0..2 {
+        let (mut angle, mut speed) = (1.0_f64, 0.0_f64);
+        for _ in 0..600 {
+            let torque = f64::from(random.uniform(-1.0, 1.0));
+            let wrapped = (angle + 180.0).rem_euclid(360.0) - 180.0;
+            writeln!(text, "{episode},{wrapped},{speed},{torque}").unwrap();
+            truth.push(angle);
+            speed += 0.1 * (-0.3 * angle - 0.05 * speed + 400.0 * torque);
+            angle += 0.1 * speed;
+        }
+    }
+    assert!(truth.iter().any(|angle| angle.abs() > 360.0));
+    let layout = Layout { angles_deg: names(&["x"]), ..machine() };
+    let log = csv(&text, &layout).unwrap();
+    assert!(log.angles.is_empty() && log.layout.multi_turn == ["x"], "{}", log.report);
+    assert!(log.report.notes.iter().any(|note| note.contains("the turns of `x` count")));
+    for position in [0, 300, 598, 599, 1000] {
+        let row = if position < 599 { position } else { position + 1 };
+        let found = log.replay.get(position).unwrap();
+        assert!(
+            (f64::from(found.obs[0]) - truth[row]).abs() < 1e-3
+                && (f64::from(found.next_obs[0]) - truth[row + 1]).abs() < 1e-3
+        );
+    }
+    // Another log is read in the same way, however short; one of a compass is not.
+    let stored = ReadOptions::default().with_stored(log.layout);
+    let again = read_as("a.csv", text.as_bytes(), &Layout::default(), &stored).unwrap();
+    assert_eq!(again.replay, log.replay);
+    let error = csv(&text, &Layout { multi_turn: names(&["x"]), ..machine() }).unwrap_err().to_string();
+    assert!(error.starts_with("multi_turn = x: expected angles"), "{error}");
+}
+
+#[test]
 fn names_with_commas_and_usual_names_of_others() {
     let text = "time [s],Position [m],\"Velocity (m/s), filtered\",u\n0,0,0,1\n1,1,1,1\n2,2,2,2\n";
     for obs in [&["Position [m]", "Velocity (m/s), filtered"][..], &["Position [m],\"Velocity (m/s), filtered\""]] {
@@ -1012,6 +1051,7 @@ fn folders_patterns_and_what_is_wrong_in_one_of_their_files() {
         fs::write(place(&format!("run{i}.csv")), format!("x,v,u\n{i},0,1\n{i}.5,0,1\n")).unwrap();
     }
     fs::write(place("notes.md"), "no log").unwrap();
+    fs::write(place("readme.txt"), "no log either").unwrap();
     let options = ReadOptions::default();
     let starts = |paths: &[PathBuf]| -> Vec<f32> {
         let log = data::read_all(paths, &machine(), &options).unwrap();

@@ -9,6 +9,7 @@ use super::{
     layout::{Part, Use},
     report::{self, EndCause, RESOLUTION, Taken},
     table::{FLAG, Fault, NUMBER, Table, shown},
+    turns,
 };
 use crate::{AngleColumn, Replay, Transition};
 
@@ -88,7 +89,7 @@ struct Found {
 
 /// Makes one log of the tables of all files.
 pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOptions) -> Result<Log, DataError> {
-    if !(options.max_gap >= 1.0 && options.max_gap.is_finite()) {
+    if options.max_gap.is_nan() || options.max_gap < 1.0 {
         let (value, rule) = (options.max_gap.to_string(), "a number of at least 1, in periods");
         return Err(DataError::Option { field: "max_gap", value, rule });
     }
@@ -116,10 +117,20 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
         regular_jumps(&rows, &mut order, &tables, &mut found);
     }
     classes_allowed(&tables, &rows, options.missing)?;
-    let changes = changes(&rows, &order);
-    let columns = column_reports(&tables, &rows, &changes, options)?;
+    let mut columns = column_reports(&tables, &rows, &changes(&rows, &order), options)?;
+    let unwrapped = multi_turn(&mut tables, &mut rows, &order, &columns, options, &mut found)?;
+    if !unwrapped.is_empty() {
+        let wraps: Vec<(usize, u64, f64)> =
+            unwrapped.iter().map(|column| (*column, columns[*column].wraps, columns[*column].turn)).collect();
+        columns = column_reports(&tables, &rows, &changes(&rows, &order), options)?;
+        // What the file holds.
+        wraps.into_iter().for_each(|(column, wraps, turn)| {
+            (columns[column].wraps, columns[column].turn) = (wraps, turn);
+        });
+    }
     let offsets: Vec<f64> = columns.iter().take(rows.obs_width).map(|column| column.offset).collect();
-    let angles = angles(&tables[0], &columns)?;
+    let named = angles(&tables[0], &columns)?;
+    let angles: Vec<AngleColumn> = named.iter().filter(|angle| !unwrapped.contains(&angle.column)).copied().collect();
     let mut built = build(&tables, &rows, &order, &offsets)?;
     let plan = &tables[0].plan;
     let taken_of = |part: Part| plan.of(part).next().map(|(_, u)| Taken::new(part.name(), &u.name, u.guessed));
@@ -145,7 +156,7 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
         clock: found.clock.as_ref().map(Into::into),
         columns,
     };
-    angles.iter().for_each(|angle| report.columns[angle.column].is_angle = true);
+    named.iter().for_each(|angle| report.columns[angle.column].is_angle = true);
     if built.replay.is_empty() {
         let sources = report.sources();
         return Err(DataError::NoTransition { path: tables[0].path.clone(), rows: count as u64, sources });
@@ -339,6 +350,12 @@ fn classes_allowed(tables: &[Table], rows: &Rows, missing: Missing) -> Result<()
     };
     let share = match bad {
         1 => String::new(),
+        // Topics of several rates in one table.
+        bad if 2 * bad > rows.classes.len() => format!(
+            " ({bad} of {} rows lack a value; where sensors have rates of their own, bring them onto one clock first, for \
+             example by pandas: df.ffill().dropna())",
+            rows.classes.len()
+        ),
         bad => format!(" ({bad} of {} rows lack a value)", rows.classes.len()),
     };
     Err(table.fault(inner, index, Fault::new(found, format!("{expected}{share}"))))
@@ -499,7 +516,7 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
         // The last observation alone belongs to the step before it.
         let ended = rows.cause(before).filter(|_| rows.classes[row] != Class::LastOnly);
         if rows.classes[before] == Class::LastOnly {
-            begins[i].get_or_insert(EndCause::LastObservation);
+            begins[i] = Some(EndCause::LastObservation);
         } else if let Some(cause) = ended {
             begins[i] = Some(cause);
         }
@@ -644,25 +661,25 @@ fn regular_jumps(rows: &Rows, order: &mut Order, tables: &[Table], found: &mut F
 struct Changes<'a> {
     rows: &'a Rows,
     pairs: Vec<(usize, usize)>,
+    has_next: bool,
 }
 
 fn changes<'a>(rows: &'a Rows, order: &Order) -> Changes<'a> {
-    let pairs = if rows.next_obs.is_empty() {
-        let follows = |i: &usize| order.begins[*i].is_none();
-        (1..order.rows.len()).filter(follows).map(|i| (order.rows[i - 1], order.rows[i])).collect()
-    } else {
-        order.rows.iter().map(|row| (*row, *row)).collect()
-    };
-    Changes { rows, pairs }
+    let follows = |i: &usize| order.begins[*i].is_none();
+    let pairs = (1..order.rows.len()).filter(follows).map(|i| (order.rows[i - 1], order.rows[i])).collect();
+    Changes { rows, pairs, has_next: !rows.next_obs.is_empty() }
 }
 
 impl Changes<'_> {
     /// Changes of a column of the observation, with the row that each leads to.
     fn obs(&self, column: usize) -> Vec<(usize, f64)> {
         let Rows { obs, next_obs, obs_width: width, .. } = self.rows;
-        let after = if next_obs.is_empty() { obs } else { next_obs };
-        let change = |(a, b): &(usize, usize)| (*b, after[b * width + column] - obs[a * width + column]);
-        self.pairs.iter().map(change).filter(|(_, change)| change.is_finite()).collect()
+        let at = |row: usize| row * width + column;
+        let changes: Vec<(usize, f64)> = match self.has_next {
+            true => (0..self.rows.classes.len()).map(|row| (row, next_obs[at(row)] - obs[at(row)])).collect(),
+            false => self.pairs.iter().map(|(a, b)| (*b, obs[at(*b)] - obs[at(*a)])).collect(),
+        };
+        changes.into_iter().filter(|(_, change)| change.is_finite()).collect()
     }
 
     fn actions(&self, column: usize) -> Vec<(usize, f64)> {
@@ -763,6 +780,101 @@ fn angles(table: &Table, columns: &[report::ColumnReport]) -> Result<Vec<AngleCo
     angles.sort_by_key(|angle| angle.column);
     angles.dedup_by_key(|angle| angle.column);
     Ok(angles)
+}
+
+/// Unwraps the angles whose turns count, along each episode; says which.
+fn multi_turn(
+    tables: &mut [Table],
+    rows: &mut Rows,
+    order: &Order,
+    columns: &[report::ColumnReport],
+    options: &ReadOptions,
+    found: &mut Found,
+) -> Result<Vec<usize>, DataError> {
+    let named = angles(&tables[0], columns)?;
+    let names = tables[0].plan.entries(Part::Obs);
+    let told = tables[0].plan.layout.multi_turn.clone();
+    if let Some(name) = told.iter().find(|name| !named.iter().any(|angle| names[angle.column] == **name)) {
+        let rule = "angles, which `angles` or `angles_deg` name";
+        return Err(DataError::Option { field: "multi_turn", value: name.clone(), rule });
+    }
+    let mut chosen = Vec::new();
+    for angle in &named {
+        let (column, name) = (angle.column, &names[angle.column]);
+        let turn = turn_of(angle);
+        let path = unwrapped_column(rows, order, column, turn);
+        if !told.contains(name) {
+            // A log that is read as another one was is not asked.
+            if columns[column].wraps == 0 || options.stored.is_some() || rows.obs_width + rows.action_width > 60 {
+                continue;
+            }
+            if !turns::count(&steps(rows, order, &named, &path)) {
+                continue;
+            }
+            found.notes.push(format!(
+                "the turns of `{name}` count: what follows depends on them, so it is unwrapped along each episode"
+            ));
+            tables.iter_mut().for_each(|table| table.plan.layout.multi_turn.push(name.clone()));
+        }
+        chosen.push((column, turn, path));
+    }
+    for (column, turn, path) in &chosen {
+        let width = rows.obs_width;
+        for (row, value) in path.iter().enumerate().filter(|(_, value)| value.is_finite()) {
+            rows.obs[row * width + column] = *value;
+            if let Some(next) = rows.next_obs.get_mut(row * width + column) {
+                *next = turns::unwrapped(*value, *next, *turn);
+            }
+        }
+    }
+    Ok(chosen.into_iter().map(|(column, ..)| column).collect())
+}
+
+/// One turn in double precision.
+fn turn_of(angle: &AngleColumn) -> f64 {
+    if (f64::from(angle.turn) - std::f64::consts::TAU).abs() < 1e-3 { std::f64::consts::TAU } else { angle.turn.into() }
+}
+
+/// A column, unwrapped along each episode; NaN where it has no value.
+fn unwrapped_column(rows: &Rows, order: &Order, column: usize, turn: f64) -> Vec<f64> {
+    let mut path = vec![f64::NAN; rows.classes.len()];
+    let mut before = f64::NAN;
+    for (&row, begins) in order.rows.iter().zip(&order.begins) {
+        let value = rows.obs(row)[column];
+        path[row] = if begins.is_some() || before.is_nan() { value } else { turns::unwrapped(before, value, turn) };
+        before = path[row];
+    }
+    path
+}
+
+/// Steps within episodes for the question whether the turns of an angle count.
+fn steps(rows: &Rows, order: &Order, angles: &[AngleColumn], path: &[f64]) -> Vec<turns::Step> {
+    let turn = |entry: usize| angles.iter().find(|angle| angle.column == entry).map(turn_of);
+    let mut steps = Vec::new();
+    for i in 1..order.rows.len() {
+        let (row, after) = (order.rows[i - 1], order.rows[i]);
+        if order.begins[i].is_some() || rows.classes[row] != Class::Full {
+            continue;
+        }
+        let mut seen = rows.action(row).to_vec();
+        let mut changes = Vec::with_capacity(rows.obs_width);
+        for (entry, (now, next)) in rows.obs(row).iter().zip(rows.obs(after)).enumerate() {
+            match turn(entry) {
+                Some(turn) => {
+                    let phase = std::f64::consts::TAU * now / turn;
+                    seen.extend([phase.sin(), phase.cos()]);
+                    changes.push(turns::unwrapped(*now, *next, turn) - now);
+                }
+                None => {
+                    seen.push(*now);
+                    changes.push(next - now);
+                }
+            }
+        }
+        steps.push(turns::Step { seen, angle: path[row], changes });
+    }
+    steps.retain(|step| step.changes.iter().chain(&step.seen).chain([&step.angle]).all(|value| value.is_finite()));
+    steps
 }
 
 /// Rows that equal the one before in observation and action.

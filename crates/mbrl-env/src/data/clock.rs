@@ -49,7 +49,7 @@ pub(super) fn read(times: &[f64], begins: &dyn Fn(usize) -> bool, max_gap: f64) 
     if rising.is_empty() {
         return match inner.is_empty() {
             true => Ok(Clock { period: 0.0, cuts: vec![], jittered: 0, jitter: 0.0, longest_gap: 0.0, steps: 0 }),
-            false => Err("it never rises"),
+            false => Err("it never rises (is the log in reverse order?)"),
         };
     }
     let median_step = median(&mut rising);
@@ -87,6 +87,14 @@ pub(super) fn read(times: &[f64], begins: &dyn Fn(usize) -> bool, max_gap: f64) 
         median(&mut slopes)
     };
 
+    // How far an irregular clock is off as a rule.
+    let slack = match is_regular {
+        true => 0.0,
+        false => {
+            let mut off: Vec<f64> = inner.iter().map(|i| (step(*i) / period - 1.0).abs()).collect();
+            2.0 * median(&mut off)
+        }
+    };
     let mut clock = Clock { period, cuts: vec![], jittered: 0, jitter: 0.0, longest_gap: 0.0, steps: 0 };
     let (mut sum, mut squares) = (0.0, 0.0);
     let mut first = 0;
@@ -107,7 +115,7 @@ pub(super) fn read(times: &[f64], begins: &dyn Fn(usize) -> bool, max_gap: f64) 
             let made_up = earlier.into_iter().any(|a| {
                 (i..end).any(|b| {
                     let late = (times[b] - times[a]) / period - (b - a) as f64;
-                    b - a >= 2 && (-0.5..=max_gap - 1.0).contains(&late)
+                    b - a >= 2 && (-0.5 - slack..=max_gap - 1.0 + slack).contains(&late)
                 })
             });
             if !made_up {

@@ -229,6 +229,10 @@ fn decoded(bytes: &[u8], big_endian: bool) -> Option<Vec<u8>> {
 /// The text of a line that is a comment.
 fn comment_of(line: &[u8]) -> Option<&[u8]> {
     let line = line.trim_ascii_start();
+    // A spreadsheet's word on the separator.
+    if line.len() <= 6 && line.to_ascii_lowercase().starts_with(b"sep=") {
+        return Some(b"");
+    }
     let rest = [&b"#"[..], b"%", b"//"].iter().find_map(|mark| line.strip_prefix(*mark))?;
     // A name such as `#time` is one, a code such as `#N/A` is none.
     (!line.to_ascii_lowercase().starts_with(b"#n/a")).then(|| rest.trim_ascii())

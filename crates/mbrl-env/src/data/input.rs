@@ -9,8 +9,9 @@ use std::{
 use super::DataError;
 
 /// Files that are read where a folder is named.
-const EXTENSIONS: [&str; 12] =
-    ["csv", "tsv", "tab", "txt", "dat", "gz", "parquet", "npz", "npy", "h5", "hdf5", "feather"];
+const EXTENSIONS: [&str; 9] = ["csv", "tsv", "tab", "parquet", "npz", "npy", "h5", "hdf5", "feather"];
+/// Those that are read where there are none of these: beside them they are notes.
+const OTHERS: [&str; 3] = ["txt", "dat", "gz"];
 
 /// A file, or what it holds where it had to be unpacked.
 #[derive(Debug)]
@@ -181,7 +182,11 @@ pub(super) fn files(words: &[PathBuf]) -> Result<Files, DataError> {
             #[cfg(not(feature = "parquet"))]
             let is_data_set = false;
             let folder = if is_data_set { word.join("data") } else { word.clone() };
-            collect(&folder, &mut found.paths).map_err(io)?;
+            for extensions in [&EXTENSIONS[..], &OTHERS] {
+                if found.paths.len() == before {
+                    collect(&folder, extensions, &mut found.paths).map_err(io)?;
+                }
+            }
             if found.paths.len() == before {
                 let reason = format!("a folder without a log, expected files that end in .{}", EXTENSIONS.join(", ."));
                 return Err(DataError::Format { path: word.clone(), reason });
@@ -201,7 +206,7 @@ pub(super) fn files(words: &[PathBuf]) -> Result<Files, DataError> {
 }
 
 /// The logs of a folder and those below it, in the order of their names; numbers in names count as numbers.
-fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+fn collect(folder: &Path, extensions: &[&str], paths: &mut Vec<PathBuf>) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_cached_key(|path| natural(&path.file_name().unwrap_or_default().to_string_lossy()));
     for path in entries {
@@ -210,12 +215,19 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
             continue;
         }
         if path.is_dir() {
-            collect(&path, paths)?;
-        } else if path.extension().is_some_and(|e| EXTENSIONS.contains(&e.to_string_lossy().to_lowercase().as_str())) {
+            collect(&path, extensions, paths)?;
+        } else if is_named(&name.to_lowercase(), extensions) {
             paths.push(path);
         }
     }
     Ok(())
+}
+
+/// Whether a name ends as one of these, packed or not.
+fn is_named(name: &str, extensions: &[&str]) -> bool {
+    let bare = name.strip_suffix(".gz").unwrap_or(name);
+    let ends = |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| extensions.contains(&end));
+    ends(name) || ends(bare)
 }
 
 /// A key that puts `run10` behind `run9`.

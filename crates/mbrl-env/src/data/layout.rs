@@ -44,6 +44,10 @@ pub struct Layout {
     /// The same in degrees.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub angles_deg: Vec<String>,
+    /// Those among these angles whose turns count, as of a joint with a spring or a cable: they are unwrapped along each
+    /// episode, from a first value within one turn. What is left out, the data of a log tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub multi_turn: Vec<String>,
 }
 
 /// A column of a file.
@@ -126,7 +130,7 @@ impl Part {
     fn usual(self) -> &'static [&'static str] {
         match self {
             Self::Obs => &["obs", "observation", "observations", "observation.state", "state", "states"],
-            Self::Action => &["action", "actions"],
+            Self::Action => &["action", "actions", "acts"],
             Self::NextObs => &[],
             Self::Reward => &["reward", "rewards", "next.reward"],
             Self::Terminated => {
@@ -220,6 +224,7 @@ impl Layout {
         let mut layout = Self { obs: obs.clone(), actions: actions.clone(), ..self.clone() };
         layout.angles = columns.resolved(self.named(stored, |l| &l.angles));
         layout.angles_deg = columns.resolved(self.named(stored, |l| &l.angles_deg));
+        layout.multi_turn = columns.resolved(self.named(stored, |l| &l.multi_turn));
         let mut plan = Plan { uses: Vec::new(), layout };
         for (part, names) in [(Part::Obs, obs), (Part::Action, actions), (Part::NextObs, next_obs)] {
             let mut offset = 0;

@@ -21,7 +21,7 @@
 //! | part | usual names | where it is missing |
 //! |---|---|---|
 //! | observation | `obs`, `observation`, `observations`, `observation.state`, `state`, `states`, as one column of vectors or numbered (`obs_0`, `obs_1`, …) | an error |
-//! | action | `action`, `actions`, in the same way | an error |
+//! | action | `action`, `actions`, `acts`, in the same way | an error |
 //! | next observation | `next_` or `next.` and the name of each observation column | taken from the next row |
 //! | reward | `reward`, `rewards`, `next.reward` | 0 |
 //! | terminated | `terminated`, `terminations`, `terminals`, `terminal`, `is_terminal`, `next.terminated` | nothing terminates |
@@ -72,6 +72,10 @@
 //! Files are read in `f64` and rounded once, to `f32`. Where `f32` could not hold the changes of an observation's column (a
 //! position of 5 300 000 m that moves by millimetres), an offset is taken off first: [`Log::obs_offset`].
 //!
+//! An angle ([`Layout::angles`]) that is wrapped in the file stays so where nothing happens after a turn. Where its turns
+//! count, as those of a joint with a spring, it is unwrapped along each episode: [`Layout::multi_turn`] says so, or the
+//! data do.
+//!
 //! # Errors
 //!
 //! Files are checked to the last row before anything is returned. [`DataError`] names the file, the line (text) or row (from
@@ -118,6 +122,7 @@ mod options;
 mod parquet;
 mod report;
 mod table;
+mod turns;
 
 use std::path::{Path, PathBuf};
 

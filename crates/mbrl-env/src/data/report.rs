@@ -263,8 +263,10 @@ impl DataReport {
         let [shortest, longest] = self.lengths;
         writeln!(
             f,
-            ": {} rows, {} transitions in {} episodes of {shortest} to {longest}",
-            self.rows, self.transitions, self.episodes
+            ": {}, {} in {} of {shortest} to {longest}",
+            counted(self.rows, "row"),
+            counted(self.transitions, "transition"),
+            counted(self.episodes, "episode")
         )?;
         writeln!(f, "  {}", self.sources())?;
         if let Some(clock) = &self.clock {
@@ -281,22 +283,20 @@ impl DataReport {
         let causes: Vec<String> = self.causes.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
         writeln!(f, "  episodes end: {}", causes.join(", "))?;
         if self.dropped > 0 {
-            writeln!(f, "  {} rows end an episode without a next observation and are left out", self.dropped)?;
+            let verb = if self.dropped == 1 { "ends" } else { "end" };
+            writeln!(f, "  {} {verb} an episode without a next observation, left out", counted(self.dropped, "row"))?;
         }
         if self.dropped_ends > 0 {
-            writeln!(
-                f,
-                "  {} of them are terminated, and nothing can be learned from that: a row of the last observation alone keeps an end",
-                self.dropped_ends
-            )?;
+            let ends = counted(self.dropped_ends, "end");
+            writeln!(f, "  {ends} among them are lost: a row of the last observation alone keeps an end")?;
         }
         for (count, what) in [
-            (self.missing_rows, "rows lack a value and are left out"),
-            (self.repeated_rows, "rows repeat the row before, its time included, and are left out"),
-            (self.equal_rows, "rows equal the row before in every column"),
+            (self.missing_rows, "without a value, left out"),
+            (self.repeated_rows, "equal to the one before, its time included, left out"),
+            (self.equal_rows, "equal to the one before in every column"),
         ] {
             if count > 0 {
-                writeln!(f, "  {count} {what}")?;
+                writeln!(f, "  {} {what}", counted(count, "row"))?;
             }
         }
         for note in &self.notes {
@@ -346,6 +346,11 @@ impl DataReport {
         words.extend(others.map(|taken| format!("{} `{}`", taken.part, taken.column)));
         words.join(", ")
     }
+}
+
+/// A number of things.
+fn counted(count: u64, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
 /// A number with as many digits as a table has room for.
@@ -434,7 +439,7 @@ fn quantum(values: &[f64], typical_change: f64) -> Option<f64> {
     let gaps = levels.windows(2).map(|w| w[1] - w[0]);
     let quantum = gaps.clone().fold(f64::INFINITY, f64::min);
     let is_whole = |gap: f64| (gap / quantum - (gap / quantum).round()).abs() < 0.01;
-    (gaps.clone().all(is_whole) && typical_change < 10.0 * quantum).then_some(quantum)
+    (gaps.clone().all(is_whole) && typical_change > 0.0 && typical_change < 10.0 * quantum).then_some(quantum)
 }
 
 impl From<&clock::Clock> for ClockReport {
