@@ -184,3 +184,14 @@ fn every_setting_changes_a_run() {
         .collect();
     assert_eq!(silent, [""; 0], "change nothing");
 }
+
+#[test]
+fn models_read_the_angles_of_the_task() {
+    let run = |word: &[&str]| {
+        let words = [&["task=cartpole-swingup", "steps=220", "train.eval_every=0"], word].concat();
+        left_behind(&registry().load("small", &words).unwrap())
+    };
+    let by_task = run(&[]);
+    assert_eq!(by_task, run(&["model.angles=[1]"]));
+    assert_ne!(by_task, run(&["model.angles=[]"]));
+}

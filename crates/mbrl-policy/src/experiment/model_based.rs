@@ -69,10 +69,10 @@ impl Kind for ModelBasedSections {
         let spec = site.task.env.spec();
         let (obs, action) = (spec.obs.width(), spec.actions.width());
         check_plan(&self.planner, self.propagation.particles, obs, action)?;
-        check_weights(&self.model, obs, action)?;
+        check_weights(&self.model.for_env(spec), obs, action)?;
         let mut model = self
             .model
-            .init(obs, action, site.device, &mut training.split_rng())
+            .init_for(spec, site.device, &mut training.split_rng())
             .map_err(ExperimentError::section("[model]"))?;
         if self.precision == Precision::Bf16 && !is_cpu(site.device) {
             let told = format!("\"f32\": roll-outs on device = {:?} multiply in f32", site.device_word);

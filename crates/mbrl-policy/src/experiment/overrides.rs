@@ -49,10 +49,7 @@ pub(super) fn apply(
     words: &[&str],
     notes: &mut Vec<String>,
 ) -> Result<Experiment, ExperimentError> {
-    let kind_of = |word: &&&str| {
-        let key = word.split_once('=').map_or("", |(key, _)| key.trim());
-        [AGENT_KIND, PLANNER_KIND].contains(&key)
-    };
+    let kind_of = |word: &&&str| [AGENT_KIND, PLANNER_KIND].contains(&key_of(word));
     let (kinds, rest): (Vec<&str>, Vec<&str>) = words.iter().partition(kind_of);
     kinds.into_iter().chain(rest).try_fold(experiment, |experiment, word| applied(&experiment, word, notes))
 }
@@ -72,6 +69,11 @@ fn applied(experiment: &Experiment, word: &str, notes: &mut Vec<String>) -> Resu
         }
         _ => replace(&mut table, key, value, Experiment::from_table),
     }
+}
+
+/// The key of an override; empty for a word that is none.
+pub(super) fn key_of(word: &str) -> &str {
+    word.split_once('=').map_or("", |(key, _)| key.trim())
 }
 
 fn split(word: &str) -> Result<(&str, &str), ExperimentError> {

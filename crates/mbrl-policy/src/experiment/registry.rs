@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use mbrl_env::tasks::{Options, Task, TaskEntry};
+use mbrl_env::{
+    AngleColumn, Env,
+    tasks::{Options, Task, TaskEntry},
+};
+use mbrl_model::{Angles, EnsembleConfig};
 
 use super::{Experiment, ExperimentError, overrides, suggest::suggest};
 
@@ -79,7 +83,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`ExperimentError::UnknownExperiment`] and [`ExperimentError::Io`]; what is wrong with the text or an override, naming
-    /// the key.
+    /// the key. Columns in `model.angles` that are not the task's are refused, unless an override names them.
     pub fn load(&self, name_or_path: &str, overrides: &[&str]) -> Result<Experiment, ExperimentError> {
         self.load_with_notes(name_or_path, overrides).map(|(experiment, _)| experiment)
     }
@@ -101,7 +105,28 @@ impl Registry {
         }
         let mut notes = Vec::new();
         let experiment = overrides::apply(experiment, overrides, &mut notes)?;
+        if !overrides.iter().any(|word| overrides::key_of(word) == "model.angles") {
+            self.check_angles(&experiment)?;
+        }
         Ok((experiment, notes))
+    }
+
+    /// Refuses a text whose angles are not the task's: those of another task, mostly.
+    fn check_angles(&self, experiment: &Experiment) -> Result<(), ExperimentError> {
+        let Some((EnsembleConfig { angles: Angles::Columns(given), .. }, _)) = experiment.agent.learned_model() else {
+            return Ok(());
+        };
+        // Why a task cannot be made is told where it has to be.
+        let Ok(task) = experiment.make_task(self) else { return Ok(()) };
+        let spec = task.env.spec();
+        if *given == spec.angles() {
+            return Ok(());
+        }
+        let columns = |angles: &[AngleColumn]| format!("{:?}", angles.iter().map(|a| a.column).collect::<Vec<_>>());
+        let (given, found) = (columns(given), columns(&spec.angles()));
+        let told =
+            format!("\"task\", which are {found} of {}; to overrule the task, --set model.angles={given}", spec.name);
+        Err(ExperimentError::rule("model.angles", given, told))
     }
 
     /// Name and text of an experiment, or of a file whose path ends in `.toml`.

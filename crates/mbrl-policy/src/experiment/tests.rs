@@ -1,5 +1,5 @@
 use mbrl_env::{Env, tasks};
-use mbrl_model::{EnsembleConfig, Precision};
+use mbrl_model::{Angles, EnsembleConfig, Precision};
 use mbrl_plan::{Aggregate, CemConfig, PddmConfig, PlannerConfig, Proposal, RandomShootingConfig, Refinement};
 
 use super::*;
@@ -494,4 +494,28 @@ fn sizes_that_no_machine_has_room_for_are_refused() {
     let wide = EnsembleConfig { hidden: vec![1 << 30, 1 << 30], ..EnsembleConfig::default() };
     assert!(check_weights(&wide, 3, 1).is_err());
     assert!(check_weights(&EnsembleConfig::default(), 3, 1).is_ok());
+}
+
+#[test]
+fn angles_are_the_tasks_unless_they_are_overruled() {
+    assert_eq!(sections(&loaded(&[]).unwrap()).model.angles, Angles::Task);
+    let with = |angles: &str, task: &str| {
+        SMOKE.replace("members = 3", &format!("members = 3\nangles = {angles}")).replace("pendulum", task)
+    };
+    let load = |text: &str, words: &[&str]| registry().experiments(&[("mine", text)]).load("mine", words);
+    // The swing-up's pole turns, the pendulum's angle is a sine and a cosine already.
+    load(&with("[1]", "cartpole-swingup"), &[]).unwrap();
+    load(&with("\"task\"", "cartpole-swingup"), &[]).unwrap();
+    load(&with("[]", "pendulum"), &[]).unwrap();
+    for (angles, task, found) in
+        [("[1]", "pendulum", "[]"), ("[]", "cartpole-swingup", "[1]"), ("[0]", "reacher", "[0, 1]")]
+    {
+        let error = load(&with(angles, task), &[]).unwrap_err().to_string();
+        let expected = format!("model.angles = {angles}: expected \"task\", which are {found} of {task}");
+        assert!(error.starts_with(&expected) && error.contains(&format!("--set model.angles={angles}")), "{error}");
+        let overruled = load(&with(angles, task), &[&format!("model.angles={angles}")]).unwrap();
+        assert_eq!(overruled, Experiment::from_toml(&overruled.to_toml().unwrap()).unwrap());
+    }
+    // What another task makes wrong is told.
+    assert!(load(&with("[1]", "cartpole-swingup"), &["task=reacher"]).is_err());
 }
