@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn a_cut_episode_says_that_it_was_cut() {
         let at = Moment { env_step: 500, episode: 3, wall_s: 12.3 };
-        let mut episode = EpisodeSummary { total_reward: -0.001, ..EpisodeSummary::default() };
+        let mut episode = EpisodeSummary::default();
+        episode.total_reward = -0.001;
         let line = episode_line(at, 500, &episode, None, 1.26);
         assert_eq!(line, "step    500/500  episode   3  return     0.00  1.3 s  (12 s in all)");
         episode.cut = true;

@@ -83,7 +83,7 @@ fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
     assert!(said.out.contains(&mean), "{mean}: {}", said.out);
 
     let resolved = fs::read_to_string(dir.path("one/experiment.toml")).unwrap();
-    assert!(resolved.contains("dynamics = \"simulator\"") && !resolved.contains("[model]"), "{resolved}");
+    assert!(resolved.contains("kind = \"ground-truth\"") && !resolved.contains("[model]"), "{resolved}");
     train(&["--seeds", "2", "--out", "seeds"]);
     assert_eq!(dir.metrics("seeds/ground-truth-cartpole-swingup-0"), metrics);
     assert_ne!(dir.metrics("seeds/ground-truth-cartpole-swingup-1"), metrics);
@@ -101,7 +101,8 @@ fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
 #[test]
 fn task_options_are_the_tasks_and_part_of_the_run() {
     let dir = Dir::new();
-    let cliff = ["--set", "task=cliff", "--set", "dynamics=simulator", "--set", "train.eval_every=0", "--steps", "60"];
+    let cliff =
+        ["--set", "task=cliff", "--set", "agent.kind=ground-truth", "--set", "train.eval_every=0", "--steps", "60"];
     let words = ["--set", "task_options.edge=1.5", "--out", "run"];
     dir.run(&[&["train", "smoke"], &cliff[..], &words].concat()).ok();
     let resolved = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
@@ -122,7 +123,7 @@ fn a_run_of_an_earlier_version_goes_on() {
     let dir = Dir::new();
     dir.train(&["--out", "run", "--steps", "250"]).ok();
     // As it was before these keys came.
-    let added = ["dynamics = \"ensemble\"\n", "[task_options]\n"];
+    let added = ["kind = \"model-based\"\n", "[task_options]\n"];
     let resolved = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
     let older = |text: &str| {
         added.iter().fold(text.to_owned(), |text, key| {
@@ -282,7 +283,7 @@ fn an_unknown_key_is_named() {
     let text = include_str!("../experiments/smoke.toml").replace("horizon", "horizont");
     dir.write("mine.toml", &text);
     let before = dir.files();
-    dir.run(&["train", "mine.toml"]).fails(1, &["mine.toml", "`horizont`"]);
+    dir.run(&["train", "mine.toml"]).fails(1, &["mine.toml", "`planner.horizont`", "`planner.horizon`"]);
     assert_eq!(dir.files(), before);
 }
 
@@ -299,7 +300,7 @@ fn an_unknown_task_is_named() {
 
 #[test]
 fn an_unknown_device_is_named() {
-    refused(&["train", "smoke", "--device", "tpu"], 1, &["`tpu`", "flex"]);
+    refused(&["train", "smoke", "--device", "tpu"], 1, &["\"tpu\"", "flex"]);
     refused(&["train", "smoke", "--device", "wgpu:first"], 1, &["`first`"]);
     if !cfg!(feature = "cuda") {
         refused(&["train", "smoke", "--device", "cuda:0"], 1, &["`cuda`", "--features cuda"]);
@@ -308,7 +309,7 @@ fn an_unknown_device_is_named() {
 
 #[test]
 fn a_precision_that_would_change_nothing_is_refused() {
-    let told = &["precision", "simulator"];
+    let told = &["`precision`", "unknown key"];
     refused(&["train", "ground-truth-cartpole-swingup", "--set", "precision=bf16"], 1, told);
     #[cfg(feature = "wgpu")]
     refused(&["train", "smoke", "--device", "wgpu", "--set", "precision=bf16"], 1, &["precision", "wgpu"]);
@@ -336,11 +337,11 @@ fn values_that_break_a_rule_are_named() {
         ("propagation.particles=4", "particles"),
         ("propagation.rule=expectation", "particles"),
         // Sizes beyond any machine.
-        ("planner.population=1000000000000", "population 1000000000000"),
-        ("planner.horizon=9000000000000000000", "horizon 9000000000000000000"),
-        ("propagation.particles=3000000000000", "particles 3000000000000"),
-        ("model.members=1000000000000", "members 1000000000000"),
-        ("model.hidden=[1000000,1000000]", "hidden [1000000, 1000000]"),
+        ("planner.population=1000000000000", "1000000000000"),
+        ("planner.horizon=9000000000000000000", "9000000000000000000"),
+        ("propagation.particles=3000000000000", "3000000000000"),
+        ("model.members=1000000000000", "1000000000000"),
+        ("model.hidden=[1000000,1000000]", "[1000000, 1000000]"),
     ] {
         refused(&["train", "smoke", "--set", value], 1, &[offending]);
     }
@@ -351,7 +352,7 @@ fn a_command_line_without_sense_is_a_usage_error() {
     refused(&["trian", "smoke"], 2, &["trian"]);
     refused(&["train", "smoke", "--seeds", "0"], 2, &["--seeds"]);
     refused(&["train", "smoke", "--seed", "9223372036854775808"], 2, &["--seed", "9223372036854775808"]);
-    refused(&["train", "smoke", "--seed", "9223372036854775807", "--seeds", "2"], 1, &["seeds run over"]);
+    refused(&["train", "smoke", "--seed", "9223372036854775807", "--seeds", "2"], 1, &["seed + seeds", "2^63"]);
     refused(&["eval"], 2, &["Usage"]);
     for [command, name] in [["train", "--steps"], ["train", "--seed"], ["train", "--seeds"], ["eval", "--episodes"]] {
         refused(&[command, "smoke", name, "-5"], 2, &["invalid value '-5'", name]);
@@ -446,7 +447,7 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
 
     // Foreign and newer ones are refused, although an older checkpoint is whole.
     for (from, to, offending) in
-        [("\"mbrl\"", "\"other\"", "`other`"), ("\"format\": 1", "\"format\": 99", "format 99 is newer")]
+        [("\"mbrl\"", "\"other\"", "`other`"), ("\"format\": 2", "\"format\": 99", "format 99 is newer")]
     {
         fs::write(newest.join("manifest.json"), manifest.replace(from, to)).unwrap();
         let before = dir.files();

@@ -15,7 +15,7 @@ fn what_cannot_be_drawn_is_told() {
     for size in ["0x5", "640", "5000x10", "axb"] {
         dir.run(&["render", "runs/smoke-0-2", "--size", size]).fails(2, &["--size"]);
     }
-    dir.run(&["render", "runs"]).fails(1, &["no folder of a run"]);
+    dir.run(&["render", "runs"]).fails(1, &["not a run folder"]);
 }
 
 #[cfg(all(feature = "mujoco", target_os = "linux"))]

@@ -151,7 +151,7 @@ fn a_report_is_made_of_a_run_in_any_state() {
 
     // Killed in the middle of a line.
     dir.write("run/metrics.jsonl", &metrics[..metrics.len() - 40]);
-    report(&["not legible, left out"]);
+    report(&["metrics.jsonl, left out line"]);
     // Killed after one episode; the evaluation and the checkpoints are those of later.
     dir.write("run/metrics.jsonl", &format!("{}\n", lines[0]));
     report(&["stands at step 200 of 500", "mbrl resume run", "No fit yet", "No evaluation"]);

@@ -227,10 +227,11 @@ impl FittedModel {
             return Err(broken(&path, format!("damaged, expected checksum {checksum:08x}, found {found:08x}")));
         }
         let fits = |error: ModelError| broken(&path, error.to_string());
+        let of_card = folder.join(CARD);
         // The weights drawn here are replaced at once.
         let mut model = card.model.init(card.obs.len(), card.actions.len(), device, &mut Rng::new(0)).map_err(fits)?;
         model.load(&weights).map_err(fits)?;
-        Self::new(card, model).map_err(fits)
+        Self::new(card, model).map_err(|error| broken(&of_card, error.to_string()))
     }
 
     /// Writes both files into a folder, which is made where it does not exist. The card, without which there is no model,

@@ -355,11 +355,11 @@ pub(super) mod tests {
     #[test]
     fn random_episodes_are_no_planned_ones() {
         let lines = [
-            r#"{"event":"episode","env_step":200,"episode/return":-9,"episode/length":200,"episode/cut":0}"#,
-            r#"{"event":"fit","env_step":200}"#,
-            r#"{"event":"episode","env_step":400,"episode/return":-1,"episode/length":200,"episode/cut":0}"#,
-            r#"{"event":"fit","env_step":400}"#,
-            r#"{"event":"episode","env_step":450,"episode/return":-2,"episode/length":50,"episode/cut":1}"#,
+            r#"{"event":"episode","env_step":200,"wall_s":1,"episode/return":-9,"episode/length":200,"episode/cut":0}"#,
+            r#"{"event":"fit","env_step":200,"wall_s":1}"#,
+            r#"{"event":"episode","env_step":400,"wall_s":2,"episode/return":-1,"episode/length":200,"episode/cut":0}"#,
+            r#"{"event":"fit","env_step":400,"wall_s":2}"#,
+            r#"{"event":"episode","env_step":450,"wall_s":3,"episode/return":-2,"episode/length":50,"episode/cut":1}"#,
         ];
         let found = run(&lines);
         assert_eq!((found.planned_returns(), found.first_fit()), (vec![(400.0, -1.0)], Some(200.0)));
@@ -371,9 +371,9 @@ pub(super) mod tests {
         assert_eq!(found.planned_returns(), [(200.0, -9.0)]);
         // A fit in the middle of an episode makes it a planned one from there on only.
         let middle = [
-            r#"{"event":"fit","env_step":100}"#,
-            r#"{"event":"episode","env_step":150,"episode/return":-9,"episode/length":150,"episode/cut":0}"#,
-            r#"{"event":"episode","env_step":200,"episode/return":-1,"episode/length":50,"episode/cut":0}"#,
+            r#"{"event":"fit","env_step":100,"wall_s":1}"#,
+            r#"{"event":"episode","env_step":150,"wall_s":2,"episode/return":-9,"episode/length":150,"episode/cut":0}"#,
+            r#"{"event":"episode","env_step":200,"wall_s":3,"episode/return":-1,"episode/length":50,"episode/cut":0}"#,
         ];
         assert_eq!(run(&middle).planned_returns(), [(200.0, -1.0)]);
     }

@@ -230,20 +230,18 @@ fn is_named(name: &str, extensions: &[&str]) -> bool {
     ends(name) || ends(bare)
 }
 
-/// A key that puts `run10` behind `run9`.
-fn natural(name: &str) -> Vec<(u64, String)> {
-    let mut key = vec![(0, String::new())];
-    let mut digits = String::new();
-    for character in name.chars().chain(['\0']) {
-        if character.is_ascii_digit() {
-            digits.push(character);
-            continue;
-        }
-        if !digits.is_empty() {
-            key.push((std::mem::take(&mut digits).parse().unwrap_or(u64::MAX), String::new()));
-        }
-        if let Some((_, text)) = key.last_mut() {
-            text.push(character);
+/// A key that puts `run10` behind `run9`: numbers by their value, before what is no number.
+fn natural(name: &str) -> Vec<(Option<char>, u128)> {
+    let mut key = Vec::new();
+    let mut rest = name;
+    while let Some(first) = rest.chars().next() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if digits > 0 {
+            key.push((None, rest[..digits].parse().unwrap_or(u128::MAX)));
+            rest = &rest[digits..];
+        } else {
+            key.push((Some(first), 0));
+            rest = &rest[first.len_utf8()..];
         }
     }
     key
