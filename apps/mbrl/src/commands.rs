@@ -242,7 +242,7 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
         number(end.record.best())
     ));
     if let Some((mean, std)) = end.record.evaluation {
-        text.push_str(&format!("  eval    {mean:.2} ± {std:.2} (the last one)\n"));
+        text.push_str(&format!("  eval    mean return {mean:.2}, standard deviation {std:.2} (the last one)\n"));
     }
     text.push_str(&format!("  time    {:.0} s\n", end.wall_s));
     let curve = if end.outcome == Outcome::Finished { ", curve.svg" } else { "" };
