@@ -73,7 +73,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("task=cartpole-swingup", &["steps=250"]),
     ("steps=120", &[]),
     ("seed=1", &[]),
-    ("precision=bf16", &["goal.cost=[1, 0, 1, 0]"]),
+    ("precision=bf16", &["steps=300"]),
     ("wrappers.action_repeat=2", &[]),
     ("wrappers.observation_noise=0.01", &[]),
     ("wrappers.action_noise=0.1", &[]),
