@@ -2,9 +2,8 @@
 
 mod util;
 
-use std::fs;
+use std::{fs, path::Path};
 
-use mbrl_policy::{CheckpointReader, Checkpoints};
 use util::{Dir, QUICK, Said};
 
 #[test]
@@ -118,37 +117,41 @@ fn task_options_are_the_tasks_and_part_of_the_run() {
     );
 }
 
-#[test]
-fn a_run_of_an_earlier_version_goes_on() {
-    let dir = Dir::new();
-    dir.train(&["--out", "run", "--steps", "250"]).ok();
-    // As it was before these keys came.
-    let added = ["kind = \"model-based\"\n", "[task_options]\n"];
-    let resolved = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
-    let older = |text: &str| {
-        added.iter().fold(text.to_owned(), |text, key| {
-            assert!(text.contains(key), "{key} is missing in\n{text}");
-            text.replace(key, "")
-        })
-    };
-    dir.write("run/experiment.toml", &older(&resolved).replace("steps = 250", "steps = 420"));
-    let checkpoints = Checkpoints::in_folder(dir.path("run/checkpoints"));
-    for step in checkpoints.steps().unwrap() {
-        let written = CheckpointReader::open(&dir.path("run/checkpoints").join(step.to_string())).unwrap();
-        let mut state: serde_json::Value = written.get_json("run.json").unwrap();
-        state["description"] = older(state["description"].as_str().unwrap()).into();
-        let again = checkpoints.write(step, |into| {
-            ["agent.json", "model.bin", "replay.bin"].iter().try_for_each(|name| into.put(name, written.get(name)?))?;
-            into.put_json("run.json", &state)
-        });
-        again.unwrap();
+/// What version 0.1 left of `smoke` after 400 of its steps: see `tests/runs`.
+fn earlier(dir: &Dir) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runs/smoke-0.1");
+    fs::create_dir_all(dir.path("run/checkpoints/400")).unwrap();
+    for name in ["experiment.toml", "metrics.jsonl"] {
+        fs::copy(from.join(name), dir.path("run").join(name)).unwrap();
     }
-    let said = dir.run(&["resume", "run"]).ok();
-    assert!(said.out.contains("420 in 3 episodes") && !said.err.contains("warning"), "{said:?}");
-    // What really differs is refused still.
+    for entry in fs::read_dir(from.join("checkpoints/400")).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), dir.path("run/checkpoints/400").join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_run_of_the_version_before_goes_on() {
+    let dir = Dir::new();
+    earlier(&dir);
     let text = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
-    dir.write("run/experiment.toml", &text.replace("population = 8", "population = 9"));
-    dir.run(&["resume", "run"]).fails(1, &["`population = 9`", "`population = 8`"]);
+    assert!(text.contains("dynamics = \"ensemble\"") && text.contains("members = \"ts-inf\""), "{text}");
+    // What really differs is refused.
+    dir.write("run/experiment.toml", &text.replace("population = 40", "population = 41"));
+    dir.run(&["resume", "run"]).fails(1, &["`population = 41`", "`population = 40`"]);
+    dir.write("run/experiment.toml", &text.replace("steps = 400", "steps = 600"));
+    let said = dir.run(&["eval", "run", "--episodes", "2"]).ok();
+    assert!(said.out.contains("checkpoint of step 400") && !said.err.contains("warning"), "{said:?}");
+    let before = dir.metrics("run");
+    let said = dir.run(&["resume", "run"]).ok();
+    assert!(said.out.contains("600 in 3 episodes") && !said.err.contains("warning"), "{said:?}");
+    let after = dir.metrics("run");
+    assert_eq!(after[..before.len()], before);
+    // It is the run that today's version makes from the start.
+    dir.run(&["train", "smoke", "--out", "today"]).ok();
+    let today = dir.metrics("today");
+    assert_eq!(after[before.len()..], today[before.len()..]);
+    let machine = fs::read_to_string(dir.path("run/machine.json")).unwrap();
+    assert!(machine.contains("\"env_step\": 400") && !machine.contains("\"env_step\": 0"), "{machine}");
 }
 
 #[test]
@@ -254,7 +257,7 @@ fn a_place_that_is_taken_is_never_overwritten() {
 }
 
 #[test]
-fn a_random_agent_is_the_yardstick() {
+fn a_random_agent_is_the_baseline() {
     let dir = Dir::new();
     let said = dir.run(&["eval", "--random", "pendulum", "--episodes", "3"]).ok();
     assert!(said.out.contains("over 3 episodes"), "{}", said.out);
@@ -290,6 +293,31 @@ fn an_unknown_key_is_named() {
 #[test]
 fn a_value_of_the_wrong_type_is_named() {
     refused(&["train", "smoke", "--set", "planner.population=many"], 1, &["planner.population", "many"]);
+}
+
+#[test]
+fn another_planner_says_what_it_kept() {
+    let dir = Dir::new();
+    let said = dir.train(&["--set", "planner.kind=random-shooting", "--steps", "20", "--out", "run"]);
+    // `elites` is set too, and random shooting has none.
+    said.fails(1, &["`planner.elites`"]);
+    let words = ["train", "smoke", "--set", "planner.kind=icem", "--steps", "20", "--out", "run"];
+    let said = dir.run(&words).ok();
+    assert!(
+        said.err.contains("note: planner.kind = \"icem\": keeps ") && said.err.contains("population = 40"),
+        "{said:?}"
+    );
+    assert!(fs::read_to_string(dir.path("run/experiment.toml")).unwrap().contains("population = 40"));
+}
+
+#[test]
+fn more_episodes_than_fit_into_memory_are_refused() {
+    refused(
+        &["eval", "--random", "pendulum", "--episodes", "9223372036854775807"],
+        1,
+        &["9223372036854775807", "100000"],
+    );
+    refused(&["train", "smoke", "--set", "train.eval_episodes=9223372036854775807"], 1, &["[train]", "eval_episodes"]);
 }
 
 #[test]
