@@ -1,5 +1,5 @@
 //! Files of other programs become the transitions that are in them, or an error that says where they do not.
-
+#![allow(clippy::result_large_err, reason = "errors of reading say where and what")]
 #![cfg(all(feature = "csv", feature = "numpy", feature = "parquet"))]
 
 use std::{
@@ -1166,7 +1166,7 @@ fn columns_of_another_log_are_taken_where_they_are_there() {
         &Layout { episode: Some("run".into()), time: Some("clock".into()), ..machine() },
     )
     .unwrap();
-    let options = ReadOptions::default().with_stored(stored.layout.clone());
+    let options = ReadOptions::default().with_stored(stored.layout);
     let log = read_as("a.csv", b"x,v,u\n0,0,1\n1,0,1\n", &Layout::default(), &options).unwrap();
     assert_eq!((log.replay.len(), log.report.sources().as_str()), (1, "no episode column, no time"));
     let log = read_as("a.csv", b"run,x,v,u\n0,0,0,1\n1,1,0,1\n1,2,0,1\n", &Layout::default(), &options).unwrap();

@@ -100,7 +100,7 @@
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-
+#![allow(clippy::result_large_err, reason = "a file is read once, and its error says where and what")]
 #![cfg_attr(
     not(all(feature = "csv", feature = "numpy", feature = "parquet")),
     allow(dead_code, reason = "each reader uses a part of what they share")

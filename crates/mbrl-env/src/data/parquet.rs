@@ -75,7 +75,7 @@ fn whole(input: &Input, layout: &Layout, options: &ReadOptions) -> Result<Table,
     let mut episodes: Vec<Vec<Vec<f64>>> = table.plan.uses.iter().map(|_| Vec::new()).collect();
     for group in 0..file.num_row_groups() {
         let group = file.get_row_group(group).map_err(failed)?;
-        for index in 0..table.plan.uses.len() {
+        for (index, rows_of) in episodes.iter_mut().enumerate() {
             let field = table.plan.uses[index].field;
             let mut block = Block::new(&schema.column(field));
             let mut reader = group.get_column_reader(field).map_err(failed)?;
@@ -86,10 +86,10 @@ fn whole(input: &Input, layout: &Layout, options: &ReadOptions) -> Result<Table,
                 }
                 for _ in 0..rows {
                     if nested {
-                        let row = episodes[index].len();
+                        let row = rows_of.len();
                         let used = &table.plan.uses[index];
                         let values = block.episode(used).map_err(|fault| table.fault(row, index, fault))?;
-                        episodes[index].push(values);
+                        rows_of.push(values);
                     } else {
                         let row = table.columns[index].values.len() / table.plan.uses[index].width;
                         block.next(&mut table, index).map_err(|fault| table.fault(row, index, fault))?;
@@ -120,9 +120,9 @@ fn unrolled(mut table: Table, episodes: Vec<Vec<Vec<f64>>>) -> Result<Table, Dat
         if table.rows > 0 {
             table.breaks.push(table.rows);
         }
-        for index in 0..table.plan.uses.len() {
+        for (index, rows_of) in episodes.iter().enumerate() {
             let Use { width, part, name, .. } = table.plan.uses[index].clone();
-            let values = episodes[index].get(episode).map_or(&[][..], Vec::as_slice);
+            let values = rows_of.get(episode).map_or(&[][..], Vec::as_slice);
             let own = values.len() / width;
             let column = &mut table.columns[index].values;
             match own {
@@ -378,8 +378,7 @@ impl Block {
         let length = if self.depth == 0 { 1 } else { 1 + rest.iter().take_while(|r| **r > 0).count() };
         self.at += length;
         let mut values = Vec::with_capacity(length);
-        let mut inner = 0;
-        for i in start..start + length {
+        for (inner, i) in (start..start + length).enumerate() {
             let level = self.level(i)?;
             if level < self.entry_level && length == 1 {
                 // No list, or an empty one.
@@ -389,7 +388,6 @@ impl Block {
             if self.depth == 2 && begins && inner % used.width != 0 {
                 return Err(Fault::new("lists of different lengths", format!("lists of {}", used.width)));
             }
-            inner += 1;
             if level < self.max_level {
                 values.push(f64::NAN);
                 continue;
