@@ -90,7 +90,8 @@ fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
     // Another planner, the task's own reward; planners that need gradients are refused.
     let other = ["--set", "planner.kind=mppi", "--set", "goal.reward=task", "--steps", "20", "--out", "mppi"];
     dir.run(&[&["train", "ground-truth-cartpole-swingup"], &other[..]].concat()).ok();
-    for (word, key) in [("planner.kind=gradient", "planner.kind"), ("refinement.iterations=1", "refinement.iterations")] {
+    for (word, key) in [("planner.kind=gradient", "planner.kind"), ("refinement.iterations=1", "refinement.iterations")]
+    {
         let words = ["train", "ground-truth-cartpole-swingup", "--set", word, "--out", "refused"];
         dir.run(&words).fails(1, &[key, "gradients"]);
         assert!(!dir.path("refused").exists());
