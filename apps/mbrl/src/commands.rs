@@ -21,14 +21,13 @@ use mbrl_policy::{EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluat
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, doctor, evaluate_model, fit, folder,
+    chart, console, doctor, evaluate_model, fit, folder,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
     registry::{embedded, registry},
     render, report,
     run::{Ended, RunFolder, in_pool},
-    say,
 };
 
 /// By Ctrl-C, as shells report it.
@@ -50,7 +49,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn list() -> Result<ExitCode> {
-    say::out("experiments (mbrl train NAME):")?;
+    console::out("experiments (mbrl train NAME):")?;
     let tasks = registry().task_entries();
     let needs = |task: Option<&TaskEntry>| match task {
         Some(task) if !task.is_available() => {
@@ -61,11 +60,11 @@ fn list() -> Result<ExitCode> {
     for experiment in embedded() {
         let experiment = experiment?;
         let needs = needs(tasks.iter().find(|entry| entry.name() == experiment.task));
-        say::out(format_args!("  {:<30} {}{needs}", experiment.name, experiment.summary))?;
+        console::out(format_args!("  {:<30} {}{needs}", experiment.name, experiment.summary))?;
     }
-    say::out("\ntasks:")?;
+    console::out("\ntasks:")?;
     for task in tasks {
-        say::out(format_args!("  {:<30} {}{}", task.name(), task.summary(), needs(Some(task))))?;
+        console::out(format_args!("  {:<30} {}{}", task.name(), task.summary(), needs(Some(task))))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -79,7 +78,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
     let (experiment, notes) = registry().load_with_notes(&args.experiment, &overrides)?;
     experiment.check(registry())?;
     for note in notes {
-        say::note(format_args!("note: {note}"));
+        console::note(format_args!("note: {note}"));
     }
 
     let name = &experiment.name;
@@ -104,7 +103,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
     for (place, experiment) in runs {
         let folder = RunFolder::create(&place, next_free, experiment)?;
         if folder.path != place {
-            say::note(format_args!("note: {} exists, the run goes to {}", place.display(), folder.path.display()));
+            console::note(format_args!("note: {} exists, the run goes to {}", place.display(), folder.path.display()));
         }
         folders.push(folder);
     }
@@ -166,10 +165,10 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
                 }
             }
             Some(Err(error)) => {
-                let (path, error) = (path.to_string(), say::chain(&error));
+                let (path, error) = (path.to_string(), console::chain(&error));
                 // Most errors name a file in it.
                 let whose = if error.contains(&path) { String::new() } else { format!("{path}: ") };
-                say::note(format_args!("error: {whose}{error}"));
+                console::note(format_args!("error: {whose}{error}"));
                 unfinished.push(path.to_string());
                 code = ExitCode::FAILURE;
             }
@@ -187,7 +186,7 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
             Ok(())
         }
     };
-    say::out(text.trim_end())?;
+    console::out(text.trim_end())?;
     drawn?;
     Ok(code)
 }
@@ -204,7 +203,7 @@ fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
         if stop.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(STOPPED));
         }
-        say::note("stopping at the next step; once more to stop at once");
+        console::note("stopping at the next step; once more to stop at once");
     })
     .context("handler of Ctrl-C")
 }
@@ -260,7 +259,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         number += 1;
         let (paid, length) = (rounded(episode.summary.total_reward, 3), episode.summary.length);
         if told.is_ok() {
-            told = say::out(format_args!("episode {number:>3}  return {paid:>9}  length {length:>4}"));
+            told = console::out(format_args!("episode {number:>3}  return {paid:>9}  length {length:>4}"));
         }
     };
     let evaluation = match (&args.random, &args.run) {
@@ -283,20 +282,20 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let (mean, count) = (rounded(evaluation.return_mean(), 3), returns.len());
     let seconds = evaluation.elapsed.as_secs_f64();
     let episodes = if count == 1 { "episode" } else { "episodes" };
-    say::out(format_args!("mean return {mean} over {count} {episodes}{between} ({seconds:.1} s)"))?;
+    console::out(format_args!("mean return {mean} over {count} {episodes}{between} ({seconds:.1} s)"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn report(args: &ReportArgs) -> Result<ExitCode> {
     let path = report::write(&args.runs, args.out.as_deref(), cores())?;
-    say::out(path.display())?;
+    console::out(path.display())?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "mbrl", &mut script);
-    say::out(String::from_utf8(script)?.trim_end())?;
+    console::out(String::from_utf8(script)?.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,15 +6,15 @@ use anyhow::Result;
 
 use mbrl_policy::experiment::{DEFAULT_DEVICE, DEVICES, device_name, open_device};
 
-use crate::say;
+use crate::console;
 
 /// Prints what was found. `true` where the device that experiments use by default works.
 pub(crate) fn examine() -> Result<bool> {
     let profile = if cfg!(debug_assertions) { "debug build: slow; `cargo build --release`" } else { "release build" };
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    say::out(format_args!("mbrl {} ({profile}), {os} {arch}", env!("CARGO_PKG_VERSION")))?;
+    console::out(format_args!("mbrl {} ({profile}), {os} {arch}", env!("CARGO_PKG_VERSION")))?;
 
-    say::out("\ndevices:")?;
+    console::out("\ndevices:")?;
     let mut works = false;
     for (word, built_in) in DEVICES {
         let found = if built_in { open_device(word).map(|device| device_name(&device)) } else { Ok(None) };
@@ -28,12 +28,12 @@ pub(crate) fn examine() -> Result<bool> {
                 }
                 Ok(Some(name)) => format!("works: {name}{default}"),
                 Ok(None) => format!("works{default}"),
-                Err(error) => format!("{}{}", say::chain(&error.into()), needs(word)),
+                Err(error) => format!("{}{}", console::chain(&error.into()), needs(word)),
             },
         )?;
     }
 
-    say::out("\nmachine:")?;
+    console::out("\nmachine:")?;
     line("threads", &std::thread::available_parallelism().map_or("unknown".into(), |n| n.to_string()))?;
     line("processor", &processor())?;
     line("memory", &memory().map_or("unknown".into(), |(free, all)| format!("{} of {} free", gib(free), gib(all))))?;
@@ -48,13 +48,13 @@ pub(crate) fn examine() -> Result<bool> {
     line("MuJoCo", &mujoco())?;
 
     if !works {
-        say::out(format_args!("\nthe default device, {DEFAULT_DEVICE}, does not work"))?;
+        console::out(format_args!("\nthe default device, {DEFAULT_DEVICE}, does not work"))?;
     }
     Ok(works)
 }
 
 fn line(name: &str, text: &str) -> Result<()> {
-    say::out(format_args!("  {name:<10} {text}"))
+    console::out(format_args!("  {name:<10} {text}"))
 }
 
 /// What a device wants besides the build.

@@ -21,12 +21,11 @@ use serde::Serialize;
 use crate::{
     args::EvaluateModelArgs,
     commands::cores,
-    fit,
+    console, fit,
     folder::checked_out,
     model_chart,
     progress::Display,
     run::{RunFolder, in_pool, warn},
-    say,
 };
 
 /// What `evaluation.json` holds.
@@ -85,7 +84,7 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     write_atomically(&json, (serde_json::to_string_pretty(&written)? + "\n").as_bytes())?;
     let data = args.data[0].file_name().unwrap_or_default().to_string_lossy();
     model_chart::draw_model(&svg, &format!("{label} on {data}"), &evaluation)?;
-    say::out(format_args!(
+    console::out(format_args!(
         "{label} on {}\n{}\nfiles   {}, {}",
         log.report.summary(),
         model_chart::table(&evaluation, &log.obs_names),

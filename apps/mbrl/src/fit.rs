@@ -21,7 +21,7 @@ use mbrl_policy::{
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::{args::FitArgs, commands::cores, folder, registry::registry, run::in_pool, say};
+use crate::{args::FitArgs, commands::cores, console, folder, registry::registry, run::in_pool};
 
 /// How to fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     let settings = Settings::of(args)?;
     if args.check {
         let log = read(&args.data, &args.columns.layout(), &args.columns.options())?;
-        say::out(&log.report)?;
+        console::out(&log.report)?;
         return Ok(ExitCode::SUCCESS);
     }
     let place = match &args.out {
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     let device = open_device(&settings.device)?;
 
     let log = read(&args.data, &args.columns.layout(), &args.columns.options())?;
-    say::out(&log.report)?;
+    console::out(&log.report)?;
     let Settings { seed, model: mut config, fit, .. } = settings;
     angles(&mut config, &log);
     let (obs, action) = (log.replay.obs_width(), log.replay.action_width());
@@ -147,7 +147,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     card.result.seconds = report.elapsed.as_secs_f64();
     let fitted = FittedModel::new(card, model)?;
     let path = folder::create(&place, next_free, |partial| Ok(fitted.save(partial)?))?;
-    say::out(told(fitted.card(), &path))?;
+    console::out(told(fitted.card(), &path))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -218,11 +218,13 @@ fn fitted(model: &mut Ensemble, data: &Dataset, config: &FitConfig, rng: &mut Rn
     let began = Instant::now();
     let of = config.max_epochs;
     let EnsembleConfig { members, hidden, .. } = model.config();
-    say::note(format_args!("fitting {members} members {hidden:?} to {} transitions", data.len()));
+    console::note(format_args!("fitting {members} members {hidden:?} to {} transitions", data.len()));
     Ok(fit_watched(model, data, config, rng, &mut |&Epoch { number, train_loss, errors }| {
         let error = (errors.iter().sum::<f32>() / errors.len() as f32).sqrt();
         let seconds = began.elapsed().as_secs_f64();
-        say::note(format_args!("epoch {number:>3}/{of}  loss {train_loss:>8.4}  error {error:.4}  ({seconds:.1} s)"));
+        console::note(format_args!(
+            "epoch {number:>3}/{of}  loss {train_loss:>8.4}  error {error:.4}  ({seconds:.1} s)"
+        ));
     })?)
 }
 

@@ -5,6 +5,7 @@
 mod args;
 mod chart;
 mod commands;
+mod console;
 mod doctor;
 mod evaluate_model;
 mod fit;
@@ -15,10 +16,9 @@ mod progress;
 mod record;
 mod registry;
 mod render;
+mod replay_episode;
 mod report;
-mod retake;
 mod run;
-mod say;
 mod tensorboard;
 mod trajectories;
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     match commands::run(args::Args::parse()) {
         Ok(code) => code,
         Err(error) => {
-            say::note(format_args!("error: {}", say::chain(&error)));
+            console::note(format_args!("error: {}", console::chain(&error)));
             ExitCode::FAILURE
         }
     }

@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use mbrl_env::{Info, Transition};
 use mbrl_policy::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Phase, Scalars, Training};
 
-use crate::{plot::rounded, say};
+use crate::{console, plot::rounded};
 
 /// A bar and all beside it fit a terminal of 60 columns; a message that is longer than the rest of the line is cut.
 const TEMPLATE: &str = "{prefix} {bar:8} {percent:>3}% {rate} {left} {wide_msg}";
@@ -31,8 +31,8 @@ impl Display {
     /// Tells something besides.
     pub(crate) fn note(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| say::note(text)),
-            None => say::note(text),
+            Some(bars) => bars.suspend(|| console::note(text)),
+            None => console::note(text),
         }
     }
 

@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     args::RenderArgs,
+    console,
     folder::checked_out,
-    retake::Retake,
+    replay_episode::EpisodeReplay,
     run::RunFolder,
-    say,
     trajectories::{self, Stored},
 };
 
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
         None => trajectories::folder(&folder.path).join(format!("{step}-{}.png", episode.number)),
     };
     write(&folder, &episode, args.size, &out).with_context(|| format!("task {}", folder.experiment.task))?;
-    say::out(out.display())?;
+    console::out(out.display())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -43,18 +43,18 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
 fn write(folder: &RunFolder, episode: &Stored, size: (u32, u32), out: &PathBuf) -> Result<()> {
     // Shortest time of a frame (s): shorter ones only make the file larger.
     const FRAME: f64 = 0.04;
-    let mut retake = Retake::new(&folder.experiment, episode)?;
+    let mut replay = EpisodeReplay::new(&folder.experiment, episode)?;
     let steps = episode.transitions.len();
-    let every = (FRAME / retake.period()).round().max(1.0) as usize;
-    let period = every as f64 * retake.period();
+    let every = (FRAME / replay.period()).round().max(1.0) as usize;
+    let period = every as f64 * replay.period();
     // The start, and the end whenever it comes.
-    let frames = (0..steps.div_ceil(every) + 1).map(|i| retake.frame((i * every).min(steps), size));
+    let frames = (0..steps.div_ceil(every) + 1).map(|i| replay.frame((i * every).min(steps), size));
     Ok(mbrl_env::write_animation(out, period, frames)?)
 }
 
 /// Tasks of this build draw no pictures, and the first frame says so.
 #[cfg(not(feature = "mujoco"))]
 fn write(folder: &RunFolder, episode: &Stored, size: (u32, u32), _: &PathBuf) -> Result<()> {
-    Retake::new(&folder.experiment, episode)?.frame(0, size)?;
+    EpisodeReplay::new(&folder.experiment, episode)?.frame(0, size)?;
     bail!("this build writes no pictures: it needs the feature mujoco")
 }

@@ -15,7 +15,7 @@ use mbrl_policy::{
 };
 
 use crate::{
-    chart, folder, progress::Display, record::Record, registry::registry, say, tensorboard::TensorBoardWriter,
+    chart, console, folder, progress::Display, record::Record, registry::registry, tensorboard::TensorBoardWriter,
     trajectories::TrajectoryWriter,
 };
 
@@ -125,7 +125,7 @@ impl RunFolder {
         in_pool(threads, || {
             let Restored { mut task, mut agent, env_step, damaged } = self.restored()?;
             warn(&damaged, display);
-            say::out(format_args!("checkpoint of step {env_step}"))?;
+            console::out(format_args!("checkpoint of step {env_step}"))?;
             Ok(evaluate_watched(&mut task.env, &mut *agent, &start_seeds(seed, episodes), watch)?)
         })?
     }

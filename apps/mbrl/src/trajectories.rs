@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_damaged_is_named_by_line() {
         let whole = csv(&episode());
-        let refused = |text: &str| crate::say::chain(&parsed(text).unwrap_err());
+        let refused = |text: &str| crate::console::chain(&parsed(text).unwrap_err());
         let cut = whole.rsplit_once("\n3,").unwrap().0;
         assert!(refused(cut).contains("the last observation is missing"));
         assert!(refused(&whole.replacen(",-0.3", ",x", 1)).contains("line 2"));

@@ -68,7 +68,7 @@ mod mujoco {
             fs::write(path, format!("{head}\n{}", row.replacen(&cells.join(","), &changed.join(","), 1))).unwrap();
         }
         fs::remove_file(&picture).unwrap();
-        dir.run(&["render", "runs/smoke-0", "--episode", "2"]).fails(1, &["retake of episode 2", "step 1"]);
+        dir.run(&["render", "runs/smoke-0", "--episode", "2"]).fails(1, &["replay of episode 2", "step 1"]);
         assert!(!picture.exists());
         dir.run(&["report", "runs/smoke-0"]).ok();
         let page = fs::read_to_string(run.join("report.html")).unwrap();

@@ -18,13 +18,13 @@ use super::{
     runs::{Group, Run},
 };
 #[cfg(feature = "mujoco")]
-use crate::retake::Retake;
+use crate::replay_episode::EpisodeReplay;
 use crate::{
+    console,
     model_chart::{coverage_chart, error_chart, in_words},
     plot::{Chart, Colour, Key, Mark, Points, Size, Style},
     registry::registry,
     run::Restored,
-    say,
     trajectories::{self, Stored},
 };
 
@@ -99,7 +99,7 @@ pub(super) const GROUND_TRUTH: &str = "The simulator itself is the model: nothin
 const NO_EPISODES: &str = "No evaluation episode was recorded: set train.eval_every in the experiment to have them.";
 
 fn failed(error: &anyhow::Error) -> String {
-    absent(&format!("Left out: {}", say::chain(error)))
+    absent(&format!("Left out: {}", console::chain(error)))
 }
 
 /// The first run with a checkpoint that can be read.
@@ -113,7 +113,7 @@ fn restore<'a>(group: &'a Group, notes: &mut Vec<String>) -> Option<(&'a Run, Re
                 notes.extend(restored.damaged.iter().map(|e| format!("damaged checkpoint passed over: {e}")));
                 return Some((run, restored));
             }
-            Err(error) => notes.push(format!("{}: no model: {}", run.label, say::chain(&error))),
+            Err(error) => notes.push(format!("{}: no model: {}", run.label, console::chain(&error))),
         }
     }
     None
@@ -140,7 +140,7 @@ fn episodes(run: &Run, notes: &mut Vec<String>) -> Option<Episodes> {
     let (env_step, found) = match newest {
         Ok(newest) => newest?,
         Err(error) => {
-            notes.push(format!("{}: {}", run.label, say::chain(&error)));
+            notes.push(format!("{}: {}", run.label, console::chain(&error)));
             return None;
         }
     };
@@ -149,7 +149,7 @@ fn episodes(run: &Run, notes: &mut Vec<String>) -> Option<Episodes> {
         match episode {
             Ok(episode) if !episode.transitions.is_empty() => episodes.push(episode),
             Ok(_) => {}
-            Err(error) => notes.push(format!("{}: episode left out: {}", run.label, say::chain(&error))),
+            Err(error) => notes.push(format!("{}: episode left out: {}", run.label, console::chain(&error))),
         }
     }
     (!episodes.is_empty()).then_some(Episodes { env_step, episodes })
@@ -387,7 +387,7 @@ fn played_middle(run: &Run, episodes: &Episodes, id: usize) -> String {
     let (pictures, note) = match pictures(run, episode) {
         Ok(pictures) => (pictures, String::new()),
         Err(error) => {
-            let why = escape(&say::chain(&error));
+            let why = escape(&console::chain(&error));
             (Vec::new(), format!("<p class=\"lead\"><small>Without pictures: {why}.</small></p>\n"))
         }
     };
@@ -414,8 +414,8 @@ fn pictures(run: &Run, episode: &Stored) -> Result<Vec<Vec<u8>>> {
     if run.experiment().make_task(registry())?.sketch.is_some() {
         return Ok(Vec::new());
     }
-    let mut retake = Retake::new(run.experiment(), episode)?;
-    let draw = |i: usize| retake.frame(i * steps / last, PICTURE)?.png();
+    let mut replay = EpisodeReplay::new(run.experiment(), episode)?;
+    let draw = |i: usize| replay.frame(i * steps / last, PICTURE)?.png();
     match (0..=last).map(draw).collect() {
         Err(EnvError::NoPicture { .. }) => Ok(Vec::new()),
         pictures => Ok(pictures?),

@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 use mbrl_policy::{MetricsLine, MetricsReader, experiment::Experiment};
 
 use crate::{
+    console,
     run::{EXPERIMENT, METRICS, RunFolder},
-    say,
 };
 
 /// One line of `metrics.jsonl`.
@@ -205,7 +205,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
         // A run that is named twice is one run.
         let place = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         if places.contains(&place) {
-            say::note(format_args!("note: {} is named twice", path.display()));
+            console::note(format_args!("note: {} is named twice", path.display()));
             continue;
         }
         places.push(place);

@@ -8,14 +8,14 @@ use crate::{registry::registry, trajectories::Stored};
 
 /// An evaluation's episode, stepped through by its recorded actions. Whatever differs by a bit from what was recorded is an
 /// error: then the pictures would be of something else.
-pub(crate) struct Retake<'a> {
+pub(crate) struct EpisodeReplay<'a> {
     env: World,
     episode: &'a Stored,
     /// Steps taken.
     at: usize,
 }
 
-impl<'a> Retake<'a> {
+impl<'a> EpisodeReplay<'a> {
     /// Goes to the start of an episode of a run's evaluation.
     pub(crate) fn new(experiment: &Experiment, episode: &'a Stored) -> Result<Self> {
         let mut env = experiment.make_task(registry())?.env;
@@ -61,7 +61,7 @@ fn compare(number: usize, step: usize, what: &str, found: &[f32], recorded: &[f3
 
 fn differs(number: usize, reason: String) -> EnvError {
     let reason = format!("{reason}; it was recorded with another version, another engine or other settings");
-    EnvError::Check { what: format!("the retake of episode {number}"), reason }
+    EnvError::Check { what: format!("the replay of episode {number}"), reason }
 }
 
 #[cfg(test)]
@@ -84,8 +84,8 @@ mod tests {
 
     /// Its task draws no pictures: that is found out when the bits were the same.
     fn to_the_end(experiment: &Experiment, episode: &Stored) -> String {
-        let frame = |mut retake: Retake<'_>| Ok(retake.frame(episode.transitions.len(), (8, 8))?);
-        Retake::new(experiment, episode).and_then(frame).unwrap_err().to_string()
+        let frame = |mut replay: EpisodeReplay<'_>| Ok(replay.frame(episode.transitions.len(), (8, 8))?);
+        EpisodeReplay::new(experiment, episode).and_then(frame).unwrap_err().to_string()
     }
 
     #[test]
@@ -101,7 +101,7 @@ mod tests {
         let (experiment, mut episodes) = recorded();
         episodes[0].number = 2;
         let told = to_the_end(&experiment, &episodes[0]);
-        assert!(told.contains("retake of episode 2") && told.contains("step 0: the start"), "{told}");
+        assert!(told.contains("replay of episode 2") && told.contains("step 0: the start"), "{told}");
         let last = episodes[1].transitions.len() - 1;
         let entry = &mut episodes[1].transitions[last].next_obs[0];
         *entry = f32::from_bits(entry.to_bits() ^ 1);
