@@ -98,7 +98,7 @@ pub(crate) fn coverage_chart(size: Size, evaluation: &ModelEvaluation) -> Option
     let from = from.max(0.0);
     (chart.percent_x, chart.percent_y) = (true, true);
     chart.x_range = Some((from, 1.0));
-    chart.y_range = Some((0.0, 1.0));
+    chart.y_range = Some((0.0, 1.03));
     chart.marks.push(Mark::Line(Colour::Muted, Style::Dashed, vec![(from, from), (1.0, 1.0)]));
     let mut keys = Vec::new();
     for (i, (name, points)) in lines.into_iter().enumerate() {
