@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for step in 0..15 {
         let action = Tensor::<1>::from_floats(plan.action(step), &Device::flex()).unsqueeze::<2>();
         state = fitted.model().predict(state, action)?.mean;
-        let seen = fitted.values(&fitted.model().observe(state.clone()).into_data().to_vec::<f32>()?)?;
+        let seen = fitted.values(&fitted.model().observe(state.clone()).into_data().try_to_vec::<f32>()?)?;
         println!("step {:>2}: action {:+.3?}  {} {:+.4}", step + 1, plan.action(step), fitted.obs_names()[0], seen[0]);
     }
     Ok(())

@@ -203,7 +203,7 @@ impl Experiment {
     fn from_table(mut table: Table) -> Result<Self, ExperimentError> {
         translate::translate(&mut table)?;
         let agent = AgentConfig::take(&mut table, COMMON)?;
-        let run = read::read_by(table, |settings| Self::deserialize(settings))?;
+        let run = read::read_by(table, Self::deserialize)?;
         Ok(Self { agent, ..run })
     }
 

@@ -221,7 +221,7 @@ pub(super) fn entries(table: &Table) -> Vec<(String, &Value)> {
     for (key, value) in table {
         match value {
             Value::Table(section) => {
-                found.extend(section.iter().map(|(inner, value)| (format!("{key}.{inner}"), value)))
+                found.extend(section.iter().map(|(inner, value)| (format!("{key}.{inner}"), value)));
             }
             value => found.push((key.clone(), value)),
         }

@@ -98,7 +98,7 @@ fn the_resolved_text_holds_every_default_and_reads_back() {
             assert!(text.contains(key) || name == "truth" && key == "bounds_weight", "{key} is missing in\n{text}");
         }
     }
-    let mut common: Vec<String> = Table::try_from(&loaded(&[]).unwrap()).unwrap().into_iter().map(|(k, _)| k).collect();
+    let mut common: Vec<String> = Table::try_from(loaded(&[]).unwrap()).unwrap().into_iter().map(|(k, _)| k).collect();
     common.retain(|key| !agent::sections_of("model-based").unwrap().contains(&key.as_str()));
     let mut listed = COMMON.to_vec();
     listed.sort_unstable();
