@@ -11,7 +11,7 @@ use mbrl_plan::PlanError;
 #[non_exhaustive]
 pub enum AgentError {
     /// A value of a configuration that breaks a rule.
-    #[error("{field} = {value}: {rule}")]
+    #[error("{field} = {value}: expected {rule}")]
     Config {
         /// Name of the field.
         field: &'static str,
