@@ -68,7 +68,7 @@
 //! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions; rewards and terminations for their heads |
 //! | [`Ensemble`], deterministic head | yes | epistemic | yes | the same |
 //! | [`DynamicsFn`] | no | none | if the closure's operations have them | equations |
-//! | [`SimulatorModel`] | no | none | no | a [`Simulator`](mbrl_env::Simulator) and its snapshot |
+//! | [`SimulatorModel`] | no | none | no | a [`Simulator`] and its snapshot |
 //!
 //! # Themes
 //!
