@@ -28,7 +28,7 @@ pub enum EnvError {
         value: f32,
     },
     /// A space whose bounds make no interval.
-    #[error("bounds of {what}, dimension {index}: low {low} is not below high {high}")]
+    #[error("bounds of {what}, dimension {index}: low {low} is above high {high}")]
     Bounds {
         /// What the bounds belong to.
         what: String,
@@ -38,6 +38,25 @@ pub enum EnvError {
         low: f32,
         /// Its upper bound.
         high: f32,
+    },
+    /// Actions without finite limits, where random actions or a planner need them.
+    #[error(
+        "actions of {env}: no limits for {columns}: expected finite ones, by the model (`ctrlrange` in MuJoCo's), by \
+         `ActionLimits::clip` or, in an experiment, by `wrappers.action_limits = [low, high]`"
+    )]
+    Unlimited {
+        /// Name of the environment.
+        env: String,
+        /// The columns, separated by commas.
+        columns: String,
+    },
+    /// Limits that actions cannot have.
+    #[error("action limits of {env}: {reason}")]
+    ActionLimits {
+        /// Name of the environment.
+        env: String,
+        /// What was expected and what came.
+        reason: String,
     },
     /// `step` was called before `reset`, or after the end of an episode.
     #[error("{env}: step needs a reset first ({why})")]
@@ -167,7 +186,7 @@ pub enum EnvError {
     UnknownName {
         /// Where the model comes from.
         origin: Box<str>,
-        /// `body`, `joint`, `actuator`, `site`, `geom` or `camera`.
+        /// `body`, `joint`, `actuator`, `site`, `geom`, `camera`, `keyframe` or `mocap body`.
         what: &'static str,
         /// The name asked for.
         name: Box<str>,
