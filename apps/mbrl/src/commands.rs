@@ -21,7 +21,7 @@ use mbrl_policy::{EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluat
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, console, doctor, evaluate_model, fit, folder,
+    chart, console, doctor, evaluate_model, fit, folder, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -92,7 +92,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
         let place = match &args.out {
             Some(out) if !several => out.clone(),
             Some(out) => out.join(format!("{name}-{seed}")),
-            None => Path::new("runs").join(format!("{name}-{seed}")),
+            None => Path::new("runs").join(format!("{}-{seed}", naming::run_name(name, &args.set))),
         };
         if !next_free {
             folder::check_free(&place)?;
@@ -211,8 +211,7 @@ fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
 /// Draws the seeds of one experiment into one picture beside their folders, and tells their mean.
 fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result<()> {
     let name = &first.experiment.name;
-    // A name that `{name}-*` does not match: that names the runs alone.
-    let path = first.path.with_file_name(format!("{name}.svg"));
+    let path = naming::picture(&first.path, name, first.experiment.seed);
     let last: Vec<f64> = records.iter().filter_map(Record::last).collect();
     if let Some(found) = estimate(&last) {
         let (mean, seeds) = (rounded(found.mean, 2), last.len());

@@ -83,7 +83,7 @@ use std::{
 };
 
 use mbrl_env::{
-    WrappersConfig,
+    Env, WrappersConfig,
     tasks::{Options, Task},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
