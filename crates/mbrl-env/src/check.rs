@@ -23,6 +23,8 @@ use crate::{
     Termination, Transition,
 };
 
+pub use crate::knowledge::check::{check_augment, check_features, check_known};
+
 /// Steps of each trial run.
 const STEPS: usize = 200;
 /// After so many steps an episode is taken for one that never ends.
@@ -390,7 +392,7 @@ impl Trace {
 }
 
 /// Actions to try: those of the space, within one unit where it has no limit.
-fn trial_actions(actions: &ActionSpace) -> ActionSpace {
+pub(crate) fn trial_actions(actions: &ActionSpace) -> ActionSpace {
     let ActionSpace::Box(space) = actions else { return actions.clone() };
     let limits = space.low().iter().zip(space.high()).map(|(&low, &high)| match (low.is_finite(), high.is_finite()) {
         (true, true) => (low, high),

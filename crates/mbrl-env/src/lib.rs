@@ -119,6 +119,7 @@ mod env;
 mod error;
 mod field;
 mod frame;
+mod knowledge;
 mod objective;
 mod replay;
 mod rng;
@@ -135,6 +136,7 @@ pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};
 pub use field::{AngleColumn, Field, FieldKind};
 pub use frame::Frame;
+pub use knowledge::{Augment, Features, Knowledge, Known, KnownAt, KnownGrads, Lanes, TILE};
 pub use objective::{
     Reward, RewardFn, Termination, TerminationFn, Value, ValueFn, reward_fn, termination_fn, value_fn,
 };
