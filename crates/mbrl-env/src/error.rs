@@ -209,6 +209,21 @@ pub enum EnvError {
     },
 }
 
+impl EnvError {
+    /// Whether the episode broke down and nothing else did: the engine diverged, say. The next reset begins a new episode, and
+    /// a run can go on without this one.
+    #[must_use]
+    pub fn is_breakdown(&self) -> bool {
+        matches!(self, Self::Simulation { .. })
+    }
+
+    /// Whether the cause lies outside of the program, a full disk say, so that the same call may succeed later.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Stream { .. })
+    }
+}
+
 /// Refuses a vector of the wrong width.
 ///
 /// # Errors
@@ -228,5 +243,28 @@ pub fn check_finite(what: &str, values: &[f32]) -> Result<(), EnvError> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(index) => Err(EnvError::NonFinite { what: what.to_owned(), index, value: values[index] }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_episode_that_breaks_down_is_no_fault_of_the_disk_or_the_caller() {
+        let io = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let kinds = |error: EnvError| (error.is_breakdown(), error.is_external());
+        let diverged = EnvError::Simulation { time: 0.1, reason: "diverged".into() };
+        assert_eq!(kinds(diverged), (true, false));
+        assert_eq!(kinds(EnvError::Io { path: "log".into(), source: io() }), (false, true));
+        assert_eq!(kinds(EnvError::Stream { what: "replay", source: io() }), (false, true));
+        for error in [
+            EnvError::Width { what: "action".into(), expected: 1, actual: 2 },
+            EnvError::NonFinite { what: "action".into(), index: 0, value: f32::NAN },
+            EnvError::NeedsReset { env: "point".into(), why: "the episode is over" },
+            EnvError::Engine { reason: "no library".into() },
+        ] {
+            assert_eq!(kinds(error), (false, false));
+        }
     }
 }
