@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::process::ProcessError;
+
 /// An error of this crate. Every variant carries what was expected and what came; one with a
 /// [source](std::error::Error::source) does not repeat it in its own words.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +195,9 @@ pub enum EnvError {
         /// The known names, separated by commas.
         known: Box<str>,
     },
+    /// A process that serves an environment, or should. A run that meets it ends, and can be resumed.
+    #[error(transparent)]
+    Process(Box<ProcessError>),
     /// An environment that draws no pictures of itself.
     #[error("{env} draws no pictures")]
     NoPicture {

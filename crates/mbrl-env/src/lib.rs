@@ -78,6 +78,7 @@
 //! | Either of the two, owned | [`World`] |
 //! | What columns are: names, units, angles | [`Field`], [`FieldKind`], [`AngleColumn`] |
 //! | What is wanted, in batches | [`Reward`], [`Termination`], [`Value`]; closures by [`reward_fn`], [`termination_fn`], [`value_fn`] |
+//! | The same as text over named columns | [`Expression`] |
 //! | What an agent knows when it acts | [`Situation`], [`History`] |
 //! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
 //! | Transitions from files of other programs | [`data`]: CSV, Parquet and NumPy, with the features of these names |
@@ -86,6 +87,7 @@
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
 //! | What makes a world harder | [`ActionRepeat`], [`ActionLimits`], [`Noise`], [`Delay`], around any environment; as plain data [`WrappersConfig`] |
 //! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
+//! | Environments in other processes, in Python for one | [`process`] |
 //! | Tests for environments of your own | [`check`] |
 //!
 //! # Themes
@@ -110,6 +112,9 @@ pub mod check;
 pub mod data;
 #[cfg(feature = "mujoco")]
 pub mod mujoco;
+#[doc(hidden)]
+pub mod nearest;
+pub mod process;
 pub mod tasks;
 
 #[cfg(feature = "mujoco")]
@@ -117,6 +122,7 @@ mod animation;
 mod collect;
 mod env;
 mod error;
+mod expression;
 mod field;
 mod frame;
 mod knowledge;
@@ -134,6 +140,7 @@ pub use animation::write_animation;
 pub use collect::{collect, collect_with};
 pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};
+pub use expression::{ColumnNames, Expression, ExpressionError};
 pub use field::{AngleColumn, Field, FieldKind};
 pub use frame::Frame;
 pub use knowledge::{Augment, Features, Knowledge, Known, KnownAt, KnownGrads, Lanes, TILE};

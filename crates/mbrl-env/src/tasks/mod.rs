@@ -16,7 +16,7 @@
 //!
 //! let unknown = tasks::make("pendulun").unwrap_err().to_string();
 //! assert!(unknown.starts_with("unknown task `pendulun`; known tasks: pendulum, cartpole, cartpole-swingup, reacher, \
-//!     point-mass, point-mass-sparse, mountain-car, cliff, HalfCheetah-v5"));
+//!     point-mass, point-mass-sparse, mountain-car, cliff, process, HalfCheetah-v5"));
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 
