@@ -82,7 +82,9 @@ impl RunFolder {
     }
 
     fn train_here(&self, display: &Display, stop: &AtomicBool, tensorboard: bool) -> Result<Ended> {
-        let Parts { mut task, mut training, mut agent, .. } = self.experiment.build(registry())?;
+        let Parts { task, more, mut training, mut agent, .. } = self.experiment.build(registry())?;
+        let mut worlds = vec![task.env];
+        worlds.extend(more);
         let learner = &mut *agent;
         let (mut files, damaged) = RunFiles::open(&self.path, &mut training, learner)?;
         warn(&damaged, display);
@@ -96,7 +98,7 @@ impl RunFolder {
                 if tensorboard { Some(TensorBoardWriter::create(&self.path, training.env_step())?) } else { None };
             let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
             observers.extend(events.as_mut().map(|events| events as &mut dyn Observer));
-            training.run(&mut task.env, learner, Some(&mut files), &mut observers, stop)?
+            training.run_together(&mut worlds, learner, Some(&mut files), &mut observers, stop)?
         };
         let record = Record::read(&self.path.join(METRICS))?;
         if outcome == Outcome::Finished && !(was_finished && self.path.join(CURVE).exists()) {

@@ -56,7 +56,9 @@ fn left_behind(experiment: &Experiment) -> Left {
     let mut parts = experiment.build_on(&registry(), &Device::flex()).unwrap();
     let (mut files, _) = RunFiles::open(folder.path(), &mut parts.training, &mut *parts.agent).unwrap();
     let stop = AtomicBool::new(false);
-    let ended = parts.training.run(&mut parts.task.env, &mut *parts.agent, Some(&mut files), &mut (), &stop);
+    let mut worlds = vec![parts.task.env];
+    worlds.extend(parts.more);
+    let ended = parts.training.run_together(&mut worlds, &mut *parts.agent, Some(&mut files), &mut (), &stop);
     let error = ended.err().map(|error| error.to_string()).unwrap_or_default();
     (metrics(folder.path()), names(&folder.path().join("checkpoints")), error)
 }
@@ -83,6 +85,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("wrappers.action_noise=0.1", &[]),
     ("wrappers.observation_delay=1", &[]),
     ("wrappers.action_delay=1", &[]),
+    ("train.environments=2", &[]),
     ("train.eval_every=30", &[]),
     ("train.eval_episodes=3", &[]),
     ("train.eval_seed=1", &[]),

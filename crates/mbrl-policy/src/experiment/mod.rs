@@ -83,7 +83,7 @@ use std::{
 };
 
 use mbrl_env::{
-    Env, WrappersConfig,
+    Env, World, WrappersConfig,
     tasks::{Options, Task},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -164,6 +164,9 @@ impl<'de> Deserialize<'de> for Experiment {
 pub struct Parts {
     /// The environment and what planning needs beside it.
     pub task: Task,
+    /// Further environments of the same task, for [`TrainConfig::environments`] above 1: clones of the first where that is a
+    /// simulator.
+    pub more: Vec<World>,
     /// The learning loop at its start.
     pub training: Training,
     /// The agent, which knows nothing yet.
@@ -280,9 +283,16 @@ impl Experiment {
         let task = self.make_task(registry)?;
         let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
         let mut training = training.described(self.settings()?).upgrading(Self::settings_today);
-        let site = Site { task: &task, device, device_word: &self.device };
+        let environments = self.train.environments;
+        let site = Site { task: &task, device, device_word: &self.device, environments };
         let agent = self.agent.build(&site, &mut training)?;
-        Ok(Parts { task, training, agent })
+        let more = (1..self.train.environments).map(|_| match task.env.simulator() {
+            // Snapshots of one are understood by all.
+            Some(simulator) => Ok(World::Simulator(simulator.boxed_clone())),
+            None => Ok(self.make_task(registry)?.env),
+        });
+        let more = more.collect::<Result<_, ExperimentError>>()?;
+        Ok(Parts { task, more, training, agent })
     }
 
     /// Whether the experiment can run, found out without writing anything.
