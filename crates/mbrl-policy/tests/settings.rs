@@ -79,7 +79,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("steps=120", &[]),
     ("seed=1", &[]),
     ("precision=bf16", &["steps=300"]),
-    ("wrappers.action_limits=[-1, 1]", &[]),
+    ("wrappers.action_limits=[-0.5, 0.5]", &[]),
     ("wrappers.action_repeat=2", &[]),
     ("wrappers.observation_noise=0.01", &[]),
     ("wrappers.action_noise=0.1", &[]),
