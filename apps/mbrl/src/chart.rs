@@ -31,10 +31,12 @@ pub(crate) fn draw_run(path: &Path, title: &str, record: &Record) -> Result<()> 
         (Key::Dot, Colour::Series(0), "episode".to_owned()),
         (Key::Line, Colour::Series(1), "best so far".to_owned()),
     ];
-    let caption = match record.cut {
-        0 => String::new(),
-        _ => "The last episode was cut by the budget of steps and is left out.".to_owned(),
-    };
+    let cut = (record.cut > 0).then(|| "The last episode was cut by the budget of steps and is left out.".to_owned());
+    let broken = (record.breakdowns > 0).then(|| match record.breakdowns {
+        1 => "1 episode broke down and is left out.".to_owned(),
+        n => format!("{n} episodes broke down and are left out."),
+    });
+    let caption = broken.into_iter().chain(cut).collect::<Vec<_>>().join(" ");
     write(path, Picture { title: title.to_owned(), legend, columns: 1, charts: vec![(String::new(), chart)], caption })
 }
 
@@ -77,7 +79,7 @@ mod tests {
     fn record(episodes: &[(u64, f64)]) -> Record {
         let episodes =
             episodes.iter().map(|&(env_step, total_reward)| EpisodeLine { env_step, total_reward }).collect();
-        Record { episodes, cut: 0, evaluation: None }
+        Record { episodes, ..Record::default() }
     }
 
     fn drawn(draw: impl FnOnce(&Path) -> Result<()>) -> String {

@@ -17,11 +17,11 @@ use mbrl_env::{
     Env,
     tasks::{Options, TaskEntry},
 };
-use mbrl_policy::{EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluate_watched, start_seeds};
+use mbrl_policy::{AgentError, EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluate_watched, start_seeds};
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, console, doctor, evaluate_model, fit, folder,
+    chart, console, doctor, evaluate_model, fit, folder, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -92,7 +92,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
         let place = match &args.out {
             Some(out) if !several => out.clone(),
             Some(out) => out.join(format!("{name}-{seed}")),
-            None => Path::new("runs").join(format!("{name}-{seed}")),
+            None => Path::new("runs").join(format!("{}-{seed}", naming::run_name(name, &args.set))),
         };
         if !next_free {
             folder::check_free(&place)?;
@@ -152,7 +152,7 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
 
     let mut text = String::new();
     let mut records = Vec::new();
-    let mut unfinished = Vec::new();
+    let (mut unfinished, mut ended) = (Vec::new(), Vec::new());
     let mut code = ExitCode::SUCCESS;
     for (folder, result) in folders.iter().zip(results) {
         let path = folder.path.display();
@@ -165,17 +165,26 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
                 }
             }
             Some(Err(error)) => {
-                let (path, error) = (path.to_string(), console::chain(&error));
+                let (path, resumable) = (path.to_string(), resume_may_help(&error));
+                let error = console::chain(&error);
                 // Most errors name a file in it.
                 let whose = if error.contains(&path) { String::new() } else { format!("{path}: ") };
                 console::note(format_args!("error: {whose}{error}"));
-                unfinished.push(path.to_string());
+                if resumable {
+                    unfinished.push(path)
+                } else {
+                    ended.push(path)
+                }
                 code = ExitCode::FAILURE;
             }
             None => unfinished.push(path.to_string()),
         }
     }
+    if !ended.is_empty() {
+        text.push_str(&format!("\nended by an error that resuming would meet again: {}\n", ended.join(" ")));
+    }
     let drawn = match unfinished.is_empty() {
+        true if !ended.is_empty() => Ok(()),
         true if together => summed_up(&folders[0], &records, &mut text),
         true => Ok(()),
         false => {
@@ -189,6 +198,14 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
     console::out(text.trim_end())?;
     drawn?;
     Ok(code)
+}
+
+/// Whether a run that ended with this error may get further when it is resumed: runs are deterministic, so only where the
+/// cause lies outside of it.
+fn resume_may_help(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<std::io::Error>() || cause.downcast_ref::<AgentError>().is_some_and(AgentError::resume_may_help)
+    })
 }
 
 /// What a panic said.
@@ -211,8 +228,7 @@ fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
 /// Draws the seeds of one experiment into one picture beside their folders, and tells their mean.
 fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result<()> {
     let name = &first.experiment.name;
-    // A name that `{name}-*` does not match: that names the runs alone.
-    let path = first.path.with_file_name(format!("{name}.svg"));
+    let path = naming::picture(&first.path, name, first.experiment.seed);
     let last: Vec<f64> = records.iter().filter_map(Record::last).collect();
     if let Some(found) = estimate(&last) {
         let (mean, seeds) = (rounded(found.mean, 2), last.len());
@@ -234,7 +250,8 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
         (Outcome::Stopped, None) => "stopped before the first checkpoint".to_owned(),
     };
     let mut text = format!("\n{}: {how}\n", folder.label());
-    text.push_str(&format!("  steps   {} in {} episodes\n", end.env_step, end.record.episodes.len() + end.record.cut));
+    text.push_str(&format!("  steps   {} in {}\n", end.env_step, counted(end.record.all_episodes() as u64, "episode")));
+    text.push_str(&trouble(&end.record));
     text.push_str(&format!(
         "  return  last whole episode {}, best {}\n",
         number(end.record.last()),
@@ -249,6 +266,31 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
     text
 }
 
+/// What went wrong in a run that went on, a line each.
+fn trouble(record: &Record) -> String {
+    let Record { breakdowns, failed_plans, fits, diverged, .. } = *record;
+    let mut text = String::new();
+    if breakdowns > 0 {
+        let broken = counted(breakdowns as u64, "episode");
+        text.push_str(&format!("  broken  {broken} broke down: ended there as truncated, left out of returns\n"));
+    }
+    if failed_plans > 0 {
+        let failed = counted(failed_plans, "plan");
+        text.push_str(&format!("  plans   {failed} failed: the rest of the last plan or random actions stood in\n"));
+    }
+    if diverged > 0 {
+        let rest = if diverged == fits { ": nothing was learned, all actions were random" } else { "" };
+        let fits = counted(fits as u64, "fit");
+        text.push_str(&format!("  fits    {diverged} of {fits} diverged{rest}\n"));
+    }
+    text
+}
+
+/// A number of things, in words.
+pub(crate) fn counted(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
 fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(cores);
     if args.episodes > MAX_EPISODES {
@@ -259,7 +301,8 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         number += 1;
         let (paid, length) = (rounded(episode.summary.total_reward, 3), episode.summary.length);
         if told.is_ok() {
-            told = console::out(format_args!("episode {number:>3}  return {paid:>9}  length {length:>4}"));
+            let broken = if episode.summary.breakdown.is_some() { "  (broke down)" } else { "" };
+            told = console::out(format_args!("episode {number:>3}  return {paid:>9}  length {length:>4}{broken}"));
         }
     };
     let evaluation = match (&args.random, &args.run) {
@@ -279,10 +322,21 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let between = estimate(&returns).and_then(|found| found.interval).map_or(String::new(), |(low, high)| {
         format!(", 95 % bootstrap interval {} to {}", rounded(low, 3), rounded(high, 3))
     });
-    let (mean, count) = (rounded(evaluation.return_mean(), 3), returns.len());
+    if evaluation.breakdowns() > 0 {
+        let (broken, all) = (evaluation.breakdowns(), counted(evaluation.episodes.len() as u64, "episode"));
+        console::out(format_args!("{broken} of {all} broke down and ended there: left out of the mean"))?;
+    }
+    if evaluation.failed_plans() > 0 {
+        let failed = counted(evaluation.failed_plans(), "plan");
+        console::out(format_args!("{failed} failed: the rest of the last plan or random actions stood in"))?;
+    }
     let seconds = evaluation.elapsed.as_secs_f64();
-    let episodes = if count == 1 { "episode" } else { "episodes" };
-    console::out(format_args!("mean return {mean} over {count} {episodes}{between} ({seconds:.1} s)"))?;
+    if returns.is_empty() {
+        console::out(format_args!("no episode was whole, so there is no mean return ({seconds:.1} s)"))?;
+    } else {
+        let (mean, episodes) = (rounded(evaluation.return_mean(), 3), counted(returns.len() as u64, "episode"));
+        console::out(format_args!("mean return {mean} over {episodes}{between} ({seconds:.1} s)"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

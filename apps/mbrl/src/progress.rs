@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use mbrl_env::{Info, Transition};
 use mbrl_policy::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Phase, Scalars, Training};
 
-use crate::{console, plot::rounded};
+use crate::{commands::counted, console, plot::rounded};
 
 /// A bar and all beside it fit a terminal of 60 columns; a message that is longer than the rest of the line is cut.
 const TEMPLATE: &str = "{prefix} {bar:8} {percent:>3}% {rate} {left} {wide_msg}";
@@ -144,6 +144,9 @@ fn episode_line(at: Moment, steps: u64, episode: &EpisodeSummary, loss: Option<f
     if episode.cut {
         line.push_str(" (cut by the budget)");
     }
+    if episode.breakdown.is_some() {
+        line.push_str(" (broke down)");
+    }
     // Writing into a string cannot fail.
     if let Some(loss) = loss {
         let _ = write!(line, "  fit loss {}", rounded(loss, 3));
@@ -182,14 +185,21 @@ impl Observer for Progress {
     }
 
     fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
-        self.line(&format!(
-            "step {:>6}/{}  evaluation: mean return {} of {} episodes, standard deviation {}",
-            at.env_step,
-            self.steps,
-            rounded(evaluation.return_mean(), 2),
-            evaluation.episodes.len(),
-            rounded(evaluation.return_std(), 2),
-        ));
+        let whole = evaluation.returns().count() as u64;
+        let found = match whole {
+            0 => "no mean return".to_owned(),
+            _ => format!(
+                "mean return {} of {}, standard deviation {}",
+                rounded(evaluation.return_mean(), 2),
+                counted(whole, "episode"),
+                rounded(evaluation.return_std(), 2)
+            ),
+        };
+        let broken = match evaluation.breakdowns() as u64 {
+            0 => String::new(),
+            n => format!(" ({} broke down)", counted(n, "episode")),
+        };
+        self.line(&format!("step {:>6}/{}  evaluation: {found}{broken}", at.env_step, self.steps));
         self.message(self.last.clone());
         Ok(())
     }
@@ -231,6 +241,9 @@ mod tests {
         episode.cut = true;
         let line = episode_line(at, 500, &episode, Some(0.5), 1.26);
         assert!(line.contains("0.00 (cut by the budget)  fit loss 0.500"), "{line}");
+        (episode.cut, episode.breakdown) = (false, Some("diverged".into()));
+        let line = episode_line(at, 500, &episode, None, 1.26);
+        assert!(line.contains("0.00 (broke down)  1.3 s"), "{line}");
     }
 
     /// A terminal of 60 columns that keeps what is written.

@@ -21,6 +21,14 @@ pub(crate) struct Record {
     pub(crate) episodes: Vec<EpisodeLine>,
     /// Episodes that the end of the budget cut.
     pub(crate) cut: usize,
+    /// Episodes that broke down.
+    pub(crate) breakdowns: usize,
+    /// Plans that failed in training episodes.
+    pub(crate) failed_plans: u64,
+    /// Fits, those that diverged included.
+    pub(crate) fits: usize,
+    /// Fits that diverged.
+    pub(crate) diverged: usize,
     /// Mean and standard deviation of the last evaluation.
     pub(crate) evaluation: Option<(f64, f64)>,
 }
@@ -29,15 +37,24 @@ impl Record {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let metrics = MetricsReader::open_whole(path)?;
         let number = |line: &mbrl_policy::MetricsLine, name| line.get(name).unwrap_or(f64::NAN);
-        let whole = metrics.of("episode").filter(|line| !line.is_cut());
+        let whole = metrics.of("episode").filter(|line| !line.is_cut() && !line.is_breakdown());
         let episodes =
             whole.map(|line| EpisodeLine { env_step: line.env_step, total_reward: number(line, "episode/return") });
         let evaluation = metrics.of("eval").last();
         Ok(Self {
             episodes: episodes.collect(),
             cut: metrics.of("episode").filter(|line| line.is_cut()).count(),
+            breakdowns: metrics.of("episode").filter(|line| line.is_breakdown()).count(),
+            failed_plans: metrics.of("plan").filter_map(|line| line.get("plan/failed")).sum::<f64>() as u64,
+            fits: metrics.of("fit").count(),
+            diverged: metrics.of("fit").filter(|line| line.get("model/diverged") == Some(1.0)).count(),
             evaluation: evaluation.map(|line| (number(line, "eval/return_mean"), number(line, "eval/return_std"))),
         })
+    }
+
+    /// Training episodes, whole or not.
+    pub(crate) fn all_episodes(&self) -> usize {
+        self.episodes.len() + self.cut + self.breakdowns
     }
 
     pub(crate) fn best(&self) -> Option<f64> {

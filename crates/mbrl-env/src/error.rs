@@ -30,7 +30,7 @@ pub enum EnvError {
         value: f32,
     },
     /// A space whose bounds make no interval.
-    #[error("bounds of {what}, dimension {index}: low {low} is not below high {high}")]
+    #[error("bounds of {what}, dimension {index}: low {low} is above high {high}")]
     Bounds {
         /// What the bounds belong to.
         what: String,
@@ -40,6 +40,25 @@ pub enum EnvError {
         low: f32,
         /// Its upper bound.
         high: f32,
+    },
+    /// Actions without finite limits, where random actions or a planner need them.
+    #[error(
+        "actions of {env}: no limits for {columns}: expected finite ones, by the model (`ctrlrange` in MuJoCo's), by \
+         `ActionLimits::clip` or, in an experiment, by `wrappers.action_limits = [low, high]`"
+    )]
+    Unlimited {
+        /// Name of the environment.
+        env: String,
+        /// The columns, separated by commas.
+        columns: String,
+    },
+    /// Limits that actions cannot have.
+    #[error("action limits of {env}: {reason}")]
+    ActionLimits {
+        /// Name of the environment.
+        env: String,
+        /// What was expected and what came.
+        reason: String,
     },
     /// `step` was called before `reset`, or after the end of an episode.
     #[error("{env}: step needs a reset first ({why})")]
@@ -169,7 +188,7 @@ pub enum EnvError {
     UnknownName {
         /// Where the model comes from.
         origin: Box<str>,
-        /// `body`, `joint`, `actuator`, `site`, `geom` or `camera`.
+        /// `body`, `joint`, `actuator`, `site`, `geom`, `camera`, `keyframe` or `mocap body`.
         what: &'static str,
         /// The name asked for.
         name: Box<str>,
@@ -195,6 +214,21 @@ pub enum EnvError {
     },
 }
 
+impl EnvError {
+    /// Whether the episode broke down and nothing else did: the engine diverged, say. The next reset begins a new episode, and
+    /// a run can go on without this one.
+    #[must_use]
+    pub fn is_breakdown(&self) -> bool {
+        matches!(self, Self::Simulation { .. })
+    }
+
+    /// Whether the cause lies outside of the program, a full disk say, so that the same call may succeed later.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Stream { .. })
+    }
+}
+
 /// Refuses a vector of the wrong width.
 ///
 /// # Errors
@@ -214,5 +248,28 @@ pub fn check_finite(what: &str, values: &[f32]) -> Result<(), EnvError> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(index) => Err(EnvError::NonFinite { what: what.to_owned(), index, value: values[index] }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_episode_that_breaks_down_is_no_fault_of_the_disk_or_the_caller() {
+        let io = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let kinds = |error: EnvError| (error.is_breakdown(), error.is_external());
+        let diverged = EnvError::Simulation { time: 0.1, reason: "diverged".into() };
+        assert_eq!(kinds(diverged), (true, false));
+        assert_eq!(kinds(EnvError::Io { path: "log".into(), source: io() }), (false, true));
+        assert_eq!(kinds(EnvError::Stream { what: "replay", source: io() }), (false, true));
+        for error in [
+            EnvError::Width { what: "action".into(), expected: 1, actual: 2 },
+            EnvError::NonFinite { what: "action".into(), index: 0, value: f32::NAN },
+            EnvError::NeedsReset { env: "point".into(), why: "the episode is over" },
+            EnvError::Engine { reason: "no library".into() },
+        ] {
+            assert_eq!(kinds(error), (false, false));
+        }
     }
 }

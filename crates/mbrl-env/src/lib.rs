@@ -85,7 +85,7 @@
 //! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
 //! | Episodes on all threads | [`collect`](collect()), [`collect_with`] |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
-//! | What makes a world harder | [`ActionRepeat`], [`Noise`], [`Delay`], around any environment; as plain data [`WrappersConfig`] |
+//! | What makes a world harder | [`ActionRepeat`], [`ActionLimits`], [`Noise`], [`Delay`], around any environment; as plain data [`WrappersConfig`] |
 //! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
 //! | Environments in other processes, in Python for one | [`process`] |
 //! | Tests for environments of your own | [`check`] |
@@ -125,6 +125,7 @@ mod error;
 mod expression;
 mod field;
 mod frame;
+mod knowledge;
 mod objective;
 mod replay;
 mod rng;
@@ -142,6 +143,7 @@ pub use error::{EnvError, check_finite, check_width};
 pub use expression::{ColumnNames, Expression, ExpressionError};
 pub use field::{AngleColumn, Field, FieldKind};
 pub use frame::Frame;
+pub use knowledge::{Augment, Features, Knowledge, Known, KnownAt, KnownGrads, Lanes, TILE};
 pub use objective::{
     Reward, RewardFn, Termination, TerminationFn, Value, ValueFn, reward_fn, termination_fn, value_fn,
 };
@@ -151,7 +153,7 @@ pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, MAX_PAST, Situation, Transition};
 pub use world::World;
-pub use wrappers::{ActionRepeat, Delay, Noise, NoiseStd, TimeLimit, WrappersConfig};
+pub use wrappers::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, NoiseStd, TimeLimit, WrappersConfig};
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

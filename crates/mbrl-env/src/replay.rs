@@ -217,6 +217,27 @@ impl Replay {
         self.running = false;
     }
 
+    /// Ends the running episode as truncated with the transition that was pushed last: for an episode that broke down in the
+    /// step after it. Without a running episode nothing changes.
+    ///
+    /// ```
+    /// use mbrl_env::{Replay, Transition};
+    ///
+    /// let mut replay = Replay::new(1, 1, 10)?;
+    /// let (obs, action, next_obs) = (vec![0.0], vec![1.0], vec![0.1]);
+    /// replay.push(&Transition { obs, action, reward: 0.0, next_obs, terminated: false, truncated: false })?;
+    /// replay.truncate_episode();
+    /// assert!(replay.get(0).is_some_and(|transition| transition.truncated));
+    /// # Ok::<(), mbrl_env::EnvError>(())
+    /// ```
+    pub fn truncate_episode(&mut self) {
+        if self.running && !self.is_empty() {
+            let last = self.slot(self.len() - 1);
+            self.truncated[last] = true;
+        }
+        self.running = false;
+    }
+
     /// Positions of each episode, oldest first; the last one may still be running.
     pub fn episodes(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.episodes.iter().scan(0, |start, length| {

@@ -130,3 +130,26 @@ pub enum ModelError {
     #[error(transparent)]
     Env(#[from] EnvError),
 }
+
+impl ModelError {
+    /// Whether numbers broke down, of a model or of the simulator under it, and nothing else did: with other data or from
+    /// another state the same call may succeed.
+    #[must_use]
+    pub fn is_breakdown(&self) -> bool {
+        match self {
+            Self::Diverged { .. } | Self::NonFinite { .. } => true,
+            Self::Env(error) => error.is_breakdown(),
+            _ => false,
+        }
+    }
+
+    /// Whether the cause lies outside of the program, as [`EnvError::is_external`].
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        match self {
+            Self::Io { .. } => true,
+            Self::Env(error) => error.is_external(),
+            _ => false,
+        }
+    }
+}

@@ -84,6 +84,19 @@ pub enum PlanError {
     Model(#[from] ModelError),
 }
 
+impl PlanError {
+    /// Whether this plan failed and planning need not: no candidate has a finite return, because the model or the simulator
+    /// diverges from here. From another state, or with a model of the next fit, a plan may come out.
+    #[must_use]
+    pub fn is_breakdown(&self) -> bool {
+        match self {
+            Self::NoFiniteReturn { .. } | Self::NonFinite { .. } => true,
+            Self::Model(error) => error.is_breakdown(),
+            _ => false,
+        }
+    }
+}
+
 /// Refuses a value of a configuration that breaks a rule.
 pub(crate) fn require(
     holds: bool,

@@ -91,6 +91,8 @@ pub struct Mpc {
     width: usize,
     /// How many of them were handed out.
     executed: usize,
+    /// Steps executed since the planner was last told of any.
+    untold: usize,
 }
 
 impl Mpc {
@@ -100,13 +102,14 @@ impl Mpc {
     /// [`PlanError::Config`] for [`Replan::Every`] with 0 steps.
     pub fn new(planner: Box<dyn Planner>, replan: Replan) -> Result<Self, PlanError> {
         require(replan != Replan::Every(0), "replan", "every 0 steps", "at least 1 step")?;
-        Ok(Self { planner, replan, actions: Vec::new(), width: 1, executed: 0 })
+        Ok(Self { planner, replan, actions: Vec::new(), width: 1, executed: 0, untold: 0 })
     }
 
     /// The next action.
     ///
     /// # Errors
-    /// An error of the planner. The running plan is then forgotten, and the next call plans anew.
+    /// An error of the planner. What is left of the last plan is kept for [`fall_back`](Self::fall_back), and the next call
+    /// plans anew.
     pub fn act(
         &mut self,
         situation: &Situation<'_>,
@@ -121,27 +124,37 @@ impl Mpc {
         };
         let mut summary = None;
         if self.executed >= last.min(horizon) {
-            // Cleared first, so that after an error the planner is not advanced twice over the same steps.
-            self.actions.clear();
-            let executed = std::mem::take(&mut self.executed);
-            if executed > 0 {
-                self.planner.advance(executed);
+            // Forgotten first, so that after an error the planner is not advanced twice over the same steps.
+            let untold = std::mem::take(&mut self.untold);
+            if untold > 0 {
+                self.planner.advance(untold);
             }
             let plan = self.planner.plan(situation, problem, rng)?;
             plan.check()?;
             summary = Some(PlanSummary::new(plan.stats, plan.best_return));
             self.width = plan.shape[1];
             self.actions = plan.actions;
+            self.executed = 0;
         }
         let action = self.actions[self.executed * self.width..][..self.width].to_vec();
         self.executed += 1;
+        self.untold += 1;
         Ok(MpcAction { action, plan: summary })
+    }
+
+    /// The next action `[A]` of what is left of the last plan, for a step at which [`act`](Self::act) failed. `None` where
+    /// nothing is left: then choose an action in another way. The planner will be told that a step went by.
+    pub fn fall_back(&mut self) -> Option<Vec<f32>> {
+        self.untold += 1;
+        let action = self.actions.get(self.executed * self.width..)?.get(..self.width)?.to_vec();
+        self.executed += 1;
+        Some(action)
     }
 
     /// A new episode begins: forgets the running plan, and the planner its warm start.
     pub fn reset(&mut self) {
         self.actions.clear();
-        self.executed = 0;
+        (self.executed, self.untold) = (0, 0);
         self.planner.reset();
     }
 }

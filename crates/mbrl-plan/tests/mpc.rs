@@ -22,14 +22,14 @@ enum Call {
 struct Scripted {
     calls: Arc<Mutex<Vec<Call>>>,
     plans: usize,
-    fails_at: Option<usize>,
+    fails: &'static [usize],
 }
 
 impl Planner for Scripted {
     fn plan(&mut self, _: &Situation<'_>, _: &Problem<'_>, _: &mut Rng) -> Result<Plan, PlanError> {
         self.calls.lock().unwrap().push(Call::Plan);
         self.plans += 1;
-        if self.fails_at == Some(self.plans) {
+        if self.fails.contains(&self.plans) {
             return Err(PlanError::NoFiniteReturn { population: 1, iteration: 0 });
         }
         let first = 10.0 * self.plans as f32;
@@ -92,13 +92,49 @@ fn a_new_episode_begins_with_a_new_plan_that_is_not_advanced() {
 
 #[test]
 fn after_an_error_the_planner_is_not_advanced_twice() {
-    let planner = Scripted { fails_at: Some(2), ..Scripted::default() };
+    let planner = Scripted { fails: &[2], ..Scripted::default() };
     let seen = Arc::clone(&planner.calls);
     let mut mpc = Mpc::new(Box::new(planner), Replan::EveryStep).unwrap();
     let actions = run(&mut mpc, 3);
     assert!(actions[1].is_nan());
     assert_eq!((actions[0], actions[2]), (10.0, 30.0));
     assert_eq!(*seen.lock().unwrap(), [Call::Plan, Call::Advance(1), Call::Plan, Call::Plan]);
+}
+
+#[test]
+fn where_a_plan_fails_the_rest_of_the_last_one_is_left() {
+    use Call::{Advance, Plan};
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
+    let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+    let problem = Problem::new(&model, &actions);
+    let failing = |replan, fails: &'static [usize]| {
+        let planner = Scripted { fails, ..Scripted::default() };
+        let seen = Arc::clone(&planner.calls);
+        (Mpc::new(Box::new(planner), replan).unwrap(), seen)
+    };
+    let step = |mpc: &mut Mpc| match mpc.act(&Situation::of(&[0.0]), &problem, &mut Rng::new(0)) {
+        Ok(step) => Some(step.action[0]),
+        Err(_) => mpc.fall_back().map(|action| action[0]),
+    };
+
+    let (mut mpc, seen) = failing(Replan::EveryStep, &[2, 3, 4]);
+    let taken: Vec<_> = (0..5).map(|_| step(&mut mpc)).collect();
+    // The plan of three actions is used up when the fourth plan fails.
+    assert_eq!(taken, [Some(10.0), Some(11.0), Some(12.0), None, Some(50.0)]);
+    // The planner is told of every step, whatever was done in it.
+    let told: usize = seen.lock().unwrap().iter().map(|call| if let Advance(n) = call { *n } else { 0 }).sum();
+    assert_eq!(told, 4);
+
+    let (mut mpc, seen) = failing(Replan::Every(2), &[2]);
+    let taken: Vec<_> = (0..5).map(|_| step(&mut mpc)).collect();
+    assert_eq!(taken, [Some(10.0), Some(11.0), Some(12.0), Some(30.0), Some(31.0)]);
+    assert_eq!(*seen.lock().unwrap(), [Plan, Advance(2), Plan, Advance(1), Plan]);
+
+    // Of another episode nothing is left.
+    let (mut mpc, _) = failing(Replan::EveryStep, &[2]);
+    assert_eq!(step(&mut mpc), Some(10.0));
+    mpc.reset();
+    assert_eq!(step(&mut mpc), None);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use mbrl_env::{ActionSpace, Replay, Rng, Situation, Transition};
 use mbrl_model::Dynamics;
+use mbrl_plan::PlanError;
 
 use crate::{AgentError, CheckpointReader, CheckpointWriter};
 
@@ -68,6 +69,12 @@ pub trait Agent: Send {
     /// Whatever keeps the agent from choosing.
     fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError>;
 
+    /// Why the last action is a makeshift: its plan failed, and the rest of an older plan or a random action stands in for it.
+    /// Such steps are counted. `None` (default) for an action that was chosen as it should be.
+    fn take_plan_failure(&mut self) -> Option<PlanError> {
+        None
+    }
+
     /// Whether situations must carry the simulator's snapshot.
     fn needs_snapshot(&self) -> bool {
         false
@@ -81,6 +88,13 @@ pub trait Learner: Agent {
     /// # Errors
     /// Whatever the agent cannot take in.
     fn observe(&mut self, transition: &Transition) -> Result<(), AgentError>;
+
+    /// The running episode broke down in the step after the last one observed, which is lost: the data must end the episode there,
+    /// as truncated. An update follows.
+    ///
+    /// # Errors
+    /// Whatever the agent cannot take in.
+    fn truncate_episode(&mut self) -> Result<(), AgentError>;
 
     /// Called after each real step: fits where it is time to, and reports what came of it.
     ///

@@ -2,12 +2,14 @@
 //!
 //! A checkpoint is a folder `checkpoints/<env step>/` of named files and a `manifest.json` that lists them with
 //! length and CRC-32. It is written beside under a temporary name, flushed to the disk and renamed into place, so
-//! that a folder with a step as its name is whole or was damaged afterwards. The newest [`KEPT`] are kept.
+//! that a folder with a step as its name is whole or was damaged afterwards. The newest [`KEPT`] are kept, and the best one
+//! where the run tells which that is. Old ones are renamed before they are deleted, for the same reason; what a kill leaves of
+//! them, or of one that was being written, is removed by [`Checkpoints::tidy`].
 //!
 //! | on the disk | what [`Checkpoints::newest`] does |
 //! |---|---|
 //! | several checkpoints | opens the newest |
-//! | the newest is cut, hit by a bit error or lacks a file | opens the next older one, and hands over the error as a warning |
+//! | the newest is cut, hit by a bit error, lacks a file or has another step's name | opens the next older one, and hands over the error as a warning |
 //! | the newest cannot be read, though it is there | refuses: it may be whole |
 //! | the newest was written by another program, or by a newer format | refuses: going back would lose work |
 //! | none | `None` |
@@ -16,7 +18,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, ErrorKind},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -27,11 +29,14 @@ use crate::{
 };
 
 /// Version of the format. A reader refuses a newer one and reads all older ones.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Number of checkpoints that are kept.
 pub const KEPT: usize = 2;
 
 const PROGRAM: &str = "mbrl";
+/// What is being written, and what is being deleted.
+const PARTIAL: &str = ".partial";
+const REMOVED: &str = ".removed";
 const MANIFEST: &str = "manifest.json";
 
 /// The list of a checkpoint's files.
@@ -91,20 +96,25 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    /// Writes a checkpoint: `fill` puts the files, then all of it appears at once, or, on an error, nothing does.
+    /// Writes a checkpoint: `fill` puts the files, then all of it appears at once, or, on an error, nothing does. Older ones but
+    /// the newest [`KEPT`] and that of step `best` are deleted then.
+    ///
+    /// The folder that holds the checkpoints' folder must be there: a run's folder that was renamed or removed meanwhile is an
+    /// error, and not made anew.
     ///
     /// # Errors
     /// What `fill` gives, or [`AgentError::Io`] naming the file. Older checkpoints are then untouched.
     pub fn write(
         &self,
         env_step: u64,
+        best: Option<u64>,
         fill: impl FnOnce(&mut CheckpointWriter) -> Result<(), AgentError>,
     ) -> Result<PathBuf, AgentError> {
         if !self.folder.is_dir() {
-            fs::create_dir_all(&self.folder).map_err(io_error(&self.folder))?;
+            fs::create_dir(&self.folder).map_err(io_error(&self.folder))?;
             sync_parent(&self.folder)?;
         }
-        let partial = self.folder.join(format!("{env_step}.partial"));
+        let partial = self.folder.join(format!("{env_step}{PARTIAL}"));
         let written = self.write_partial(&partial, env_step, fill);
         if written.is_err() {
             // The error that led here is the one to report.
@@ -114,11 +124,13 @@ impl Checkpoints {
         let place = self.folder.join(env_step.to_string());
         if place.exists() {
             // The same step again, after a fall back to an older checkpoint: the one in place is the damaged one.
-            fs::remove_dir_all(&place).map_err(io_error(&place))?;
+            self.remove(env_step)?;
         }
         fs::rename(&partial, &place).map_err(io_error(&place))?;
         sync_folder(&self.folder)?;
-        self.forget_old()?;
+        for old in self.old(env_step, best)? {
+            self.remove(old)?;
+        }
         Ok(place)
     }
 
@@ -140,13 +152,42 @@ impl Checkpoints {
         sync_folder(partial)
     }
 
-    fn forget_old(&self) -> Result<(), AgentError> {
-        let steps = self.steps()?;
-        for step in &steps[..steps.len().saturating_sub(KEPT)] {
-            let old = self.folder.join(step.to_string());
-            fs::remove_dir_all(&old).map_err(io_error(&old))?;
+    /// Steps of the checkpoints that are no longer needed when that of step `newest` is there. A folder of a later step is
+    /// none of this run's past, a copy of a checkpoint say: it is left alone, and counts for nothing.
+    fn old(&self, newest: u64, best: Option<u64>) -> Result<Vec<u64>, AgentError> {
+        let mut steps = self.steps()?;
+        steps.retain(|step| *step <= newest);
+        steps.truncate(steps.len().saturating_sub(KEPT));
+        steps.retain(|step| Some(*step) != best);
+        Ok(steps)
+    }
+
+    /// Deletes a checkpoint, under another name: a kill leaves no half of it that could be taken for one.
+    fn remove(&self, step: u64) -> Result<(), AgentError> {
+        let (place, removed) = (self.folder.join(step.to_string()), self.folder.join(format!("{step}{REMOVED}")));
+        if removed.exists() {
+            // Left over by a kill.
+            fs::remove_dir_all(&removed).map_err(io_error(&removed))?;
         }
-        Ok(())
+        fs::rename(&place, &removed).map_err(io_error(&place))?;
+        fs::remove_dir_all(&removed).map_err(io_error(&removed))
+    }
+
+    /// Removes what a kill left of checkpoints that were being written or deleted, and old ones that were to be deleted: all but
+    /// the newest [`KEPT`] and that of step `best`, unless one of the newest is damaged. Nobody may be writing here. Nothing
+    /// depends on it, so what cannot be removed stays.
+    pub fn tidy(&self, best: Option<u64>) {
+        for folder in leftovers(&self.folder) {
+            let _ = fs::remove_dir_all(folder);
+        }
+        let steps = self.steps().unwrap_or_default();
+        let looks_whole = |step: &u64| looks_whole(&self.folder.join(step.to_string()));
+        let Some(newest) = steps.last().copied().filter(|_| steps.iter().rev().take(KEPT).all(looks_whole)) else {
+            return;
+        };
+        for old in self.old(newest, best).unwrap_or_default() {
+            let _ = self.remove(old);
+        }
     }
 
     /// The newest whole checkpoint; `None` where there is none at all.
@@ -183,8 +224,11 @@ impl CheckpointWriter {
     /// # Errors
     /// [`AgentError::Io`] naming the file.
     pub fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), AgentError> {
-        debug_assert!(name != MANIFEST && !name.contains(['/', '\\']), "{name} is no free file name");
-        write_synced(&self.folder.join(name), bytes)?;
+        let path = self.folder.join(name);
+        if name == MANIFEST || !is_file_name(name) {
+            return Err(AgentError::Checkpoint { path, reason: format!("{name:?} is no free file name") });
+        }
+        write_synced(&path, bytes)?;
         self.files.insert(name.to_owned(), FileEntry { length: bytes.len() as u64, crc32: crc32fast::hash(bytes) });
         Ok(())
     }
@@ -240,6 +284,16 @@ impl CheckpointReader {
     fn read(folder: &Path) -> Result<Self, Refusal> {
         let path = folder.join(MANIFEST);
         let manifest = Self::read_manifest(&path)?;
+        let damaged = |reason| Err(Refusal::Damaged(AgentError::Checkpoint { path: path.clone(), reason }));
+        // A folder is found by its name: a copy under another one must not be taken for another step.
+        let named = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u64>().ok());
+        if let Some(named) = named.filter(|named| *named != manifest.env_step) {
+            let step = manifest.env_step;
+            return damaged(format!("the folder is called {named}, and holds the checkpoint of step {step}"));
+        }
+        if let Some(name) = manifest.files.keys().find(|name| !is_file_name(name)) {
+            return damaged(format!("the file name {name:?} leads out of the folder"));
+        }
         let mut files = BTreeMap::new();
         for (name, entry) in manifest.files {
             let path = folder.join(&name);
@@ -316,6 +370,32 @@ impl CheckpointReader {
     }
 }
 
+/// Whether a name is that of a file in a folder, and not a way out of it.
+fn is_file_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    !name.contains(['/', '\\']) && matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+}
+
+/// What a kill left of checkpoints that were being written or deleted.
+pub(crate) fn leftovers(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_left = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let step = [PARTIAL, REMOVED].iter().find_map(|end| name.strip_suffix(end));
+        step.is_some_and(|step| step.parse::<u64>().is_ok())
+    };
+    entries.map(|entry| entry.path()).filter(is_left).collect()
+}
+
+/// Whether all files are there in their lengths; a bit error does not show.
+fn looks_whole(folder: &Path) -> bool {
+    let Ok(manifest) = CheckpointReader::read_manifest(&folder.join(MANIFEST)) else { return false };
+    let there = |(name, entry): (&String, &FileEntry)| {
+        fs::metadata(folder.join(name)).is_ok_and(|found| found.len() == entry.length)
+    };
+    folder.ends_with(manifest.env_step.to_string()) && manifest.files.iter().all(there)
+}
+
 fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, AgentError> {
     serde_json::to_vec_pretty(value).map_err(|error| AgentError::Io { path: MANIFEST.into(), source: error.into() })
 }
@@ -326,7 +406,7 @@ mod tests {
 
     fn write(checkpoints: &Checkpoints, step: u64) -> PathBuf {
         checkpoints
-            .write(step, |writer| {
+            .write(step, None, |writer| {
                 writer.put("model.bin", &step.to_le_bytes())?;
                 writer.put_json("numbers.json", &[step, u64::MAX])
             })
@@ -402,7 +482,7 @@ mod tests {
         let text = fs::read_to_string(&manifest).unwrap();
         for (from, to, offending) in [
             ("\"mbrl\"", "\"other\"", "`other`"),
-            ("\"format\": 2", "\"format\": 3, \"shards\": 3", "format 3 is newer"),
+            ("\"format\": 3", "\"format\": 4, \"shards\": 3", "format 4 is newer"),
         ] {
             assert!(text.contains(from));
             fs::write(&manifest, text.replace(from, to)).unwrap();
@@ -416,7 +496,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::in_folder(folder.path());
         write(&checkpoints, 1);
-        let failed = checkpoints.write(2, |writer| {
+        let failed = checkpoints.write(2, None, |writer| {
             writer.put("model.bin", b"half")?;
             Err(AgentError::Io { path: "replay.bin".into(), source: std::io::ErrorKind::StorageFull.into() })
         });
@@ -435,6 +515,111 @@ mod tests {
         write(&checkpoints, 2);
         assert_eq!(opened_step(&checkpoints), 2);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_checkpoint_goes_by_the_step_that_it_holds_and_not_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(folder.path());
+        write(&checkpoints, 1);
+        let place = write(&checkpoints, 2);
+        let copy = folder.path().join("99999");
+        fs::create_dir(&copy).unwrap();
+        for entry in fs::read_dir(&place).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+        let found = checkpoints.newest().unwrap().unwrap();
+        assert_eq!(found.reader.env_step(), 2);
+        let told = found.damaged[0].to_string();
+        assert!(told.contains("called 99999") && told.contains("step 2"), "{told}");
+        // It does not push good ones out.
+        write(&checkpoints, 3);
+        assert_eq!(checkpoints.steps().unwrap(), [2, 3, 99999]);
+        checkpoints.tidy(None);
+        assert_eq!(checkpoints.steps().unwrap(), [2, 3, 99999]);
+    }
+
+    #[test]
+    fn files_lie_in_the_folder_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(folder.path().join("checkpoints"));
+        let manifest = write(&checkpoints, 2).join(MANIFEST);
+        let text = fs::read_to_string(&manifest).unwrap();
+        fs::write(folder.path().join("outside.bin"), 2_u64.to_le_bytes()).unwrap();
+        let outside = folder.path().join("outside.bin");
+        for name in ["../../outside.bin", outside.to_str().unwrap(), "..", "a\\\\b"] {
+            fs::write(&manifest, text.replace("\"model.bin\"", &format!("\"{name}\""))).unwrap();
+            let error = checkpoints.newest().unwrap_err().to_string();
+            assert!(error.contains("leads out of the folder"), "{name}: {error}");
+        }
+        for name in ["../outside.bin", "", MANIFEST] {
+            assert!(checkpoints.write(3, None, |into| into.put(name, b"")).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_best_one_is_kept_besides() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(folder.path());
+        for step in [10, 20, 30, 40] {
+            checkpoints.write(step, Some(10), |writer| writer.put("model.bin", b"")).unwrap();
+        }
+        assert_eq!(checkpoints.steps().unwrap(), [10, 30, 40]);
+        checkpoints.write(50, Some(50), |writer| writer.put("model.bin", b"")).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [40, 50]);
+    }
+
+    #[test]
+    fn what_a_kill_leaves_is_tidied_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(folder.path());
+        let make = |step: u64| write(&Checkpoints::in_folder(folder.path().join("other")), step);
+        fs::create_dir(folder.path().join("other")).unwrap();
+        // Old ones: whole, half deleted by an earlier version, and the best one.
+        for step in [5, 7, 9] {
+            fs::rename(make(step), folder.path().join(step.to_string())).unwrap();
+        }
+        fs::remove_dir_all(folder.path().join("other")).unwrap();
+        fs::remove_file(folder.path().join("7/manifest.json")).unwrap();
+        for left in ["30.partial", "3.removed"] {
+            fs::create_dir(folder.path().join(left)).unwrap();
+            fs::write(folder.path().join(left).join("model.bin"), b"half").unwrap();
+        }
+        fs::write(folder.path().join("notes.partial"), "the user's").unwrap();
+        for step in [10, 20] {
+            let place = folder.path().join(step.to_string());
+            fs::create_dir(&place).unwrap();
+            let files = BTreeMap::new();
+            let manifest = Manifest { program: PROGRAM.into(), format: FORMAT, env_step: step, files };
+            fs::write(place.join(MANIFEST), to_json(&manifest).unwrap()).unwrap();
+        }
+        let names = || {
+            let mut names: Vec<String> = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        // One of the newest is damaged: the old ones may be needed.
+        fs::rename(folder.path().join("20/manifest.json"), folder.path().join("20/kept")).unwrap();
+        checkpoints.tidy(Some(9));
+        assert_eq!(names(), ["10", "20", "5", "7", "9", "notes.partial"]);
+        fs::rename(folder.path().join("20/kept"), folder.path().join("20/manifest.json")).unwrap();
+        checkpoints.tidy(Some(9));
+        assert_eq!(names(), ["10", "20", "9", "notes.partial"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        let checkpoints = Checkpoints::in_folder(run.join("checkpoints"));
+        write(&checkpoints, 1);
+        fs::rename(&run, folder.path().join("renamed")).unwrap();
+        let error = checkpoints.write(2, None, |writer| writer.put("model.bin", b"")).unwrap_err();
+        assert!(matches!(error, AgentError::Io { .. }) && !run.exists(), "{error}");
     }
 
     #[test]
@@ -463,7 +648,7 @@ mod tests {
     fn checksums_are_the_standard_crc_32() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::in_folder(folder.path());
-        let place = checkpoints.write(1, |writer| writer.put("model.bin", b"123456789")).unwrap();
+        let place = checkpoints.write(1, None, |writer| writer.put("model.bin", b"123456789")).unwrap();
         let manifest = fs::read_to_string(place.join(MANIFEST)).unwrap();
         // CRC-32/ISO-HDLC in Williams's and Cook's catalogues: check = 0xcbf43926.
         assert!(manifest.contains(&format!("\"crc32\": {}", 0xCBF4_3926_u32)), "{manifest}");

@@ -21,7 +21,7 @@ pub enum AgentError {
         rule: &'static str,
     },
     /// An agent returned something that is no action.
-    #[error("agent {agent} chose {action:?}: {source}")]
+    #[error("agent {agent} chose {action:?}, which is no action")]
     Action {
         /// The agent.
         agent: String,
@@ -43,8 +43,32 @@ pub enum AgentError {
         /// Real steps taken before.
         env_step: u64,
     },
+    /// An environment gave a reward that no learner can take in.
+    #[error("the environment {env} gave reward = {value:e} at environment step {env_step}: expected at most {max:e}", max = f32::MAX)]
+    HugeReward {
+        /// Name of the environment.
+        env: String,
+        /// The reward.
+        value: f64,
+        /// Real steps taken before.
+        env_step: u64,
+    },
+    /// Episode after episode broke down: going on would lead nowhere.
+    #[error(
+        "{episodes} episodes in a row broke down or had no plan that worked: train.max_breakdowns allows no more \
+         (environment step {env_step}); other settings of the model, the fit or the task may help, resuming does not"
+    )]
+    BrokeDown {
+        /// How many.
+        episodes: u64,
+        /// Real steps taken before.
+        env_step: u64,
+        /// Why the last one did.
+        #[source]
+        source: Box<AgentError>,
+    },
     /// A file could not be read or written. What is already on disk is untouched.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: cannot be read or written", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -83,4 +107,69 @@ pub enum AgentError {
     /// An error of the planner.
     #[error(transparent)]
     Plan(#[from] PlanError),
+}
+
+impl AgentError {
+    /// Whether an episode, or a plan in it, broke down and nothing else did: a run goes on with the next one, and counts it.
+    #[must_use]
+    pub fn is_breakdown(&self) -> bool {
+        match self {
+            Self::NonFiniteWorld { .. } | Self::HugeReward { .. } => true,
+            Self::Env(error) => error.is_breakdown(),
+            Self::Model(error) => error.is_breakdown(),
+            Self::Plan(error) => error.is_breakdown(),
+            _ => false,
+        }
+    }
+
+    /// Whether resuming the run may help: the cause lies outside of it, a full disk say. Runs are deterministic, so after any
+    /// other error a resumed run comes to the same end.
+    #[must_use]
+    pub fn resume_may_help(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::InUse { .. } => true,
+            Self::Env(error) => error.is_external(),
+            Self::Model(error) | Self::Plan(PlanError::Model(error)) => error.is_external(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn breakdowns_go_by_and_only_what_lies_outside_can_be_resumed() {
+        let kinds = |error: AgentError| (error.is_breakdown(), error.resume_may_help());
+        let diverged = || EnvError::Simulation { time: 0.1, reason: "diverged".into() };
+        let full = || EnvError::Io { path: "log".into(), source: ErrorKind::StorageFull.into() };
+        let no_plan = || PlanError::NoFiniteReturn { population: 8, iteration: 0 };
+        let (env, what) = ("point".to_owned(), "reward".to_owned());
+        for breakdown in [
+            diverged().into(),
+            AgentError::Model(diverged().into()),
+            AgentError::Plan(PlanError::Model(diverged().into())),
+            no_plan().into(),
+            AgentError::NonFiniteWorld { env: env.clone(), what, value: f64::NAN, env_step: 3 },
+            AgentError::HugeReward { env, value: 1e300, env_step: 3 },
+        ] {
+            assert_eq!(kinds(breakdown), (true, false));
+        }
+        for outside in [
+            full().into(),
+            AgentError::Model(full().into()),
+            AgentError::Plan(PlanError::Model(full().into())),
+            AgentError::Io { path: "metrics.jsonl".into(), source: ErrorKind::StorageFull.into() },
+            AgentError::InUse { path: "run".into() },
+        ] {
+            assert_eq!(kinds(outside), (false, true));
+        }
+        let last = Box::new(no_plan().into());
+        assert_eq!(kinds(AgentError::BrokeDown { episodes: 2, env_step: 9, source: last }), (false, false));
+        let width = EnvError::Width { what: "observation".into(), expected: 1, actual: 2 };
+        assert_eq!(kinds(width.into()), (false, false));
+    }
 }

@@ -30,28 +30,45 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Undiscounted return of each episode.
-    pub fn returns(&self) -> impl Iterator<Item = f64> + '_ {
-        self.episodes.iter().map(|episode| episode.summary.total_reward)
+    /// Those that did not break down: what is averaged is averaged over them.
+    fn whole(&self) -> impl Iterator<Item = &EpisodeSummary> + '_ {
+        self.episodes.iter().map(|episode| &episode.summary).filter(|summary| summary.is_whole())
     }
 
-    /// Mean return.
+    /// Episodes that broke down.
+    #[must_use]
+    pub fn breakdowns(&self) -> usize {
+        self.episodes.len() - self.whole().count()
+    }
+
+    /// Steps whose plan failed, over all episodes.
+    #[must_use]
+    pub fn failed_plans(&self) -> u64 {
+        self.episodes.iter().map(|episode| episode.summary.failed_plans).sum()
+    }
+
+    /// Undiscounted return of each episode that did not break down.
+    pub fn returns(&self) -> impl Iterator<Item = f64> + '_ {
+        self.whole().map(|summary| summary.total_reward)
+    }
+
+    /// Mean return; NaN where every episode broke down.
     #[must_use]
     pub fn return_mean(&self) -> f64 {
-        self.returns().sum::<f64>() / self.episodes.len() as f64
+        self.returns().sum::<f64>() / self.returns().count() as f64
     }
 
     /// Standard deviation of the returns over these episodes (divided by their number, not one less).
     #[must_use]
     pub fn return_std(&self) -> f64 {
         let mean = self.return_mean();
-        (self.returns().map(|r| (r - mean).powi(2)).sum::<f64>() / self.episodes.len() as f64).sqrt()
+        (self.returns().map(|r| (r - mean).powi(2)).sum::<f64>() / self.returns().count() as f64).sqrt()
     }
 
     /// Mean number of steps.
     #[must_use]
     pub fn length_mean(&self) -> f64 {
-        self.episodes.iter().map(|episode| episode.summary.length as f64).sum::<f64>() / self.episodes.len() as f64
+        self.whole().map(|summary| summary.length as f64).sum::<f64>() / self.whole().count() as f64
     }
 
     /// What `metrics.jsonl` tells of it.
@@ -64,10 +81,12 @@ impl Evaluation {
             ("eval/return_max", self.returns().fold(f64::NEG_INFINITY, f64::max)),
             ("eval/length_mean", self.length_mean()),
             ("eval/episodes", self.episodes.len() as f64),
+            ("eval/breakdowns", self.breakdowns() as f64),
+            ("eval/failed_plans", self.failed_plans() as f64),
             ("eval/time_s", self.elapsed.as_secs_f64()),
         ];
         let mut info = Means::default();
-        for (name, mean) in self.episodes.iter().flat_map(|episode| &episode.summary.info) {
+        for (name, mean) in self.whole().flat_map(|summary| &summary.info) {
             info.add(&format!("reward/{name}"), *mean);
         }
         numbers.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(info.take()).collect()
@@ -88,6 +107,9 @@ pub fn start_seeds(seed: u64, episodes: usize) -> Vec<u64> {
 
 /// Runs one episode from each start seed and learns nothing. What the agent draws depends on the start seed alone, so
 /// an evaluation is a function of the agent and the seeds, and disturbs no other stream of random numbers.
+///
+/// An episode that breaks down ([`EpisodeSummary::breakdown`]) ends there, as truncated; it is counted, and left out of all means.
+/// So are steps whose plan failed counted. Both are warned of.
 ///
 /// The agent forgets its running episode: evaluate between episodes. The environment must end its episodes: a task
 /// without an end state needs a [`TimeLimit`](mbrl_env::TimeLimit).
@@ -131,27 +153,44 @@ pub(crate) fn evaluate_until(
 ) -> Result<Option<Evaluation>, AgentError> {
     check_episodes(seeds.len())?;
     let start = Instant::now();
-    let mut episodes = Vec::with_capacity(seeds.len());
+    let mut episodes: Vec<EvaluationEpisode> = Vec::with_capacity(seeds.len());
+    let mut trouble = None;
     for &seed in seeds {
         // A child of the start's stream, so that the agent does not draw the numbers that made the start state.
         let mut rng = Rng::new(seed).split();
         let mut episode = Episode::begin(world, agent, seed, 0)?;
-        let mut transitions = Vec::new();
+        let mut transitions: Vec<Transition> = Vec::new();
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let (transition, _) = episode.step(world, agent, ActMode::Evaluate, &mut rng, transitions.len() as u64)?;
+            let step = episode.step(world, agent, ActMode::Evaluate, &mut rng, transitions.len() as u64)?;
+            let Some((transition, _)) = step else {
+                if let Some(last) = transitions.last_mut() {
+                    last.truncated = true;
+                }
+                break;
+            };
             let over = transition.episode_over();
             transitions.push(transition);
             if over {
                 break;
             }
         }
+        trouble = trouble.or_else(|| episode.trouble());
         let episode = EvaluationEpisode { seed, summary: episode.finish(), transitions };
         watch(&episode);
         episodes.push(episode);
     }
     agent.begin_episode();
-    Ok(Some(Evaluation { episodes, elapsed: start.elapsed() }))
+    let evaluation = Evaluation { episodes, elapsed: start.elapsed() };
+    if let Some(first) = trouble {
+        tracing::warn!(
+            "evaluation: {} of {} episodes broke down, {} plans failed; first: {first}",
+            evaluation.breakdowns(),
+            evaluation.episodes.len(),
+            evaluation.failed_plans()
+        );
+    }
+    Ok(Some(evaluation))
 }

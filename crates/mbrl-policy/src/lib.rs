@@ -115,5 +115,5 @@ pub use mpc_agent::MpcAgent;
 pub use observer::{Moment, Observer, Phase, Scalars};
 pub use provenance::Provenance;
 pub use record::{MetricsLine, MetricsReader};
-pub use train::{Outcome, RunFiles, TrainConfig, Training};
+pub use train::{Best, Outcome, RunFiles, TrainConfig, Training, WhichCheckpoint};
 pub use world::EpisodeSummary;

@@ -9,8 +9,8 @@
 //! ```
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{ErrorKind, Seek, Write},
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
@@ -32,20 +32,23 @@ pub struct MetricsWriter {
     path: PathBuf,
     file: File,
     length: u64,
+    /// Of all that was written.
+    crc: crc32fast::Hasher,
 }
 
 impl MetricsWriter {
-    /// Starts at `length` bytes of an existing file, cutting off what follows; 0 makes a new one.
+    /// Starts at `length` bytes of an existing file, cutting off what follows; 0 makes a new one. With `crc32`, the bytes before
+    /// must have that CRC-32.
     ///
     /// # Errors
-    /// [`AgentError::Io`] where it cannot be written; [`AgentError::Checkpoint`] where the file is missing or shorter
-    /// than `length`. Nothing on the disk is changed then.
-    pub fn open_at(path: &Path, length: u64) -> Result<Self, AgentError> {
+    /// [`AgentError::Io`] where it cannot be written; [`AgentError::Checkpoint`] where the file is missing, shorter than
+    /// `length` or of other bytes. Nothing on the disk is changed then.
+    pub fn open_at(path: &Path, length: u64, crc32: Option<u32>) -> Result<Self, AgentError> {
         let refuse = |found: String| AgentError::Checkpoint {
             path: path.to_owned(),
             reason: format!("{found}, the checkpoint was written at {length} bytes"),
         };
-        let file = OpenOptions::new().create(length == 0).truncate(false).write(true).open(path);
+        let file = OpenOptions::new().create(length == 0).truncate(false).read(true).write(true).open(path);
         let mut file = file.map_err(|source| match source.kind() {
             ErrorKind::NotFound if length > 0 => refuse("missing".into()),
             _ => io_error(path)(source),
@@ -54,11 +57,25 @@ impl MetricsWriter {
         if found < length {
             return Err(refuse(format!("has {found} bytes")));
         }
+        let mut covered = Vec::new();
+        (&mut file).take(length).read_to_end(&mut covered).map_err(io_error(path))?;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&covered);
+        let has = crc.clone().finalize();
+        if let Some(expected) = crc32.filter(|expected| *expected != has) {
+            return Err(AgentError::Checkpoint {
+                path: path.to_owned(),
+                reason: format!(
+                    "its first {length} bytes have checksum {has:08x}, the checkpoint was written at {expected:08x}: the file \
+                     was changed, put the old one back"
+                ),
+            });
+        }
         file.set_len(length).and_then(|()| file.seek(std::io::SeekFrom::End(0))).map_err(io_error(path))?;
         if length == 0 {
             sync_parent(path)?;
         }
-        Ok(Self { path: path.to_owned(), file, length })
+        Ok(Self { path: path.to_owned(), file, length, crc })
     }
 
     /// The file.
@@ -73,12 +90,33 @@ impl MetricsWriter {
         self.length
     }
 
+    /// CRC-32 of these bytes.
+    #[must_use]
+    pub fn crc32(&self) -> u32 {
+        self.crc.clone().finalize()
+    }
+
     /// Waits until all lines are on the disk.
     ///
     /// # Errors
     /// [`AgentError::Io`].
     pub fn sync(&mut self) -> Result<(), AgentError> {
         self.file.sync_data().map_err(io_error(&self.path))
+    }
+
+    /// Refuses to go on where the file was removed, renamed or changed meanwhile, so that what is written goes elsewhere.
+    ///
+    /// # Errors
+    /// [`AgentError::Checkpoint`], or [`AgentError::Io`] where nothing can be said.
+    pub fn check_in_place(&self) -> Result<(), AgentError> {
+        let found = match fs::metadata(&self.path) {
+            Ok(found) if found.len() == self.length => return Ok(()),
+            Ok(found) => format!("has {} bytes where {} were written", found.len(), self.length),
+            Err(error) if error.kind() == ErrorKind::NotFound => "is gone".to_owned(),
+            Err(error) => return Err(io_error(&self.path)(error)),
+        };
+        let reason = format!("{found}: it, or its folder, was removed, renamed or changed while the run went on");
+        Err(AgentError::Checkpoint { path: self.path.clone(), reason })
     }
 
     /// Appends one line.
@@ -96,6 +134,7 @@ impl MetricsWriter {
         // One call per line, so that a kill cuts between lines where the system can help it.
         self.file.write_all(text.as_bytes()).map_err(io_error(&self.path))?;
         self.length += text.len() as u64;
+        self.crc.update(text.as_bytes());
         Ok(())
     }
 }
@@ -142,7 +181,7 @@ mod tests {
     fn a_line_holds_the_event_the_moment_and_the_numbers_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut writer = MetricsWriter::open_at(&path, 0).unwrap();
+        let mut writer = MetricsWriter::open_at(&path, 0, None).unwrap();
         let episode = EpisodeSummary {
             total_reward: 11.5,
             length: 200,
@@ -160,7 +199,7 @@ mod tests {
             lines[0],
             json!({"event": "episode", "env_step": 200, "wall_s": 0.25, "episode/index": 3, "episode/return": 11.5,
                    "episode/length": 200, "episode/terminated": 0, "episode/truncated": 1, "episode/cut": 0,
-                   "episode/env_s": 0.125, "episode/act_s": 2.5})
+                   "episode/breakdown": 0, "episode/env_s": 0.125, "episode/act_s": 2.5})
         );
         assert_eq!(
             lines[1],
@@ -174,7 +213,7 @@ mod tests {
     fn a_missing_file_is_refused_and_not_made() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let error = MetricsWriter::open_at(&path, 100).unwrap_err().to_string();
+        let error = MetricsWriter::open_at(&path, 100, None).unwrap_err().to_string();
         assert!(error.contains("metrics.jsonl: missing") && error.contains("100"), "{error}");
         assert!(!path.exists());
     }
@@ -183,12 +222,12 @@ mod tests {
     fn resuming_cuts_off_what_came_after_the_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut writer = MetricsWriter::open_at(&path, 0).unwrap();
+        let mut writer = MetricsWriter::open_at(&path, 0, None).unwrap();
         writer.write("first", AT, &[]).unwrap();
         let length = writer.length();
         writer.write("lost", AT, &[]).unwrap();
         drop(writer);
-        let mut writer = MetricsWriter::open_at(&path, length).unwrap();
+        let mut writer = MetricsWriter::open_at(&path, length, None).unwrap();
         writer.write("again", AT, &[]).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("first") && text.contains("again") && !text.contains("lost"), "{text}");
@@ -196,11 +235,41 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_were_changed_are_refused_and_untouched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::open_at(&path, 0, None).unwrap();
+        writer.write("first", AT, &[]).unwrap();
+        let (length, crc) = (writer.length(), writer.crc32());
+        writer.write("lost", AT, &[]).unwrap();
+        let reopened = MetricsWriter::open_at(&path, length, Some(crc)).unwrap();
+        assert_eq!(reopened.crc32(), crc, "it goes on from what is there");
+        let changed = fs::read_to_string(&path).unwrap().replace("first", "worst");
+        fs::write(&path, &changed).unwrap();
+        let error = MetricsWriter::open_at(&path, length, Some(crc)).unwrap_err().to_string();
+        assert!(error.contains("metrics.jsonl") && error.contains("was changed"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), changed);
+    }
+
+    #[test]
+    fn a_file_that_is_no_longer_in_its_place_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::open_at(&path, 0, None).unwrap();
+        writer.write("first", AT, &[]).unwrap();
+        writer.check_in_place().unwrap();
+        fs::rename(&path, folder.path().join("renamed")).unwrap();
+        assert!(writer.check_in_place().unwrap_err().to_string().contains("is gone"));
+        fs::write(&path, "{}\n").unwrap();
+        assert!(writer.check_in_place().unwrap_err().to_string().contains("has 3 bytes"));
+    }
+
+    #[test]
     fn a_file_shorter_than_recorded_is_refused_and_untouched() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         fs::write(&path, "{}\n").unwrap();
-        let error = MetricsWriter::open_at(&path, 100).unwrap_err().to_string();
+        let error = MetricsWriter::open_at(&path, 100, None).unwrap_err().to_string();
         assert!(error.contains("metrics.jsonl") && error.contains("3 bytes"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n");
     }
@@ -210,7 +279,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // A path under a regular file, which root cannot write either.
         fs::write(folder.path().join("file"), "").unwrap();
-        let error = MetricsWriter::open_at(&folder.path().join("file/metrics.jsonl"), 0).unwrap_err().to_string();
+        let error = MetricsWriter::open_at(&folder.path().join("file/metrics.jsonl"), 0, None).unwrap_err().to_string();
         assert!(error.contains("file/metrics.jsonl"), "{error}");
     }
 }

@@ -24,7 +24,7 @@ use std::{fmt, time::Instant};
 
 use mbrl_env::{EnvSpec, Replay, Rng, Situation, Transition};
 use mbrl_model::{Dataset, Ensemble, FitConfig, FitReport, ModelError, fit_watched};
-use mbrl_plan::Mpc;
+use mbrl_plan::{Mpc, PlanError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
@@ -231,6 +231,10 @@ impl Agent for ModelBased {
             self.explorer.act(situation, mode, rng)
         }
     }
+
+    fn take_plan_failure(&mut self) -> Option<PlanError> {
+        self.planner.take_plan_failure()
+    }
 }
 
 impl Learner for ModelBased {
@@ -241,9 +245,17 @@ impl Learner for ModelBased {
         Ok(())
     }
 
+    fn truncate_episode(&mut self) -> Result<(), AgentError> {
+        self.replay.truncate_episode();
+        let begun = self.progress.steps >= self.config.random_steps;
+        self.due |= begun && self.config.fit_every == FitSchedule::Episode;
+        Ok(())
+    }
+
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         self.planner.report_plan(report);
-        if !std::mem::take(&mut self.due) {
+        // One transition, of an episode that broke down at once say, is nothing to fit to.
+        if !std::mem::take(&mut self.due) || self.replay.len() < 2 {
             return Ok(());
         }
         let start = Instant::now();

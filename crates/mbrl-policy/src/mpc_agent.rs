@@ -2,11 +2,14 @@
 
 use mbrl_env::{ActionSpace, Rng, Situation, Transition};
 use mbrl_model::Dynamics;
-use mbrl_plan::{Mpc, PlanSummary};
+use mbrl_plan::{Mpc, PlanError, PlanSummary};
 
 use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report, ReportKind};
 
 /// Plans through any model towards any goal; how often it replans is the [`Mpc`]'s.
+///
+/// Where a plan fails because the model diverges ([`PlanError::is_breakdown`]), the rest of the last plan of the episode stands in
+/// for it, or, where that is used up, a random action, and [`take_plan_failure`](Agent::take_plan_failure) says why.
 ///
 /// It acts the same in both [`ActMode`]s: what it tries out is the planner's noise.
 ///
@@ -39,13 +42,14 @@ pub struct MpcAgent<D> {
     actions: ActionSpace,
     mpc: Mpc,
     last_plan: Option<PlanSummary>,
+    failure: Option<PlanError>,
 }
 
 impl<D: Dynamics> MpcAgent<D> {
     /// An agent that acts in `actions`.
     #[must_use]
     pub fn new(dynamics: D, goal: Goal, actions: ActionSpace, mpc: Mpc) -> Self {
-        Self { dynamics, goal, actions, mpc, last_plan: None }
+        Self { dynamics, goal, actions, mpc, last_plan: None, failure: None }
     }
 
     /// The model.
@@ -87,14 +91,34 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
 
     fn begin_episode(&mut self) {
         self.mpc.reset();
-        self.last_plan = None;
+        (self.last_plan, self.failure) = (None, None);
     }
 
     fn act(&mut self, situation: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
         let problem = self.goal.problem(&self.dynamics, &self.actions);
-        let acted = self.mpc.act(situation, &problem, rng)?;
-        self.last_plan = acted.plan;
-        Ok(acted.action)
+        match self.mpc.act(situation, &problem, rng) {
+            Ok(acted) => {
+                (self.last_plan, self.failure) = (acted.plan, None);
+                Ok(acted.action)
+            }
+            Err(error) if error.is_breakdown() => {
+                let action = match self.mpc.fall_back() {
+                    Some(action) => action,
+                    // Where nothing can be drawn either, the plan is what failed.
+                    None => match self.actions.sample(rng) {
+                        Ok(action) => action,
+                        Err(_) => return Err(error.into()),
+                    },
+                };
+                (self.last_plan, self.failure) = (None, Some(error));
+                Ok(action)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_plan_failure(&mut self) -> Option<PlanError> {
+        self.failure.take()
     }
 
     fn needs_snapshot(&self) -> bool {
@@ -104,6 +128,10 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
 
 impl<D: Dynamics> Learner for MpcAgent<D> {
     fn observe(&mut self, _: &Transition) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    fn truncate_episode(&mut self) -> Result<(), AgentError> {
         Ok(())
     }
 

@@ -74,7 +74,8 @@ pub trait Observer {
         Ok(())
     }
 
-    /// What planning cost and expected in the episode that just ended, averaged over its planned steps. Not called for an
+    /// What planning cost and expected in the episode that just ended, averaged over its planned steps; `plan/failed` is how many
+    /// of them failed, where any did. Not called for an
     /// episode without planning.
     ///
     /// # Errors

@@ -45,7 +45,17 @@ impl MetricsLine {
     /// Whether it tells of an episode that the end of the run's budget cut: its return is not that of a whole one.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.event == "episode" && self.get("episode/cut") == Some(1.0)
+        self.is_episode_that("episode/cut")
+    }
+
+    /// Whether it tells of an episode that broke down: its return is not that of a whole one.
+    #[must_use]
+    pub fn is_breakdown(&self) -> bool {
+        self.is_episode_that("episode/breakdown")
+    }
+
+    fn is_episode_that(&self, flag: &str) -> bool {
+        self.event == "episode" && self.get(flag) == Some(1.0)
     }
 }
 

@@ -13,10 +13,11 @@
 //! the same random numbers: its metrics are those of a run that was never interrupted, bit for bit, wall times aside.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::ErrorKind,
     iter::repeat,
     path::{Path, PathBuf},
+    str::FromStr,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -25,8 +26,9 @@ use mbrl_env::{Env, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActMode, AgentError, Checkpoints, EvaluationEpisode, Learner, MetricsReader, MetricsWriter, Moment, Observer,
-    Phase, Provenance, Report, ReportKind, World,
+    ActMode, AgentError, CheckpointReader, Checkpoints, EpisodeSummary, Evaluation, EvaluationEpisode, Learner,
+    MetricsReader, MetricsWriter, Moment, Observer, Phase, Provenance, Report, ReportKind, World,
+    checkpoint::{KEPT, leftovers},
     evaluate::{check_episodes, evaluate_until},
     files::io_error,
     means::Means,
@@ -47,11 +49,14 @@ pub struct TrainConfig {
     pub eval_seed: u64,
     /// Writes a checkpoint after so many episodes, and at the end of the run (default: 1).
     pub checkpoint_episodes: u64,
+    /// Episodes in a row that may break down, or in which no plan works, before the run ends with an error (default: 50: where
+    /// nine episodes in ten break down, a run still goes on, all but once in 200 times).
+    pub max_breakdowns: u64,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { eval_every: 0, eval_episodes: 20, eval_seed: 0, checkpoint_episodes: 1 }
+        Self { eval_every: 0, eval_episodes: 20, eval_seed: 0, checkpoint_episodes: 1, max_breakdowns: 50 }
     }
 }
 
@@ -77,6 +82,9 @@ impl TrainConfig {
         if self.checkpoint_episodes == 0 {
             return refuse("checkpoint_episodes", self.checkpoint_episodes.to_string(), "at least 1");
         }
+        if self.max_breakdowns == 0 {
+            return refuse("max_breakdowns", self.max_breakdowns.to_string(), "at least 1");
+        }
         Ok(Training {
             config: self.clone(),
             steps,
@@ -90,8 +98,11 @@ impl TrainConfig {
                 rng: Rng::new(seed),
                 env_step: 0,
                 episode: 0,
+                breakdowns: 0,
                 _next_eval: None,
                 metrics_length: 0,
+                metrics_crc32: None,
+                best: None,
                 wall_s: 0.0,
             },
         })
@@ -120,11 +131,74 @@ struct State {
     rng: Rng,
     env_step: u64,
     episode: u64,
+    /// Episodes in a row that broke down or in which no plan worked, up to now. Checkpoints before format 3 have none.
+    #[serde(default)]
+    breakdowns: u64,
     /// Of format 1; it follows from the steps.
     #[serde(default, skip_serializing, rename = "next_eval")]
     _next_eval: Option<u64>,
     metrics_length: u64,
+    /// Of these bytes. Checkpoints before format 3 have none.
+    #[serde(default)]
+    metrics_crc32: Option<u32>,
+    /// The best evaluation so far. Checkpoints before format 3 have none.
+    #[serde(default)]
+    best: Option<Best>,
     wall_s: f64,
+}
+
+/// The best evaluation of a run: its checkpoint is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Best {
+    /// Real steps at that evaluation, which name the checkpoint.
+    pub env_step: u64,
+    /// Its mean return.
+    pub return_mean: f64,
+    /// How many of its episodes broke down.
+    pub breakdowns: usize,
+}
+
+impl Best {
+    /// Whether an evaluation is better than the best so far: fewer of its episodes broke down, or, where as many did, the mean
+    /// return is higher. Of equal ones the first is the best.
+    fn is_beaten_by(best: Option<&Self>, evaluation: &Evaluation) -> bool {
+        let (breakdowns, mean) = (evaluation.breakdowns(), evaluation.return_mean());
+        let better =
+            |best: &Self| breakdowns < best.breakdowns || (breakdowns == best.breakdowns && mean > best.return_mean);
+        mean.is_finite() && best.is_none_or(better)
+    }
+}
+
+/// Which checkpoint of a run. Written `last`, `best`, or its real steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhichCheckpoint {
+    /// The newest whole one.
+    #[default]
+    Last,
+    /// That of the best evaluation.
+    Best,
+    /// The one after so many real steps, where it is still there.
+    Step(u64),
+}
+
+impl FromStr for WhichCheckpoint {
+    type Err = String;
+
+    /// ```
+    /// use mbrl_policy::WhichCheckpoint;
+    /// assert_eq!("best".parse(), Ok(WhichCheckpoint::Best));
+    /// assert_eq!("400".parse(), Ok(WhichCheckpoint::Step(400)));
+    /// assert!("newest".parse::<WhichCheckpoint>().is_err());
+    /// ```
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "last" => Ok(Self::Last),
+            "best" => Ok(Self::Best),
+            _ => word.parse().map(Self::Step).map_err(|_| "expected best, last or a number of steps".to_owned()),
+        }
+    }
 }
 
 const STATE: &str = "run.json";
@@ -161,6 +235,12 @@ impl Training {
     #[must_use]
     pub fn stored_step(&self) -> Option<u64> {
         self.stored
+    }
+
+    /// The best evaluation so far; `None` before the first one.
+    #[must_use]
+    pub fn best(&self) -> Option<Best> {
+        self.state.best
     }
 
     /// Real steps taken, at the last episode end.
@@ -201,11 +281,14 @@ impl Training {
 
     /// Goes on until all steps are taken or `stop` is raised, which is looked at before every step.
     ///
-    /// An episode that the end of the budget cuts counts as truncated. With `files`, metrics and checkpoints go there;
+    /// An episode that the end of the budget cuts counts as truncated. So does one that breaks down
+    /// ([`EpisodeSummary::breakdown`](crate::EpisodeSummary)): the step at which it does is dropped and does not count. Both
+    /// such episodes and plans that fail are counted and warned of. With `files`, metrics and checkpoints go there;
     /// `observer` is told everything besides.
     ///
     /// # Errors
-    /// What agent, environment, files or observer give; [`AgentError::World`] for a run that began in another
+    /// What agent, environment, files or observer give; [`AgentError::BrokeDown`] where too many episodes in a row break down or
+    /// have no plan that works ([`TrainConfig::max_breakdowns`]); [`AgentError::World`] for a run that began in another
     /// environment. What is on the disk stays whole.
     pub fn run(
         &mut self,
@@ -244,27 +327,42 @@ impl Training {
         // The state as it will be at the end of this episode; taken over only then.
         let mut state = self.state.clone();
         let (mut plans, mut policies) = (Means::default(), Means::default());
-        let began = state.env_step;
+        let (began, mut failed_plans) = (state.env_step, 0);
         let mut episode = Episode::begin(world, learner, state.rng.key(), state.env_step)?;
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            let (mut transition, info) =
-                episode.step(world, learner, ActMode::Explore, &mut state.rng, state.env_step)?;
-            state.env_step += 1;
-            if state.env_step >= self.steps && !transition.episode_over() {
-                transition.truncated = true;
-                episode.summary.truncated = true;
-                episode.summary.cut = true;
-            }
-            let over = transition.episode_over();
-            learner.observe(&transition)?;
-            observer.on_step(clock.moment(&state), &transition, &info)?;
+            let step = episode.step(world, learner, ActMode::Explore, &mut state.rng, state.env_step)?;
+            let over = match step {
+                Some((mut transition, info)) => {
+                    state.env_step += 1;
+                    if state.env_step >= self.steps && !transition.episode_over() {
+                        transition.truncated = true;
+                        episode.summary.truncated = true;
+                        episode.summary.cut = true;
+                    }
+                    learner.observe(&transition)?;
+                    observer.on_step(clock.moment(&state), &transition, &info)?;
+                    transition.episode_over()
+                }
+                None => {
+                    if episode.summary.length > 0 {
+                        learner.truncate_episode()?;
+                    }
+                    true
+                }
+            };
             if over {
                 state.episode += 1;
+                state.breakdowns = if episode.is_failure() { state.breakdowns + 1 } else { 0 };
+                let trouble = episode.trouble();
                 let summary = episode.finish();
+                failed_plans = summary.failed_plans;
                 tell(&mut files, observer, |o| o.on_episode(clock.moment(&state), &summary))?;
+                if let Some(trouble) = trouble {
+                    self.go_on_after(trouble, &state, &summary)?;
+                }
             }
             let at = clock.moment(&state);
             let mut watch = |epoch, epochs| observer.on_phase(at, Phase::Fitting { epoch, epochs });
@@ -279,7 +377,10 @@ impl Training {
                 break;
             }
         }
-        let (plan, policy) = (plans.take(), policies.take());
+        let (mut plan, policy) = (plans.take(), policies.take());
+        if failed_plans > 0 {
+            plan.push(("plan/failed".to_owned(), failed_plans as f64));
+        }
         if !plan.is_empty() {
             tell(&mut files, observer, |o| o.on_plan(clock.moment(&state), &plan))?;
         }
@@ -288,6 +389,7 @@ impl Training {
         }
 
         let last = state.env_step >= self.steps;
+        let mut is_best = false;
         if self.config.evaluates(began, state.env_step, last) {
             let seeds = start_seeds(self.config.eval_seed, self.config.eval_episodes);
             let mut phase = Phase::Evaluating { episode: 0, episodes: seeds.len() };
@@ -302,22 +404,54 @@ impl Training {
                 return Ok(false);
             };
             tell(&mut files, observer, |o| o.on_eval(clock.moment(&state), &evaluation))?;
+            if Best::is_beaten_by(state.best.as_ref(), &evaluation) {
+                let (return_mean, breakdowns) = (evaluation.return_mean(), evaluation.breakdowns());
+                state.best = Some(Best { env_step: state.env_step, return_mean, breakdowns });
+                is_best = true;
+            }
         }
 
         state.wall_s = clock.moment(&state).wall_s;
         self.state = state;
+        if let Some(files) = files.as_deref_mut() {
+            files.metrics.check_in_place()?;
+        }
         if let Some(files) = files
-            && (self.state.episode.is_multiple_of(self.config.checkpoint_episodes) || last)
+            && (self.state.episode.is_multiple_of(self.config.checkpoint_episodes) || last || is_best)
+            // An episode without a step leaves what there is; resuming repeats it.
+            && self.stored != Some(self.state.env_step)
         {
             files.metrics.sync()?;
             self.state.metrics_length = files.metrics.length();
-            files.checkpoints.write(self.state.env_step, |writer| {
+            self.state.metrics_crc32 = Some(files.metrics.crc32());
+            let best = self.state.best.map(|best| best.env_step);
+            files.checkpoints.write(self.state.env_step, best, |writer| {
                 writer.put_json(STATE, &self.state)?;
                 learner.save(writer)
             })?;
             self.stored = Some(self.state.env_step);
         }
         Ok(true)
+    }
+
+    /// Warns of an episode in which something broke down; an error where there were too many in a row.
+    fn go_on_after(&self, trouble: AgentError, state: &State, summary: &EpisodeSummary) -> Result<(), AgentError> {
+        let State { env_step, episode, breakdowns, .. } = *state;
+        if summary.breakdown.is_some() {
+            tracing::warn!(env_step, "episode {episode} broke down and ends as truncated: {trouble}");
+        }
+        if summary.failed_plans > 0 {
+            let (failed, length) = (summary.failed_plans, summary.length);
+            tracing::warn!(
+                env_step,
+                "episode {episode}: {failed} plans failed in {length} steps, the rest of the last plan or random actions \
+                 stand in: {trouble}"
+            );
+        }
+        if breakdowns >= self.config.max_breakdowns {
+            return Err(AgentError::BrokeDown { episodes: breakdowns, env_step, source: Box::new(trouble) });
+        }
+        Ok(())
     }
 
     /// Goes back to the newest whole checkpoint in a run's folder, learner included, where there is one; writes
@@ -336,7 +470,39 @@ impl Training {
         }
     }
 
-    fn load(&mut self, reader: &crate::CheckpointReader, learner: &mut dyn Learner) -> Result<(), AgentError> {
+    /// As [`restore`](Self::restore), to a checkpoint of one's choice: to look at an agent, not to go on from there.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore); [`AgentError::Checkpoint`] where the one asked for is not there, naming those that are.
+    pub fn restore_from(
+        &mut self,
+        folder: &Path,
+        which: WhichCheckpoint,
+        learner: &mut dyn Learner,
+    ) -> Result<Vec<AgentError>, AgentError> {
+        let checkpoints = checkpoints_of(folder);
+        let (step, damaged) = match which {
+            WhichCheckpoint::Last => return self.restore(folder, learner),
+            WhichCheckpoint::Step(step) => (step, Vec::new()),
+            WhichCheckpoint::Best => {
+                let Some(newest) = checkpoints.newest()? else { return Ok(Vec::new()) };
+                let state: State = newest.reader.get_json(STATE)?;
+                let none =
+                    || newest.reader.refuse(STATE, "no evaluation so far, so there is no best checkpoint".into());
+                (state.best.ok_or_else(none)?.env_step, newest.damaged)
+            }
+        };
+        let steps = checkpoints.steps()?;
+        if !steps.contains(&step) {
+            let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
+            let reason = format!("no checkpoint of step {step}; there are those of steps {}", steps.join(", "));
+            return Err(AgentError::Checkpoint { path: folder.join(CHECKPOINTS), reason });
+        }
+        self.load(&CheckpointReader::open(&folder.join(CHECKPOINTS).join(step.to_string()))?, learner)?;
+        Ok(damaged)
+    }
+
+    fn load(&mut self, reader: &CheckpointReader, learner: &mut dyn Learner) -> Result<(), AgentError> {
         let mut state: State = reader.get_json(STATE)?;
         if let Some(description) = (self.upgrade)(&state.description) {
             state.description = description;
@@ -390,6 +556,7 @@ impl RunFiles {
         learner: &mut dyn Learner,
     ) -> Result<(Self, Vec<AgentError>), AgentError> {
         let lock = locked(folder)?;
+        tidy_locked(folder);
         let damaged = training.restore(folder, learner)?;
         let metrics = folder.join("metrics.jsonl");
         if training.stored.is_none() {
@@ -404,11 +571,24 @@ impl RunFiles {
                 return Err(AgentError::Checkpoint { path: folder.join(CHECKPOINTS), reason });
             }
         }
-        let metrics = MetricsWriter::open_at(&metrics, training.state.metrics_length)?;
+        let metrics = MetricsWriter::open_at(&metrics, training.state.metrics_length, training.state.metrics_crc32)?;
         if !training.is_finished() {
             Provenance::here(training.state.env_step).add(folder)?;
         }
         Ok((Self { _lock: lock, metrics, checkpoints: checkpoints_of(folder) }, damaged))
+    }
+
+    /// Removes what a kill left of files and checkpoints that were being written or deleted, unless a process is at work in the
+    /// folder. Nothing depends on it, so what cannot be removed stays.
+    pub fn tidy(folder: &Path) {
+        let steps = checkpoints_of(folder).steps().unwrap_or_default();
+        let is_tidy = leftovers(&folder.join(CHECKPOINTS)).is_empty()
+            && half_written(folder).is_empty()
+            && steps.len() <= KEPT + usize::from(best_of(folder).is_some());
+        // The lock is left alone where it is not needed: another process may want it this instant.
+        if !is_tidy && let Ok(_lock) = locked(folder) {
+            tidy_locked(folder);
+        }
     }
 
     /// The file of the metrics.
@@ -419,6 +599,30 @@ impl RunFiles {
 }
 
 const CHECKPOINTS: &str = "checkpoints";
+
+fn tidy_locked(folder: &Path) {
+    for file in half_written(folder) {
+        let _ = fs::remove_file(file);
+    }
+    checkpoints_of(folder).tidy(best_of(folder));
+}
+
+/// Files that are renamed into place when they are whole, in a run's folder and that of its episodes.
+fn half_written(folder: &Path) -> Vec<PathBuf> {
+    let entries = [folder.to_owned(), folder.join("episodes")].into_iter().flat_map(fs::read_dir).flatten().flatten();
+    let is_half = |path: &PathBuf| path.extension().is_some_and(|end| end == "partial") && path.is_file();
+    entries.map(|entry| entry.path()).filter(is_half).collect()
+}
+
+/// Step of the best evaluation, as the newest legible checkpoint tells it.
+fn best_of(folder: &Path) -> Option<u64> {
+    let steps = checkpoints_of(folder).steps().unwrap_or_default();
+    let state = |step: &u64| {
+        let bytes = fs::read(folder.join(CHECKPOINTS).join(step.to_string()).join(STATE)).ok()?;
+        serde_json::from_slice::<State>(&bytes).ok()
+    };
+    Some(steps.iter().rev().find_map(state)?.best?.env_step)
+}
 
 fn checkpoints_of(folder: &Path) -> Checkpoints {
     Checkpoints::in_folder(folder.join(CHECKPOINTS))

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mbrl_env::{
-    Env, EnvError, EnvSpec, History, Info, MAX_PAST, Rng, Situation, Snapshot, Transition, World, check_action,
+    Env, EnvError, EnvSpec, History, Info, MAX_PAST, Rng, Situation, Snapshot, Step, Transition, World, check_action,
 };
 
 use crate::{ActMode, Agent, AgentError, means::Means};
@@ -30,6 +30,10 @@ pub(crate) struct Episode {
     past: History,
     info: Means,
     pub(crate) summary: EpisodeSummary,
+    /// How often the agent acted.
+    acted: u64,
+    /// Why the episode, or the first plan in it that failed, broke down.
+    trouble: Option<AgentError>,
 }
 
 /// What an episode came to.
@@ -42,10 +46,15 @@ pub struct EpisodeSummary {
     pub length: u64,
     /// The task reached an end state.
     pub terminated: bool,
-    /// The episode was cut from outside: by a time limit, or by the end of the run's budget of steps.
+    /// The episode was cut from outside: by a time limit, by the end of the run's budget of steps, or because it broke down.
     pub truncated: bool,
     /// It was the end of the run's budget: the return is not that of a whole episode.
     pub cut: bool,
+    /// Why the episode broke down, where it did: the engine diverged, or an observation or a reward was no number. The step at
+    /// which it did is dropped, so the return is not that of a whole episode.
+    pub breakdown: Option<String>,
+    /// Steps whose plan failed ([`Agent::take_plan_failure`]).
+    pub failed_plans: u64,
     /// Wall time in the environment's steps.
     pub env_time: Duration,
     /// Wall time in the agent's choices of actions: planning, mostly.
@@ -56,6 +65,12 @@ pub struct EpisodeSummary {
 }
 
 impl EpisodeSummary {
+    /// Whether the return is that of a whole episode.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.cut && self.breakdown.is_none()
+    }
+
     /// What `metrics.jsonl` tells of it as the episode of a number, counted from 1.
     #[must_use]
     pub fn scalars(&self, index: u64) -> Vec<(String, f64)> {
@@ -66,6 +81,7 @@ impl EpisodeSummary {
             ("episode/terminated", f64::from(u8::from(self.terminated))),
             ("episode/truncated", f64::from(u8::from(self.truncated))),
             ("episode/cut", f64::from(u8::from(self.cut))),
+            ("episode/breakdown", f64::from(u8::from(self.breakdown.is_some()))),
             ("episode/env_s", self.env_time.as_secs_f64()),
             ("episode/act_s", self.act_time.as_secs_f64()),
         ];
@@ -75,20 +91,43 @@ impl EpisodeSummary {
 }
 
 impl Episode {
-    /// Resets the world with a seed. `env_step` is for messages.
+    /// Resets the world with a seed. `env_step` is for messages. An episode may break down here already.
     pub(crate) fn begin(
         world: &mut World,
         agent: &mut dyn Agent,
         seed: u64,
         env_step: u64,
     ) -> Result<Self, AgentError> {
-        let obs = world.reset(Some(seed))?;
-        check_obs(world.spec(), &obs, env_step)?;
+        let reset = world.reset(Some(seed)).map_err(AgentError::from);
+        let reset = reset.and_then(|obs| check_obs(world.spec(), &obs, env_step).map(|()| obs));
         agent.begin_episode();
-        Ok(Self { obs, past: History::default(), info: Means::default(), summary: EpisodeSummary::default() })
+        let mut episode = Self {
+            obs: Vec::new(),
+            past: History::default(),
+            info: Means::default(),
+            summary: EpisodeSummary::default(),
+            acted: 0,
+            trouble: None,
+        };
+        match reset {
+            Ok(obs) => episode.obs = obs,
+            Err(error) => episode.break_down(error)?,
+        }
+        Ok(episode)
     }
 
-    /// Lets the agent act once.
+    /// Ends the episode by what broke it down; other errors are passed on.
+    fn break_down(&mut self, error: AgentError) -> Result<(), AgentError> {
+        if !error.is_breakdown() {
+            return Err(error);
+        }
+        self.summary.breakdown = Some(error.to_string());
+        self.summary.truncated = true;
+        self.trouble = Some(error);
+        Ok(())
+    }
+
+    /// Lets the agent act once; `None` where the episode broke down, at this step or at its reset.
     pub(crate) fn step(
         &mut self,
         world: &mut World,
@@ -96,23 +135,32 @@ impl Episode {
         mode: ActMode,
         rng: &mut Rng,
         env_step: u64,
-    ) -> Result<(Transition, Info), AgentError> {
+    ) -> Result<Option<(Transition, Info)>, AgentError> {
+        if self.summary.breakdown.is_some() {
+            return Ok(None);
+        }
         let snapshot = snapshot_for(agent, world)?;
         let situation = Situation { obs: &self.obs, past: &self.past, snapshot: snapshot.as_ref() };
         let start = Instant::now();
         let action = agent.act(&situation, mode, rng)?;
         self.summary.act_time += start.elapsed();
+        self.acted += 1;
+        if let Some(failure) = agent.take_plan_failure() {
+            self.summary.failed_plans += 1;
+            self.trouble.get_or_insert(failure.into());
+        }
         if let Err(source) = check_action(world.spec(), &action) {
             return Err(AgentError::Action { agent: agent.name().to_owned(), action, source });
         }
         let start = Instant::now();
-        let step = world.step(&action)?;
+        let step = world.step(&action);
         self.summary.env_time += start.elapsed();
         let spec = world.spec();
-        check_obs(spec, &step.obs, env_step)?;
-        if !step.reward.is_finite() {
-            return Err(non_finite(spec, "reward".to_owned(), step.reward, env_step));
-        }
+        let checked = step.map_err(AgentError::from).and_then(|step| check_step(spec, &step, env_step).map(|()| step));
+        let step = match checked {
+            Ok(step) => step,
+            Err(error) => return self.break_down(error).map(|()| None),
+        };
         let obs = std::mem::replace(&mut self.obs, step.obs.clone());
         self.past.push(obs.clone(), action.clone(), MAX_PAST);
         self.summary.total_reward += step.reward;
@@ -130,7 +178,18 @@ impl Episode {
             terminated: step.terminated,
             truncated: step.truncated,
         };
-        Ok((transition, step.info))
+        Ok(Some((transition, step.info)))
+    }
+
+    /// Whether the episode was in vain: it broke down, or no plan in it worked.
+    pub(crate) fn is_failure(&self) -> bool {
+        let planless = self.acted > 0 && self.summary.failed_plans == self.acted;
+        planless || self.summary.breakdown.is_some()
+    }
+
+    /// Why the episode, or the first plan in it that failed, broke down.
+    pub(crate) fn trouble(&mut self) -> Option<AgentError> {
+        self.trouble.take()
     }
 
     /// What it came to, when it is over.
@@ -139,6 +198,19 @@ impl Episode {
         info.sort_by(|a, b| a.0.cmp(&b.0));
         EpisodeSummary { info, ..std::mem::take(&mut self.summary) }
     }
+}
+
+fn check_step(spec: &EnvSpec, step: &Step, env_step: u64) -> Result<(), AgentError> {
+    check_obs(spec, &step.obs, env_step)?;
+    let value = step.reward;
+    if !value.is_finite() {
+        return Err(non_finite(spec, "reward".to_owned(), value, env_step));
+    }
+    // Models, and whatever else learns, hold it in the narrower type.
+    if !(value as f32).is_finite() {
+        return Err(AgentError::HugeReward { env: spec.name.clone(), value, env_step });
+    }
+    Ok(())
 }
 
 fn check_obs(spec: &EnvSpec, obs: &[f32], env_step: u64) -> Result<(), AgentError> {

@@ -16,7 +16,7 @@ const SMALL: &str = r#"
     steps = 90
 
     [agent]
-    random_steps = 40
+    random_steps = 30
 
     [model]
     members = 3
@@ -48,14 +48,17 @@ fn registry() -> Registry {
     Registry::new().tasks(tasks::entries()).experiments(&[("small", SMALL)])
 }
 
-/// What a run leaves: its metrics without wall times, and which checkpoints there are.
-fn left_behind(experiment: &Experiment) -> (Vec<Map<String, Value>>, BTreeSet<String>) {
+/// What a run leaves: its metrics without wall times, which checkpoints there are, and the error that it ends with, if any.
+type Left = (Vec<Map<String, Value>>, BTreeSet<String>, String);
+
+fn left_behind(experiment: &Experiment) -> Left {
     let folder = tempfile::tempdir().unwrap();
     let mut parts = experiment.build_on(&registry(), &Device::flex()).unwrap();
     let (mut files, _) = RunFiles::open(folder.path(), &mut parts.training, &mut *parts.agent).unwrap();
     let stop = AtomicBool::new(false);
-    parts.training.run(&mut parts.task.env, &mut *parts.agent, Some(&mut files), &mut (), &stop).unwrap();
-    (metrics(folder.path()), names(&folder.path().join("checkpoints")))
+    let ended = parts.training.run(&mut parts.task.env, &mut *parts.agent, Some(&mut files), &mut (), &stop);
+    let error = ended.err().map(|error| error.to_string()).unwrap_or_default();
+    (metrics(folder.path()), names(&folder.path().join("checkpoints")), error)
 }
 
 fn metrics(folder: &Path) -> Vec<Map<String, Value>> {
@@ -74,6 +77,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("steps=120", &[]),
     ("seed=1", &[]),
     ("precision=bf16", &["steps=300"]),
+    ("wrappers.action_limits=[-1, 1]", &[]),
     ("wrappers.action_repeat=2", &[]),
     ("wrappers.observation_noise=0.01", &[]),
     ("wrappers.action_noise=0.1", &[]),
@@ -83,6 +87,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("train.eval_episodes=3", &[]),
     ("train.eval_seed=1", &[]),
     ("train.checkpoint_episodes=2", &[]),
+    ("train.max_breakdowns=1", &["fit.learning_rate=1e6", "steps=250"]),
     ("agent.kind=ground-truth", &[]),
     ("agent.random_steps=10", &[]),
     ("agent.fit_every=20", &[]),
@@ -178,10 +183,23 @@ fn every_setting_changes_a_run() {
         runs.push((words.to_vec(), left.clone()));
         left
     };
-    assert_eq!(run(&[]), left_behind(&small), "a run is its experiment's alone");
+    let base = run(&[]);
+    assert_eq!(base, left_behind(&small), "a run is its experiment's alone");
+    let told = |event: &str| base.0.iter().filter(|line| line["event"] == event).count();
+    assert!(
+        base.2.is_empty() && told("fit") > 0 && told("plan") > 0 && told("eval") > 0,
+        "every part is in use: {base:?}"
+    );
+    // An error is what one setting is about; others must not be told apart by one.
+    let mut run_on = |words: &[&'static str]| {
+        let left = run(words);
+        let may_end = words.iter().any(|word| word.starts_with("train.max_breakdowns"));
+        assert!(left.2.is_empty() || may_end, "{words:?}: {}", left.2);
+        left
+    };
     let silent: Vec<&str> = CHANGES
         .iter()
-        .filter(|(word, with)| run(with) == run(&[*with, &[*word]].concat()))
+        .filter(|(word, with)| run_on(with) == run_on(&[*with, &[*word]].concat()))
         .map(|(word, _)| *word)
         .collect();
     assert_eq!(silent, [""; 0], "change nothing");

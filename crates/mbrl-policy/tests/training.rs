@@ -13,10 +13,11 @@ use std::{
 
 use common::{Counter, Point, metrics};
 use mbrl_env::{Env, EnvError, EnvSpec, Info, Rng, Situation, Step, TimeLimit, Transition};
+use mbrl_plan::PlanError;
 use mbrl_policy::{
     ActMode, Agent, AgentError, CheckpointReader, Checkpoints, EpisodeSummary, Evaluation, EvaluationEpisode, Goal,
     Learner, MAX_EPISODES, Moment, MpcAgent, Observer, Outcome, Provenance, RandomAgent, Report, ReportKind, RunFiles,
-    Scalars, TrainConfig, Training, World, evaluate, start_seeds,
+    Scalars, TrainConfig, Training, WhichCheckpoint, World, evaluate, start_seeds,
 };
 
 /// Writes down what it is told.
@@ -368,10 +369,11 @@ fn every_state_of_the_disk_that_a_kill_can_leave_goes_on_to_the_same_metrics() {
     let goes_on = |folder: &Path, kill: &str| {
         assert_eq!(go(folder, &config, 23, u64::MAX).unwrap().1, Outcome::Finished, "{kill}");
         assert_eq!(metrics(folder), expected, "{kill}");
-        let mut left: Vec<_> =
-            fs::read_dir(folder.join("checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["20", "23"], "{kill}");
+        let left = |folder: &Path| {
+            let names = fs::read_dir(folder.join("checkpoints")).unwrap().map(|e| e.unwrap().file_name());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(left(folder), left(whole.path()), "{kill}");
     };
 
     let (folder, checkpoints) = stopped(&config, 6);
@@ -405,21 +407,256 @@ fn every_state_of_the_disk_that_a_kill_can_leave_goes_on_to_the_same_metrics() {
     goes_on(folder.path(), "in the middle of a line");
 }
 
+/// A point whose episodes of six steps break down in the step `at` of each episode of which `when` says so, or at their reset
+/// where `at` is 0.
+struct Brittle {
+    inner: TimeLimit<Point>,
+    how: &'static str,
+    at: u32,
+    when: fn(u32) -> bool,
+    episode: u32,
+    step: u32,
+}
+
+impl Brittle {
+    fn world(how: &'static str, at: u32, when: fn(u32) -> bool) -> World {
+        World::from_env(Self { inner: Point::limited(6), how, at, when, episode: 0, step: 0 })
+    }
+
+    fn breaks(&self) -> bool {
+        (self.when)(self.episode) && self.step == self.at
+    }
+
+    fn diverged() -> EnvError {
+        EnvError::Simulation { time: 0.3, reason: "diverged".into() }
+    }
+}
+
+impl Env for Brittle {
+    fn spec(&self) -> &EnvSpec {
+        self.inner.spec()
+    }
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        (self.episode, self.step) = (self.episode + 1, 0);
+        let obs = self.inner.reset(seed)?;
+        if self.breaks() { Err(Self::diverged()) } else { Ok(obs) }
+    }
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        self.step += 1;
+        let mut step = self.inner.step(action)?;
+        if self.breaks() {
+            match self.how {
+                "engine" => return Err(Self::diverged()),
+                "observation" => step.obs[0] = f32::NAN,
+                "reward" => step.reward = f64::INFINITY,
+                "huge" => step.reward = 1e300,
+                _ => return Err(EnvError::Width { what: "observation".into(), expected: 1, actual: 2 }),
+            }
+        }
+        Ok(step)
+    }
+}
+
+/// Events of a run of 20 steps, and what the learner saw.
+fn brittle_run(mut world: World) -> (Vec<String>, Vec<Transition>) {
+    let config = TrainConfig { max_breakdowns: 3, ..Default::default() };
+    let (mut learner, mut diary) = (Counter::new(), Diary::default());
+    config.init(20, 1).unwrap().run(&mut world, &mut learner, None, &mut diary, &never()).unwrap();
+    let episodes = diary.0.into_iter().filter(|event| event.starts_with("episode")).collect();
+    (episodes, learner.seen)
+}
+
 #[test]
-fn a_world_that_breaks_is_named() {
-    for (what, expected) in [("obs", "observation[0]"), ("reward", "reward")] {
-        let mut broken = Point::new();
-        broken.breaks = Some((7, what));
-        let mut env = World::from_env(TimeLimit::new(broken, 10).unwrap());
-        let mut training = TrainConfig::default().init(100, 0).unwrap();
-        let error = training.run(&mut env, &mut Counter::new(), None, &mut (), &never()).unwrap_err();
-        match error {
-            AgentError::NonFiniteWorld { env, what, env_step, .. } => {
-                assert_eq!((env.as_str(), what.as_str(), env_step), ("point", expected, 7));
+fn an_episode_that_breaks_down_ends_as_truncated_without_its_last_step() {
+    for how in ["engine", "observation", "reward", "huge"] {
+        let (episodes, seen) = brittle_run(Brittle::world(how, 4, |episode| episode == 2));
+        let lengths = ["1 length 6", "2 length 3", "3 length 6", "4 length 5"];
+        assert_eq!(episodes, lengths.map(|told| format!("episode {told} truncated true")), "{how}");
+        assert_eq!(seen.len(), 20, "{how}: a step that is dropped does not count");
+        let ends: Vec<usize> = (0..20).filter(|i| seen[*i].truncated).collect();
+        assert_eq!(ends, [5, 8, 14, 19], "{how}");
+        assert!(seen.iter().all(|t| t.reward.abs() < 10.0 && t.next_obs[0].is_finite()), "{how}");
+    }
+}
+
+#[test]
+fn an_episode_may_break_down_before_its_first_step() {
+    for at in [0, 1] {
+        let (episodes, seen) = brittle_run(Brittle::world("engine", at, |episode| episode == 1 || episode == 3));
+        let lengths: Vec<&str> = episodes.iter().map(|told| told.split(' ').nth(3).unwrap()).collect();
+        assert_eq!(lengths, ["0", "6", "0", "6", "6", "2"], "at step {at}");
+        assert_eq!(seen.len(), 20);
+    }
+}
+
+#[test]
+fn a_broken_run_that_was_stopped_goes_on_to_the_same_metrics() {
+    let config = TrainConfig { max_breakdowns: 3, eval_every: 10, eval_episodes: 3, ..Default::default() };
+    // Whether an episode breaks down must depend on nothing that a new process does not know: on its start.
+    struct ByStart(Brittle);
+    impl Env for ByStart {
+        fn spec(&self) -> &EnvSpec {
+            self.0.spec()
+        }
+        fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+            self.0.at = match seed.unwrap_or_default() % 4 {
+                0 | 1 => 0,
+                2 => 3,
+                _ => u32::MAX,
+            };
+            self.0.reset(seed)
+        }
+        fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+            self.0.step(action)
+        }
+    }
+    let run = |folder: &Path, stop_at: u64| {
+        let stop = never();
+        let inner = Brittle { inner: Point::limited(6), how: "engine", at: 0, when: |_| true, episode: 0, step: 0 };
+        let (mut world, mut learner) = (World::from_env(ByStart(inner)), Counter::new());
+        let mut training = config.init(60, 3).unwrap();
+        let (mut files, _) = RunFiles::open(folder, &mut training, &mut learner).unwrap();
+        let mut observer = StopAt(stop_at, &stop);
+        training.run(&mut world, &mut learner, Some(&mut files), &mut observer, &stop).unwrap();
+        learner.seen
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let seen = run(whole.path(), u64::MAX);
+    let lines = metrics(whole.path());
+    let broken = lines.iter().filter(|line| line["event"] == "episode" && line["episode/breakdown"] == 1);
+    let lengths: Vec<u64> = broken.map(|line| line["episode/length"].as_u64().unwrap()).collect();
+    assert!(lengths.contains(&0) && lengths.contains(&2), "both kinds of breakdowns happen: {lengths:?}");
+    for stop_at in 1..60 {
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), stop_at);
+        assert_eq!(run(folder.path(), u64::MAX), seen, "stopped at {stop_at}");
+        assert_eq!(metrics(folder.path()), lines, "stopped at {stop_at}");
+    }
+}
+
+#[test]
+fn too_many_breakdowns_in_a_row_and_other_errors_end_the_run() {
+    let run = |mut world: World| {
+        let config = TrainConfig { max_breakdowns: 3, ..Default::default() };
+        config.init(40, 1).unwrap().run(&mut world, &mut Counter::new(), None, &mut (), &never())
+    };
+    assert!(run(Brittle::world("engine", 2, |episode| episode % 3 != 0)).is_ok(), "two in a row are not three");
+    for at in [0, 2] {
+        match run(Brittle::world("engine", at, |episode| episode > 1)).unwrap_err() {
+            AgentError::BrokeDown { episodes, env_step, source } => {
+                assert_eq!((episodes, env_step), (3, if at == 0 { 6 } else { 9 }));
+                assert!(source.to_string().contains("diverged"), "{source}");
             }
             other => panic!("{other}"),
         }
     }
+    // The world is at fault, not the episode.
+    let error = run(Brittle::world("width", 2, |episode| episode == 2)).unwrap_err();
+    assert!(matches!(error, AgentError::Env(EnvError::Width { .. })), "{error}");
+}
+
+#[test]
+fn an_evaluation_counts_breakdowns_and_leaves_them_out() {
+    let mut world = Brittle::world("reward", 3, |episode| episode == 2);
+    let found = evaluate(&mut world, &mut Still, &start_seeds(0, 3)).unwrap();
+    assert_eq!((found.breakdowns(), found.returns().count(), found.length_mean()), (1, 2, 6.0));
+    let broken = &found.episodes[1];
+    assert!(broken.summary.truncated && broken.summary.breakdown.as_deref().is_some_and(|why| why.contains("reward")));
+    assert!(broken.transitions.len() == 2 && broken.transitions[1].truncated);
+    let told = |name: &str| found.scalars().into_iter().find(|(known, _)| known == name).unwrap().1;
+    assert_eq!((told("eval/breakdowns"), told("eval/episodes")), (1.0, 3.0));
+    assert!((told("eval/return_mean") - found.returns().sum::<f64>() / 2.0).abs() < 1e-12);
+
+    let mut world = Brittle::world("engine", 0, |_| true);
+    let found = evaluate(&mut world, &mut Still, &start_seeds(0, 2)).unwrap();
+    assert!(found.breakdowns() == 2 && found.return_mean().is_nan());
+}
+
+/// Plans of this agent fail when `fails` says so, by the number of the act.
+struct Unplanned(Counter, fn(usize) -> bool, usize);
+
+impl Agent for Unplanned {
+    fn act(&mut self, s: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        self.2 += 1;
+        self.0.act(s, mode, rng)
+    }
+    fn take_plan_failure(&mut self) -> Option<PlanError> {
+        (self.1)(self.2).then_some(PlanError::NoFiniteReturn { population: 8, iteration: 0 })
+    }
+}
+
+impl Learner for Unplanned {
+    fn observe(&mut self, transition: &Transition) -> Result<(), AgentError> {
+        self.0.observe(transition)
+    }
+    fn truncate_episode(&mut self) -> Result<(), AgentError> {
+        self.0.truncate_episode()
+    }
+    fn update(&mut self, _: &mut Rng, _: &mut dyn Report) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn save(&self, into: &mut mbrl_policy::CheckpointWriter) -> Result<(), AgentError> {
+        self.0.save(into)
+    }
+    fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
+        self.0.load(from)
+    }
+}
+
+#[test]
+fn plans_that_fail_are_counted_and_end_a_run_where_none_works() {
+    let run = |fails: fn(usize) -> bool| {
+        let mut diary = Diary::default();
+        let config = TrainConfig { max_breakdowns: 3, ..Default::default() };
+        let mut agent = Unplanned(Counter::new(), fails, 0);
+        let ended = config.init(18, 0).unwrap().run(&mut Point::world(6), &mut agent, None, &mut diary, &never());
+        let plans = diary.0.into_iter().filter(|event| event.starts_with("plan")).collect::<Vec<_>>();
+        (ended, plans)
+    };
+    let (ended, plans) = run(|act| act <= 8);
+    assert_eq!(ended.unwrap(), Outcome::Finished);
+    assert_eq!(plans, ["plan [(\"plan/failed\", 6.0)]", "plan [(\"plan/failed\", 2.0)]"]);
+    let (ended, _) = run(|_| true);
+    assert!(matches!(ended, Err(AgentError::BrokeDown { episodes: 3, env_step: 18, .. })), "{ended:?}");
+
+    let mut agent = Unplanned(Counter::new(), |act| act <= 8, 0);
+    let found = evaluate(&mut Point::world(6), &mut agent, &start_seeds(0, 3)).unwrap();
+    assert_eq!((found.failed_plans(), found.breakdowns()), (8, 0));
+}
+
+#[test]
+fn an_mpc_agent_whose_plan_fails_goes_on_with_the_last_one_and_then_at_random() {
+    use mbrl_env::reward_fn;
+    use mbrl_model::{Propagation, dynamics_fn};
+    use mbrl_plan::{CemConfig, Mpc, Replan};
+    use mbrl_policy::{Device, Tensor};
+
+    // Beyond 1 the model knows nothing.
+    let model = dynamics_fn(1, 1, &Device::flex(), |s: Tensor<2>, a: Tensor<2>| {
+        let nothing = s.clone().greater_elem(1.0);
+        (s + a * 0.1).mask_fill(nothing, f32::NAN)
+    });
+    let actions = Point::new().spec().actions.clone();
+    let goal = Goal::new(Arc::new(reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim::<1>(1))));
+    let planner = CemConfig { horizon: 3, population: 30, elites: 5, ..Default::default() };
+    let planner = planner.init(&actions, Propagation::MEAN).unwrap();
+    let mut agent = MpcAgent::new(model, goal, actions, Mpc::new(Box::new(planner), Replan::EveryStep).unwrap());
+    let mut rng = Rng::new(5);
+    let mut act = |agent: &mut MpcAgent<_>, x: f32| {
+        let action = agent.act(&Situation::of(&[x]), ActMode::Explore, &mut rng).unwrap();
+        (action[0], agent.take_plan_failure().is_some(), agent.last_plan().is_some())
+    };
+    agent.begin_episode();
+    let (towards, failed, planned) = act(&mut agent, 0.0);
+    assert!(towards > 0.5 && !failed && planned);
+    for _ in 0..2 {
+        let (rest, failed, planned) = act(&mut agent, 2.0);
+        assert!(rest > 0.5 && failed && !planned, "the rest of the plan goes the same way: {rest}");
+    }
+    let drawn: Vec<f32> = (0..20).map(|_| act(&mut agent, 2.0).0).collect();
+    assert!(drawn.iter().any(|a| *a < -0.5) && drawn.iter().any(|a| *a > 0.5), "at random: {drawn:?}");
+    let (towards, failed, planned) = act(&mut agent, 0.0);
+    assert!(towards > 0.5 && !failed && planned);
 }
 
 /// Does nothing.
@@ -446,8 +683,9 @@ impl Agent for Silly {
 #[test]
 fn an_agent_that_chooses_no_action_is_named() {
     for (action, expected) in [(vec![f32::NAN], "NaN"), (vec![0.0, 0.0], "2 entries, expected 1")] {
-        let error = evaluate(&mut Point::world(3), &mut Silly(action), &[0]).unwrap_err().to_string();
-        assert!(error.contains("silly") && error.contains(expected), "{error}");
+        let error = evaluate(&mut Point::world(3), &mut Silly(action), &[0]).unwrap_err();
+        let why = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.to_string().contains("silly") && why.contains(expected), "{error}: {why}");
     }
 }
 
@@ -506,6 +744,7 @@ fn each_rule_of_the_configuration_is_checked() {
         assert_eq!(refused(TrainConfig { eval_every: 1, eval_episodes, ..config() }, 1), "eval_episodes");
     }
     assert_eq!(refused(TrainConfig { checkpoint_episodes: 0, ..config() }, 1), "checkpoint_episodes");
+    assert_eq!(refused(TrainConfig { max_breakdowns: 0, ..config() }, 1), "max_breakdowns");
 }
 
 #[test]
@@ -553,6 +792,9 @@ impl Learner for Failing {
     fn observe(&mut self, transition: &Transition) -> Result<(), AgentError> {
         self.0.observe(transition)
     }
+    fn truncate_episode(&mut self) -> Result<(), AgentError> {
+        self.0.truncate_episode()
+    }
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         self.0.update(rng, report)
     }
@@ -599,6 +841,9 @@ impl Agent for Modes {
 
 impl Learner for Modes {
     fn observe(&mut self, _: &Transition) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn truncate_episode(&mut self) -> Result<(), AgentError> {
         Ok(())
     }
     fn update(&mut self, _: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
@@ -741,22 +986,133 @@ fn a_checkpoint_of_the_first_format_is_read() {
     go(folder.path(), &config, 23, 14).unwrap();
     let manifest = folder.path().join("checkpoints/12/manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
-    assert!(text.contains("\"format\": 2"), "{text}");
+    assert!(text.contains("\"format\": 3"), "{text}");
     // It held the step of the next evaluation besides.
     let checkpoints = Checkpoints::in_folder(folder.path().join("checkpoints"));
     let reader = CheckpointReader::open(&folder.path().join("checkpoints/12")).unwrap();
     let mut state: serde_json::Value = reader.get_json("run.json").unwrap();
     assert!(state.get("next_eval").is_none());
     state["next_eval"] = 20.into();
+    for later in ["breakdowns", "metrics_crc32", "best"] {
+        assert!(state.as_object_mut().unwrap().remove(later).is_some(), "{later}");
+    }
     let seen = reader.get("seen.bin").unwrap().to_vec();
     checkpoints
-        .write(12, |into| {
+        .write(12, None, |into| {
             into.put("seen.bin", &seen)?;
             into.put_json("run.json", &state)
         })
         .unwrap();
-    let text = fs::read_to_string(&manifest).unwrap().replace("\"format\": 2", "\"format\": 1");
+    let text = fs::read_to_string(&manifest).unwrap().replace("\"format\": 3", "\"format\": 1");
     fs::write(&manifest, text).unwrap();
     go(folder.path(), &config, 23, u64::MAX).unwrap();
     assert_eq!(metrics(folder.path()), metrics(whole.path()));
+}
+
+#[test]
+fn a_checkpoint_of_ones_choice_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { eval_every: 4, eval_episodes: 2, ..Default::default() };
+    go(folder.path(), &config, 40, u64::MAX).unwrap();
+    let found: Vec<(u64, f64)> = metrics(folder.path())
+        .iter()
+        .filter(|line| line["event"] == "eval")
+        .map(|line| (line["env_step"].as_u64().unwrap(), line["eval/return_mean"].as_f64().unwrap()))
+        .collect();
+    let best = found.iter().copied().reduce(|best, other| if other.1 > best.1 { other } else { best }).unwrap();
+    assert!(found.len() == 10 && best.0 < 36, "the best is none of the newest: {found:?}");
+    let opened = |which| {
+        let mut training = config.init(40, 3).unwrap().described("task = \"point\"\nlimit = 4\n");
+        let mut learner = Counter::new();
+        training.restore_from(folder.path(), which, &mut learner).map(|_| {
+            assert_eq!(learner.seen.len() as u64, training.env_step());
+            (training.env_step(), training.best())
+        })
+    };
+    assert_eq!(opened(WhichCheckpoint::Last).unwrap().0, 40);
+    assert_eq!(opened(WhichCheckpoint::Step(36)).unwrap().0, 36);
+    let (step, told) = opened(WhichCheckpoint::Best).unwrap();
+    let told = told.unwrap();
+    assert_eq!((step, told.env_step, told.return_mean.to_bits()), (best.0, best.0, best.1.to_bits()));
+    let error = opened(WhichCheckpoint::Step(7)).unwrap_err().to_string();
+    assert!(error.contains("no checkpoint of step 7") && error.contains(&format!("{}, 36, 40", best.0)), "{error}");
+
+    // Without an evaluation there is no best one.
+    let plain = tempfile::tempdir().unwrap();
+    go(plain.path(), &TrainConfig::default(), 8, u64::MAX).unwrap();
+    let mut training = TrainConfig::default().init(8, 3).unwrap().described("task = \"point\"\nlimit = 4\n");
+    let error = training.restore_from(plain.path(), WhichCheckpoint::Best, &mut Counter::new()).unwrap_err();
+    assert!(error.to_string().contains("no evaluation"), "{error}");
+}
+
+#[test]
+fn a_run_whose_folder_goes_away_ends_at_that_episode() {
+    /// Does something to the folder after so many steps.
+    struct Meddler<'a>(u64, &'a dyn Fn());
+    impl Observer for Meddler<'_> {
+        fn on_step(&mut self, at: Moment, _: &Transition, _: &Info) -> Result<(), AgentError> {
+            if at.env_step == self.0 {
+                (self.1)();
+            }
+            Ok(())
+        }
+    }
+    let meddled = |meddle: &dyn Fn(&Path)| {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        let config = TrainConfig { checkpoint_episodes: 5, ..Default::default() };
+        let (mut env, mut learner) = (Point::world(4), Counter::new());
+        let mut training = config.init(40, 3).unwrap();
+        let (mut files, _) = RunFiles::open(&run, &mut training, &mut learner).unwrap();
+        let act = || meddle(&run);
+        let ended =
+            training.run(&mut env, &mut learner, Some(&mut files), &mut Meddler(10, &act), &never()).unwrap_err();
+        (ended.to_string(), training.env_step(), folder)
+    };
+    let (error, step, folder) = meddled(&|run| fs::rename(run, run.with_file_name("renamed")).unwrap());
+    assert!(error.contains("metrics.jsonl: is gone") && step == 12, "{error} at {step}");
+    assert!(!folder.path().join("run").exists(), "nothing is made anew under the old name");
+    let (error, step, _folder) = meddled(&|run| fs::remove_file(run.join("metrics.jsonl")).unwrap());
+    assert!(error.contains("metrics.jsonl: is gone") && step == 12, "{error} at {step}");
+}
+
+#[test]
+fn a_record_that_was_changed_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig::default();
+    go(folder.path(), &config, 23, 10).unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"episode/length\":4", "\"episode/length\":5", 1)).unwrap();
+    let error = go(folder.path(), &config, 23, u64::MAX).unwrap_err().to_string();
+    assert!(error.contains("metrics.jsonl") && error.contains("was changed"), "{error}");
+    fs::write(&path, text).unwrap();
+    go(folder.path(), &config, 23, u64::MAX).unwrap();
+}
+
+#[test]
+fn what_a_kill_left_is_tidied_up_unless_somebody_works_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { eval_every: 4, eval_episodes: 2, ..Default::default() };
+    go(folder.path(), &config, 40, u64::MAX).unwrap();
+    let kept: Vec<u64> = Checkpoints::in_folder(folder.path().join("checkpoints")).steps().unwrap();
+    assert_eq!(kept.len(), 3, "two and the best one");
+    let (half, file) = (folder.path().join("checkpoints/44.partial"), folder.path().join("curve.svg.partial"));
+    fs::create_dir(&half).unwrap();
+    fs::write(&file, "<svg").unwrap();
+    let mut training = config.init(48, 3).unwrap().described("task = \"point\"\nlimit = 4\n");
+    // Somebody else is at work.
+    let lock = fs::File::open(folder.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    RunFiles::tidy(folder.path());
+    assert!(half.exists() && file.exists());
+    lock.unlock().unwrap();
+    RunFiles::tidy(folder.path());
+    assert!(!half.exists() && !file.exists());
+    assert_eq!(Checkpoints::in_folder(folder.path().join("checkpoints")).steps().unwrap(), kept);
+    // So does who goes on.
+    fs::create_dir(&half).unwrap();
+    RunFiles::open(folder.path(), &mut training, &mut Counter::new()).unwrap();
+    assert!(!half.exists());
 }

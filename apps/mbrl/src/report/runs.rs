@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use mbrl_policy::{MetricsLine, MetricsReader, experiment::Experiment};
 
 use crate::{
+    commands::counted,
     console,
     run::{EXPERIMENT, METRICS, RunFolder},
 };
@@ -79,6 +80,16 @@ impl Run {
             }
             None => run.notes.push(format!("no {METRICS}: no episode has ended yet")),
         }
+        let broken = run.of("episode").filter(|line| line.get("episode/breakdown") == 1.0).count();
+        if broken > 0 {
+            run.notes
+                .push(format!("{broken} of {} broke down and are left out", counted(run.episodes() as u64, "episode")));
+        }
+        let failed: f64 = run.points("plan", "plan/failed").iter().map(|(_, count)| count).sum();
+        if failed > 0.0 {
+            let failed = counted(failed as u64, "plan");
+            run.notes.push(format!("{failed} failed: the rest of the last plan or random actions stood in"));
+        }
         Ok(run)
     }
 
@@ -111,7 +122,8 @@ impl Run {
     }
 
     fn whole(&self, which: impl Fn(&Line) -> bool) -> Vec<(f64, f64)> {
-        let whole = self.of("episode").filter(|line| line.get("episode/cut") != 1.0 && which(line));
+        let flagged = |line: &Line| ["episode/cut", "episode/breakdown"].iter().any(|flag| line.get(flag) == 1.0);
+        let whole = self.of("episode").filter(|line| !flagged(line) && which(line));
         whole.map(|line| (line.env_step, line.get("episode/return"))).filter(|p| p.1.is_finite()).collect()
     }
 

@@ -83,7 +83,7 @@ use std::{
 };
 
 use mbrl_env::{
-    WrappersConfig, process,
+    Env, WrappersConfig, process,
     tasks::{Options, Task},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -260,10 +260,12 @@ impl Experiment {
     /// The task with its options, in its wrappers.
     ///
     /// # Errors
-    /// [`ExperimentError::UnknownTask`], and what task and wrappers say to their options.
+    /// [`ExperimentError::UnknownTask`], what task and wrappers say to their options, and a task whose actions have no
+    /// limits ([`EnvError::Unlimited`](mbrl_env::EnvError::Unlimited)).
     pub fn make_task(&self, registry: &Registry) -> Result<Task, ExperimentError> {
         let mut task = registry.make_task(&self.task, &self.task_options)?;
         task.env = self.wrappers.apply(task.env)?;
+        task.env.spec().require_limited_actions()?;
         Ok(task)
     }
 

@@ -19,16 +19,13 @@ pub(crate) struct Point {
     spec: EnvSpec,
     rng: Rng,
     x: f32,
-    /// Steps until the observation or the reward breaks.
-    pub(crate) breaks: Option<(u32, &'static str)>,
-    steps: u32,
 }
 
 impl Point {
     pub(crate) fn new() -> Self {
         let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
         let spec = EnvSpec::new("point", BoxSpace::unbounded(1), actions, 0.1);
-        Self { spec, rng: Rng::new(0), x: 0.0, breaks: None, steps: 0 }
+        Self { spec, rng: Rng::new(0), x: 0.0 }
     }
 
     pub(crate) fn limited(steps: u32) -> TimeLimit<Self> {
@@ -57,11 +54,7 @@ impl Env for Point {
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
         check_action(&self.spec, action)?;
         self.x += 0.1 * action[0].clamp(-1.0, 1.0);
-        self.steps += 1;
-        let broken = self.breaks.filter(|(at, _)| self.steps > *at).map(|(_, what)| what);
-        let obs = if broken == Some("obs") { f32::NAN } else { self.x };
-        let reward = if broken == Some("reward") { f64::INFINITY } else { -f64::from(self.x * self.x) };
-        Ok(Step::new([obs], reward))
+        Ok(Step::new([self.x], -f64::from(self.x * self.x)))
     }
 }
 
@@ -106,6 +99,12 @@ impl Agent for Counter {
 impl Learner for Counter {
     fn observe(&mut self, transition: &Transition) -> Result<(), AgentError> {
         self.seen.push(transition.clone());
+        Ok(())
+    }
+    fn truncate_episode(&mut self) -> Result<(), AgentError> {
+        if let Some(last) = self.seen.last_mut() {
+            last.truncated = true;
+        }
         Ok(())
     }
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
