@@ -93,8 +93,8 @@ pub(crate) struct EvalArgs {
     /// Folder of a run.
     #[arg(value_name = "DIR", required_unless_present = "random", conflicts_with = "random")]
     pub(crate) run: Option<PathBuf>,
-    /// Evaluate an agent that acts uniformly at random on a task instead.
-    #[arg(long, value_name = "TASK")]
+    /// Evaluate an agent that acts uniformly at random instead, on a task or on that of an experiment.
+    #[arg(long, value_name = "TASK|EXPERIMENT")]
     pub(crate) random: Option<String>,
     /// Episodes.
     #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true, value_parser = positive)]

@@ -306,8 +306,14 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         }
     };
     let evaluation = match (&args.random, &args.run) {
-        (Some(task), _) => {
-            let mut task = registry().make_task(task, &Options::new())?;
+        (Some(name), _) => {
+            // A task without options, or that of an experiment with all that is set there.
+            let is_task = registry().task_entries().iter().any(|task| task.name() == name);
+            let is_experiment = name.ends_with(".toml") || registry().experiment_names().any(|known| known == name);
+            let mut task = match !is_task && is_experiment {
+                true => registry().load(name, &[])?.make_task(registry())?,
+                false => registry().make_task(name, &Options::new())?,
+            };
             let mut agent = RandomAgent::new(task.env.spec().actions.clone());
             let seeds = start_seeds(args.seed, args.episodes);
             in_pool(threads, || evaluate_watched(&mut task.env, &mut agent, &seeds, &mut tell))??

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use mbrl_env::tasks::Task;
 use mbrl_policy::{
     AgentError, Evaluation, EvaluationEpisode, Learner, Observer, Outcome, RunFiles, evaluate_watched,
-    experiment::{Experiment, Parts},
+    experiment::{Experiment, Parts, is_gymnasium_id},
     start_seeds, write_atomically,
 };
 
@@ -60,7 +60,13 @@ impl RunFolder {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join(EXPERIMENT);
         if !file.exists() {
-            bail!("{} is not a run folder: {EXPERIMENT} not found", path.display());
+            let name = path.display().to_string();
+            if !path.exists() && is_gymnasium_id(&name) {
+                bail!(
+                    "{name} looks like an environment of Gymnasium, expected the folder of a run; `mbrl train {name}` says how it is run"
+                );
+            }
+            bail!("{name} is not a run folder: {EXPERIMENT} not found");
         }
         Ok(Self { path: path.to_owned(), experiment: Experiment::from_file(&file)? })
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::process::ProcessError;
+use crate::process::{ProcessError, ProcessFault};
 
 /// An error of this crate. Every variant carries what was expected and what came; one with a
 /// [source](std::error::Error::source) does not repeat it in its own words.
@@ -195,7 +195,8 @@ pub enum EnvError {
         /// The known names, separated by commas.
         known: Box<str>,
     },
-    /// A process that serves an environment, or should. A run that meets it ends, and can be resumed.
+    /// A process that serves an environment, or should. A run that meets it ends, and can be resumed; a number that is none ends the
+    /// episode alone.
     #[error(transparent)]
     Process(Box<ProcessError>),
     /// An environment that draws no pictures of itself.
@@ -219,13 +220,18 @@ impl EnvError {
     /// a run can go on without this one.
     #[must_use]
     pub fn is_breakdown(&self) -> bool {
-        matches!(self, Self::Simulation { .. })
+        match self {
+            Self::Simulation { .. } => true,
+            // The process goes on; its episode does not.
+            Self::Process(error) => matches!(error.fault, ProcessFault::NonFinite { .. }),
+            _ => false,
+        }
     }
 
     /// Whether the cause lies outside of the program, a full disk say, so that the same call may succeed later.
     #[must_use]
     pub fn is_external(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Stream { .. })
+        matches!(self, Self::Io { .. } | Self::Stream { .. } | Self::Process(_))
     }
 }
 

@@ -83,7 +83,7 @@
 //! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
 //! | Transitions from files of other programs | [`data`]: CSV, Parquet and NumPy, with the features of these names |
 //! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
-//! | Episodes on all threads | [`collect`](collect()), [`collect_with`] |
+//! | Episodes on all threads | [`collect`](collect()), [`collect_with`]; [`collect_in`] in several processes |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
 //! | What makes a world harder | [`ActionRepeat`], [`ActionLimits`], [`Noise`], [`Delay`], around any environment; as plain data [`WrappersConfig`] |
 //! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
@@ -137,7 +137,7 @@ mod wrappers;
 
 #[cfg(feature = "mujoco")]
 pub use animation::write_animation;
-pub use collect::{collect, collect_with};
+pub use collect::{collect, collect_in, collect_with};
 pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};
 pub use expression::{ColumnNames, Expression, ExpressionError};

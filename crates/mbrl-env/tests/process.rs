@@ -126,8 +126,19 @@ fn fails_to_start(script: &str, change: impl FnOnce(&mut ProcessConfig)) -> Proc
 /// The error of a reset and up to three steps.
 #[track_caller]
 fn fails(script: &str) -> ProcessError {
+    fails_within(20.0, script)
+}
+
+/// The same of a script that never answers.
+#[track_caller]
+fn hangs(script: &str) -> ProcessError {
+    fails_within(2.0, script)
+}
+
+#[track_caller]
+fn fails_within(timeout: f64, script: &str) -> ProcessError {
     let (_folder, mut config) = config(script);
-    config.timeout = 2.0;
+    config.timeout = timeout;
     let mut env = config.init().unwrap();
     let began = Instant::now();
     let action = [0.0; 1];
@@ -138,11 +149,16 @@ fn fails(script: &str) -> ProcessError {
         Ok(())
     });
     let error = process_error(error.expect_err("an error"));
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}: {error}", began.elapsed());
-    // It is gone; what needs an episode says so, and a start without a seed cannot go on.
+    assert!(began.elapsed().as_secs_f64() < timeout + 8.0, "{:?}: {error}", began.elapsed());
     assert!(matches!(env.step(&action), Err(EnvError::NeedsReset { .. })));
-    assert!(matches!(process_error(env.reset(None).unwrap_err()).fault, ProcessFault::Lost));
-    error
+    let goes_on = matches!(error.fault, ProcessFault::NonFinite { .. });
+    if !goes_on {
+        // It is gone, and a start without a seed cannot go on.
+        assert!(matches!(process_error(env.reset(None).unwrap_err()).fault, ProcessFault::Lost));
+    }
+    let (told, fault) = (error.to_string(), EnvError::Process(Box::new(error)));
+    assert_eq!((fault.is_breakdown(), fault.is_external()), (goes_on, true), "{told}");
+    process_error(fault)
 }
 
 macro_rules! assert_fault {
@@ -354,7 +370,7 @@ fn a_start_with_something_else() {
         format!("import sys, time\nsys.stdout.write({text:?}); sys.stdout.flush(); time.sleep(60)"),
         format!("import sys, time, os\nsys.stdout.write({text:?}); sys.stdout.flush(); os.close(1); time.sleep(60)"),
     ] {
-        let error = fails_to_start(&script, |config| config.start_timeout = 1.0);
+        let error = fails_to_start(&script, |config| config.start_timeout = 5.0);
         assert_fault!(error, ProcessFault::Rubbish { .. }, "Welcome to my simulator!", "standard error");
     }
     let error = fails_to_start("while True:\n    print('y')", |_| {});
@@ -366,7 +382,7 @@ fn a_start_with_something_else() {
     for (from, to, words) in [
         ("\"name\": \"hand\"", "\"name\": \" \"", "name"),
         ("[null], \"high\": [null]", "[], \"high\": []", "0 columns"),
-        ("[null], \"high\": [null]", "[2], \"high\": [1]", "low 2 is not below high 1"),
+        ("[null], \"high\": [null]", "[2], \"high\": [1]", "low 2 is above high 1"),
         ("[null], \"high\": [null]", "[2], \"high\": [1, 2]", "upper bound has 2 entries"),
         ("[{\"name\": \"x\"}]", "[{\"name\": \"x\"}, {\"name\": \"y\"}]", "2 columns in 2 fields"),
         ("\"n\": 2", "\"n\": 0", "0 discrete actions"),
@@ -376,8 +392,8 @@ fn a_start_with_something_else() {
         ("\"protocol\": 1", "\"protocol\": one", "expected value"),
         (
             "\"kind\": \"discrete\", \"n\": 2",
-            "\"kind\": \"box\", \"low\": [null], \"high\": [1]",
-            "actions (push) without bounds",
+            "\"kind\": \"box\", \"low\": [], \"high\": []",
+            "an action without columns",
         ),
     ] {
         let error = fails_to_start(&by_hand(&format!("hello(SPEC.replace(b'{from}', b'{to}'))")), |_| {});
@@ -392,24 +408,24 @@ fn a_hang() {
     }
     let hang = "if self.steps == 2: time.sleep(1000)";
     assert_fault!(
-        fails(&line("", hang)),
+        hangs(&line("", hang)),
         ProcessFault::TimedOut { .. },
         "step 2 of an episode",
         "within 2 s",
         "task_options.timeout"
     );
-    assert_fault!(fails(&line("time.sleep(1000)", "")), ProcessFault::TimedOut { .. }, "a reset with seed 1");
+    assert_fault!(hangs(&line("time.sleep(1000)", "")), ProcessFault::TimedOut { .. }, "a reset with seed 1");
     // One that does not end when asked to either.
     let deaf =
         format!("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{}", line("", "while True: pass"));
-    assert_fault!(fails(&deaf), ProcessFault::TimedOut { .. }, "step 1");
+    assert_fault!(hangs(&deaf), ProcessFault::TimedOut { .. }, "step 1");
     // Bytes that come too slowly, and a message that never ends.
     let drip = by_hand(
         "hello(); ask()\nfor byte in struct.pack('<IB', 13, 18) + OBS:\n    write(bytes([byte])); time.sleep(0.5)",
     );
-    assert_fault!(fails(&drip), ProcessFault::TimedOut { .. }, "within 2 s");
+    assert_fault!(hangs(&drip), ProcessFault::TimedOut { .. }, "within 2 s");
     let half = by_hand("hello(); ask(); write(struct.pack('<IB', 13, 18) + OBS[:7]); time.sleep(1000)");
-    assert_fault!(fails(&half), ProcessFault::TimedOut { .. }, "reset");
+    assert_fault!(hangs(&half), ProcessFault::TimedOut { .. }, "reset");
 }
 
 #[test]
@@ -462,6 +478,21 @@ fn numbers_that_are_none_or_too_many() {
     if !has_python() {
         return;
     }
+    // One that is none ends the episode, and the next one goes on in the same process.
+    let (_folder, once) = config(&line("", "if self.steps == 2: return [0.0, float('nan')], 0.0, False"));
+    let mut env = once.init().unwrap();
+    let first = env.reset(Some(5)).unwrap();
+    env.step(&[0.5]).unwrap();
+    assert!(env.step(&[0.5]).unwrap_err().is_breakdown());
+    assert!(matches!(env.step(&[0.5]), Err(EnvError::NeedsReset { .. })));
+    env.reset(None).unwrap();
+    assert_eq!(env.reset(Some(5)).unwrap(), first);
+    // Actions may be without limits; what needs some says so.
+    let free =
+        line("", "").replace("action_low, action_high = -1.0, 1.0", "action_low, action_high = [float('-inf')], [1.0]");
+    let (_folder, free) = config(&free);
+    let env = free.init().unwrap();
+    assert!(matches!(env.spec().require_limited_actions(), Err(EnvError::Unlimited { .. })));
     let gives = |what: &str| fails(&line("", &format!("return {what}, False")));
     assert_fault!(
         gives("[1.0, float('nan')], 0.0"),
@@ -482,13 +513,14 @@ fn messages_that_are_none() {
     if !has_python() {
         return;
     }
+    let hung = |script: &str| hangs(&by_hand(&format!("hello(); ask(); {script}\ntime.sleep(1000)")));
     let answers = |script: &str| fails(&by_hand(&format!("hello(); ask(); {script}\ntime.sleep(1000)")));
     assert_fault!(
         answers("write(b'Segmentation warning: all is well\\n')"),
         ProcessFault::Rubbish { .. },
         "Segmentation warning"
     );
-    assert_fault!(answers("write(b'ok')"), ProcessFault::Rubbish { .. }, "\"ok\"");
+    assert_fault!(hung("write(b'ok')"), ProcessFault::Rubbish { .. }, "\"ok\"");
     assert_fault!(answers("write(struct.pack('<IB', 1 << 31, 1))"), ProcessFault::TooLarge { .. }, "2147483648 bytes");
     assert_fault!(answers("write(struct.pack('<I', 0))"), ProcessFault::Malformed { .. }, "empty");
     assert_fault!(

@@ -99,6 +99,8 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("goal.discount=0.5", &["goal.cost=[1, 0, 1, 0]"]),
     ("goal.after_termination=-5", &["planner.horizon=20", "goal.cost=[9, 0, 9, 0]"]),
     ("goal.reward=model", &["model.reward=true"]),
+    ("goal.reward=-next.angle^2 - next.position^2", &[]),
+    ("goal.termination=next.angle > 0.01", &["planner.horizon=20", "goal.after_termination=-5"]),
     ("goal.termination=none", &["planner.horizon=20", "goal.after_termination=-5"]),
     ("goal.aggregate=worst", &["goal.cost=[1, 0, 1, 0]"]),
     ("goal.cost=[1, 0, 1, 0]", &[]),

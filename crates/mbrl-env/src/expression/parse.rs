@@ -205,7 +205,9 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, Fault> {
             }
             found.push((at, Token::Quoted(word)));
         } else if let Some(symbol) = SYMBOLS.iter().find(|symbol| text[at..].starts_with(**symbol)) {
-            symbol.chars().for_each(|_| drop(letters.next()));
+            for _ in symbol.chars() {
+                letters.next();
+            }
             found.push((at, Token::Symbol(symbol)));
         } else {
             let hint = match letter {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{ProcessEnv, ProcessFault};
 use crate::{EnvError, EnvSpec, Field, TimeLimit, World, tasks::Task};
 
-pub(crate) const NAME: &str = "process";
+/// What the task is called.
+pub const TASK: &str = "process";
 
 /// The options that say how long to wait and what to show. They change no number of a run, so they may change while it goes on.
 pub const WAITING_OPTIONS: &[&str] = &["start_timeout", "timeout", "stop_timeout", "show_stderr"];
@@ -134,7 +135,7 @@ impl FieldConfig {
 /// Refuses an option.
 fn refuse<T>(option: &str, value: impl std::fmt::Display, expected: &str) -> Result<T, EnvError> {
     let reason = format!("{option} = {value}: expected {expected}");
-    Err(EnvError::Options { task: NAME.into(), reason })
+    Err(EnvError::Options { task: TASK.into(), reason })
 }
 
 impl ProcessConfig {

@@ -14,7 +14,8 @@ use crate::{ActionSpace, Env, EnvError, EnvSpec, Info, Step, check_action, tasks
 /// Observations come as doubles and are rounded to `f32` once; rewards stay as they come. Actions are clipped to their bounds before
 /// they are sent.
 ///
-/// After an error the process is gone; `reset` with a seed starts it again. Dropped, it asks the process to end, and ends it and
+/// After an error the process is gone, and `reset` with a seed starts it again; only a number that is none
+/// ([`ProcessFault::NonFinite`]) ends no more than the episode. Dropped, it asks the process to end, and ends it and
 /// whatever it started where it does not.
 pub struct ProcessEnv {
     config: ProcessConfig,
@@ -85,8 +86,9 @@ impl ProcessEnv {
         let answer = exchange(server, &self.out, deadline, expected)
             .and_then(|payload| read(&self.spec, &mut self.names, payload));
         answer.map_err(|fault| {
-            let said = self.server.take().map_or(String::new(), last_words);
-            self.phase = Phase::Unbegun;
+            let goes_on = matches!(fault, ProcessFault::NonFinite { .. });
+            self.phase = if goes_on { Phase::Over } else { Phase::Unbegun };
+            let said = if goes_on { String::new() } else { self.server.take().map_or(String::new(), last_words) };
             error(&self.config, asked(self.steps), fault, said)
         })
     }
@@ -106,11 +108,7 @@ fn start(config: &ProcessConfig, out: &mut Vec<u8>) -> Result<(Server, EnvSpec),
                 .as_bytes(),
         );
         protocol::end(out);
-        // One that ends before it has read this tells why by its exit code.
-        match server.send(out, deadline) {
-            Ok(()) => {}
-            Err(fault) => return Err(fault),
-        }
+        server.send(out, deadline)?;
         server.hello(deadline)?;
         let payload = match server.receive(deadline)? {
             (protocol::SPEC, payload) => payload,

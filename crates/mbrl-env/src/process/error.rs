@@ -112,7 +112,7 @@ pub enum ProcessFault {
         /// The width that came.
         actual: usize,
     },
-    /// A number that is none, in an observation or a reward.
+    /// A number that is none, in an observation or a reward. The process goes on, and its episode is over.
     #[error(
         "its {what} is {value}, expected a finite number; let the environment terminate the episode before it gives such a number"
     )]

@@ -24,7 +24,6 @@ mod env;
 mod error;
 mod protocol;
 
-pub(crate) use config::NAME;
-pub use config::{FieldConfig, ProcessConfig, WAITING_OPTIONS};
+pub use config::{FieldConfig, ProcessConfig, TASK, WAITING_OPTIONS};
 pub use env::ProcessEnv;
 pub use error::{ProcessError, ProcessFault};

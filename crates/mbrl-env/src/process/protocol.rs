@@ -189,16 +189,10 @@ impl ToldSpec {
         }
         let ToldColumns { fields, low, high } = self.observation;
         let bound = |bound: &Option<f64>, none: f32| bound.map_or(none, |bound| bound as f32);
-        let mut lows: Vec<f32> = low.iter().map(|low| bound(low, f32::NEG_INFINITY)).collect();
-        let mut highs: Vec<f32> = high.iter().map(|high| bound(high, f32::INFINITY)).collect();
+        let lows: Vec<f32> = low.iter().map(|low| bound(low, f32::NEG_INFINITY)).collect();
+        let highs: Vec<f32> = high.iter().map(|high| bound(high, f32::INFINITY)).collect();
         if lows.is_empty() || lows.len() > HUGE {
             return refuse(format!("an observation of {} columns, expected 1 to {HUGE}", lows.len()));
-        }
-        for (low, high) in lows.iter_mut().zip(&mut highs) {
-            // A column that is always the same has no box.
-            if *low == *high {
-                (*low, *high) = (f32::NEG_INFINITY, f32::INFINITY);
-            }
         }
         let told = |error: crate::EnvError| ProcessFault::Spec { reason: error.to_string() };
         let obs = BoxSpace::new(lows, highs).map_err(told)?;
@@ -206,16 +200,12 @@ impl ToldSpec {
             ToldAction::Discrete { n, .. } if n == 0 => return refuse("0 discrete actions, expected some".into()),
             ToldAction::Discrete { n, fields } => (ActionSpace::Discrete(n), fields),
             ToldAction::Box(ToldColumns { fields, low, high }) => {
-                let names: Vec<&str> = fields.iter().map(|field| &*field.name).collect();
-                if low.is_empty() || low.iter().chain(&high).any(Option::is_none) {
-                    return refuse(format!(
-                        "actions ({}) without bounds, expected a low and a high for each column: planners draw between them. Give them \
-                         with serve(env, action_low=…, action_high=…)",
-                        names.join(", ")
-                    ));
+                if low.is_empty() {
+                    return refuse("an action without columns, expected at least one".into());
                 }
-                let all = |bounds: &[Option<f64>]| bounds.iter().map(|b| bound(b, 0.0)).collect::<Vec<_>>();
-                (ActionSpace::Box(BoxSpace::new(all(&low), all(&high)).map_err(told)?), fields)
+                let all = |bounds: &[Option<f64>], none: f32| bounds.iter().map(|b| bound(b, none)).collect::<Vec<_>>();
+                let (low, high) = (all(&low, f32::NEG_INFINITY), all(&high, f32::INFINITY));
+                (ActionSpace::Box(BoxSpace::new(low, high).map_err(told)?), fields)
             }
         };
         let period = period.or(self.control_period).unwrap_or(1.0);

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     EnvError,
-    process::{NAME as PROCESS, ProcessConfig},
+    process::{ProcessConfig, TASK as PROCESS},
 };
 
 type Make = dyn Fn(&Options) -> Result<Task, EnvError> + Send + Sync;

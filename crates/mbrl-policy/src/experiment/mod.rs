@@ -83,7 +83,7 @@ use std::{
 };
 
 use mbrl_env::{
-    Env, World, WrappersConfig,
+    Env, World, WrappersConfig, process,
     tasks::{Options, Task},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -99,7 +99,7 @@ pub use self::{
     limits::check_weights,
     model_based::{ModelBasedSections, MpcConfig},
     overrides::override_setting,
-    registry::Registry,
+    registry::{Registry, is_gymnasium_id},
 };
 use crate::{Device, Learner, TrainConfig, Training};
 
@@ -242,12 +242,17 @@ impl Experiment {
         Self { seed, ..self.clone() }
     }
 
-    /// What must not change while a run goes on: all but the number of steps, which may be raised, and the words about it.
+    /// What must not change while a run goes on: all but the number of steps, which may be raised, the words about it, and how long a
+    /// process is waited for.
     ///
     /// # Errors
     /// As [`to_toml`](Self::to_toml).
     pub fn settings(&self) -> Result<String, ExperimentError> {
-        Self { steps: 0, name: String::new(), summary: String::new(), ..self.clone() }.to_toml()
+        let mut settings = Self { steps: 0, name: String::new(), summary: String::new(), ..self.clone() };
+        if self.task == process::TASK {
+            settings.task_options = settings.task_options.without(process::WAITING_OPTIONS);
+        }
+        settings.to_toml()
     }
 
     /// The settings that a checkpoint holds as they would be written today: keys that came since have their defaults.
