@@ -161,6 +161,17 @@ pub struct Best {
 }
 
 impl Best {
+    /// That of a run, as its newest legible checkpoint tells it; `None` before the first evaluation.
+    #[must_use]
+    pub fn of_run(folder: &Path) -> Option<Self> {
+        let steps = checkpoints_of(folder).steps().unwrap_or_default();
+        let state = |step: &u64| {
+            let bytes = fs::read(folder.join(CHECKPOINTS).join(step.to_string()).join(STATE)).ok()?;
+            serde_json::from_slice::<State>(&bytes).ok()
+        };
+        steps.iter().rev().find_map(state)?.best
+    }
+
     /// Whether an evaluation is better than the best so far: fewer of its episodes broke down, or, where as many did, the mean
     /// return is higher. Of equal ones the first is the best.
     fn is_beaten_by(best: Option<&Self>, evaluation: &Evaluation) -> bool {
@@ -299,6 +310,7 @@ impl Training {
         stop: &AtomicBool,
     ) -> Result<Outcome, AgentError> {
         let clock = Clock { start: Instant::now(), before: self.state.wall_s };
+        world.spec().check()?;
         let (began, now) = (&self.state.environment, &world.spec().name);
         if !began.is_empty() && began != now {
             return Err(AgentError::World { expected: began.clone(), actual: now.clone() });
@@ -343,6 +355,14 @@ impl Training {
                         episode.summary.cut = true;
                     }
                     learner.observe(&transition)?;
+                    if world.spec().max_steps.is_none() && 2 * (state.env_step - began) == self.steps {
+                        tracing::warn!(
+                            env_step = state.env_step,
+                            "this episode has taken half of the budget, and nothing limits it: what waits for the end of an \
+                             episode (fits of agent.fit_every = \"episode\", evaluations, checkpoints) does not happen; put a \
+                             TimeLimit around the environment"
+                        );
+                    }
                     observer.on_step(clock.moment(&state), &transition, &info)?;
                     transition.episode_over()
                 }
@@ -614,14 +634,9 @@ fn half_written(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_half).collect()
 }
 
-/// Step of the best evaluation, as the newest legible checkpoint tells it.
+/// Step of the best evaluation.
 fn best_of(folder: &Path) -> Option<u64> {
-    let steps = checkpoints_of(folder).steps().unwrap_or_default();
-    let state = |step: &u64| {
-        let bytes = fs::read(folder.join(CHECKPOINTS).join(step.to_string()).join(STATE)).ok()?;
-        serde_json::from_slice::<State>(&bytes).ok()
-    };
-    Some(steps.iter().rev().find_map(state)?.best?.env_step)
+    Best::of_run(folder).map(|best| best.env_step)
 }
 
 fn checkpoints_of(folder: &Path) -> Checkpoints {

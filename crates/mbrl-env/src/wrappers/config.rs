@@ -100,6 +100,9 @@ impl WrappersConfig {
     /// [`EnvError::Width`] for a list that has not as many numbers as there are columns.
     pub fn apply(&self, world: World) -> Result<World, EnvError> {
         let mut world = world;
+        if self.action_repeat == 0 {
+            return Err(EnvError::Config { field: "action_repeat", value: "0".into(), rule: "at least 1" });
+        }
         if self.action_repeat != 1 {
             world = wrapped!(world, |env| ActionRepeat::new(env, self.action_repeat)?);
         }
