@@ -35,7 +35,10 @@ impl TensorBoardWriter {
     /// A new file for a run in folder `run` that goes on from `env_step`.
     pub(crate) fn create(run: &Path, env_step: u64) -> Result<Self, AgentError> {
         let folder = run.join("tensorboard");
-        fs::create_dir_all(&folder).map_err(|source| AgentError::Io { path: folder.clone(), source })?;
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.map_err(|source| AgentError::Io { path: folder.clone(), source })?,
+        }
         let seconds = now().as_secs();
         let mut number = 0;
         let (path, file) = loop {

@@ -20,7 +20,7 @@
 //! Models*, NeurIPS.
 //! \[2\] Nagabandi et al. (2019), *Deep Dynamics Models for Learning Dexterous Manipulation*, CoRL.
 
-use std::{fmt, time::Instant};
+use std::{cmp::Ordering, fmt, time::Instant};
 
 use mbrl_env::{EnvSpec, Replay, Rng, Situation, Transition};
 use mbrl_model::{Dataset, Ensemble, FitConfig, FitReport, ModelError, fit_watched};
@@ -29,7 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     ActMode, Acted, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learned, Learner, MpcAgent,
-    RandomAgent, Report, ReportKind, Turn,
+    RandomAgent, Report, ReportKind, Tensor, Turn,
 };
 
 /// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
@@ -113,6 +113,7 @@ impl ModelBasedConfig {
         goal: Goal,
         mpc: Mpc,
     ) -> Result<ModelBased, AgentError> {
+        spec.check()?;
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
         if self.random_steps == 0 {
             return refuse("random_steps", "0".into(), "at least 1: a model cannot be fitted to nothing");
@@ -120,8 +121,9 @@ impl ModelBasedConfig {
         if self.fit_every == FitSchedule::Steps(0) {
             return refuse("fit_every", "0".into(), "\"episode\" or at least 1 step");
         }
-        if self.replay_capacity == 0 {
-            return refuse("replay_capacity", "0".into(), "at least 1 transition");
+        if self.replay_capacity < 2 {
+            let rule = "at least 2 transitions: a model cannot be fitted to fewer";
+            return refuse("replay_capacity", self.replay_capacity.to_string(), rule);
         }
         fit.validate()?;
         if goal.reward.is_none() && !model.config().reward {
@@ -145,6 +147,7 @@ impl ModelBasedConfig {
             running: Vec::new(),
             progress: Progress { steps: 0, fitted: false },
             due: false,
+            warned: false,
         })
     }
 }
@@ -162,6 +165,8 @@ pub struct ModelBased {
     progress: Progress,
     /// A fit comes with the next update.
     due: bool,
+    /// It was said that the model has learned nothing.
+    warned: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -224,8 +229,9 @@ impl ModelBased {
         }
     }
 
-    /// Fits a copy, so that the planner never sees a model that did not come out well.
-    fn fit_model(&mut self, rng: &mut Rng, watch: &mut dyn Report) -> Result<FitReport, ModelError> {
+    /// Fits a copy, so that the planner never sees a model that did not come out well. Besides the report: the model's error
+    /// beside that of "nothing changes", where it can be told.
+    fn fit_model(&mut self, rng: &mut Rng, watch: &mut dyn Report) -> Result<(FitReport, Option<f64>), ModelError> {
         let mut model = self.planner.dynamics().clone();
         let data = Dataset::of_replay(&self.replay, model.config().past)?;
         if self.config.reinitialize {
@@ -233,8 +239,9 @@ impl ModelBased {
         }
         let of = self.fit.max_epochs;
         let report = fit_watched(&mut model, &data, &self.fit, rng, &mut |epoch| watch.progress(epoch.number, of))?;
+        let ratio = error_ratio(&model, &data)?;
         *self.planner.dynamics_mut() = model;
-        Ok(report)
+        Ok((report, ratio))
     }
 }
 
@@ -318,9 +325,21 @@ impl Learner for ModelBased {
         report.scalar(ReportKind::Fit, "model/fit_s", start.elapsed().as_secs_f64());
         report.scalar(ReportKind::Fit, "model/transitions", self.replay.len() as f64);
         match result {
-            Ok(fitted) => {
+            Ok((fitted, ratio)) => {
                 self.progress.fitted = true;
                 report_fit(&fitted, self.model(), report);
+                if let Some(ratio) = ratio {
+                    report.scalar(ReportKind::Fit, "model/unchanged_ratio", ratio);
+                    // NaN too.
+                    if ratio.partial_cmp(&1.0) != Some(Ordering::Less) && !std::mem::replace(&mut self.warned, true) {
+                        tracing::warn!(
+                            env_step = self.progress.steps,
+                            "the model errs {ratio:.1} times as much as the guess that nothing changes, on its own data: it has \
+                             learned nothing of use; where observations are large or small numbers, \
+                             model.normalize_targets = true may help"
+                        );
+                    }
+                }
             }
             // The agent goes on with the model of the fit before: a lost fit costs little, a lost run everything.
             Err(error @ ModelError::Diverged { .. }) => {
@@ -361,6 +380,41 @@ impl Learner for ModelBased {
     fn learned(&self) -> Option<Learned<'_>> {
         Some(Learned::new(self.model(), self.progress.fitted, &self.replay))
     }
+}
+
+/// Rows that [`error_ratio`] looks at.
+const COMPARED: usize = 512;
+
+/// The error of a model's predictions beside that of the guess that nothing changes: the mean over columns of the ratio of their
+/// root mean squares, on some of the data that it was fitted to. 1 or more says that nothing of use was learned. `None` where
+/// nothing changes, and for a model that looks back.
+fn error_ratio(model: &Ensemble, data: &Dataset) -> Result<Option<f64>, ModelError> {
+    if data.past_steps() > 0 {
+        return Ok(None);
+    }
+    let spec = mbrl_model::Dynamics::spec(model);
+    let (o, a, device) = (spec.obs, spec.action, &spec.device);
+    let stride = data.len().div_ceil(COMPARED);
+    let rows: Vec<usize> = (0..data.len()).step_by(stride).collect();
+    let of = |values: &[f32], width: usize| -> Vec<f32> {
+        rows.iter().flat_map(|row| &values[row * width..][..width]).copied().collect()
+    };
+    let (obs, next) = (of(data.obs(), o), of(data.next_obs(), o));
+    let tensor = |values: &[f32], width| Tensor::<1>::from_floats(values, device).reshape([rows.len(), width]);
+    let predicted = mbrl_model::Dynamics::predict(model, tensor(&obs, o), tensor(&of(data.actions(), a), a))?.mean;
+    let predicted: Vec<f32> = predicted.into_data().iter().collect();
+    // Of angles that jump the difference would have to be taken the short way round.
+    let columns = (0..o).filter(|column| !spec.angles.iter().any(|angle| angle.wraps && angle.column == *column));
+    let ratios = columns.filter_map(|column| {
+        let square_sum = |guess: &[f32]| -> f64 {
+            let of_column = guess.iter().zip(&next).skip(column).step_by(o);
+            of_column.map(|(guess, next)| f64::from(guess - next).powi(2)).sum()
+        };
+        let unchanged = square_sum(&obs);
+        (unchanged > 0.0).then(|| (square_sum(&predicted) / unchanged).sqrt())
+    });
+    let ratios: Vec<f64> = ratios.collect();
+    Ok((!ratios.is_empty()).then(|| ratios.iter().sum::<f64>() / ratios.len() as f64))
 }
 
 fn report_fit(fitted: &FitReport, model: &Ensemble, report: &mut dyn Report) {

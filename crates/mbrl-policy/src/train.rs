@@ -175,6 +175,17 @@ pub struct Best {
 }
 
 impl Best {
+    /// That of a run, as its newest legible checkpoint tells it; `None` before the first evaluation.
+    #[must_use]
+    pub fn of_run(folder: &Path) -> Option<Self> {
+        let steps = checkpoints_of(folder).steps().unwrap_or_default();
+        let state = |step: &u64| {
+            let bytes = fs::read(folder.join(CHECKPOINTS).join(step.to_string()).join(STATE)).ok()?;
+            serde_json::from_slice::<State>(&bytes).ok()
+        };
+        steps.iter().rev().find_map(state)?.best
+    }
+
     /// Whether an evaluation is better than the best so far: fewer of its episodes broke down, or, where as many did, the mean
     /// return is higher. Of equal ones the first is the best.
     fn is_beaten_by(best: Option<&Self>, evaluation: &Evaluation) -> bool {
@@ -347,6 +358,7 @@ impl Training {
             return refuse("at most as many as the agent can act in");
         }
         let clock = Clock { start: Instant::now(), before: self.state.wall_s };
+        worlds.iter().try_for_each(|world| world.spec().check())?;
         let (began, now) = (&self.state.environment, &worlds[0].spec().name);
         if !began.is_empty() && began != now {
             return Err(AgentError::World { expected: began.clone(), actual: now.clone() });
@@ -357,7 +369,8 @@ impl Training {
             // The state as it will be at the end of this round; taken over only then.
             let mut state = self.state.clone();
             let began = state.env_step;
-            let mut round = Round { training: self, files: &mut files, observer, clock: &clock, stop };
+            let endless = worlds.iter().any(|world| world.spec().max_steps.is_none());
+            let mut round = Round { training: self, files: &mut files, observer, clock: &clock, stop, began, endless };
             let finished = match &mut *worlds {
                 [world] => round.episode(world, learner, &mut state)?,
                 worlds => round.episodes(worlds, learner, &mut state)?,
@@ -527,6 +540,10 @@ struct Round<'a, 'b> {
     observer: &'a mut dyn Observer,
     clock: &'a Clock,
     stop: &'a AtomicBool,
+    /// Real steps before it.
+    began: u64,
+    /// Nothing limits the episodes of an environment.
+    endless: bool,
 }
 
 impl Round<'_, '_> {
@@ -622,6 +639,13 @@ impl Round<'_, '_> {
             episode.summary.cut = true;
         }
         learner.observe_in(slot, &transition)?;
+        if self.endless && 2 * (state.env_step - self.began) == self.training.steps {
+            tracing::warn!(
+                env_step = state.env_step,
+                "this episode has taken half of the budget, and nothing limits it: what waits for the end of an episode (fits of \
+                 agent.fit_every = \"episode\", evaluations, checkpoints) does not happen; put a TimeLimit around the environment"
+            );
+        }
         self.observer.on_step(Moment { slot, ..self.clock.moment(state) }, &transition, &info)?;
         Ok(transition.episode_over())
     }
@@ -775,14 +799,9 @@ fn half_written(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_half).collect()
 }
 
-/// Step of the best evaluation, as the newest legible checkpoint tells it.
+/// Step of the best evaluation.
 fn best_of(folder: &Path) -> Option<u64> {
-    let steps = checkpoints_of(folder).steps().unwrap_or_default();
-    let state = |step: &u64| {
-        let bytes = fs::read(folder.join(CHECKPOINTS).join(step.to_string()).join(STATE)).ok()?;
-        serde_json::from_slice::<State>(&bytes).ok()
-    };
-    Some(steps.iter().rev().find_map(state)?.best?.env_step)
+    Best::of_run(folder).map(|best| best.env_step)
 }
 
 fn checkpoints_of(folder: &Path) -> Checkpoints {

@@ -164,7 +164,7 @@ impl Episode {
     /// As [`begin`](Self::begin); the agent is told apart.
     pub(crate) fn reset(world: &mut World, seed: u64, env_step: u64) -> Result<Self, AgentError> {
         let reset = world.reset(Some(seed)).map_err(AgentError::from);
-        let reset = reset.and_then(|obs| check_obs(world.spec(), &obs, env_step).map(|()| obs));
+        let reset = reset.and_then(|obs| check_obs(world.spec(), &obs, " of the reset", env_step).map(|()| obs));
         let mut episode = Self {
             obs: Vec::new(),
             past: History::default(),
@@ -191,7 +191,7 @@ impl Episode {
         Ok(())
     }
 
-    /// Lets the agent act once; `None` where the episode broke down, at this step or at its reset.
+    /// Lets the agent act once, after so many steps; `None` where the episode broke down, at this step or at its reset.
     pub(crate) fn step(
         &mut self,
         world: &mut World,
@@ -246,7 +246,8 @@ impl Episode {
         let step = world.step(&action);
         self.summary.env_time += start.elapsed();
         let spec = world.spec();
-        let checked = step.map_err(AgentError::from).and_then(|step| check_step(spec, &step, env_step).map(|()| step));
+        let checked =
+            step.map_err(AgentError::from).and_then(|step| check_step(spec, &step, env_step + 1).map(|()| step));
         let step = match checked {
             Ok(step) => step,
             Err(error) => return self.break_down(error).map(|()| None),
@@ -291,7 +292,7 @@ impl Episode {
 }
 
 fn check_step(spec: &EnvSpec, step: &Step, env_step: u64) -> Result<(), AgentError> {
-    check_obs(spec, &step.obs, env_step)?;
+    check_obs(spec, &step.obs, "", env_step)?;
     let value = step.reward;
     if !value.is_finite() {
         return Err(non_finite(spec, "reward".to_owned(), value, env_step));
@@ -303,14 +304,14 @@ fn check_step(spec: &EnvSpec, step: &Step, env_step: u64) -> Result<(), AgentErr
     Ok(())
 }
 
-fn check_obs(spec: &EnvSpec, obs: &[f32], env_step: u64) -> Result<(), AgentError> {
+fn check_obs(spec: &EnvSpec, obs: &[f32], whose: &str, env_step: u64) -> Result<(), AgentError> {
     if obs.len() != spec.obs.width() {
         let what = format!("observation of {}", spec.name);
         return Err(EnvError::Width { what, expected: spec.obs.width(), actual: obs.len() }.into());
     }
     match obs.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
-        Some(index) => Err(non_finite(spec, format!("observation[{index}]"), f64::from(obs[index]), env_step)),
+        Some(index) => Err(non_finite(spec, format!("observation[{index}]{whose}"), f64::from(obs[index]), env_step)),
     }
 }
 

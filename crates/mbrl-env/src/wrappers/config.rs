@@ -109,6 +109,9 @@ impl WrappersConfig {
             let limits = self.action_limits.resolve(world.spec())?;
             world = wrapped!(world, |env| ActionLimits::clip(env, limits)?);
         }
+        if self.action_repeat == 0 {
+            return Err(EnvError::Config { field: "action_repeat", value: "0".into(), rule: "at least 1" });
+        }
         if self.action_repeat != 1 {
             world = wrapped!(world, |env| ActionRepeat::new(env, self.action_repeat)?);
         }

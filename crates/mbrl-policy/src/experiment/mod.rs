@@ -83,7 +83,7 @@ use std::{
 };
 
 use mbrl_env::{
-    Env, World, WrappersConfig, process,
+    Env, EnvError, World, WrappersConfig, process,
     tasks::{Options, Task},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -140,6 +140,15 @@ pub struct Experiment {
 
 /// The keys that are the run's own, whatever its agent.
 const COMMON: &[&str] = &["name", "summary", "task", "steps", "seed", "device", "task_options", "wrappers", "train"];
+
+/// A value as it would be typed. TOML has but one width of floats; the digits beyond the narrower one say nothing.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Float(wide) if f64::from(*wide as f32) == *wide => format!("{:?}", *wide as f32),
+        Value::Array(values) => format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        value => value.to_string(),
+    }
+}
 
 fn default_device() -> String {
     DEFAULT_DEVICE.into()
@@ -227,13 +236,8 @@ impl Experiment {
     /// # Errors
     /// As [`to_toml`](Self::to_toml).
     pub fn flat(&self) -> Result<Vec<(String, String)>, ExperimentError> {
-        let text = |value: &Value| match value {
-            // TOML has but one width of floats; the digits beyond the narrower one say nothing.
-            Value::Float(wide) if f64::from(*wide as f32) == *wide => format!("{:?}", *wide as f32),
-            value => value.to_string(),
-        };
         let table = self.to_table()?;
-        Ok(overrides::entries(&table).into_iter().map(|(key, value)| (key, text(value))).collect())
+        Ok(overrides::entries(&table).into_iter().map(|(key, value)| (key, shown(value))).collect())
     }
 
     /// The same with another seed.
@@ -267,7 +271,10 @@ impl Experiment {
     /// limits ([`EnvError::Unlimited`](mbrl_env::EnvError::Unlimited)).
     pub fn make_task(&self, registry: &Registry) -> Result<Task, ExperimentError> {
         let mut task = registry.make_task(&self.task, &self.task_options)?;
-        task.env = self.wrappers.apply(task.env)?;
+        task.env = self.wrappers.apply(task.env).map_err(|error| match error {
+            EnvError::Config { field, value, rule } => ExperimentError::rule(format!("wrappers.{field}"), value, rule),
+            other => other.into(),
+        })?;
         task.env.spec().require_limited_actions()?;
         Ok(task)
     }

@@ -88,10 +88,9 @@ impl Kind for ModelBasedSections {
             .map_err(ExperimentError::section("[propagation]"))?;
         let (mpc, more) = mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, self.propagation)?;
         let goal = self.goal.init(site.task, Some(&self.model))?;
-        let agent = self
-            .agent
-            .init(spec, model, self.fit.clone(), goal, mpc)
-            .map_err(ExperimentError::section("[agent], [fit] or [model]"))?;
+        self.fit.validate().map_err(ExperimentError::section("[fit]"))?;
+        let agent =
+            self.agent.init(spec, model, self.fit.clone(), goal, mpc).map_err(ExperimentError::section("[agent]"))?;
         Ok(Box::new(if more.is_empty() { agent } else { agent.with_more(more) }))
     }
 }
@@ -121,6 +120,6 @@ fn mpc(
     let actions = &site.task.env.spec().actions;
     let planner = planner
         .init(actions, propagation, goal.aggregate, refinement)
-        .map_err(ExperimentError::section("[planner] or [refinement]"))?;
+        .map_err(ExperimentError::section("[planner]"))?;
     Mpc::new(planner, mpc.replan).map_err(ExperimentError::section("[mpc]"))
 }
