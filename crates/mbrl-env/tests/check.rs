@@ -232,7 +232,7 @@ fn a_sound_environment_passes() {
 fn check_env_finds_each_fault() {
     for (fault, expected) in [
         (Fault::NoName, "its name is empty"),
-        (Fault::NoPeriod, "control period 0 s"),
+        (Fault::NoPeriod, "control_period = 0: expected a positive"),
         (Fault::StepsBeforeReset, "a step before the first reset"),
         (Fault::StepsAfterTheEnd, "a step after the end of an episode"),
         (Fault::NarrowObservation, "observation of 0 entries, expected 1"),

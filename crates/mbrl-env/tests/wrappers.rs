@@ -315,7 +315,7 @@ fn wrappers_leave_simulators_simulators_and_refuse_what_they_cannot_do() {
         let config: WrappersConfig = serde_json::from_str(config).unwrap();
         config.apply(tasks::make("pendulum").unwrap().env).map(drop).unwrap_err()
     };
-    assert!(matches!(refused(r#"{ "action_repeat": 0 }"#), EnvError::Config { field: "repeat", .. }));
+    assert!(matches!(refused(r#"{ "action_repeat": 0 }"#), EnvError::Config { field: "action_repeat", .. }));
     assert!(matches!(refused(r#"{ "observation_noise": -1 }"#), EnvError::Config { .. }));
     assert!(matches!(refused(r#"{ "observation_noise": [0.1] }"#), EnvError::Width { expected: 3, actual: 1, .. }));
     assert!(matches!(refused(r#"{ "action_noise": [0.1, 0.1] }"#), EnvError::Width { expected: 1, actual: 2, .. }));

@@ -86,7 +86,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("train.eval_episodes=3", &[]),
     ("train.eval_seed=1", &[]),
     ("train.checkpoint_episodes=3", &["train.eval_every=0"]),
-    ("train.max_breakdowns=1", &["fit.learning_rate=30", "steps=250"]),
+    ("train.max_breakdowns=1", &["fit.learning_rate=30", "steps=250", "goal.cost=[1, 0, 1, 0]"]),
     ("agent.kind=ground-truth", &[]),
     ("agent.random_steps=60", &[]),
     ("agent.fit_every=20", &[]),

@@ -491,7 +491,7 @@ fn an_episode_may_break_down_before_its_first_step() {
 
 #[test]
 fn a_broken_run_that_was_stopped_goes_on_to_the_same_metrics() {
-    let config = TrainConfig { max_breakdowns: 3, eval_every: 10, eval_episodes: 3, ..Default::default() };
+    let config = TrainConfig { max_breakdowns: 20, eval_every: 10, eval_episodes: 3, ..Default::default() };
     // Whether an episode breaks down must depend on nothing that a new process does not know: on its start.
     struct ByStart(Brittle);
     impl Env for ByStart {
