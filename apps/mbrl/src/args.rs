@@ -98,8 +98,8 @@ pub(crate) struct EvalArgs {
     /// Folder of a run.
     #[arg(value_name = "DIR", required_unless_present = "random", conflicts_with = "random")]
     pub(crate) run: Option<PathBuf>,
-    /// Evaluate an agent that acts uniformly at random on a task instead.
-    #[arg(long, value_name = "TASK")]
+    /// Evaluate an agent that acts uniformly at random instead, on a task or on that of an experiment.
+    #[arg(long, value_name = "TASK|EXPERIMENT")]
     pub(crate) random: Option<String>,
     /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
     #[arg(

@@ -24,7 +24,7 @@ use mbrl_policy::{
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, console, doctor, evaluate_model, fit, folder,
+    chart, console, doctor, evaluate_model, fit, folder, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -95,7 +95,7 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
         let place = match &args.out {
             Some(out) if !several => out.clone(),
             Some(out) => out.join(format!("{name}-{seed}")),
-            None => Path::new("runs").join(format!("{name}-{seed}")),
+            None => Path::new("runs").join(format!("{}-{seed}", naming::run_name(name, &args.set))),
         };
         if !next_free {
             folder::check_free(&place)?;
@@ -248,8 +248,7 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
 /// Draws the seeds of one experiment into one picture beside their folders, and tells their mean.
 fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result<()> {
     let name = &first.experiment.name;
-    // A name that `{name}-*` does not match: that names the runs alone.
-    let path = first.path.with_file_name(format!("{name}.svg"));
+    let path = naming::picture(&first.path, name, first.experiment.seed);
     let last: Vec<f64> = records.iter().filter_map(Record::last).collect();
     if let Some(found) = estimate(&last) {
         let (mean, seeds) = (rounded(found.mean, 2), last.len());
@@ -335,8 +334,14 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         }
     };
     let evaluation = match (&args.random, &args.run) {
-        (Some(task), _) => {
-            let mut task = registry().make_task(task, &Options::new())?;
+        (Some(name), _) => {
+            // A task without options, or that of an experiment with all that is set there.
+            let is_task = registry().task_entries().iter().any(|task| task.name() == name);
+            let is_experiment = name.ends_with(".toml") || registry().experiment_names().any(|known| known == name);
+            let mut task = match !is_task && is_experiment {
+                true => registry().load(name, &[])?.make_task(registry())?,
+                false => registry().make_task(name, &Options::new())?,
+            };
             let mut agent = RandomAgent::new(task.env.spec().actions.clone());
             let seeds = start_seeds(args.seed, args.episodes);
             in_pool(threads, || evaluate_watched(&mut task.env, &mut agent, &seeds, &mut tell))??

@@ -11,6 +11,7 @@ mod evaluate_model;
 mod fit;
 mod folder;
 mod model_chart;
+mod naming;
 mod plot;
 mod progress;
 mod record;

@@ -23,6 +23,8 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("gradient-pendulum", include_str!("../experiments/gradient-pendulum.toml")),
     ("gradient-reacher", include_str!("../experiments/gradient-reacher.toml")),
     ("icem-reacher", include_str!("../experiments/icem-reacher.toml")),
+    ("gymnasium", include_str!("../experiments/gymnasium.toml")),
+    ("process-pendulum", include_str!("../experiments/process-pendulum.toml")),
     ("ground-truth-cartpole-swingup", include_str!("../experiments/ground-truth-cartpole-swingup.toml")),
     ("pets-inverted-pendulum", include_str!("../experiments/pets-inverted-pendulum.toml")),
     ("pets-inverted-pendulum-paper", include_str!("../experiments/pets-inverted-pendulum-paper.toml")),

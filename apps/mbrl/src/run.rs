@@ -11,7 +11,7 @@ use mbrl_env::tasks::Task;
 use mbrl_policy::{
     AgentError, Best, Evaluation, EvaluationEpisode, Learner, Observer, Outcome, RunFiles, WhichCheckpoint,
     evaluate_watched,
-    experiment::{Experiment, Parts},
+    experiment::{Experiment, Parts, is_gymnasium_id},
     start_seeds, write_atomically,
 };
 
@@ -65,7 +65,13 @@ impl RunFolder {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join(EXPERIMENT);
         if !file.exists() {
-            bail!("{} is not a run folder: {EXPERIMENT} not found", path.display());
+            let name = path.display().to_string();
+            if !path.exists() && is_gymnasium_id(&name) {
+                bail!(
+                    "{name} looks like an environment of Gymnasium, expected the folder of a run; `mbrl train {name}` says how it is run"
+                );
+            }
+            bail!("{name} is not a run folder: {EXPERIMENT} not found");
         }
         let experiment = Experiment::from_file(&file)?;
         RunFiles::tidy(path);
@@ -99,7 +105,9 @@ impl RunFolder {
     }
 
     fn train_here(&self, display: &Display, stop: &AtomicBool, tensorboard: bool) -> Result<Ended> {
-        let Parts { mut task, mut training, mut agent, .. } = self.experiment.build(registry())?;
+        let Parts { task, more, mut training, mut agent, .. } = self.experiment.build(registry())?;
+        let mut worlds = vec![task.env];
+        worlds.extend(more);
         let learner = &mut *agent;
         let (mut files, damaged) = RunFiles::open(&self.path, &mut training, learner)?;
         warn(&damaged, display);
@@ -116,7 +124,7 @@ impl RunFolder {
                 if tensorboard { Some(TensorBoardWriter::create(&self.path, training.env_step())?) } else { None };
             let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
             observers.extend(events.as_mut().map(|events| events as &mut dyn Observer));
-            training.run(&mut task.env, learner, Some(&mut files), &mut observers, stop)?
+            training.run_together(&mut worlds, learner, Some(&mut files), &mut observers, stop)?
         };
         let record = Record::read(&self.path.join(METRICS))?;
         if outcome == Outcome::Finished && !(was_finished && self.path.join(CURVE).exists()) {

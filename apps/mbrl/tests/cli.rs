@@ -172,7 +172,7 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     let dir = Dir::new();
     let said = dir.train(&["--seeds", "2", "--seed", "3", "--steps", "300"]).ok();
     assert!(said.out.contains("over 2 seeds"), "{}", said.out);
-    assert!(dir.path("runs/smoke.svg").exists());
+    assert!(dir.path("runs/smoke.from-3.svg").exists());
     dir.train(&["--seed", "4", "--steps", "300", "--out", "single"]).ok();
     assert_eq!(dir.metrics("runs/smoke-4"), dir.metrics("single"));
     assert_ne!(dir.metrics("runs/smoke-3"), dir.metrics("single"));
@@ -180,11 +180,11 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     // Resumed together they are summed up in the same way.
     let summary = |said: &str| said.lines().find(|line| line.contains("over 2 seeds")).map(str::to_owned);
     assert_eq!(fs::read_dir(dir.path("runs")).unwrap().count(), 3, "two runs, which smoke-* names, and the picture");
-    let curve = fs::read(dir.path("runs/smoke.svg")).unwrap();
-    fs::remove_file(dir.path("runs/smoke.svg")).unwrap();
+    let curve = fs::read(dir.path("runs/smoke.from-3.svg")).unwrap();
+    fs::remove_file(dir.path("runs/smoke.from-3.svg")).unwrap();
     let again = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).ok();
     assert_eq!(summary(&again.out), summary(&said.out));
-    assert_eq!(fs::read(dir.path("runs/smoke.svg")).unwrap(), curve);
+    assert_eq!(fs::read(dir.path("runs/smoke.from-3.svg")).unwrap(), curve);
 
     // Where some fail, each says why, and how to go on with all that did not finish.
     for seed in ["3", "4"] {
@@ -563,6 +563,25 @@ fn a_full_disk_names_the_file_and_loses_nothing() {
         assert!(dir.path("run/curve.svg").exists());
     }
     assert!(named.len() >= 3 && midway >= 2, "{named:?}, {midway} after the first checkpoint");
+}
+
+#[test]
+fn runs_are_called_after_what_was_changed_and_nothing_is_overwritten() {
+    let dir = Dir::new();
+    let few = ["train", "smoke", "--steps", "20", "--seeds", "2"];
+    let kinds: [&[&str]; 3] = [&[], &["--set", "planner.population=80"], &[]];
+    let mut pictures = Vec::new();
+    for words in kinds {
+        let before = dir.files();
+        dir.run(&[&few[..], words].concat()).ok();
+        let after = dir.files();
+        assert!(before.iter().all(|(file, content)| after.get(file) == Some(content)), "something was overwritten");
+        let new = after.keys().filter(|file| !before.contains_key(*file) && file.parent().unwrap().ends_with("runs"));
+        let names = new.map(|file| file.file_name().unwrap().to_str().unwrap().to_owned());
+        pictures.extend(names.filter(|name| name.ends_with(".svg")));
+    }
+    assert_eq!(pictures, ["smoke.svg", "smoke,planner.population=80.svg", "smoke.2.svg"]);
+    assert!(dir.path("runs/smoke,planner.population=80-1/curve.svg").exists());
 }
 
 #[test]

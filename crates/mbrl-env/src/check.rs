@@ -14,13 +14,16 @@
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 //!
-//! The environments under check must take uniformly random actions, so a box of actions must be bounded.
+//! Actions under check are uniformly random. Where a box has no limit, they reach one unit from 0 or from its other limit.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
-    Env, EnvError, EnvSpec, FieldKind, Info, Replay, Reward, Rng, Simulator, Snapshot, Step, Termination, Transition,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, FieldKind, Info, Replay, Reward, Rng, Simulator, Snapshot, Step,
+    Termination, Transition,
 };
+
+pub use crate::knowledge::check::{check_augment, check_features, check_known};
 
 /// Steps of each trial run.
 const STEPS: usize = 200;
@@ -62,7 +65,8 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
     spec.check().map_err(|error| fail(error.to_string()))?;
 
     let mut rng = Rng::new(0);
-    let action = spec.actions.sample(&mut rng)?;
+    let actions = trial_actions(&spec.actions);
+    let action = actions.sample(&mut rng)?;
     refuses_step(env, &action, "before the first reset")?;
 
     // Runs after different pasts: the second follows the first, the third an interrupted episode.
@@ -97,7 +101,7 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
         return Err(fail(format!("a refused action changed the episode: {difference}")));
     }
 
-    if let crate::ActionSpace::Box(space) = &spec.actions {
+    if let ActionSpace::Box(space) = &actions {
         env.reset(Some(4))?;
         let beyond: Vec<f32> = space.high().iter().zip(space.low()).map(|(high, low)| high + (high - low)).collect();
         let step = env
@@ -109,7 +113,7 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
     // A whole episode, if it is not too long.
     let mut watch = Watch::new(&spec, &env.reset(Some(5))?)?;
     for _ in 0..LONGEST_EPISODE {
-        let action = spec.actions.sample(&mut rng)?;
+        let action = actions.sample(&mut rng)?;
         let step = env.step(&action)?;
         watch.step(&step)?;
         if step.episode_over() {
@@ -137,11 +141,11 @@ pub fn check_simulator(sim: &mut (impl Simulator + ?Sized)) -> Result<(), EnvErr
     let name = sim.spec().name.clone();
     let fail = |reason: String| broken(&name, reason);
     let spec = sim.spec().clone();
-    let mut rng = Rng::new(0);
+    let (actions, mut rng) = (trial_actions(&spec.actions), Rng::new(0));
 
     sim.reset(Some(1))?;
     for _ in 0..3 {
-        if sim.step(&spec.actions.sample(&mut rng)?)?.episode_over() {
+        if sim.step(&actions.sample(&mut rng)?)?.episode_over() {
             sim.reset(None)?;
         }
     }
@@ -184,7 +188,7 @@ pub fn check_simulator(sim: &mut (impl Simulator + ?Sized)) -> Result<(), EnvErr
     sim.reset(Some(3))?;
     let mut ended = false;
     for _ in 0..LONGEST_EPISODE {
-        ended = sim.step(&spec.actions.sample(&mut rng)?)?.episode_over();
+        ended = sim.step(&actions.sample(&mut rng)?)?.episode_over();
         if ended {
             break;
         }
@@ -200,7 +204,7 @@ pub fn check_simulator(sim: &mut (impl Simulator + ?Sized)) -> Result<(), EnvErr
         return Err(stuck(difference));
     }
     sim.restore(&end)?;
-    refuses_step(sim, &spec.actions.sample(&mut rng)?, "after the end of an episode, in a restored snapshot")
+    refuses_step(sim, &actions.sample(&mut rng)?, "after the end of an episode, in a restored snapshot")
 }
 
 /// Checks a batch reward and a termination rule against an environment, on random transitions of `episodes` episodes:
@@ -256,11 +260,12 @@ fn reward_agrees(
 ) -> Result<(), EnvError> {
     let spec = env.spec().clone();
     let fail = |reason: String| broken(&format!("reward and termination of {}", spec.name), reason);
+    let actions = trial_actions(&spec.actions);
     let mut seen = Replay::new(spec.obs.width(), spec.actions.width(), usize::MAX)?;
     for _ in 0..episodes {
         let mut obs = env.reset(Some(rng.key()))?;
         for _ in 0..LONGEST_EPISODE {
-            let action = spec.actions.sample(rng)?;
+            let action = actions.sample(rng)?;
             let Step { obs: next_obs, reward, terminated, truncated, .. } = env.step(&action)?;
             let transition = Transition { obs, action, reward, next_obs, terminated, truncated };
             seen.push(&transition)?;
@@ -376,10 +381,24 @@ impl Trace {
     }
 }
 
+/// Actions to try: those of the space, within one unit where it has no limit.
+pub(crate) fn trial_actions(actions: &ActionSpace) -> ActionSpace {
+    let ActionSpace::Box(space) = actions else { return actions.clone() };
+    let limits = space.low().iter().zip(space.high()).map(|(&low, &high)| match (low.is_finite(), high.is_finite()) {
+        (true, true) => (low, high),
+        (true, false) => (low, low + 1.0),
+        (false, true) => (high - 1.0, high),
+        (false, false) => (-1.0, 1.0),
+    });
+    let (low, high): (Vec<f32>, Vec<f32>) = limits.unzip();
+    BoxSpace::new(low, high).map_or_else(|_| actions.clone(), ActionSpace::Box)
+}
+
 /// One episode, or [`STEPS`] steps of it, under actions that depend on the step alone. After the second step each of
 /// `refused` is tried.
 fn run(env: &mut (impl Env + ?Sized), seed: Option<u64>, refused: &[Vec<f32>]) -> Result<Trace, EnvError> {
     let spec = env.spec().clone();
+    let actions = trial_actions(&spec.actions);
     let (mut trace, mut rng) = (Trace::default(), Rng::new(17));
     let obs = env.reset(seed)?;
     let mut watch = Watch::new(&spec, &obs)?;
@@ -403,7 +422,7 @@ fn run(env: &mut (impl Env + ?Sized), seed: Option<u64>, refused: &[Vec<f32>]) -
                 }
             }
         }
-        let step = env.step(&spec.actions.sample(&mut rng)?)?;
+        let step = env.step(&actions.sample(&mut rng)?)?;
         watch.step(&step)?;
         trace.step(&step);
         if step.episode_over() {
@@ -416,9 +435,10 @@ fn run(env: &mut (impl Env + ?Sized), seed: Option<u64>, refused: &[Vec<f32>]) -
 /// [`STEPS`] steps from here on, through resets without a seed.
 fn go_on(sim: &mut (impl Simulator + ?Sized)) -> Result<Trace, EnvError> {
     let spec = sim.spec().clone();
+    let actions = trial_actions(&spec.actions);
     let (mut trace, mut rng) = (Trace::default(), Rng::new(23));
     for _ in 0..STEPS {
-        let step = sim.step(&spec.actions.sample(&mut rng)?)?;
+        let step = sim.step(&actions.sample(&mut rng)?)?;
         trace.step(&step);
         if step.episode_over() {
             trace.start(&sim.reset(None)?);

@@ -1,10 +1,10 @@
-//! Episodes of a simulator, on all threads.
+//! Episodes on all threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::{EnvError, Rng, Simulator, Step, Transition, rng::Purpose};
+use crate::{Env, EnvError, Rng, Simulator, Step, Transition, rng::Purpose};
 
 /// Collects one episode for each seed, on all threads of the current rayon pool.
 ///
@@ -76,33 +76,77 @@ where
 {
     let seeds: Vec<u64> = seeds.into_iter().collect();
     let workers = rayon::current_num_threads().min(seeds.len());
-    let clones: Vec<Box<dyn Simulator>> = (0..workers).map(|_| sim.boxed_clone()).collect();
+    let clones = (0..workers).map(|_| sim.boxed_clone()).collect();
+    on_all_threads(clones, &seeds, make_policy)
+}
+
+/// As [`collect_with`], in environments that cannot be cloned: `make` makes one for each thread. Processes then run side by side.
+///
+/// ```
+/// use mbrl_env::{Rng, collect, collect_in, tasks};
+///
+/// let pushes = || |_obs: &[f32], rng: &mut Rng| vec![rng.uniform(-1.0, 1.0)];
+/// let episodes = collect_in(|| Ok(tasks::make("cartpole")?.env), 0..4, pushes)?;
+/// // The same as from clones of one.
+/// let cartpole = tasks::make("cartpole")?;
+/// assert_eq!(episodes, collect(cartpole.env.require_simulator()?, 0..4, pushes())?);
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+///
+/// # Errors
+/// What `make` returns, and as [`collect`].
+pub fn collect_in<E, P>(
+    make: impl Fn() -> Result<E, EnvError> + Sync,
+    seeds: impl IntoIterator<Item = u64>,
+    make_policy: impl Fn() -> P + Sync,
+) -> Result<Vec<Vec<Transition>>, EnvError>
+where
+    E: Env,
+    P: FnMut(&[f32], &mut Rng) -> Vec<f32>,
+{
+    let seeds: Vec<u64> = seeds.into_iter().collect();
+    let workers = rayon::current_num_threads().min(seeds.len());
+    // Side by side, because it may take long.
+    let envs = (0..workers).into_par_iter().map(|_| make()).collect::<Result<Vec<E>, _>>()?;
+    on_all_threads(envs, &seeds, make_policy)
+}
+
+/// One episode for each seed, by workers with an environment each.
+fn on_all_threads<E, P>(
+    envs: Vec<E>,
+    seeds: &[u64],
+    make_policy: impl Fn() -> P + Sync,
+) -> Result<Vec<Vec<Transition>>, EnvError>
+where
+    E: Env,
+    P: FnMut(&[f32], &mut Rng) -> Vec<f32>,
+{
     // Episodes differ in length: each worker takes the next one when it is done.
     let next = AtomicUsize::new(0);
-    let work = |mut sim: Box<dyn Simulator>| {
+    let work = |mut env: E| {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(&seed) = seeds.get(index) else { return done };
-            done.push((index, episode(&mut *sim, seed, make_policy())));
+            done.push((index, episode(&mut env, seed, make_policy())));
         }
     };
-    let mut episodes: Vec<_> = clones.into_par_iter().flat_map_iter(work).collect();
+    let mut episodes: Vec<_> = envs.into_par_iter().flat_map_iter(work).collect();
     episodes.sort_unstable_by_key(|(index, _)| *index);
     episodes.into_iter().map(|(_, episode)| episode).collect()
 }
 
 fn episode(
-    sim: &mut dyn Simulator,
+    env: &mut impl Env,
     seed: u64,
     mut policy: impl FnMut(&[f32], &mut Rng) -> Vec<f32>,
 ) -> Result<Vec<Transition>, EnvError> {
     let mut rng = Rng::beside(seed, Purpose::Policy);
-    let mut obs = sim.reset(Some(seed))?;
+    let mut obs = env.reset(Some(seed))?;
     let mut transitions = Vec::new();
     loop {
         let action = policy(&obs, &mut rng);
-        let Step { obs: next_obs, reward, terminated, truncated, .. } = sim.step(&action)?;
+        let Step { obs: next_obs, reward, terminated, truncated, .. } = env.step(&action)?;
         let following = next_obs.clone();
         transitions.push(Transition { obs, action, reward, next_obs, terminated, truncated });
         if terminated || truncated {

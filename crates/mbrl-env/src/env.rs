@@ -125,6 +125,21 @@ impl EnvSpec {
         self.action_fields.iter().flat_map(Field::column_names).collect()
     }
 
+    /// Refuses a box of actions without finite limits: random actions and planners need them.
+    ///
+    /// # Errors
+    /// [`EnvError::Unlimited`], naming the columns and the ways to limits.
+    pub fn require_limited_actions(&self) -> Result<(), EnvError> {
+        let ActionSpace::Box(space) = &self.actions else { return Ok(()) };
+        let finite = |column: usize| space.low()[column].is_finite() && space.high()[column].is_finite();
+        let columns: Vec<String> =
+            self.action_names().into_iter().enumerate().filter(|(i, _)| !finite(*i)).map(|(_, name)| name).collect();
+        if columns.is_empty() {
+            return Ok(());
+        }
+        Err(EnvError::Unlimited { env: self.name.clone(), columns: columns.join(", ") })
+    }
+
     /// The columns of an observation that are angles: models see them as sine and cosine.
     #[must_use]
     pub fn angles(&self) -> Vec<AngleColumn> {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::process::{ProcessError, ProcessFault};
+
 /// An error of this crate. Every variant carries what was expected and what came; one with a
 /// [source](std::error::Error::source) does not repeat it in its own words.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +30,7 @@ pub enum EnvError {
         value: f32,
     },
     /// A space whose bounds make no interval.
-    #[error("bounds of {what}, dimension {index}: low {low} is not below high {high}")]
+    #[error("bounds of {what}, dimension {index}: low {low} is above high {high}")]
     Bounds {
         /// What the bounds belong to.
         what: String,
@@ -38,6 +40,25 @@ pub enum EnvError {
         low: f32,
         /// Its upper bound.
         high: f32,
+    },
+    /// Actions without finite limits, where random actions or a planner need them.
+    #[error(
+        "actions of {env}: no limits for {columns}: expected finite ones, by the model (`ctrlrange` in MuJoCo's), by \
+         `ActionLimits::clip` or, in an experiment, by `wrappers.action_limits = [low, high]`"
+    )]
+    Unlimited {
+        /// Name of the environment.
+        env: String,
+        /// The columns, separated by commas.
+        columns: String,
+    },
+    /// Limits that actions cannot have.
+    #[error("action limits of {env}: {reason}")]
+    ActionLimits {
+        /// Name of the environment.
+        env: String,
+        /// What was expected and what came.
+        reason: String,
     },
     /// `step` was called before `reset`, or after the end of an episode.
     #[error("{env}: step needs a reset first ({why})")]
@@ -167,13 +188,17 @@ pub enum EnvError {
     UnknownName {
         /// Where the model comes from.
         origin: Box<str>,
-        /// `body`, `joint`, `actuator`, `site`, `geom` or `camera`.
+        /// `body`, `joint`, `actuator`, `site`, `geom`, `camera`, `keyframe` or `mocap body`.
         what: &'static str,
         /// The name asked for.
         name: Box<str>,
         /// The known names, separated by commas.
         known: Box<str>,
     },
+    /// A process that serves an environment, or should. A run that meets it ends, and can be resumed; a number that is none ends the
+    /// episode alone.
+    #[error(transparent)]
+    Process(Box<ProcessError>),
     /// An environment that draws no pictures of itself.
     #[error("{env} draws no pictures")]
     NoPicture {
@@ -195,13 +220,18 @@ impl EnvError {
     /// a run can go on without this one.
     #[must_use]
     pub fn is_breakdown(&self) -> bool {
-        matches!(self, Self::Simulation { .. })
+        match self {
+            Self::Simulation { .. } => true,
+            // The process goes on; its episode does not.
+            Self::Process(error) => matches!(error.fault, ProcessFault::NonFinite { .. }),
+            _ => false,
+        }
     }
 
     /// Whether the cause lies outside of the program, a full disk say, so that the same call may succeed later.
     #[must_use]
     pub fn is_external(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Stream { .. })
+        matches!(self, Self::Io { .. } | Self::Stream { .. } | Self::Process(_))
     }
 }
 

@@ -78,14 +78,16 @@
 //! | Either of the two, owned | [`World`] |
 //! | What columns are: names, units, angles | [`Field`], [`FieldKind`], [`AngleColumn`] |
 //! | What is wanted, in batches | [`Reward`], [`Termination`], [`Value`]; closures by [`reward_fn`], [`termination_fn`], [`value_fn`] |
+//! | The same as text over named columns | [`Expression`] |
 //! | What an agent knows when it acts | [`Situation`], [`History`] |
 //! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
 //! | Transitions from files of other programs | [`data`]: CSV, Parquet and NumPy, with the features of these names |
 //! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
-//! | Episodes on all threads | [`collect`](collect()), [`collect_with`] |
+//! | Episodes on all threads | [`collect`](collect()), [`collect_with`]; [`collect_in`] in several processes |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
-//! | What makes a world harder | [`ActionRepeat`], [`Noise`], [`Delay`], around any environment; as plain data [`WrappersConfig`] |
+//! | What makes a world harder | [`ActionRepeat`], [`ActionLimits`], [`Noise`], [`Delay`], around any environment; as plain data [`WrappersConfig`] |
 //! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
+//! | Environments in other processes, in Python for one | [`process`] |
 //! | Tests for environments of your own | [`check`] |
 //!
 //! # Themes
@@ -110,6 +112,9 @@ pub mod check;
 pub mod data;
 #[cfg(feature = "mujoco")]
 pub mod mujoco;
+#[doc(hidden)]
+pub mod nearest;
+pub mod process;
 pub mod tasks;
 
 #[cfg(feature = "mujoco")]
@@ -117,8 +122,10 @@ mod animation;
 mod collect;
 mod env;
 mod error;
+mod expression;
 mod field;
 mod frame;
+mod knowledge;
 mod objective;
 mod replay;
 mod rng;
@@ -130,11 +137,13 @@ mod wrappers;
 
 #[cfg(feature = "mujoco")]
 pub use animation::write_animation;
-pub use collect::{collect, collect_with};
+pub use collect::{collect, collect_in, collect_with};
 pub use env::{Env, EnvSpec, Info, Simulator, Snapshot, Step, check_action};
 pub use error::{EnvError, check_finite, check_width};
+pub use expression::{ColumnNames, Expression, ExpressionError};
 pub use field::{AngleColumn, Field, FieldKind};
 pub use frame::Frame;
+pub use knowledge::{Augment, Features, Knowledge, Known, KnownAt, KnownGrads, Lanes, TILE};
 pub use objective::{
     Reward, RewardFn, Termination, TerminationFn, Value, ValueFn, reward_fn, termination_fn, value_fn,
 };
@@ -144,7 +153,7 @@ pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, MAX_PAST, Situation, Transition};
 pub use world::World;
-pub use wrappers::{ActionRepeat, Delay, Noise, NoiseStd, TimeLimit, WrappersConfig};
+pub use wrappers::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, NoiseStd, Own, TimeLimit, WrappersConfig};
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

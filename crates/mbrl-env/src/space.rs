@@ -11,6 +11,8 @@ use crate::{EnvError, Rng, error::check_width};
 /// let torque = BoxSpace::new([-2.0], [2.0])?;
 /// assert_eq!(torque.clipped(&[3.5]), vec![2.0]);
 /// assert!(BoxSpace::new([1.0], [-1.0]).is_err());
+/// let locked = BoxSpace::new([0.5], [0.5])?;
+/// assert_eq!(locked.clipped(&[3.5]), vec![0.5]);
 /// # Ok::<(), mbrl_env::EnvError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,13 +25,17 @@ impl BoxSpace {
     /// A box from its bounds.
     ///
     /// # Errors
-    /// [`EnvError::Width`] where the bounds differ in width, [`EnvError::Bounds`] where a lower bound is not below
-    /// its upper bound (NaN included).
+    /// [`EnvError::Width`] where the bounds differ in width, [`EnvError::Bounds`] where a lower bound is above its
+    /// upper bound, or one is NaN. Where the two are equal, the dimension is fixed.
     pub fn new(low: impl Into<Vec<f32>>, high: impl Into<Vec<f32>>) -> Result<Self, EnvError> {
         let (low, high) = (low.into(), high.into());
         check_width("upper bound", low.len(), high.len())?;
         // Written so that NaN fails too.
-        match low.iter().zip(&high).position(|(l, h)| !matches!(l.partial_cmp(h), Some(std::cmp::Ordering::Less))) {
+        match low
+            .iter()
+            .zip(&high)
+            .position(|(l, h)| matches!(l.partial_cmp(h), None | Some(std::cmp::Ordering::Greater)))
+        {
             Some(index) => Err(EnvError::Bounds { what: "box".into(), index, low: low[index], high: high[index] }),
             None => Ok(Self { low, high }),
         }

@@ -5,10 +5,10 @@
 use std::fs;
 
 use mbrl_env::{
-    Device, Env, EnvError, Rng, Tensor, Transition, check, collect,
+    Device, Env, EnvError, LimitsConfig, Rng, Tensor, Transition, check, collect,
     mujoco::{
-        AntConfig, HalfCheetahConfig, HumanoidConfig, InvertedDoublePendulumConfig, MujocoEnv, ReacherConfig,
-        SwimmerConfig, Walker2dConfig,
+        AntConfig, HalfCheetahConfig, HumanoidConfig, InvertedDoublePendulumConfig, Model, MujocoEnv, ReacherConfig,
+        Sim, SwimmerConfig, Walker2dConfig,
     },
     tasks::{self, Task},
 };
@@ -329,4 +329,133 @@ fn options_that_make_no_task_are_refused() {
     ] {
         assert!(told.starts_with(field), "{told}");
     }
+}
+
+const HINGE: &str = r#"<mujoco><worldbody><body><joint name="hinge" axis="0 1 0" damping="0.1" range="-60 90"/>
+    <geom type="capsule" fromto="0 0 0 0 0 -0.5" size="0.03"/></body></worldbody>ACTUATORS</mujoco>"#;
+
+fn hinge(actuators: &str) -> Model {
+    Model::from_xml(&HINGE.replace("ACTUATORS", actuators)).unwrap()
+}
+
+#[test]
+fn controls_are_limited_by_what_makes_a_difference() {
+    let limits = |actuator: &str| {
+        let limits = hinge(&format!("<actuator>{actuator}</actuator>")).control_limits().unwrap();
+        (limits.low()[0], limits.high()[0])
+    };
+    let free = (f32::NEG_INFINITY, f32::INFINITY);
+    let range = (-60_f32.to_radians(), 90_f32.to_radians());
+    assert_eq!(limits(r#"<motor joint="hinge"/>"#), free);
+    assert_eq!(limits(r#"<motor joint="hinge" forcerange="-2 4"/>"#), (-2.0, 4.0));
+    assert_eq!(limits(r#"<general joint="hinge" gainprm="4" forcerange="-2 4"/>"#), (-0.5, 1.0));
+    // The control is integrated: its limits say nothing about the force.
+    assert_eq!(limits(r#"<general joint="hinge" dyntype="integrator" forcerange="-2 4"/>"#), free);
+    assert_eq!(limits(r#"<muscle joint="hinge" ctrllimited="false" lengthrange="0.1 1"/>"#), (0.0, 1.0));
+    let close = |(a, b): (f32, f32), (c, d): (f32, f32)| (a - c).abs() < 1e-6 && (b - d).abs() < 1e-6;
+    assert!(close(limits(r#"<position joint="hinge" kp="7"/>"#), range));
+    assert!(close(limits(r#"<position joint="hinge" kp="7" gear="-2"/>"#), (-2.0 * range.1, -2.0 * range.0)));
+    assert_eq!(limits(r#"<velocity joint="hinge" kv="7"/>"#), free);
+    assert_eq!(limits(r#"<position joint="hinge" kp="7" ctrlrange="-9 9"/>"#), (-9.0, 9.0));
+
+    // Beyond the limits found, nothing changes.
+    let weak = hinge(r#"<actuator><motor joint="hinge" forcerange="-2 4"/></actuator>"#);
+    let swing = |control: f32| {
+        let mut sim = Sim::new(&weak).unwrap();
+        sim.step(&[control], 20).unwrap();
+        sim.qpos()[0]
+    };
+    assert_eq!(swing(4.0), swing(400.0));
+    assert_ne!(swing(4.0), swing(3.9));
+}
+
+#[test]
+fn actuators_without_limits_get_them_by_the_builder() {
+    let free = || MujocoEnv::builder(hinge(r#"<actuator><motor name="lift" joint="hinge"/></actuator>"#)).name("arm");
+    let mut env = free().build().unwrap();
+    check::check_env(&mut env).unwrap();
+    let told = env.spec().require_limited_actions().unwrap_err().to_string();
+    assert!(told.starts_with("actions of arm: no limits for lift: expected finite ones"), "{told}");
+
+    let range = r#"<actuator><motor joint="hinge" ctrlrange="-0.5 0.5"/></actuator>"#;
+    let mut by_model = MujocoEnv::builder(hinge(range)).build().unwrap();
+    let mut by_name =
+        free().control_limits(LimitsConfig::Named([("lift".into(), [-0.5, 0.5])].into())).build().unwrap();
+    assert_eq!(by_name.spec().actions, by_model.spec().actions);
+    check::check_env(&mut by_name).unwrap();
+    check::check_simulator(&mut by_name).unwrap();
+    for env in [&mut by_model, &mut by_name] {
+        env.reset(Some(0)).unwrap();
+    }
+    for action in [0.3, -0.7, 5.0] {
+        assert_eq!(by_name.step(&[action]).unwrap().obs, by_model.step(&[action]).unwrap().obs);
+    }
+    let locked = free().control_limits(LimitsConfig::All([0.2, 0.2])).build().unwrap();
+    assert_eq!(locked.spec().actions.sample(&mut Rng::new(0)).unwrap(), [0.2]);
+    assert!(free().control_limits(LimitsConfig::Named([("push".into(), [-0.5, 0.5])].into())).build().is_err());
+}
+
+#[test]
+fn episodes_begin_at_a_keyframe_activations_and_all() {
+    let model = hinge(
+        r#"<actuator><general joint="hinge" dyntype="filter" dynprm="0.1" gainprm="5" ctrlrange="-1 1"/></actuator>
+           <keyframe><key name="bent" qpos="0.7" qvel="0.2" act="0.4" ctrl="0.3"/></keyframe>"#,
+    );
+    let mut env = MujocoEnv::builder(model.clone())
+        .keyframe("bent")
+        .observe(|sim, obs| obs.extend([sim.qpos()[0], sim.qvel()[0], sim.data().act()[0], sim.ctrl()[0]]))
+        .build()
+        .unwrap();
+    check::check_env(&mut env).unwrap();
+    check::check_simulator(&mut env).unwrap();
+    for _ in 0..2 {
+        assert_eq!(env.reset(Some(0)).unwrap(), [0.7, 0.2, 0.4, 0.3]);
+        env.step(&[1.0]).unwrap();
+    }
+    let told = MujocoEnv::builder(model).keyframe("bend").build().unwrap_err().to_string();
+    assert_eq!(told, "MJCF text has no keyframe `bend`; it has: bent");
+}
+
+/// A gripper that is welded to a mocap body, as in Gymnasium-Robotics' Fetch, and a goal that is another.
+const WELDED: &str = r#"<mujoco><option timestep="0.01"/><worldbody>
+    <body name="goal" mocap="true" pos="1 0 0"><geom size="0.05" contype="0" conaffinity="0"/></body>
+    <body name="hand" mocap="true" pos="0 0 0.5"/>
+    <body name="gripper" pos="0 0 0.5"><freejoint/><geom size="0.1"/></body></worldbody>
+    <equality><weld body1="hand" body2="gripper" solref="0.02 1"/></equality></mujoco>"#;
+
+#[test]
+fn a_robot_without_actuators_is_moved_by_a_mocap_body() {
+    let model = Model::from_xml(WELDED).unwrap();
+    let told = MujocoEnv::builder(model.clone()).build().unwrap_err().to_string();
+    assert!(
+        told.contains("has no actuator: expected an `<actuator>` section") && told.contains("mocap_actions"),
+        "{told}"
+    );
+    let (goal, gripper) = (model.mocap("goal").unwrap(), model.body("gripper").unwrap());
+    let told = model.mocap("gripper").unwrap_err().to_string();
+    assert_eq!(told, "MJCF text has no mocap body `gripper`; it has: goal, hand");
+
+    let mut env = MujocoEnv::builder(model)
+        .frame_skip(10)
+        .start_state(move |state, rng| state.mocap_pos[goal][1] = rng.uniform_f64(-0.2, 0.2))
+        .observe(move |sim, obs| {
+            obs.extend(sim.xpos(gripper));
+            obs.extend(sim.data().mocap_pos()[goal]);
+        })
+        .mocap_actions("hand", 0.05)
+        .unwrap()
+        .build()
+        .unwrap();
+    assert_eq!(env.spec().action_names(), ["hand_dx", "hand_dy", "hand_dz"]);
+    check::check_env(&mut env).unwrap();
+    check::check_simulator(&mut env).unwrap();
+    let start = env.reset(Some(1)).unwrap();
+    let mut obs = start.clone();
+    for _ in 0..10 {
+        // Four times what a step may do.
+        obs = env.step(&[0.2, 0.0, 0.0]).unwrap().obs;
+    }
+    assert!((obs[0] - 0.5).abs() < 0.1, "10 steps of 0.05 m: {obs:?}");
+    assert_eq!(obs[3..], start[3..], "the goal stays where the episode put it");
+    assert_ne!(env.reset(None).unwrap()[4], start[4]);
 }

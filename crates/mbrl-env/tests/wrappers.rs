@@ -1,8 +1,8 @@
 //! Wrappers: what they change, what they leave, and that snapshots hold all of it.
 
 use mbrl_env::{
-    ActionRepeat, ActionSpace, Delay, Env, EnvError, EnvSpec, Noise, Rng, Simulator, Step, TimeLimit, World,
-    WrappersConfig, check,
+    ActionLimits, ActionRepeat, ActionSpace, BoxSpace, Delay, Env, EnvError, EnvSpec, Noise, Rng, Simulator, Step,
+    TimeLimit, World, WrappersConfig, check,
     tasks::{self, CartPole, CliffConfig, Pendulum, PointMass},
 };
 
@@ -266,7 +266,17 @@ fn each_setting_of_the_wrappers_does_what_its_wrapper_does() {
     assert_eq!((&obs, &rewards), (&by_hand(&mut plain()).0, &by_hand(&mut plain()).1));
     let seen = |std: [f32; 4]| Noise::new(plain()).on_observations(std).unwrap();
     let done = |std: [f32; 2]| Noise::new(plain()).on_actions(std).unwrap();
-    let cases: [(&str, Box<dyn Env>); 8] = [
+    let weak = BoxSpace::new([-0.2, 0.1], [0.2, 0.1]).unwrap();
+    let (x, y) = (spec.action_names()[0].clone(), spec.action_names()[1].clone());
+    let by_name = format!(r#"{{ "action_limits": {{ "{y}": [0.1, 0.1], "{x}": [-0.2, 0.2] }} }}"#);
+    let same = BoxSpace::symmetric(2, 0.2).unwrap();
+    let cases: [(&str, Box<dyn Env>); 11] = [
+        (r#"{ "action_limits": [-0.2, 0.2] }"#, Box::new(ActionLimits::clip(plain(), same).unwrap())),
+        (
+            r#"{ "action_limits": [[-0.2, 0.2], [0.1, 0.1]] }"#,
+            Box::new(ActionLimits::clip(plain(), weak.clone()).unwrap()),
+        ),
+        (&by_name, Box::new(ActionLimits::clip(plain(), weak).unwrap())),
         (r#"{ "action_repeat": 3 }"#, Box::new(ActionRepeat::new(plain(), 3).unwrap())),
         (r#"{ "observation_noise": 0.1 }"#, Box::new(seen([0.1; 4]))),
         (r#"{ "observation_noise": [0.1, 0, 0.2, 0] }"#, Box::new(seen([0.1, 0.0, 0.2, 0.0]))),
@@ -316,6 +326,15 @@ fn wrappers_leave_simulators_simulators_and_refuse_what_they_cannot_do() {
         config.apply(tasks::make("pendulum").unwrap().env).map(drop).unwrap_err()
     };
     assert!(matches!(refused(r#"{ "action_repeat": 0 }"#), EnvError::Config { field: "action_repeat", .. }));
+    for (limits, words) in [
+        ("[-3, 1]", "`torque` from -3 to 1: expected limits within its own, -2 and 2"),
+        ("[1, -1]", "low 1 is above high -1"),
+        ("[[-1, 1], [-1, 1]]", "2 entries, expected 1"),
+        (r#"{ "force": [-1, 1] }"#, "no action is called `force`; there are: torque"),
+    ] {
+        let told = refused(&format!(r#"{{ "action_limits": {limits} }}"#)).to_string();
+        assert!(told.contains(words), "{told}");
+    }
     assert!(matches!(refused(r#"{ "observation_noise": -1 }"#), EnvError::Config { .. }));
     assert!(matches!(refused(r#"{ "observation_noise": [0.1] }"#), EnvError::Width { expected: 3, actual: 1, .. }));
     assert!(matches!(refused(r#"{ "action_noise": [0.1, 0.1] }"#), EnvError::Width { expected: 1, actual: 2, .. }));
@@ -326,6 +345,57 @@ fn wrappers_leave_simulators_simulators_and_refuse_what_they_cannot_do() {
         assert!(told.contains(words), "{told}");
     }
     assert!(WrappersConfig::default().is_default() && !config.is_default());
+}
+
+/// The pendulum under a motor that its specification gives no limits.
+#[derive(Clone)]
+struct Unlimited {
+    pendulum: Pendulum,
+    spec: EnvSpec,
+}
+
+impl Unlimited {
+    fn new() -> Self {
+        let pendulum = Pendulum::new();
+        let mut spec = pendulum.spec().clone();
+        spec.actions = ActionSpace::Box(BoxSpace::unbounded(1));
+        Self { pendulum, spec }
+    }
+}
+
+impl Env for Unlimited {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        self.pendulum.reset(seed)
+    }
+
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        self.pendulum.step(action)
+    }
+}
+
+#[test]
+fn actions_without_limits_are_checked_and_get_them() {
+    check::check_env(&mut Unlimited::new()).unwrap();
+    let told = Unlimited::new().spec().require_limited_actions().unwrap_err().to_string();
+    assert!(told.contains("no limits for torque") && told.contains("wrappers.action_limits"), "{told}");
+    assert!(ActionLimits::rescale(Unlimited::new()).is_err());
+
+    let limited = ActionLimits::clip(Unlimited::new(), BoxSpace::symmetric(1, 1.0).unwrap()).unwrap();
+    limited.spec().require_limited_actions().unwrap();
+    let mut scaled = ActionLimits::rescale(limited.clone()).unwrap();
+    let mut limited = limited;
+    check::check_env(&mut limited).unwrap();
+    // The range [−1, 1] is its own: nothing changes.
+    let steps = actions(20, 1);
+    assert_eq!(trace(&mut scaled, 3, &steps), trace(&mut limited, 3, &steps));
+    check::check_simulator(&mut ActionLimits::rescale(Pendulum::new()).unwrap()).unwrap();
+    let mut scaled = ActionLimits::rescale(Pendulum::new()).unwrap();
+    let doubled: Vec<Vec<f32>> = steps.iter().map(|a| vec![2.0 * a[0].clamp(-1.0, 1.0)]).collect();
+    assert_eq!(trace(&mut scaled, 3, &steps), trace(&mut Pendulum::new(), 3, &doubled));
 }
 
 /// One of three actions; nothing happens.

@@ -162,7 +162,9 @@ impl<'a> HalfRange<'a> {
     }
 
     fn of_env(&self, sequences: Tensor<3>) -> Tensor<3> {
-        (sequences - self.row(&self.middle)) / self.row(&self.half)
+        // A dimension that is fixed, whose range is 0, has one point: the middle.
+        let half: Vec<f32> = self.half.iter().map(|half| if *half == 0.0 { f32::INFINITY } else { *half }).collect();
+        (sequences - self.row(&self.middle)) / self.row(&half)
     }
 
     /// One sequence `[H, A]`, clipped as well.
@@ -179,6 +181,18 @@ impl<'a> HalfRange<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fixed_dimension_stays_where_it_is() {
+        let device = Device::flex();
+        let actions = ActionSpace::Box(BoxSpace::new([-1.0, 0.5], [3.0, 0.5]).unwrap());
+        let units = Units::new(&actions, "test", &device).unwrap();
+        let proposals = to_device(vec![2.0, 0.5, -1.0, 7.0], [1, 2, 2], &device);
+        let feasible = units.of_proposals(&proposals, 2).unwrap();
+        assert_eq!(to_host(feasible.clone()), [0.5, 0.0, -1.0, 0.0]);
+        assert_eq!(to_host(units.to_env(feasible)), [2.0, 0.5, -1.0, 0.5]);
+        assert_eq!(units.solution_to_env(vec![0.0, 1.0]), [1.0, 0.5]);
+    }
 
     #[test]
     fn the_first_of_equal_numbers_is_the_choice_everywhere() {

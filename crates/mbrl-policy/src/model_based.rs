@@ -28,8 +28,8 @@ use mbrl_plan::{Mpc, PlanError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learned, Learner, MpcAgent, RandomAgent,
-    Report, ReportKind, Tensor,
+    ActMode, Acted, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learned, Learner, MpcAgent,
+    RandomAgent, Report, ReportKind, Tensor, Turn,
 };
 
 /// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
@@ -144,6 +144,7 @@ impl ModelBasedConfig {
             explorer: RandomAgent::new(spec.actions.clone()),
             replay: Replay::new(spec.obs.width(), spec.actions.width(), self.replay_capacity)?,
             planner: MpcAgent::new(model, goal, spec.actions.clone(), mpc),
+            running: Vec::new(),
             progress: Progress { steps: 0, fitted: false },
             due: false,
             warned: false,
@@ -159,6 +160,8 @@ pub struct ModelBased {
     explorer: RandomAgent,
     planner: MpcAgent<Ensemble>,
     replay: Replay,
+    /// Episodes that are running, one per slot, where there are several: the replay gets them whole.
+    running: Vec<Vec<Transition>>,
     progress: Progress,
     /// A fit comes with the next update.
     due: bool,
@@ -198,6 +201,26 @@ impl ModelBased {
         self.progress.fitted
     }
 
+    /// With more controllers: it then acts in as many more environments side by side. Its data then holds whole episodes, each as
+    /// it ends, and a fit that is due comes when there are some; with [`FitSchedule::Episode`] it comes when all running
+    /// episodes are over.
+    #[must_use]
+    pub fn with_more(mut self, mpcs: Vec<Mpc>) -> Self {
+        self.planner = self.planner.with_more(mpcs);
+        self.running = vec![Vec::new(); self.planner.slots()];
+        self
+    }
+
+    /// Puts the episode of a slot into the data.
+    fn take_in(&mut self, slot: usize) -> Result<(), AgentError> {
+        let episode = std::mem::take(&mut self.running[slot]);
+        self.replay.push_episode(&episode)?;
+        let all_over = self.running.iter().all(Vec::is_empty);
+        let begun = self.progress.steps >= self.config.random_steps;
+        self.due |= self.config.fit_every == FitSchedule::Episode && all_over && begun;
+        Ok(())
+    }
+
     fn fit_due(&self, transition: &Transition) -> bool {
         let Some(since) = self.progress.steps.checked_sub(self.config.random_steps) else { return false };
         match self.config.fit_every {
@@ -231,6 +254,18 @@ impl Agent for ModelBased {
         self.planner.begin_episode();
     }
 
+    fn slots(&self) -> usize {
+        self.planner.slots()
+    }
+
+    fn begin_episode_in(&mut self, slot: usize) {
+        self.planner.begin_episode_in(slot);
+    }
+
+    fn act_batch(&mut self, turns: Vec<Turn<'_>>, mode: ActMode) -> Result<Vec<Acted>, AgentError> {
+        if self.progress.fitted { self.planner.act_batch(turns, mode) } else { self.explorer.act_batch(turns, mode) }
+    }
+
     fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
         if self.progress.fitted {
             self.planner.act(situation, mode, rng)
@@ -257,6 +292,26 @@ impl Learner for ModelBased {
         let begun = self.progress.steps >= self.config.random_steps;
         self.due |= begun && self.config.fit_every == FitSchedule::Episode;
         Ok(())
+    }
+
+    fn observe_in(&mut self, slot: usize, transition: &Transition) -> Result<(), AgentError> {
+        if self.running.is_empty() {
+            return self.observe(transition);
+        }
+        self.running[slot].push(transition.clone());
+        self.progress.steps += 1;
+        self.due |= self.config.fit_every != FitSchedule::Episode && self.fit_due(transition);
+        if transition.episode_over() { self.take_in(slot) } else { Ok(()) }
+    }
+
+    fn truncate_episode_in(&mut self, slot: usize) -> Result<(), AgentError> {
+        if self.running.is_empty() {
+            return self.truncate_episode();
+        }
+        if let Some(last) = self.running[slot].last_mut() {
+            last.truncated = true;
+        }
+        self.take_in(slot)
     }
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
@@ -315,6 +370,7 @@ impl Learner for ModelBased {
         }
         self.planner.dynamics_mut().load(from.get(MODEL)?).map_err(|e| from.refuse(MODEL, e.to_string()))?;
         self.planner.begin_episode();
+        self.running.iter_mut().for_each(Vec::clear);
         self.replay = replay;
         self.progress = progress;
         self.due = false;

@@ -56,7 +56,9 @@ fn left_behind(experiment: &Experiment) -> Left {
     let mut parts = experiment.build_on(&registry(), &Device::flex()).unwrap();
     let (mut files, _) = RunFiles::open(folder.path(), &mut parts.training, &mut *parts.agent).unwrap();
     let stop = AtomicBool::new(false);
-    let ended = parts.training.run(&mut parts.task.env, &mut *parts.agent, Some(&mut files), &mut (), &stop);
+    let mut worlds = vec![parts.task.env];
+    worlds.extend(parts.more);
+    let ended = parts.training.run_together(&mut worlds, &mut *parts.agent, Some(&mut files), &mut (), &stop);
     let error = ended.err().map(|error| error.to_string()).unwrap_or_default();
     (metrics(folder.path()), names(&folder.path().join("checkpoints")), error)
 }
@@ -77,11 +79,13 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("steps=120", &[]),
     ("seed=1", &[]),
     ("precision=bf16", &["steps=300"]),
+    ("wrappers.action_limits=[-0.5, 0.5]", &[]),
     ("wrappers.action_repeat=2", &[]),
     ("wrappers.observation_noise=0.01", &[]),
     ("wrappers.action_noise=0.1", &[]),
     ("wrappers.observation_delay=1", &[]),
     ("wrappers.action_delay=1", &[]),
+    ("train.environments=2", &[]),
     ("train.eval_every=30", &[]),
     ("train.eval_episodes=3", &[]),
     ("train.eval_seed=1", &[]),
@@ -95,6 +99,8 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("goal.discount=0.5", &["goal.cost=[1, 0, 1, 0]"]),
     ("goal.after_termination=-5", &["planner.horizon=20", "goal.cost=[9, 0, 9, 0]"]),
     ("goal.reward=model", &["model.reward=true"]),
+    ("goal.reward=-next.angle^2 - next.position^2", &[]),
+    ("goal.termination=next.angle > 0.01", &["planner.horizon=20", "goal.after_termination=-5"]),
     ("goal.termination=none", &["planner.horizon=20", "goal.after_termination=-5"]),
     ("goal.aggregate=worst", &["goal.cost=[1, 0, 1, 0]"]),
     ("goal.cost=[1, 0, 1, 0]", &[]),

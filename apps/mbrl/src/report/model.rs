@@ -23,7 +23,6 @@ use crate::{
     console,
     model_chart::{coverage_chart, error_chart, in_words},
     plot::{Chart, Colour, Key, Mark, Points, Size, Style},
-    registry::registry,
     run::Restored,
     trajectories::{self, Stored},
 };
@@ -362,11 +361,10 @@ struct Names {
 impl Names {
     /// By the task; none of a task that this program does not know.
     fn of(run: &Run) -> Self {
-        let task = run.experiment().make_task(registry());
-        task.map_or_else(
-            |_| Self::default(),
-            |task| Self { obs: task.env.spec().column_names(), actions: task.env.spec().action_names() },
-        )
+        run.known().map_or_else(Self::default, |known| Self {
+            obs: known.spec.column_names(),
+            actions: known.spec.action_names(),
+        })
     }
 
     fn obs(&self, column: usize) -> String {
@@ -380,7 +378,7 @@ impl Names {
 
 /// Time of a step (s), of a task that this program does not know: 1.
 fn period(run: &Run) -> f64 {
-    run.experiment().make_task(registry()).map_or(1.0, |task| task.env.spec().control_period)
+    run.known().map_or(1.0, |known| known.spec.control_period)
 }
 
 /// The evaluation's episode in the middle of the returns.
@@ -415,8 +413,9 @@ fn played_training(run: &Run, learned: Learned<'_>, env_step: u64, id: usize) ->
 fn pictures(run: &Run, episode: &Stored) -> Result<Vec<Vec<u8>>> {
     let steps = episode.transitions.len();
     let last = (PICTURES - 1).min(steps);
-    // What has a sketch draws nothing else, and may have been recorded by an earlier version.
-    if run.experiment().make_task(registry())?.sketch.is_some() {
+    // What has a sketch draws nothing else, and may have been recorded by an earlier version. Nor does a process.
+    let has_sketch = run.known().is_some_and(|known| known.sketch.is_some());
+    if has_sketch || run.experiment().task == mbrl_env::process::TASK {
         return Ok(Vec::new());
     }
     let mut replay = EpisodeReplay::new(run.experiment(), episode)?;
@@ -448,8 +447,7 @@ fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: u
     let sums: Vec<f64> = so_far.collect();
     let returns: Vec<f64> = sums.chunks(every).map(|chunk| (1e3 * chunk[chunk.len() - 1]).round() / 1e3).collect();
     let mut data = json!({ "dt": period * every as f64, "returns": returns });
-    let sketch =
-        run.experiment().make_task(registry()).ok().and_then(|task| task.sketch).filter(|_| pictures.is_empty());
+    let sketch = run.known().and_then(|known| known.sketch).filter(|_| pictures.is_empty());
     let last = &all[all.len() - 1].next_obs;
     let mut canvas = String::new();
     if !pictures.is_empty() {

@@ -3,14 +3,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use anyhow::{Result, bail};
+use mbrl_env::{Env, EnvSpec, SketchFn};
 use mbrl_policy::{MetricsLine, MetricsReader, experiment::Experiment};
 
 use crate::{
     commands::counted,
     console,
+    registry::registry,
     run::{EXPERIMENT, METRICS, RunFolder},
 };
 
@@ -42,6 +45,15 @@ pub(super) struct Run {
     lines: Vec<Line>,
     /// What is wrong with its files.
     pub(super) notes: Vec<String>,
+    /// What its task says of itself, once it was asked: that may start a process.
+    known: OnceLock<Option<Known>>,
+}
+
+/// What a task says of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) spec: EnvSpec,
+    pub(super) sketch: Option<SketchFn>,
 }
 
 /// Where a run's wall time went (s).
@@ -72,7 +84,7 @@ impl Run {
         }
         let folder = RunFolder::open(path)?;
         let label = folder.label();
-        let mut run = Self { folder, label, lines: Vec::new(), notes: Vec::new() };
+        let mut run = Self { folder, label, lines: Vec::new(), notes: Vec::new(), known: OnceLock::new() };
         match MetricsReader::open(&path.join(METRICS))? {
             Some(metrics) => {
                 run.lines = metrics.lines.into_iter().map(Line::new).collect();
@@ -95,6 +107,15 @@ impl Run {
 
     pub(super) fn experiment(&self) -> &Experiment {
         &self.folder.experiment
+    }
+
+    /// What its task says of itself; nothing of one that this program does not know, or that does not start here.
+    pub(super) fn known(&self) -> Option<&Known> {
+        let known = self.known.get_or_init(|| {
+            let task = self.experiment().make_task(registry()).ok()?;
+            Some(Known { spec: task.env.spec().clone(), sketch: task.sketch })
+        });
+        known.as_ref()
     }
 
     fn of<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Line> + 'a {

@@ -10,9 +10,19 @@ use std::{
 
 use serde_json::{Map, Value};
 
-/// A smaller budget than that of `smoke`: two random episodes, two fits, a few plans.
-pub(crate) const QUICK: [&str; 8] =
-    ["--set", "steps=500", "--set", "planner.population=8", "--set", "planner.elites=2", "--set", "fit.max_epochs=2"];
+/// A smaller budget than that of `smoke`, under its name: two random episodes, two fits, a few plans.
+pub(crate) const QUICK: [&str; 10] = [
+    "--set",
+    "name=smoke",
+    "--set",
+    "steps=500",
+    "--set",
+    "planner.population=8",
+    "--set",
+    "planner.elites=2",
+    "--set",
+    "fit.max_epochs=2",
+];
 
 /// A folder of its own, gone after the test.
 pub(crate) struct Dir(tempfile::TempDir);

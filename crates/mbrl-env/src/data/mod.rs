@@ -196,7 +196,7 @@ pub fn read_all(paths: &[PathBuf], layout: &Layout, options: &ReadOptions) -> Re
 fn table(path: &Path, layout: &Layout, options: &ReadOptions) -> Result<Table, DataError> {
     let (input, format) = Input::new(path)?;
     #[allow(unused_variables, reason = "without any reader")]
-    let (input, options) = (&input, options);
+    let (input, layout, options) = (&input, layout, options);
     #[allow(unreachable_patterns, reason = "each feature has its own")]
     match format {
         #[cfg(feature = "csv")]

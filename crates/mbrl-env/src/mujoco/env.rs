@@ -2,10 +2,12 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use super::{Camera, Model, Renderer, Sim, View, sim::State};
+use mujoco_rs::prelude::{MjData, MjModel};
+
+use super::{Camera, InitialState, Model, Renderer, Sim, View, fields::parts, sim::State};
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Frame, Info, Rng, Simulator, Snapshot, Step, check_action,
-    field::with_unique_names, tasks::Phase,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Frame, Info, LimitsConfig, Rng, Simulator, Snapshot, Step,
+    check_action, field::with_unique_names, tasks::Phase, wrappers::narrowed,
 };
 
 /// What a step was worth.
@@ -62,8 +64,31 @@ pub trait Rules: Send + Sync {
         None
     }
 
-    /// Moves an episode's start away from the model's initial `qpos` `[nq]` and `qvel` `[nv]`.
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng);
+    /// The state that [`start`](Self::start) moves away from: the model's own (the default), or a
+    /// [keyframe](Model::keyframe).
+    ///
+    /// # Errors
+    /// Those of what it is taken from.
+    fn initial_state(&self, model: &Model) -> Result<InitialState, EnvError> {
+        Ok(model.initial_state())
+    }
+
+    /// Moves an episode's start away from the initial state: positions and velocities, a mocap body that shows the goal.
+    fn start(&self, state: &mut InitialState, rng: &mut Rng);
+
+    /// The actions, where they are not the model's controls (`None`, the default): their space and what their columns are.
+    /// [`apply`](Self::apply) then says what they do.
+    fn actions(&self, model: &Model) -> Option<(BoxSpace, Vec<Field>)> {
+        let _ = model;
+        None
+    }
+
+    /// Puts an action into effect before the engine steps. By default it is written to the controls.
+    fn apply(&self, action: &[f32], controls: &mut Controls<'_>) {
+        for (control, action) in controls.ctrl_mut().iter_mut().zip(action) {
+            *control = f64::from(*action);
+        }
+    }
 
     /// Appends what the reward compares with the state before the step, a position for example.
     fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
@@ -84,10 +109,44 @@ pub trait Rules: Send + Sync {
     }
 }
 
+/// What an action acts on ([`Rules::apply`]). All of it keeps its value until it is set again; an episode starts with the
+/// controls of its [`InitialState`] and without forces.
+pub struct Controls<'a> {
+    data: &'a mut MjData<Arc<MjModel>>,
+}
+
+impl fmt::Debug for Controls<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controls").field("ctrl", &self.data.ctrl()).finish_non_exhaustive()
+    }
+}
+
+impl Controls<'_> {
+    /// Controls of the actuators, `[nu]`.
+    pub fn ctrl_mut(&mut self) -> &mut [f64] {
+        self.data.ctrl_mut()
+    }
+
+    /// Positions of mocap bodies (m), `[nmocap]`; [`Model::mocap`] gives a body's index.
+    pub fn mocap_pos_mut(&mut self) -> &mut [[f64; 3]] {
+        self.data.mocap_pos_mut()
+    }
+
+    /// Orientations of mocap bodies (unit quaternions, real part first), `[nmocap]`.
+    pub fn mocap_quat_mut(&mut self) -> &mut [[f64; 4]] {
+        self.data.mocap_quat_mut()
+    }
+
+    /// Forces and torques on the degrees of freedom beside those of the actuators, `[nv]`.
+    pub fn qfrc_applied_mut(&mut self) -> &mut [f64] {
+        self.data.qfrc_applied_mut()
+    }
+}
+
 /// An environment on MuJoCo: a [`Model`] under [`Rules`].
 ///
-/// Actions are the model's controls in their order, with their limits (unbounded where it gives none). A step holds them for
-/// `frame_skip` steps of the engine. A state that diverges is [`EnvError::Simulation`], and the episode is over.
+/// Actions are the model's controls in their order, with their limits ([`Model::control_limits`]; infinite where it gives none),
+/// or what the rules make of them. A step holds them for `frame_skip` steps of the engine. A state that diverges is [`EnvError::Simulation`], and the episode is over.
 ///
 /// A robot of one's own:
 ///
@@ -118,6 +177,9 @@ pub trait Rules: Send + Sync {
 pub struct MujocoEnv {
     spec: Arc<EnvSpec>,
     rules: Arc<dyn Rules>,
+    initial: Arc<InitialState>,
+    /// Limits that the engine does not know of.
+    clipped_to: Option<BoxSpace>,
     sim: Sim,
     frame_skip: u32,
     rng: Rng,
@@ -141,6 +203,8 @@ impl Clone for MujocoEnv {
         Self {
             spec: self.spec.clone(),
             rules: self.rules.clone(),
+            initial: self.initial.clone(),
+            clipped_to: self.clipped_to.clone(),
             sim: self.sim.clone(),
             rng: self.rng.clone(),
             measured: self.measured.clone(),
@@ -154,20 +218,22 @@ impl Clone for MujocoEnv {
 impl MujocoEnv {
     /// An environment by closures.
     pub fn builder(model: Model) -> MujocoEnvBuilder {
-        MujocoEnvBuilder { model, name: "mujoco".into(), frame_skip: 1, rules: Closures::default() }
+        MujocoEnvBuilder { model, name: "mujoco".into(), frame_skip: 1, limits: None, rules: Closures::default() }
     }
 
     /// An environment by rules. `frame_skip` is the number of the engine's steps per step of the environment.
     ///
     /// # Errors
-    /// [`EnvError::Config`] for a `frame_skip` of 0, [`EnvError::Engine`] for a model without a control or rules that
-    /// observe nothing, [`EnvError::Fields`] for fields that do not describe the observation.
+    /// [`EnvError::Config`] for a `frame_skip` of 0, [`EnvError::Engine`] for rules without an action (those that leave the
+    /// actions to a model without a control) or that observe nothing, [`EnvError::Fields`] for fields that do not describe
+    /// observation or action, those of [`Rules::initial_state`] and of [`Sim::set_initial_state`].
     pub fn new(name: &str, model: &Model, frame_skip: u32, rules: Arc<dyn Rules>) -> Result<Self, EnvError> {
         if frame_skip == 0 {
             return Err(EnvError::Config { field: "frame_skip", value: "0".into(), rule: "at least 1" });
         }
         let mut sim = Sim::new(model)?;
-        sim.refresh()?;
+        let initial = rules.initial_state(model)?;
+        sim.set_initial_state(&initial)?;
         let (mut measured, mut observed) = (Vec::new(), Vec::new());
         rules.measure(&sim, &mut measured);
         rules.observe_change(&measured, &sim, &mut observed);
@@ -175,18 +241,31 @@ impl MujocoEnv {
         if observed.is_empty() {
             return refuse(format!("{name} observes nothing"));
         }
-        if model.nu() == 0 {
-            return refuse(format!("{name}: {} has no actuator", model.origin()));
+        let (actions, action_fields) = match rules.actions(model) {
+            Some(actions) => actions,
+            None if model.nu() == 0 => {
+                return refuse(format!(
+                    "{name}: {} has no actuator: expected an `<actuator>` section in the model, or actions that move mocap \
+                     bodies or apply forces (`MujocoEnvBuilder::actions`, `mocap_actions`)",
+                    model.origin()
+                ));
+            }
+            None => (model.control_limits()?, model.control_fields()),
+        };
+        if actions.width() == 0 {
+            return refuse(format!("{name} takes no action"));
         }
-        let (obs, actions) = (BoxSpace::unbounded(observed.len()), ActionSpace::Box(controls(model)?));
+        let (obs, actions) = (BoxSpace::unbounded(observed.len()), ActionSpace::Box(actions));
         let mut spec = EnvSpec::new(name, obs, actions, model.timestep() * f64::from(frame_skip))
-            .with_action_fields(model.control_fields())?;
+            .with_action_fields(action_fields)?;
         if let Some(fields) = rules.fields(model) {
             spec = spec.with_fields(fields)?;
         }
         Ok(Self {
             spec: Arc::new(spec),
             rules,
+            initial: Arc::new(initial),
+            clipped_to: None,
             sim,
             frame_skip,
             rng: Rng::new(0),
@@ -204,13 +283,23 @@ impl MujocoEnv {
         &self.sim
     }
 
-    /// Begins an episode at positions `[nq]` and velocities `[nv]`, and returns the observation there.
+    /// Begins an episode at positions `[nq]` and velocities `[nv]`, otherwise as [`Rules::initial_state`] has it, and returns
+    /// the observation there.
     ///
     /// # Errors
-    /// As [`Sim::set_state`].
+    /// As [`Sim::set_initial_state`].
     pub fn set_state(&mut self, qpos: &[f64], qvel: &[f64]) -> Result<Vec<f32>, EnvError> {
+        let (qpos, qvel) = (qpos.to_vec(), qvel.to_vec());
+        self.begin(&InitialState { qpos, qvel, ..(*self.initial).clone() })
+    }
+
+    /// Begins an episode at a state, and returns the observation there.
+    ///
+    /// # Errors
+    /// As [`Sim::set_initial_state`].
+    pub fn begin(&mut self, state: &InitialState) -> Result<Vec<f32>, EnvError> {
         self.phase = Phase::Unbegun;
-        self.sim.set_state(qpos, qvel)?;
+        self.sim.set_initial_state(state)?;
         self.remember();
         let obs = self.observation()?;
         self.phase = Phase::Running;
@@ -235,7 +324,8 @@ impl MujocoEnv {
     }
 
     fn advance(&mut self, action: &[f32]) -> Result<Step, EnvError> {
-        self.sim.step(action, self.frame_skip)?;
+        self.rules.apply(action, &mut Controls { data: self.sim.data_mut() });
+        self.sim.advance(self.frame_skip)?;
         if self.rules.reads_body_forces() {
             self.sim.compute_body_forces()?;
         }
@@ -254,18 +344,6 @@ impl MujocoEnv {
     }
 }
 
-/// The limits of a model's controls.
-fn controls(model: &Model) -> Result<BoxSpace, EnvError> {
-    let inner = model.inner();
-    let limits = inner.actuator_ctrlrange().iter().zip(inner.actuator_ctrllimited());
-    let limit = |([low, high], limited): (&[f64; 2], &bool)| match limited {
-        true => (*low as f32, *high as f32),
-        false => (f32::NEG_INFINITY, f32::INFINITY),
-    };
-    let (low, high): (Vec<f32>, Vec<f32>) = limits.map(limit).unzip();
-    BoxSpace::new(low, high)
-}
-
 impl Env for MujocoEnv {
     fn spec(&self) -> &EnvSpec {
         &self.spec
@@ -275,10 +353,9 @@ impl Env for MujocoEnv {
         if let Some(seed) = seed {
             self.rng = Rng::new(seed);
         }
-        let model = self.sim.model();
-        let (mut qpos, mut qvel) = (model.inner().qpos0().to_vec(), vec![0.0; model.nv()]);
-        self.rules.start(&mut qpos, &mut qvel, &mut self.rng);
-        self.set_state(&qpos, &qvel)
+        let mut state = (*self.initial).clone();
+        self.rules.start(&mut state, &mut self.rng);
+        self.begin(&state)
     }
 
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
@@ -286,7 +363,10 @@ impl Env for MujocoEnv {
         check_action(&self.spec, action)?;
         // Unless all goes well: after an error, or a panic of the rules, the simulation is nowhere.
         self.phase = Phase::Over;
-        self.advance(action)
+        match &self.clipped_to {
+            Some(limits) => self.advance(&limits.clipped(action)),
+            None => self.advance(action),
+        }
     }
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
@@ -344,7 +424,8 @@ impl Simulator for MujocoEnv {
 }
 
 type Observe = Box<dyn Fn(&Sim, &mut Vec<f64>) + Send + Sync>;
-type Start = Box<dyn Fn(&mut [f64], &mut [f64], &mut Rng) + Send + Sync>;
+type Start = Box<dyn Fn(&mut InitialState, &mut Rng) + Send + Sync>;
+type Apply = Box<dyn Fn(&[f32], &mut Controls<'_>) + Send + Sync>;
 type Pay = Box<dyn Fn(&[f64], &Sim, &[f32]) -> f64 + Send + Sync>;
 type End = Box<dyn Fn(&Sim) -> bool + Send + Sync>;
 
@@ -354,7 +435,9 @@ struct Closures {
     observe: Option<Observe>,
     fields: Option<Vec<Field>>,
     measure: Option<Observe>,
+    keyframe: Option<String>,
     start: Option<Start>,
+    actions: Option<(BoxSpace, Vec<Field>, Apply)>,
     reward: Option<Pay>,
     terminated: Option<End>,
     body_forces: bool,
@@ -374,9 +457,24 @@ impl Rules for Closures {
         self.fields.clone().or_else(|| self.observe.is_none().then(joints))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn initial_state(&self, model: &Model) -> Result<InitialState, EnvError> {
+        self.keyframe.as_deref().map_or_else(|| Ok(model.initial_state()), |name| model.keyframe(name))
+    }
+
+    fn start(&self, state: &mut InitialState, rng: &mut Rng) {
         if let Some(start) = &self.start {
-            start(qpos, qvel, rng);
+            start(state, rng);
+        }
+    }
+
+    fn actions(&self, _: &Model) -> Option<(BoxSpace, Vec<Field>)> {
+        self.actions.as_ref().map(|(space, fields, _)| (space.clone(), fields.clone()))
+    }
+
+    fn apply(&self, action: &[f32], controls: &mut Controls<'_>) {
+        match &self.actions {
+            Some((_, _, apply)) => apply(action, controls),
+            None => controls.ctrl_mut().iter_mut().zip(action).for_each(|(to, from)| *to = f64::from(*from)),
         }
     }
 
@@ -407,6 +505,7 @@ pub struct MujocoEnvBuilder {
     model: Model,
     name: String,
     frame_skip: u32,
+    limits: Option<LimitsConfig>,
     rules: Closures,
 }
 
@@ -442,10 +541,76 @@ impl MujocoEnvBuilder {
         self
     }
 
-    /// Moves an episode's start away from the model's own `qpos` and `qvel`.
-    pub fn start(mut self, start: impl Fn(&mut [f64], &mut [f64], &mut Rng) + Send + Sync + 'static) -> Self {
+    /// Begins episodes at a keyframe of the model, instead of its own initial state.
+    pub fn keyframe(mut self, name: impl Into<String>) -> Self {
+        self.rules.keyframe = Some(name.into());
+        self
+    }
+
+    /// Moves an episode's start away from the initial `qpos` and `qvel`.
+    pub fn start(self, start: impl Fn(&mut [f64], &mut [f64], &mut Rng) + Send + Sync + 'static) -> Self {
+        self.start_state(move |state, rng| start(&mut state.qpos, &mut state.qvel, rng))
+    }
+
+    /// Moves an episode's start away from the initial state: a goal that is a mocap body, activations, positions and
+    /// velocities.
+    ///
+    /// ```
+    /// # use mbrl_env::{Env, mujoco::{Model, MujocoEnv}};
+    /// # let model = Model::from_xml(
+    /// #     r#"<mujoco>
+    /// #          <worldbody>
+    /// #            <body name="goal" mocap="true"><geom size="0.05" contype="0" conaffinity="0"/></body>
+    /// #            <body><joint name="x" type="slide" axis="1 0 0"/><geom size="0.1"/></body>
+    /// #          </worldbody>
+    /// #          <actuator><motor joint="x" ctrlrange="-1 1"/></actuator>
+    /// #        </mujoco>"#,
+    /// # )?;
+    /// let goal = model.mocap("goal")?;
+    /// let mut env = MujocoEnv::builder(model)
+    ///     .observe(move |sim, obs| obs.extend([sim.qpos()[0], sim.qvel()[0], sim.data().mocap_pos()[goal][0]]))
+    ///     .start_state(move |state, rng| state.mocap_pos[goal][0] = rng.uniform_f64(-1.0, 1.0))
+    ///     .build()?;
+    /// let (first, second) = (env.reset(Some(0))?, env.reset(None)?);
+    /// assert_ne!(first[2], second[2]);
+    /// # Ok::<(), mbrl_env::EnvError>(())
+    /// ```
+    pub fn start_state(mut self, start: impl Fn(&mut InitialState, &mut Rng) + Send + Sync + 'static) -> Self {
         self.rules.start = Some(Box::new(start));
         self
+    }
+
+    /// Limits of the actions, where the model gives none or they should be narrower: `[-1, 1]` for all, or by name
+    /// ([`LimitsConfig`]). Actions are clipped to them.
+    pub fn control_limits(mut self, limits: LimitsConfig) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Actions of one's own instead of the model's controls: their space, what their columns are, and what they act on.
+    pub fn actions(
+        mut self,
+        space: BoxSpace,
+        fields: impl Into<Vec<Field>>,
+        apply: impl Fn(&[f32], &mut Controls<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.actions = Some((space, fields.into(), Box::new(apply)));
+        self
+    }
+
+    /// Actions that move a mocap body, by at most `step` (m) per step along each axis: for robots that are welded to one, as
+    /// Gymnasium-Robotics' Fetch.
+    ///
+    /// # Errors
+    /// [`EnvError::UnknownName`] for a name that is no mocap body's, [`EnvError::Bounds`] for a negative `step`.
+    pub fn mocap_actions(self, body: &str, step: f32) -> Result<Self, EnvError> {
+        let mocap = self.model.mocap(body)?;
+        let fields = parts(body, &["dx", "dy", "dz"], "m");
+        Ok(self.actions(BoxSpace::symmetric(3, step)?, fields, move |action, controls| {
+            for (to, by) in controls.mocap_pos_mut()[mocap].iter_mut().zip(action) {
+                *to += f64::from(by.clamp(-step, step));
+            }
+        }))
     }
 
     /// The reward of the state after a step and the action.
@@ -487,8 +652,14 @@ impl MujocoEnvBuilder {
     /// The environment, without a time limit: put it into a [`TimeLimit`](crate::TimeLimit).
     ///
     /// # Errors
-    /// As [`MujocoEnv::new`].
+    /// As [`MujocoEnv::new`], [`LimitsConfig::resolve`] and [`ActionLimits::clip`](crate::ActionLimits::clip).
     pub fn build(self) -> Result<MujocoEnv, EnvError> {
-        MujocoEnv::new(&self.name, &self.model, self.frame_skip, Arc::new(self.rules))
+        let mut env = MujocoEnv::new(&self.name, &self.model, self.frame_skip, Arc::new(self.rules))?;
+        if let Some(limits) = &self.limits {
+            let limits = limits.resolve(&env.spec)?;
+            let spec = narrowed(&env.spec, limits.clone())?;
+            (env.spec, env.clipped_to) = (Arc::new(spec), Some(limits));
+        }
+        Ok(env)
     }
 }

@@ -5,7 +5,8 @@
 //! variable `MBRL_MUJOCO_MODELS` names; where it is not set, from the folder next to the engine at build time.
 //!
 //! - [`Model`] is compiled MJCF, [`Sim`] a model in a state, [`MujocoEnv`] an environment: a simulation with an
-//!   observation, a reward and a start, given by closures ([`MujocoEnv::builder`]) or by a type ([`Rules`]).
+//!   observation, a reward and a start, given by closures ([`MujocoEnv::builder`]) or by a type ([`Rules`]). Actions are the
+//!   model's controls, or what one makes of them: a mocap body that is moved, forces ([`Controls`]).
 //! - The tasks are made by name like all others ([`tasks::make`](crate::tasks::make)); their options are the fields of
 //!   [`HalfCheetahConfig`] and its siblings ([`tasks::make_with`](crate::tasks::make_with)).
 //! - [`Renderer`] draws a simulation from a [`Camera`], without a window.
@@ -28,6 +29,8 @@ mod camera;
 mod engine;
 mod env;
 mod fields;
+mod initial;
+mod limits;
 mod model;
 mod render;
 mod sim;
@@ -37,7 +40,8 @@ mod viewer;
 
 pub use about::about;
 pub use camera::{Camera, View};
-pub use env::{MujocoEnv, MujocoEnvBuilder, Rules, StepOutcome};
+pub use env::{Controls, MujocoEnv, MujocoEnvBuilder, Rules, StepOutcome};
+pub use initial::InitialState;
 pub use model::{ENGINE_VERSION, Model};
 pub use mujoco_rs;
 pub use render::Renderer;

@@ -182,7 +182,13 @@ impl Model {
         &self.inner
     }
 
-    fn find(&self, what: &'static str, kind: MjtObjBase, name: &str, count: usize) -> Result<usize, EnvError> {
+    pub(super) fn find(
+        &self,
+        what: &'static str,
+        kind: MjtObjBase,
+        name: &str,
+        count: usize,
+    ) -> Result<usize, EnvError> {
         let found = if name.contains('\0') { None } else { self.inner.name_to_id(kind, name) };
         found.ok_or_else(|| {
             let known: Vec<&str> = (0..count).filter_map(|id| self.inner.id_to_name(kind, id)).collect();

@@ -8,7 +8,7 @@ use mujoco_rs::{
     wrappers::mj_model::MjtEnableBit,
 };
 
-use super::{Model, engine};
+use super::{InitialState, Model, engine};
 use crate::{EnvError, check_width};
 
 /// All that the engine's next step depends on, but for what [`WHOLE`] enables.
@@ -131,21 +131,39 @@ impl Sim {
     /// from them.
     ///
     /// # Errors
-    /// [`EnvError::Width`], or [`EnvError::Malformed`] for numbers that are not within ±1e10, where the engine takes a state
-    /// for diverged, before anything changes; [`EnvError::Simulation`] for a state that the engine cannot evaluate.
+    /// As [`set_initial_state`](Self::set_initial_state).
     pub fn set_state(&mut self, qpos: &[f64], qvel: &[f64]) -> Result<(), EnvError> {
-        check_width("qpos", self.model.nq(), qpos.len())?;
-        check_width("qvel", self.model.nv(), qvel.len())?;
-        for (what, values) in [("qpos", qpos), ("qvel", qvel)] {
-            // NaN is in no range.
-            if let Some(index) = values.iter().position(|value| !(-DIVERGED..=DIVERGED).contains(value)) {
-                let reason = format!("entry {index} is {}, expected a number within ±{DIVERGED:e}", values[index]);
-                return Err(EnvError::Malformed { what, reason });
-            }
-        }
+        check_state([("qpos", self.model.nq(), qpos), ("qvel", self.model.nv(), qvel)])?;
         self.data.reset();
         self.data.qpos_mut().copy_from_slice(qpos);
         self.data.qvel_mut().copy_from_slice(qvel);
+        self.refresh()
+    }
+
+    /// Goes to a state, at time 0, and computes what follows from it.
+    ///
+    /// # Errors
+    /// [`EnvError::Width`], or [`EnvError::Malformed`] for numbers that are not within ±1e10, where the engine takes a state
+    /// for diverged, before anything changes; [`EnvError::Simulation`] for a state that the engine cannot evaluate.
+    pub fn set_initial_state(&mut self, state: &InitialState) -> Result<(), EnvError> {
+        let InitialState { qpos, qvel, act, ctrl, mocap_pos, mocap_quat } = state;
+        let inner = self.model.inner();
+        let (na, count) = (inner.na() as usize, inner.nmocap() as usize);
+        check_state([
+            ("qpos", self.model.nq(), qpos),
+            ("qvel", self.model.nv(), qvel),
+            ("act", na, act),
+            ("ctrl", self.model.nu(), ctrl),
+            ("mocap_pos", 3 * count, mocap_pos.as_flattened()),
+            ("mocap_quat", 4 * count, mocap_quat.as_flattened()),
+        ])?;
+        self.data.reset();
+        self.data.qpos_mut().copy_from_slice(qpos);
+        self.data.qvel_mut().copy_from_slice(qvel);
+        self.data.act_mut().copy_from_slice(act);
+        self.data.ctrl_mut().copy_from_slice(ctrl);
+        self.data.mocap_pos_mut().copy_from_slice(mocap_pos);
+        self.data.mocap_quat_mut().copy_from_slice(mocap_quat);
         self.refresh()
     }
 
@@ -160,9 +178,18 @@ impl Sim {
         for (to, from) in self.data.ctrl_mut().iter_mut().zip(ctrl) {
             *to = f64::from(*from);
         }
+        self.advance(count)
+    }
+
+    /// `count` steps of the engine under whatever is set.
+    pub(super) fn advance(&mut self, count: u32) -> Result<(), EnvError> {
         let time = self.time();
         let outcome = engine::step(&mut self.data, count);
         self.check(time, outcome)
+    }
+
+    pub(super) fn data_mut(&mut self) -> &mut MjData<Arc<MjModel>> {
+        &mut self.data
     }
 
     /// Computes forces on bodies (`cfrc_ext` among them), which a step leaves out.
@@ -219,4 +246,17 @@ impl Sim {
         let outcome = engine::forward(&mut self.data);
         self.check(time, outcome)
     }
+}
+
+/// Refuses parts of a state, by name, width and values, that the engine would take for diverged.
+fn check_state<const N: usize>(parts: [(&'static str, usize, &[f64]); N]) -> Result<(), EnvError> {
+    for (what, width, values) in parts {
+        check_width(what, width, values.len())?;
+        // NaN is in no range.
+        if let Some(index) = values.iter().position(|value| !(-DIVERGED..=DIVERGED).contains(value)) {
+            let reason = format!("entry {index} is {}, expected a number within ±{DIVERGED:e}", values[index]);
+            return Err(EnvError::Malformed { what, reason });
+        }
+    }
+    Ok(())
 }

@@ -16,7 +16,7 @@
 //!
 //! let unknown = tasks::make("pendulun").unwrap_err().to_string();
 //! assert!(unknown.starts_with("unknown task `pendulun`; known tasks: pendulum, cartpole, cartpole-swingup, reacher, \
-//!     point-mass, point-mass-sparse, mountain-car, cliff, HalfCheetah-v5"));
+//!     point-mass, point-mass-sparse, mountain-car, cliff, process, HalfCheetah-v5"));
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 
@@ -57,7 +57,7 @@ use std::{fmt, sync::Arc};
 use burn::tensor::Tensor;
 
 use crate::{
-    EnvError, EnvSpec, Field, Reward, Rng, Role, Shape, Simulator, SketchFn, Termination, TimeLimit, World,
+    EnvError, EnvSpec, Field, Knowledge, Reward, Rng, Role, Shape, Simulator, SketchFn, Termination, TimeLimit, World,
     check_finite,
 };
 
@@ -94,13 +94,15 @@ pub struct Task {
     pub termination: Option<Arc<dyn Termination>>,
     /// Draws an observation; `None` where there is nothing to see.
     pub sketch: Option<SketchFn>,
+    /// What a model of it may use beside data.
+    pub knowledge: Knowledge,
 }
 
 impl Task {
     /// An environment alone, whose reward a model must learn.
     #[must_use]
     pub fn new(env: impl Into<World>) -> Self {
-        Self { env: env.into(), reward: None, termination: None, sketch: None }
+        Self { env: env.into(), reward: None, termination: None, sketch: None, knowledge: Knowledge::none() }
     }
 
     /// With its reward as a batch function.
@@ -114,6 +116,13 @@ impl Task {
     #[must_use]
     pub fn with_termination(mut self, termination: Arc<dyn Termination>) -> Self {
         self.termination = Some(termination);
+        self
+    }
+
+    /// With what a model of it may use beside data.
+    #[must_use]
+    pub fn with_knowledge(mut self, knowledge: Knowledge) -> Self {
+        self.knowledge = knowledge;
         self
     }
 
@@ -132,6 +141,7 @@ impl fmt::Debug for Task {
             .field("reward", &self.reward.is_some())
             .field("terminates", &self.termination.is_some())
             .field("sketch", &self.sketch.is_some())
+            .field("knowledge", &self.knowledge)
             .finish()
     }
 }

@@ -9,7 +9,10 @@ use super::{
     MountainCarReward, MountainCarTermination, Options, Pendulum, PendulumReward, PointMass, Reacher, ReacherReward,
     Task, cartpole, cartpole_swingup, cliff, mountain_car, pendulum, point_mass, reacher, task,
 };
-use crate::EnvError;
+use crate::{
+    EnvError,
+    process::{ProcessConfig, TASK as PROCESS},
+};
 
 type Make = dyn Fn(&Options) -> Result<Task, EnvError> + Send + Sync;
 
@@ -184,6 +187,9 @@ pub fn entries() -> Vec<TaskEntry> {
             task.sketch = task.sketch.filter(|_| config == CliffConfig::default());
             Ok(task.with_termination(Arc::new(config.termination())))
         }),
+        TaskEntry::new(PROCESS, "any environment in a process of its own, of Gymnasium for one", |options| {
+            options.read::<ProcessConfig>(PROCESS)?.task()
+        }),
         on_mujoco!("HalfCheetah-v5", "run on two legs in the plane", HalfCheetahConfig),
         on_mujoco!("Hopper-v5", "hop on one leg in the plane without falling", HopperConfig),
         on_mujoco!("Walker2d-v5", "walk on two legs in the plane without falling", Walker2dConfig),
@@ -220,7 +226,7 @@ pub fn make(name: &str) -> Result<Task, EnvError> {
 }
 
 /// Makes a task with [`Options`], a map in any format: those left out keep their defaults. `cliff` takes the fields of
-/// [`CliffConfig`], those on MuJoCo the fields of their configurations (`mujoco::HalfCheetahConfig` and its siblings), the
+/// [`CliffConfig`], `process` those of [`ProcessConfig`], those on MuJoCo the fields of their configurations (`mujoco::HalfCheetahConfig` and its siblings), the
 /// others none.
 ///
 /// ```

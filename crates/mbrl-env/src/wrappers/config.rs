@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ActionRepeat, Delay, Noise};
+use super::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise};
 use crate::{Env, EnvError, World};
 
 /// What makes a world harder, as plain data: an experiment's section `[wrappers]`.
 ///
-/// From the agent's side in: its action waits out the delay, gets its noise and is held for some steps of the environment; the
-/// observation that comes back gets its noise and waits out its own delay. Delays count the agent's steps.
+/// From the agent's side in: its action waits out the delay, gets its noise, is held for some steps of the environment and
+/// clipped to its limits; the observation that comes back gets its noise and waits out its own delay. Delays count the agent's steps.
 ///
 /// ```
 /// use mbrl_env::{Env, WrappersConfig, tasks};
@@ -24,6 +24,9 @@ use crate::{Env, EnvError, World};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WrappersConfig {
+    /// Limits of the actions, within the environment's own ([`ActionLimits`]; default: its own). An environment that gives
+    /// none cannot be explored or planned in without.
+    pub action_limits: LimitsConfig,
     /// Steps of the environment per action ([`ActionRepeat`]; default 1). More of them let a horizon of as many decisions see
     /// further, and react later.
     pub action_repeat: u32,
@@ -67,6 +70,7 @@ impl Default for WrappersConfig {
     fn default() -> Self {
         let none = NoiseStd::default;
         Self {
+            action_limits: LimitsConfig::default(),
             action_repeat: 1,
             observation_noise: none(),
             action_noise: none(),
@@ -97,11 +101,16 @@ impl WrappersConfig {
     ///
     /// # Errors
     /// [`EnvError::Config`] for an `action_repeat` of 0, and for noise that is negative, not finite or on discrete actions;
-    /// [`EnvError::Width`] for a list that has not as many numbers as there are columns.
+    /// [`EnvError::Width`] for a list that has not as many numbers as there are columns; those of
+    /// [`LimitsConfig::resolve`] and [`ActionLimits::clip`].
     pub fn apply(&self, world: World) -> Result<World, EnvError> {
         let mut world = world;
         if self.action_repeat == 0 {
             return Err(EnvError::Config { field: "action_repeat", value: "0".into(), rule: "at least 1" });
+        }
+        if !self.action_limits.is_own() {
+            let limits = self.action_limits.resolve(world.spec())?;
+            world = wrapped!(world, |env| ActionLimits::clip(env, limits)?);
         }
         if self.action_repeat != 1 {
             world = wrapped!(world, |env| ActionRepeat::new(env, self.action_repeat)?);

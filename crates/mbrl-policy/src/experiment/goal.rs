@@ -1,11 +1,17 @@
 //! Section `[goal]`: how plans are judged.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use mbrl_env::{Env, Reward, Termination, reward_fn, tasks::Task, termination_fn};
+use mbrl_env::{
+    ColumnNames, Env, Expression, ExpressionError, Reward, Termination, nearest::nearest, reward_fn, tasks::Task,
+    termination_fn,
+};
 use mbrl_model::{Bool, EnsembleConfig};
 use mbrl_plan::{Aggregate, Disagreement};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
 
 use super::ExperimentError;
 use crate::{Goal, Tensor};
@@ -19,10 +25,10 @@ pub struct GoalConfig {
     pub discount: f32,
     /// Reward of each planned step after the terminal one (default 0; PDDM's tasks: −500).
     pub after_termination: f32,
-    /// Whose reward: the task's or the model's. Default: the task's where the model is learned, the model's where it is the
-    /// simulator.
+    /// Whose reward: `"task"`, `"model"`, or an [`Expression`] over named columns, such as `"-next.angle^2"`. Default: the task's where
+    /// the model is learned, the model's where it is the simulator.
     pub reward: Option<RewardSource>,
-    /// Whose terminations, with the same default.
+    /// Whose terminations: `"task"`, `"model"`, `"none"`, or an expression such as `"abs(next.angle) > 0.2"`, with the same default.
     pub termination: Option<TerminationSource>,
     /// How the particles of a candidate count: `"mean"` (default), `"worst"` or `{ mean-minus-std = k }`.
     pub aggregate: Aggregate,
@@ -43,19 +49,19 @@ pub struct DisagreementConfig {
     pub scale: Vec<f32>,
 }
 
-/// Who says what a planned step is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// Who says what a planned step is worth. As text: `"task"`, `"model"`, and anything else is an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RewardSource {
     /// The task, by its equation.
     Task,
     /// The model, which has learned it (`model.reward`) or is the simulator.
     Model,
+    /// A text: an [`Expression`] that is a number.
+    Expression(String),
 }
 
-/// Who says where a planned episode terminates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// Who says where a planned episode terminates. As text: `"task"`, `"model"`, `"none"`, and anything else is an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TerminationSource {
     /// The task, by its rule.
     Task,
@@ -63,6 +69,80 @@ pub enum TerminationSource {
     Model,
     /// Nobody: plans go on past terminations.
     None,
+    /// A text: an [`Expression`] that is a comparison.
+    Expression(String),
+}
+
+/// A source as one word, or as any other text.
+macro_rules! written_as_text {
+    ($Source:ident { $($word:literal => $Variant:ident),+ }) => {
+        impl From<String> for $Source {
+            fn from(text: String) -> Self {
+                match text.trim() {
+                    $($word => Self::$Variant,)+
+                    _ => Self::Expression(text),
+                }
+            }
+        }
+
+        impl Serialize for $Source {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(match self {
+                    $(Self::$Variant => $word,)+
+                    Self::Expression(text) => text,
+                })
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $Source {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Text).map(Self::from)
+            }
+        }
+
+        impl $Source {
+            /// What is wrong with a text; a word may have been meant for one of those that are no expressions.
+            fn refused(key: &str, text: &str, error: &ExpressionError) -> ExperimentError {
+                let near = nearest(text.trim(), [$($word),+]);
+                let hint = near.first().map_or(String::new(), |word| format!("; or was \"{word}\" meant?"));
+                ExperimentError::Refused { key: key.to_owned(), reason: format!("{error}{hint}") }
+            }
+        }
+    };
+}
+
+written_as_text!(RewardSource { "task" => Task, "model" => Model });
+written_as_text!(TerminationSource { "task" => Task, "model" => Model, "none" => None });
+
+/// Any plain value as text: a number is an expression too.
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"task\", \"model\" or an expression as text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_bool<E: de::Error>(self, truth: bool) -> Result<String, E> {
+        Ok(truth.to_string())
+    }
 }
 
 impl Default for GoalConfig {
@@ -109,7 +189,12 @@ impl GoalConfig {
     }
 
     fn reward(&self, task: &Task, model: Option<&EnsembleConfig>) -> Result<Option<Arc<dyn Reward>>, ExperimentError> {
-        match self.reward {
+        match &self.reward {
+            Some(RewardSource::Expression(text)) => {
+                let read = Expression::reward(text, &ColumnNames::of(&task.env));
+                let reward = read.map_err(|error| RewardSource::refused("goal.reward", text, &error))?;
+                Ok(Some(Arc::new(reward)))
+            }
             Some(RewardSource::Model) if model.is_some_and(|model| !model.reward) => Err(ExperimentError::rule(
                 "goal.reward",
                 "\"model\"",
@@ -120,14 +205,13 @@ impl GoalConfig {
                 (Some(reward), _) => Ok(Some(reward.clone())),
                 (None, model) => {
                     let way_out = if model.is_some() {
-                        "a model can learn it: model.reward = true with goal.reward = \"model\""
+                        "a model can learn it (model.reward = true with goal.reward = \"model\"), or an expression can say it \
+                         (goal.reward = \"-next.NAME^2\", with the names of columns)"
                     } else {
                         "the simulator knows it: goal.reward = \"model\""
                     };
-                    let told = format!(
-                        "\"model\", because the observation of {} does not hold what the task's reward needs; {way_out}",
-                        task.env.spec().name
-                    );
+                    let told =
+                        format!("\"model\", because {} tells planners no reward; {way_out}", task.env.spec().name);
                     Err(ExperimentError::rule("goal.reward", "\"task\"", told))
                 }
             },
@@ -139,12 +223,17 @@ impl GoalConfig {
         task: &Task,
         model: Option<&EnsembleConfig>,
     ) -> Result<Option<Arc<dyn Termination>>, ExperimentError> {
-        match (self.termination, model) {
+        match (&self.termination, model) {
             // A simulator steps past no termination, and only itself tells where its time limit cuts an episode.
             (Some(TerminationSource::Model), None) => Ok(None),
             (Some(source), None) => Err(ExperimentError::rule(
                 "goal.termination",
-                if source == TerminationSource::Task { "\"task\"" } else { "\"none\"" },
+                match source {
+                    TerminationSource::Task => "\"task\"".to_owned(),
+                    TerminationSource::None => "\"none\"".to_owned(),
+                    TerminationSource::Model => "\"model\"".to_owned(),
+                    TerminationSource::Expression(text) => format!("{text:?}"),
+                },
                 "\"model\" where the simulator is the model",
             )),
             (None, None) => Ok(None),
@@ -158,6 +247,11 @@ impl GoalConfig {
                 Ok(task.termination.clone().or_else(|| never(model)))
             }
             (Some(TerminationSource::None), Some(model)) => Ok(never(model)),
+            (Some(TerminationSource::Expression(text)), Some(_)) => {
+                let read = Expression::termination(text, &ColumnNames::of(&task.env));
+                let rule = read.map_err(|error| TerminationSource::refused("goal.termination", text, &error))?;
+                Ok(Some(Arc::new(rule)))
+            }
         }
     }
 

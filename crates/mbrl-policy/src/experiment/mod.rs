@@ -83,7 +83,7 @@ use std::{
 };
 
 use mbrl_env::{
-    EnvError, WrappersConfig,
+    Env, EnvError, World, WrappersConfig, process,
     tasks::{Options, Task},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -99,7 +99,7 @@ pub use self::{
     limits::check_weights,
     model_based::{ModelBasedSections, MpcConfig},
     overrides::override_setting,
-    registry::Registry,
+    registry::{Registry, is_gymnasium_id},
 };
 use crate::{Device, Learner, TrainConfig, Training};
 
@@ -173,6 +173,9 @@ impl<'de> Deserialize<'de> for Experiment {
 pub struct Parts {
     /// The environment and what planning needs beside it.
     pub task: Task,
+    /// Further environments of the same task, for [`TrainConfig::environments`] above 1: clones of the first where that is a
+    /// simulator.
+    pub more: Vec<World>,
     /// The learning loop at its start.
     pub training: Training,
     /// The agent, which knows nothing yet.
@@ -243,12 +246,17 @@ impl Experiment {
         Self { seed, ..self.clone() }
     }
 
-    /// What must not change while a run goes on: all but the number of steps, which may be raised, and the words about it.
+    /// What must not change while a run goes on: all but the number of steps, which may be raised, the words about it, and how long a
+    /// process is waited for.
     ///
     /// # Errors
     /// As [`to_toml`](Self::to_toml).
     pub fn settings(&self) -> Result<String, ExperimentError> {
-        Self { steps: 0, name: String::new(), summary: String::new(), ..self.clone() }.to_toml()
+        let mut settings = Self { steps: 0, name: String::new(), summary: String::new(), ..self.clone() };
+        if self.task == process::TASK {
+            settings.task_options = settings.task_options.without(process::WAITING_OPTIONS);
+        }
+        settings.to_toml()
     }
 
     /// The settings that a checkpoint holds as they would be written today: keys that came since have their defaults.
@@ -259,13 +267,15 @@ impl Experiment {
     /// The task with its options, in its wrappers.
     ///
     /// # Errors
-    /// [`ExperimentError::UnknownTask`], and what task and wrappers say to their options.
+    /// [`ExperimentError::UnknownTask`], what task and wrappers say to their options, and a task whose actions have no
+    /// limits ([`EnvError::Unlimited`](mbrl_env::EnvError::Unlimited)).
     pub fn make_task(&self, registry: &Registry) -> Result<Task, ExperimentError> {
         let mut task = registry.make_task(&self.task, &self.task_options)?;
         task.env = self.wrappers.apply(task.env).map_err(|error| match error {
             EnvError::Config { field, value, rule } => ExperimentError::rule(format!("wrappers.{field}"), value, rule),
             other => other.into(),
         })?;
+        task.env.spec().require_limited_actions()?;
         Ok(task)
     }
 
@@ -285,9 +295,16 @@ impl Experiment {
         let task = self.make_task(registry)?;
         let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
         let mut training = training.described(self.settings()?).upgrading(Self::settings_today);
-        let site = Site { task: &task, device, device_word: &self.device };
+        let environments = self.train.environments;
+        let site = Site { task: &task, device, device_word: &self.device, environments };
         let agent = self.agent.build(&site, &mut training)?;
-        Ok(Parts { task, training, agent })
+        let more = (1..self.train.environments).map(|_| match task.env.simulator() {
+            // Snapshots of one are understood by all.
+            Some(simulator) => Ok(World::Simulator(simulator.boxed_clone())),
+            None => Ok(self.make_task(registry)?.env),
+        });
+        let more = more.collect::<Result<_, ExperimentError>>()?;
+        Ok(Parts { task, more, training, agent })
     }
 
     /// Whether the experiment can run, found out without writing anything.

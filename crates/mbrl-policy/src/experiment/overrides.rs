@@ -147,7 +147,11 @@ fn choose_agent(
     }
     table.insert(AGENT.into(), Value::Table(Table::from_iter([("kind".to_owned(), Value::String(kind.clone()))])));
     if let Some(goal) = table.get_mut("goal").and_then(Value::as_table_mut) {
-        goal.remove("reward");
+        // A reward in words holds for any kind.
+        let is_word = |value: &Value| matches!(value.as_str(), Some("task" | "model"));
+        if goal.get("reward").is_some_and(is_word) {
+            goal.remove("reward");
+        }
         goal.remove("termination");
     }
     if !dropped.is_empty() {

@@ -3,10 +3,11 @@
 use std::{fs, path::Path};
 
 use mbrl_env::{
-    AngleColumn, Env,
+    AngleColumn, Env, process,
     tasks::{Options, Task, TaskEntry},
 };
 use mbrl_model::{Angles, EnsembleConfig};
+use toml::{Table, Value};
 
 use super::{Experiment, ExperimentError, overrides, suggest::suggest};
 
@@ -72,7 +73,7 @@ impl Registry {
         let entry = self.tasks.iter().find(|entry| entry.name() == name);
         let entry = entry.ok_or_else(|| ExperimentError::UnknownTask {
             name: name.to_owned(),
-            hint: suggest(name, names()),
+            hint: self.of_gymnasium(name).unwrap_or_else(|| suggest(name, names())),
             known: names().collect::<Vec<_>>().join(", "),
         })?;
         Ok(entry.make(options)?)
@@ -143,7 +144,62 @@ impl Registry {
         let found = self.experiments.iter().find(|(name, _)| name == name_or_path);
         found.cloned().ok_or_else(|| ExperimentError::UnknownExperiment {
             name: name_or_path.to_owned(),
-            hint: suggest(name_or_path, self.experiment_names()),
+            hint: self.hint(name_or_path),
         })
     }
+
+    /// What was meant by a name that no experiment has.
+    fn hint(&self, name: &str) -> String {
+        if self.tasks.iter().any(|task| task.name() == name) {
+            return match self.experiments_on(name) {
+                None => format!("; `{name}` is a task: an experiment with task = \"{name}\" is on it"),
+                Some(experiments) => format!("; `{name}` is a task, and on it are {experiments}"),
+            };
+        }
+        self.of_gymnasium(name).unwrap_or_else(|| suggest(name, self.experiment_names()))
+    }
+
+    /// What to do with the id of an environment of Gymnasium; `None` for any other name.
+    fn of_gymnasium(&self, name: &str) -> Option<String> {
+        if !is_gymnasium_id(name) || !self.tasks.iter().any(|task| task.name() == process::TASK) {
+            return None;
+        }
+        let mut hint = format!(
+            "; `{name}` looks like an environment of Gymnasium, which runs as a task of the kind \"process\": "
+        );
+        hint += &match self.experiments_on(process::TASK) {
+            Some(experiments) => format!("take the experiment {experiments} with --set task_options.id={name}"),
+            None => format!("an experiment with task = \"process\" and task_options.id={name}"),
+        };
+        hint += " (a Python that has Gymnasium is named by task_options.python)";
+        // Tasks say whose they are.
+        let own = self.tasks.iter().find(|task| task.summary().contains(&format!("Gymnasium's {name}")));
+        if let Some(task) = own.map(TaskEntry::name) {
+            let experiments = self.experiments_on(task).map_or(String::new(), |found| format!(": {found}"));
+            hint += &format!("; without Python it is the task `{task}`{experiments}");
+        }
+        Some(hint)
+    }
+
+    /// The experiments on a task, in words.
+    fn experiments_on(&self, task: &str) -> Option<String> {
+        let on_it = |text: &str| {
+            text.parse::<Table>().is_ok_and(|table| table.get("task").and_then(Value::as_str) == Some(task))
+        };
+        let found: Vec<String> =
+            self.experiments.iter().filter(|(_, text)| on_it(text)).map(|(name, _)| format!("`{name}`")).collect();
+        (!found.is_empty()).then(|| found.join(", "))
+    }
+}
+
+/// Whether a name has the form of Gymnasium's ids: `CartPole-v1`, `module:Reach-v0`.
+#[must_use]
+pub fn is_gymnasium_id(name: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || "_-.:/".contains(c));
+    name.rsplit_once("-v").is_some_and(|(word, version)| {
+        is_word(word)
+            && word.contains(|c: char| c.is_alphabetic())
+            && !version.is_empty()
+            && version.chars().all(|c| c.is_ascii_digit())
+    })
 }

@@ -361,11 +361,11 @@ fn the_simulators_rewards_and_terminations_are_its_own_and_the_tasks_reward_can_
         let goal = goal_of(&loaded(words).unwrap());
         (goal.reward.unwrap(), goal.termination.unwrap())
     };
-    let (task, model) = (RewardSource::Task, RewardSource::Model);
-    assert_eq!(sources(&[]), (task, TerminationSource::Task));
-    assert_eq!(sources(&["agent.kind=ground-truth"]), (model, TerminationSource::Model));
-    assert_eq!(sources(&["goal.reward=model", "agent.kind=model-based"]), (model, TerminationSource::Task));
-    assert_eq!(sources(&["goal.reward=task", "agent.kind=ground-truth"]), (task, TerminationSource::Model));
+    let (task, model) = (|| RewardSource::Task, || RewardSource::Model);
+    assert_eq!(sources(&[]), (task(), TerminationSource::Task));
+    assert_eq!(sources(&["agent.kind=ground-truth"]), (model(), TerminationSource::Model));
+    assert_eq!(sources(&["goal.reward=model", "agent.kind=model-based"]), (model(), TerminationSource::Task));
+    assert_eq!(sources(&["goal.reward=task", "agent.kind=ground-truth"]), (task(), TerminationSource::Model));
 
     let mut cartpole = tasks::make("cartpole").unwrap();
     let goal = |task: &Task, words: &[&str]| {
@@ -374,7 +374,8 @@ fn the_simulators_rewards_and_terminations_are_its_own_and_the_tasks_reward_can_
     let has = |goal: Goal| (goal.reward.is_some(), goal.termination.is_some());
     assert_eq!(has(goal(&cartpole, &[]).unwrap()), (false, false));
     assert_eq!(has(goal(&cartpole, &["goal.reward=task"]).unwrap()), (true, false));
-    for word in ["goal.termination=task", "goal.termination=none"] {
+    assert_eq!(has(goal(&cartpole, &["goal.reward=-next.angle^2"]).unwrap()), (true, false));
+    for word in ["goal.termination=task", "goal.termination=none", "goal.termination=next.angle > 1"] {
         let error = goal(&cartpole, &[word]).unwrap_err().to_string();
         assert!(error.contains("goal.termination = ") && error.contains("simulator"), "{error}");
     }
@@ -450,6 +451,88 @@ fn a_goal_goes_by_what_it_is_told() {
         let error = goal("cartpole", &[word]).unwrap_err().to_string();
         assert!(error.contains("\"model\"") && error.contains(head), "{error}");
     }
+}
+
+#[test]
+fn a_goal_in_words_is_read_by_the_names_of_columns() {
+    let device = Device::flex();
+    let row = |numbers: &[f32]| Tensor::<1>::from_data(numbers, &device).reshape([1, -1]);
+    let words = ["goal.reward=2 - next.angle^2 + action.force", "goal.termination=next.position > 1 or angle > 5"];
+    let found = goal("cartpole", &words).unwrap();
+    let rows = |position| (row(&[0.0; 4]), row(&[0.5]), row(&[position, 0.0, 3.0, 0.0]));
+    let (obs, action, next) = rows(0.0);
+    assert_eq!(found.reward.unwrap().reward(obs, action, next).into_scalar::<f32>(), 2.0 - 9.0 + 0.5);
+    for (position, over) in [(0.9, false), (1.1, true)] {
+        let (obs, action, next) = rows(position);
+        let found = found.termination.as_ref().unwrap().terminated(obs, action, next);
+        assert_eq!(found.into_data().iter::<bool>().collect::<Vec<_>>(), [over]);
+    }
+    // A number is one too, and a text that was written is read back.
+    let experiment = loaded(&[&words[..], &["goal.reward=1"]].concat()).unwrap();
+    assert_eq!(sections(&experiment).goal.reward, Some(RewardSource::Expression("1".into())));
+    assert_eq!(Experiment::from_toml(&experiment.to_toml().unwrap()).unwrap(), experiment);
+
+    for (word, told) in [
+        (
+            "goal.reward=next.angel",
+            "goal.reward: `next.angel`, letter 6: the observation has no column `angel`; did you mean `angle`?",
+        ),
+        ("goal.reward=modle", "or was \"model\" meant?"),
+        ("goal.reward=angle > 1", "found a comparison, expected a number"),
+        ("goal.termination=angle", "goal.termination: `angle`, letter 1: found a number, expected a comparison"),
+        ("goal.termination=nome", "or was \"none\" meant?"),
+    ] {
+        let error = goal("cartpole", &[word]).unwrap_err().to_string();
+        assert!(error.contains(told), "{word}: {error}");
+    }
+    assert!(loaded(&["goal.reward=[1]"]).is_err());
+
+    // A goal in words is nobody's own: it stays when the agent's kind changes.
+    let reward = |words: &[&str]| {
+        let text = "-next.angular_velocity^2";
+        let experiment = format!("{SMOKE}\n[goal]\nreward = \"{text}\"");
+        let registry = Registry::new().tasks(tasks::entries()).experiments(&[("worded", &experiment)]);
+        match registry.load("worded", words).unwrap().agent {
+            AgentConfig::ModelBased(sections) => sections.goal.reward,
+            AgentConfig::GroundTruth(sections) => sections.goal.reward,
+        }
+    };
+    assert_eq!(reward(&[]), reward(&["agent.kind=ground-truth"]));
+}
+
+#[test]
+fn how_long_a_process_is_waited_for_is_no_setting() {
+    let settings = |words: &[&str]| {
+        let task = ["task=process", "task_options.command=[\"python3\", \"a.py\"]"];
+        loaded(&[&task[..], words].concat()).unwrap().settings().unwrap()
+    };
+    let plain = settings(&[]);
+    for word in ["timeout=5", "start_timeout=7", "stop_timeout=1", "show_stderr=true"] {
+        assert_eq!(settings(&[&format!("task_options.{word}")]), plain);
+    }
+    assert_ne!(settings(&["task_options.max_steps=3"]), plain);
+    let other = |words: &[&str]| loaded(words).unwrap().settings().unwrap();
+    assert_ne!(other(&["task_options.timeout=3"]), other(&[]));
+}
+
+#[test]
+fn names_of_gymnasium_are_told_where_they_belong() {
+    let registry = registry().experiments(&[("any", "task = \"process\"\nsteps = 1\n[task_options]\nid = \"A-v0\"")]);
+    for (name, words) in [
+        ("Foo-v3", &["looks like an environment of Gymnasium", "task_options.id=Foo-v3", "`any`", "\"process\""][..]),
+        ("my_module:Foo-v0", &["task_options.id=my_module:Foo-v0"]),
+        ("Pendulum-v1", &["task_options.id=Pendulum-v1", "task `pendulum`", "smoke"]),
+        ("pendulum", &["`pendulum` is a task", "smoke"]),
+        ("HalfCheetah-v5", &["`HalfCheetah-v5` is a task", "task = \"HalfCheetah-v5\""]),
+    ] {
+        let told = registry.load(name, &[]).unwrap_err().to_string();
+        assert!(told.starts_with(&format!("unknown experiment `{name}`")), "{told}");
+        for word in words {
+            assert!(told.contains(word), "`{word}` is missing in: {told}");
+        }
+    }
+    let told = loaded(&["task=Foo-v3"]).unwrap().make_task(&registry).unwrap_err().to_string();
+    assert!(told.contains("unknown task `Foo-v3`") && told.contains("task_options.id=Foo-v3"), "{told}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     EnvError, Field, Rng, Termination,
     field::with_unique_names,
-    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
+    mujoco::{Camera, InitialState, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -182,7 +182,7 @@ impl Rules for Ant {
         Some(with_unique_names(fields))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         uniform_noise(qpos, self.config.reset_noise_scale, rng);
         normal_noise(qvel, self.config.reset_noise_scale, rng);
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     EnvError, Field, Reward, Rng,
-    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
+    mujoco::{Camera, InitialState, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -112,7 +112,7 @@ impl Rules for HalfCheetah {
         Some(joint_fields(model, usize::from(self.config.exclude_current_positions_from_observation)))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         uniform_noise(qpos, self.config.reset_noise_scale, rng);
         normal_noise(qvel, self.config.reset_noise_scale, rng);
     }

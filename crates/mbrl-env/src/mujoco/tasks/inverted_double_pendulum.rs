@@ -12,7 +12,7 @@ use super::{
 use crate::{
     EnvError, Field, Rng, Termination,
     field::with_unique_names,
-    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
+    mujoco::{Camera, InitialState, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -151,7 +151,7 @@ impl Rules for InvertedDoublePendulum {
         Some(with_unique_names(all))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         uniform_noise(qpos, self.noise, rng);
         normal_noise(qvel, self.noise, rng);
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     EnvError, Field, Reward, Rng,
-    mujoco::{Camera, Model, MujocoEnv, Rules, Sim, StepOutcome},
+    mujoco::{Camera, InitialState, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -82,7 +82,7 @@ impl Rules for InvertedPendulum {
         Some(joint_fields(model, 0))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         uniform_noise(qpos, self.noise, rng);
         uniform_noise(qvel, self.noise, rng);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::parts::{RunnerReward, Running, WithinLimits, control_cost, following, info, joint_fields, uniform_noise};
 use crate::{
     Field, FieldKind, Reward, Rng, Termination,
-    mujoco::{Camera, Model, Rules, Sim, StepOutcome},
+    mujoco::{Camera, InitialState, Model, Rules, Sim, StepOutcome},
 };
 
 /// Rules of Gymnasium's runners that fall.
@@ -59,7 +59,7 @@ impl<F: Fn(&Sim) -> bool + Send + Sync> Rules for Legged<F> {
         Some(fields)
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         uniform_noise(qpos, self.reset_noise_scale, rng);
         uniform_noise(qvel, self.reset_noise_scale, rng);
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     EnvError, Field, FieldKind, Reward, Rng,
     field::with_unique_names,
-    mujoco::{Camera, Model, Rules, Sim, StepOutcome},
+    mujoco::{Camera, InitialState, Model, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -63,7 +63,7 @@ impl Rules for PetsHalfCheetah {
         Some(with_unique_names([&[speed], &joint_fields(model, 1)[..]].concat()))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         normal_noise(qpos, 0.001, rng);
         normal_noise(qvel, 0.001, rng);
     }
@@ -128,7 +128,7 @@ impl Rules for PddmHalfCheetah {
         Some(fields)
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         uniform_noise(qpos, 0.1, rng);
         normal_noise(qvel, 0.1, rng);
     }

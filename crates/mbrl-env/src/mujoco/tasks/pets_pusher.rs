@@ -11,7 +11,7 @@ use super::{
 use crate::{
     EnvError, Field, Reward, Rng,
     field::with_unique_names,
-    mujoco::{Model, Rules, Sim, StepOutcome, fields::parts},
+    mujoco::{InitialState, Model, Rules, Sim, StepOutcome, fields::parts},
     tasks::Task,
 };
 
@@ -67,7 +67,7 @@ impl Rules for PetsPusher {
         Some(with_unique_names([arm, points].concat()))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         let joints = qpos.len();
         qpos[joints - 4] = -0.25 + 0.025 * rng.normal_f64();
         qpos[joints - 3] = 0.15 + 0.025 * rng.normal_f64();

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     EnvError, Field, Reward, Rng,
     field::with_unique_names,
-    mujoco::{Model, Rules, Sim, StepOutcome},
+    mujoco::{InitialState, Model, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -52,7 +52,7 @@ impl Rules for PetsReacher {
         Some(with_unique_names([&model.position_fields()[..], &model.velocity_fields()[..JOINTS]].concat()))
     }
 
-    fn start(&self, qpos: &mut [f64], _: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, .. }: &mut InitialState, rng: &mut Rng) {
         for target in &mut qpos[JOINTS..] {
             *target += 0.1 * rng.normal_f64();
         }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     EnvError, Field, Reward, Rng,
     field::with_unique_names,
-    mujoco::{Model, MujocoEnv, Rules, Sim, StepOutcome, fields::parts},
+    mujoco::{InitialState, Model, MujocoEnv, Rules, Sim, StepOutcome, fields::parts},
     tasks::{self, Task},
 };
 
@@ -136,7 +136,7 @@ impl Rules for Pusher {
         Some(with_unique_names([arm, points].concat()))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         // Of the object, against the goal.
         let [y, x] = loop {
             let [y, x] = [rng.uniform_f64(-0.3, 0.0), rng.uniform_f64(-0.2, 0.2)];

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     EnvError, Field, Reward, Rng,
     field::with_unique_names,
-    mujoco::{Model, MujocoEnv, Rules, Sim, StepOutcome, fields::parts},
+    mujoco::{InitialState, Model, MujocoEnv, Rules, Sim, StepOutcome, fields::parts},
     tasks::{self, Task},
 };
 
@@ -132,7 +132,7 @@ impl Rules for ReacherRules {
         Some(with_unique_names(all))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         uniform_noise(qpos, 0.1, rng);
         uniform_noise(qvel, 0.005, rng);
         let target = loop {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     EnvError, Field, Reward, Rng,
-    mujoco::{Model, MujocoEnv, Rules, Sim, StepOutcome},
+    mujoco::{InitialState, Model, MujocoEnv, Rules, Sim, StepOutcome},
     tasks::Task,
 };
 
@@ -114,7 +114,7 @@ impl Rules for Swimmer {
         Some(joint_fields(model, 2 * usize::from(self.config.exclude_current_positions_from_observation)))
     }
 
-    fn start(&self, qpos: &mut [f64], qvel: &mut [f64], rng: &mut Rng) {
+    fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
         uniform_noise(qpos, self.config.reset_noise_scale, rng);
         uniform_noise(qvel, self.config.reset_noise_scale, rng);
     }
