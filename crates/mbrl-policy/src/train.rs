@@ -638,7 +638,7 @@ impl Round<'_, '_> {
         }
         learner.observe_in(slot, &transition)?;
         let share = self.training.steps / self.training.config.environments as u64;
-        if !self.limited && 2 * episode.summary.length == share {
+        if !self.limited && episode.summary.length == share.div_ceil(2) {
             tracing::warn!(
                 env_step = state.env_step,
                 "this episode has taken half of the budget, and nothing limits it: what waits for the end of an episode (fits \
