@@ -365,12 +365,12 @@ impl Training {
         }
         self.state.environment.clone_from(now);
         self.state.agent = learner.name().to_owned();
-        let limited = worlds[0].spec().max_steps.is_some();
         while !self.is_finished() {
             // The state as it will be at the end of this round; taken over only then.
             let mut state = self.state.clone();
             let began = state.env_step;
-            let mut round = Round { training: self, files: &mut files, observer, clock: &clock, stop, limited };
+            let endless = worlds.iter().any(|world| world.spec().max_steps.is_none());
+            let mut round = Round { training: self, files: &mut files, observer, clock: &clock, stop, began, endless };
             let finished = match &mut *worlds {
                 [world] => round.episode(world, learner, &mut state)?,
                 worlds => round.episodes(worlds, learner, &mut state)?,
@@ -540,8 +540,10 @@ struct Round<'a, 'b> {
     observer: &'a mut dyn Observer,
     clock: &'a Clock,
     stop: &'a AtomicBool,
-    /// Whether episodes have a limit of steps that is known.
-    limited: bool,
+    /// Real steps before it.
+    began: u64,
+    /// Nothing limits the episodes of an environment.
+    endless: bool,
 }
 
 impl Round<'_, '_> {
@@ -637,12 +639,11 @@ impl Round<'_, '_> {
             episode.summary.cut = true;
         }
         learner.observe_in(slot, &transition)?;
-        let share = self.training.steps / self.training.config.environments as u64;
-        if !self.limited && episode.summary.length == share.div_ceil(2) {
+        if self.endless && state.env_step - self.began == self.training.steps.div_ceil(2) {
             tracing::warn!(
                 env_step = state.env_step,
-                "this episode has taken half of the budget, and nothing limits it: what waits for the end of an episode (fits \
-                 of agent.fit_every = \"episode\", evaluations, checkpoints) does not happen; put a TimeLimit around the environment"
+                "this episode has taken half of the budget, and nothing limits it: what waits for the end of an episode (fits of \
+                 agent.fit_every = \"episode\", evaluations, checkpoints) does not happen; put a TimeLimit around the environment"
             );
         }
         self.observer.on_step(Moment { slot, ..self.clock.moment(state) }, &transition, &info)?;

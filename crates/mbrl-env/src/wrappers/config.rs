@@ -105,12 +105,12 @@ impl WrappersConfig {
     /// [`LimitsConfig::resolve`] and [`ActionLimits::clip`].
     pub fn apply(&self, world: World) -> Result<World, EnvError> {
         let mut world = world;
-        if self.action_repeat == 0 {
-            return Err(EnvError::Config { field: "action_repeat", value: "0".into(), rule: "at least 1" });
-        }
         if !self.action_limits.is_own() {
             let limits = self.action_limits.resolve(world.spec())?;
             world = wrapped!(world, |env| ActionLimits::clip(env, limits)?);
+        }
+        if self.action_repeat == 0 {
+            return Err(EnvError::Config { field: "action_repeat", value: "0".into(), rule: "at least 1" });
         }
         if self.action_repeat != 1 {
             world = wrapped!(world, |env| ActionRepeat::new(env, self.action_repeat)?);
