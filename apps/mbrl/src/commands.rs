@@ -191,7 +191,7 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
         }
     }
     if !ended.is_empty() {
-        text.push_str(&format!("\nended by an error that resuming would meet again: {}\n", ended.join(" ")));
+        text.push_str(&format!("\nended by an error that resuming alone would meet again: {}\n", ended.join(" ")));
     }
     let drawn = match unfinished.is_empty() {
         true if !ended.is_empty() => Ok(()),

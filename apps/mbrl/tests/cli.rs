@@ -186,14 +186,14 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     assert_eq!(summary(&again.out), summary(&said.out));
     assert_eq!(fs::read(dir.path("runs/smoke.from-3.svg")).unwrap(), curve);
 
-    // Where some fail, each says why, and how to go on with all that did not finish.
+    // Where some fail, each says why; resuming alone does not help.
     for seed in ["3", "4"] {
         fs::remove_file(dir.path("runs").join(format!("smoke-{seed}/metrics.jsonl"))).unwrap();
     }
     let errors = ["smoke-3/metrics.jsonl: missing", "smoke-4/metrics.jsonl: missing"];
     let said = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).fails(1, &errors);
     assert!(!said.err.contains("runs/smoke-3: "), "a file is named once: {}", said.err);
-    assert!(said.out.contains("mbrl resume runs/smoke-3 runs/smoke-4"), "{}", said.out);
+    assert!(said.out.contains("would meet again: runs/smoke-3 runs/smoke-4"), "{}", said.out);
     assert!(!dir.path("runs/smoke-3/metrics.jsonl").exists());
 }
 
@@ -318,7 +318,7 @@ fn more_episodes_than_fit_into_memory_are_refused() {
         1,
         &["9223372036854775807", "100000"],
     );
-    refused(&["train", "smoke", "--set", "train.eval_episodes=9223372036854775807"], 1, &["[train]", "eval_episodes"]);
+    refused(&["train", "smoke", "--set", "train.eval_episodes=9223372036854775807"], 1, &["train.eval_episodes = 9"]);
 }
 
 #[test]
@@ -347,17 +347,23 @@ fn a_precision_that_would_change_nothing_is_refused() {
 #[test]
 fn values_that_break_a_rule_are_named() {
     for (value, offending) in [
-        ("planner.population=0", "population"),
-        ("planner.horizon=0", "horizon"),
-        ("planner.elites=41", "elites"),
+        ("planner.population=0", "planner.population = 0: expected at least one candidate"),
+        ("planner.horizon=0", "planner.horizon = 0: expected "),
+        ("planner.elites=41", "planner.elites = 41: expected "),
+        ("train.max_breakdowns=0", "train.max_breakdowns = 0: expected at least 1"),
+        ("agent.replay_capacity=1", "agent.replay_capacity = 1: expected at least 2"),
+        ("fit.holdout=2", "fit.holdout = 2: expected "),
+        ("wrappers.action_repeat=0", "wrappers.action_repeat = 0: expected at least 1"),
+        ("model.past=99999999999", "model.past = 99999999999: expected "),
+        ("precision=0", "precision = 0: expected one of f32, bf16"),
         ("propagation.particles=0", "particles"),
         ("model.members=0", "members"),
         ("model.angles=[3]", "angles"),
         ("fit.batch_size=0", "batch_size"),
         ("agent.random_steps=0", "random_steps"),
         ("goal.discount=0", "discount"),
-        ("steps=0", "steps"),
-        ("mpc.replan={every=0}", "replan"),
+        ("steps=0", "error: steps = 0: expected at least 1"),
+        ("mpc.replan={every=0}", "mpc.replan = every 0 steps: expected at least 1 step"),
         // Folders are called after it.
         ("name=../elsewhere", "../elsewhere"),
         ("name=..", "name"),
@@ -374,6 +380,128 @@ fn values_that_break_a_rule_are_named() {
     ] {
         refused(&["train", "smoke", "--set", value], 1, &[offending]);
     }
+}
+
+#[test]
+fn a_word_of_any_length_is_told_in_a_line() {
+    let long = "x".repeat(100_000);
+    for word in [format!("task={long}"), format!("planner.population={long}"), format!("{long}=3")] {
+        let said = Dir::new().run(&["train", "smoke", "--set", &word]);
+        assert!(said.code == Some(1) && said.err.len() < 2000, "{} bytes", said.err.len());
+    }
+}
+
+#[test]
+fn a_model_that_diverges_costs_plans_and_not_the_run() {
+    let dir = Dir::new();
+    let said = dir.train(&["--set", "fit.learning_rate=30", "--set", "train.eval_every=500", "--out", "run"]).ok();
+    let metrics = dir.metrics("run");
+    let sum = |name: &str| metrics.iter().filter_map(|line| line.get(name)?.as_u64()).sum::<u64>();
+    assert!(sum("plan/failed") > 0 && sum("eval/failed_plans") > 0 && sum("episode/breakdown") == 0, "{metrics:?}");
+    let failed = format!("{} plans failed", sum("plan/failed"));
+    assert!(said.out.contains(&failed) && said.err.contains("WARN") && said.out.contains("finished"), "{said:?}");
+    let said = dir.run(&["eval", "run", "--episodes", "2"]).ok();
+    assert!(said.out.contains("plans failed") && said.out.contains("mean return"), "{said:?}");
+
+    // Too many in a row end it, with no advice that would not help.
+    let words = ["--set", "fit.learning_rate=30", "--set", "train.max_breakdowns=1", "--out", "ended"];
+    let said = dir.train(&words).fails(1, &["train.max_breakdowns", "finite return", "ended"]);
+    assert!(!said.out.contains("mbrl resume") && said.out.contains("would meet again: ended"), "{said:?}");
+    let again = dir.run(&["resume", "ended"]).fails(1, &["train.max_breakdowns"]);
+    assert!(!again.out.contains("mbrl resume"), "{again:?}");
+
+    // Where every fit diverges nothing is learned, and that is said.
+    let said = dir.train(&["--set", "fit.learning_rate=1000", "--out", "random"]).ok();
+    assert!(said.out.contains("3 of 3 fits diverged: nothing was learned"), "{said:?}");
+}
+
+#[test]
+fn a_run_goes_on_for_longer_than_it_was_to() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run", "--steps", "250"]).ok();
+    dir.run(&["resume", "run", "--steps", "249"]).fails(1, &["--steps = 249: expected at least 250", "run"]);
+    let said = dir.run(&["resume", "run", "--steps", "420"]).ok();
+    assert!(said.out.contains("420 in 3 episodes"), "{}", said.out);
+    assert!(fs::read_to_string(dir.path("run/experiment.toml")).unwrap().contains("steps = 420"));
+    // The folder keeps the new budget.
+    assert!(dir.run(&["resume", "run"]).ok().out.contains("already finished"));
+    let said = dir.train(&["--out", "one", "--steps", "50"]).ok();
+    assert!(said.out.contains("50 in 1 episode\n"), "{}", said.out);
+}
+
+#[test]
+fn the_best_checkpoint_is_kept_and_can_be_chosen() {
+    let dir = Dir::new();
+    let words = ["--set", "train.eval_every=1", "--set", "train.eval_episodes=2", "--steps", "800", "--out", "run"];
+    let said = dir.train(&words).ok();
+    let found: Vec<(u64, f64)> = dir
+        .metrics("run")
+        .iter()
+        .filter(|line| line["event"] == "eval")
+        .map(|line| (line["env_step"].as_u64().unwrap(), line["eval/return_mean"].as_f64().unwrap()))
+        .collect();
+    let (step, mean) = found.iter().copied().reduce(|best, x| if x.1 > best.1 { x } else { best }).unwrap();
+    assert!(said.out.contains(&format!("best    mean return {mean:.2} at step {step}: mbrl eval run")), "{said:?}");
+    for (which, step, mean) in [
+        ("best", step, mean),
+        (&step.to_string(), step, mean),
+        ("last", 800, found.last().unwrap().1),
+        ("600", 600, found[found.len() - 2].1),
+    ] {
+        let said = dir.run(&["eval", "run", "--episodes", "2", "--checkpoint", which]).ok();
+        let told = format!("mean return {mean:.3}");
+        assert!(said.out.contains(&format!("checkpoint of step {step}\n")) && said.out.contains(&told), "{said:?}");
+    }
+    dir.run(&["eval", "run", "--checkpoint", "7"]).fails(1, &["no checkpoint of step 7", "800"]);
+    dir.run(&["eval", "run", "--checkpoint", "newest"]).fails(2, &["best, last or a number of steps"]);
+    dir.run(&["eval", "--random", "pendulum", "--checkpoint", "best"]).fails(2, &["--checkpoint"]);
+    dir.run(&["render", "run", "--checkpoint", "7"]).fails(1, &["no evaluation was recorded at step 7"]);
+    let log = "run/episodes/800-1.csv";
+    let said = dir.run(&["evaluate-model", "run", log, "--checkpoint", "600", "--horizon", "2"]).ok();
+    assert!(said.out.contains("step 600"), "{said:?}");
+    dir.run(&["eval", "run", "--episodes", "1"]).ok();
+}
+
+#[test]
+fn what_a_killed_command_left_is_removed_by_the_next_one() {
+    let dir = Dir::new();
+    dir.train(&["--steps", "250"]).ok();
+    let kept = dir.files().into_keys().collect::<Vec<_>>();
+    let left = ["runs/.smoke-0.4194305.partial", "runs/smoke-0/checkpoints/9.partial"];
+    for folder in left {
+        fs::create_dir(dir.path(folder)).unwrap();
+        fs::write(dir.path(folder).join("experiment.toml"), "half").unwrap();
+    }
+    let half = dir.path("runs/smoke-0/curve.svg.partial");
+    fs::write(&half, "half").unwrap();
+    let hour = std::time::Duration::from_secs(3600);
+    fs::File::open(&half).unwrap().set_modified(std::time::SystemTime::now() - hour).unwrap();
+    // A look at the run tidies the run; a new run beside it the folder of both, once what lies there is no longer young.
+    dir.run(&["eval", "runs/smoke-0", "--episodes", "1"]).ok();
+    assert!(!dir.path(left[1]).exists() && !half.exists());
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    dir.train(&["--steps", "50", "--out", "runs/other"]).ok();
+    assert!(!dir.path(left[0]).exists());
+    fs::remove_dir_all(dir.path("runs/other")).unwrap();
+    assert_eq!(dir.files().into_keys().collect::<Vec<_>>(), kept);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_at_the_list_of_starts_loses_nothing() {
+    let dir = Dir::new();
+    for out in ["run", "whole"] {
+        dir.train(&["--out", out, "--steps", "250"]).ok();
+    }
+    std::os::unix::fs::symlink("/dev/full", dir.path("run/machine.json.partial")).unwrap();
+    let machine = fs::read(dir.path("run/machine.json")).unwrap();
+    let said = dir.run(&["resume", "run", "--steps", "420"]).fails(1, &["machine.json", "No space left"]);
+    assert!(said.out.contains("to go on: mbrl resume run"), "{said:?}");
+    assert_eq!(fs::read(dir.path("run/machine.json")).unwrap(), machine);
+    for out in ["run", "whole"] {
+        dir.run(&["resume", out, "--steps", "420"]).ok();
+    }
+    assert_eq!(dir.metrics("run"), dir.metrics("whole"));
 }
 
 #[test]
@@ -495,7 +623,7 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
 
     // Foreign and newer ones are refused, although an older checkpoint is whole.
     for (from, to, offending) in
-        [("\"mbrl\"", "\"other\"", "`other`"), ("\"format\": 2", "\"format\": 99", "format 99 is newer")]
+        [("\"mbrl\"", "\"other\"", "`other`"), ("\"format\": 3", "\"format\": 99", "format 99 is newer")]
     {
         fs::write(newest.join("manifest.json"), manifest.replace(from, to)).unwrap();
         let before = dir.files();

@@ -311,6 +311,8 @@ fn a_model_that_cannot_be_written_leaves_nothing() {
     dir.write("log.csv", &log(3));
     let before = dir.files();
     let words = [&["fit", "log.csv", "--out", "m", "--epochs", "1"], &COLUMNS[..]].concat();
-    dir.run_in_blocks(64, &words).fails(1, &["m/model.bin"]);
-    assert_eq!(dir.files(), before);
+    for (blocks, named) in [(0, "m/"), (2, "m/"), (64, "m/model.bin")] {
+        dir.run_in_blocks(blocks, &words).fails(1, &[named, "File too large"]);
+        assert_eq!(dir.files(), before, "{blocks} blocks");
+    }
 }

@@ -107,19 +107,22 @@ fn a_second_process_keeps_its_hands_off() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_stops_at_the_next_step_and_says_how_to_go_on() {
+fn ctrl_c_and_sigterm_stop_at_the_next_step_and_say_how_to_go_on() {
     let dir = Dir::new();
     dir.run(&train("whole")).ok();
-    let child = start(&dir, &train("stopped"));
-    let begun = Instant::now();
-    while !dir.path("stopped/checkpoints/200/manifest.json").exists() && begun.elapsed() < Duration::from_secs(60) {
-        sleep(Duration::from_millis(2));
+    for (signal, out) in [("-INT", "stopped"), ("-TERM", "terminated")] {
+        let child = start(&dir, &train(out));
+        let begun = Instant::now();
+        let stored = dir.path(out).join("checkpoints/200/manifest.json");
+        while !stored.exists() && begun.elapsed() < Duration::from_secs(60) {
+            sleep(Duration::from_millis(2));
+        }
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let said = Said::of(&child.wait_with_output().unwrap());
+        assert_eq!(said.code, Some(130), "{said:#?}");
+        assert!(said.out.contains(&format!("mbrl resume {out}")), "{said:#?}");
+        dir.run(&["resume", out]).ok();
+        assert_eq!(dir.metrics(out), dir.metrics("whole"));
     }
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
-    let said = Said::of(&child.wait_with_output().unwrap());
-    assert_eq!(said.code, Some(130), "{said:#?}");
-    assert!(said.out.contains("mbrl resume stopped"), "{said:#?}");
-    dir.run(&["resume", "stopped"]).ok();
-    assert_eq!(dir.metrics("stopped"), dir.metrics("whole"));
 }

@@ -8,9 +8,10 @@ use util::Dir;
 fn what_cannot_be_drawn_is_told() {
     let dir = Dir::new();
     dir.train(&["--set", "train.eval_every=0"]).ok();
-    dir.run(&["render", "runs/smoke-0"]).fails(1, &["no evaluation was recorded"]);
+    dir.run(&["render", "runs/smoke-0"])
+        .fails(1, &["no evaluation was recorded", "mbrl report runs/smoke-0", "train.eval_every"]);
     dir.train(&["--set", "train.eval_every=300"]).ok();
-    dir.run(&["render", "runs/smoke-0-2"]).fails(1, &["pendulum draws no pictures"]);
+    dir.run(&["render", "runs/smoke-0-2"]).fails(1, &["pendulum draws no pictures", "mbrl report runs/smoke-0-2"]);
     dir.run(&["render", "runs/smoke-0-2", "--episode", "99"]).fails(1, &["no episode 99", "has 1, "]);
     for size in ["0x5", "640", "5000x10", "axb"] {
         dir.run(&["render", "runs/smoke-0-2", "--size", size]).fails(2, &["--size"]);

@@ -310,6 +310,24 @@ fn completions_are_scripts_that_know_the_words() {
             std::process::Command::new("bash").current_dir(dir.path("")).args(["-c", script]).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(said.trim(), "resume report render", "{}", String::from_utf8_lossy(&output.stderr));
+        for (words, known, other) in [
+            ("train ground", "ground-truth-hopper", "smoke"),
+            ("eval --random mountain", "mountain-car", "pendulum"),
+            ("train smoke --device f", "flex", "ndarray"),
+            ("eval runs/smoke-0 --checkpoint b", "best", "last"),
+        ] {
+            let (words, last) = words.rsplit_once(' ').unwrap();
+            let count = words.split(' ').count() + 1;
+            let before = words.rsplit(' ').next().unwrap();
+            let script = format!(
+                ". ./mbrl.bash && COMP_WORDS=(mbrl {words} {last}) COMP_CWORD={count} && _mbrl mbrl {last} {before} && \
+                 echo \"${{COMPREPLY[@]}}\""
+            );
+            let output =
+                std::process::Command::new("bash").current_dir(dir.path("")).args(["-c", &script]).output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(said.contains(known) && !said.contains(other), "{words} {last}: {said}");
+        }
     }
 }
 

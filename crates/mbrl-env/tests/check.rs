@@ -232,7 +232,7 @@ fn a_sound_environment_passes() {
 fn check_env_finds_each_fault() {
     for (fault, expected) in [
         (Fault::NoName, "its name is empty"),
-        (Fault::NoPeriod, "control period 0 s"),
+        (Fault::NoPeriod, "control_period = 0: expected a positive"),
         (Fault::StepsBeforeReset, "a step before the first reset"),
         (Fault::StepsAfterTheEnd, "a step after the end of an episode"),
         (Fault::NarrowObservation, "observation of 0 entries, expected 1"),
@@ -245,8 +245,8 @@ fn check_env_finds_each_fault() {
         (Fault::TakesAnyWidth, "expected Width"),
         (Fault::MovesBeforeRefusing, "a refused action changed the episode: observations at step 3"),
         (Fault::RefusesBeyondBounds, "it refused an action outside of the bounds"),
-        (Fault::NothingToSee, "0 observation and 1 action entries"),
-        (Fault::NothingToDo, "1 observation and 0 action entries"),
+        (Fault::NothingToSee, "width of the observations = 0"),
+        (Fault::NothingToDo, "width of the actions = 0"),
         (Fault::OneFieldTooMany, "fields of the observation of line: 2 columns in 2 fields, expected 1"),
         (Fault::TwoFieldsOfOneName, "two fields are called `x`"),
         (Fault::FieldWithoutName, "a field without a name"),

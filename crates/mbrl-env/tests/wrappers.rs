@@ -325,7 +325,7 @@ fn wrappers_leave_simulators_simulators_and_refuse_what_they_cannot_do() {
         let config: WrappersConfig = serde_json::from_str(config).unwrap();
         config.apply(tasks::make("pendulum").unwrap().env).map(drop).unwrap_err()
     };
-    assert!(matches!(refused(r#"{ "action_repeat": 0 }"#), EnvError::Config { field: "repeat", .. }));
+    assert!(matches!(refused(r#"{ "action_repeat": 0 }"#), EnvError::Config { field: "action_repeat", .. }));
     for (limits, words) in [
         ("[-3, 1]", "`torque` from -3 to 1: expected limits within its own, -2 and 2"),
         ("[1, -1]", "low 1 is above high -1"),

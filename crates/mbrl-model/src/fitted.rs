@@ -423,7 +423,7 @@ mod tests {
             fs::write(&path, before).unwrap();
         };
         let text = fs::read_to_string(folder.path().join(CARD)).unwrap();
-        refused(CARD, text.replace("format = 2", "format = 3\nshards = 3").as_bytes(), "format 3");
+        refused(CARD, text.replace("format = 3", "format = 4\nshards = 3").as_bytes(), "format 4");
         refused(CARD, b"name = 1", "`format` is missing");
         refused(CARD, text.replace("seed = 0", "").as_bytes(), "seed");
         refused(CARD, text.replace("obs_offset = [5300000.0, 0.0]", "obs_offset = [1.0]").as_bytes(), "offsets");
@@ -440,12 +440,15 @@ mod tests {
         let begin = text.find("[report]").unwrap();
         let rest = text[begin..].find("\n[model]").or(text[begin..].find("\n[fit]"));
         let end = rest.map_or(text.len(), |at| begin + at);
+        let weights = fs::read(folder.path().join(WEIGHTS)).unwrap();
+        let checksum = format!("checksum = {}", crc32c(&weights));
         let old: String = format!("{}{}", &text[..begin], &text[end..])
+            .replace(&format!("checksum = {}", crc32fast::hash(&weights)), &checksum)
             .lines()
             .filter(|line| !["obs_units", "action_units", "obs_offset", "period"].iter().any(|w| line.starts_with(w)))
-            .map(|line| format!("{}\n", line.replace("format = 2", "format = 1")))
+            .map(|line| format!("{}\n", line.replace("format = 3", "format = 1")))
             .collect();
-        assert!(!old.contains("offset"), "{old}");
+        assert!(!old.contains("offset") && old.contains("format = 1") && old.contains(&checksum), "{old}");
         fs::write(&path, old).unwrap();
         let again = FittedModel::open(folder.path(), &Device::flex()).unwrap();
         assert_eq!((again.card().obs_offset.as_slice(), again.period()), (&[0.0, 0.0][..], None));

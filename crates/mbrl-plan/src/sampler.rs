@@ -327,10 +327,10 @@ pub(crate) fn sampler_width(actions: &ActionSpace, planner: &'static str) -> Res
     const CHOICES: usize = 1 << 16;
     match actions {
         ActionSpace::Discrete(choices) if (1..=CHOICES).contains(choices) => Ok(*choices),
-        ActionSpace::Discrete(_) => Err(PlanError::ActionSpace {
+        ActionSpace::Discrete(choices) if *choices > CHOICES => Err(PlanError::ActionSpace {
             planner,
-            expected: "1 to 65536 discrete choices",
-            space: format!("{actions:?}"),
+            expected: "at most 65536 discrete choices",
+            space: format!("discrete with {choices} choices"),
         }),
         _ => Ok(bounded(actions, planner, "a bounded box or discrete choices")?.width()),
     }
@@ -351,10 +351,11 @@ mod tests {
     #[test]
     fn choices_beyond_all_memory_are_refused() {
         assert_eq!(sampler_width(&ActionSpace::Discrete(1 << 16), "test").unwrap(), 1 << 16);
-        for choices in [0, (1 << 16) + 1, usize::MAX] {
+        for choices in [(1 << 16) + 1, usize::MAX] {
             let error = sampler_width(&ActionSpace::Discrete(choices), "test").unwrap_err().to_string();
-            assert!(error.contains("expected 1 to 65536 discrete choices"), "{error}");
+            assert!(error.contains("expected at most 65536 discrete choices"), "{error}");
         }
+        assert!(sampler_width(&ActionSpace::Discrete(0), "test").is_err());
     }
 
     fn scored(returns: &[f32]) -> Result<Scored, PlanError> {

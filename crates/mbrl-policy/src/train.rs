@@ -639,7 +639,7 @@ impl Round<'_, '_> {
             episode.summary.cut = true;
         }
         learner.observe_in(slot, &transition)?;
-        if self.endless && 2 * (state.env_step - self.began) == self.training.steps {
+        if self.endless && state.env_step - self.began == self.training.steps.div_ceil(2) {
             tracing::warn!(
                 env_step = state.env_step,
                 "this episode has taken half of the budget, and nothing limits it: what waits for the end of an episode (fits of \
@@ -792,11 +792,17 @@ fn tidy_locked(folder: &Path) {
     checkpoints_of(folder).tidy(best_of(folder));
 }
 
-/// Files that are renamed into place when they are whole, in a run's folder and that of its episodes.
+/// Files that are renamed into place when they are whole, in a run's folder and that of its episodes, and were not.
 fn half_written(folder: &Path) -> Vec<PathBuf> {
+    // What writes a report or a picture has no lock on the folder: it may be at it.
+    const YOUNG: Duration = Duration::from_secs(60);
+    let is_old = |path: &PathBuf| {
+        let age = fs::metadata(path).and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
+        age.is_some_and(|age| age > YOUNG)
+    };
     let entries = [folder.to_owned(), folder.join("episodes")].into_iter().flat_map(fs::read_dir).flatten().flatten();
     let is_half = |path: &PathBuf| path.extension().is_some_and(|end| end == "partial") && path.is_file();
-    entries.map(|entry| entry.path()).filter(is_half).collect()
+    entries.map(|entry| entry.path()).filter(is_half).filter(is_old).collect()
 }
 
 /// Step of the best evaluation.

@@ -324,7 +324,7 @@ pub(super) mod tests {
         let folder =
             RunFolder { path: "run".into(), experiment: registry().load("smoke", &[]).unwrap(), longer: false };
         let lines = MetricsReader::parse(lines.join("\n").as_bytes()).lines.into_iter().map(Line::new).collect();
-        Run { folder, label: "run".into(), lines, notes: Vec::new() }
+        Run { folder, label: "run".into(), lines, notes: Vec::new(), known: OnceLock::new() }
     }
 
     #[test]
