@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 #[cfg(feature = "mujoco")]
 use mbrl_env::EnvError;
-use mbrl_env::{Env, Replay, Rng, Shape, Situation, Transition};
+use mbrl_env::{Replay, Rng, Shape, Situation, Transition};
 use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Propagation, Start, evaluate};
 use mbrl_plan::PlannerConfig;
 use mbrl_policy::{Learned, Tensor};
