@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
 use mbrl_env::data::{Layout, Missing, ReadOptions, split_names};
+use mbrl_policy::WhichCheckpoint;
 
 /// Learn a model of a task and control it by planning.
 #[derive(Debug, Parser)]
@@ -24,9 +25,9 @@ pub(crate) enum Command {
     List,
     /// Train an agent and leave a run folder.
     Train(TrainArgs),
-    /// Go on with runs that were stopped or killed.
+    /// Go on with runs that were stopped or killed, or with finished ones for more steps.
     Resume(ResumeArgs),
-    /// Evaluate the newest checkpoint of a run, or a random agent.
+    /// Evaluate a checkpoint of a run, or a random agent.
     Eval(EvalArgs),
     /// Fit a model to a log of transitions (CSV, Parquet, NumPy, a folder of them) and leave a model folder.
     Fit(FitArgs),
@@ -34,7 +35,7 @@ pub(crate) enum Command {
     EvaluateModel(EvaluateModelArgs),
     /// Put what runs left behind into one HTML page.
     Report(ReportArgs),
-    /// Draw an episode of a run's newest evaluation as an animated PNG (tasks on MuJoCo).
+    /// Draw an episode of a run's evaluation as an animated PNG (tasks on MuJoCo; mbrl report plays those of all tasks).
     Render(RenderArgs),
     /// Tell what this build and this machine can do, and what is missing.
     Doctor,
@@ -80,6 +81,10 @@ pub(crate) struct ResumeArgs {
     /// Folders of runs.
     #[arg(required = true, value_name = "DIR")]
     pub(crate) runs: Vec<PathBuf>,
+    /// Real environment steps from now on, not fewer than before: the folder keeps the new budget. (The last episode of a
+    /// finished run was cut by the old one, so the run is not that of one with these steps from the start.)
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = integer())]
+    pub(crate) steps: Option<u64>,
     /// Threads of one run (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,
@@ -96,6 +101,15 @@ pub(crate) struct EvalArgs {
     /// Evaluate an agent that acts uniformly at random instead, on a task or on that of an experiment.
     #[arg(long, value_name = "TASK|EXPERIMENT")]
     pub(crate) random: Option<String>,
+    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
+    #[arg(
+        long,
+        value_name = "best|last|STEP",
+        default_value = "last",
+        conflicts_with = "random",
+        allow_negative_numbers = true
+    )]
+    pub(crate) checkpoint: WhichCheckpoint,
     /// Episodes.
     #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) episodes: usize,
@@ -122,6 +136,9 @@ pub(crate) struct RenderArgs {
     /// Folder of a run.
     #[arg(value_name = "DIR")]
     pub(crate) run: PathBuf,
+    /// Of which evaluation: the best one, the last one, or the one after so many steps.
+    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
+    pub(crate) checkpoint: WhichCheckpoint,
     /// Which episode of the evaluation.
     #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) episode: usize,
@@ -178,6 +195,9 @@ pub(crate) struct EvaluateModelArgs {
     /// flags and reward only where the log has them.
     #[arg(required = true, value_name = "DATA")]
     pub(crate) data: Vec<PathBuf>,
+    /// Which checkpoint, where DIR is that of a run (default: the last one).
+    #[arg(long, value_name = "best|last|STEP", allow_negative_numbers = true)]
+    pub(crate) checkpoint: Option<WhichCheckpoint>,
     /// Steps to predict.
     #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) horizon: usize,

@@ -12,12 +12,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::CommandFactory;
+use clap::{CommandFactory, builder::PossibleValuesParser};
 use mbrl_env::{
     Env,
     tasks::{Options, TaskEntry},
 };
-use mbrl_policy::{AgentError, EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluate_watched, start_seeds};
+use mbrl_policy::{
+    AgentError, EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluate_watched, experiment::DEVICES,
+    start_seeds,
+};
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
@@ -30,7 +33,7 @@ use crate::{
     run::{Ended, RunFolder, in_pool},
 };
 
-/// By Ctrl-C, as shells report it.
+/// By Ctrl-C or SIGTERM, as shells report the first.
 const STOPPED: u8 = 130;
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
@@ -111,7 +114,14 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
 }
 
 fn resume(args: &ResumeArgs) -> Result<ExitCode> {
-    let folders = args.runs.iter().map(|path| RunFolder::open(path)).collect::<Result<Vec<_>>>()?;
+    let open = |path: &PathBuf| {
+        let folder = RunFolder::open(path)?;
+        match args.steps {
+            Some(steps) => folder.with_steps(steps),
+            None => Ok(folder),
+        }
+    };
+    let folders = args.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
     let threads = args.threads.unwrap_or(if folders.len() > 1 { 1 } else { cores() });
     // Seeds of one experiment beside each other, as `train --seeds` leaves them.
     let kind = |folder: &RunFolder| {
@@ -126,7 +136,7 @@ fn resume(args: &ResumeArgs) -> Result<ExitCode> {
 /// experiment, which are summed up as well.
 fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard: bool) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
-    stop_on_ctrl_c(stop.clone())?;
+    stop_on_signals(&stop)?;
     let display = Display::new();
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Result<Ended>>>> = folders.iter().map(|_| Mutex::new(None)).collect();
@@ -214,15 +224,25 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
-/// The first Ctrl-C stops at the next step, the second at once.
-fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> Result<()> {
-    ctrlc::set_handler(move || {
+/// The first Ctrl-C stops at the next step, the second at once. So does SIGTERM, which schedulers and service managers send.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
+    let asked = |stop: &AtomicBool| {
         if stop.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(STOPPED));
         }
         console::note("stopping at the next step; once more to stop at once");
-    })
-    .context("handler of Ctrl-C")
+    };
+    let by_ctrl_c = stop.clone();
+    ctrlc::set_handler(move || asked(&by_ctrl_c)).context("handler of Ctrl-C")?;
+    // Not by a feature of ctrlc: that would catch SIGHUP too, which `nohup` has the process ignore.
+    #[cfg(unix)]
+    {
+        let by_term = stop.clone();
+        let mut signals =
+            signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM]).context("handler of SIGTERM")?;
+        std::thread::spawn(move || signals.forever().for_each(|_| asked(&by_term)));
+    }
+    Ok(())
 }
 
 /// Draws the seeds of one experiment into one picture beside their folders, and tells their mean.
@@ -260,6 +280,10 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
     if let Some((mean, std)) = end.record.evaluation {
         text.push_str(&format!("  eval    mean return {mean:.2}, standard deviation {std:.2} (the last one)\n"));
     }
+    if let Some(best) = end.best {
+        let (mean, step, path) = (best.return_mean, best.env_step, folder.path.display());
+        text.push_str(&format!("  best    mean return {mean:.2} at step {step}: mbrl eval {path} --checkpoint best\n"));
+    }
     text.push_str(&format!("  time    {:.0} s\n", end.wall_s));
     let curve = if end.outcome == Outcome::Finished { ", curve.svg" } else { "" };
     text.push_str(&format!("  files   {}: metrics.jsonl, checkpoints/{curve}\n", folder.path.display()));
@@ -268,7 +292,7 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
 
 /// What went wrong in a run that went on, a line each.
 fn trouble(record: &Record) -> String {
-    let Record { breakdowns, failed_plans, fits, diverged, .. } = *record;
+    let Record { breakdowns, failed_plans, fits, diverged, useless, .. } = *record;
     let mut text = String::new();
     if breakdowns > 0 {
         let broken = counted(breakdowns as u64, "episode");
@@ -282,6 +306,10 @@ fn trouble(record: &Record) -> String {
         let rest = if diverged == fits { ": nothing was learned, all actions were random" } else { "" };
         let fits = counted(fits as u64, "fit");
         text.push_str(&format!("  fits    {diverged} of {fits} diverged{rest}\n"));
+    }
+    if useless > 0 {
+        let fits = counted(fits as u64, "fit");
+        text.push_str(&format!("  model   no better than \"nothing changes\" after {useless} of {fits}\n"));
     }
     text
 }
@@ -320,7 +348,14 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         }
         (None, run) => {
             let path: PathBuf = run.clone().unwrap_or_default();
-            RunFolder::open(&path)?.evaluate(args.episodes, args.seed, threads, &Display::new(), &mut tell)?
+            RunFolder::open(&path)?.evaluate(
+                args.checkpoint,
+                args.episodes,
+                args.seed,
+                threads,
+                &Display::new(),
+                &mut tell,
+            )?
         }
     };
     told?;
@@ -354,9 +389,34 @@ fn report(args: &ReportArgs) -> Result<ExitCode> {
 
 fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "mbrl", &mut script);
+    clap_complete::generate(shell, &mut with_known_words(Args::command()), "mbrl", &mut script);
     console::out(String::from_utf8(script)?.trim_end())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command line with the words that are known for some of its arguments, for completion alone: other words may be right
+/// too, the path of a file for one.
+fn with_known_words(command: clap::Command) -> clap::Command {
+    let known = |argument: clap::Arg, words: Vec<&'static str>| argument.value_parser(PossibleValuesParser::new(words));
+    let experiments = || registry().experiment_names().collect();
+    let tasks = || registry().task_entries().iter().map(TaskEntry::name).collect();
+    let devices = || DEVICES.iter().filter(|(_, built_in)| *built_in).map(|(word, _)| *word).collect();
+    let checkpoints = || vec!["best", "last"];
+    command
+        .mut_subcommand("train", |train| {
+            train
+                .mut_arg("experiment", |argument| known(argument, experiments()))
+                .mut_arg("device", |argument| known(argument, devices()))
+        })
+        .mut_subcommand("fit", |fit| fit.mut_arg("device", |argument| known(argument, devices())))
+        .mut_subcommand("eval", |eval| {
+            eval.mut_arg("random", |argument| known(argument, tasks()))
+                .mut_arg("checkpoint", |argument| known(argument, checkpoints()))
+        })
+        .mut_subcommand("render", |render| render.mut_arg("checkpoint", |argument| known(argument, checkpoints())))
+        .mut_subcommand("evaluate-model", |evaluate| {
+            evaluate.mut_arg("checkpoint", |argument| known(argument, checkpoints()))
+        })
 }
 
 /// Threads that the machine runs at once.

@@ -1,8 +1,10 @@
 //! Words to the person at the terminal: results on standard output, everything besides on standard error.
 
 use std::{
+    error::Error,
     fmt::Display,
     io::{ErrorKind, Write, stderr, stdout},
+    iter,
 };
 
 use anyhow::{Context, Result};
@@ -22,8 +24,22 @@ pub(crate) fn note(text: impl Display) {
 
 /// The error and its causes, leaving out a cause that the message before it already tells.
 pub(crate) fn chain(error: &anyhow::Error) -> String {
+    joined(error.chain())
+}
+
+/// The same of an error that is not wrapped.
+pub(crate) fn chain_of(error: &(dyn Error + 'static)) -> String {
+    let mut next = Some(error);
+    joined(iter::from_fn(|| {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    }))
+}
+
+fn joined<'a>(causes: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in causes.map(|cause| shortened(&cause.to_string())) {
         if text.is_empty() {
             text = cause;
         } else if !text.contains(&cause) {
@@ -32,4 +48,30 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// A message whose words are of a length that can be read: what was typed or found in a file may have megabytes.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 300;
+    const SHOWN: usize = 60;
+    let shorter = |word: &str| match word.chars().count() {
+        count if count > LONGEST => {
+            let (start, end) = (word.chars().take(SHOWN), word.chars().skip(count - SHOWN));
+            format!("{}…{} ({count} characters)", start.collect::<String>(), end.collect::<String>())
+        }
+        _ => word.to_owned(),
+    };
+    text.split(' ').map(shorter).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_any_length_become_legible() {
+        assert_eq!(shortened("a = 3: expected  b"), "a = 3: expected  b");
+        let told = shortened(&format!("task = \"{}\": expected one", "x".repeat(100_000)));
+        assert!(told.len() < 250 && told.ends_with("xx\": (100003 characters) expected one"), "{told}");
+    }
 }

@@ -12,7 +12,7 @@ use mbrl_env::{
 };
 use mbrl_model::{Dynamics, Ensemble, EvaluateConfig, FittedModel, ModelEvaluation, evaluate};
 use mbrl_policy::{
-    Learner,
+    Learner, WhichCheckpoint,
     experiment::{DEFAULT_DEVICE, open_device},
     write_atomically,
 };
@@ -43,7 +43,7 @@ struct Written<'a> {
 
 pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     let svg = place(args)?;
-    let (judged, options, label) = model(&args.model, args.columns.options())?;
+    let (judged, options, label) = model(&args.model, args.checkpoint, args.columns.options())?;
     let model = judged.model()?;
     let named = args.data[0].display();
     let log = fit::read(&args.data, &args.columns.layout(), &options).map_err(|error| {
@@ -118,8 +118,15 @@ impl Judged {
 }
 
 /// The model of a folder, how its log is to be read, and a short name.
-fn model(folder: &Path, options: ReadOptions) -> Result<(Judged, ReadOptions, String)> {
+fn model(
+    folder: &Path,
+    checkpoint: Option<WhichCheckpoint>,
+    options: ReadOptions,
+) -> Result<(Judged, ReadOptions, String)> {
     if FittedModel::is_in(folder) {
+        if checkpoint.is_some() {
+            bail!("--checkpoint: {} is a model of `mbrl fit`, which has no checkpoints", folder.display());
+        }
         let fitted = FittedModel::open(folder, &open_device(DEFAULT_DEVICE)?)?;
         let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
         let card = fitted.card();
@@ -128,7 +135,7 @@ fn model(folder: &Path, options: ReadOptions) -> Result<(Judged, ReadOptions, St
     }
     let run = RunFolder::open(folder)
         .with_context(|| format!("{}: neither a model of `mbrl fit` nor a run", folder.display()))?;
-    let restored = run.restored()?;
+    let restored = run.restored(checkpoint.unwrap_or_default())?;
     warn(&restored.damaged, &Display::new());
     let Some(learned) = restored.agent.learned() else {
         bail!(

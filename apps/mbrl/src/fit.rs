@@ -12,7 +12,8 @@ use mbrl_env::{
     data::{self, DataError, Layout, Log, ReadOptions},
 };
 use mbrl_model::{
-    Angles, Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, FittedModel, ModelCard, fit_watched,
+    Angles, Dataset, Ensemble, EnsembleConfig, Epoch, FitConfig, FitReport, FittedModel, ModelCard, ModelError,
+    fit_watched,
 };
 use mbrl_policy::{
     MAX_PAST,
@@ -62,7 +63,7 @@ impl Settings {
         for word in &overrides {
             settings = override_setting(&settings, word)?;
         }
-        settings.fit.validate().context("section [fit]")?;
+        settings.fit.validate().map_err(|error| in_section("fit", error))?;
         if args.holdout_episodes && settings.fit.holdout == 0.0 {
             bail!("--holdout-episodes: fit.holdout = 0 holds nothing out");
         }
@@ -122,7 +123,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
         bail!("model.past = {}: at most {MAX_PAST} steps, which is what agents look back on", config.past);
     }
     let mut rng = Rng::new(seed);
-    let mut model = config.init(obs, action, &device, &mut rng).context("section [model]")?;
+    let mut model = config.init(obs, action, &device, &mut rng).map_err(|error| in_section("model", error))?;
     let data = dataset(&log, config.past, args.holdout_episodes.then_some(fit.holdout), &mut rng)?;
     let mut card = ModelCard::new::<String, 0, 0>([], [], config, log.layout);
     (card.obs, card.obs_units, card.obs_offset) = (log.obs_names, log.obs_units, log.obs_offset);
@@ -274,5 +275,13 @@ mod tests {
             }
         }
         assert!(Settings::of_experiment("[modle]\nmembers = 3\n").is_err());
+    }
+}
+
+/// A value that breaks a rule, with its dotted key.
+fn in_section(section: &str, error: ModelError) -> anyhow::Error {
+    match error {
+        ModelError::Config { field, value, rule } => anyhow!("{section}.{field} = {value}: expected {rule}"),
+        other => anyhow::Error::from(other).context(format!("section [{section}]")),
     }
 }

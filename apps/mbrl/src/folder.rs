@@ -1,8 +1,9 @@
 //! Folders that appear whole, or not at all.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -28,9 +29,13 @@ pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> 
     let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
     let name = place.file_name().context("the folder needs a name")?.to_string_lossy().into_owned();
+    remove_leftovers(parent);
     let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
+    // Held until the folder has its name, so that no other command takes it for a leftover.
+    let mut at_work = None;
     let filled = || -> Result<()> {
-        fs::create_dir_all(&partial).with_context(|| format!("folder {}", place.display()))?;
+        fs::create_dir(&partial).with_context(|| format!("folder {}", place.display()))?;
+        at_work = lock(&partial);
         // Errors name the place that was asked for, not the temporary one.
         let asked = |path: PathBuf| path.strip_prefix(&partial).map_or(path.clone(), |inner| place.join(inner));
         let renamed = |error: anyhow::Error| match error.downcast() {
@@ -60,11 +65,37 @@ pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> 
         }
         bail!("no free place for {}", place.display())
     });
+    drop(at_work);
     if placed.is_err() {
         // The error that led here is the one to report.
         let _ = fs::remove_dir_all(&partial);
     }
     placed
+}
+
+/// Removes the folders that a kill left before they had their names. Nothing depends on it, so what cannot be removed stays.
+fn remove_leftovers(parent: &Path) {
+    // Between its making and its lock a folder looks like a leftover.
+    const YOUNG: Duration = Duration::from_secs(2);
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial"));
+        let process = inner.and_then(|inner| inner.rsplit_once('.')).map(|(_, process)| process);
+        process.is_some_and(|process| process.parse::<u32>().is_ok())
+    };
+    let age = |path: &Path| fs::metadata(path).ok()?.modified().ok()?.elapsed().ok();
+    for folder in entries.filter(is_ours).filter(|path| age(path).is_some_and(|age| age > YOUNG)) {
+        if lock(&folder).is_some() {
+            let _ = fs::remove_dir_all(&folder);
+        }
+    }
+}
+
+/// A lock on a folder; `None` where another process has it, and on systems without.
+fn lock(folder: &Path) -> Option<File> {
+    let file = File::open(folder).ok()?;
+    file.try_lock().is_ok().then_some(file)
 }
 
 /// Refuses a place that [`create`] could not take, so that nobody works for it in vain.

@@ -1,6 +1,6 @@
 //! `mbrl`: learn a model of a task and control it by planning, from one command.
 //!
-//! Exit codes: 0 done, 1 an error, 2 a command line that makes no sense, 130 stopped by Ctrl-C.
+//! Exit codes: 0 done, 1 an error, 2 a command line that makes no sense, 130 stopped by Ctrl-C or SIGTERM.
 
 mod args;
 mod chart;

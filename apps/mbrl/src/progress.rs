@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_cut_episode_says_that_it_was_cut() {
-        let at = Moment { env_step: 500, episode: 3, wall_s: 12.3 };
+        let at = Moment { env_step: 500, episode: 3, wall_s: 12.3, slot: 0 };
         let mut episode = EpisodeSummary::default();
         episode.total_reward = -0.001;
         let line = episode_line(at, 500, &episode, None, 1.26);

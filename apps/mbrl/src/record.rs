@@ -29,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) fits: usize,
     /// Fits that diverged.
     pub(crate) diverged: usize,
+    /// Fits whose model is no better than the guess that nothing changes.
+    pub(crate) useless: usize,
     /// Mean and standard deviation of the last evaluation.
     pub(crate) evaluation: Option<(f64, f64)>,
 }
@@ -47,6 +49,10 @@ impl Record {
             breakdowns: metrics.of("episode").filter(|line| line.is_breakdown()).count(),
             failed_plans: metrics.of("plan").filter_map(|line| line.get("plan/failed")).sum::<f64>() as u64,
             fits: metrics.of("fit").count(),
+            useless: metrics
+                .of("fit")
+                .filter(|line| line.get("model/unchanged_ratio").is_some_and(|r| r >= 1.0))
+                .count(),
             diverged: metrics.of("fit").filter(|line| line.get("model/diverged") == Some(1.0)).count(),
             evaluation: evaluation.map(|line| (number(line, "eval/return_mean"), number(line, "eval/return_std"))),
         })

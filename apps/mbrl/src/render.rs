@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use mbrl_env::EnvError;
+use mbrl_policy::{Best, WhichCheckpoint};
 
 use crate::{
     args::RenderArgs,
@@ -15,8 +17,23 @@ use crate::{
 
 pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let folder = RunFolder::open(&args.run)?;
-    let Some((step, episodes)) = trajectories::newest(&folder.path)? else {
-        bail!("{}: no evaluation was recorded (train.eval_every says when there is one)", folder.path.display());
+    let path = folder.path.display();
+    let wanted = match args.checkpoint {
+        WhichCheckpoint::Last => None,
+        WhichCheckpoint::Step(step) => Some(step),
+        WhichCheckpoint::Best => match Best::of_run(&folder.path) {
+            Some(best) => Some(best.env_step),
+            None => bail!("{path}: no evaluation so far, so there is no best one"),
+        },
+    };
+    let Some((step, episodes)) = trajectories::newest(&folder.path, wanted)? else {
+        if let Some(step) = wanted {
+            bail!("{path}: no evaluation was recorded at step {step}");
+        }
+        bail!(
+            "{path}: no evaluation was recorded; a run with `--set train.eval_every=1000`, say, records some, and `mbrl report \
+             {path}` plays the last training episode of this one"
+        );
     };
     let mut numbers = Vec::new();
     let mut found = None;
@@ -34,7 +51,13 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
         Some(out) => checked_out(out, "png")?,
         None => trajectories::folder(&folder.path).join(format!("{step}-{}.png", episode.number)),
     };
-    write(&folder, &episode, args.size, &out).with_context(|| format!("task {}", folder.experiment.task))?;
+    write(&folder, &episode, args.size, &out).map_err(|error| match error.downcast_ref() {
+        Some(EnvError::NoPicture { .. }) => error.context(format!(
+            "nothing to render: `mbrl report {path}` plays the episodes of every task; an environment draws pictures where it \
+             implements Env::render, as those on MuJoCo do"
+        )),
+        _ => error.context(format!("task {}", folder.experiment.task)),
+    })?;
     console::out(out.display())?;
     Ok(ExitCode::SUCCESS)
 }

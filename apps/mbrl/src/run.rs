@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Result, bail};
 use mbrl_env::tasks::Task;
 use mbrl_policy::{
-    AgentError, Evaluation, EvaluationEpisode, Learner, Observer, Outcome, RunFiles, evaluate_watched,
+    AgentError, Best, Evaluation, EvaluationEpisode, Learner, Observer, Outcome, RunFiles, WhichCheckpoint,
+    evaluate_watched,
     experiment::{Experiment, Parts, is_gymnasium_id},
     start_seeds, write_atomically,
 };
@@ -28,6 +29,8 @@ const CURVE: &str = "curve.svg";
 pub(crate) struct RunFolder {
     pub(crate) path: PathBuf,
     pub(crate) experiment: Experiment,
+    /// The budget was raised, and the folder does not say so yet.
+    pub(crate) longer: bool,
 }
 
 /// How a run ended here.
@@ -40,6 +43,8 @@ pub(crate) struct Ended {
     pub(crate) env_step: u64,
     /// Step of the newest checkpoint.
     pub(crate) stored_step: Option<u64>,
+    /// The best evaluation.
+    pub(crate) best: Option<Best>,
     pub(crate) wall_s: f64,
 }
 
@@ -53,10 +58,10 @@ impl RunFolder {
             write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes())?;
             Ok(())
         })?;
-        Ok(Self { path, experiment })
+        Ok(Self { path, experiment, longer: false })
     }
 
-    /// The folder of an earlier run.
+    /// The folder of an earlier run, without what a kill may have left in it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join(EXPERIMENT);
         if !file.exists() {
@@ -68,7 +73,19 @@ impl RunFolder {
             }
             bail!("{name} is not a run folder: {EXPERIMENT} not found");
         }
-        Ok(Self { path: path.to_owned(), experiment: Experiment::from_file(&file)? })
+        let experiment = Experiment::from_file(&file)?;
+        RunFiles::tidy(path);
+        Ok(Self { path: path.to_owned(), experiment, longer: false })
+    }
+
+    /// With a budget of `steps` real steps, which is not less than before. The folder says so from the next training on.
+    pub(crate) fn with_steps(mut self, steps: u64) -> Result<Self> {
+        let before = self.experiment.steps;
+        if steps < before {
+            bail!("--steps = {steps}: expected at least {before}, the budget of {}", self.path.display());
+        }
+        (self.experiment.steps, self.longer) = (steps, steps > before);
+        Ok(self)
     }
 
     /// A short name, for lines and titles.
@@ -88,10 +105,15 @@ impl RunFolder {
     }
 
     fn train_here(&self, display: &Display, stop: &AtomicBool, tensorboard: bool) -> Result<Ended> {
-        let Parts { mut task, mut training, mut agent, .. } = self.experiment.build(registry())?;
+        let Parts { task, more, mut training, mut agent, .. } = self.experiment.build(registry())?;
+        let mut worlds = vec![task.env];
+        worlds.extend(more);
         let learner = &mut *agent;
         let (mut files, damaged) = RunFiles::open(&self.path, &mut training, learner)?;
         warn(&damaged, display);
+        if self.longer {
+            write_atomically(&self.path.join(EXPERIMENT), self.experiment.to_toml()?.as_bytes())?;
+        }
         let was_finished = training.is_finished();
         let outcome = if was_finished {
             Outcome::Finished
@@ -102,7 +124,7 @@ impl RunFolder {
                 if tensorboard { Some(TensorBoardWriter::create(&self.path, training.env_step())?) } else { None };
             let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
             observers.extend(events.as_mut().map(|events| events as &mut dyn Observer));
-            training.run(&mut task.env, learner, Some(&mut files), &mut observers, stop)?
+            training.run_together(&mut worlds, learner, Some(&mut files), &mut observers, stop)?
         };
         let record = Record::read(&self.path.join(METRICS))?;
         if outcome == Outcome::Finished && !(was_finished && self.path.join(CURVE).exists()) {
@@ -115,13 +137,15 @@ impl RunFolder {
             record,
             env_step: training.env_step(),
             stored_step: training.stored_step(),
+            best: training.best(),
             wall_s: training.wall_s(),
         })
     }
 
-    /// Evaluates the newest whole checkpoint, telling of each episode as it ends. Nothing is written.
+    /// Evaluates a checkpoint, telling of each episode as it ends. Nothing is written.
     pub(crate) fn evaluate(
         &self,
+        which: WhichCheckpoint,
         episodes: usize,
         seed: u64,
         threads: usize,
@@ -129,17 +153,17 @@ impl RunFolder {
         watch: &mut (dyn FnMut(&EvaluationEpisode) + Send),
     ) -> Result<Evaluation> {
         in_pool(threads, || {
-            let Restored { mut task, mut agent, env_step, damaged } = self.restored()?;
+            let Restored { mut task, mut agent, env_step, damaged } = self.restored(which)?;
             warn(&damaged, display);
             console::out(format_args!("checkpoint of step {env_step}"))?;
             Ok(evaluate_watched(&mut task.env, &mut *agent, &start_seeds(seed, episodes), watch)?)
         })?
     }
 
-    /// The task, and the agent as the newest whole checkpoint has it. Nothing is written.
-    pub(crate) fn restored(&self) -> Result<Restored> {
+    /// The task, and the agent as a checkpoint has it. Nothing is written.
+    pub(crate) fn restored(&self, which: WhichCheckpoint) -> Result<Restored> {
         let Parts { task, mut training, mut agent, .. } = self.experiment.build(registry())?;
-        let damaged = training.restore(&self.path, &mut *agent)?;
+        let damaged = training.restore_from(&self.path, which, &mut *agent)?;
         if training.stored_step().is_none() {
             bail!("{}: no checkpoint yet", self.path.display());
         }
@@ -147,7 +171,7 @@ impl RunFolder {
     }
 }
 
-/// What the newest whole checkpoint of a run holds.
+/// What a checkpoint of a run holds.
 pub(crate) struct Restored {
     pub(crate) task: Task,
     pub(crate) agent: Box<dyn Learner>,
@@ -172,6 +196,6 @@ pub(crate) fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) 
 
 pub(crate) fn warn(damaged: &[AgentError], display: &Display) {
     for error in damaged {
-        display.note(&format!("warning: damaged checkpoint passed over: {error}"));
+        display.note(&format!("warning: damaged checkpoint passed over: {}", console::chain_of(error)));
     }
 }

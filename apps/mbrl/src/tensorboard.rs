@@ -35,7 +35,10 @@ impl TensorBoardWriter {
     /// A new file for a run in folder `run` that goes on from `env_step`.
     pub(crate) fn create(run: &Path, env_step: u64) -> Result<Self, AgentError> {
         let folder = run.join("tensorboard");
-        fs::create_dir_all(&folder).map_err(|source| AgentError::Io { path: folder.clone(), source })?;
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.map_err(|source| AgentError::Io { path: folder.clone(), source })?,
+        }
         let seconds = now().as_secs();
         let mut number = 0;
         let (path, file) = loop {
@@ -224,7 +227,7 @@ mod tests {
     fn a_file_holds_a_version_a_start_and_every_scalar() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = TensorBoardWriter::create(folder.path(), 300).unwrap();
-        let at = Moment { env_step: 1234, episode: 1, wall_s: 0.0 };
+        let at = Moment { env_step: 1234, episode: 1, wall_s: 0.0, slot: 0 };
         writer.on_plan(at, &[("plan/ms".to_owned(), 1.5), ("plan/best_return".to_owned(), -2.25)]).unwrap();
         let mut episode = EpisodeSummary::default();
         episode.total_reward = 7.0;

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -31,7 +32,11 @@ impl TrajectoryWriter {
 
 impl Observer for TrajectoryWriter {
     fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
-        fs::create_dir_all(&self.folder).map_err(|source| AgentError::Io { path: self.folder.clone(), source })?;
+        // A run's folder that was renamed or removed meanwhile is not made anew.
+        match fs::create_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.map_err(|source| AgentError::Io { path: self.folder.clone(), source })?,
+        }
         for (number, episode) in evaluation.episodes.iter().enumerate() {
             let path = self.folder.join(format!("{}-{}.csv", at.env_step, number + 1));
             write_atomically(&path, csv(&episode.transitions).as_bytes())?;
@@ -77,8 +82,9 @@ impl Stored {
     }
 }
 
-/// The step of a run's newest evaluation, and its episodes in their order, each whole or with what is wrong with it.
-pub(crate) fn newest(run: &Path) -> Result<Option<(u64, Vec<Result<Stored>>)>> {
+/// The step of a run's evaluation at `step`, or of its newest one, and its episodes in their order, each whole or with what is
+/// wrong with it.
+pub(crate) fn newest(run: &Path, step: Option<u64>) -> Result<Option<(u64, Vec<Result<Stored>>)>> {
     let folder = folder(run);
     if !folder.exists() {
         return Ok(None);
@@ -92,7 +98,8 @@ pub(crate) fn newest(run: &Path) -> Result<Option<(u64, Vec<Result<Stored>>)>> {
             found.push((step, number, path));
         }
     }
-    let Some(newest) = found.iter().map(|(step, ..)| *step).max() else { return Ok(None) };
+    let wanted = |(found, ..): &&(u64, usize, PathBuf)| step.is_none_or(|step| step == *found);
+    let Some(newest) = found.iter().filter(wanted).map(|(step, ..)| *step).max() else { return Ok(None) };
     found.retain(|(step, ..)| *step == newest);
     found.sort();
     let read = |(_, number, path): (u64, usize, PathBuf)| {
@@ -182,13 +189,15 @@ mod tests {
     #[test]
     fn the_newest_evaluation_is_found_in_order() {
         let run = tempfile::tempdir().unwrap();
-        assert!(newest(run.path()).unwrap().is_none());
+        assert!(newest(run.path(), None).unwrap().is_none());
         fs::create_dir(run.path().join(EPISODES)).unwrap();
         for name in ["400-1.csv", "1200-10.csv", "1200-9.csv", "1200-2.csv.partial", "notes.txt"] {
             fs::write(run.path().join(EPISODES).join(name), csv(&episode())).unwrap();
         }
         fs::write(run.path().join(EPISODES).join("1200-3.csv"), "step,obs_0\n").unwrap();
-        let (step, episodes) = newest(run.path()).unwrap().unwrap();
+        assert_eq!(newest(run.path(), Some(400)).unwrap().unwrap().0, 400);
+        assert!(newest(run.path(), Some(401)).unwrap().is_none());
+        let (step, episodes) = newest(run.path(), None).unwrap().unwrap();
         let numbers: Vec<_> = episodes.iter().map(|e| e.as_ref().ok().map(|e| e.number)).collect();
         assert_eq!((step, numbers), (1200, vec![None, Some(9), Some(10)]));
     }

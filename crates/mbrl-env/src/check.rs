@@ -62,17 +62,7 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
     if name.is_empty() {
         return Err(fail("its name is empty".into()));
     }
-    if spec.obs.width() == 0 || spec.actions.width() == 0 {
-        return Err(fail(format!(
-            "{} observation and {} action entries, expected some",
-            spec.obs.width(),
-            spec.actions.width()
-        )));
-    }
-    if !(spec.control_period > 0.0 && spec.control_period.is_finite()) {
-        return Err(fail(format!("control period {} s, expected a positive number", spec.control_period)));
-    }
-    spec.check_fields().map_err(|error| fail(error.to_string()))?;
+    spec.check().map_err(|error| fail(error.to_string()))?;
 
     let mut rng = Rng::new(0);
     let actions = trial_actions(&spec.actions);

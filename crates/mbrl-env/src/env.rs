@@ -86,6 +86,33 @@ impl EnvSpec {
         Ok(())
     }
 
+    /// Checks what no type can: a control period above 0, columns of observations and actions, a number of discrete choices that
+    /// an action can name, and the [fields](Self::check_fields).
+    ///
+    /// # Errors
+    /// [`EnvError::Config`], [`EnvError::Fields`].
+    pub fn check(&self) -> Result<(), EnvError> {
+        // Actions are f32: beyond this, not every index is one.
+        const CHOICES: usize = 1 << 24;
+        let refuse = |field, value: String, rule| Err(EnvError::Config { field, value, rule });
+        if !(self.control_period > 0.0 && self.control_period.is_finite()) {
+            return refuse("control_period", self.control_period.to_string(), "a positive number of seconds");
+        }
+        for (field, width) in
+            [("width of the observations", self.obs.width()), ("width of the actions", self.actions.width())]
+        {
+            if width == 0 {
+                return refuse(field, "0".into(), "at least 1");
+            }
+        }
+        if let ActionSpace::Discrete(choices) = self.actions
+            && !(1..=CHOICES).contains(&choices)
+        {
+            return refuse("discrete choices", choices.to_string(), "1 to 16777216: an action holds the index as f32");
+        }
+        self.check_fields()
+    }
+
     /// A name for each column of an observation.
     #[must_use]
     pub fn column_names(&self) -> Vec<String> {
@@ -312,3 +339,28 @@ macro_rules! forwarded {
 
 forwarded!(Box<E>);
 forwarded!(&mut E);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_specification_that_cannot_be_is_refused() {
+        let spec = |actions, period| EnvSpec::new("x", BoxSpace::unbounded(2), actions, period).check();
+        assert!(spec(ActionSpace::Discrete(3), 0.1).is_ok());
+        for (actions, period, what) in [
+            (ActionSpace::Discrete(3), f64::NAN, "control_period = NaN"),
+            (ActionSpace::Discrete(3), 0.0, "control_period = 0"),
+            (ActionSpace::Discrete(3), f64::INFINITY, "control_period = inf"),
+            (ActionSpace::Discrete(0), 0.1, "discrete choices = 0"),
+            (ActionSpace::Discrete(usize::MAX), 0.1, "discrete choices = 18446744073709551615"),
+            (ActionSpace::Box(BoxSpace::unbounded(0)), 0.1, "width of the actions = 0"),
+        ] {
+            let error = spec(actions, period).unwrap_err().to_string();
+            assert!(error.starts_with(what), "{error}");
+        }
+        let mut named = EnvSpec::new("x", BoxSpace::unbounded(2), ActionSpace::Discrete(3), 0.1);
+        named.fields.pop();
+        assert!(matches!(named.check(), Err(EnvError::Fields { .. })));
+    }
+}

@@ -153,7 +153,7 @@ pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, MAX_PAST, Situation, Transition};
 pub use world::World;
-pub use wrappers::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, NoiseStd, TimeLimit, WrappersConfig};
+pub use wrappers::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, NoiseStd, Own, TimeLimit, WrappersConfig};
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

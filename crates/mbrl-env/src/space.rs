@@ -31,7 +31,11 @@ impl BoxSpace {
         let (low, high) = (low.into(), high.into());
         check_width("upper bound", low.len(), high.len())?;
         // Written so that NaN fails too.
-        match low.iter().zip(&high).position(|(l, h)| !(l <= h)) {
+        match low
+            .iter()
+            .zip(&high)
+            .position(|(l, h)| matches!(l.partial_cmp(h), None | Some(std::cmp::Ordering::Greater)))
+        {
             Some(index) => Err(EnvError::Bounds { what: "box".into(), index, low: low[index], high: high[index] }),
             None => Ok(Self { low, high }),
         }

@@ -27,7 +27,7 @@ impl Features for Tip {
     }
 
     fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
-        let angle = obs.clone().narrow(1, 0, 1);
+        let angle = obs.narrow(1, 0, 1);
         let length = actions * 0.1 + 1.0;
         let tip = Tensor::cat(vec![angle.clone().cos() * length.clone(), angle.sin() * length], 1);
         if self.fault == 2 { tip.narrow(1, 0, 1) } else { tip }

@@ -64,6 +64,39 @@ fn a_repeated_action_is_the_action_given_again() {
 }
 
 #[test]
+fn a_repetition_tells_the_mean_of_what_the_steps_inside_tell() {
+    /// Counts its steps, and tells their number; `rare` at even ones alone.
+    #[derive(Debug, Clone)]
+    struct Counting(Pendulum, f64);
+    impl Env for Counting {
+        fn spec(&self) -> &EnvSpec {
+            self.0.spec()
+        }
+        fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+            self.1 = 0.0;
+            self.0.reset(seed)
+        }
+        fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+            self.1 += 1.0;
+            let step = self.0.step(action)?.with_info("count", self.1).with_terminated(self.1 == 5.0);
+            let reward = step.reward;
+            let step = step.with_info("paid", reward);
+            Ok(if self.1 % 2.0 == 0.0 { step.with_info("rare", 10.0 * self.1) } else { step })
+        }
+    }
+    let mut env = ActionRepeat::new(Counting(Pendulum::new(), 0.0), 3).unwrap();
+    env.reset(Some(1)).unwrap();
+    let told = |step: &Step, name: &str| step.info[name];
+    // 1, 2, 3, and then 4, 5, where the episode ends.
+    let step = env.step(&[0.5]).unwrap();
+    assert_eq!((told(&step, "count"), told(&step, "rare")), (2.0, 20.0));
+    assert!((told(&step, "paid") - step.reward / 3.0).abs() < 1e-12);
+    let step = env.step(&[0.5]).unwrap();
+    assert_eq!((told(&step, "count"), told(&step, "rare")), (4.5, 40.0));
+    assert!(step.terminated && (told(&step, "paid") - step.reward / 2.0).abs() < 1e-12);
+}
+
+#[test]
 fn a_repetition_stops_at_an_end_and_at_a_limit_inside() {
     // Two steps before the edge of the hill; after the fall a further one would be an error.
     let mut cliff = CliffConfig::default().init().unwrap();

@@ -483,16 +483,38 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
             check_size("rows of the start states", candidates, states.dims()[0])?;
             states
         }
-        Start::Situation(situation) => model.encode(&situation)?.repeat_dim(0, candidates),
+        Start::Situation(situation) => {
+            let state = model.encode(&situation)?;
+            check_size("rows of the encoded state", 1, state.dims()[0])?;
+            state.repeat_dim(0, candidates)
+        }
+    };
+    let spec = model.spec();
+    let rows = candidates * particles;
+    check_size("columns of the start states", spec.state, start.dims()[1])?;
+    // What a model gives is its author's to get right; a wrong shape would be a panic further on, or a wrong sum.
+    let observed = |states: Tensor<2>| {
+        let obs = model.observe(states);
+        check_size("rows that the model observes", rows, obs.dims()[0])?;
+        check_size("columns that the model observes", spec.obs, obs.dims()[1])?;
+        Ok::<_, ModelError>(obs)
     };
     let mut states = start.repeat_dim(0, particles);
-    let mut obs = vec![model.observe(states.clone())];
+    let mut obs = vec![observed(states.clone())?];
     let (mut reward, mut terminated) = (Vec::new(), Vec::new());
     for t in 0..horizon {
         let now = actions.clone().narrow(0, t, 1).squeeze_dim::<2>(0).repeat_dim(0, particles);
         let step = model.sample(states, now, draw.later(t))?;
         states = step.next;
-        obs.push(model.observe(states.clone()));
+        check_size("rows of the model's next states", rows, states.dims()[0])?;
+        check_size("columns of the model's next states", spec.state, states.dims()[1])?;
+        obs.push(observed(states.clone())?);
+        if let Some([n]) = step.reward.as_ref().map(Tensor::dims) {
+            check_size("the model's rewards", rows, n)?;
+        }
+        if let Some([n]) = step.terminated.as_ref().map(Tensor::dims) {
+            check_size("the model's terminations", rows, n)?;
+        }
         reward.extend(step.reward);
         terminated.extend(step.terminated);
     }
@@ -542,7 +564,67 @@ pub(crate) fn check_size(what: &'static str, expected: usize, actual: usize) -> 
 
 #[cfg(test)]
 mod tests {
+    use mbrl_env::Situation;
+
     use super::*;
+
+    /// A model of two columns that gives other shapes than it says.
+    struct Misshapen(DynamicsSpec, &'static str);
+
+    impl Dynamics for Misshapen {
+        fn spec(&self) -> &DynamicsSpec {
+            &self.0
+        }
+        fn predict(&self, states: Tensor<2>, _: Tensor<2>) -> Result<Prediction, ModelError> {
+            Ok(Prediction::new(states))
+        }
+        fn encode(&self, _: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
+            let shape = match self.1 {
+                "encoded row" => [3, 2],
+                "encoded column" => [1, 3],
+                _ => [1, 2],
+            };
+            Ok(Tensor::zeros(shape, &self.0.device))
+        }
+        fn observe(&self, states: Tensor<2>) -> Tensor<2> {
+            if self.1 == "observed column" { states.narrow(1, 0, 1) } else { states }
+        }
+        fn sample(&self, states: Tensor<2>, _: Tensor<2>, _: Draw) -> Result<Imagined, ModelError> {
+            let [rows, _] = states.dims();
+            let device = &self.0.device;
+            let next = match self.1 {
+                "next row" => Tensor::zeros([rows + 1, 2], device),
+                "next column" => Tensor::zeros([rows, 3], device),
+                _ => states,
+            };
+            let reward = Tensor::zeros([if self.1 == "reward" { rows + 1 } else { rows }], device);
+            let ends = Tensor::<1>::zeros([if self.1 == "end" { 1 } else { rows }], device).greater_elem(1.0);
+            Ok(Imagined::new(next).with_reward(reward).with_terminated(ends))
+        }
+    }
+
+    #[test]
+    fn a_model_of_wrong_shapes_is_named_and_no_panic() {
+        let device = Device::flex();
+        let rollout = |wrong| {
+            let model = Misshapen(DynamicsSpec::new("misshapen", 2, 1, &device), wrong);
+            let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: 2 }, 0);
+            let from = Start::Situation(Situation::of(&[0.0, 0.0]));
+            model.rollout(from, Tensor::zeros([3, 4, 1], &device), draw)
+        };
+        assert_eq!(rollout("").unwrap().obs.dims(), [4, 8, 2]);
+        for (wrong, what) in [
+            ("encoded row", "rows of the encoded state = 3: expected 1"),
+            ("encoded column", "columns of the start states = 3: expected 2"),
+            ("observed column", "columns that the model observes = 1: expected 2"),
+            ("next row", "rows of the model's next states = 9: expected 8"),
+            ("next column", "columns of the model's next states = 3: expected 2"),
+            ("reward", "the model's rewards = 9: expected 8"),
+            ("end", "the model's terminations = 1: expected 8"),
+        ] {
+            assert_eq!(rollout(wrong).unwrap_err().to_string(), what, "{wrong}");
+        }
+    }
 
     #[test]
     fn the_backend_decides_whether_a_device_is_a_cpu() {

@@ -17,7 +17,7 @@ use crate::FitConfig;
 use crate::{Ensemble, EnsembleConfig, ModelError};
 
 /// Version of the format. A newer one is refused; 1 had no units, offsets, period and report.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const CARD: &str = "model.toml";
 const WEIGHTS: &str = "model.bin";
 
@@ -156,10 +156,16 @@ struct Stored {
     format: u32,
     /// Version of the program that wrote it.
     version: String,
-    /// CRC-32C of the weights' file.
+    /// CRC-32 of the weights' file, as in checkpoints; until format 2, CRC-32C.
     checksum: u32,
     #[serde(flatten)]
     card: ModelCard,
+}
+
+/// CRC-32C (Castagnoli), bit by bit: of files of earlier formats.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let shift = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), shift))
 }
 
 impl FittedModel {
@@ -211,18 +217,18 @@ impl FittedModel {
         let text = fs::read_to_string(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
         // A newer format may have other fields.
         let table: toml::Table = toml::from_str(&text).map_err(|error| broken(&path, error.to_string()))?;
-        match table.get("format").and_then(toml::Value::as_integer) {
-            Some(format) if (1..=i64::from(FORMAT)).contains(&format) => {}
+        let format = match table.get("format").and_then(toml::Value::as_integer) {
+            Some(format) if (1..=i64::from(FORMAT)).contains(&format) => format,
             Some(format) => {
                 return Err(broken(&path, format!("format {format}, this program reads formats 1 to {FORMAT}")));
             }
             None => return Err(broken(&path, "no model of this program, `format` is missing".into())),
-        }
+        };
         let Stored { checksum, card, .. } = toml::from_str(&text).map_err(|error| broken(&path, error.to_string()))?;
 
         let path = folder.join(WEIGHTS);
         let weights = fs::read(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
-        let found = crc32c::crc32c(&weights);
+        let found = if format <= 2 { crc32c(&weights) } else { crc32fast::hash(&weights) };
         if found != checksum {
             return Err(broken(&path, format!("damaged, expected checksum {checksum:08x}, found {found:08x}")));
         }
@@ -250,7 +256,7 @@ impl FittedModel {
         let stored = Stored {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
-            checksum: crc32c::crc32c(&weights),
+            checksum: crc32fast::hash(&weights),
             card: self.card.clone(),
         };
         let card = toml::to_string(&stored).map_err(|error| ModelError::Storage(error.to_string()))?;
@@ -380,6 +386,22 @@ mod tests {
         card.data = DataCard { file: "a.csv".into(), rows: 9, transitions: 8, episodes: 1, holdout_episodes: false };
         card.result = ResultCard { errors: vec![0.25, 0.1], train_loss: 0.5, ..ResultCard::default() };
         FittedModel::new(card, model).unwrap()
+    }
+
+    #[test]
+    fn a_model_of_the_format_before_is_read_and_its_damage_noticed() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
+        let folder = tempfile::tempdir().unwrap();
+        fitted().save(folder.path()).unwrap();
+        let card = folder.path().join(CARD);
+        let weights = fs::read(folder.path().join(WEIGHTS)).unwrap();
+        let text = fs::read_to_string(&card).unwrap();
+        let (now, before) = (crc32fast::hash(&weights), crc32c(&weights));
+        let text = text.replace(&format!("checksum = {now}"), &format!("checksum = {before}"));
+        fs::write(&card, text.replace("format = 3", "format = 2")).unwrap();
+        FittedModel::open(folder.path(), &Device::flex()).unwrap();
+        fs::write(&card, &text).unwrap();
+        assert!(FittedModel::open(folder.path(), &Device::flex()).is_err(), "another checksum belongs to format 3");
     }
 
     #[test]

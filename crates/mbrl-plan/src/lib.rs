@@ -174,7 +174,7 @@ pub use disagreement::Disagreement;
 pub use error::PlanError;
 #[cfg(feature = "gradient")]
 pub use gradient::{GradientConfig, GradientShooting};
-pub use mpc::{Mpc, MpcAction, PlanSummary, Replan};
+pub use mpc::{LockstepSlot, Mpc, MpcAction, PlanSummary, Replan, act_in_lockstep};
 pub use noise::ColouredNoise;
 pub use planner::{IterationReport, Plan, PlanStats, Planner};
 pub use problem::Problem;

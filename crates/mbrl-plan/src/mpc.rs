@@ -3,6 +3,8 @@
 use std::fmt;
 
 use mbrl_env::{Rng, Situation};
+use mbrl_model::is_cpu;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{PlanError, PlanStats, Planner, Problem, error::require};
@@ -156,6 +158,62 @@ impl Mpc {
         self.actions.clear();
         (self.executed, self.untold) = (0, 0);
         self.planner.reset();
+    }
+}
+
+/// One of several environments that are controlled in lockstep.
+#[derive(Debug)]
+pub struct LockstepSlot<'a> {
+    /// Its controller, with a planner and a warm start of its own.
+    pub mpc: &'a mut Mpc,
+    /// Where it stands.
+    pub situation: Situation<'a>,
+    /// Its generator.
+    pub rng: &'a mut Rng,
+}
+
+/// The next action of each of several environments that share a problem: [`Mpc::act`] of each, on all threads at once where the
+/// model is on a CPU. Each gets the bits that it would get alone.
+///
+/// Threads that one plan leaves idle, between its chunks and while its sampler draws, work on another. So a batch of plans takes
+/// the time of its model steps, spread evenly over the threads.
+///
+/// ```
+/// use mbrl_plan::{
+///     ActionSpace, BoxSpace, CemConfig, Device, LockstepSlot, Mpc, Problem, Propagation, Replan, Rng, Situation, Tensor,
+///     act_in_lockstep, dynamics_fn, reward_fn,
+/// };
+///
+/// let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 0.1);
+/// let reward = reward_fn(|_, _, next: Tensor<2>| -next.abs().squeeze_dim(1));
+/// let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0)?);
+/// let problem = Problem::new(&model, &actions).with_reward(&reward);
+/// let planner = CemConfig { horizon: 5, ..CemConfig::default() };
+///
+/// let mut states = [[-0.5], [0.7]];
+/// let mut rngs = [Rng::new(0), Rng::new(1)];
+/// let mut mpcs = Vec::new();
+/// for _ in &states {
+///     mpcs.push(Mpc::new(Box::new(planner.init(&actions, Propagation::MEAN)?), Replan::EveryStep)?);
+/// }
+/// for _ in 0..20 {
+///     let each = mpcs.iter_mut().zip(&states).zip(&mut rngs);
+///     let slots = each.map(|((mpc, state), rng)| LockstepSlot { mpc, situation: Situation::of(state), rng });
+///     let acted = act_in_lockstep(slots.collect(), &problem);
+///     for (state, action) in states.iter_mut().zip(acted) {
+///         state[0] += 0.1 * action?.action[0];
+///     }
+/// }
+/// assert!(states.iter().all(|state| state[0].abs() < 0.02));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn act_in_lockstep(slots: Vec<LockstepSlot<'_>>, problem: &Problem<'_>) -> Vec<Result<MpcAction, PlanError>> {
+    let act = |slot: LockstepSlot<'_>| slot.mpc.act(&slot.situation, problem, slot.rng);
+    // Several threads would only take turns on a GPU.
+    if is_cpu(&problem.dynamics.spec().device) {
+        slots.into_par_iter().map(act).collect()
+    } else {
+        slots.into_iter().map(act).collect()
     }
 }
 

@@ -323,8 +323,15 @@ pub(crate) fn blend(old: &mut [f32], new: &[f64], alpha: f32) {
 /// # Errors
 /// [`PlanError::ActionSpace`] for other spaces.
 pub(crate) fn sampler_width(actions: &ActionSpace, planner: &'static str) -> Result<usize, PlanError> {
+    // A number per choice, step and candidate: beyond this no memory would do, nor would a search find anything.
+    const CHOICES: usize = 1 << 16;
     match actions {
-        ActionSpace::Discrete(choices) if *choices > 0 => Ok(*choices),
+        ActionSpace::Discrete(choices) if (1..=CHOICES).contains(choices) => Ok(*choices),
+        ActionSpace::Discrete(_) => Err(PlanError::ActionSpace {
+            planner,
+            expected: "1 to 65536 discrete choices",
+            space: format!("{actions:?}"),
+        }),
         _ => Ok(bounded(actions, planner, "a bounded box or discrete choices")?.width()),
     }
 }
@@ -340,6 +347,15 @@ pub(crate) fn check_sizes(width: usize, horizon: usize, population: usize, itera
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn choices_beyond_all_memory_are_refused() {
+        assert_eq!(sampler_width(&ActionSpace::Discrete(1 << 16), "test").unwrap(), 1 << 16);
+        for choices in [0, (1 << 16) + 1, usize::MAX] {
+            let error = sampler_width(&ActionSpace::Discrete(choices), "test").unwrap_err().to_string();
+            assert!(error.contains("expected 1 to 65536 discrete choices"), "{error}");
+        }
+    }
 
     fn scored(returns: &[f32]) -> Result<Scored, PlanError> {
         let device = Device::flex();

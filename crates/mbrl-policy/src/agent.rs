@@ -75,10 +75,55 @@ pub trait Agent: Send {
         None
     }
 
+    /// Environments that it can act in side by side, each with an episode of its own (default: 1). Agents that keep nothing of an
+    /// episode say [`usize::MAX`].
+    fn slots(&self) -> usize {
+        1
+    }
+
+    /// As [`begin_episode`](Self::begin_episode), for one of several environments; by default there is one.
+    fn begin_episode_in(&mut self, slot: usize) {
+        let _ = slot;
+        self.begin_episode();
+    }
+
+    /// Chooses an action for each of several environments, at most one per slot, in rising order of the slots. What comes out is
+    /// what each would get alone. By default they are asked about one by one.
+    ///
+    /// # Errors
+    /// Whatever keeps the agent from choosing one of them.
+    fn act_batch(&mut self, turns: Vec<Turn<'_>>, mode: ActMode) -> Result<Vec<Acted>, AgentError> {
+        let mut act = |turn: Turn<'_>| {
+            let action = self.act(&turn.situation, mode, turn.rng)?;
+            Ok(Acted { action, failure: self.take_plan_failure() })
+        };
+        turns.into_iter().map(&mut act).collect()
+    }
+
     /// Whether situations must carry the simulator's snapshot.
     fn needs_snapshot(&self) -> bool {
         false
     }
+}
+
+/// One of several environments in which it is the agent's turn to act.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// Which environment, from 0.
+    pub slot: usize,
+    /// Where it stands.
+    pub situation: Situation<'a>,
+    /// Its generator.
+    pub rng: &'a mut Rng,
+}
+
+/// An action that was chosen.
+#[derive(Debug)]
+pub struct Acted {
+    /// The action, `[A]`, in the environment's units.
+    pub action: Vec<f32>,
+    /// Why the plan failed, where it did and another action stands in, as in [`Agent::take_plan_failure`].
+    pub failure: Option<PlanError>,
 }
 
 /// An agent that learns: it says itself when it has something to fit.
@@ -96,7 +141,25 @@ pub trait Learner: Agent {
     /// Whatever the agent cannot take in.
     fn truncate_episode(&mut self) -> Result<(), AgentError>;
 
-    /// Called after each real step: fits where it is time to, and reports what came of it.
+    /// As [`observe`](Self::observe), of one of several environments that go on in lockstep; by default there is one.
+    ///
+    /// # Errors
+    /// As [`observe`](Self::observe).
+    fn observe_in(&mut self, slot: usize, transition: &Transition) -> Result<(), AgentError> {
+        let _ = slot;
+        self.observe(transition)
+    }
+
+    /// As [`truncate_episode`](Self::truncate_episode), of one of several environments; by default there is one.
+    ///
+    /// # Errors
+    /// As [`truncate_episode`](Self::truncate_episode).
+    fn truncate_episode_in(&mut self, slot: usize) -> Result<(), AgentError> {
+        let _ = slot;
+        self.truncate_episode()
+    }
+
+    /// Called after each real step, in lockstep after a step of each environment: fits where it is time to, and reports what came of it.
     ///
     /// # Errors
     /// Whatever keeps the agent from learning.
@@ -168,5 +231,9 @@ impl Agent for RandomAgent {
 
     fn act(&mut self, _: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
         Ok(self.actions.sample(rng)?)
+    }
+
+    fn slots(&self) -> usize {
+        usize::MAX
     }
 }

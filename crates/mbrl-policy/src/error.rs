@@ -40,7 +40,7 @@ pub enum AgentError {
         what: String,
         /// The value.
         value: f64,
-        /// Real steps taken before.
+        /// Number of the step, from 1; that of the last step before a reset.
         env_step: u64,
     },
     /// An environment gave a reward that no learner can take in.
@@ -50,7 +50,7 @@ pub enum AgentError {
         env: String,
         /// The reward.
         value: f64,
-        /// Real steps taken before.
+        /// Number of the step, from 1.
         env_step: u64,
     },
     /// Episode after episode broke down: going on would lead nowhere.

@@ -100,12 +100,14 @@ mod record;
 mod train;
 mod world;
 
-pub use agent::{ActMode, Agent, Learned, Learner, RandomAgent, Report, ReportKind};
+pub use agent::{ActMode, Acted, Agent, Learned, Learner, RandomAgent, Report, ReportKind, Turn};
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, Newest};
 #[doc(hidden)]
 pub use checkpoint::{FORMAT, KEPT};
 pub use error::AgentError;
-pub use evaluate::{Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_watched, start_seeds};
+pub use evaluate::{
+    Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_together, evaluate_watched, start_seeds,
+};
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;

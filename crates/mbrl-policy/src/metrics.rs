@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    const AT: Moment = Moment { env_step: 200, episode: 3, wall_s: 0.25 };
+    const AT: Moment = Moment { env_step: 200, episode: 3, wall_s: 0.25, slot: 0 };
 
     #[test]
     fn a_line_holds_the_event_the_moment_and_the_numbers_in_order() {

@@ -2,9 +2,11 @@
 
 use mbrl_env::{ActionSpace, Rng, Situation, Transition};
 use mbrl_model::Dynamics;
-use mbrl_plan::{Mpc, PlanError, PlanSummary};
+use mbrl_plan::{LockstepSlot, Mpc, MpcAction, PlanError, PlanSummary, act_in_lockstep};
 
-use crate::{ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report, ReportKind};
+use crate::{
+    ActMode, Acted, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report, ReportKind, Turn,
+};
 
 /// Plans through any model towards any goal; how often it replans is the [`Mpc`]'s.
 ///
@@ -40,8 +42,10 @@ pub struct MpcAgent<D> {
     dynamics: D,
     goal: Goal,
     actions: ActionSpace,
-    mpc: Mpc,
-    last_plan: Option<PlanSummary>,
+    /// One per environment.
+    mpcs: Vec<Mpc>,
+    /// Those of the last `act` or `act_batch`.
+    last_plans: Vec<PlanSummary>,
     failure: Option<PlanError>,
 }
 
@@ -49,7 +53,14 @@ impl<D: Dynamics> MpcAgent<D> {
     /// An agent that acts in `actions`.
     #[must_use]
     pub fn new(dynamics: D, goal: Goal, actions: ActionSpace, mpc: Mpc) -> Self {
-        Self { dynamics, goal, actions, mpc, last_plan: None, failure: None }
+        Self { dynamics, goal, actions, mpcs: vec![mpc], last_plans: Vec::new(), failure: None }
+    }
+
+    /// With more controllers, so that it can act in as many more environments side by side.
+    #[must_use]
+    pub fn with_more(mut self, mpcs: Vec<Mpc>) -> Self {
+        self.mpcs.extend(mpcs);
+        self
     }
 
     /// The model.
@@ -68,19 +79,44 @@ impl<D: Dynamics> MpcAgent<D> {
         &mut self.goal
     }
 
-    /// What the last `act` planned; `None` where it went on with an older plan.
+    /// What the last `act` planned; `None` where it went on with an older plan. After an `act_batch`, the first of its plans.
     #[must_use]
     pub fn last_plan(&self) -> Option<&PlanSummary> {
-        self.last_plan.as_ref()
+        self.last_plans.first()
+    }
+
+    /// The action of a slot: the one that was planned or, where the plan broke down, another one and why.
+    fn stand_in(
+        acted: Result<MpcAction, PlanError>,
+        mpc: &mut Mpc,
+        actions: &ActionSpace,
+        rng: &mut Rng,
+    ) -> Result<(Acted, Option<PlanSummary>), AgentError> {
+        match acted {
+            Ok(acted) => Ok((Acted { action: acted.action, failure: None }, acted.plan)),
+            Err(error) if error.is_breakdown() => {
+                let action = match mpc.fall_back() {
+                    Some(action) => action,
+                    // Where nothing can be drawn either, the plan is what failed.
+                    None => match actions.sample(rng) {
+                        Ok(action) => action,
+                        Err(_) => return Err(error.into()),
+                    },
+                };
+                Ok((Acted { action, failure: Some(error) }, None))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Tells what the last `act` planned, where it did.
     pub(crate) fn report_plan(&self, report: &mut dyn Report) {
-        let Some(plan) = self.last_plan else { return };
-        report.scalar(ReportKind::Plan, "plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
-        report.scalar(ReportKind::Plan, "plan/iterations", plan.stats.iterations as f64);
-        report.scalar(ReportKind::Plan, "plan/model_steps", plan.stats.model_steps as f64);
-        report.scalar(ReportKind::Plan, "plan/best_return", f64::from(plan.best_return));
+        for plan in &self.last_plans {
+            report.scalar(ReportKind::Plan, "plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);
+            report.scalar(ReportKind::Plan, "plan/iterations", plan.stats.iterations as f64);
+            report.scalar(ReportKind::Plan, "plan/model_steps", plan.stats.model_steps as f64);
+            report.scalar(ReportKind::Plan, "plan/best_return", f64::from(plan.best_return));
+        }
     }
 }
 
@@ -90,31 +126,46 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
     }
 
     fn begin_episode(&mut self) {
-        self.mpc.reset();
-        (self.last_plan, self.failure) = (None, None);
+        self.mpcs.iter_mut().for_each(Mpc::reset);
+        self.last_plans.clear();
+        self.failure = None;
     }
 
     fn act(&mut self, situation: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
         let problem = self.goal.problem(&self.dynamics, &self.actions);
-        match self.mpc.act(situation, &problem, rng) {
-            Ok(acted) => {
-                (self.last_plan, self.failure) = (acted.plan, None);
-                Ok(acted.action)
-            }
-            Err(error) if error.is_breakdown() => {
-                let action = match self.mpc.fall_back() {
-                    Some(action) => action,
-                    // Where nothing can be drawn either, the plan is what failed.
-                    None => match self.actions.sample(rng) {
-                        Ok(action) => action,
-                        Err(_) => return Err(error.into()),
-                    },
-                };
-                (self.last_plan, self.failure) = (None, Some(error));
-                Ok(action)
-            }
-            Err(error) => Err(error.into()),
+        let mpc = &mut self.mpcs[0];
+        let acted = mpc.act(situation, &problem, rng);
+        let (acted, plan) = Self::stand_in(acted, mpc, &self.actions, rng)?;
+        self.last_plans.clear();
+        self.last_plans.extend(plan);
+        self.failure = acted.failure;
+        Ok(acted.action)
+    }
+
+    fn slots(&self) -> usize {
+        self.mpcs.len()
+    }
+
+    fn begin_episode_in(&mut self, slot: usize) {
+        self.mpcs[slot].reset();
+    }
+
+    fn act_batch(&mut self, mut turns: Vec<Turn<'_>>, _: ActMode) -> Result<Vec<Acted>, AgentError> {
+        let problem = self.goal.problem(&self.dynamics, &self.actions);
+        let chosen: Vec<usize> = turns.iter().map(|turn| turn.slot).collect();
+        let mut mpcs: Vec<&mut Mpc> =
+            self.mpcs.iter_mut().enumerate().filter(|(slot, _)| chosen.contains(slot)).map(|(_, mpc)| mpc).collect();
+        let each = mpcs.iter_mut().zip(&mut turns);
+        let slots = each.map(|(mpc, turn)| LockstepSlot { mpc, situation: turn.situation, rng: turn.rng }).collect();
+        let acted = act_in_lockstep(slots, &problem);
+        self.last_plans.clear();
+        let mut all = Vec::with_capacity(acted.len());
+        for ((acted, mpc), turn) in acted.into_iter().zip(mpcs).zip(turns) {
+            let (acted, plan) = Self::stand_in(acted, mpc, &self.actions, turn.rng)?;
+            self.last_plans.extend(plan);
+            all.push(acted);
         }
+        Ok(all)
     }
 
     fn take_plan_failure(&mut self) -> Option<PlanError> {

@@ -13,6 +13,8 @@ pub struct Moment {
     pub episode: u64,
     /// Wall time of this run so far (s), time before a resume included.
     pub wall_s: f64,
+    /// Which of several environments in lockstep a real step was taken in, from 0; 0 for what belongs to none.
+    pub slot: usize,
 }
 
 /// What takes its time between two events.

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mbrl_env::{Env, Rng};
+use mbrl_env::{Env, Info, Rng, Transition};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,13 +33,17 @@ use crate::{
     files::io_error,
     means::Means,
     start_seeds,
-    world::Episode,
+    world::{Episode, Seat, step_together},
 };
 
 /// When a run evaluates and stores itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
+    /// Environments side by side, in lockstep (default: 1): each step plans for all of them in one batch, on all threads. They
+    /// begin and end episodes in rounds, and the agent learns from a round's data as if it had come one after the other; so
+    /// with more of them it decides on older knowledge, and takes less time.
+    pub environments: usize,
     /// Evaluates at the first episode end at or after each multiple of so many real steps, and at the end of the run;
     /// 0 never does (default: 0, as in PETS, whose training episodes are its results).
     pub eval_every: u64,
@@ -56,7 +60,14 @@ pub struct TrainConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { eval_every: 0, eval_episodes: 20, eval_seed: 0, checkpoint_episodes: 1, max_breakdowns: 50 }
+        Self {
+            environments: 1,
+            eval_every: 0,
+            eval_episodes: 20,
+            eval_seed: 0,
+            checkpoint_episodes: 1,
+            max_breakdowns: 50,
+        }
     }
 }
 
@@ -74,6 +85,9 @@ impl TrainConfig {
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
         if steps == 0 {
             return refuse("steps", steps.to_string(), "at least 1");
+        }
+        if !(1..=MAX_ENVIRONMENTS).contains(&self.environments) {
+            return refuse("environments", self.environments.to_string(), "1 to 1024");
         }
         if self.eval_every > 0 && check_episodes(self.eval_episodes).is_err() {
             let rule = "1 to 100000 episodes, where eval_every is not 0";
@@ -161,6 +175,17 @@ pub struct Best {
 }
 
 impl Best {
+    /// That of a run, as its newest legible checkpoint tells it; `None` before the first evaluation.
+    #[must_use]
+    pub fn of_run(folder: &Path) -> Option<Self> {
+        let steps = checkpoints_of(folder).steps().unwrap_or_default();
+        let state = |step: &u64| {
+            let bytes = fs::read(folder.join(CHECKPOINTS).join(step.to_string()).join(STATE)).ok()?;
+            serde_json::from_slice::<State>(&bytes).ok()
+        };
+        steps.iter().rev().find_map(state)?.best
+    }
+
     /// Whether an evaluation is better than the best so far: fewer of its episodes broke down, or, where as many did, the mean
     /// return is higher. Of equal ones the first is the best.
     fn is_beaten_by(best: Option<&Self>, evaluation: &Evaluation) -> bool {
@@ -202,6 +227,9 @@ impl FromStr for WhichCheckpoint {
 }
 
 const STATE: &str = "run.json";
+
+/// Each has a planner and an episode of its own in memory.
+const MAX_ENVIRONMENTS: usize = 1024;
 
 /// How a run came to rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -294,100 +322,80 @@ impl Training {
         &mut self,
         world: &mut World,
         learner: &mut dyn Learner,
+        files: Option<&mut RunFiles>,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, AgentError> {
+        self.run_together(std::slice::from_mut(world), learner, files, observer, stop)
+    }
+
+    /// As [`run`](Self::run), in several environments of one kind in lockstep: one action in each, one batched plan for all, and
+    /// steps on all threads.
+    ///
+    /// All begin an episode together, and begin the next one when all are over; one that is over earlier waits. So checkpoints lie
+    /// between two rounds of episodes, and runs go on with the same bits, whatever the number of threads. Each environment has a
+    /// stream of random numbers of its own. With one environment this is [`run`](Self::run).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`AgentError::Config`] for another number of them than [`TrainConfig::environments`], and for more
+    /// than the agent [can act in](crate::Agent::slots).
+    pub fn run_together(
+        &mut self,
+        worlds: &mut [World],
+        learner: &mut dyn Learner,
         mut files: Option<&mut RunFiles>,
         observer: &mut dyn Observer,
         stop: &AtomicBool,
     ) -> Result<Outcome, AgentError> {
+        let refuse = |rule| {
+            let value = self.config.environments.to_string();
+            Err(AgentError::Config { field: "environments", value, rule })
+        };
+        if worlds.len() != self.config.environments {
+            return refuse("as many worlds as there are passed");
+        }
+        if worlds.len() > learner.slots() {
+            return refuse("at most as many as the agent can act in");
+        }
         let clock = Clock { start: Instant::now(), before: self.state.wall_s };
-        let (began, now) = (&self.state.environment, &world.spec().name);
+        worlds.iter().try_for_each(|world| world.spec().check())?;
+        let (began, now) = (&self.state.environment, &worlds[0].spec().name);
         if !began.is_empty() && began != now {
             return Err(AgentError::World { expected: began.clone(), actual: now.clone() });
         }
         self.state.environment.clone_from(now);
         self.state.agent = learner.name().to_owned();
         while !self.is_finished() {
-            let finished = self.run_episode(world, learner, files.as_deref_mut(), observer, stop, &clock)?;
-            if !finished {
+            // The state as it will be at the end of this round; taken over only then.
+            let mut state = self.state.clone();
+            let began = state.env_step;
+            let endless = worlds.iter().any(|world| world.spec().max_steps.is_none());
+            let mut round = Round { training: self, files: &mut files, observer, clock: &clock, stop, began, endless };
+            let finished = match &mut *worlds {
+                [world] => round.episode(world, learner, &mut state)?,
+                worlds => round.episodes(worlds, learner, &mut state)?,
+            };
+            if !finished || !self.store(began, state, worlds, learner, &mut files, observer, stop, &clock)? {
                 return Ok(Outcome::Stopped);
             }
         }
         Ok(Outcome::Finished)
     }
 
-    /// One episode with all that follows it; `false` where it was stopped, and nothing of it counts.
-    fn run_episode(
+    /// What follows a round of episodes: evaluates and writes a checkpoint, where they are due; `false` where it was stopped, and
+    /// nothing of the round counts.
+    #[expect(clippy::too_many_arguments, reason = "all that a round has")]
+    fn store(
         &mut self,
-        world: &mut World,
+        began: u64,
+        mut state: State,
+        worlds: &mut [World],
         learner: &mut dyn Learner,
-        mut files: Option<&mut RunFiles>,
+        files: &mut Option<&mut RunFiles>,
         observer: &mut dyn Observer,
         stop: &AtomicBool,
         clock: &Clock,
     ) -> Result<bool, AgentError> {
-        // The state as it will be at the end of this episode; taken over only then.
-        let mut state = self.state.clone();
-        let (mut plans, mut policies) = (Means::default(), Means::default());
-        let (began, mut failed_plans) = (state.env_step, 0);
-        let mut episode = Episode::begin(world, learner, state.rng.key(), state.env_step)?;
-        loop {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(false);
-            }
-            let step = episode.step(world, learner, ActMode::Explore, &mut state.rng, state.env_step)?;
-            let over = match step {
-                Some((mut transition, info)) => {
-                    state.env_step += 1;
-                    if state.env_step >= self.steps && !transition.episode_over() {
-                        transition.truncated = true;
-                        episode.summary.truncated = true;
-                        episode.summary.cut = true;
-                    }
-                    learner.observe(&transition)?;
-                    observer.on_step(clock.moment(&state), &transition, &info)?;
-                    transition.episode_over()
-                }
-                None => {
-                    if episode.summary.length > 0 {
-                        learner.truncate_episode()?;
-                    }
-                    true
-                }
-            };
-            if over {
-                state.episode += 1;
-                state.breakdowns = if episode.is_failure() { state.breakdowns + 1 } else { 0 };
-                let trouble = episode.trouble();
-                let summary = episode.finish();
-                failed_plans = summary.failed_plans;
-                tell(&mut files, observer, |o| o.on_episode(clock.moment(&state), &summary))?;
-                if let Some(trouble) = trouble {
-                    self.go_on_after(trouble, &state, &summary)?;
-                }
-            }
-            let at = clock.moment(&state);
-            let mut watch = |epoch, epochs| observer.on_phase(at, Phase::Fitting { epoch, epochs });
-            let mut numbers =
-                Numbers { plans: &mut plans, policies: &mut policies, fit: Vec::new(), watch: &mut watch };
-            learner.update(&mut state.rng, &mut numbers)?;
-            let fit = numbers.fit;
-            if !fit.is_empty() {
-                tell(&mut files, observer, |o| o.on_fit(clock.moment(&state), &fit))?;
-            }
-            if over {
-                break;
-            }
-        }
-        let (mut plan, policy) = (plans.take(), policies.take());
-        if failed_plans > 0 {
-            plan.push(("plan/failed".to_owned(), failed_plans as f64));
-        }
-        if !plan.is_empty() {
-            tell(&mut files, observer, |o| o.on_plan(clock.moment(&state), &plan))?;
-        }
-        if !policy.is_empty() {
-            tell(&mut files, observer, |o| o.on_policy(clock.moment(&state), &policy))?;
-        }
-
         let last = state.env_step >= self.steps;
         let mut is_best = false;
         if self.config.evaluates(began, state.env_step, last) {
@@ -400,10 +408,10 @@ impl Training {
                 }
                 observer.on_phase(clock.moment(&state), phase);
             };
-            let Some(evaluation) = evaluate_until(world, learner, &seeds, stop, &mut watch)? else {
+            let Some(evaluation) = evaluate_until(worlds, learner, &seeds, stop, &mut watch)? else {
                 return Ok(false);
             };
-            tell(&mut files, observer, |o| o.on_eval(clock.moment(&state), &evaluation))?;
+            tell(files, observer, |o| o.on_eval(clock.moment(&state), &evaluation))?;
             if Best::is_beaten_by(state.best.as_ref(), &evaluation) {
                 let (return_mean, breakdowns) = (evaluation.return_mean(), evaluation.breakdowns());
                 state.best = Some(Best { env_step: state.env_step, return_mean, breakdowns });
@@ -412,12 +420,14 @@ impl Training {
         }
 
         state.wall_s = clock.moment(&state).wall_s;
+        let before = self.state.episode;
         self.state = state;
         if let Some(files) = files.as_deref_mut() {
             files.metrics.check_in_place()?;
         }
+        let passed = self.state.episode / self.config.checkpoint_episodes > before / self.config.checkpoint_episodes;
         if let Some(files) = files
-            && (self.state.episode.is_multiple_of(self.config.checkpoint_episodes) || last || is_best)
+            && (passed || last || is_best)
             // An episode without a step leaves what there is; resuming repeats it.
             && self.stored != Some(self.state.env_step)
         {
@@ -523,6 +533,181 @@ impl Training {
     }
 }
 
+/// What goes on until a round of episodes is over.
+struct Round<'a, 'b> {
+    training: &'a Training,
+    files: &'a mut Option<&'b mut RunFiles>,
+    observer: &'a mut dyn Observer,
+    clock: &'a Clock,
+    stop: &'a AtomicBool,
+    /// Real steps before it.
+    began: u64,
+    /// Nothing limits the episodes of an environment.
+    endless: bool,
+}
+
+impl Round<'_, '_> {
+    /// One episode; `false` where it was stopped.
+    fn episode(&mut self, world: &mut World, learner: &mut dyn Learner, state: &mut State) -> Result<bool, AgentError> {
+        let mut reported = Reported::default();
+        let mut episode = Episode::begin(world, learner, state.rng.key(), state.env_step)?;
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let step = episode.step(world, learner, ActMode::Explore, &mut state.rng, state.env_step)?;
+            let over = self.take_in(0, step, &mut episode, learner, state)?;
+            if over {
+                self.finish(&mut episode, state, &mut reported)?;
+            }
+            self.update(learner, state, &mut reported)?;
+            if over {
+                break;
+            }
+        }
+        self.tell_reported(state, reported)?;
+        Ok(true)
+    }
+
+    /// One episode in each of several environments; `false` where it was stopped.
+    fn episodes(
+        &mut self,
+        worlds: &mut [World],
+        learner: &mut dyn Learner,
+        state: &mut State,
+    ) -> Result<bool, AgentError> {
+        let mut reported = Reported::default();
+        let mut episodes = Vec::with_capacity(worlds.len());
+        for (slot, world) in worlds.iter_mut().enumerate() {
+            let (seed, rng) = (state.rng.key(), state.rng.split());
+            episodes.push((Episode::reset(world, seed, state.env_step)?, rng, false));
+            learner.begin_episode_in(slot);
+        }
+        while episodes.iter().any(|(.., over)| !over) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            // The budget may end within a round: the last steps are those of the first environments.
+            let left = usize::try_from(self.training.steps - state.env_step).unwrap_or(usize::MAX);
+            let running: Vec<usize> = (0..episodes.len()).filter(|slot| !episodes[*slot].2).take(left).collect();
+            let all = worlds.iter_mut().zip(&mut episodes).enumerate().filter(|(slot, _)| running.contains(slot));
+            let seats = all.map(|(slot, (world, (episode, rng, _)))| Seat { slot, world, episode, rng }).collect();
+            let stepped = step_together(seats, learner, ActMode::Explore, state.env_step)?;
+            for (slot, step) in running.into_iter().zip(stepped) {
+                let (episode, _, over) = &mut episodes[slot];
+                *over = self.take_in(slot, step, episode, learner, state)?;
+                if *over {
+                    self.finish(episode, state, &mut reported)?;
+                }
+            }
+            if state.env_step >= self.training.steps {
+                // Those whose turn did not come any more.
+                for (slot, (episode, _, over)) in episodes.iter_mut().enumerate().filter(|(_, (.., over))| !over) {
+                    *over = true;
+                    if episode.summary.length > 0 {
+                        learner.truncate_episode_in(slot)?;
+                        (episode.summary.truncated, episode.summary.cut) = (true, true);
+                        self.finish(episode, state, &mut reported)?;
+                    }
+                }
+            }
+            self.update(learner, state, &mut reported)?;
+        }
+        self.tell_reported(state, reported)?;
+        Ok(true)
+    }
+
+    /// Takes in a step of an environment; whether its episode is over.
+    fn take_in(
+        &mut self,
+        slot: usize,
+        step: Option<(Transition, Info)>,
+        episode: &mut Episode,
+        learner: &mut dyn Learner,
+        state: &mut State,
+    ) -> Result<bool, AgentError> {
+        let Some((mut transition, info)) = step else {
+            if episode.summary.length > 0 {
+                learner.truncate_episode_in(slot)?;
+            }
+            return Ok(true);
+        };
+        state.env_step += 1;
+        if state.env_step >= self.training.steps && !transition.episode_over() {
+            transition.truncated = true;
+            episode.summary.truncated = true;
+            episode.summary.cut = true;
+        }
+        learner.observe_in(slot, &transition)?;
+        if self.endless && 2 * (state.env_step - self.began) == self.training.steps {
+            tracing::warn!(
+                env_step = state.env_step,
+                "this episode has taken half of the budget, and nothing limits it: what waits for the end of an episode (fits of \
+                 agent.fit_every = \"episode\", evaluations, checkpoints) does not happen; put a TimeLimit around the environment"
+            );
+        }
+        self.observer.on_step(Moment { slot, ..self.clock.moment(state) }, &transition, &info)?;
+        Ok(transition.episode_over())
+    }
+
+    /// Tells of an episode that is over.
+    fn finish(&mut self, episode: &mut Episode, state: &mut State, reported: &mut Reported) -> Result<(), AgentError> {
+        state.episode += 1;
+        state.breakdowns = if episode.is_failure() { state.breakdowns + 1 } else { 0 };
+        let trouble = episode.trouble();
+        let summary = episode.finish();
+        reported.failed_plans += summary.failed_plans;
+        tell(self.files, self.observer, |o| o.on_episode(self.clock.moment(state), &summary))?;
+        match trouble {
+            Some(trouble) => self.training.go_on_after(trouble, state, &summary),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the agent learn.
+    fn update(
+        &mut self,
+        learner: &mut dyn Learner,
+        state: &mut State,
+        reported: &mut Reported,
+    ) -> Result<(), AgentError> {
+        let at = self.clock.moment(state);
+        let observer = &mut *self.observer;
+        let mut watch = |epoch, epochs| observer.on_phase(at, Phase::Fitting { epoch, epochs });
+        let Reported { plans, policies, .. } = reported;
+        let mut numbers = Numbers { plans, policies, fit: Vec::new(), watch: &mut watch };
+        learner.update(&mut state.rng, &mut numbers)?;
+        let fit = numbers.fit;
+        if fit.is_empty() {
+            return Ok(());
+        }
+        tell(self.files, self.observer, |o| o.on_fit(self.clock.moment(state), &fit))
+    }
+
+    /// Tells of the plans and the policy of the round.
+    fn tell_reported(&mut self, state: &State, mut reported: Reported) -> Result<(), AgentError> {
+        let (mut plan, policy) = (reported.plans.take(), reported.policies.take());
+        if reported.failed_plans > 0 {
+            plan.push(("plan/failed".to_owned(), reported.failed_plans as f64));
+        }
+        if !plan.is_empty() {
+            tell(self.files, self.observer, |o| o.on_plan(self.clock.moment(state), &plan))?;
+        }
+        if !policy.is_empty() {
+            tell(self.files, self.observer, |o| o.on_policy(self.clock.moment(state), &policy))?;
+        }
+        Ok(())
+    }
+}
+
+/// What was reported in a round of episodes.
+#[derive(Default)]
+struct Reported {
+    plans: Means,
+    policies: Means,
+    failed_plans: u64,
+}
+
 /// The first line that two descriptions differ in, as expected and as found.
 fn setting(expected: &str, found: &str) -> (&'static str, String, String) {
     let lines = |text| str::lines(text).map(Some).chain(repeat(None));
@@ -614,14 +799,9 @@ fn half_written(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_half).collect()
 }
 
-/// Step of the best evaluation, as the newest legible checkpoint tells it.
+/// Step of the best evaluation.
 fn best_of(folder: &Path) -> Option<u64> {
-    let steps = checkpoints_of(folder).steps().unwrap_or_default();
-    let state = |step: &u64| {
-        let bytes = fs::read(folder.join(CHECKPOINTS).join(step.to_string()).join(STATE)).ok()?;
-        serde_json::from_slice::<State>(&bytes).ok()
-    };
-    Some(steps.iter().rev().find_map(state)?.best?.env_step)
+    Best::of_run(folder).map(|best| best.env_step)
 }
 
 fn checkpoints_of(folder: &Path) -> Checkpoints {
@@ -661,7 +841,8 @@ struct Clock {
 impl Clock {
     fn moment(&self, state: &State) -> Moment {
         let elapsed: Duration = self.start.elapsed();
-        Moment { env_step: state.env_step, episode: state.episode, wall_s: self.before + elapsed.as_secs_f64() }
+        let wall_s = self.before + elapsed.as_secs_f64();
+        Moment { env_step: state.env_step, episode: state.episode, wall_s, slot: 0 }
     }
 }
 

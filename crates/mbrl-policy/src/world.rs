@@ -6,7 +6,9 @@ use mbrl_env::{
     Env, EnvError, EnvSpec, History, Info, MAX_PAST, Rng, Situation, Snapshot, Step, Transition, World, check_action,
 };
 
-use crate::{ActMode, Agent, AgentError, means::Means};
+use rayon::prelude::*;
+
+use crate::{ActMode, Acted, Agent, AgentError, Turn, means::Means};
 
 /// A snapshot where `agent` needs one.
 fn snapshot_for(agent: &dyn Agent, world: &World) -> Result<Option<Snapshot>, AgentError> {
@@ -34,6 +36,62 @@ pub(crate) struct Episode {
     acted: u64,
     /// Why the episode, or the first plan in it that failed, broke down.
     trouble: Option<AgentError>,
+}
+
+/// An episode of one of several environments in lockstep.
+#[derive(Debug)]
+pub(crate) struct Seat<'a> {
+    pub(crate) slot: usize,
+    pub(crate) world: &'a mut World,
+    pub(crate) episode: &'a mut Episode,
+    pub(crate) rng: &'a mut Rng,
+}
+
+/// Lets the agent act once in each of several environments, and steps them on all threads; as [`Episode::step`], in the order
+/// of the seats, whose slots rise.
+pub(crate) fn step_together(
+    mut seats: Vec<Seat<'_>>,
+    agent: &mut dyn Agent,
+    mode: ActMode,
+    env_step: u64,
+) -> Result<Vec<Option<(Transition, Info)>>, AgentError> {
+    let acting = || |seat: &&mut Seat<'_>| !seat.episode.is_broken();
+    let mut snapshots = Vec::with_capacity(seats.len());
+    for seat in seats.iter_mut().filter(acting()) {
+        snapshots.push(snapshot_for(agent, seat.world)?);
+    }
+    let start = Instant::now();
+    let each = seats.iter_mut().filter(acting()).zip(&snapshots);
+    let turns: Vec<Turn<'_>> = each
+        .map(|(Seat { slot, episode, rng, .. }, snapshot)| {
+            let situation = episode.situation(snapshot.as_ref());
+            Turn { slot: *slot, situation, rng }
+        })
+        .collect();
+    let count = turns.len();
+    let mut acted = if count == 0 { Vec::new() } else { agent.act_batch(turns, mode)? };
+    if acted.len() != count {
+        let (value, rule) = (acted.len().to_string(), "an action for each environment in which it is the agent's turn");
+        return Err(AgentError::Config { field: "act_batch", value, rule });
+    }
+    // Of the time that they took together each gets its share.
+    let share = start.elapsed() / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    let mut acted = acted.drain(..);
+    let mut chosen = Vec::with_capacity(seats.len());
+    for seat in &mut seats {
+        chosen.push(match seat.episode.is_broken() {
+            true => None,
+            false => match acted.next() {
+                Some(acted) => Some(seat.episode.acted(acted, share, agent.name(), seat.world)?),
+                None => None,
+            },
+        });
+    }
+    let advance = |(seat, action): (Seat<'_>, Option<Vec<f32>>)| match action {
+        Some(action) => seat.episode.advance(seat.world, action, env_step),
+        None => Ok(None),
+    };
+    seats.into_par_iter().zip(chosen).map(advance).collect()
 }
 
 /// What an episode came to.
@@ -98,9 +156,15 @@ impl Episode {
         seed: u64,
         env_step: u64,
     ) -> Result<Self, AgentError> {
-        let reset = world.reset(Some(seed)).map_err(AgentError::from);
-        let reset = reset.and_then(|obs| check_obs(world.spec(), &obs, env_step).map(|()| obs));
+        let episode = Self::reset(world, seed, env_step);
         agent.begin_episode();
+        episode
+    }
+
+    /// As [`begin`](Self::begin); the agent is told apart.
+    pub(crate) fn reset(world: &mut World, seed: u64, env_step: u64) -> Result<Self, AgentError> {
+        let reset = world.reset(Some(seed)).map_err(AgentError::from);
+        let reset = reset.and_then(|obs| check_obs(world.spec(), &obs, " of the reset", env_step).map(|()| obs));
         let mut episode = Self {
             obs: Vec::new(),
             past: History::default(),
@@ -127,7 +191,7 @@ impl Episode {
         Ok(())
     }
 
-    /// Lets the agent act once; `None` where the episode broke down, at this step or at its reset.
+    /// Lets the agent act once, after so many steps; `None` where the episode broke down, at this step or at its reset.
     pub(crate) fn step(
         &mut self,
         world: &mut World,
@@ -136,27 +200,54 @@ impl Episode {
         rng: &mut Rng,
         env_step: u64,
     ) -> Result<Option<(Transition, Info)>, AgentError> {
-        if self.summary.breakdown.is_some() {
+        if self.is_broken() {
             return Ok(None);
         }
         let snapshot = snapshot_for(agent, world)?;
-        let situation = Situation { obs: &self.obs, past: &self.past, snapshot: snapshot.as_ref() };
         let start = Instant::now();
-        let action = agent.act(&situation, mode, rng)?;
-        self.summary.act_time += start.elapsed();
+        let action = agent.act(&self.situation(snapshot.as_ref()), mode, rng)?;
+        let acted = Acted { action, failure: agent.take_plan_failure() };
+        let action = self.acted(acted, start.elapsed(), agent.name(), world)?;
+        self.advance(world, action, env_step)
+    }
+
+    /// Whether it broke down.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.summary.breakdown.is_some()
+    }
+
+    fn situation<'a>(&'a self, snapshot: Option<&'a Snapshot>) -> Situation<'a> {
+        Situation { obs: &self.obs, past: &self.past, snapshot }
+    }
+
+    /// Takes note of an action that took so much time, and checks it.
+    fn acted(&mut self, acted: Acted, elapsed: Duration, agent: &str, world: &World) -> Result<Vec<f32>, AgentError> {
+        let Acted { action, failure } = acted;
+        self.summary.act_time += elapsed;
         self.acted += 1;
-        if let Some(failure) = agent.take_plan_failure() {
+        if let Some(failure) = failure {
             self.summary.failed_plans += 1;
             self.trouble.get_or_insert(failure.into());
         }
-        if let Err(source) = check_action(world.spec(), &action) {
-            return Err(AgentError::Action { agent: agent.name().to_owned(), action, source });
+        match check_action(world.spec(), &action) {
+            Ok(()) => Ok(action),
+            Err(source) => Err(AgentError::Action { agent: agent.to_owned(), action, source }),
         }
+    }
+
+    /// Steps the world; `None` where the episode breaks down.
+    fn advance(
+        &mut self,
+        world: &mut World,
+        action: Vec<f32>,
+        env_step: u64,
+    ) -> Result<Option<(Transition, Info)>, AgentError> {
         let start = Instant::now();
         let step = world.step(&action);
         self.summary.env_time += start.elapsed();
         let spec = world.spec();
-        let checked = step.map_err(AgentError::from).and_then(|step| check_step(spec, &step, env_step).map(|()| step));
+        let checked =
+            step.map_err(AgentError::from).and_then(|step| check_step(spec, &step, env_step + 1).map(|()| step));
         let step = match checked {
             Ok(step) => step,
             Err(error) => return self.break_down(error).map(|()| None),
@@ -201,7 +292,7 @@ impl Episode {
 }
 
 fn check_step(spec: &EnvSpec, step: &Step, env_step: u64) -> Result<(), AgentError> {
-    check_obs(spec, &step.obs, env_step)?;
+    check_obs(spec, &step.obs, "", env_step)?;
     let value = step.reward;
     if !value.is_finite() {
         return Err(non_finite(spec, "reward".to_owned(), value, env_step));
@@ -213,14 +304,14 @@ fn check_step(spec: &EnvSpec, step: &Step, env_step: u64) -> Result<(), AgentErr
     Ok(())
 }
 
-fn check_obs(spec: &EnvSpec, obs: &[f32], env_step: u64) -> Result<(), AgentError> {
+fn check_obs(spec: &EnvSpec, obs: &[f32], whose: &str, env_step: u64) -> Result<(), AgentError> {
     if obs.len() != spec.obs.width() {
         let what = format!("observation of {}", spec.name);
         return Err(EnvError::Width { what, expected: spec.obs.width(), actual: obs.len() }.into());
     }
     match obs.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
-        Some(index) => Err(non_finite(spec, format!("observation[{index}]"), f64::from(obs[index]), env_step)),
+        Some(index) => Err(non_finite(spec, format!("observation[{index}]{whose}"), f64::from(obs[index]), env_step)),
     }
 }
 

@@ -56,7 +56,9 @@ fn left_behind(experiment: &Experiment) -> Left {
     let mut parts = experiment.build_on(&registry(), &Device::flex()).unwrap();
     let (mut files, _) = RunFiles::open(folder.path(), &mut parts.training, &mut *parts.agent).unwrap();
     let stop = AtomicBool::new(false);
-    let ended = parts.training.run(&mut parts.task.env, &mut *parts.agent, Some(&mut files), &mut (), &stop);
+    let mut worlds = vec![parts.task.env];
+    worlds.extend(parts.more);
+    let ended = parts.training.run_together(&mut worlds, &mut *parts.agent, Some(&mut files), &mut (), &stop);
     let error = ended.err().map(|error| error.to_string()).unwrap_or_default();
     (metrics(folder.path()), names(&folder.path().join("checkpoints")), error)
 }
@@ -77,19 +79,20 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("steps=120", &[]),
     ("seed=1", &[]),
     ("precision=bf16", &["steps=300"]),
-    ("wrappers.action_limits=[-1, 1]", &[]),
+    ("wrappers.action_limits=[-0.5, 0.5]", &[]),
     ("wrappers.action_repeat=2", &[]),
     ("wrappers.observation_noise=0.01", &[]),
     ("wrappers.action_noise=0.1", &[]),
     ("wrappers.observation_delay=1", &[]),
     ("wrappers.action_delay=1", &[]),
+    ("train.environments=2", &[]),
     ("train.eval_every=30", &[]),
     ("train.eval_episodes=3", &[]),
     ("train.eval_seed=1", &[]),
-    ("train.checkpoint_episodes=2", &[]),
-    ("train.max_breakdowns=1", &["fit.learning_rate=1e6", "steps=250"]),
+    ("train.checkpoint_episodes=3", &["train.eval_every=0"]),
+    ("train.max_breakdowns=1", &["fit.learning_rate=30", "steps=250"]),
     ("agent.kind=ground-truth", &[]),
-    ("agent.random_steps=10", &[]),
+    ("agent.random_steps=60", &[]),
     ("agent.fit_every=20", &[]),
     ("agent.reinitialize=true", &[]),
     ("agent.replay_capacity=30", &[]),

@@ -22,6 +22,7 @@ use self::{
     runs::{Group, Run},
 };
 use crate::{
+    folder::checked_out,
     plot::{self, Colour, Estimate, estimate, mean},
     registry::registry,
     run::in_pool,
@@ -29,8 +30,8 @@ use crate::{
 
 /// Writes the page about the runs in some folders, and returns its path.
 pub(crate) fn write(paths: &[PathBuf], out: Option<&Path>, threads: usize) -> Result<PathBuf> {
+    let place = out.map_or_else(|| default_place(paths), |out| checked_out(out, "html"))?;
     let groups = runs::read(paths)?;
-    let place = out.map_or_else(|| default_place(paths), |out| Ok(out.to_owned()))?;
     let shown =
         in_pool(threads, || groups.iter().enumerate().map(|(i, group)| model::show(group, i)).collect::<Vec<_>>())?;
     write_atomically(&place, page(&groups, &shown)?.as_bytes())?;

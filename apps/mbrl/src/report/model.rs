@@ -9,7 +9,7 @@ use mbrl_env::EnvError;
 use mbrl_env::{Replay, Rng, Shape, Situation, Transition};
 use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Propagation, Start, evaluate};
 use mbrl_plan::PlannerConfig;
-use mbrl_policy::{Learned, Tensor};
+use mbrl_policy::{Learned, Tensor, WhichCheckpoint};
 use serde_json::{Value, json};
 
 use super::{
@@ -107,9 +107,14 @@ fn restore<'a>(group: &'a Group, notes: &mut Vec<String>) -> Option<(&'a Run, Re
         if !run.folder.path.join("checkpoints").exists() {
             continue;
         }
-        match run.folder.restored() {
+        match run.folder.restored(WhichCheckpoint::Last) {
             Ok(restored) => {
-                notes.extend(restored.damaged.iter().map(|e| format!("damaged checkpoint passed over: {e}")));
+                notes.extend(
+                    restored
+                        .damaged
+                        .iter()
+                        .map(|e| format!("damaged checkpoint passed over: {}", console::chain_of(e))),
+                );
                 return Some((run, restored));
             }
             Err(error) => notes.push(format!("{}: no model: {}", run.label, console::chain(&error))),
@@ -135,7 +140,7 @@ impl Episodes {
 }
 
 fn episodes(run: &Run, notes: &mut Vec<String>) -> Option<Episodes> {
-    let newest = trajectories::newest(&run.folder.path);
+    let newest = trajectories::newest(&run.folder.path, None);
     let (env_step, found) = match newest {
         Ok(newest) => newest?,
         Err(error) => {

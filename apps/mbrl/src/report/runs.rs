@@ -321,7 +321,8 @@ pub(super) mod tests {
 
     /// A run of `smoke` with these lines as its record.
     pub(in crate::report) fn run(lines: &[&str]) -> Run {
-        let folder = RunFolder { path: "run".into(), experiment: registry().load("smoke", &[]).unwrap() };
+        let folder =
+            RunFolder { path: "run".into(), experiment: registry().load("smoke", &[]).unwrap(), longer: false };
         let lines = MetricsReader::parse(lines.join("\n").as_bytes()).lines.into_iter().map(Line::new).collect();
         Run { folder, label: "run".into(), lines, notes: Vec::new() }
     }

@@ -147,11 +147,16 @@ impl<E: Simulator + 'static> Simulator for ActionLimits<E> {
     }
 }
 
-/// Limits of actions as plain data: `[-1, 1]` for all columns, `[[-1, 1], [0, 2]]` one pair per column, or
+/// Limits of actions as plain data: `"own"`, those of the environment (default), `[-1, 1]` for all columns, `[[-1, 1], [0, 2]]` one pair per column, or
 /// `{ elbow = [-0.5, 0.5] }` by the names of the columns, which leaves the others as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "[low, high], a list of [low, high] with one per column, or { NAME = [low, high] }")]
+#[serde(
+    untagged,
+    expecting = "\"own\", [low, high], a list of [low, high] with one per column, or { NAME = [low, high] }"
+)]
 pub enum LimitsConfig {
+    /// Those of the environment.
+    Own(Own),
     /// The same for all columns.
     All([f32; 2]),
     /// One pair per column.
@@ -160,7 +165,28 @@ pub enum LimitsConfig {
     Named(BTreeMap<String, [f32; 2]>),
 }
 
+/// The word for the environment's own limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Own {
+    /// `"own"`.
+    #[default]
+    Own,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self::Own(Own::Own)
+    }
+}
+
 impl LimitsConfig {
+    /// Whether they are those of the environment.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
     /// The limits of the actions of `spec`.
     ///
     /// # Errors
@@ -170,6 +196,7 @@ impl LimitsConfig {
         let own = require_box(spec)?;
         let mut pairs: Vec<[f32; 2]> = own.low().iter().zip(own.high()).map(|(low, high)| [*low, *high]).collect();
         match self {
+            Self::Own(_) => {}
             Self::All(pair) => pairs.fill(*pair),
             Self::Each(each) => pairs.clone_from(each),
             Self::Named(named) => {

@@ -1,14 +1,17 @@
 //! Actions that are held for several steps.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
 
 /// Holds each action for a number of steps of the environment inside: a longer control period, so a horizon of as many
 /// decisions sees further.
 ///
-/// Rewards are summed, without a discount. The repetition stops where the episode ends. The observation, the flags and the
-/// info are those of the last step taken inside. Outside of a [`TimeLimit`](crate::TimeLimit) the limit counts the steps
+/// Rewards are summed, without a discount. The repetition stops where the episode ends. The observation and the flags are those of
+/// the last step taken inside. Of the info, each number is the mean over the steps inside that told it: what it means, a distance
+/// or a term of the reward per step of the environment, stays as it was (a sum would turn a distance into something else, the
+/// last value would hide what happened in between). Terms of the reward so add up to the reward divided by the steps taken
+/// inside. Outside of a [`TimeLimit`](crate::TimeLimit) the limit counts the steps
 /// inside; within one it counts decisions.
 ///
 /// A reward as a batch function speaks of one step: that of a task does not hold around its environment's repetition.
@@ -63,12 +66,22 @@ impl<E: Env> Env for ActionRepeat<E> {
 
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
         let mut last = self.env.step(action)?;
-        for _ in 1..self.repeat {
-            if last.episode_over() {
+        let mut told: BTreeMap<_, (f64, u32)> = BTreeMap::new();
+        for taken in 1..=self.repeat {
+            if self.repeat > 1 {
+                for (name, value) in &last.info {
+                    let (sum, count) = told.entry(name.clone()).or_default();
+                    (*sum, *count) = (*sum + value, *count + 1);
+                }
+            }
+            if taken == self.repeat || last.episode_over() {
                 break;
             }
             let next = self.env.step(action)?;
             last = Step { reward: last.reward + next.reward, ..next };
+        }
+        for (name, (sum, count)) in told {
+            last.info.insert(name, sum / f64::from(count));
         }
         Ok(last)
     }

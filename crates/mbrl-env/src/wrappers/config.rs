@@ -26,8 +26,7 @@ use crate::{Env, EnvError, World};
 pub struct WrappersConfig {
     /// Limits of the actions, within the environment's own ([`ActionLimits`]; default: its own). An environment that gives
     /// none cannot be explored or planned in without.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub action_limits: Option<LimitsConfig>,
+    pub action_limits: LimitsConfig,
     /// Steps of the environment per action ([`ActionRepeat`]; default 1). More of them let a horizon of as many decisions see
     /// further, and react later.
     pub action_repeat: u32,
@@ -71,7 +70,7 @@ impl Default for WrappersConfig {
     fn default() -> Self {
         let none = NoiseStd::default;
         Self {
-            action_limits: None,
+            action_limits: LimitsConfig::default(),
             action_repeat: 1,
             observation_noise: none(),
             action_noise: none(),
@@ -106,9 +105,12 @@ impl WrappersConfig {
     /// [`LimitsConfig::resolve`] and [`ActionLimits::clip`].
     pub fn apply(&self, world: World) -> Result<World, EnvError> {
         let mut world = world;
-        if let Some(limits) = &self.action_limits {
-            let limits = limits.resolve(world.spec())?;
+        if !self.action_limits.is_own() {
+            let limits = self.action_limits.resolve(world.spec())?;
             world = wrapped!(world, |env| ActionLimits::clip(env, limits)?);
+        }
+        if self.action_repeat == 0 {
+            return Err(EnvError::Config { field: "action_repeat", value: "0".into(), rule: "at least 1" });
         }
         if self.action_repeat != 1 {
             world = wrapped!(world, |env| ActionRepeat::new(env, self.action_repeat)?);

@@ -9,7 +9,7 @@ mod time_limit;
 
 #[cfg(feature = "mujoco")]
 pub(crate) use action_limits::narrowed;
-pub use action_limits::{ActionLimits, LimitsConfig};
+pub use action_limits::{ActionLimits, LimitsConfig, Own};
 pub use action_repeat::ActionRepeat;
 pub use config::{NoiseStd, WrappersConfig};
 pub use delay::Delay;

@@ -24,6 +24,8 @@ pub(super) struct Site<'a> {
     pub(super) device: &'a Device,
     /// The word for it.
     pub(super) device_word: &'a str,
+    /// Environments that it shall act in side by side.
+    pub(super) environments: usize,
 }
 
 /// What each kind of agent must say of itself.

@@ -3,6 +3,8 @@
 use std::{io, path::PathBuf};
 
 use mbrl_env::EnvError;
+use mbrl_model::ModelError;
+use mbrl_plan::PlanError;
 
 use crate::AgentError;
 
@@ -128,9 +130,25 @@ impl ExperimentError {
         Self::Value { key: key.into(), value: value.to_string(), rule: rule.into() }
     }
 
-    /// Wraps an error of a section.
+    /// What is wrong with a section, `[model]` say. A value that breaks a rule is told with its dotted key, as one of the wrong
+    /// type is.
     pub(super) fn section<E: Into<AgentError>>(section: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::Section { section, source: Box::new(error.into()) }
+        let key = move |field: &str| match section.trim_matches(['[', ']']) {
+            // Already dotted, or a key of its own outside of all sections.
+            _ if field.contains('.') || field == "steps" => field.to_owned(),
+            name => format!("{name}.{field}"),
+        };
+        move |error| match error.into() {
+            AgentError::Config { field, value, rule } | AgentError::Env(EnvError::Config { field, value, rule }) => {
+                Self::rule(key(field), value, rule)
+            }
+            AgentError::Model(ModelError::Config { field, value, rule })
+            | AgentError::Plan(PlanError::Config { field, value, rule })
+            | AgentError::Plan(PlanError::Model(ModelError::Config { field, value, rule })) => {
+                Self::rule(key(field), value, rule)
+            }
+            source => Self::Section { section, source: Box::new(source) },
+        }
     }
 
     /// Wraps what is wrong in a named experiment or file.

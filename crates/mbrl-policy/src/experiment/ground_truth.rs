@@ -9,7 +9,7 @@ use super::{
     ExperimentError, GoalConfig, MpcConfig, RewardSource, TerminationSource,
     agent::{Kind, NoSettings, Site, with_kind},
     limits::check_plan,
-    model_based::mpc,
+    model_based::mpcs,
 };
 use crate::{Learner, MpcAgent, Training};
 
@@ -78,8 +78,8 @@ impl Kind for GroundTruthSections {
             ExperimentError::rule("agent.kind", "\"ground-truth\"", told)
         })?;
         let model = SimulatorModel::new(simulator.boxed_clone(), site.device);
-        let mpc = mpc(&self.planner, &self.refinement, &self.goal, &self.mpc, site, Propagation::MEAN)?;
+        let (mpc, more) = mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, Propagation::MEAN)?;
         let goal = self.goal.init(site.task, None)?;
-        Ok(Box::new(MpcAgent::new(model, goal, spec.actions.clone(), mpc)))
+        Ok(Box::new(MpcAgent::new(model, goal, spec.actions.clone(), mpc).with_more(more)))
     }
 }

@@ -39,16 +39,19 @@ pub fn check_weights(model: &EnsembleConfig, obs: usize, action: usize) -> Resul
     let EnsembleConfig { members, hidden, angles, past, .. } = model;
     // Each observation with its angles and each action; out come means and log-variances, reward and termination.
     let step = obs.saturating_add(angles.columns().len()).saturating_add(action);
-    let widths = [&[step.saturating_mul(past.saturating_add(1))][..], hidden, &[2 * obs + 3]].concat();
-    let weights = widths
-        .windows(2)
-        .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[*members, layer[0].saturating_add(1), layer[1]])?));
-    if weights.is_none_or(|numbers| numbers > LARGEST) {
-        return Err(ExperimentError::rule(
-            "model.members · model.hidden",
-            format!("{members} · {hidden:?} (past = {past})"),
-            format!("at most {LARGEST} weights"),
-        ));
-    }
-    Ok(())
+    let fits = |members: usize, past: usize| {
+        let widths = [&[step.saturating_mul(past.saturating_add(1))][..], hidden, &[2 * obs + 3]].concat();
+        let weights = widths
+            .windows(2)
+            .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[members, layer[0].saturating_add(1), layer[1]])?));
+        weights.is_some_and(|numbers| numbers <= LARGEST)
+    };
+    // The key that is to be smaller: the model would fit without it.
+    let (key, value) = match () {
+        () if fits(*members, *past) => return Ok(()),
+        () if fits(*members, 0) => ("model.past", past.to_string()),
+        () if fits(1, *past) => ("model.members", members.to_string()),
+        () => ("model.hidden", format!("{hidden:?}")),
+    };
+    Err(ExperimentError::rule(key, value, format!("a model of at most {LARGEST} weights")))
 }

@@ -83,7 +83,7 @@ use std::{
 };
 
 use mbrl_env::{
-    Env, WrappersConfig, process,
+    Env, EnvError, World, WrappersConfig, process,
     tasks::{Options, Task},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -141,6 +141,15 @@ pub struct Experiment {
 /// The keys that are the run's own, whatever its agent.
 const COMMON: &[&str] = &["name", "summary", "task", "steps", "seed", "device", "task_options", "wrappers", "train"];
 
+/// A value as it would be typed. TOML has but one width of floats; the digits beyond the narrower one say nothing.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Float(wide) if f64::from(*wide as f32) == *wide => format!("{:?}", *wide as f32),
+        Value::Array(values) => format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        value => value.to_string(),
+    }
+}
+
 fn default_device() -> String {
     DEFAULT_DEVICE.into()
 }
@@ -164,6 +173,9 @@ impl<'de> Deserialize<'de> for Experiment {
 pub struct Parts {
     /// The environment and what planning needs beside it.
     pub task: Task,
+    /// Further environments of the same task, for [`TrainConfig::environments`] above 1: clones of the first where that is a
+    /// simulator.
+    pub more: Vec<World>,
     /// The learning loop at its start.
     pub training: Training,
     /// The agent, which knows nothing yet.
@@ -224,13 +236,8 @@ impl Experiment {
     /// # Errors
     /// As [`to_toml`](Self::to_toml).
     pub fn flat(&self) -> Result<Vec<(String, String)>, ExperimentError> {
-        let text = |value: &Value| match value {
-            // TOML has but one width of floats; the digits beyond the narrower one say nothing.
-            Value::Float(wide) if f64::from(*wide as f32) == *wide => format!("{:?}", *wide as f32),
-            value => value.to_string(),
-        };
         let table = self.to_table()?;
-        Ok(overrides::entries(&table).into_iter().map(|(key, value)| (key, text(value))).collect())
+        Ok(overrides::entries(&table).into_iter().map(|(key, value)| (key, shown(value))).collect())
     }
 
     /// The same with another seed.
@@ -264,7 +271,10 @@ impl Experiment {
     /// limits ([`EnvError::Unlimited`](mbrl_env::EnvError::Unlimited)).
     pub fn make_task(&self, registry: &Registry) -> Result<Task, ExperimentError> {
         let mut task = registry.make_task(&self.task, &self.task_options)?;
-        task.env = self.wrappers.apply(task.env)?;
+        task.env = self.wrappers.apply(task.env).map_err(|error| match error {
+            EnvError::Config { field, value, rule } => ExperimentError::rule(format!("wrappers.{field}"), value, rule),
+            other => other.into(),
+        })?;
         task.env.spec().require_limited_actions()?;
         Ok(task)
     }
@@ -285,9 +295,16 @@ impl Experiment {
         let task = self.make_task(registry)?;
         let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
         let mut training = training.described(self.settings()?).upgrading(Self::settings_today);
-        let site = Site { task: &task, device, device_word: &self.device };
+        let environments = self.train.environments;
+        let site = Site { task: &task, device, device_word: &self.device, environments };
         let agent = self.agent.build(&site, &mut training)?;
-        Ok(Parts { task, training, agent })
+        let more = (1..self.train.environments).map(|_| match task.env.simulator() {
+            // Snapshots of one are understood by all.
+            Some(simulator) => Ok(World::Simulator(simulator.boxed_clone())),
+            None => Ok(self.make_task(registry)?.env),
+        });
+        let more = more.collect::<Result<_, ExperimentError>>()?;
+        Ok(Parts { task, more, training, agent })
     }
 
     /// Whether the experiment can run, found out without writing anything.

@@ -86,18 +86,30 @@ impl Kind for ModelBasedSections {
         model
             .rollout(Start::Situation(Situation::of(&start)), actions, draw)
             .map_err(ExperimentError::section("[propagation]"))?;
-        let mpc = mpc(&self.planner, &self.refinement, &self.goal, &self.mpc, site, self.propagation)?;
+        let (mpc, more) = mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, self.propagation)?;
         let goal = self.goal.init(site.task, Some(&self.model))?;
-        let agent = self
-            .agent
-            .init(spec, model, self.fit.clone(), goal, mpc)
-            .map_err(ExperimentError::section("[agent], [fit] or [model]"))?;
-        Ok(Box::new(agent))
+        self.fit.validate().map_err(ExperimentError::section("[fit]"))?;
+        let agent =
+            self.agent.init(spec, model, self.fit.clone(), goal, mpc).map_err(ExperimentError::section("[agent]"))?;
+        Ok(Box::new(if more.is_empty() { agent } else { agent.with_more(more) }))
     }
 }
 
-/// The controller around the planner.
-pub(super) fn mpc(
+/// The controller of the first environment, and those of the others.
+pub(super) fn mpcs(
+    planner: &PlannerConfig,
+    refinement: &Refinement,
+    goal: &GoalConfig,
+    config: &MpcConfig,
+    site: &Site<'_>,
+    propagation: Propagation,
+) -> Result<(Mpc, Vec<Mpc>), ExperimentError> {
+    let one = || mpc(planner, refinement, goal, config, site, propagation);
+    Ok((one()?, (1..site.environments).map(|_| one()).collect::<Result<_, _>>()?))
+}
+
+/// The controller around a planner.
+fn mpc(
     planner: &PlannerConfig,
     refinement: &Refinement,
     goal: &GoalConfig,
@@ -108,6 +120,6 @@ pub(super) fn mpc(
     let actions = &site.task.env.spec().actions;
     let planner = planner
         .init(actions, propagation, goal.aggregate, refinement)
-        .map_err(ExperimentError::section("[planner] or [refinement]"))?;
+        .map_err(ExperimentError::section("[planner]"))?;
     Mpc::new(planner, mpc.replan).map_err(ExperimentError::section("[mpc]"))
 }

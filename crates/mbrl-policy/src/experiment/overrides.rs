@@ -8,6 +8,7 @@ use super::{
     Experiment, ExperimentError,
     agent::{AGENT, sections_of},
     read::read,
+    shown,
     suggest::suggest,
     translate::DYNAMICS,
 };
@@ -105,7 +106,7 @@ fn replace<T>(
     }
     let new = parse_value(value, present.as_ref());
     set(table, key, new.clone());
-    let now = present.map_or(String::new(), |present| format!(" (now {present})"));
+    let now = present.map_or(String::new(), |present| format!(" (now {})", shown(&present)));
     read(std::mem::take(table)).map_err(|error| match error {
         ExperimentError::Value { key: at, value, rule } if concerns(&at, key) => {
             ExperimentError::Value { key: at, value, rule: rule + &now }
@@ -160,7 +161,8 @@ fn choose_agent(
     Experiment::from_table(table)
 }
 
-/// Another planner keeps the values of the keys that both have and starts with its defaults for the others.
+/// Another planner keeps the values of the keys that both have and starts with its defaults for the others. A word that was the
+/// default of the one, as `execute` may be, was not chosen: it becomes the default of the other.
 fn choose_planner(table: &mut Table, value: &str, notes: &mut Vec<String>) -> Result<(), ExperimentError> {
     let Some(old) = table.get(PLANNER).and_then(Value::as_table).cloned() else { return Ok(()) };
     let kind = word(value);
@@ -168,25 +170,34 @@ fn choose_planner(table: &mut Table, value: &str, notes: &mut Vec<String>) -> Re
     if kind == before {
         return Ok(());
     }
-    let chosen = Table::from_iter([("kind".to_owned(), Value::String(kind.clone()))]);
-    let defaults: PlannerConfig = read(chosen, PLANNER).map_err(|error| match error {
-        ExperimentError::ValueIn { value, rule, .. } => ExperimentError::rule(PLANNER_KIND, value, rule),
-        other => other,
-    })?;
-    let mut new = Table::try_from(&defaults).map_err(ExperimentError::Unwritable)?;
+    let defaults = |kind: &str| -> Result<Table, ExperimentError> {
+        let chosen = Table::from_iter([("kind".to_owned(), Value::String(kind.to_owned()))]);
+        let defaults: PlannerConfig = read(chosen, PLANNER).map_err(|error| match error {
+            ExperimentError::ValueIn { value, rule, .. } => ExperimentError::rule(PLANNER_KIND, value, rule),
+            other => other,
+        })?;
+        Table::try_from(&defaults).map_err(ExperimentError::Unwritable)
+    };
+    let mut new = defaults(&kind)?;
+    let before_defaults = defaults(&before)?;
+    let was_chosen = |key: &str, value: &Value| !value.is_str() || before_defaults.get(key) != Some(value);
     let (mut kept, mut dropped) = (Vec::new(), Vec::new());
     for (key, value) in &old {
         match new.get(key) {
             _ if key == "kind" => {}
-            Some(default) if default.same_type(value) => {
-                kept.push(format!("{key} = {value}"));
+            Some(default) if default.same_type(value) && was_chosen(key, value) => {
+                kept.push(format!("{key} = {}", shown(value)));
                 new.insert(key.clone(), value.clone());
             }
+            // Told among the defaults.
+            Some(default) if default.same_type(value) => {}
             _ => dropped.push(key.as_str()),
         }
     }
-    let fresh = new.iter().filter(|(key, _)| !old.contains_key(*key));
-    let fresh: Vec<String> = fresh.map(|(key, value)| format!("{key} = {value}")).collect();
+    let fresh = new.iter().filter(|(key, value)| {
+        *key != "kind" && old.get(*key).is_none_or(|old| old.is_str() && !was_chosen(key, old) && old.same_type(value))
+    });
+    let fresh: Vec<String> = fresh.map(|(key, value)| format!("{key} = {}", shown(value))).collect();
     let list = |list: Vec<String>| if list.is_empty() { "nothing".to_owned() } else { list.join(", ") };
     notes.push(format!(
         "planner.kind = \"{kind}\": keeps {} of \"{before}\"; leaves out {}; defaults: {}",

@@ -1,6 +1,6 @@
 use mbrl_env::{Env, tasks};
 use mbrl_model::{Angles, EnsembleConfig, Precision};
-use mbrl_plan::{Aggregate, CemConfig, PddmConfig, PlannerConfig, Proposal, RandomShootingConfig, Refinement};
+use mbrl_plan::{Aggregate, CemConfig, Execute, PddmConfig, PlannerConfig, Proposal, RandomShootingConfig, Refinement};
 
 use super::*;
 use crate::{FitSchedule, Goal, Tensor};
@@ -141,6 +141,17 @@ fn another_planner_keeps_what_both_have_and_tells_the_rest() {
     {
         assert!(note.contains(part), "{part}: {note}");
     }
+    // A word that CEM executes by default was not chosen, and iCEM has another default; one that was chosen is kept. Numbers
+    // are as wide as they are.
+    let (experiment, notes) = registry().load_with_notes("smoke", &["planner.kind=icem"]).unwrap();
+    let PlannerConfig::Icem(icem) = &sections(&experiment).planner else { panic!("another planner") };
+    assert_eq!((icem.execute, icem.horizon), (Execute::Best, 8));
+    assert!(notes[0].contains("execute = \"best\"") && !notes[0].contains("00000"), "{notes:?}");
+    let chosen = registry().experiments(&[("mine", &SMOKE.replace("elites =", "execute = \"best\"\nelites ="))]);
+    let (experiment, notes) = chosen.load_with_notes("mine", &["planner.kind=icem"]).unwrap();
+    let PlannerConfig::Icem(icem) = &sections(&experiment).planner else { panic!("another planner") };
+    let kept = notes[0].split("; leaves out").next().unwrap();
+    assert!(icem.execute == Execute::Best && kept.contains("execute = \"best\""), "{notes:?}");
     // What the new planner does not have is refused like any unknown key.
     assert!(loaded(&words).unwrap_err().to_string().contains("`planner.initial_std`"));
     // The same kind again says and changes nothing.
