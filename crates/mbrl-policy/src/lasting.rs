@@ -209,10 +209,13 @@ impl Lasting {
     }
 }
 
+/// Streams by name: what a record is made of, and the records.
+pub(crate) type Streams = BTreeMap<String, (Vec<RecordField>, Vec<u8>)>;
+
 /// What a checkpoint has beside its own files.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    pub(crate) streams: BTreeMap<String, (Vec<RecordField>, Vec<u8>)>,
+    pub(crate) streams: Streams,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
 }
 
