@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(newest.reader.get_replay("replay").unwrap(), first);
 
         // From there on it goes another way: as after a kill, what is beyond does not count.
-        let mut again = first.clone();
+        let mut again = first;
         push(&mut again, 2);
         write(&checkpoints, 3, Some(1), &again, b"model");
         assert_eq!(read(folder.path(), 3).unwrap().0, again);
