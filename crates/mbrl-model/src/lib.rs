@@ -110,6 +110,8 @@ mod evaluate;
 #[cfg(feature = "train")]
 mod fit;
 mod fitted;
+#[cfg(feature = "train")]
+mod learned;
 mod noise;
 mod normalizer;
 mod simulated;
@@ -129,6 +131,8 @@ pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluati
 #[cfg(feature = "train")]
 pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watched};
 pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
+#[cfg(feature = "train")]
+pub use learned::LearnedModel;
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;
