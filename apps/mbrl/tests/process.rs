@@ -14,7 +14,8 @@ use util::Dir;
 
 const SHIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/mbrl-env/python");
 
-/// A cart that is to stand at 0. It dies at a step of the whole run where the file `trouble` says which.
+/// A cart that is to stand at 0. It dies at a step of the whole run where the file `trouble` says which; where there is `claim`, the
+/// first of several does that takes sixty steps.
 const CART: &str = r#"
 import os, sys, time
 from mbrl_env import field, serve
@@ -37,6 +38,11 @@ class Cart:
             if count == int(open("trouble").read()):
                 sys.stderr.write("the wheel came off\n")
                 sys.stderr.flush()
+                os._exit(7)
+        if os.path.exists("claim"):
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps == 60:
+                os.rename("claim", "claimed")
                 os._exit(7)
         if os.path.exists("slow"):
             open("self", "w").write(str(os.getpid()))
@@ -118,7 +124,8 @@ fn trains_evaluates_reports_and_repeats_bit_for_bit() {
     assert_ne!(metrics, dir.metrics("runs/cart-1"));
     let episodes: Vec<_> = metrics.iter().filter(|line| line["event"] == "episode").collect();
     assert!(episodes[0]["reward/distance"].as_f64().unwrap() > 0.0);
-    assert_eq!((&episodes[0]["episode/length"], &episodes[0]["episode/truncated"]), (&25.0.into(), &1.0.into()));
+    let number = |key: &str| episodes[0][key].as_f64().unwrap();
+    assert_eq!((number("episode/length"), number("episode/truncated")), (25.0, 1.0));
     run(&dir, &["train", "cart.toml", "--out", "again", "--threads", "2"]).ok();
     assert_eq!(dir.metrics("again"), metrics);
 
@@ -130,8 +137,53 @@ fn trains_evaluates_reports_and_repeats_bit_for_bit() {
     assert!(said.out.contains("mean return"), "{}", said.out);
     run(&dir, &["report", "runs/cart-0", "runs/cart-1"]).ok();
     let page = fs::read_to_string(dir.path("runs/report.html")).unwrap();
-    assert!(page.contains("force") && page.contains(">v"), "columns have the names that the process gives");
+    assert!(page.contains("aria-label=\"v over time\""), "columns have the names that the process gives");
     assert!(run(&dir, &["resume", "runs/cart-0"]).ok().out.contains("already finished"));
+}
+
+#[test]
+fn several_processes_take_steps_side_by_side() {
+    let Some(dir) = cart() else { return };
+    let several = ["--set", "train.environments=3"];
+    for out in ["three", "again"] {
+        run(&dir, &[&["train", "cart.toml", "--out", out], &several[..]].concat()).ok();
+    }
+    assert_eq!(dir.metrics("three"), dir.metrics("again"));
+    // One of them dies.
+    dir.write("claim", "");
+    let said = run(&dir, &[&["train", "cart.toml", "--out", "died"], &several[..]].concat());
+    said.fails(1, &["python3 cart.py", "step"]);
+    assert!(!dir.path("claim").exists());
+    run(&dir, &["resume", "died"]).ok();
+    assert_eq!(dir.metrics("died"), dir.metrics("three"));
+}
+
+#[test]
+fn the_guides_example_runs() {
+    let Some(dir) = cart() else { return };
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/your-own-environment-in-python.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let block = |kind: &str, with: &str| {
+        let blocks = guide.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(kind));
+        blocks.filter(|block| block.contains(with)).map(str::to_owned).next().unwrap()
+    };
+    dir.write("tank.py", &block("python", "class Tank"));
+    dir.write("tank.toml", &block("toml", "tank.py"));
+    let quick = [
+        "agent.random_steps=150",
+        "planner.population=20",
+        "planner.elites=4",
+        "fit.max_epochs=4",
+        "train.eval_every=300",
+    ];
+    let quick = quick.iter().flat_map(|word| ["--set", word]);
+    let words: Vec<&str> = ["train", "tank.toml", "--steps", "300"].into_iter().chain(quick).collect();
+    run(&dir, &words).ok();
+    run(&dir, &["eval", "--random", "tank.toml", "--episodes", "2"]).ok();
+    // What it says of a slip.
+    let said = run(&dir, &["train", "tank.toml", "--set", "goal.reward=-abs(next.levle - 0.5)"]);
+    let told = said.fails(1, &["levle"]).err;
+    assert!(guide.contains(told.trim()), "{told}");
 }
 
 #[test]
@@ -192,7 +244,7 @@ fn what_is_wrong_is_told_before_anything_is_written() {
     for (word, words) in [
         (
             "goal.reward=-next.y^2",
-            &["goal.reward: `-next.y^2`, letter 7", "no column `y`", "It has: x, v", "did you mean `x`"][..],
+            &["goal.reward: `-next.y^2`, letter 7", "no column `y`", "It has: x, v", "did you mean `v`, `x`?"][..],
         ),
         (
             "goal.reward=task",
@@ -211,13 +263,7 @@ fn what_is_wrong_is_told_before_anything_is_written() {
 #[test]
 fn a_name_of_gymnasium_is_told_where_it_belongs() {
     let dir = Dir::new();
-    let told = [
-        "`gymnasium`",
-        "`process-pendulum`",
-        "--set task_options.id=Pendulum-v1",
-        "task_options.python",
-        "`pets-pendulum`",
-    ];
+    let told = ["`gymnasium`", "--set task_options.id=Pendulum-v1", "task_options.python", "`pets-pendulum`"];
     dir.run(&["train", "Pendulum-v1"]).fails(1, &told);
     dir.run(&["train", "Foo-v3"]).fails(1, &["--set task_options.id=Foo-v3"]);
     dir.run(&["train", "pendulum"]).fails(1, &["`pendulum` is a task", "`pets-pendulum`"]);

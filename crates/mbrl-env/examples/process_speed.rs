@@ -5,29 +5,34 @@
 //! ```
 //!
 //! The first word is a Python with Gymnasium; the others are ids, or `nothing` for an environment whose step does nothing. Both
-//! sides take the same kind of random actions, drawn before, and are timed in turns; of five turns the medians are told.
+//! sides take random actions, drawn before, in bursts of 25 steps, in turns; rates are medians over bursts, so that what else runs
+//! on the machine has little part in them: few bursts are interrupted. Times are those of single steps.
 
 use std::{env, error::Error, process::Command, time::Instant};
 
 use mbrl_env::{Env, Rng, World, process::ProcessConfig};
 
-const TURNS: usize = 5;
+const TURNS: usize = 15;
+/// Steps of a burst, and bursts in a turn.
+const STEPS: usize = 25;
+const BURSTS: usize = 200;
 
+/// Prints the rate of each burst (1/s).
 const ALONE: &str = r#"
 import sys, time
-import numpy as np
 import gymnasium
 env = gymnasium.make(sys.argv[1])
-steps = int(sys.argv[2])
-discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
-actions = [env.action_space.sample() for _ in range(steps)]
+steps, bursts = int(sys.argv[2]), int(sys.argv[3])
 env.reset(seed=0)
-began = time.perf_counter()
-for action in actions:
-    obs, reward, terminated, truncated, info = env.step(action)
-    if terminated or truncated:
-        env.reset()
-print(steps / (time.perf_counter() - began))
+for burst in range(bursts + 1):
+    actions = [env.action_space.sample() for _ in range(steps)]
+    began = time.perf_counter()
+    for action in actions:
+        obs, reward, terminated, truncated, info = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    if burst > 0:
+        print(steps / (time.perf_counter() - began))
 "#;
 
 const NOTHING: &str = "class Nothing:
@@ -43,15 +48,11 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     numbers[numbers.len() / 2]
 }
 
-/// Seconds of each step, and steps per second with all that is between them.
-fn bridged(world: &mut World, steps: usize) -> Result<(Vec<f64>, f64), Box<dyn Error>> {
-    let mut rng = Rng::new(0);
-    let space = world.spec().actions.clone();
-    let actions = (0..steps).map(|_| space.sample(&mut rng)).collect::<Result<Vec<_>, _>>()?;
-    let mut times = Vec::with_capacity(steps);
-    world.reset(Some(0))?;
+/// A burst: seconds of each step, and steps per second with all that is between them.
+fn bridged(world: &mut World, actions: &[Vec<f32>]) -> Result<(Vec<f64>, f64), Box<dyn Error>> {
+    let mut times = Vec::with_capacity(actions.len());
     let began = Instant::now();
-    for action in &actions {
+    for action in actions {
         let asked = Instant::now();
         let step = world.step(action)?;
         times.push(asked.elapsed().as_secs_f64());
@@ -59,7 +60,7 @@ fn bridged(world: &mut World, steps: usize) -> Result<(Vec<f64>, f64), Box<dyn E
             world.reset(None)?;
         }
     }
-    Ok((times, steps as f64 / began.elapsed().as_secs_f64()))
+    Ok((times, actions.len() as f64 / began.elapsed().as_secs_f64()))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -73,20 +74,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         "", "p50 (µs)", "p99 (µs)", "bridge (1/s)", "Python (1/s)", "ratio"
     );
     for id in words {
-        let steps = if id == "HalfCheetah-v5" { 10_000 } else { 20_000 };
         let target =
             if id == "nothing" { format!("{}:Nothing", folder.join("nothing.py").display()) } else { id.clone() };
         let config = ProcessConfig { id: Some(target), python: Some(python.clone()), ..ProcessConfig::default() };
         let mut world = config.task()?.env;
-        bridged(&mut world, 1000)?;
+        let mut rng = Rng::new(0);
+        let space = world.spec().actions.clone();
+        let actions = (0..STEPS).map(|_| space.sample(&mut rng)).collect::<Result<Vec<_>, _>>()?;
+        world.reset(Some(0))?;
+        bridged(&mut world, &actions)?;
         let (mut all, mut ours, mut alone) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..TURNS {
-            let (times, rate) = bridged(&mut world, steps)?;
-            all.extend(times);
-            ours.push(rate);
+            for _ in 0..BURSTS {
+                let (times, rate) = bridged(&mut world, &actions)?;
+                all.extend(times);
+                ours.push(rate);
+            }
             if id != "nothing" {
-                let output = Command::new(&python).args(["-c", ALONE, &id, &steps.to_string()]).output()?;
-                alone.push(String::from_utf8(output.stdout)?.trim().parse()?);
+                let words = ["-c", ALONE, &id, &STEPS.to_string(), &BURSTS.to_string()];
+                let output = Command::new(&python).args(words).output()?;
+                let rates = String::from_utf8(output.stdout)?;
+                alone.extend(rates.lines().map(str::parse).collect::<Result<Vec<f64>, _>>()?);
             }
         }
         all.sort_by(f64::total_cmp);

@@ -147,7 +147,7 @@ pub use knowledge::{Augment, Features, Knowledge, Known, KnownAt, KnownGrads, La
 pub use objective::{
     Reward, RewardFn, Termination, TerminationFn, Value, ValueFn, reward_fn, termination_fn, value_fn,
 };
-pub use replay::{Batch, Columns, Replay};
+pub use replay::{Batch, Columns, RecordField, RecordKind, Replay, ReplayIndex};
 pub use rng::{Rng, philox4x32};
 pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};

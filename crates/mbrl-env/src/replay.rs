@@ -1,10 +1,13 @@
 //! A record of transitions that knows where episodes begin and end.
 
 mod file;
+mod records;
 
 use std::{borrow::Cow, collections::VecDeque, ops::Range};
 
 use crate::{EnvError, Rng, Transition, check_finite, check_width};
+
+pub use records::{RecordField, RecordKind, ReplayIndex};
 
 /// A ring of transitions in host columns that remembers its episodes.
 ///
@@ -43,6 +46,8 @@ pub struct Replay {
     capacity: usize,
     /// Slot of the oldest transition. The columns grow to `capacity` slots; from then on new ones overwrite the oldest.
     oldest: usize,
+    /// How many transitions were ever pushed.
+    pushed: u64,
     /// Lengths of the episodes, oldest first; none is 0.
     episodes: VecDeque<usize>,
     /// Whether the last episode goes on.
@@ -113,6 +118,7 @@ impl Replay {
             action_width,
             capacity,
             oldest: 0,
+            pushed: 0,
             episodes: VecDeque::new(),
             running: false,
             obs: Vec::new(),
@@ -197,6 +203,7 @@ impl Replay {
             self.episodes.pop_front();
         }
         self.running = !transition.episode_over();
+        self.pushed += 1;
         Ok(())
     }
 

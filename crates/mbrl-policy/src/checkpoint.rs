@@ -6,6 +6,10 @@
 //! where the run tells which that is. Old ones are renamed before they are deleted, for the same reason; what a kill leaves of
 //! them, or of one that was being written, is removed by [`Checkpoints::tidy`].
 //!
+//! A replay and a model need not be written anew with each: streams that only grow, and files that last until they change, lie in
+//! `checkpoints/shared/`, and the manifest says how much of them belongs to the checkpoint. A copy of a run's folder is whole; a copy
+//! of one checkpoint is not.
+//!
 //! | on the disk | what [`Checkpoints::newest`] does |
 //! |---|---|
 //! | several checkpoints | opens the newest |
@@ -15,21 +19,24 @@
 //! | none | `None` |
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, ErrorKind},
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
+use mbrl_env::{EnvError, RecordField, Replay};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     AgentError,
     files::{io_error, sync_folder, sync_parent, write_synced},
+    lasting::{self, Lasting, SHARED, Unread},
 };
 
 /// Version of the format. A reader refuses a newer one and reads all older ones.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// Number of checkpoints that are kept.
 pub const KEPT: usize = 2;
 
@@ -47,6 +54,9 @@ struct Manifest {
     format: u32,
     env_step: u64,
     files: BTreeMap<String, FileEntry>,
+    /// Checkpoints before format 4 have none.
+    #[serde(default)]
+    shared: Lasting,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +107,9 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint: `fill` puts the files, then all of it appears at once, or, on an error, nothing does. Older ones but
-    /// the newest [`KEPT`] and that of step `best` are deleted then.
+    /// the newest [`KEPT`] and that of step `best` are deleted then, with what of the shared files no other names.
+    ///
+    /// `after` is the step of the checkpoint that the run has come from, whose shared files are gone on with.
     ///
     /// The folder that holds the checkpoints' folder must be there: a run's folder that was renamed or removed meanwhile is an
     /// error, and not made anew.
@@ -108,14 +120,17 @@ impl Checkpoints {
         &self,
         env_step: u64,
         best: Option<u64>,
+        after: Option<u64>,
         fill: impl FnOnce(&mut CheckpointWriter) -> Result<(), AgentError>,
     ) -> Result<PathBuf, AgentError> {
         if !self.folder.is_dir() {
             fs::create_dir(&self.folder).map_err(io_error(&self.folder))?;
             sync_parent(&self.folder)?;
         }
+        // What cannot be read is not gone on with.
+        let before = after.and_then(|step| self.manifest(step)).map_or_else(Lasting::default, |found| found.shared);
         let partial = self.folder.join(format!("{env_step}{PARTIAL}"));
-        let written = self.write_partial(&partial, env_step, fill);
+        let written = self.write_partial(&partial, env_step, before, fill);
         if written.is_err() {
             // The error that led here is the one to report.
             let _ = fs::remove_dir_all(&partial);
@@ -131,13 +146,30 @@ impl Checkpoints {
         for old in self.old(env_step, best)? {
             self.remove(old)?;
         }
+        self.collect_garbage();
         Ok(place)
+    }
+
+    fn manifest(&self, step: u64) -> Option<Manifest> {
+        CheckpointReader::read_manifest(&self.folder.join(step.to_string()).join(MANIFEST)).ok()
+    }
+
+    /// Deletes shared files that no checkpoint on the disk names, unless there is one that cannot be asked.
+    fn collect_garbage(&self) {
+        let Ok(steps) = self.steps() else { return };
+        let mut named = BTreeSet::new();
+        for step in steps {
+            let Some(manifest) = self.manifest(step) else { return };
+            named.extend(manifest.shared.files().map(str::to_owned));
+        }
+        lasting::collect_garbage(&self.folder.join(SHARED), &named);
     }
 
     fn write_partial(
         &self,
         partial: &Path,
         env_step: u64,
+        before: Lasting,
         fill: impl FnOnce(&mut CheckpointWriter) -> Result<(), AgentError>,
     ) -> Result<(), AgentError> {
         if partial.exists() {
@@ -145,9 +177,18 @@ impl Checkpoints {
             fs::remove_dir_all(partial).map_err(io_error(partial))?;
         }
         fs::create_dir(partial).map_err(io_error(partial))?;
-        let mut writer = CheckpointWriter { folder: partial.to_owned(), files: BTreeMap::new() };
+        let mut writer = CheckpointWriter {
+            folder: partial.to_owned(),
+            shared_folder: self.folder.join(SHARED),
+            scope: String::new(),
+            env_step,
+            files: BTreeMap::new(),
+            before,
+            shared: Lasting::default(),
+        };
         fill(&mut writer)?;
-        let manifest = Manifest { program: PROGRAM.to_owned(), format: FORMAT, env_step, files: writer.files };
+        let CheckpointWriter { files, shared, .. } = writer;
+        let manifest = Manifest { program: PROGRAM.to_owned(), format: FORMAT, env_step, files, shared };
         write_synced(&partial.join(MANIFEST), &to_json(&manifest)?)?;
         sync_folder(partial)
     }
@@ -188,6 +229,7 @@ impl Checkpoints {
         for old in self.old(newest, best).unwrap_or_default() {
             let _ = self.remove(old);
         }
+        self.collect_garbage();
     }
 
     /// The newest whole checkpoint; `None` where there is none at all.
@@ -215,7 +257,14 @@ impl Checkpoints {
 #[derive(Debug)]
 pub struct CheckpointWriter {
     folder: PathBuf,
+    shared_folder: PathBuf,
+    /// What names are put behind.
+    scope: String,
+    env_step: u64,
     files: BTreeMap<String, FileEntry>,
+    /// Shared files as the checkpoint before has them.
+    before: Lasting,
+    shared: Lasting,
 }
 
 impl CheckpointWriter {
@@ -224,13 +273,72 @@ impl CheckpointWriter {
     /// # Errors
     /// [`AgentError::Io`] naming the file.
     pub fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), AgentError> {
-        let path = self.folder.join(name);
-        if name == MANIFEST || !is_file_name(name) {
-            return Err(AgentError::Checkpoint { path, reason: format!("{name:?} is no free file name") });
-        }
-        write_synced(&path, bytes)?;
-        self.files.insert(name.to_owned(), FileEntry { length: bytes.len() as u64, crc32: crc32fast::hash(bytes) });
+        let name = self.scoped(name)?;
+        write_synced(&self.folder.join(&name), bytes)?;
+        self.files.insert(name, FileEntry { length: bytes.len() as u64, crc32: crc32fast::hash(bytes) });
         Ok(())
+    }
+
+    /// A writer whose names are put behind a scope, `critic.model.bin` for `model.bin`: for parts of a learner that know
+    /// nothing of each other.
+    ///
+    /// # Errors
+    /// What `fill` gives.
+    pub fn scope(
+        &mut self,
+        scope: &str,
+        fill: impl FnOnce(&mut Self) -> Result<(), AgentError>,
+    ) -> Result<(), AgentError> {
+        let outer = self.scope.clone();
+        self.scope = format!("{outer}{scope}.");
+        let filled = fill(self);
+        self.scope = outer;
+        filled
+    }
+
+    /// Stores bytes that seldom change, such as a model: they are written where they differ from those of the checkpoint
+    /// before, and named again where they do not.
+    ///
+    /// # Errors
+    /// [`AgentError::Io`] naming the file.
+    pub fn put_lasting(&mut self, name: &str, bytes: &[u8]) -> Result<(), AgentError> {
+        let name = self.scoped(name)?;
+        self.make_shared_folder()?;
+        let Self { shared, shared_folder, before, env_step, .. } = self;
+        shared.put(shared_folder, before, &name, bytes, *env_step)
+    }
+
+    /// Stores a replay: of its transitions those that the checkpoint before has not are appended to a stream.
+    ///
+    /// # Errors
+    /// [`AgentError::Io`] naming the file.
+    pub fn put_replay(&mut self, name: &str, replay: &Replay) -> Result<(), AgentError> {
+        self.put_json(&format!("{name}.json"), &replay.index())?;
+        let name = self.scoped(name)?;
+        self.make_shared_folder()?;
+        let range = replay.pushed() - replay.len() as u64..replay.pushed();
+        let Self { shared, shared_folder, before, env_step, .. } = self;
+        let fields = replay.record_fields();
+        shared.append(shared_folder, before, &name, fields, range, *env_step, |from| replay.records(from))
+    }
+
+    fn make_shared_folder(&self) -> Result<(), AgentError> {
+        if !self.shared_folder.is_dir() {
+            fs::create_dir(&self.shared_folder).map_err(io_error(&self.shared_folder))?;
+            sync_parent(&self.shared_folder)?;
+        }
+        Ok(())
+    }
+
+    /// A name in its scope, not taken so far.
+    fn scoped(&self, name: &str) -> Result<String, AgentError> {
+        let scoped = format!("{}{name}", self.scope);
+        let taken = self.files.contains_key(&scoped) || self.shared.names().any(|name| name == scoped);
+        if scoped == MANIFEST || !is_file_name(&scoped) || taken {
+            let (path, reason) = (self.folder.join(&scoped), format!("{scoped:?} is no free file name"));
+            return Err(AgentError::Checkpoint { path, reason });
+        }
+        Ok(scoped)
     }
 
     /// Stores a value as JSON. Floating-point numbers may come back off by one unit in the last place: numbers that
@@ -245,11 +353,14 @@ impl CheckpointWriter {
 }
 
 /// A checkpoint, read whole and verified.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CheckpointReader {
     folder: PathBuf,
     env_step: u64,
-    files: BTreeMap<String, Vec<u8>>,
+    /// What names are put behind.
+    scope: String,
+    files: Arc<BTreeMap<String, Vec<u8>>>,
+    streams: Arc<BTreeMap<String, (Vec<RecordField>, Vec<u8>)>>,
 }
 
 /// Why a checkpoint was not read.
@@ -291,7 +402,8 @@ impl CheckpointReader {
             let step = manifest.env_step;
             return damaged(format!("the folder is called {named}, and holds the checkpoint of step {step}"));
         }
-        if let Some(name) = manifest.files.keys().find(|name| !is_file_name(name)) {
+        let names = manifest.files.keys().map(String::as_str).chain(manifest.shared.files());
+        if let Some(name) = names.into_iter().find(|name| !is_file_name(name)) {
             return damaged(format!("the file name {name:?} leads out of the folder"));
         }
         let mut files = BTreeMap::new();
@@ -308,7 +420,19 @@ impl CheckpointReader {
             }
             files.insert(name, bytes);
         }
-        Ok(Self { folder: folder.to_owned(), env_step: manifest.env_step, files })
+        let shared = folder.parent().unwrap_or(Path::new("")).join(SHARED);
+        let loaded = manifest.shared.read(&shared).map_err(|unread| match unread {
+            Unread::Io(path, error) => Refusal::io(&path)(error),
+            Unread::Damaged(path, reason) => Refusal::Damaged(AgentError::Checkpoint { path, reason }),
+        })?;
+        files.extend(loaded.files);
+        Ok(Self {
+            folder: folder.to_owned(),
+            env_step: manifest.env_step,
+            scope: String::new(),
+            files: Arc::new(files),
+            streams: Arc::new(loaded.streams),
+        })
     }
 
     fn read_manifest(path: &Path) -> Result<Manifest, Refusal> {
@@ -347,12 +471,35 @@ impl CheckpointReader {
         self.env_step
     }
 
+    /// A reader whose names are put behind a scope, as [`CheckpointWriter::scope`] wrote them.
+    #[must_use]
+    pub fn scope(&self, scope: &str) -> Self {
+        Self { scope: format!("{}{scope}.", self.scope), ..self.clone() }
+    }
+
     /// The bytes stored under a file name.
     ///
     /// # Errors
     /// [`AgentError::Checkpoint`] where there is no such file.
     pub fn get(&self, name: &str) -> Result<&[u8], AgentError> {
-        self.files.get(name).map(Vec::as_slice).ok_or_else(|| self.refuse(name, "not in this checkpoint".to_owned()))
+        let found = self.files.get(&format!("{}{name}", self.scope));
+        found.map(Vec::as_slice).ok_or_else(|| self.refuse(name, "not in this checkpoint".to_owned()))
+    }
+
+    /// The replay stored under a name; checkpoints before format 4 have it as a file `name.bin`.
+    ///
+    /// # Errors
+    /// [`AgentError::Checkpoint`] where there is none, or something else.
+    pub fn get_replay(&self, name: &str) -> Result<Replay, AgentError> {
+        let refuse = |error: EnvError| self.refuse(name, error.to_string());
+        let Some((fields, records)) = self.streams.get(&format!("{}{name}", self.scope)) else {
+            return Replay::load(&mut self.get(&format!("{name}.bin"))?).map_err(refuse);
+        };
+        let replay = Replay::of_records(&self.get_json(&format!("{name}.json"))?, records).map_err(refuse)?;
+        if replay.record_fields() != *fields {
+            return Err(self.refuse(name, format!("records of {fields:?}, expected {:?}", replay.record_fields())));
+        }
+        Ok(replay)
     }
 
     /// A value stored as JSON.
@@ -366,7 +513,7 @@ impl CheckpointReader {
     /// An error that names one of this checkpoint's files.
     #[must_use]
     pub fn refuse(&self, name: &str, reason: String) -> AgentError {
-        AgentError::Checkpoint { path: self.folder.join(name), reason }
+        AgentError::Checkpoint { path: self.folder.join(format!("{}{name}", self.scope)), reason }
     }
 }
 
@@ -393,7 +540,9 @@ fn looks_whole(folder: &Path) -> bool {
     let there = |(name, entry): (&String, &FileEntry)| {
         fs::metadata(folder.join(name)).is_ok_and(|found| found.len() == entry.length)
     };
-    folder.ends_with(manifest.env_step.to_string()) && manifest.files.iter().all(there)
+    let shared = folder.parent().unwrap_or(Path::new("")).join(SHARED);
+    let there = manifest.files.iter().all(there) && manifest.shared.looks_whole(&shared);
+    folder.ends_with(manifest.env_step.to_string()) && there
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, AgentError> {
@@ -406,7 +555,7 @@ mod tests {
 
     fn write(checkpoints: &Checkpoints, step: u64) -> PathBuf {
         checkpoints
-            .write(step, None, |writer| {
+            .write(step, None, None, |writer| {
                 writer.put("model.bin", &step.to_le_bytes())?;
                 writer.put_json("numbers.json", &[step, u64::MAX])
             })
@@ -482,7 +631,7 @@ mod tests {
         let text = fs::read_to_string(&manifest).unwrap();
         for (from, to, offending) in [
             ("\"mbrl\"", "\"other\"", "`other`"),
-            ("\"format\": 3", "\"format\": 4, \"shards\": 3", "format 4 is newer"),
+            ("\"format\": 4", "\"format\": 5, \"shards\": 3", "format 5 is newer"),
         ] {
             assert!(text.contains(from));
             fs::write(&manifest, text.replace(from, to)).unwrap();
@@ -496,7 +645,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::in_folder(folder.path());
         write(&checkpoints, 1);
-        let failed = checkpoints.write(2, None, |writer| {
+        let failed = checkpoints.write(2, None, None, |writer| {
             writer.put("model.bin", b"half")?;
             Err(AgentError::Io { path: "replay.bin".into(), source: std::io::ErrorKind::StorageFull.into() })
         });
@@ -553,7 +702,7 @@ mod tests {
             assert!(error.contains("leads out of the folder"), "{name}: {error}");
         }
         for name in ["../outside.bin", "", MANIFEST] {
-            assert!(checkpoints.write(3, None, |into| into.put(name, b"")).is_err(), "{name}");
+            assert!(checkpoints.write(3, None, None, |into| into.put(name, b"")).is_err(), "{name}");
         }
     }
 
@@ -562,10 +711,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::in_folder(folder.path());
         for step in [10, 20, 30, 40] {
-            checkpoints.write(step, Some(10), |writer| writer.put("model.bin", b"")).unwrap();
+            checkpoints.write(step, Some(10), None, |writer| writer.put("model.bin", b"")).unwrap();
         }
         assert_eq!(checkpoints.steps().unwrap(), [10, 30, 40]);
-        checkpoints.write(50, Some(50), |writer| writer.put("model.bin", b"")).unwrap();
+        checkpoints.write(50, Some(50), None, |writer| writer.put("model.bin", b"")).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [40, 50]);
     }
 
@@ -590,7 +739,8 @@ mod tests {
             let place = folder.path().join(step.to_string());
             fs::create_dir(&place).unwrap();
             let files = BTreeMap::new();
-            let manifest = Manifest { program: PROGRAM.into(), format: FORMAT, env_step: step, files };
+            let manifest =
+                Manifest { program: PROGRAM.into(), format: FORMAT, env_step: step, files, shared: Lasting::default() };
             fs::write(place.join(MANIFEST), to_json(&manifest).unwrap()).unwrap();
         }
         let names = || {
@@ -618,7 +768,7 @@ mod tests {
         let checkpoints = Checkpoints::in_folder(run.join("checkpoints"));
         write(&checkpoints, 1);
         fs::rename(&run, folder.path().join("renamed")).unwrap();
-        let error = checkpoints.write(2, None, |writer| writer.put("model.bin", b"")).unwrap_err();
+        let error = checkpoints.write(2, None, None, |writer| writer.put("model.bin", b"")).unwrap_err();
         assert!(matches!(error, AgentError::Io { .. }) && !run.exists(), "{error}");
     }
 
@@ -648,7 +798,7 @@ mod tests {
     fn checksums_are_the_standard_crc_32() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::in_folder(folder.path());
-        let place = checkpoints.write(1, None, |writer| writer.put("model.bin", b"123456789")).unwrap();
+        let place = checkpoints.write(1, None, None, |writer| writer.put("model.bin", b"123456789")).unwrap();
         let manifest = fs::read_to_string(place.join(MANIFEST)).unwrap();
         // CRC-32/ISO-HDLC in Williams's and Cook's catalogues: check = 0xcbf43926.
         assert!(manifest.contains(&format!("\"crc32\": {}", 0xCBF4_3926_u32)), "{manifest}");

@@ -90,6 +90,7 @@ mod evaluate;
 pub mod experiment;
 mod files;
 mod goal;
+mod lasting;
 mod means;
 mod metrics;
 mod model_based;

@@ -180,7 +180,7 @@ struct Progress {
 
 const PROGRESS: &str = "agent.json";
 const MODEL: &str = "model.bin";
-const REPLAY: &str = "replay.bin";
+const REPLAY: &str = "replay";
 
 impl ModelBased {
     /// The model.
@@ -352,16 +352,14 @@ impl Learner for ModelBased {
     }
 
     fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
-        let mut replay = Vec::new();
-        self.replay.save(&mut replay)?;
-        into.put(REPLAY, &replay)?;
-        into.put(MODEL, &self.model().save()?)?;
+        into.put_replay(REPLAY, &self.replay)?;
+        into.put_lasting(MODEL, &self.model().save()?)?;
         into.put_json(PROGRESS, &self.progress)
     }
 
     fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         let progress = from.get_json(PROGRESS)?;
-        let replay = Replay::load(&mut from.get(REPLAY)?).map_err(|e| from.refuse(REPLAY, e.to_string()))?;
+        let replay = from.get_replay(REPLAY)?;
         let widths = (self.replay.obs_width(), self.replay.action_width());
         if (replay.obs_width(), replay.action_width()) != widths {
             let found = (replay.obs_width(), replay.action_width());

@@ -435,7 +435,7 @@ impl Training {
             self.state.metrics_length = files.metrics.length();
             self.state.metrics_crc32 = Some(files.metrics.crc32());
             let best = self.state.best.map(|best| best.env_step);
-            files.checkpoints.write(self.state.env_step, best, |writer| {
+            files.checkpoints.write(self.state.env_step, best, self.stored, |writer| {
                 writer.put_json(STATE, &self.state)?;
                 learner.save(writer)
             })?;

@@ -986,7 +986,7 @@ fn a_checkpoint_of_the_first_format_is_read() {
     go(folder.path(), &config, 23, 14).unwrap();
     let manifest = folder.path().join("checkpoints/12/manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
-    assert!(text.contains("\"format\": 3"), "{text}");
+    assert!(text.contains("\"format\": 4"), "{text}");
     // It held the step of the next evaluation besides.
     let checkpoints = Checkpoints::in_folder(folder.path().join("checkpoints"));
     let reader = CheckpointReader::open(&folder.path().join("checkpoints/12")).unwrap();
@@ -998,7 +998,7 @@ fn a_checkpoint_of_the_first_format_is_read() {
     }
     let seen = reader.get("seen.bin").unwrap().to_vec();
     checkpoints
-        .write(12, None, |into| {
+        .write(12, None, None, |into| {
             into.put("seen.bin", &seen)?;
             into.put_json("run.json", &state)
         })

@@ -33,6 +33,7 @@ SPEC, OBSERVATION, TRANSITION, ERROR = 17, 18, 19, 20
 _HEAD = struct.Struct("<IB")
 _TRANSITION = struct.Struct("<IBBdI")
 _COUNTS = struct.Struct("<II")
+_F4, _F8 = (None, None) if np is None else (np.dtype("<f4"), np.dtype("<f8"))
 
 
 def field(name, unit="", *, angle=False, turn=None, wraps=False, flag=False, shape=()):
@@ -129,7 +130,8 @@ class _Channel:
 
     def read(self, count):
         while len(self.buffer) < count:
-            more = os.read(self.input, max(65536, count - len(self.buffer)))
+            # A larger buffer than is needed costs time.
+            more = os.read(self.input, min(max(512, count - len(self.buffer)), 1 << 20))
             if not more:
                 return None
             self.buffer += more
@@ -219,11 +221,23 @@ class _Server:
         }
         self.takes_seed = _takes_seed(env.reset)
         self.names, self.blob = (), b""
+        # The infos of the last step: how many, which of them are numbers, and what packs those.
+        self.info_length, self.info_keys, self.info_pack = -1, (), None
+        width = len(action["low"]) if action["kind"] == "box" else 1
+        self.step_length = 5 + 4 * width
+        self.step_head = _HEAD.pack(1 + 4 * width, STEP)
 
     def run(self, channel):
         receive, write, step, unflatten = channel.receive, channel.write, self.step, self.unflatten
+        source, head, length = channel.input, self.step_head, self.step_length
         while True:
-            kind, payload = receive()
+            # A step is all that comes in one piece, mostly.
+            data = os.read(source, length) if not channel.buffer else b""
+            if len(data) == length and data[:5] == head:
+                kind, payload = STEP, data[5:]
+            else:
+                channel.buffer += data
+                kind, payload = receive()
             try:
                 if kind == STEP:
                     write(step(unflatten(payload)))
@@ -277,28 +291,33 @@ class _Server:
             ) from None
         data = self.flatten(obs)
         flags = (1 if terminated else 0) | (2 if truncated else 0)
-        names, values = self.numbers(info) if info else ((), b"")
-        if names != self.names:
-            self.names, self.blob = names, "\n".join(names).encode("utf-8", "replace")
-        blob = self.blob
+        values = self.numbers(info) if info else b""
+        names, blob = (self.names, self.blob) if values else ((), b"")
         counts = _COUNTS.pack(len(names), len(blob))
         length = 13 + len(data) + 8 + len(blob) + len(values)
         return b"".join((_TRANSITION.pack(length + 1, TRANSITION, flags, float(reward), len(data) // 8), data, counts, blob, values))
 
-    @staticmethod
-    def numbers(info):
-        """The finite numbers of an info: names, and values as bytes."""
-        names, values = [], array("d")
-        for name, value in info.items():
+    def numbers(self, info):
+        """The numbers of an info as bytes; sets their names. Infos are mostly those of the step before, with other values."""
+        if len(info) == self.info_length:
+            try:
+                return self.info_pack(*[info[key] for key in self.info_keys])
+            except (KeyError, struct.error, TypeError):
+                pass
+        keys, names = [], []
+        for key, value in info.items():
             if isinstance(value, (int, float)) or (np is not None and isinstance(value, (np.number, np.bool_))):
+                name = str(key).replace("\n", " ")[:200]
                 try:
-                    number = float(value)
+                    float(value)
                 except (TypeError, OverflowError):
                     continue
-                if math.isfinite(number) and len(names) < 256:
-                    names.append(str(name).replace("\n", " ")[:200])
-                    values.append(number)
-        return tuple(names), _bytes(values)
+                if len(names) < 256 and name not in names:
+                    keys.append(key)
+                    names.append(name)
+        self.names, self.blob = tuple(names), "\n".join(names).encode("utf-8", "replace")
+        self.info_length, self.info_keys, self.info_pack = len(info), keys, struct.Struct(f"<{len(keys)}d").pack
+        return self.info_pack(*[float(info[key]) for key in keys])
 
 
 def _takes_seed(reset):
@@ -376,7 +395,7 @@ def _observation(env, told):
 def _numbers(obs):
     """An observation as little-endian doubles."""
     if np is not None:
-        return np.asarray(obs, "<f8").tobytes()
+        return np.asarray(obs, _F8).tobytes()
     if isinstance(obs, (int, float)):
         obs = (obs,)
     return _bytes(array("d", _flat(obs)))
@@ -487,10 +506,12 @@ def _action(env, told):
     if np is None:
         unpack = struct.Struct(f"<{width}f").unpack
         return (lambda payload: list(unpack(payload))), box
-    dtype, shape = dtype or np.float32, (width,) if shape is None else shape
+    dtype, shape = np.dtype(dtype or np.float32), (width,) if shape is None else shape
 
     def numbers(payload):
-        return np.frombuffer(payload, "<f4").astype(dtype).reshape(shape)
+        # A copy, that may be written to.
+        action = np.frombuffer(payload, _F4).astype(dtype)
+        return action if shape == (width,) else action.reshape(shape)
 
     return numbers, box
 

@@ -12,6 +12,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -26,8 +27,6 @@ use super::{
 const SAID: usize = 16 << 10;
 const SAID_LINES: usize = 30;
 const SAID_CHARS: usize = 3000;
-/// What a pipe that is ready takes without blocking (POSIX: at least 512 bytes; Linux and macOS: 4096).
-const PIPE_WRITE: usize = 512;
 /// How long a process that has closed its output may take to end, to tell its exit code.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// How long after SIGTERM comes SIGKILL.
@@ -85,6 +84,10 @@ impl Server {
         }
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let output = output.ok_or_else(|| ProcessFault::Io(std::io::ErrorKind::BrokenPipe.into()))?;
+        if let Some(input) = &input {
+            let flags = OFlag::from_bits_retain(fcntl(input, FcntlArg::F_GETFL).map_err(io)?);
+            fcntl(input, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(io)?;
+        }
         let buffer = vec![0; 64 << 10];
         Ok(Self { child, guard, input, output, buffer, start: 0, end: 0, said, status: None, stop, lost: false })
     }
@@ -93,10 +96,13 @@ impl Server {
     pub(super) fn send(&mut self, mut frame: &[u8], deadline: Deadline) -> Result<(), ProcessFault> {
         while !frame.is_empty() {
             let Some(input) = &mut self.input else { return Err(ProcessFault::Closed) };
-            wait_for(input, PollFlags::POLLOUT, deadline)?;
-            let (now, rest) = frame.split_at(frame.len().min(PIPE_WRITE));
-            match input.write_all(now) {
-                Ok(()) => frame = rest,
+            match input.write(frame) {
+                Ok(count) => frame = &frame[count..],
+                // Its end of the pipe is full: it does not read.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    wait_for(input, PollFlags::POLLOUT, deadline)?;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Err(self.ended()),
                 Err(error) => return Err(ProcessFault::Io(error)),
             }
@@ -318,9 +324,13 @@ fn wait_for(pipe: &impl AsFd, what: PollFlags, deadline: Deadline) -> Result<(),
             Ok(0) if Instant::now() >= deadline.at => return Err(deadline.missed()),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
-            Err(error) => return Err(ProcessFault::Io(error.into())),
+            Err(error) => return Err(io(error)),
         }
     }
+}
+
+fn io(error: Errno) -> ProcessFault {
+    ProcessFault::Io(error.into())
 }
 
 /// The end of what a process wrote to standard error.

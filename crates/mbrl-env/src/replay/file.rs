@@ -156,6 +156,7 @@ impl Replay {
             .or_else(|_| malformed(format!("impossible sizes: {sizes:?}")))?;
         replay.episodes = numbers(take(8 * episodes), u64::from_le_bytes).map(|n| n as usize).collect();
         replay.running = running == 1;
+        replay.pushed = len;
         replay.obs = numbers(take(4 * len * obs_width), f32::from_le_bytes).collect();
         replay.actions = numbers(take(4 * len * action_width), f32::from_le_bytes).collect();
         replay.rewards = numbers(take(8 * len), f64::from_le_bytes).collect();

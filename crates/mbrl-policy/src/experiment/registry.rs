@@ -164,14 +164,14 @@ impl Registry {
         if !is_gymnasium_id(name) || !self.tasks.iter().any(|task| task.name() == process::TASK) {
             return None;
         }
-        let mut hint = format!(
-            "; `{name}` looks like an environment of Gymnasium, which runs as a task of the kind \"process\": "
-        );
-        hint += &match self.experiments_on(process::TASK) {
-            Some(experiments) => format!("take the experiment {experiments} with --set task_options.id={name}"),
+        let taken = match self.on_task(process::TASK).first() {
+            Some(experiment) => format!("the experiment `{experiment}` with --set task_options.id={name}"),
             None => format!("an experiment with task = \"process\" and task_options.id={name}"),
         };
-        hint += " (a Python that has Gymnasium is named by task_options.python)";
+        let mut hint = format!(
+            "; `{name}` looks like an environment of Gymnasium, which runs in a process of its own: {taken} and, where Gymnasium is in \
+             another Python than python3, task_options.python=PATH (docs/guides/your-own-environment-in-python.md)"
+        );
         // Tasks say whose they are.
         let own = self.tasks.iter().find(|task| task.summary().contains(&format!("Gymnasium's {name}")));
         if let Some(task) = own.map(TaskEntry::name) {
@@ -181,14 +181,18 @@ impl Registry {
         Some(hint)
     }
 
-    /// The experiments on a task, in words.
-    fn experiments_on(&self, task: &str) -> Option<String> {
-        let on_it = |text: &str| {
+    /// The names of the experiments on a task.
+    fn on_task(&self, task: &str) -> Vec<&str> {
+        let is_on_it = |text: &str| {
             text.parse::<Table>().is_ok_and(|table| table.get("task").and_then(Value::as_str) == Some(task))
         };
-        let found: Vec<String> =
-            self.experiments.iter().filter(|(_, text)| on_it(text)).map(|(name, _)| format!("`{name}`")).collect();
-        (!found.is_empty()).then(|| found.join(", "))
+        self.experiments.iter().filter(|(_, text)| is_on_it(text)).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The experiments on a task, in words.
+    fn experiments_on(&self, task: &str) -> Option<String> {
+        let found = self.on_task(task);
+        (!found.is_empty()).then(|| format!("`{}`", found.join("`, `")))
     }
 }
 

@@ -519,7 +519,7 @@ fn how_long_a_process_is_waited_for_is_no_setting() {
 fn names_of_gymnasium_are_told_where_they_belong() {
     let registry = registry().experiments(&[("any", "task = \"process\"\nsteps = 1\n[task_options]\nid = \"A-v0\"")]);
     for (name, words) in [
-        ("Foo-v3", &["looks like an environment of Gymnasium", "task_options.id=Foo-v3", "`any`", "\"process\""][..]),
+        ("Foo-v3", &["looks like an environment of Gymnasium", "`any` with --set task_options.id=Foo-v3"][..]),
         ("my_module:Foo-v0", &["task_options.id=my_module:Foo-v0"]),
         ("Pendulum-v1", &["task_options.id=Pendulum-v1", "task `pendulum`", "smoke"]),
         ("pendulum", &["`pendulum` is a task", "smoke"]),
