@@ -32,7 +32,10 @@ fn a_run_leaves_its_folder() {
     // One random episode, two planned ones.
     assert_eq!((count("episode"), count("fit"), count("plan"), count("eval")), (3, 3, 2, 1));
     assert!(metrics.iter().all(|line| line.contains_key("env_step")));
-    assert_eq!(fs::read_dir(dir.path("run/checkpoints")).unwrap().count(), 2);
+    let mut left: Vec<_> =
+        fs::read_dir(dir.path("run/checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["400", "500", "shared"]);
 
     // The resolved experiment reproduces the run.
     fs::copy(dir.path("run/experiment.toml"), dir.path("again.toml")).unwrap();
@@ -552,7 +555,7 @@ fn a_full_disk_names_the_file_and_loses_nothing() {
         let dir = Dir::new();
         let said = dir.run_in_blocks(blocks, &words("run")).fails(1, &["error: ", "File too large"]);
         assert!(!said.err.contains("experiment.toml.partial"), "{}", said.err);
-        let files = ["experiment.toml", "metrics.jsonl", "replay.bin", "model.bin", ".csv", "curve.svg"];
+        let files = ["experiment.toml", "metrics.jsonl", "shared/replay", "shared/model", ".csv", "curve.svg"];
         named.extend(files.into_iter().filter(|file| said.err.contains(file)));
         midway += usize::from(dir.path("run/checkpoints/200/manifest.json").exists());
         if dir.path("run").exists() {
@@ -622,8 +625,10 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     let manifest = fs::read_to_string(newest.join("manifest.json")).unwrap();
 
     // Foreign and newer ones are refused, although an older checkpoint is whole.
+    let today = format!("\"format\": {}", mbrl_policy::FORMAT);
+    assert!(manifest.contains(&today), "{manifest}");
     for (from, to, offending) in
-        [("\"mbrl\"", "\"other\"", "`other`"), ("\"format\": 3", "\"format\": 99", "format 99 is newer")]
+        [("\"mbrl\"", "\"other\"", "`other`"), (&*today, "\"format\": 99", "format 99 is newer")]
     {
         fs::write(newest.join("manifest.json"), manifest.replace(from, to)).unwrap();
         let before = dir.files();
@@ -634,33 +639,33 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     fs::write(newest.join("manifest.json"), &manifest).unwrap();
 
     // A damaged one is passed over with a warning: the last episode is repeated.
-    let model = fs::read(newest.join("model.bin")).unwrap();
-    fs::write(newest.join("model.bin"), &model[..model.len() / 2]).unwrap();
+    let model = fs::read(newest.join("agent.json")).unwrap();
+    fs::write(newest.join("agent.json"), &model[..model.len() / 2]).unwrap();
     let said = dir.run(&["resume", "run"]).ok();
-    assert!(said.err.contains("warning") && said.err.contains("500/model.bin"), "{}", said.err);
+    assert!(said.err.contains("warning") && said.err.contains("500/agent.json"), "{}", said.err);
     assert_eq!(dir.metrics("run"), expected);
-    assert_eq!(fs::read(newest.join("model.bin")).unwrap(), model);
+    assert_eq!(fs::read(newest.join("agent.json")).unwrap(), model);
 
     // Damaged ones alone are an error.
     for step in ["400", "500"] {
-        fs::write(dir.path("run/checkpoints").join(step).join("model.bin"), "").unwrap();
+        fs::write(dir.path("run/checkpoints").join(step).join("agent.json"), "").unwrap();
     }
     let before = dir.files();
-    dir.run(&["resume", "run"]).fails(1, &["model.bin", "0 bytes"]);
+    dir.run(&["resume", "run"]).fails(1, &["agent.json", "0 bytes"]);
     assert_eq!(dir.files(), before);
 
     // So is a record shorter than the checkpoint says.
-    fs::write(newest.join("model.bin"), &model).unwrap();
+    fs::write(newest.join("agent.json"), &model).unwrap();
     dir.write("run/metrics.jsonl", "{}\n");
     let before = dir.files();
     dir.run(&["resume", "run"]).fails(1, &["metrics.jsonl", "3 bytes"]);
     assert_eq!(dir.files(), before);
 
     // And a checkpoint that is there and cannot be read is no damaged one.
-    fs::remove_file(newest.join("model.bin")).unwrap();
-    fs::create_dir(newest.join("model.bin")).unwrap();
+    fs::remove_file(newest.join("agent.json")).unwrap();
+    fs::create_dir(newest.join("agent.json")).unwrap();
     let before = dir.files();
-    dir.run(&["resume", "run"]).fails(1, &["500/model.bin", "directory"]);
+    dir.run(&["resume", "run"]).fails(1, &["500/agent.json", "directory"]);
     assert_eq!(dir.files(), before);
 }
 

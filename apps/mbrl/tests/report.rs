@@ -183,10 +183,10 @@ fn a_report_is_made_of_a_run_in_any_state() {
     dir.write("run/metrics.jsonl", &metrics);
 
     // A damaged checkpoint is passed over; where all are, the model is left out, and the episode is shown all the same.
-    fs::write(dir.path("run/checkpoints/500/model.bin"), "half").unwrap();
+    fs::write(dir.path("run/checkpoints/500/agent.json"), "half").unwrap();
     report(&["damaged checkpoint passed over", "the checkpoint of step 400"]);
-    fs::write(dir.path("run/checkpoints/400/model.bin"), "half").unwrap();
-    report(&["No checkpoint that could be read", "500/model.bin", "<canvas"]);
+    fs::write(dir.path("run/checkpoints/400/agent.json"), "half").unwrap();
+    report(&["No checkpoint that could be read", "500/agent.json", "<canvas"]);
     fs::remove_dir_all(dir.path("run/checkpoints")).unwrap();
     // A damaged episode is left out.
     fs::write(dir.path("run/episodes/500-1.csv"), "step,obs_0\n").unwrap();

@@ -55,8 +55,8 @@ pub enum AgentError {
     },
     /// Episode after episode broke down: going on would lead nowhere.
     #[error(
-        "{episodes} episodes in a row broke down or had no plan that worked: train.max_breakdowns allows no more \
-         (environment step {env_step}); other settings of the model, the fit or the task may help, resuming does not"
+        "train.max_breakdowns = {episodes}: as many episodes in a row broke down, or had no plan that worked (environment step \
+         {env_step}); other settings of the model, the fit or the task may help, resuming does not"
     )]
     BrokeDown {
         /// How many.

@@ -680,9 +680,9 @@ mod tests {
     #[test]
     fn an_episode_without_a_sketch_is_played_as_lines() {
         let episodes = Episodes { env_step: 400, episodes: vec![episode(1, -2.5)] };
-        let mut run = runs::tests::run(&[]);
-        let sketched = played_middle(&run, &episodes, 0);
+        let sketched = played_middle(&runs::tests::run(&[]), &episodes, 0);
         assert!(sketched.contains("<canvas") && sketched.contains(r#""frames":[[["disc""#), "{sketched}");
+        let mut run = runs::tests::run(&[]);
         run.folder.experiment.task = "a task of another program".into();
         let plain = played_middle(&run, &episodes, 0);
         assert!(!plain.contains("<canvas") && !plain.contains("frames"), "{plain}");
