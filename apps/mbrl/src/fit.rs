@@ -256,6 +256,14 @@ fn told(card: &ModelCard, path: &Path) -> String {
     text
 }
 
+/// A value that breaks a rule, with its dotted key.
+fn in_section(section: &str, error: ModelError) -> anyhow::Error {
+    match error {
+        ModelError::Config { field, value, rule } => anyhow!("{section}.{field} = {value}: expected {rule}"),
+        other => anyhow::Error::from(other).context(format!("section [{section}]")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,13 +283,5 @@ mod tests {
             }
         }
         assert!(Settings::of_experiment("[modle]\nmembers = 3\n").is_err());
-    }
-}
-
-/// A value that breaks a rule, with its dotted key.
-fn in_section(section: &str, error: ModelError) -> anyhow::Error {
-    match error {
-        ModelError::Config { field, value, rule } => anyhow!("{section}.{field} = {value}: expected {rule}"),
-        other => anyhow::Error::from(other).context(format!("section [{section}]")),
     }
 }

@@ -239,6 +239,7 @@ impl Known for Phase {
         }
     }
 
+    #[expect(clippy::needless_range_loop, reason = "a lane of several columns")]
     fn pullback(&self, _: KnownAt<'_>, grad: &[Lanes], into: KnownGrads<'_>) {
         let (sin, cos) = 0.1_f32.sin_cos();
         for r in 0..TILE {

@@ -26,13 +26,13 @@ use std::{
     sync::Arc,
 };
 
-use mbrl_env::{EnvError, RecordField, Replay};
+use mbrl_env::{EnvError, Replay};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     AgentError,
     files::{io_error, sync_folder, sync_parent, write_synced},
-    lasting::{self, Lasting, SHARED, Unread},
+    lasting::{self, Lasting, SHARED, Streams, Unread},
 };
 
 /// Version of the format. A reader refuses a newer one and reads all older ones.
@@ -360,7 +360,7 @@ pub struct CheckpointReader {
     /// What names are put behind.
     scope: String,
     files: Arc<BTreeMap<String, Vec<u8>>>,
-    streams: Arc<BTreeMap<String, (Vec<RecordField>, Vec<u8>)>>,
+    streams: Arc<Streams>,
 }
 
 /// Why a checkpoint was not read.

@@ -209,10 +209,13 @@ impl Lasting {
     }
 }
 
+/// Streams by name: what a record is made of, and the records.
+pub(crate) type Streams = BTreeMap<String, (Vec<RecordField>, Vec<u8>)>;
+
 /// What a checkpoint has beside its own files.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    pub(crate) streams: BTreeMap<String, (Vec<RecordField>, Vec<u8>)>,
+    pub(crate) streams: Streams,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -368,7 +371,7 @@ mod tests {
         assert_eq!(newest.reader.get_replay("replay").unwrap(), first);
 
         // From there on it goes another way: as after a kill, what is beyond does not count.
-        let mut again = first.clone();
+        let mut again = first;
         push(&mut again, 2);
         write(&checkpoints, 3, Some(1), &again, b"model");
         assert_eq!(read(folder.path(), 3).unwrap().0, again);
