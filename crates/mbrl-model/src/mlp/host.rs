@@ -287,7 +287,7 @@ impl HostMlp {
         bytes.extend((header.len() as u32).to_le_bytes());
         bytes.extend(header);
         bytes.extend(self.parameters().iter().flat_map(|value| value.to_le_bytes()));
-        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
     }
 
@@ -309,7 +309,7 @@ impl HostMlp {
             let expected = 4 * config.parameters();
             return Err(broken(&format!("{} bytes of parameters, expected {expected}", values.len())));
         }
-        if crc32c::crc32c(&bytes[..bytes.len() - 4]) != u32::from_le_bytes(*sum) {
+        if crc32fast::hash(&bytes[..bytes.len() - 4]) != u32::from_le_bytes(*sum) {
             return Err(broken("its checksum is wrong"));
         }
         let values: Vec<f32> = values.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
