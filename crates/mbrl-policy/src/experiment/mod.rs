@@ -57,7 +57,7 @@
 //! | `steps`, `seed` | real environment steps, random ones included; the seed of everything that is drawn (0) |
 //! | `device` | where tensors live: `flex` (default), `ndarray`, `wgpu[:n]`, `cuda[:n]` |
 //! | `[wrappers]` | [`WrappersConfig`]: what makes the task harder |
-//! | `[train]` | [`TrainConfig`]: evaluations and checkpoints |
+//! | `[train]` | [`TrainConfig`]: environments side by side, evaluations, checkpoints |
 //! | `[agent]` | `kind` says which learner it is ([`AgentConfig`]) and which other sections there are |
 //!
 //! Unknown keys and sections are refused with the nearest known one.
