@@ -181,9 +181,9 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
                 let whose = if error.contains(&path) { String::new() } else { format!("{path}: ") };
                 console::note(format_args!("error: {whose}{error}"));
                 if resumable {
-                    unfinished.push(path)
+                    unfinished.push(path);
                 } else {
-                    ended.push(path)
+                    ended.push(path);
                 }
                 code = ExitCode::FAILURE;
             }
