@@ -1,7 +1,7 @@
 //! Expressions mean what mathematics means by them, one by one and in batches, with gradients.
 
 use mbrl_env::{ColumnNames, Device, Expression, Reward, Rng, Tensor, Termination, tasks};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 fn columns() -> ColumnNames {
     ColumnNames::new(["x", "y", "joint[0]", "joint[1]"], ["u", "v"])
@@ -154,6 +154,26 @@ fn what_is_wrong_is_told_with_its_place_and_near_names() {
 }
 
 #[test]
+fn the_longest_and_the_deepest_need_no_large_stack() {
+    let sum = "x + ".repeat(990) + "x";
+    let powers = "x ^ ".repeat(90) + "1";
+    let brackets = "(x + ".repeat(90) + "x" + &")".repeat(90);
+    let either = "x < 0 or ".repeat(490) + "x > 0";
+    let holds = Expression::termination(&either, &columns()).unwrap();
+    assert!(holds.holds(&[1.0; 4], &[0.0; 2], &[0.0; 4]));
+    let device = Device::flex();
+    let rows = |width| Tensor::<2>::ones([3, width], &device);
+    let found = holds.terminated(rows(4), rows(2), rows(4));
+    assert_eq!(found.into_data().iter::<bool>().collect::<Vec<_>>(), [true; 3]);
+    for (text, value) in [(sum, 991.0), (powers, 1.0), (brackets, 91.0)] {
+        let expression = Expression::reward(&text, &columns()).unwrap();
+        assert_eq!(expression.number(&[1.0; 4], &[0.0; 2], &[0.0; 4]), value);
+        let found = expression.reward(rows(4), rows(2), rows(4));
+        assert_eq!(found.into_data().iter::<f32>().collect::<Vec<_>>(), [value as f32; 3]);
+    }
+}
+
+#[test]
 fn the_pendulum_in_words_is_the_pendulum() {
     let mut task = tasks::make("pendulum").unwrap();
     let text = "-(atan2(sin_angle, cos_angle)^2 + 0.1 * angular_velocity^2 + 0.001 * clamp(action.torque, -2, 2)^2)";
@@ -168,8 +188,8 @@ fn the_pendulum_in_words_is_the_pendulum() {
     check(&mut task.env, &reward, Some(&fallen), 20, &Device::flex(), &mut Rng::new(0)).unwrap();
 }
 
-/// Trees of text, of numbers and of comparisons.
-fn texts() -> (BoxedStrategy<String>, BoxedStrategy<String>) {
+/// Formulas, one alone and three together.
+fn texts() -> (BoxedStrategy<String>, BoxedStrategy<[String; 3]>) {
     let leaf = prop_oneof![
         (-40..40_i32).prop_map(|n| format!("{}", f64::from(n) / 8.0)),
         prop::sample::select(vec!["x", "y", "joint[0]", "next.x", "next.joint[1]", "action.u", "action.v", "pi"])
@@ -193,9 +213,8 @@ fn texts() -> (BoxedStrategy<String>, BoxedStrategy<String>) {
             (two, inner).prop_map(|((a, b), c)| format!("if({a} < {b} or not {b} <= {c}, {a} + 1, {c})")),
         ]
     });
-    let truths = (numbers.clone(), numbers.clone(), numbers.clone())
-        .prop_map(|(a, b, c)| format!("{a} + 0.0123 < {b} and {b} >= {c} + 0.0317 or not ({a} > {c} + 0.0471)"));
-    (numbers.boxed(), truths.boxed())
+    let three = (numbers.clone(), numbers.clone(), numbers.clone()).prop_map(|(a, b, c)| [a, b, c]);
+    (numbers.boxed(), three.boxed())
 }
 
 const ROWS: usize = 7;
@@ -232,11 +251,13 @@ fn is_tame(expression: &Expression, parts: &[Vec<f32>; 3]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    // Always the same formulas: in one of some thousands a condition is decided by rounding, and its gradient with it.
+    #![proptest_config(ProptestConfig { cases: 300, rng_seed: RngSeed::Fixed(0), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     #[allow(deprecated, reason = "the second backend on a CPU")]
     fn a_batch_is_its_rows(text in texts().0, seed in 0..1000_u64) {
+        prop_assume!(text.len() < 1500);
         let expression = Expression::reward(&text, &columns()).unwrap();
         let parts = rows(seed);
         prop_assume!(is_tame(&expression, &parts));
@@ -252,19 +273,31 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_of_truths_is_its_rows(text in texts().1, seed in 0..1000_u64) {
+    fn a_batch_of_truths_is_its_rows(three in texts().1, seed in 0..1000_u64) {
+        let [a, b, c] = &three;
+        let text = format!("{a} < {b} and {b} >= {c} or not ({a} > {c})");
+        prop_assume!(text.len() < 1500);
         let expression = Expression::termination(&text, &columns()).unwrap();
+        let numbers = three.map(|text| Expression::reward(&text, &columns()).unwrap());
         let parts = rows(seed);
+        prop_assume!(numbers.iter().all(|number| is_tame(number, &parts)));
         let device = Device::flex();
         let [obs, actions, next] = [0, 1, 2].map(|i| tensor(&parts[i], &device));
         let batch: Vec<bool> = expression.terminated(obs, actions, next).into_data().iter::<bool>().collect();
-        let differ = (0..ROWS).filter(|&r| batch[r] != expression.holds(&row(&parts[0], r), &row(&parts[1], r), &row(&parts[2], r)));
-        // A comparison of two numbers that are equal up to rounding may come out either way; the offsets make that rare.
-        prop_assert!(differ.count() <= 1, "{}", text);
+        for (r, found) in batch.iter().enumerate() {
+            let given = [0, 1, 2].map(|part| row(&parts[part], r));
+            let values = numbers.each_ref().map(|number| number.number(&given[0], &given[1], &given[2]));
+            // What is equal up to rounding may compare either way.
+            let far = |i: usize, j: usize| (values[i] - values[j]).abs() > 1e-2 * values[i].abs().max(1.0);
+            if far(0, 1) && far(1, 2) && far(0, 2) {
+                prop_assert_eq!(*found, expression.holds(&given[0], &given[1], &given[2]), "{}", text);
+            }
+        }
     }
 
     #[test]
     fn gradients_are_those_of_finite_differences(text in texts().0, seed in 0..1000_u64) {
+        prop_assume!(text.len() < 1500);
         let expression = Expression::reward(&text, &columns()).unwrap();
         let parts = rows(seed);
         let device = Device::flex().autodiff();

@@ -706,7 +706,7 @@ class Wide:
     def reset(self, seed=None):
         return [float(i % 977) for i in range(100_000)]
     def step(self, action):
-        info = {"sum": sum(action), "none": None, "word": "a", "nan": float("nan"), "flag": True, "two\nlines": 2, "größe": 1.5}
+        info = {"sum": sum(action), "none": None, "word": "a", "nan": float("nan"), "flag": True, "two\nlines": 2, "größe": 1.5, "": 3, "huge": 10**400}
         return [action[i % 3000] for i in range(100_000)], 1, False, False, info
 serve(Wide())
 "#;
@@ -715,6 +715,8 @@ serve(Wide())
     let first = task.env.reset(Some(0)).unwrap();
     assert!((0..100_000).all(|i| first[i] == (i % 977) as f32));
     let action: Vec<f32> = (0..3000).map(|i| i as f32 / 4096.0).collect();
+    // The second step's infos are read like those of the first.
+    task.env.step(&action).unwrap();
     let step = task.env.step(&action).unwrap();
     assert!((0..100_000).all(|i| step.obs[i] == action[i % 3000]));
     let names: Vec<&str> = step.info.keys().map(|name| &**name).collect();

@@ -1,5 +1,7 @@
 //! Transitions to fit a model to.
 
+use std::ops::Range;
+
 use mbrl_env::Replay;
 
 use crate::{ModelError, dynamics::check_size};
@@ -37,6 +39,8 @@ pub struct Dataset {
     past_steps: usize,
     past: Vec<f32>,
     holdout: Option<Vec<usize>>,
+    /// Where they are known.
+    episodes: Option<Vec<Range<usize>>>,
     offset: Vec<f64>,
 }
 
@@ -77,6 +81,7 @@ impl Dataset {
             past_steps: 0,
             past: Vec::new(),
             holdout: None,
+            episodes: None,
             offset: vec![0.0; obs_width],
         })
     }
@@ -140,7 +145,7 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Everything of a replay, with rewards, terminations and the last `past` steps before each transition.
+    /// Everything of a replay, with rewards, terminations, episodes and the last `past` steps before each transition.
     ///
     /// The past of a transition lies within its episode. Where that has fewer earlier steps, the missing ones repeat the
     /// first observation with actions of 0, as if the world had stood still before; an episode whose beginning the replay
@@ -169,6 +174,7 @@ impl Dataset {
             .with_rewards(rewards)?
             .with_terminated(columns.terminated)?;
         (data.past_steps, data.past) = (past, earlier);
+        data.episodes = Some(replay.episodes().collect());
         Ok(data)
     }
 
@@ -192,6 +198,39 @@ impl Dataset {
         let terminated = terminated.into();
         check_size("values of terminated", self.len(), terminated.len())?;
         self.terminated = Some(terminated);
+        Ok(self)
+    }
+
+    /// Says where episodes begin: how many transitions each has, in the order of the rows.
+    ///
+    /// ```
+    /// use mbrl_model::Dataset;
+    /// // Three steps from 0 on, two from 10 on.
+    /// let data = Dataset::new([0.0, 1.0, 2.0, 10.0, 11.0], [0.0; 5], [1.0, 2.0, 3.0, 11.0, 12.0], 1, 1)?;
+    /// let data = data.with_episodes(&[3, 2])?;
+    /// // Two steps in a row: none from 2 to 10.
+    /// assert_eq!(data.windows(2), [0, 1, 3]);
+    /// # Ok::<(), mbrl_model::ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ModelError::Width`] where they have more or fewer transitions than there are; [`ModelError::Config`] for an episode of
+    /// none.
+    pub fn with_episodes(mut self, lengths: &[usize]) -> Result<Self, ModelError> {
+        if let Some(empty) = lengths.iter().position(|length| *length == 0) {
+            return Err(ModelError::Config {
+                field: "episodes",
+                value: format!("episode {empty} of 0 transitions"),
+                rule: "at least 1 in each".into(),
+            });
+        }
+        check_size("transitions of all episodes", self.len(), lengths.iter().sum())?;
+        let mut end = 0;
+        let episode = |length: &usize| {
+            end += length;
+            end - length..end
+        };
+        self.episodes = Some(lengths.iter().map(episode).collect());
         Ok(self)
     }
 
@@ -286,6 +325,21 @@ impl Dataset {
         self.holdout.as_deref()
     }
 
+    /// The rows of each episode, in rising order; where episodes are not known, each transition is one of its own.
+    pub fn episodes(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let known = self.episodes.iter().flatten().cloned();
+        let single = if self.episodes.is_some() { 0..0 } else { 0..self.len() };
+        known.chain(single.map(|row| row..row + 1))
+    }
+
+    /// The first rows of all runs of `length` transitions that follow each other within an episode, in rising order: what models
+    /// of several steps are fitted to.
+    #[must_use]
+    pub fn windows(&self, length: usize) -> Vec<usize> {
+        let starts = |episode: Range<usize>| episode.start..(episode.end + 1).saturating_sub(length).max(episode.start);
+        self.episodes().flat_map(starts).take_while(|_| length > 0).collect()
+    }
+
     /// How many steps before each transition are known.
     #[must_use]
     pub fn past_steps(&self) -> usize {
@@ -355,6 +409,28 @@ mod tests {
         assert_eq!(data.terminated().unwrap().iter().position(|end| *end), Some(8));
         assert_eq!(data.terminated().unwrap().iter().filter(|end| **end).count(), 1);
         assert!(Dataset::of_replay(&replay, 0).unwrap().past().is_empty());
+
+        // Rows of episodes, and what lies within them.
+        assert_eq!(data.episodes().collect::<Vec<_>>(), [0..3, 3..4, 4..9, 9..12]);
+        assert_eq!(data.windows(1), (0..12).collect::<Vec<_>>());
+        assert_eq!(data.windows(3), [0, 4, 5, 6, 9]);
+        for start in data.windows(3) {
+            assert!((start..start + 2).all(|row| data.next_obs()[row] == data.obs()[row + 1]), "{start}");
+        }
+        assert_eq!(data.windows(5), [4]);
+        assert!(data.windows(6).is_empty() && data.windows(0).is_empty());
+    }
+
+    #[test]
+    fn episodes_are_said_whole_or_not_known() {
+        let data = || Dataset::new(vec![0.0; 4], vec![0.0; 4], vec![0.0; 4], 1, 1).unwrap();
+        assert_eq!(data().episodes().count(), 4);
+        assert!(data().windows(2).is_empty());
+        let told = data().with_episodes(&[2, 1]).unwrap_err().to_string();
+        assert_eq!(told, "transitions of all episodes = 3: expected 4");
+        let told = data().with_episodes(&[2, 0, 2]).unwrap_err().to_string();
+        assert_eq!(told, "episodes = episode 1 of 0 transitions: expected at least 1 in each");
+        assert_eq!(data().with_episodes(&[1, 3]).unwrap().windows(2), [1, 2]);
     }
 
     #[test]

@@ -85,6 +85,7 @@
 //! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
 //!   baselines, calibration and sharpness.
 //! - **A model in a folder**: [`FittedModel::open`] loads what `mbrl fit` wrote, with names, units, period and ranges.
+//! - **Networks of one's own**, for policies, critics and values: module [`mlp`].
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
 //!   implement `Fit` to train it with the same trainer.
 //!
@@ -110,6 +111,9 @@ mod evaluate;
 #[cfg(feature = "train")]
 mod fit;
 mod fitted;
+#[cfg(feature = "train")]
+mod learned;
+pub mod mlp;
 mod noise;
 mod normalizer;
 mod simulated;
@@ -123,12 +127,15 @@ pub use dynamics::{
 };
 #[cfg(feature = "train")]
 pub use ensemble::EnsembleStatistics;
-pub use ensemble::{Activation, Angles, Ensemble, EnsembleConfig, Head, Network, Precision};
+pub use ensemble::{Angles, Ensemble, EnsembleConfig, Head, Network, Precision};
 pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
 pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watched};
 pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
+#[cfg(feature = "train")]
+pub use learned::LearnedModel;
+pub use mlp::Activation;
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;

@@ -302,7 +302,7 @@ class _Server:
         if len(info) == self.info_length:
             try:
                 return self.info_pack(*[info[key] for key in self.info_keys])
-            except (KeyError, struct.error, TypeError):
+            except (KeyError, struct.error, TypeError, OverflowError):
                 pass
         keys, names = [], []
         for key, value in info.items():
@@ -312,7 +312,7 @@ class _Server:
                     float(value)
                 except (TypeError, OverflowError):
                     continue
-                if len(names) < 256 and name not in names:
+                if name and len(names) < 256 and name not in names:
                     keys.append(key)
                     names.append(name)
         self.names, self.blob = tuple(names), "\n".join(names).encode("utf-8", "replace")

@@ -114,6 +114,7 @@ pub(super) struct Rows<'a> {
 
 /// One number per row, or the same for all.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and mostly the large one")]
 enum Numbers {
     Same(f64),
     Rows(Tensor<1>),
@@ -121,6 +122,7 @@ enum Numbers {
 
 /// One truth per row, or the same for all.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and mostly the large one")]
 enum Truths {
     Same(bool),
     Rows(Tensor<1, Bool>),
@@ -176,7 +178,19 @@ impl Rows<'_> {
                 Numbers::Same(a) => Numbers::Same(-a),
                 Numbers::Rows(a) => Numbers::Rows(-a),
             },
-            Node::Operate(operator, a, b) => self.operated(*operator, self.number(a)?, self.number(b)?),
+            Node::Operate(..) => {
+                // A long sum leans to the left: down its side without recursion, and up again.
+                let (mut first, mut rest) = (node, Vec::new());
+                while let Node::Operate(operator, a, b) = first {
+                    rest.push((*operator, b));
+                    first = a;
+                }
+                let mut value = self.number(first)?;
+                for (operator, b) in rest.into_iter().rev() {
+                    value = self.operated(operator, value, self.number(b)?);
+                }
+                value
+            }
             Node::Call(function, arguments) => {
                 let arguments: Option<Vec<Numbers>> = arguments.iter().map(|argument| self.number(argument)).collect();
                 self.called(*function, arguments?)
@@ -266,16 +280,18 @@ impl Rows<'_> {
                 Truths::Same(a) => Truths::Same(!a),
                 Truths::Rows(a) => Truths::Rows(a.bool_not()),
             },
-            Node::And(a, b) => match (self.truth(a), self.truth(b)) {
-                (Truths::Same(false), _) | (_, Truths::Same(false)) => Truths::Same(false),
-                (Truths::Same(true), other) | (other, Truths::Same(true)) => other,
-                (Truths::Rows(a), Truths::Rows(b)) => Truths::Rows(a.bool_and(b)),
-            },
-            Node::Or(a, b) => match (self.truth(a), self.truth(b)) {
-                (Truths::Same(true), _) | (_, Truths::Same(true)) => Truths::Same(true),
-                (Truths::Same(false), other) | (other, Truths::Same(false)) => other,
-                (Truths::Rows(a), Truths::Rows(b)) => Truths::Rows(a.bool_or(b)),
-            },
+            Node::And(..) | Node::Or(..) => {
+                let (mut first, mut rest) = (node, Vec::new());
+                while let Node::And(a, b) | Node::Or(a, b) = first {
+                    rest.push((matches!(first, Node::And(..)), b));
+                    first = a;
+                }
+                let mut value = self.truth(first);
+                for (is_and, b) in rest.into_iter().rev() {
+                    value = joined(is_and, value, self.truth(b));
+                }
+                value
+            }
             Node::Compare(comparison, a, b) => {
                 let (Some(a), Some(b)) = (self.number(a), self.number(b)) else { return Truths::Same(false) };
                 if let (Numbers::Same(a), Numbers::Same(b)) = (&a, &b) {
@@ -297,6 +313,21 @@ impl Rows<'_> {
                 None => Truths::Same(false),
             },
         }
+    }
+}
+
+/// Both of two truths, or either.
+fn joined(is_and: bool, a: Truths, b: Truths) -> Truths {
+    match (a, b) {
+        // False decides for both, true for either; the other one decides nothing.
+        (Truths::Same(same), other) | (other, Truths::Same(same)) => {
+            if same == is_and {
+                other
+            } else {
+                Truths::Same(same)
+            }
+        }
+        (Truths::Rows(a), Truths::Rows(b)) => Truths::Rows(if is_and { a.bool_and(b) } else { a.bool_or(b) }),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::nearest::nearest;
 
 /// Deepest nesting: each level is a call of the parser and of the evaluation.
 const DEEPEST: usize = 100;
-/// Most words and signs: a long sum is as deep as it has terms.
+/// Most words and signs: the tree of a long sum is as deep as it has terms.
 const MOST: usize = 2000;
 /// Longest text (bytes).
 const LONGEST: usize = 20_000;
@@ -512,7 +512,7 @@ impl<'a> Parser<'a> {
             let place = self.place();
             match self.next() {
                 Token::Number(number) if number.fract() == 0.0 && *number >= 0.0 && *number < 1e9 => {
-                    index.push(*number as usize)
+                    index.push(*number as usize);
                 }
                 other => {
                     return Err((place, format!("found {}, expected the number of a column, from 0", other.told())));

@@ -197,7 +197,7 @@ impl ToldSpec {
         let told = |error: crate::EnvError| ProcessFault::Spec { reason: error.to_string() };
         let obs = BoxSpace::new(lows, highs).map_err(told)?;
         let (actions, action_fields) = match self.action {
-            ToldAction::Discrete { n, .. } if n == 0 => return refuse("0 discrete actions, expected some".into()),
+            ToldAction::Discrete { n: 0, .. } => return refuse("0 discrete actions, expected some".into()),
             ToldAction::Discrete { n, fields } => (ActionSpace::Discrete(n), fields),
             ToldAction::Box(ToldColumns { fields, low, high }) => {
                 if low.is_empty() {

@@ -2,16 +2,16 @@
 //!
 //! Weights and inputs are rounded to the nearest bfloat16 (ties to even), an `f32` whose significand has 8 bits instead of
 //! 24: a relative error of at most 2⁻⁸ each. Two inputs of a row share a register's lane and meet the same two weights,
-//! and [`TILE`] rows stand side by side, as in [`super::kernel`]. Products of bfloat16 are exact in `f32`; sums, biases and
+//! and [`TILE`] rows stand side by side, as in [`crate::mlp::kernel`]. Products of bfloat16 are exact in `f32`; sums, biases and
 //! activations are `f32`'s. Without AVX512-BF16 plain arithmetic in the same order computes the same bits, without a gain.
 //! Only where numbers are subnormal, which the instruction takes for 0, do the two differ.
 
 use multiversion::{multiversion, target::match_target};
 use pulp::Simd;
 
-use super::{
-    config::Activation,
-    kernel::{Lanes, TILE, activate},
+use crate::{
+    Activation,
+    mlp::kernel::{Lanes, TILE, activate},
 };
 
 /// Outputs whose sums stay in registers at once, beside two registers of inputs and one of weights.
@@ -49,7 +49,7 @@ impl Rounded {
     }
 }
 
-/// `y = activation(x · W + b)` of the first `rows` rows of a tile: `x` `[in]`, `y` `[out]`, as [`super::kernel::layer`].
+/// `y = activation(x · W + b)` of the first `rows` rows of a tile: `x` `[in]`, `y` `[out]`, as [`crate::mlp::kernel::layer`].
 #[inline(always)]
 pub(super) fn layer<S: Simd>(
     simd: S,
@@ -151,7 +151,7 @@ mod x86 {
     use bytemuck::cast;
 
     use super::{Lanes, Pairs, REGISTER};
-    use crate::ensemble::kernel::of_width;
+    use crate::mlp::kernel::of_width;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
@@ -201,7 +201,7 @@ mod tests {
     use pulp::WithSimd;
 
     use super::*;
-    use crate::ensemble::kernel::{self, Packed};
+    use crate::mlp::kernel::{self, Packed};
 
     struct Run<'a> {
         layer: &'a Rounded,

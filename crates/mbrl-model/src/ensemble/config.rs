@@ -6,19 +6,9 @@ use burn::tensor::Device;
 use mbrl_env::{AngleColumn, EnvSpec, MAX_PAST, Rng};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Ensemble, ModelError};
-
-/// Activation between layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Activation {
-    /// x / (1 + e^-x), also called swish (PETS, MBPO).
-    Silu,
-    /// max(x, 0) (PDDM, Nagabandi et al.).
-    Relu,
-    /// Hyperbolic tangent.
-    Tanh,
-}
+#[cfg(feature = "train")]
+use crate::mlp::MlpConfig;
+use crate::{Activation, Ensemble, ModelError};
 
 /// What the last layer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,6 +352,16 @@ impl EnsembleConfig {
         positive("obs", obs)?;
         positive("action", action)?;
         Ok(Ensemble::new(self.clone(), obs, action, device, rng))
+    }
+
+    /// The networks below the heads.
+    #[cfg(feature = "train")]
+    pub(crate) fn mlp(&self, inputs: usize, outputs: usize) -> MlpConfig {
+        MlpConfig {
+            members: self.members,
+            activation: self.activation,
+            ..MlpConfig::new(inputs, self.hidden.clone(), outputs)
+        }
     }
 
     /// Width of the state: the present observation and `past` pairs of an observation and the action taken at it.

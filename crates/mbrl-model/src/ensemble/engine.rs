@@ -2,7 +2,7 @@
 //!
 //! An immutable snapshot of an ensemble's weights walks a tile of rows through all layers and all steps of the horizon
 //! before it takes the next tile: normalise, layers with bias and activation, change, noise, next step, all in cache and
-//! feature by feature ([`super::kernel`]). Units of work are shared out over the threads of the current rayon pool and
+//! feature by feature ([`crate::mlp::kernel`]). Units of work are shared out over the threads of the current rayon pool and
 //! write straight into the result; which thread takes which unit changes no bit, because rows are independent and noise
 //! is a function of (key, step, row, dimension).
 
@@ -16,10 +16,14 @@ use super::{
     angles::Wrap,
     assignment::Assignment,
     bf16::{self, Pairs, Rounded},
-    config::{Activation, Head},
-    kernel::{self, Lanes, Packed, TILE},
+    config::Head,
 };
-use crate::{Chunk, noise::fill_normal_lanes, vmath};
+use crate::{
+    Activation, Chunk,
+    mlp::kernel::{self, Columns, Lanes, Packed, TILE},
+    noise::fill_normal_lanes,
+    vmath,
+};
 
 /// Tiles of a unit whose rows belong to different members, so that the rows of a member fill tiles of their own.
 const GATHERED_TILES: usize = 16;
@@ -115,12 +119,12 @@ struct Unit<'a> {
 struct Scratch {
     state: Vec<Lanes>,
     action: Vec<Lanes>,
-    input: Vec<Lanes>,
+    input: Columns,
     out: Vec<Lanes>,
     next: Vec<Lanes>,
     hidden: Hidden,
     /// Rows gathered for a member, and where they stand in their unit.
-    gathered: Vec<Lanes>,
+    gathered: Columns,
     rows: Vec<usize>,
     noise: Vec<Lanes>,
     /// Spread of the members around their running mean, and sum of their variances, of a unit that follows their mixture.
@@ -131,8 +135,8 @@ struct Scratch {
 /// A layer's inputs and outputs, and its inputs as bfloat16.
 #[derive(Default)]
 struct Hidden {
-    a: Vec<Lanes>,
-    b: Vec<Lanes>,
+    a: Columns,
+    b: Columns,
     pairs: Vec<Pairs>,
 }
 
@@ -217,7 +221,7 @@ impl WithSimd for Walk<'_, '_> {
 
         scratch.state.resize(tiles * s, [0.0; TILE]);
         scratch.action.resize(tiles * a, [0.0; TILE]);
-        scratch.input.resize(tiles * engine.input_mean.len(), [0.0; TILE]);
+        scratch.input.resize(tiles * engine.input_mean.len());
         scratch.next.resize(tiles * o, [0.0; TILE]);
         scratch.noise.resize(tiles * o, [0.0; TILE]);
         gather(work.start, s, unit.from, unit.rows, &mut scratch.state);
@@ -355,8 +359,8 @@ impl Engine {
     ) {
         let layers = &self.members[member];
         let widest = layers.iter().map(Layer::outputs).max().unwrap_or(0);
-        a.resize(widest, [0.0; TILE]);
-        b.resize(widest, [0.0; TILE]);
+        a.resize(widest);
+        b.resize(widest);
         for (i, weights) in layers.iter().enumerate() {
             let from: &[Lanes] = if i == 0 { input } else { a };
             let activation = (i + 1 < layers.len()).then_some(self.activation);
@@ -393,7 +397,7 @@ impl Engine {
     ) {
         let width = self.input_mean.len();
         scratch.out.resize(tiles * outputs, [0.0; TILE]);
-        scratch.gathered.resize(width, [0.0; TILE]);
+        scratch.gathered.resize(width);
         for member in 0..self.members.len() {
             scratch.rows.clear();
             for (row, &of) in assigned.iter().enumerate() {
@@ -454,7 +458,7 @@ impl Engine {
                     // Squares around the running mean (Welford): a small spread beside a large mean is not cancelled.
                     let before = member as f32;
                     let (to_mean, weight) = (1.0 / (share * before), before / (before + 1.0));
-                    for ((between, out), mean) in between.iter_mut().zip(out).zip(&*mean) {
+                    for ((between, out), mean) in between.iter_mut().zip(&**out).zip(&*mean) {
                         for r in 0..TILE {
                             let gap = out[r] - to_mean * mean[r];
                             between[r] += weight * gap * gap;
@@ -467,7 +471,7 @@ impl Engine {
                         add_variance(out, [max, min], within);
                     }
                 }
-                for (mean, out) in mean[..targets].iter_mut().zip(out) {
+                for (mean, out) in mean[..targets].iter_mut().zip(&**out) {
                     for r in 0..TILE {
                         mean[r] += share * out[r];
                     }

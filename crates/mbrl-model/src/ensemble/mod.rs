@@ -5,7 +5,6 @@ mod assignment;
 mod bf16;
 mod config;
 mod engine;
-mod kernel;
 mod network;
 #[cfg(feature = "train")]
 mod stepper;
@@ -21,9 +20,8 @@ use mbrl_env::{Rng, Situation};
 use angles::Wrap;
 use assignment::Assignment;
 use bf16::Rounded;
-pub use config::{Activation, Angles, EnsembleConfig, Head, Precision};
+pub use config::{Angles, EnsembleConfig, Head, Precision};
 use engine::{Engine, Imagination, Layer, Work};
-use kernel::Packed;
 use network::Heads;
 pub use network::Network;
 #[cfg(feature = "train")]
@@ -34,6 +32,7 @@ use tracing::trace_span;
 use crate::{
     Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
     dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
+    mlp::kernel::{self, Packed},
 };
 
 /// Observations of a chunk of a population: about what a second-level cache holds.

@@ -6,7 +6,11 @@ use burn::{
 };
 use mbrl_env::Rng;
 
-use super::config::{Activation, EnsembleConfig, Head};
+use super::config::{EnsembleConfig, Head};
+use crate::{
+    Activation,
+    mlp::{self, draw_weights},
+};
 
 /// Weights of all members.
 #[derive(Module, Debug)]
@@ -43,9 +47,8 @@ impl Network {
         let mut biases = Vec::new();
         for pair in widths.windows(2) {
             let (inputs, outputs) = (pair[0], pair[1]);
-            let std = 0.5 / (inputs as f32).sqrt();
-            let values: Vec<f32> = (0..members * inputs * outputs).map(|_| std * truncated_normal(rng)).collect();
-            weights.push(Param::from_data(TensorData::new(values, [members, inputs, outputs]), device));
+            let shape = [members, inputs, outputs];
+            weights.push(Param::from_data(TensorData::new(draw_weights(shape, rng), shape), device));
             biases
                 .push(Param::from_data(TensorData::new(vec![0f32; members * outputs], [members, 1, outputs]), device));
         }
@@ -74,19 +77,7 @@ impl Network {
 
     /// `[E, N, in]` → `[E, N, out]`, before the head.
     pub(crate) fn forward(&self, inputs: Tensor<3>, act: Activation) -> Tensor<3> {
-        let last = self.weights.len() - 1;
-        let mut x = inputs;
-        for (layer, (weight, bias)) in self.weights.iter().zip(&self.biases).enumerate() {
-            x = x.matmul(weight.val()) + bias.val();
-            if layer < last {
-                x = match act {
-                    Activation::Silu => activation::silu(x),
-                    Activation::Relu => activation::relu(x),
-                    Activation::Tanh => activation::tanh(x),
-                };
-            }
-        }
-        x
+        mlp::forward(&self.weights, &self.biases, inputs, act, |_, x| x)
     }
 
     /// `[E, N, in]` → what each head says.
@@ -110,16 +101,6 @@ impl Network {
                 let log_var = min.clone() + activation::softplus(below_max - min, 1.0);
                 Heads { mean, log_var: Some(log_var), end }
             }
-        }
-    }
-}
-
-/// A standard normal, drawn again until it lies within ±2.
-fn truncated_normal(rng: &mut Rng) -> f32 {
-    loop {
-        let x = rng.normal();
-        if x.abs() <= 2.0 {
-            return x;
         }
     }
 }

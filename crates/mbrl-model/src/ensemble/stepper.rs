@@ -1,36 +1,30 @@
-//! Optimizer steps of an ensemble on a CPU, without Burn: forward, backward and Adam by hand on the kernels of the engine.
+//! Optimizer steps of an ensemble on a CPU, without Burn: the heads' loss and its gradient by hand, and [`HostMlp`] below them.
 //!
-//! A step has two phases. Tiles of rows walk forward through all layers and back, each in cache and on one thread, and leave
-//! their inputs and gradients of each layer. Panels of weights then sum their gradients over all rows and take Adam's step
-//! while they are in cache. Tiles and panels are shared out over the threads of the current rayon pool; sums are taken in
-//! an order that does not depend on it. The tests compare loss and gradients with Burn's autodiff.
-
-use std::mem;
+//! A step has two phases. Tiles of rows walk forward through all layers, are judged and walk back, each in cache and on one
+//! thread. Panels of weights then sum their gradients over all rows and take Adam's step while they are in cache. The tests compare
+//! loss and gradients with Burn's autodiff.
 
 use multiversion::multiversion;
-use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use burn::tensor::{Tensor, TensorData};
 
 use super::{
     Network,
-    config::{Activation, EnsembleConfig, Head},
-    kernel::{Lanes, Packed, TILE, activate_with_slope, layer, weight_gradients},
+    config::{EnsembleConfig, Head},
     to_vec,
     train::end_weight,
 };
-use crate::{Examples, Stepper, vmath};
+use crate::{
+    Examples, Stepper,
+    mlp::{
+        Adam, AdamConfig, HostMlp, Pass, Rows, Tape, Tile, gather,
+        kernel::{Columns, TILE},
+    },
+    vmath,
+};
 
-const BETAS: [f32; 2] = [0.9, 0.999];
-const EPSILON: f32 = 1e-8;
-/// Multiply-adds of a step below which threads cost more than they bring.
-const SERIAL: usize = 1 << 19;
-
-/// Shape and values of all members' weights of a layer, `[E, in, out]`, and their biases.
-type Arrays = ([usize; 3], Vec<f32>, Vec<f32>);
-
-/// Moments of the gradients of a weight array.
+/// Moments of the gradients of an array.
 #[derive(Debug, Clone)]
 struct Moments {
     first: Vec<f32>,
@@ -43,16 +37,6 @@ impl Moments {
     }
 }
 
-#[derive(Debug)]
-struct Layer {
-    packed: Packed,
-    /// The transposed weights; of the first layer, through which nothing goes back, those that it began with.
-    back: Packed,
-    weight: Moments,
-    bias: Moments,
-    decay: f32,
-}
-
 /// The bounds of the log-variance, shared by the members: the upper ones, then the lower ones.
 #[derive(Debug)]
 struct Bounds {
@@ -62,17 +46,11 @@ struct Bounds {
     learned: Option<f32>,
 }
 
-/// One tile of one member's batch: what phase one leaves for phase two.
+/// What is found of a tile besides the gradients of its outputs.
 #[derive(Debug, Default)]
-struct Tile {
-    /// Inputs of each layer, `[in]`.
-    inputs: Vec<Vec<Lanes>>,
-    /// Of each layer `[out]`: slopes of the activation, then gradients of what goes into it.
-    gradients: Vec<Vec<Lanes>>,
-    /// What the last layer says, `[out]`.
-    out: Vec<Lanes>,
-    /// Gradients on their way back through a layer, `[in]`.
-    back: Vec<Lanes>,
+struct Verdict {
+    /// Targets, column by column.
+    targets: Columns,
     loss: f64,
     /// Gradients of the bounds.
     bounds: [Vec<f32>; 2],
@@ -81,7 +59,6 @@ struct Tile {
 /// The loss and its settings, shared by all tiles of a step.
 #[derive(Debug)]
 struct Objective {
-    activation: Activation,
     head: Head,
     /// Columns of the mean.
     columns: usize,
@@ -91,155 +68,106 @@ struct Objective {
 
 #[derive(Debug)]
 pub(super) struct HostStepper {
-    members: Vec<Vec<Layer>>,
+    layers: HostMlp,
+    adam: Adam,
+    tape: Tape,
+    /// One for each tile of the tape.
+    verdicts: Vec<Verdict>,
     bounds: Bounds,
     objective: Objective,
-    learning_rate: f32,
-    steps: i32,
     /// `[N, in]` and `[N, out]`.
     inputs: Vec<f32>,
     targets: Vec<f32>,
-    widths: [usize; 2],
-    tiles: Vec<Tile>,
+    /// Width of the targets.
+    width: usize,
     /// What it was made of, for names and devices of what is given back.
     network: Network,
 }
 
 impl HostStepper {
     pub(super) fn new(network: &Network, config: &EnsembleConfig, examples: &Examples, learning_rate: f64) -> Self {
-        let layers: Vec<Arrays> = network
-            .weights
-            .iter()
-            .zip(&network.biases)
-            .map(|(weight, bias)| (weight.val().dims(), to_vec(weight.val()), to_vec(bias.val())))
-            .collect();
-        let member = |e: usize| {
-            let layer = |(l, ([_, inputs, outputs], weight, bias)): (usize, &Arrays)| {
-                let size = inputs * outputs;
-                let packed = Packed::new(&weight[e * size..(e + 1) * size], &bias[e * outputs..(e + 1) * outputs]);
-                let decay = config.weight_decay.get(l).copied().unwrap_or(0.0);
-                Layer {
-                    back: packed.transposed(),
-                    packed,
-                    weight: Moments::new(size),
-                    bias: Moments::new(*outputs),
-                    decay,
-                }
-            };
-            layers.iter().enumerate().map(layer).collect()
+        let inputs = examples.inputs.dims()[1];
+        let outputs = network.biases.last().map_or(0, |bias| bias.val().dims()[2]);
+        let layers = HostMlp::from_params(&config.mlp(inputs, outputs), [&network.weights, &network.biases, &[], &[]]);
+        let adam = AdamConfig {
+            learning_rate: learning_rate as f32,
+            decay: config.weight_decay.clone(),
+            ..AdamConfig::default()
         };
         let values = [to_vec(network.max_log_var.val()), to_vec(network.min_log_var.val())];
         let columns = values[0].len();
         let learned = (config.head == Head::Gaussian && config.learn_bounds).then_some(config.bounds_weight);
         Self {
-            members: (0..config.members).map(member).collect(),
+            adam: Adam::new(&layers, adam),
+            layers,
+            tape: Tape::new(),
+            verdicts: Vec::new(),
             bounds: Bounds { moments: [(); 2].map(|()| Moments::new(columns)), values, learned },
             objective: Objective {
-                activation: config.activation,
                 head: config.head,
                 columns,
                 end: config.termination.then(|| (end_weight(config.head) * 2.0 / columns as f64) as f32),
             },
-            learning_rate: learning_rate as f32,
-            steps: 0,
-            widths: [examples.inputs.dims()[1], examples.targets.dims()[1]],
+            width: examples.targets.dims()[1],
             inputs: to_vec(examples.inputs.clone()),
             targets: to_vec(examples.targets.clone()),
-            tiles: Vec::new(),
             network: network.clone(),
         }
     }
 
-    /// Phase one: the loss of a batch, and in the tiles what its gradients are made of.
+    /// Phase one: the loss of a batch; its gradients have then gone back through all tiles.
     fn walk(&mut self, rows: &[usize]) -> f64 {
-        let batch = rows.len() / self.members.len();
-        let per_member = batch.div_ceil(TILE);
-        self.tiles.resize_with(self.members.len() * per_member, Tile::default);
-        let mut tiles = mem::take(&mut self.tiles);
-        let walk = |(i, tile): (usize, &mut Tile)| {
-            let (member, first) = (i / per_member, i % per_member * TILE);
-            let rows = &rows[member * batch + first..member * batch + (first + TILE).min(batch)];
-            pulp::Arch::new().dispatch(Walk { stepper: self, member, rows, batch, tile });
+        let Self { layers, tape, verdicts, objective, bounds, inputs, targets, width, .. } = self;
+        let members = layers.config().members;
+        let batch = rows.len() / members;
+        let tiles = batch.div_ceil(TILE);
+        tape.begin(layers, batch, Pass::Infer);
+        verdicts.resize_with(tape.tiles.len(), Verdict::default);
+        let judge = Judge { objective, bounds: &bounds.values, batch };
+        let back = layers.back();
+        let walk = |(i, (tile, verdict)): (usize, (&mut Tile, &mut Verdict))| {
+            let (member, row) = (i / tiles, i % tiles * TILE);
+            layers.fill(Rows::Picked { of: inputs, rows }, member, row, batch, tile);
+            let rows = &rows[member * batch + row..member * batch + (row + TILE).min(batch)];
+            verdict.targets.resize(*width);
+            gather(targets, *width, rows, &mut verdict.targets);
+            layers.forward_tile(member, 0, None, tile);
+            judge.judge(rows.len(), tile, verdict);
+            layers.backward_tile(member, &back[member], None, None, tile);
         };
-        if self.serial(batch) {
-            tiles.iter_mut().enumerate().for_each(walk);
+        let work = tape.tiles.iter_mut().zip(verdicts.iter_mut());
+        if layers.serial(batch) {
+            work.enumerate().for_each(walk);
         } else {
-            tiles.par_iter_mut().enumerate().for_each(walk);
+            let work: Vec<_> = work.collect();
+            work.into_par_iter().enumerate().for_each(walk);
         }
-        self.tiles = tiles;
-        let mut loss: f64 = self.tiles.iter().map(|tile| tile.loss).sum();
-        if let Some(weight) = self.bounds.learned.filter(|weight| *weight > 0.0) {
-            let [max, min] = &self.bounds.values;
+        let mut loss: f64 = verdicts.iter().map(|verdict| verdict.loss).sum();
+        if let Some(weight) = bounds.learned.filter(|weight| *weight > 0.0) {
+            let [max, min] = &bounds.values;
             loss += f64::from(weight) * max.iter().zip(min).map(|(max, min)| f64::from(max - min)).sum::<f64>();
         }
-        let decay = |layer: &Layer| match layer.decay > 0.0 {
-            true => 0.5 * f64::from(layer.decay) * f64::from(sum_of_squares(&layer.packed.weight)),
-            false => 0.0,
-        };
-        loss + self.members.iter().flatten().map(decay).sum::<f64>()
+        let decays = &self.adam.config().decay;
+        let decay = |weights: &Vec<_>| -> Vec<f64> { weights.iter().zip(decays).map(of_decay).collect() };
+        loss + layers.members.iter().flat_map(decay).sum::<f64>()
     }
 
-    fn serial(&self, batch: usize) -> bool {
-        let weights: usize = self.members.iter().flatten().map(|layer| layer.packed.weight.len()).sum();
-        weights * batch < SERIAL
-    }
-
-    /// Phase two: `apply` gets the gradients of each panel of weights with what they belong to.
-    fn reduce(&mut self, batch: usize, apply: impl Fn(Panel<'_>, &mut [f32], &mut [f32]) + Sync) {
-        let serial = self.serial(batch);
-        let per_member = batch.div_ceil(TILE);
-        let mut panels = Vec::new();
-        for (layers, tiles) in self.members.iter_mut().zip(self.tiles.chunks(per_member)) {
-            for (l, layer) in layers.iter_mut().enumerate() {
-                let Layer { packed, weight, bias, decay, .. } = layer;
-                let (width, size) = (packed.panel, packed.panel * packed.inputs);
-                let weights = packed.weight.chunks_mut(size).zip(weight.first.chunks_mut(size));
-                let weights = weights.zip(weight.second.chunks_mut(size));
-                let biases = packed.bias.chunks_mut(width).zip(bias.first.chunks_mut(width));
-                let biases = biases.zip(bias.second.chunks_mut(width));
-                for (i, (((weight, first), second), ((bias, bias_first), bias_second))) in
-                    weights.zip(biases).enumerate()
-                {
-                    panels.push(Panel {
-                        tiles,
-                        layer: l,
-                        from: i * width,
-                        weight: [weight, first, second],
-                        bias: [bias, bias_first, bias_second],
-                        decay: *decay,
-                    });
-                }
+    /// Sums of a tile's squared errors, for each column; for a termination those of its probability.
+    fn squares(&self, rows: &[usize], tile: &Tile) -> Vec<f64> {
+        let (columns, width) = (self.objective.columns, self.width);
+        let mut sums = Vec::with_capacity(columns + 1);
+        for column in 0..columns + usize::from(self.objective.end.is_some()) {
+            let is_end = column == columns;
+            let said = if is_end { &tile.out[tile.out.len() - 1] } else { &tile.out[column] };
+            let mut sum = 0.0;
+            for (said, row) in said.iter().zip(rows) {
+                let said = if is_end { 1.0 / (1.0 + vmath::exp(-said)) } else { *said };
+                let error = f64::from(said - self.targets[row * width + column]);
+                sum += error * error;
             }
+            sums.push(sum);
         }
-        let one = |scratch: &mut (Vec<f32>, Vec<f32>), panel: Panel<'_>| {
-            let (weight, bias) = scratch;
-            weight.resize(panel.weight[0].len(), 0.0);
-            bias.resize(panel.bias[0].len(), 0.0);
-            pulp::Arch::new().dispatch(Gradients { panel: &panel, weight, bias });
-            apply(panel, weight, bias);
-        };
-        if serial {
-            let mut scratch = Default::default();
-            panels.into_iter().for_each(|panel| one(&mut scratch, panel));
-        } else {
-            panels.into_par_iter().for_each_init(Default::default, one);
-        }
-    }
-
-    /// Transposes the new weights.
-    fn transpose(&mut self, batch: usize) {
-        let serial = self.serial(batch);
-        let layers = self.members.iter_mut().flat_map(|layers| layers.iter_mut().skip(1));
-        let panels = layers.flat_map(|Layer { packed, back, .. }| {
-            let packed = &*packed;
-            back.panels().enumerate().map(move |(i, panel)| (packed, i, panel))
-        });
-        if serial {
-            panels.for_each(|(packed, i, panel)| packed.transpose_panel(i, panel));
-        } else {
-            let panels: Vec<_> = panels.collect();
-            panels.into_par_iter().with_min_len(8).for_each(|(packed, i, panel)| packed.transpose_panel(i, panel));
-        }
+        sums
     }
 
     /// The gradients of the bounds.
@@ -248,8 +176,8 @@ impl HostStepper {
         let Some(weight) = self.bounds.learned else { return gradients };
         for (side, sign) in [1.0, -1.0].into_iter().enumerate() {
             gradients[side].fill(sign * weight.max(0.0));
-            for tile in &self.tiles {
-                for (sum, gradient) in gradients[side].iter_mut().zip(&tile.bounds[side]) {
+            for verdict in &self.verdicts {
+                for (sum, gradient) in gradients[side].iter_mut().zip(&verdict.bounds[side]) {
                     *sum += gradient;
                 }
             }
@@ -261,21 +189,13 @@ impl HostStepper {
 impl Stepper<Network> for HostStepper {
     fn step(&mut self, rows: &[usize]) -> f32 {
         let loss = self.walk(rows);
-        self.steps = self.steps.saturating_add(1);
-        let adam = Adam::new(self.learning_rate, self.steps);
-        self.reduce(rows.len() / self.members.len(), |panel, weight, bias| {
-            let [values, first, second] = panel.weight;
-            adam.step(values, first, second, weight, panel.decay);
-            let [values, first, second] = panel.bias;
-            adam.step(values, first, second, bias, 0.0);
-        });
-        self.transpose(rows.len() / self.members.len());
+        self.layers.update(&mut self.tape, &mut self.adam);
         if self.bounds.learned.is_some() {
-            let mut gradients = self.bound_gradients();
+            let gradients = self.bound_gradients();
             for ((values, moments), gradients) in
-                self.bounds.values.iter_mut().zip(&mut self.bounds.moments).zip(&mut gradients)
+                self.bounds.values.iter_mut().zip(&mut self.bounds.moments).zip(&gradients)
             {
-                adam.step(values, &mut moments.first, &mut moments.second, gradients, 0.0);
+                self.adam.rates().step([values, &mut moments.first, &mut moments.second], gradients, 0.0);
             }
         }
         loss as f32
@@ -283,12 +203,17 @@ impl Stepper<Network> for HostStepper {
 
     fn errors(&self, rows: &[usize]) -> Vec<Vec<f32>> {
         let width = self.objective.columns + usize::from(self.objective.end.is_some());
-        let tiles = rows.len().div_ceil(TILE);
-        let sums: Vec<Vec<f64>> = (0..self.members.len() * tiles)
+        let (members, tiles) = (self.layers.config().members, rows.len().div_ceil(TILE));
+        let sums: Vec<Vec<f64>> = (0..members * tiles)
             .into_par_iter()
-            .map_init(Tile::default, |tile, i| {
+            .map_init(Tape::new, |tape, i| {
                 let rows = &rows[i % tiles * TILE..(i % tiles * TILE + TILE).min(rows.len())];
-                pulp::Arch::new().dispatch(Errors { stepper: self, member: i / tiles, rows, tile })
+                tape.room(&self.layers);
+                let tile = &mut tape.tiles[0];
+                tile.inputs[0].resize(self.layers.config().inputs);
+                gather(&self.inputs, self.layers.config().inputs, rows, &mut tile.inputs[0]);
+                self.layers.forward_tile(i / tiles, 0, None, tile);
+                self.squares(rows, tile)
             })
             .collect();
         let mean = |tiles: &[Vec<f64>], column: usize| {
@@ -300,113 +225,72 @@ impl Stepper<Network> for HostStepper {
     fn parameters(&self) -> Network {
         let device = self.network.max_log_var.val().device();
         let tensor = |values: Vec<f32>, shape: [usize; 3]| Tensor::from_data(TensorData::new(values, shape), &device);
-        let of = |l: usize, values: &dyn Fn(&Packed) -> Vec<f32>, shape: [usize; 3]| {
-            tensor(self.members.iter().flat_map(|layers| values(&layers[l].packed)).collect(), shape)
+        let flat = self.layers.parameters();
+        let mut rest = &flat[..];
+        let mut next = |shape: [usize; 3]| {
+            let (values, tail) = rest.split_at(shape.iter().product());
+            rest = tail;
+            tensor(values.to_vec(), shape)
         };
         let network = self.network.clone();
-        let weights = network.weights.into_iter().enumerate().map(|(l, param)| {
-            let value = of(l, &Packed::unpacked, param.val().dims());
-            param.map(|_| value)
-        });
-        let biases = network.biases.into_iter().enumerate().map(|(l, param)| {
-            let value = of(l, &|packed| packed.bias.clone(), param.val().dims());
-            param.map(|_| value)
-        });
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for (weight, bias) in network.weights.into_iter().zip(network.biases) {
+            let value = next(weight.val().dims());
+            weights.push(weight.map(|_| value));
+            let value = next(bias.val().dims());
+            biases.push(bias.map(|_| value));
+        }
         let [max, min] = self.bounds.values.clone().map(|values| tensor(values, [1, 1, self.objective.columns]));
         Network {
-            weights: weights.collect(),
-            biases: biases.collect(),
+            weights,
+            biases,
             max_log_var: network.max_log_var.map(|_| max),
             min_log_var: network.min_log_var.map(|_| min),
         }
     }
 }
 
-/// A panel of a layer's weights with its moments (values, first, second), and the tiles that its gradients are sums over.
-struct Panel<'a> {
-    tiles: &'a [Tile],
-    layer: usize,
-    /// Its first output.
-    from: usize,
-    weight: [&'a mut [f32]; 3],
-    bias: [&'a mut [f32]; 3],
-    decay: f32,
-}
-
-struct Gradients<'a, 'p> {
-    panel: &'a Panel<'p>,
-    weight: &'a mut [f32],
-    bias: &'a mut [f32],
-}
-
-impl WithSimd for Gradients<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Panel { tiles, layer, from, .. } = *self.panel;
-        let mut pairs: Vec<(&[Lanes], &[Lanes])> = Vec::with_capacity(tiles.len());
-        for tile in tiles {
-            pairs.push((&tile.inputs[layer], &tile.gradients[layer]));
-        }
-        weight_gradients(simd, &pairs, from, self.weight, self.bias);
+/// A layer's share of the loss, for the decay of its weights.
+fn of_decay((layer, decay): (&crate::mlp::Layer, &f32)) -> f64 {
+    match *decay > 0.0 {
+        true => 0.5 * f64::from(*decay) * f64::from(sum_of_squares(&layer.packed.weight)),
+        false => 0.0,
     }
 }
 
-impl Tile {
-    /// Inputs of some rows, the last one in the lanes beyond, through all layers.
-    #[inline(always)]
-    fn forward<S: Simd>(&mut self, simd: S, stepper: &HostStepper, member: usize, rows: &[usize]) {
-        let layers = &stepper.members[member];
-        self.inputs.resize(layers.len(), Vec::new());
-        self.gradients.resize(layers.len(), Vec::new());
-        let width = stepper.widths[0];
-        self.inputs[0].resize(width, [0.0; TILE]);
-        gather(&stepper.inputs, width, rows, &mut self.inputs[0]);
-        for (l, Layer { packed, .. }) in layers.iter().enumerate() {
-            let (before, after) = self.inputs.split_at_mut(l + 1);
-            let out = match after.first_mut() {
-                Some(next) => next,
-                None => &mut self.out,
-            };
-            out.resize(packed.outputs(), [0.0; TILE]);
-            layer(simd, packed, None, &before[l], out, TILE);
-            self.gradients[l].resize(packed.outputs(), [0.0; TILE]);
-            if l + 1 < layers.len() {
-                activate_with_slope(simd, stepper.objective.activation, out, &mut self.gradients[l]);
-            }
-        }
-    }
+/// What a tile's outputs are judged by.
+struct Judge<'a> {
+    objective: &'a Objective,
+    /// Values of the bounds.
+    bounds: &'a [Vec<f32>; 2],
+    batch: usize,
+}
 
-    /// The tile's share of the loss, and the gradients of the last layer's outputs; 0 in the lanes beyond `rows`.
-    fn judge(&mut self, stepper: &HostStepper, rows: &[usize], batch: usize) {
-        let Objective { head, columns, end, .. } = stepper.objective;
-        let width = stepper.widths[1];
-        let n = rows.len();
-        let share = 1.0 / (batch * columns) as f32;
-        let last = self.gradients.len() - 1;
-        let gradients = &mut self.gradients[last];
+impl Judge<'_> {
+    /// The tile's share of the loss, and the gradients of the last layer's outputs; 0 in the lanes beyond its `n` rows.
+    fn judge(&self, n: usize, tile: &mut Tile, verdict: &mut Verdict) {
+        let Objective { head, columns, end } = *self.objective;
+        let share = 1.0 / (self.batch * columns) as f32;
+        let last = tile.gradients.len() - 1;
+        let (gradients, out, targets) = (&mut tile.gradients[last], &tile.out, &verdict.targets);
         gradients.fill([0.0; TILE]);
         let mut loss = [0.0; TILE];
-        let mut target = [0.0; TILE];
-        for side in &mut self.bounds {
+        for side in &mut verdict.bounds {
             side.clear();
         }
         for column in 0..columns {
-            for (target, row) in target.iter_mut().zip(rows) {
-                *target = stepper.targets[row * width + column];
-            }
+            let target = &targets[column];
             match head {
                 Head::Deterministic => {
-                    squared_error(&self.out[column], &target, share, &mut loss[..n], &mut gradients[column][..n]);
+                    squared_error(&out[column], target, share, &mut loss[..n], &mut gradients[column][..n]);
                 }
                 Head::Gaussian => {
-                    let bounds = [&stepper.bounds.values[0], &stepper.bounds.values[1]].map(|side| side[column]);
+                    let bounds = [&self.bounds[0], &self.bounds[1]].map(|side| side[column]);
                     let (means, log_vars) = gradients.split_at_mut(columns);
                     let mut sides = [[0.0; TILE]; 2];
                     let [max, min] = &mut sides;
                     likelihood(
-                        [&self.out[column], &self.out[columns + column], &target],
+                        [&out[column], &out[columns + column], target],
                         bounds,
                         share,
                         [
@@ -417,130 +301,18 @@ impl Tile {
                             &mut min[..n],
                         ],
                     );
-                    for (bounds, side) in self.bounds.iter_mut().zip(&sides) {
+                    for (bounds, side) in verdict.bounds.iter_mut().zip(&sides) {
                         bounds.push(side.iter().sum());
                     }
                 }
             }
         }
-        if let (Some(weight), Some(logit)) = (end, self.out.last()) {
-            for (target, row) in target.iter_mut().zip(rows) {
-                *target = stepper.targets[row * width + columns];
-            }
+        if let (Some(weight), Some(logit)) = (end, out.last()) {
             let last = gradients.len() - 1;
-            cross_entropy(logit, &target, weight / batch as f32, &mut loss[..n], &mut gradients[last][..n]);
+            let share = weight / self.batch as f32;
+            cross_entropy(logit, &targets[columns], share, &mut loss[..n], &mut gradients[last][..n]);
         }
-        self.loss = loss.iter().map(|loss| f64::from(*loss)).sum();
-    }
-}
-
-/// Some rows of `all`, column by column, the last one in the lanes beyond. Never in line: see the engine's.
-#[inline(never)]
-fn gather(all: &[f32], width: usize, rows: &[usize], columns: &mut [Lanes]) {
-    for lane in 0..TILE {
-        let row = rows[lane.min(rows.len() - 1)];
-        for (column, value) in columns.iter_mut().zip(&all[row * width..(row + 1) * width]) {
-            column[lane] = *value;
-        }
-    }
-}
-
-/// Phase one of a tile.
-struct Walk<'a> {
-    stepper: &'a HostStepper,
-    member: usize,
-    rows: &'a [usize],
-    batch: usize,
-    tile: &'a mut Tile,
-}
-
-impl WithSimd for Walk<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { stepper, member, rows, batch, tile } = self;
-        tile.forward(simd, stepper, member, rows);
-        tile.judge(stepper, rows, batch);
-        let layers = &stepper.members[member];
-        for l in (1..layers.len()).rev() {
-            let (before, after) = tile.gradients.split_at_mut(l);
-            let inputs = layers[l].packed.inputs;
-            if tile.back.len() < inputs {
-                tile.back.resize(inputs, [0.0; TILE]);
-            }
-            layer(simd, &layers[l].back, None, &after[0], &mut tile.back, TILE);
-            for (slope, gradient) in before[l - 1].iter_mut().zip(&tile.back) {
-                for (slope, gradient) in slope.iter_mut().zip(gradient) {
-                    *slope *= gradient;
-                }
-            }
-        }
-    }
-}
-
-/// Sums of a tile's squared errors, for each column; for a termination those of its probability.
-struct Errors<'a> {
-    stepper: &'a HostStepper,
-    member: usize,
-    rows: &'a [usize],
-    tile: &'a mut Tile,
-}
-
-impl WithSimd for Errors<'_> {
-    type Output = Vec<f64>;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
-        let Self { stepper, member, rows, tile } = self;
-        tile.forward(simd, stepper, member, rows);
-        let (columns, width) = (stepper.objective.columns, stepper.widths[1]);
-        let mut sums = Vec::with_capacity(columns + 1);
-        for column in 0..columns + usize::from(stepper.objective.end.is_some()) {
-            let is_end = column == columns;
-            let said = if is_end { &tile.out[tile.out.len() - 1] } else { &tile.out[column] };
-            let mut sum = 0.0;
-            for (said, row) in said.iter().zip(rows) {
-                let said = if is_end { 1.0 / (1.0 + vmath::exp(-said)) } else { *said };
-                let error = f64::from(said - stepper.targets[row * width + column]);
-                sum += error * error;
-            }
-            sums.push(sum);
-        }
-        sums
-    }
-}
-
-/// One step of Adam, bias-corrected.
-struct Adam {
-    rate: f32,
-    epsilon: f32,
-}
-
-impl Adam {
-    fn new(learning_rate: f32, step: i32) -> Self {
-        let root = (1.0 - BETAS[1].powi(step)).sqrt();
-        Self { rate: learning_rate * root / (1.0 - BETAS[0].powi(step)), epsilon: EPSILON * root }
-    }
-
-    fn step(&self, values: &mut [f32], first: &mut [f32], second: &mut [f32], gradients: &[f32], decay: f32) {
-        adam(values, first, second, gradients, [self.rate, self.epsilon, decay]);
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
-fn adam(
-    values: &mut [f32],
-    first: &mut [f32],
-    second: &mut [f32],
-    gradients: &[f32],
-    [rate, epsilon, decay]: [f32; 3],
-) {
-    for (((value, first), second), gradient) in values.iter_mut().zip(first).zip(second).zip(gradients) {
-        let gradient = gradient + decay * *value;
-        *first = BETAS[0] * *first + (1.0 - BETAS[0]) * gradient;
-        *second = BETAS[1] * *second + (1.0 - BETAS[1]) * gradient * gradient;
-        *value -= rate * *first / (second.sqrt() + epsilon);
+        verdict.loss = loss.iter().map(|loss| f64::from(*loss)).sum();
     }
 }
 
@@ -610,7 +382,7 @@ mod tests {
     use mbrl_env::Rng;
 
     use super::*;
-    use crate::{Dataset, Fit, FitConfig, ensemble::Ensemble};
+    use crate::{Activation, Dataset, Fit, FitConfig, ensemble::Ensemble};
 
     fn data(rows: usize, obs: usize, action: usize, past: usize, rng: &mut Rng) -> Dataset {
         assert_eq!(past, 0);
@@ -673,12 +445,16 @@ mod tests {
                 let loss = host.walk(&rows);
                 let bounds = host.bound_gradients();
                 // Gradients take the places of what they are gradients of.
-                host.reduce(batch, |panel, weight, bias| {
-                    for (value, gradient) in panel.weight[0].iter_mut().zip(weight) {
-                        *value = *gradient + panel.decay * *value;
+                let mut gradients = host.layers.zeros();
+                host.layers.write_gradients(&host.tape, &mut gradients);
+                for (layers, gradients) in host.layers.members.iter().zip(&mut gradients) {
+                    for ((layer, gradient), decay) in layers.iter().zip(gradients).zip(&config.weight_decay) {
+                        for (gradient, value) in gradient.packed.weight.iter_mut().zip(&layer.packed.weight) {
+                            *gradient += decay * value;
+                        }
                     }
-                    panel.bias[0].copy_from_slice(bias);
-                });
+                }
+                host.layers.members = gradients;
                 let gradients = host.parameters();
 
                 let network = model.network.clone().train();

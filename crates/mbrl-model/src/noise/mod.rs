@@ -208,6 +208,23 @@ pub(crate) fn fill_normal_lanes<const TILE: usize>(
     }
 }
 
+/// Random words of a tile of rows: four of each, for a block of four dimensions.
+#[inline(always)]
+pub(crate) fn fill_words_lanes<const TILE: usize>(
+    key: u64,
+    step: u32,
+    first_row: u32,
+    block: u32,
+    out: &mut [[u32; TILE]; 4],
+) {
+    for from in (0..TILE).step_by(LANES) {
+        let words = philox_lanes(key, step, first_row.wrapping_add(from as u32), block, STREAM + 2);
+        for (out, words) in out.iter_mut().zip(&words) {
+            out[from..from + LANES].copy_from_slice(words);
+        }
+    }
+}
+
 /// Four normals for each of [`LANES`] rows.
 #[inline(always)]
 fn four_normals(key: u64, step: u32, row: u32, block: u32) -> [[f32; LANES]; 4] {

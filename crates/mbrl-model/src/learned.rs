@@ -1,0 +1,67 @@
+//! What a learner wants of a model that it fits again and again.
+
+use mbrl_env::Rng;
+
+use crate::{Dynamics, Ensemble, Fit, ModelError};
+
+/// A model that is learned from an agent's own data: fitted whenever there is more of it, drawn anew, stored and restored.
+///
+/// Learners are written against this, so that an ensemble, a physics model with unknown parameters or a latent model take each
+/// other's place.
+pub trait LearnedModel: Dynamics + Fit + Clone {
+    /// Draws new parameters and forgets what was fitted.
+    fn reinitialize(&mut self, rng: &mut Rng);
+
+    /// Everything that [`load`](Self::load) needs to predict with the same bits.
+    ///
+    /// # Errors
+    /// What keeps the model from being written.
+    fn save(&self) -> Result<Vec<u8>, ModelError>;
+
+    /// Goes back to what [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// [`ModelError`] for bytes that are damaged or of another model.
+    fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError>;
+
+    /// Steps before each transition that it looks back to (default: 0).
+    fn past(&self) -> usize {
+        0
+    }
+
+    /// Whether it learns rewards (default: no).
+    fn learns_reward(&self) -> bool {
+        false
+    }
+
+    /// Whether it learns terminations (default: no).
+    fn learns_termination(&self) -> bool {
+        false
+    }
+}
+
+impl LearnedModel for Ensemble {
+    fn reinitialize(&mut self, rng: &mut Rng) {
+        Self::reinitialize(self, rng);
+    }
+
+    fn save(&self) -> Result<Vec<u8>, ModelError> {
+        Self::save(self)
+    }
+
+    fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        Self::load(self, bytes)
+    }
+
+    fn past(&self) -> usize {
+        self.config().past
+    }
+
+    fn learns_reward(&self) -> bool {
+        self.config().reward
+    }
+
+    fn learns_termination(&self) -> bool {
+        self.config().termination
+    }
+}
