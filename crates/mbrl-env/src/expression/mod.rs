@@ -92,7 +92,7 @@ impl ColumnNames {
 /// let error = Expression::termination("abs(next.angel) > 1", &columns).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "`abs(next.angel) > 1`, letter 5: the observation has no column `angel`; did you mean `angle`? It has: angle, velocity"
+///     "`abs(next.angel) > 1`, letter 10: the observation has no column `angel`; did you mean `angle`? It has: angle, velocity"
 /// );
 /// # Ok::<(), mbrl_env::ExpressionError>(())
 /// ```

@@ -268,7 +268,7 @@ impl Experiment {
     ///
     /// # Errors
     /// [`ExperimentError::UnknownTask`], what task and wrappers say to their options, and a task whose actions have no
-    /// limits ([`EnvError::Unlimited`](mbrl_env::EnvError::Unlimited)).
+    /// limits ([`EnvError::Unlimited`]).
     pub fn make_task(&self, registry: &Registry) -> Result<Task, ExperimentError> {
         let mut task = registry.make_task(&self.task, &self.task_options)?;
         task.env = self.wrappers.apply(task.env).map_err(|error| match error {
