@@ -1,9 +1,9 @@
 //! What an ensemble looks like.
 
-use std::{borrow::Cow, f32::consts::TAU};
+use std::{borrow::Cow, f32::consts::TAU, sync::Arc};
 
 use burn::tensor::Device;
-use mbrl_env::{AngleColumn, EnvSpec, MAX_PAST, Rng};
+use mbrl_env::{AngleColumn, EnvSpec, Features, MAX_PAST, Rng};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[cfg(feature = "train")]
@@ -326,7 +326,21 @@ impl EnsembleConfig {
     /// # Errors
     /// [`ModelError::Config`], naming the field that breaks a rule.
     pub fn init_for(&self, env: &EnvSpec, device: &Device, rng: &mut Rng) -> Result<Ensemble, ModelError> {
-        self.for_env(env).init(env.obs.width(), env.actions.width(), device, rng)
+        self.init_for_task(env, None, device, rng)
+    }
+
+    /// As [`init_for`](Self::init_for), with the features of a task.
+    ///
+    /// # Errors
+    /// As [`init_with`](Self::init_with).
+    pub fn init_for_task(
+        &self,
+        env: &EnvSpec,
+        features: Option<Arc<dyn Features>>,
+        device: &Device,
+        rng: &mut Rng,
+    ) -> Result<Ensemble, ModelError> {
+        self.for_env(env).init_with(env.obs.width(), env.actions.width(), features, device, rng)
     }
 
     /// This configuration with the angles of an environment's spec in place of [`Angles::Task`].
@@ -344,14 +358,34 @@ impl EnsembleConfig {
     /// # Errors
     /// [`ModelError::Config`], naming the field that breaks a rule.
     pub fn init(&self, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Result<Ensemble, ModelError> {
+        self.init_with(obs, action, None, device, rng)
+    }
+
+    /// As [`init`](Self::init), with features of a task for the networks to look at. They are computed in every roll-out, on the
+    /// host and on devices, and their name is stored with the model.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init), and for features that replace columns which are not there.
+    pub fn init_with(
+        &self,
+        obs: usize,
+        action: usize,
+        features: Option<Arc<dyn Features>>,
+        device: &Device,
+        rng: &mut Rng,
+    ) -> Result<Ensemble, ModelError> {
         self.validate(obs)?;
+        if let Some(column) = features.iter().flat_map(|f| f.replaces()).find(|column| **column >= obs) {
+            let rule = format!("features that replace columns of the observation, below {obs}");
+            return Err(ModelError::Config { field: "features", value: format!("column {column}"), rule: rule.into() });
+        }
         let positive = |field, value: usize| match value {
             0 => Err(ModelError::Config { field, value: "0".into(), rule: "a width of at least 1".into() }),
             _ => Ok(()),
         };
         positive("obs", obs)?;
         positive("action", action)?;
-        Ok(Ensemble::new(self.clone(), obs, action, device, rng))
+        Ok(Ensemble::new(self.clone(), obs, action, features, device, rng))
     }
 
     /// The networks below the heads.

@@ -17,6 +17,7 @@ use super::{
     assignment::Assignment,
     bf16::{self, Pairs, Rounded},
     config::Head,
+    inputs::Inputs,
 };
 use crate::{
     Activation, Chunk,
@@ -58,10 +59,8 @@ pub(crate) struct Engine {
     pub(crate) state: usize,
     pub(crate) obs: usize,
     pub(crate) action: usize,
-    /// State columns fed as they are, then those fed as sine and cosine.
-    pub(crate) plain: Vec<usize>,
-    /// With what makes radians of them.
-    pub(crate) angles: Vec<(usize, f32)>,
+    /// What the networks see.
+    pub(crate) seen: Inputs,
     /// Columns of the observation that jump by a turn.
     pub(crate) wraps: Vec<Wrap>,
     pub(crate) input_mean: Vec<f32>,
@@ -323,22 +322,27 @@ fn scatter(tiles: &[Lanes], width: usize, rows: &mut [f32]) {
 }
 
 impl Engine {
-    /// Network inputs: plain columns, sines, cosines, actions; standardised.
+    /// Network inputs: plain columns, sines, cosines, actions, features; standardised.
     #[inline(always)]
     fn fill_inputs(&self, tiles: usize, scratch: &mut Scratch) {
         let (s, a, width) = (self.state, self.action, self.input_mean.len());
-        let (plain, angles) = (self.plain.len(), self.angles.len());
+        let (plain, angles) = (self.seen.plain.len(), self.seen.angles.len());
         for tile in 0..tiles {
             let state = &scratch.state[tile * s..(tile + 1) * s];
             let input = &mut scratch.input[tile * width..(tile + 1) * width];
-            for (x, &c) in input.iter_mut().zip(&self.plain) {
+            for (x, &c) in input.iter_mut().zip(&self.seen.plain) {
                 *x = state[c];
             }
-            for (i, &(c, scale)) in self.angles.iter().enumerate() {
+            for (i, &(c, scale)) in self.seen.angles.iter().enumerate() {
                 let (sines, cosines) = input.split_at_mut(plain + angles);
                 sin_cos(&state[c], scale, &mut sines[plain + i], &mut cosines[i]);
             }
-            input[plain + 2 * angles..].copy_from_slice(&scratch.action[tile * a..(tile + 1) * a]);
+            let action = &scratch.action[tile * a..(tile + 1) * a];
+            let (columns, features) = input.split_at_mut(plain + 2 * angles + a);
+            columns[plain + 2 * angles..].copy_from_slice(action);
+            if let Some(known) = &self.seen.features {
+                known.tile(&state[..self.obs], action, features);
+            }
             for ((x, mean), std) in input.iter_mut().zip(&self.input_mean).zip(&self.input_std) {
                 for x in x {
                     *x = (*x - mean) / std;

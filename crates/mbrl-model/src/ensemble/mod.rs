@@ -5,6 +5,7 @@ mod assignment;
 mod bf16;
 mod config;
 mod engine;
+mod inputs;
 mod network;
 #[cfg(feature = "train")]
 mod stepper;
@@ -15,13 +16,14 @@ mod train;
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
-use mbrl_env::{Rng, Situation};
+use mbrl_env::{Features, Rng, Situation};
 
 use angles::Wrap;
 use assignment::Assignment;
 use bf16::Rounded;
 pub use config::{Angles, EnsembleConfig, Head, Precision};
 use engine::{Engine, Imagination, Layer, Work};
+use inputs::Inputs;
 use network::Heads;
 pub use network::Network;
 #[cfg(feature = "train")]
@@ -69,6 +71,8 @@ pub struct Ensemble {
     spec: DynamicsSpec,
     config: EnsembleConfig,
     network: Network,
+    /// What the networks see.
+    seen: Inputs,
     /// Of the network's inputs, and of its targets (the identity where these are not standardised).
     inputs: Normalizer,
     targets: Normalizer,
@@ -98,8 +102,9 @@ struct DeviceWeights {
     target_std: Tensor<2>,
     /// 1 for columns predicted as a change, 0 for the others.
     delta: Tensor<2>,
-    /// Columns of the state that the network sees as they are, and as sine and cosine.
+    /// Columns of the state that the network sees as they are, where these are not all, and as sine and cosine.
     plain: Option<Tensor<1, Int>>,
+    all_plain: bool,
     angles: Option<Tensor<1, Int>>,
     /// What makes radians of these angles, `[1, angles]`, where they are not.
     radians: Option<Tensor<2>>,
@@ -161,14 +166,14 @@ impl DeviceWeights {
         network: &Network,
         [inputs, targets]: [&Normalizer; 2],
         delta: &[f32],
-        (plain, angles): (Vec<usize>, Vec<(usize, f32)>),
+        Inputs { plain, angles, all_plain, .. }: &Inputs,
         wraps: &[Wrap],
         elites: &[usize],
         device: &Device,
     ) -> Self {
         let row = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len()]), device);
         let radians: Vec<f32> = angles.iter().map(|(_, scale)| *scale).collect();
-        let [plain, angles] = [plain, angles.into_iter().map(|(c, _)| c).collect()].map(|columns| {
+        let [plain, angles] = [plain.clone(), angles.iter().map(|(c, _)| *c).collect()].map(|columns| {
             let columns: Vec<i32> = columns.into_iter().map(|c| c as i32).collect();
             (!columns.is_empty()).then(|| indices(columns, device))
         });
@@ -188,6 +193,7 @@ impl DeviceWeights {
             target_std: row(targets.std()),
             delta: row(delta),
             plain,
+            all_plain: *all_plain,
             angles,
             radians: radians.iter().any(|scale| *scale != 1.0).then(|| row(&radians)),
             wraps,
@@ -196,11 +202,19 @@ impl DeviceWeights {
 }
 
 impl Ensemble {
-    pub(crate) fn new(mut config: EnsembleConfig, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Self {
+    pub(crate) fn new(
+        mut config: EnsembleConfig,
+        obs: usize,
+        action: usize,
+        features: Option<Arc<dyn Features>>,
+        device: &Device,
+        rng: &mut Rng,
+    ) -> Self {
         let device = device.clone().without_autodiff();
         // What the model is stored with: without a task there are none.
         config.angles = Angles::Columns(config.angles.columns().to_vec());
-        let network = Network::new(&config, obs, action, &device, rng);
+        let seen = Inputs::new(&config, obs, action, features);
+        let network = Network::new(&config, seen.width(), obs, &device, rng);
         let elites: Vec<usize> = (0..config.members).take(elite_count(&config)).collect();
         let spec = DynamicsSpec::new("ensemble", config.state(obs, action), action, &device)
             .with_obs(obs)
@@ -208,16 +222,16 @@ impl Ensemble {
             .with_differentiable(true)
             .with_stochastic(config.head == Head::Gaussian)
             .with_angles(config.angles.columns());
-        let inputs = Normalizer::identity(config.inputs(obs, action));
+        let inputs = Normalizer::identity(seen.width());
         let targets = Normalizer::identity(config.targets(obs));
         let wraps = Wrap::of(config.angles.columns());
-        let seen = columns(&config, obs, action);
         let device_weights =
-            DeviceWeights::new(&network, [&inputs, &targets], &delta(&config, obs), seen, &wraps, &elites, &device);
+            DeviceWeights::new(&network, [&inputs, &targets], &delta(&config, obs), &seen, &wraps, &elites, &device);
         let use_engine = is_cpu(&device);
         let mut ensemble = Self {
             spec,
             network,
+            seen,
             inputs,
             targets,
             wraps,
@@ -236,7 +250,8 @@ impl Ensemble {
     /// Draws new weights and forgets all statistics.
     pub fn reinitialize(&mut self, rng: &mut Rng) {
         let (use_engine, precision) = (self.use_engine, self.precision);
-        *self = Self::new(self.config.clone(), self.spec.obs, self.spec.action, &self.spec.device.clone(), rng);
+        let (features, device) = (self.seen.features.take(), self.spec.device.clone());
+        *self = Self::new(self.config.clone(), self.spec.obs, self.spec.action, features, &device, rng);
         (self.use_engine, self.precision) = (use_engine, precision);
         self.snapshot();
     }
@@ -292,7 +307,7 @@ impl Ensemble {
         self.spec.members = self.elites.len();
         let delta = delta(&self.config, self.spec.obs);
         let statistics = [&self.inputs, &self.targets];
-        let (seen, device) = (self.columns(), &self.spec.device);
+        let (seen, device) = (&self.seen, &self.spec.device);
         self.device_weights =
             DeviceWeights::new(&self.network, statistics, &delta, seen, &self.wraps, &self.elites, device);
         self.snapshot();
@@ -326,7 +341,6 @@ impl Ensemble {
                 })
                 .collect()
         };
-        let (plain, angles) = self.columns();
         Engine {
             members: self.elites.iter().map(member).collect(),
             activation: self.config.activation,
@@ -336,8 +350,7 @@ impl Ensemble {
             state: self.spec.state,
             obs: self.spec.obs,
             action: self.spec.action,
-            plain,
-            angles,
+            seen: self.seen.clone(),
             wraps: self.wraps.clone(),
             input_mean: self.inputs.mean().to_vec(),
             input_std: self.inputs.std().to_vec(),
@@ -349,31 +362,34 @@ impl Ensemble {
         }
     }
 
-    /// As the function of that name.
-    fn columns(&self) -> (Vec<usize>, Vec<(usize, f32)>) {
-        columns(&self.config, self.spec.obs, self.spec.action)
+    /// The features of a task that the networks look at, where there are any.
+    #[must_use]
+    pub fn features(&self) -> Option<&dyn Features> {
+        self.seen.features.as_deref()
     }
 
     /// Standardised network inputs, `[N, in]`.
-    fn features(&self, states: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
-        let mut parts = Vec::with_capacity(4);
-        if self.device_weights.angles.is_none() {
-            parts.push(states);
-        } else {
-            if let Some(plain) = &self.device_weights.plain {
-                parts.push(states.clone().select(1, plain.clone()));
-            }
-            if let Some(angles) = &self.device_weights.angles {
-                let angles = states.select(1, angles.clone());
-                let angles = match &self.device_weights.radians {
-                    Some(radians) => angles * radians.clone(),
-                    None => angles,
-                };
-                parts.extend([angles.clone().sin(), angles.cos()]);
-            }
+    fn network_inputs(&self, states: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
+        let mut parts = Vec::with_capacity(5);
+        let weights = &self.device_weights;
+        match &weights.plain {
+            _ if weights.all_plain => parts.push(states.clone()),
+            Some(plain) => parts.push(states.clone().select(1, plain.clone())),
+            None => {}
         }
-        parts.push(actions);
-        (Tensor::cat(parts, 1) - self.device_weights.input_mean.clone()) / self.device_weights.input_std.clone()
+        if let Some(angles) = &weights.angles {
+            let angles = states.clone().select(1, angles.clone());
+            let angles = match &weights.radians {
+                Some(radians) => angles * radians.clone(),
+                None => angles,
+            };
+            parts.extend([angles.clone().sin(), angles.cos()]);
+        }
+        parts.push(actions.clone());
+        if let Some(features) = &self.seen.features {
+            parts.push(features.tensor(states.narrow(1, 0, self.spec.obs), actions));
+        }
+        (Tensor::cat(parts, 1) - weights.input_mean.clone()) / weights.input_std.clone()
     }
 
     /// What each member says for inputs `[E, N, in]`.
@@ -450,7 +466,7 @@ impl Ensemble {
                 terminated: self.config.termination.then(|| Tensor::empty([0], device)),
             });
         }
-        let x = self.features(states.clone(), actions.clone());
+        let x = self.network_inputs(states.clone(), actions.clone());
         let step = match &assignment {
             Assignment::All => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).expectation(),
             Assignment::Mixture => self.step(x.unsqueeze::<3>().repeat_dim(0, members)).mixture(draw.propagation.noise),
@@ -525,7 +541,7 @@ impl Dynamics for Ensemble {
     fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
         self.check(&states, &actions)?;
         let members = self.elites.len();
-        let x = self.features(states.clone(), actions.clone()).unsqueeze::<3>().repeat_dim(0, members);
+        let x = self.network_inputs(states.clone(), actions.clone()).unsqueeze::<3>().repeat_dim(0, members);
         let mut step = self.step(x);
         let epistemic_std = step.between().map(|variance| root(variance).squeeze_dim(0));
         let aleatoric_std = step.std.take().map(|s| s.square().mean_dim(0).sqrt().squeeze_dim(0));
@@ -634,14 +650,6 @@ fn root(variance: Tensor<3>) -> Tensor<3> {
 /// 1 for columns predicted as a change, 0 for the others.
 fn delta(config: &EnsembleConfig, obs: usize) -> Vec<f32> {
     (0..obs).map(|c| if config.no_delta.contains(&c) { 0.0 } else { 1.0 }).collect()
-}
-
-/// Columns of the state that the network sees as they are, and those that it sees as sine and cosine, with what makes radians
-/// of them.
-fn columns(config: &EnsembleConfig, obs: usize, action: usize) -> (Vec<usize>, Vec<(usize, f32)>) {
-    let angles = config.state_angles(obs, action);
-    let plain = (0..config.state(obs, action)).filter(|c| angles.iter().all(|(angle, _)| angle != c));
-    (plain.collect(), angles)
 }
 
 fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {

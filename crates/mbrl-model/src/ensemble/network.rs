@@ -37,11 +37,9 @@ pub(crate) struct Heads {
 
 impl Network {
     /// Weights from a normal of standard deviation 1/(2·√in), truncated at two of them; biases 0 (PETS, `FC.py`).
-    pub(crate) fn new(config: &EnsembleConfig, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Self {
-        let widths: Vec<usize> = std::iter::once(config.inputs(obs, action))
-            .chain(config.hidden.iter().copied())
-            .chain([config.outputs(obs)])
-            .collect();
+    pub(crate) fn new(config: &EnsembleConfig, inputs: usize, obs: usize, device: &Device, rng: &mut Rng) -> Self {
+        let widths: Vec<usize> =
+            std::iter::once(inputs).chain(config.hidden.iter().copied()).chain([config.outputs(obs)]).collect();
         let members = config.members;
         let mut weights = Vec::new();
         let mut biases = Vec::new();

@@ -23,6 +23,9 @@ struct Header {
     /// What was taken off the observations, as bits of `f64`: text would not keep every one. Only where it is not 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     offset: Vec<u64>,
+    /// Name and width of the features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    features: Option<(String, usize)>,
 }
 
 impl Ensemble {
@@ -42,6 +45,7 @@ impl Ensemble {
                 true => Vec::new(),
                 false => self.offset.iter().map(|offset| offset.to_bits()).collect(),
             },
+            features: self.features().map(|features| (features.name().to_owned(), features.width())),
         };
         let header = serde_json::to_vec(&header).map_err(|e| storage(&e))?;
         let mut bytes = MAGIC.to_vec();
@@ -69,6 +73,16 @@ impl Ensemble {
             .split_at_checked(u32::from_le_bytes(*length) as usize)
             .ok_or_else(|| broken("it ends in the header"))?;
         let header: Header = serde_json::from_slice(header).map_err(|e| broken(&e.to_string()))?;
+        let features = self.features().map(|features| (features.name().to_owned(), features.width()));
+        if features != header.features {
+            let named = |features: &Option<(String, usize)>| match features {
+                Some((name, width)) => format!("the features `{name}` ({width} columns)"),
+                None => "no features".to_owned(),
+            };
+            let (expected, found) = (named(&features), named(&header.features));
+            return Err(ModelError::Storage(format!("weights of an ensemble with {found}, expected {expected}")));
+        }
+        // Features that replace columns replace the same ones: they have one name.
         let shape = |config: &EnsembleConfig, obs, action| {
             let mut shape = vec![config.members, config.inputs(obs, action)];
             shape.extend(&config.hidden);

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, TensorData, activation},
 };
 
-use super::{Ensemble, Head, Heads, Network, Wrap, delta, elite_count, is_cpu, stepper::HostStepper};
+use super::{Ensemble, Head, Heads, Network, Wrap, delta, elite_count, inputs::Inputs, is_cpu, stepper::HostStepper};
 use crate::{
     Dataset, Examples, Fit, FitConfig, ModelError, Normalizer, Stepper, dynamics::check_size, normalizer::magnitudes,
 };
@@ -54,8 +54,15 @@ impl Fit for Ensemble {
         wanted(self.config.reward, "rewards", data.rewards().is_some())?;
         wanted(self.config.termination, "terminations", data.terminated().is_some())?;
 
-        let (plain, angles) = self.columns();
-        let mut inputs = Vec::with_capacity(data.len() * self.config.inputs(obs, action));
+        let Inputs { plain, angles, .. } = &self.seen;
+        if self.seen.features.is_some() && data.offset().iter().any(|offset| *offset != 0.0) {
+            let (value, rule) =
+                ("data with an offset".into(), "data in the task's own units, as features need it".into());
+            return Err(ModelError::Config { field: "features", value, rule });
+        }
+        let features = self.seen.features_of(data.obs(), data.actions(), obs);
+        let mut features = features.chunks_exact(features.len().checked_div(data.len()).unwrap_or(0).max(1));
+        let mut inputs = Vec::with_capacity(data.len() * self.seen.width());
         let mut state = vec![0f32; self.spec.state];
         let past = self.spec.state - obs;
         for (row, (now, act)) in data.obs().chunks_exact(obs).zip(data.actions().chunks_exact(action)).enumerate() {
@@ -65,6 +72,7 @@ impl Fit for Ensemble {
             inputs.extend(angles.iter().map(|&(c, scale)| (state[c] * scale).sin()));
             inputs.extend(angles.iter().map(|&(c, scale)| (state[c] * scale).cos()));
             inputs.extend(act);
+            inputs.extend(features.next().into_iter().flatten());
         }
         let delta = delta(&self.config, obs);
         let width = self.config.targets(obs);
@@ -79,7 +87,7 @@ impl Fit for Ensemble {
         }
         let rows = || data.obs().chunks_exact(obs).chain(data.next_obs().chunks_exact(obs));
         let statistics = EnsembleStatistics {
-            inputs: Normalizer::of(&inputs, self.config.inputs(obs, action)),
+            inputs: Normalizer::of(&inputs, self.seen.width()),
             targets: if self.config.normalize_targets {
                 // A change smaller than what `f32` tells apart in the observation is rounding.
                 let mut magnitudes = magnitudes(rows(), obs);
