@@ -747,7 +747,9 @@ impl RunFiles {
         if training.stored.is_none() {
             // A kill just before the first checkpoint leaves the metrics of the episodes that it was to cover.
             let episodes = MetricsReader::open(&metrics)?.map_or(0, |metrics| metrics.episodes() as u64);
-            let covered = training.config.checkpoint_episodes;
+            // In lockstep they come in rounds.
+            let round = training.config.environments as u64;
+            let covered = training.config.checkpoint_episodes.next_multiple_of(round);
             if episodes > covered {
                 let reason = format!(
                     "there is no checkpoint, but metrics.jsonl has {episodes} episodes and the first checkpoint comes \
