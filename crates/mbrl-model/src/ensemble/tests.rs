@@ -584,7 +584,7 @@ mod trained {
             let network = model.network.clone();
             model.finish(network, statistics, &[0.0; 5]);
             let inputs = config.inputs(4, 2);
-            let features = model.features(states, tensor(&actions, 2));
+            let features = model.network_inputs(states, tensor(&actions, 2));
             assert_columns_near(&to_vec(examples.inputs), &to_vec(features), inputs);
             // Targets undone: the change, or for column 2 the value itself; then rewards and ends.
             let width = config.targets(4);

@@ -6,7 +6,7 @@ use super::*;
 fn said(model: &Ensemble, states: &Tensor<2>, actions: &Tensor<2>) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
     let members = model.elites.len();
     let rows = states.dims()[0];
-    let inputs = model.features(states.clone(), actions.clone()).unsqueeze::<3>().repeat_dim(0, members);
+    let inputs = model.network_inputs(states.clone(), actions.clone()).unsqueeze::<3>().repeat_dim(0, members);
     let step = model.step(inputs);
     let split = |part: Option<Tensor<3>>| to_vec(part.unwrap()).chunks(rows).map(<[f32]>::to_vec).collect();
     (split(step.reward), split(step.end))

@@ -132,7 +132,7 @@ fn one_rounded_step_is_as_near_as_its_layer() {
 
     let layer = |l: usize| -> Tensor<2> { model.network.weights[l].val().squeeze_dim(0) };
     let bias: Tensor<2> = model.network.biases[0].val().reshape([1, 40]);
-    let hidden = activation::relu(model.features(states.clone(), actions.clone()).matmul(layer(0)) + bias);
+    let hidden = activation::relu(model.network_inputs(states.clone(), actions.clone()).matmul(layer(0)) + bias);
     let terms = hidden.abs().matmul(layer(1).abs());
     let bound = terms.matmul(layer(2).abs()) * model.device_weights.target_std.clone() * (1.01 / 128.0);
     let mut nearest_to_bound = 0f32;
