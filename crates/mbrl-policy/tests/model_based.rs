@@ -12,8 +12,9 @@ use mbrl_env::{Env, Info, Rng, Transition, reward_fn};
 use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
 use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{
-    AgentError, Device, EpisodeSummary, FitSchedule, Goal, ModelBased, ModelBasedConfig, Moment, Observer, Outcome,
-    Phase, RandomAgent, RunFiles, Scalars, Tensor, TrainConfig, Training, evaluate, start_seeds,
+    Agent, AgentError, Device, EpisodeSummary, FitSchedule, Goal, Learner, ModelBased, ModelBasedConfig, Moment,
+    Observer, Outcome, Phase, RandomAgent, Report, ReportKind, RunFiles, Scalars, Tensor, TrainConfig, Training,
+    evaluate, start_seeds,
 };
 
 fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<ModelBased, AgentError> {
@@ -249,4 +250,40 @@ fn observers_are_told_how_far_a_fit_and_an_evaluation_are() {
         "30 evaluated",
     ];
     assert_eq!(phases.0, expected);
+}
+
+struct Silent;
+
+impl Report for Silent {
+    fn scalar(&mut self, _: ReportKind, _: &str, _: f64) {}
+}
+
+#[test]
+fn an_episode_that_broke_down_ends_in_the_data_and_is_fitted_to_once_the_random_steps_are_over() {
+    for (steps, fitted) in [(10_u8, false), (30, true)] {
+        let mut rng = Rng::new(3);
+        let mut agent = learner(&config(FitSchedule::Episode), quick_fit(), &mut rng).unwrap();
+        assert_eq!(agent.name(), "model-based");
+        for step in 0..steps {
+            let x = 0.01 * f32::from(step);
+            let (obs, action, next_obs) = (vec![x], vec![0.1], vec![x + 0.01]);
+            let transition = Transition { obs, action, reward: 0.0, next_obs, terminated: false, truncated: false };
+            agent.observe(&transition).unwrap();
+        }
+        agent.truncate_episode().unwrap();
+        let learned = agent.learned().unwrap();
+        assert_eq!((learned.replay.len(), learned.is_fitted), (usize::from(steps), false));
+        assert!(learned.replay.get(usize::from(steps) - 1).unwrap().truncated);
+        agent.update(&mut rng, &mut Silent).unwrap();
+        assert_eq!(agent.is_fitted(), fitted, "{steps} of 25 random steps");
+    }
+}
+
+#[test]
+fn a_run_tells_its_budget_and_its_time() {
+    let mut agent = learner(&config(FitSchedule::Episode), quick_fit(), &mut Rng::new(3)).unwrap();
+    let mut training = TrainConfig::default().init(20, 0).unwrap();
+    run(&mut training, &mut agent, &mut Diary::default());
+    assert_eq!((training.steps(), training.env_step(), training.episode()), (20, 20, 2));
+    assert!(training.wall_s() > 0.0);
 }
