@@ -63,6 +63,8 @@ impl Observer for Diary {
         self.fits.push(at.env_step);
         let told = |name: &str| scalars.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
         self.errors.extend(told("model/mse").zip(told("model/mse_best")));
+        // A network never predicts to the bit.
+        assert!(told("model/unchanged_ratio").is_none_or(|ratio| ratio > 0.0), "{scalars:?}");
         self.diverged += usize::from(scalars.iter().any(|(name, _)| *name == "model/diverged"));
         Ok(())
     }
