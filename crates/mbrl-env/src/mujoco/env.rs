@@ -85,9 +85,7 @@ pub trait Rules: Send + Sync {
 
     /// Puts an action into effect before the engine steps. By default it is written to the controls.
     fn apply(&self, action: &[f32], controls: &mut Controls<'_>) {
-        for (control, action) in controls.ctrl_mut().iter_mut().zip(action) {
-            *control = f64::from(*action);
-        }
+        controls.set_ctrl(action);
     }
 
     /// Appends what the reward compares with the state before the step, a position for example.
@@ -122,6 +120,13 @@ impl fmt::Debug for Controls<'_> {
 }
 
 impl Controls<'_> {
+    /// Writes an action to the controls, as [`Rules::apply`] does by default.
+    fn set_ctrl(&mut self, action: &[f32]) {
+        for (control, action) in self.ctrl_mut().iter_mut().zip(action) {
+            *control = f64::from(*action);
+        }
+    }
+
     /// Controls of the actuators, `[nu]`.
     pub fn ctrl_mut(&mut self) -> &mut [f64] {
         self.data.ctrl_mut()
@@ -474,7 +479,7 @@ impl Rules for Closures {
     fn apply(&self, action: &[f32], controls: &mut Controls<'_>) {
         match &self.actions {
             Some((_, _, apply)) => apply(action, controls),
-            None => controls.ctrl_mut().iter_mut().zip(action).for_each(|(to, from)| *to = f64::from(*from)),
+            None => controls.set_ctrl(action),
         }
     }
 

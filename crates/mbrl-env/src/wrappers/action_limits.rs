@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step, check_action};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Step, check_action};
 
 /// Gives actions other limits: narrower ones, limits where the environment has none, or the range [−1, 1] for all.
 ///
@@ -127,25 +127,7 @@ impl<E: Env> Env for ActionLimits<E> {
     }
 }
 
-#[derive(Debug)]
-struct Saved(Snapshot);
-
-impl<E: Simulator + 'static> Simulator for ActionLimits<E> {
-    fn save(&self) -> Snapshot {
-        Snapshot::new(Saved(self.env.save()))
-    }
-
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        let foreign = || EnvError::ForeignSnapshot { env: self.spec.name.clone() };
-        let Saved(inside) = snapshot.get().ok_or_else(foreign)?;
-        self.env.restore(inside)
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Simulator> {
-        let Self { env, spec, scaled_to } = self;
-        Box::new(ActionLimits { env: env.boxed_clone(), spec: spec.clone(), scaled_to: scaled_to.clone() })
-    }
-}
+simulator_of_inside!(ActionLimits { spec, scaled_to });
 
 /// Limits of actions as plain data: `"own"`, those of the environment (default), `[-1, 1]` for all columns, `[[-1, 1], [0, 2]]` one pair per column, or
 /// `{ elbow = [-0.5, 0.5] }` by the names of the columns, which leaves the others as they are.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
+use crate::{Env, EnvError, EnvSpec, Frame, Step};
 
 /// Holds each action for a number of steps of the environment inside: a longer control period, so a horizon of as many
 /// decisions sees further.
@@ -91,22 +91,4 @@ impl<E: Env> Env for ActionRepeat<E> {
     }
 }
 
-#[derive(Debug)]
-struct Saved(Snapshot);
-
-impl<E: Simulator + 'static> Simulator for ActionRepeat<E> {
-    fn save(&self) -> Snapshot {
-        Snapshot::new(Saved(self.env.save()))
-    }
-
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
-        let foreign = || EnvError::ForeignSnapshot { env: self.spec.name.clone() };
-        let Saved(inside) = snapshot.get().ok_or_else(foreign)?;
-        self.env.restore(inside)
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Simulator> {
-        let Self { env, spec, repeat } = self;
-        Box::new(ActionRepeat { env: env.boxed_clone(), spec: spec.clone(), repeat: *repeat })
-    }
-}
+simulator_of_inside!(ActionRepeat { spec, repeat });
