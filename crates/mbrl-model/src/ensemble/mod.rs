@@ -10,10 +10,11 @@ mod network;
 #[cfg(feature = "train")]
 mod stepper;
 mod store;
+mod taped;
 #[cfg(feature = "train")]
 mod train;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 use mbrl_env::{Features, Rng, Situation};
@@ -26,15 +27,17 @@ use engine::{Engine, Imagination, Layer, Work};
 use inputs::Inputs;
 use network::Heads;
 pub use network::Network;
+use taped::HostTaped;
 #[cfg(feature = "train")]
 pub use train::EnsembleStatistics;
 
 use tracing::trace_span;
 
 use crate::{
-    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
+    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Taped, Trajectories,
     dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
     mlp::kernel::{self, Packed},
+    sample_taped_by_autodiff,
 };
 
 /// Observations of a chunk of a population: about what a second-level cache holds.
@@ -88,6 +91,8 @@ pub struct Ensemble {
     engine: Option<Arc<Engine>>,
     use_engine: bool,
     precision: Precision,
+    /// What steps with a way back need on the host; made when they are asked for.
+    taped: OnceLock<Arc<HostTaped>>,
 }
 
 /// What roll-outs as tensors need, on the device.
@@ -241,6 +246,7 @@ impl Ensemble {
             engine: None,
             use_engine,
             precision: Precision::default(),
+            taped: OnceLock::new(),
             config,
         };
         ensemble.snapshot();
@@ -314,6 +320,7 @@ impl Ensemble {
     }
 
     fn snapshot(&mut self) {
+        self.taped = OnceLock::new();
         self.engine = self.use_engine.then(|| Arc::new(self.engine_snapshot()));
     }
 
@@ -582,6 +589,14 @@ impl Dynamics for Ensemble {
             reward: step.reward.map(|reward| Tensor::from_data(TensorData::new(reward, [rows]), device)),
             terminated: step.terminated.map(|ends| Tensor::from_data(TensorData::new(ends, [rows]), device)),
         })
+    }
+
+    fn sample_taped(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Taped, ModelError> {
+        self.check(&states, &actions)?;
+        if states.is_autodiff() || actions.is_autodiff() || !self.tapes_on_the_host(draw) || states.dims()[0] == 0 {
+            return sample_taped_by_autodiff(self, states, actions, draw);
+        }
+        self.sample_taped_on_the_host(states, actions, draw)
     }
 
     fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
