@@ -537,12 +537,17 @@ fn over_tasks(tasks: &[String], blocks: &[Block], scored: &[Scored<'_>], notes: 
             (best > random).then_some((random, best))
         })
         .collect();
-    if ends.is_none() {
-        notes.push(
+    let random_of = |block: &Block| block.rows.iter().any(|row| row.is_baseline && row.name == RANDOM);
+    match blocks.iter().all(random_of) {
+        _ if ends.is_some() => {}
+        true => notes.push(
+            "on a task nothing is better than random actions: returns are not normalised and summed up".to_owned(),
+        ),
+        false => notes.push(
             "returns of different tasks have no common scale: with --random, or random@TASK=RETURN for each task, they are \
              normalised and summed up"
                 .to_owned(),
-        );
+        ),
     }
     let strata = |name: &str| -> Vec<Vec<f64>> {
         let scores = tasks.iter().filter_map(|task| of(name, task)).map(|one| one.scores.clone());

@@ -145,9 +145,8 @@ mod tests {
         let mut covered = [0; 2];
         for _ in 0..REPETITIONS {
             let scores = one(&(0..30).map(|_| 3.0 + 2.0 * rng.normal_f64()).collect::<Vec<f64>>());
-            let statistics: [&dyn Fn(&[Vec<f64>]) -> f64; 2] = [&|drawn| mean(&drawn[0]), &pooled];
-            for (covered, statistic) in covered.iter_mut().zip(statistics) {
-                let (low, high) = fewer(&scores, statistic);
+            let intervals = [fewer(&scores, &|drawn| mean(&drawn[0])), fewer(&scores, &pooled)];
+            for (covered, (low, high)) in covered.iter_mut().zip(intervals) {
                 *covered += usize::from((low..=high).contains(&3.0));
             }
         }
