@@ -80,11 +80,11 @@ mod tests {
 
     #[test]
     fn the_interquartile_mean_is_that_of_the_middle_half() {
-        assert_eq!(iqm(&[4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert_eq!(iqm(&[40.0, 1.0, 3.0, 2.0]), 2.5);
         // One of five is left out at each end, none of three, two of eight.
         assert_eq!(iqm(&[100.0, 1.0, 2.0, 3.0, -100.0]), 2.0);
         assert_eq!(iqm(&[0.0, 3.0, 9.0]), 4.0);
-        assert_eq!(iqm(&[8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), 4.5);
+        assert_eq!(iqm(&[80.0, 70.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), 4.5);
         assert_eq!(iqm(&[7.0]), 7.0);
         assert!(iqm(&[]).is_nan());
     }
