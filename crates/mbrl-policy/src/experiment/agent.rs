@@ -10,7 +10,12 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{
-    ExperimentError, ground_truth::GroundTruthSections, model_based::ModelBasedSections, read::read, suggest::suggest,
+    ExperimentError,
+    ground_truth::GroundTruthSections,
+    model_based::ModelBasedSections,
+    model_free::{SacSections, Td3Sections},
+    read::read,
+    suggest::suggest,
 };
 use crate::{Device, Learner, Training};
 
@@ -94,6 +99,12 @@ kinds! {
     /// `kind = "ground-truth"`: plans through the simulator itself and learns nothing. Sections `[goal]`, `[planner]`,
     /// `[refinement]` and `[mpc]`.
     GroundTruth(GroundTruthSections),
+    /// `kind = "sac"`: learns a policy from real transitions alone, by soft actor-critic. Sections `[agent]`, `[policy]`,
+    /// `[critics]` and `[sac]`.
+    Sac(SacSections),
+    /// `kind = "td3"`: learns a policy from real transitions alone, by twin delayed deep deterministic policy gradients. Sections
+    /// `[agent]`, `[policy]`, `[critics]` and `[td3]`.
+    Td3(Td3Sections),
 }
 
 impl AgentConfig {
@@ -107,7 +118,7 @@ impl AgentConfig {
     pub fn model_based(&self) -> Option<&ModelBasedSections> {
         match self {
             Self::ModelBased(sections) => Some(sections),
-            Self::GroundTruth(_) => None,
+            _ => None,
         }
     }
 
@@ -116,7 +127,7 @@ impl AgentConfig {
     pub fn ground_truth(&self) -> Option<&GroundTruthSections> {
         match self {
             Self::GroundTruth(sections) => Some(sections),
-            Self::ModelBased(_) => None,
+            _ => None,
         }
     }
 
@@ -132,6 +143,7 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => Some(&sections.planner),
             Self::GroundTruth(sections) => Some(&sections.planner),
+            Self::Sac(_) | Self::Td3(_) => None,
         }
     }
 
@@ -221,7 +233,9 @@ mod tests {
         let experiment = |text| super::super::Experiment::from_toml(text).unwrap();
         let learned = "task = \"pendulum\"\nsteps = 1\n[model]\n[planner]\nkind = \"cem\"\n[propagation]\n\
                        rule = \"ts-inf\"\nnoise = true\nparticles = 5\n";
-        for config in [experiment(learned).agent, AgentConfig::placeholder()] {
+        let of_kind = |kind: &str| format!("task = \"pendulum\"\nsteps = 1\n[agent]\nkind = \"{kind}\"\n");
+        let free = ["sac", "td3"].map(|kind| experiment(&of_kind(kind)).agent);
+        for config in [experiment(learned).agent, AgentConfig::placeholder()].into_iter().chain(free) {
             let mut owned: Vec<&str> = sections_of(config.kind()).unwrap().to_vec();
             owned.sort_unstable();
             assert_eq!(written(&config), owned, "{}", config.kind());

@@ -69,6 +69,7 @@ mod goal;
 mod ground_truth;
 mod limits;
 mod model_based;
+mod model_free;
 mod overrides;
 mod read;
 mod registry;
@@ -98,6 +99,7 @@ pub use self::{
     ground_truth::GroundTruthSections,
     limits::check_weights,
     model_based::{ModelBasedSections, MpcConfig},
+    model_free::{SacSections, Td3Sections},
     overrides::override_setting,
     registry::{Registry, is_gymnasium_id},
 };

@@ -356,6 +356,7 @@ fn the_simulators_rewards_and_terminations_are_its_own_and_the_tasks_reward_can_
     let goal_of = |experiment: &Experiment| match &experiment.agent {
         AgentConfig::ModelBased(sections) => sections.goal.clone(),
         AgentConfig::GroundTruth(sections) => sections.goal.clone(),
+        other => panic!("{} has no goal", other.kind()),
     };
     let sources = |words: &[&str]| {
         let goal = goal_of(&loaded(words).unwrap());
@@ -495,6 +496,7 @@ fn a_goal_in_words_is_read_by_the_names_of_columns() {
         match registry.load("worded", words).unwrap().agent {
             AgentConfig::ModelBased(sections) => sections.goal.reward,
             AgentConfig::GroundTruth(sections) => sections.goal.reward,
+            other => panic!("{} has no goal", other.kind()),
         }
     };
     assert_eq!(reward(&[]), reward(&["agent.kind=ground-truth"]));
