@@ -230,7 +230,7 @@ mod tests {
         let written = |config: &AgentConfig| -> Vec<String> {
             Table::try_from(config).unwrap().into_iter().map(|(key, _)| key).collect()
         };
-        let experiment = |text| super::super::Experiment::from_toml(text).unwrap();
+        let experiment = |text: &str| super::super::Experiment::from_toml(text).unwrap();
         let learned = "task = \"pendulum\"\nsteps = 1\n[model]\n[planner]\nkind = \"cem\"\n[propagation]\n\
                        rule = \"ts-inf\"\nnoise = true\nparticles = 5\n";
         let of_kind = |kind: &str| format!("task = \"pendulum\"\nsteps = 1\n[agent]\nkind = \"{kind}\"\n");
