@@ -279,7 +279,7 @@ mod tests {
                     let settings = settings.unwrap();
                     assert_eq!((&settings.model, &settings.fit), learned);
                 }
-                None => assert!(settings.unwrap_err().to_string().contains("ground-truth")),
+                None => assert!(settings.unwrap_err().to_string().contains("a kind that learns a model")),
             }
         }
         assert!(Settings::of_experiment("[modle]\nmembers = 3\n").is_err());
