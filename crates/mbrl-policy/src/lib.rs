@@ -90,6 +90,7 @@ mod evaluate;
 pub mod experiment;
 mod files;
 mod goal;
+mod imagine;
 mod lasting;
 mod means;
 mod metrics;
@@ -113,6 +114,7 @@ pub use evaluate::{
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;
+pub use imagine::{Rollouts, imagine};
 pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
 pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
 pub use model_learner::ModelLearner;

@@ -235,7 +235,8 @@ impl<M: LearnedModel> Learner for ModelBased<M> {
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         self.controller.report(report);
-        self.learner.update(rng, report)
+        self.learner.update(rng, report)?;
+        Ok(())
     }
 
     fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
