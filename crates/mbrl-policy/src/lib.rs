@@ -95,9 +95,12 @@ mod lasting;
 mod means;
 mod metrics;
 mod model_based;
+mod model_free;
 mod model_learner;
 mod mpc_agent;
 mod observer;
+mod off_policy;
+mod policy;
 mod provenance;
 mod record;
 mod train;
@@ -117,9 +120,15 @@ pub use goal::Goal;
 pub use imagine::{Rollouts, imagine};
 pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
 pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
+pub use model_free::{ModelFree, ModelFreeConfig};
 pub use model_learner::ModelLearner;
 pub use mpc_agent::MpcAgent;
 pub use observer::{Moment, Observer, Phase, Scalars};
+pub use off_policy::{
+    ActorCritic, ActorGradient, CriticPass, Critics, CriticsConfig, Lookahead, OffPolicy, PolicyValue, Reduction, Sac,
+    SacConfig, Td3, Td3Config,
+};
+pub use policy::{ActionScale, Actor, ActorConfig, ActorHead, ActorPass, Inputs, Policy, PolicyAgent, PolicyDraw};
 pub use provenance::Provenance;
 pub use record::{MetricsLine, MetricsReader};
 pub use train::{Best, Outcome, RunFiles, TrainConfig, Training, WhichCheckpoint};
