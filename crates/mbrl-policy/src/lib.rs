@@ -92,6 +92,7 @@ mod files;
 mod goal;
 mod imagine;
 mod lasting;
+mod lookahead;
 mod means;
 mod metrics;
 mod model_based;
@@ -118,6 +119,7 @@ pub use evaluate::{
 pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;
 pub use imagine::{Rollouts, imagine};
+pub use lookahead::ModelLookahead;
 pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
 pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
 pub use model_free::{ModelFree, ModelFreeConfig};

@@ -222,13 +222,6 @@ impl Sac {
         self.updates
     }
 
-    /// The parts that a look ahead goes through.
-    #[must_use]
-    pub fn parts(&self) -> ActorCritic<'_> {
-        let Self { actor, critics, .. } = self;
-        ActorCritic { actor, critics, temperature: self.temperature.value(), discount: self.config.discount }
-    }
-
     /// Targets of the critics `[B]`: what [`improve`](OffPolicy::improve) goes by where no look ahead gives others.
     fn targets(&mut self, batch: &Batch, alpha: f32, draw: u64, dropout: u64) -> Vec<f32> {
         let Self { actor, critics, prepared, actor_pass, critic_pass, .. } = self;
@@ -265,6 +258,11 @@ impl OffPolicy for Sac {
 
     fn policy(&self) -> &dyn Policy {
         &self.actor
+    }
+
+    fn parts(&self) -> ActorCritic<'_> {
+        let Self { actor, critics, .. } = self;
+        ActorCritic { actor, critics, temperature: self.temperature.value(), discount: self.config.discount }
     }
 
     fn value(&self) -> Arc<dyn Value> {

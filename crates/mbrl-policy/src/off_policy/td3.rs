@@ -121,13 +121,6 @@ impl Td3 {
         self.updates
     }
 
-    /// The parts that a look ahead goes through.
-    #[must_use]
-    pub fn parts(&self) -> ActorCritic<'_> {
-        let Self { actor, critics, .. } = self;
-        ActorCritic { actor, critics, temperature: 0.0, discount: self.config.discount }
-    }
-
     fn targets(&mut self, batch: &Batch, draw: u64, dropout: u64) -> Vec<f32> {
         let Self { config, actor, target, critics, prepared, critic_pass, .. } = self;
         let mut actions = target.forward(Rows::Shared(&prepared.next_inputs), Pass::Infer, None);
@@ -162,6 +155,11 @@ impl OffPolicy for Td3 {
 
     fn policy(&self) -> &dyn Policy {
         &self.actor
+    }
+
+    fn parts(&self) -> ActorCritic<'_> {
+        let Self { actor, critics, .. } = self;
+        ActorCritic { actor, critics, temperature: 0.0, discount: self.config.discount }
     }
 
     fn value(&self) -> Arc<dyn Value> {
