@@ -109,10 +109,25 @@ impl Td3 {
         &self.actor
     }
 
+    /// The policy, to be changed.
+    pub fn actor_mut(&mut self) -> &mut Actor {
+        &mut self.actor
+    }
+
+    /// The slow copy of the policy's network, to be set.
+    pub fn target_actor_mut(&mut self) -> &mut HostMlp {
+        &mut self.target
+    }
+
     /// The critics.
     #[must_use]
     pub fn critics(&self) -> &Critics {
         &self.critics
+    }
+
+    /// The critics, to be changed.
+    pub fn critics_mut(&mut self) -> &mut Critics {
+        &mut self.critics
     }
 
     /// Updates so far.

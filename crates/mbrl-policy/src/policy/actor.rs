@@ -291,6 +291,12 @@ impl Actor {
         self.network.input_grad(&pass.tape, grad_out)
     }
 
+    /// Gradients of all parameters, in the order of [`HostMlp::parameters`], for those of the outputs of a pass with a tape.
+    #[must_use]
+    pub fn grads(&self, pass: &ActorPass, grad_out: &[f32]) -> Vec<f32> {
+        self.network.grads(&pass.tape, grad_out)
+    }
+
     /// One step of Adam against gradients of the outputs of a pass with a tape, which is spent.
     pub fn step(&mut self, pass: &mut ActorPass, grad_out: &[f32]) {
         self.network.step(&mut pass.tape, grad_out, false, &mut self.adam);
