@@ -1,6 +1,6 @@
 //! Roll-outs of a policy in a model: data that costs no step in the world.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use mbrl_env::Batch;
 use mbrl_model::{Draw, Dynamics, ModelError};
@@ -61,14 +61,10 @@ impl Rollouts {
     }
 }
 
-/// Rolls a policy out in a model for `steps` steps from observations `starts` `[N, O]`.
-///
-/// `act` chooses for observations `[n, O]` of the rows that are still alive, at a step from 0, actions `[n, A]` in the environment's
-/// units. Rewards and ends are the goal's, or the model's where it leaves them open; without either, nothing ends.
+/// Rolls a policy out in a model: [`Imagination::roll_out`] of a model and a goal, and nothing else.
 ///
 /// # Errors
-/// [`AgentError::Config`] for a model whose state is more than an observation; as [`Dynamics::sample`], and whatever keeps `act` from
-/// choosing.
+/// As [`Imagination::roll_out`].
 pub fn imagine(
     model: &dyn Dynamics,
     goal: &Goal,
@@ -77,59 +73,172 @@ pub fn imagine(
     steps: usize,
     draw: Draw,
 ) -> Result<Rollouts, AgentError> {
-    let spec = model.spec();
-    check_markov(model)?;
-    let (o, a) = (spec.obs, spec.action);
-    let n = starts.len() / o;
-    if !starts.len().is_multiple_of(o) {
-        let what = "entries of the last start";
-        return Err(ModelError::Width { what, expected: o, actual: starts.len() % o }.into());
+    Imagination::new(model, goal).roll_out(act, starts, steps, draw)
+}
+
+/// Where and by which rules policies are rolled out.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use mbrl_env::reward_fn;
+/// use mbrl_model::{Device, Draw, Propagation, Tensor, dynamics_fn};
+/// use mbrl_policy::{Goal, Imagination};
+///
+/// // A point on a line that earns where it stands, and a policy that steps by 1.
+/// let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
+/// let goal = Goal::new(Arc::new(reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1))));
+/// let mut policy = |obs: &[f32], _: usize| Ok(vec![1.0; obs.len()]);
+/// let draw = Draw::new(Propagation::MEAN, 0);
+/// let rollouts = Imagination::new(&model, &goal).roll_out(&mut policy, &[0.0, 10.0], 3, draw)?;
+/// assert_eq!(rollouts.rewards, [1.0, 11.0, 2.0, 12.0, 3.0, 13.0]);
+/// # Ok::<(), mbrl_policy::AgentError>(())
+/// ```
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Imagination<'a> {
+    /// Where states go.
+    pub model: &'a dyn Dynamics,
+    /// Rewards and ends; the model's where it leaves them open. Without either, nothing ends.
+    pub goal: &'a Goal,
+    /// What counts as 1 in each column of the observation, `[O]`, where members disagree: a standard deviation of the data, say. `None`
+    /// (default) where nobody asks.
+    pub scale: Option<&'a [f32]>,
+    /// Rewards are lowered by this times the variance of the members' means, the mean over columns in units of `scale` (default: 0).
+    pub penalty: f32,
+    /// Rows end before a step on which that variance is above this; 0 for never (default).
+    pub stop_at: f32,
+}
+
+impl fmt::Debug for Imagination<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("Imagination");
+        f.field("model", &self.model.spec().name).field("goal", self.goal).field("scale", &self.scale);
+        f.field("penalty", &self.penalty).field("stop_at", &self.stop_at).finish()
     }
-    let mut all = Rollouts {
-        obs_width: o,
-        action_width: a,
-        rows: n,
-        obs: vec![0.0; (steps + 1) * n * o],
-        actions: vec![0.0; steps * n * a],
-        rewards: vec![0.0; steps * n],
-        terminated: vec![false; steps * n],
-        alive: vec![false; steps * n],
-        broken: 0,
-    };
-    all.obs[..n * o].copy_from_slice(starts);
-    let mut alive: Vec<usize> = (0..n).collect();
-    let mut obs = starts.to_vec();
-    for t in 0..steps {
-        if alive.is_empty() {
-            break;
-        }
-        let actions = act(&obs, t)?;
-        if actions.len() != alive.len() * a {
-            let what = "entries of the policy's actions";
-            return Err(ModelError::Width { what, expected: alive.len() * a, actual: actions.len() }.into());
-        }
-        let step = step(model, goal, &obs, &actions, draw.later(t))?;
-        let (mut still, mut next_obs) = (Vec::with_capacity(alive.len()), Vec::with_capacity(obs.len()));
-        for (i, &row) in alive.iter().enumerate() {
-            let next = &step.next[i * o..][..o];
-            if !step.rewards[i].is_finite() || next.iter().any(|value| !value.is_finite()) {
-                all.broken += 1;
-                continue;
-            }
-            let place = t * n + row;
-            all.alive[place] = true;
-            all.rewards[place] = step.rewards[i];
-            all.terminated[place] = step.terminated[i];
-            all.actions[place * a..][..a].copy_from_slice(&actions[i * a..][..a]);
-            all.obs[(place + n) * o..][..o].copy_from_slice(next);
-            if !step.terminated[i] {
-                still.push(row);
-                next_obs.extend_from_slice(next);
-            }
-        }
-        (alive, obs) = (still, next_obs);
+}
+
+impl<'a> Imagination<'a> {
+    /// In a model, for a goal.
+    #[must_use]
+    pub fn new(model: &'a dyn Dynamics, goal: &'a Goal) -> Self {
+        Self { model, goal, scale: None, penalty: 0.0, stop_at: 0.0 }
     }
-    Ok(all)
+
+    /// Rolls a policy out for `steps` steps from observations `starts` `[N, O]`.
+    ///
+    /// `act` chooses for observations `[n, O]` of the rows that are still alive, at a step from 0, actions `[n, A]` in the environment's
+    /// units.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for a model whose state is more than an observation; as [`Dynamics::sample`], and whatever keeps `act`
+    /// from choosing.
+    pub fn roll_out(
+        &self,
+        act: &mut dyn FnMut(&[f32], usize) -> Result<Vec<f32>, AgentError>,
+        starts: &[f32],
+        steps: usize,
+        draw: Draw,
+    ) -> Result<Rollouts, AgentError> {
+        let spec = self.model.spec();
+        check_markov(self.model)?;
+        let (o, a) = (spec.obs, spec.action);
+        let n = starts.len() / o;
+        if !starts.len().is_multiple_of(o) {
+            let what = "entries of the last start";
+            return Err(ModelError::Width { what, expected: o, actual: starts.len() % o }.into());
+        }
+        let mut all = Rollouts {
+            obs_width: o,
+            action_width: a,
+            rows: n,
+            obs: vec![0.0; (steps + 1) * n * o],
+            actions: vec![0.0; steps * n * a],
+            rewards: vec![0.0; steps * n],
+            terminated: vec![false; steps * n],
+            alive: vec![false; steps * n],
+            broken: 0,
+        };
+        all.obs[..n * o].copy_from_slice(starts);
+        let mut alive: Vec<usize> = (0..n).collect();
+        let mut obs = starts.to_vec();
+        for t in 0..steps {
+            if alive.is_empty() {
+                break;
+            }
+            let actions = act(&obs, t)?;
+            if actions.len() != alive.len() * a {
+                let what = "entries of the policy's actions";
+                return Err(ModelError::Width { what, expected: alive.len() * a, actual: actions.len() }.into());
+            }
+            let step = self.step(&obs, &actions, draw.later(t))?;
+            let (mut still, mut next_obs) = (Vec::with_capacity(alive.len()), Vec::with_capacity(obs.len()));
+            for (i, &row) in alive.iter().enumerate() {
+                let next = &step.next[i * o..][..o];
+                if step.stops[i] {
+                    continue;
+                }
+                if !step.rewards[i].is_finite() || next.iter().any(|value| !value.is_finite()) {
+                    all.broken += 1;
+                    continue;
+                }
+                let place = t * n + row;
+                all.alive[place] = true;
+                all.rewards[place] = step.rewards[i];
+                all.terminated[place] = step.terminated[i];
+                all.actions[place * a..][..a].copy_from_slice(&actions[i * a..][..a]);
+                all.obs[(place + n) * o..][..o].copy_from_slice(next);
+                if !step.terminated[i] {
+                    still.push(row);
+                    next_obs.extend_from_slice(next);
+                }
+            }
+            (alive, obs) = (still, next_obs);
+        }
+        Ok(all)
+    }
+
+    fn step(&self, obs: &[f32], actions: &[f32], draw: Draw) -> Result<Step, AgentError> {
+        let (model, goal, spec) = (self.model, self.goal, self.model.spec());
+        let rows = obs.len() / spec.obs;
+        let tensor =
+            |values: &[f32], width: usize| Tensor::<1>::from_floats(values, &spec.device).reshape([rows, width]);
+        let (now, done) = (tensor(obs, spec.obs), tensor(actions, spec.action));
+        let variance = match self.scale {
+            Some(scale) => self.disagreement(now.clone(), done.clone(), scale)?,
+            None => vec![0.0; rows],
+        };
+        let step = model.sample(now.clone(), done.clone(), draw)?;
+        let next = model.observe(step.next);
+        let rewards = match (&goal.reward, step.reward) {
+            (Some(reward), _) => reward.reward(now.clone(), done.clone(), next.clone()),
+            (None, Some(reward)) => reward,
+            (None, None) => return Err(no_reward()),
+        };
+        let terminated = match (&goal.termination, step.terminated) {
+            (Some(termination), _) => Some(termination.terminated(now, done, next.clone())),
+            (None, learned) => learned,
+        };
+        let paid = |(reward, variance): (f32, &f32)| reward - self.penalty * variance;
+        Ok(Step {
+            next: next.into_data().iter().collect(),
+            rewards: rewards.into_data().iter().zip(&variance).map(paid).collect(),
+            terminated: terminated.map_or_else(|| vec![false; rows], |ends| ends.into_data().iter().collect()),
+            stops: variance.iter().map(|variance| self.stop_at > 0.0 && *variance > self.stop_at).collect(),
+        })
+    }
+
+    /// The variance of the members' means, the mean over columns in units of `scale`, `[N]`; 0 for a model without members.
+    fn disagreement(&self, obs: Tensor<2>, actions: Tensor<2>, scale: &[f32]) -> Result<Vec<f32>, AgentError> {
+        let (rows, o) = (obs.dims()[0], self.model.spec().obs);
+        if scale.len() != o {
+            return Err(ModelError::Width { what: "entries of the scale", expected: o, actual: scale.len() }.into());
+        }
+        let Some(std) = self.model.predict(obs, actions)?.epistemic_std else { return Ok(vec![0.0; rows]) };
+        let std: Vec<f32> = std.into_data().iter().collect();
+        let of = |row: &[f32]| row.iter().zip(scale).map(|(std, scale)| (std / scale).powi(2)).sum::<f32>() / o as f32;
+        Ok(std.chunks(o).map(of).collect())
+    }
 }
 
 /// Refuses a model whose state is more than an observation: its roll-outs cannot start from observations alone.
@@ -146,31 +255,8 @@ struct Step {
     next: Vec<f32>,
     rewards: Vec<f32>,
     terminated: Vec<bool>,
-}
-
-fn step(model: &dyn Dynamics, goal: &Goal, obs: &[f32], actions: &[f32], draw: Draw) -> Result<Step, AgentError> {
-    let spec = model.spec();
-    let tensor = |values: &[f32], width: usize| {
-        Tensor::<1>::from_floats(values, &spec.device).reshape([values.len() / width, width])
-    };
-    let (now, done) = (tensor(obs, spec.obs), tensor(actions, spec.action));
-    let step = model.sample(now.clone(), done.clone(), draw)?;
-    let next = model.observe(step.next);
-    let rewards = match (&goal.reward, step.reward) {
-        (Some(reward), _) => reward.reward(now.clone(), done.clone(), next.clone()),
-        (None, Some(reward)) => reward,
-        (None, None) => return Err(no_reward()),
-    };
-    let terminated = match (&goal.termination, step.terminated) {
-        (Some(termination), _) => Some(termination.terminated(now, done, next.clone())),
-        (None, learned) => learned,
-    };
-    let rows = obs.len() / spec.obs;
-    Ok(Step {
-        next: next.into_data().iter().collect(),
-        rewards: rewards.into_data().iter().collect(),
-        terminated: terminated.map_or_else(|| vec![false; rows], |ends| ends.into_data().iter().collect()),
-    })
+    /// Members disagree too much.
+    stops: Vec<bool>,
 }
 
 /// Neither goal nor model says what a step is worth.
@@ -236,5 +322,34 @@ mod tests {
         let error =
             imagine(&model, &Goal::of_model(), &mut act, &[1.0], 2, Draw::new(Propagation::MEAN, 0)).unwrap_err();
         assert!(error.to_string().starts_with("reward = false: expected true for the model"), "{error}");
+    }
+
+    #[test]
+    fn where_members_disagree_it_costs_or_ends() {
+        // Members that were never fitted: they disagree.
+        let config =
+            mbrl_model::EnsembleConfig { members: 3, hidden: vec![8], ..mbrl_model::EnsembleConfig::default() };
+        let model = config.init(1, 1, &Device::flex(), &mut mbrl_env::Rng::new(0)).unwrap();
+        let starts = [0.0, 1.0, 2.0, -2.0];
+        let draw = Draw::new(Propagation::MEAN, 0);
+        let goal = Goal { termination: None, ..goal() };
+        let go = |imagination: Imagination<'_>| {
+            imagination.roll_out(&mut |obs, _| Ok(vec![0.5; obs.len()]), &starts, 1, draw).unwrap()
+        };
+        let plain = go(Imagination::new(&model, &goal));
+        let tensor = |values: &[f32]| Tensor::<1>::from_floats(values, &Device::flex()).reshape([4, 1]);
+        let spread = model.predict(tensor(&starts), tensor(&[0.5; 4])).unwrap().epistemic_std.unwrap();
+        let variance: Vec<f32> = spread.into_data().iter::<f32>().map(|std| (std / 0.5) * (std / 0.5)).collect();
+        let scaled = Imagination { scale: Some(&[0.5]), ..Imagination::new(&model, &goal) };
+        let paid = go(Imagination { penalty: 3.0, ..scaled });
+        for row in 0..4 {
+            let wanted = plain.rewards[row] - 3.0 * variance[row];
+            assert!((paid.rewards[row] - wanted).abs() < 1e-5, "{paid:?}, expected {wanted} in row {row}");
+        }
+        let mut sorted = variance.clone();
+        sorted.sort_by(f32::total_cmp);
+        let between = 0.5 * (sorted[1] + sorted[2]);
+        let stopped = go(Imagination { stop_at: between, ..scaled });
+        assert_eq!(stopped.alive, variance.iter().map(|variance| *variance <= between).collect::<Vec<_>>());
     }
 }

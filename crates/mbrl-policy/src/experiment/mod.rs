@@ -68,6 +68,7 @@ mod error;
 mod goal;
 mod ground_truth;
 mod limits;
+mod mbpo;
 mod model_based;
 mod overrides;
 mod read;
@@ -97,6 +98,7 @@ pub use self::{
     goal::{DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
     ground_truth::GroundTruthSections,
     limits::check_weights,
+    mbpo::{ImaginedGoalConfig, MbpoSections},
     model_based::{ModelBasedSections, MpcConfig},
     overrides::override_setting,
     registry::{Registry, is_gymnasium_id},
