@@ -59,7 +59,8 @@ pub fn sample_taped_by_autodiff<D: Dynamics + ?Sized>(
     let inputs = [of(states), of(actions)];
     let [states, actions] = inputs.clone();
     let Imagined { next, reward, terminated } = model.sample(states, actions, draw)?;
-    let mut imagined = Imagined::new(next.clone().inner());
+    let plain = |next: Tensor<2>| if next.is_autodiff() { next.inner() } else { next };
+    let mut imagined = Imagined::new(plain(next.clone()));
     imagined.reward = reward.clone().map(|reward| if reward.is_autodiff() { reward.inner() } else { reward });
     imagined.terminated = terminated;
     Ok(Taped::new(imagined, Box::new(Graph { inputs, next, reward })))
@@ -75,7 +76,12 @@ struct Graph {
 impl Pullback for Graph {
     fn pull(self: Box<Self>, next: Tensor<2>, reward: Option<Tensor<1>>) -> Result<[Tensor<2>; 2], ModelError> {
         check_sizes(self.next.dims(), &next, reward.as_ref())?;
-        let mut sum = (self.next * next.autodiff()).sum();
+        // Outputs that depend on nothing have no graph to go back through; this sum has one.
+        let [states, actions] = self.inputs.clone().map(|input| input.sum() * 0.0);
+        let mut sum = states + actions;
+        if self.next.is_autodiff() {
+            sum = sum + (self.next * next.autodiff()).sum();
+        }
         if let (Some(reward), Some(gradient)) = (self.reward.filter(Tensor::is_autodiff), reward) {
             sum = sum + (reward * gradient.autodiff()).sum();
         }

@@ -201,10 +201,16 @@ fn any_differentiable_model_has_a_way_back_and_others_say_that_they_have_none() 
     let [s, a] = taped.pullback.pull(Tensor::from_floats([[1.0, 10.0]], &device), None).unwrap();
     assert_eq!((to_vec(s), to_vec(a)), (vec![2.0, -40.0], vec![3.0, 30.0]));
 
+    // Where nothing depends on anything, nothing comes back.
+    let model = dynamics_fn(2, 2, &device, |s: Tensor<2>, _| s.zeros_like());
+    let zeros = |width| Tensor::<2>::zeros([1, width], &device);
+    let taped = model.sample_taped(zeros(2), zeros(2), draw).unwrap();
+    let [s, a] = taped.pullback.pull(zeros(2) + 1.0, None).unwrap();
+    assert_eq!((to_vec(s), to_vec(a)), (vec![0.0; 2], vec![0.0; 2]));
+
     let task = mbrl_env::tasks::make("pendulum").unwrap();
     let model = mbrl_model::SimulatorModel::new(task.env.into_simulator().unwrap(), &device);
     let spec = model.spec();
-    let zeros = |width| Tensor::<2>::zeros([1, width], &device);
     let error = model.sample_taped(zeros(spec.state), zeros(spec.action), draw).unwrap_err();
     assert!(matches!(error, ModelError::Unsupported { .. }), "{error}");
 }

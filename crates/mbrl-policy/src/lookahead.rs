@@ -183,10 +183,13 @@ impl Rollout {
                     let tracked = [s.clone(), u.clone(), next.clone()].map(|x| x.autodiff().require_grad());
                     let [s, u, next] = tracked.clone();
                     let rewards = reward.reward(s, u, next);
-                    let gradients = rewards.is_autodiff().then(|| rewards.clone().sum().backward());
+                    // A reward that depends on none of them has no graph to go back through; this sum has one.
+                    let none = tracked.clone().map(|x| x.sum() * 0.0).into_iter().reduce(|sum, more| sum + more);
+                    let of_rewards = if rewards.is_autodiff() { Some(rewards.clone().sum()) } else { None };
+                    let sum = none.into_iter().chain(of_rewards).reduce(|sum, more| sum + more);
+                    let gradients = sum.map(|sum| sum.backward());
                     let of = |x: Tensor<2>| match gradients.as_ref().and_then(|all| x.grad(all)) {
                         Some(gradient) => to_vec(gradient),
-                        // Nothing depends on it.
                         None => vec![0.0; n * x.dims()[1]],
                     };
                     (to_vec(rewards), Some(tracked.map(of)))

@@ -617,3 +617,111 @@ fn concat(batches: Vec<Batch>) -> Batch {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use mbrl_env::{ActionSpace, BoxSpace};
+    use mbrl_model::{Device, EnsembleConfig};
+
+    use super::*;
+    use crate::{ActorConfig, CriticsConfig, SacConfig};
+
+    struct Quiet;
+
+    impl Report for Quiet {
+        fn scalar(&mut self, _: ReportKind, _: &str, _: f64) {}
+    }
+
+    /// Episodes of six steps that start at 0 and count up.
+    fn agent(rollout: RolloutConfig) -> Mbpo<Ensemble, crate::Sac> {
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+        let mut spec = EnvSpec::new("line", BoxSpace::unbounded(1), actions, 0.1);
+        spec.max_steps = Some(6);
+        let mut rng = Rng::new(0);
+        let config = EnsembleConfig { members: 2, hidden: vec![8], reward: true, ..EnsembleConfig::default() };
+        let model = config.init(1, 1, &Device::flex(), &mut rng).unwrap();
+        let actor = ActorConfig { hidden: vec![8], ..ActorConfig::default() };
+        let critics = CriticsConfig { hidden: vec![8], ..CriticsConfig::default() };
+        let sac = SacConfig::default().init(&spec, &actor, &critics, &mut rng).unwrap();
+        let propagation = Propagation::MEAN;
+        let config = MbpoConfig { random_steps: 1000, ..MbpoConfig::default() };
+        let mut agent =
+            config.init(&spec, model, FitConfig::default(), Goal::of_model(), &rollout, propagation, sac).unwrap();
+        for _ in 0..4 {
+            for x in 0..6 {
+                let (obs, next_obs) = (vec![x as f32], vec![x as f32 + 1.0]);
+                let transition =
+                    Transition { obs, action: vec![0.0], reward: 0.0, next_obs, terminated: false, truncated: x == 5 };
+                agent.observe(&transition).unwrap();
+            }
+        }
+        agent
+    }
+
+    #[test]
+    fn roll_outs_start_where_they_are_told_to_and_go_as_far() {
+        let length = RolloutLength::Fixed(3);
+        for (starts, steps) in [(RolloutStarts::Seen, 3), (RolloutStarts::Initial, 3), (RolloutStarts::Episodes, 6)] {
+            let mut agent = agent(RolloutConfig { starts, length, count: 40, ..RolloutConfig::default() });
+            agent.imagine(&mut Rng::new(1), &mut Quiet).unwrap();
+            assert_eq!(agent.imagined(), 40 * steps, "{starts:?}");
+            let first = &agent.imagined.0[0].obs[..40];
+            let late = first.iter().filter(|x| **x > 0.0).count();
+            // Five of six states are no initial ones; 4 standard deviations from it.
+            let expected = if starts == RolloutStarts::Seen { 24..=40 } else { 0..=0 };
+            assert!(expected.contains(&late), "{starts:?}: {first:?}");
+        }
+    }
+
+    #[test]
+    fn generations_are_kept_sampled_evenly_and_stored_whole() {
+        let mut all = Generations::default();
+        for (i, n) in [5, 1, 3, 6].into_iter().enumerate() {
+            let row = |j: usize| 10.0 * i as f32 + j as f32;
+            all.push(
+                Batch {
+                    obs_width: 2,
+                    action_width: 1,
+                    obs: (0..n).flat_map(|j| [row(j), 0.5]).collect(),
+                    actions: (0..n).map(|j| -row(j)).collect(),
+                    rewards: (0..n).map(|j| f64::from(row(j)) / 3.0).collect(),
+                    next_obs: (0..n).flat_map(|j| [row(j), 1.5]).collect(),
+                    terminated: (0..n).map(|j| j % 2 == 0).collect(),
+                    truncated: vec![false; n].into(),
+                },
+                3,
+            );
+        }
+        assert_eq!(all.len(), 10);
+        let sampled = concat(all.sample(4000, &mut Rng::new(0)));
+        assert_eq!(sampled.len(), 4000);
+        for row in [10.0, 20.0, 21.0, 22.0, 30.0, 35.0] {
+            let count = sampled.obs.iter().step_by(2).filter(|x| **x == row).count();
+            // 400 of 4,000, within 5 standard deviations.
+            assert!((305..495).contains(&count), "row {row}: {count}");
+        }
+        for (row, reward) in sampled.obs.chunks(2).zip(&*sampled.rewards) {
+            assert_eq!(*reward, f64::from(row[0]) / 3.0, "columns belong together");
+        }
+        let bytes = all.save();
+        let loaded = Generations::load(&bytes, [2, 1]).unwrap();
+        assert_eq!(loaded.0, all.0);
+        for cut in [0, 8, 20, bytes.len() - 1] {
+            assert!(Generations::load(&bytes[..cut], [2, 1]).is_none(), "{cut} bytes");
+        }
+        assert!(Generations::load(&bytes, [1, 1]).is_none() && Generations::load(&[255; 16], [1, 1]).is_none());
+    }
+
+    #[test]
+    fn changes_are_measured_per_column_and_none_is_0() {
+        let mut replay = Replay::new(2, 1, 10).unwrap();
+        for change in [-1.0f32, 1.0, -1.0, 1.0] {
+            let (obs, next_obs) = (vec![5.0, 7.0], vec![5.0 + 2.0 * change, 7.0]);
+            let transition =
+                Transition { obs, action: vec![0.0], reward: 0.0, next_obs, terminated: false, truncated: false };
+            replay.push(&transition).unwrap();
+        }
+        let scale = changes(&replay);
+        assert!((scale[0] - 2.0).abs() < 1e-6 && scale[1] > 0.0 && scale[1] < 1e-5, "{scale:?}");
+    }
+}

@@ -352,7 +352,7 @@ fn a_look_ahead_gives_targets_and_the_actors_gradient() {
     let (alone, told_alone) = run(None);
     let nothing = Given::default();
     let (same, told) = run(Some(&nothing));
-    assert_eq!((same, told.0), (alone.clone(), told_alone.0.clone()), "one that gives nothing changes nothing");
+    assert_eq!((same, told.0), (alone, told_alone.0.clone()), "one that gives nothing changes nothing");
     assert_eq!(*nothing.seen.lock().unwrap(), [(1.0, 0.99)]);
 
     // Half the square of Q − y, so two targets give two losses and Q.

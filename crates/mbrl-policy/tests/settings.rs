@@ -44,8 +44,82 @@ const SMALL: &str = r#"
     eval_episodes = 2
 "#;
 
+/// The same for learners without a model.
+const SAC: &str = r#"
+    name = "sac"
+    task = "cartpole"
+    steps = 90
+
+    [agent]
+    kind = "sac"
+    random_steps = 30
+    batch_size = 16
+
+    [policy]
+    hidden = [12, 12]
+
+    [critics]
+    hidden = [12, 12]
+    dropout = 0.1
+
+    [train]
+    eval_every = 60
+    eval_episodes = 2
+"#;
+
+/// The same for a policy in a learned model.
+const MBPO: &str = r#"
+    name = "mbpo"
+    task = "cartpole"
+    steps = 90
+
+    [agent]
+    kind = "mbpo"
+    random_steps = 30
+    fit_every = 20
+    batch_size = 16
+    real_share = 0.2
+    training_rollout = 2
+
+    [model]
+    members = 3
+    hidden = [12, 12]
+    reward = true
+    termination = true
+
+    [fit]
+    batch_size = 16
+    max_epochs = 6
+    patience = 2
+
+    [rollout]
+    length = 3
+    every = 5
+    count = 8
+    keep = 3
+    penalty = 0.1
+    stop_at = 50.0
+
+    [policy]
+    hidden = [12, 12]
+
+    [critics]
+    hidden = [12, 12]
+    dropout = 0.1
+
+    [train]
+    eval_every = 60
+    eval_episodes = 2
+"#;
+
 fn registry() -> Registry {
-    Registry::new().tasks(tasks::entries()).experiments(&[("small", SMALL)])
+    let td3 = SAC.replace("\"sac\"", "\"td3\"");
+    Registry::new().tasks(tasks::entries()).experiments(&[
+        ("small", SMALL),
+        ("sac", SAC),
+        ("td3", &td3),
+        ("mbpo", MBPO),
+    ])
 }
 
 /// What a run leaves: its metrics without wall times, which checkpoints there are, and the error that it ends with, if any.
@@ -168,11 +242,151 @@ const SILENT: &[(&str, &str)] = &[
     ("device", "the same numbers up to rounding, elsewhere"),
 ];
 
+/// Of learners without a model, whichever it is.
+const FREE_CHANGES: &[(&str, &[&str])] = &[
+    ("agent.random_steps=50", &[]),
+    ("agent.update_every=3", &[]),
+    ("agent.updates=2", &[]),
+    ("agent.batch_size=8", &[]),
+    ("agent.replay_capacity=20", &[]),
+    ("policy.hidden=[10, 12]", &[]),
+    ("policy.activation=silu", &[]),
+    ("policy.layer_norm=true", &[]),
+    ("policy.learning_rate=0.01", &[]),
+    ("policy.angles=false", &["task=cartpole-swingup"]),
+    ("policy.normalize=true", &[]),
+    ("critics.count=3", &[]),
+    ("critics.hidden=[10, 12]", &[]),
+    ("critics.activation=silu", &[]),
+    ("critics.layer_norm=true", &[]),
+    ("critics.dropout=0", &[]),
+    ("critics.learning_rate=0.01", &[]),
+    ("critics.tracking=0.1", &[]),
+    ("critics.target=mean", &[]),
+    ("critics.actor=mean", &[]),
+];
+const SAC_CHANGES: &[(&str, &[&str])] = &[
+    ("agent.kind=td3", &[]),
+    ("sac.discount=0.5", &[]),
+    ("sac.initial_temperature=0.1", &[]),
+    ("sac.learn_temperature=false", &[]),
+    ("sac.temperature_learning_rate=0.01", &[]),
+    ("sac.target_entropy=1", &[]),
+    ("sac.log_std=[-1, -1]", &[]),
+    ("sac.actor_every=2", &[]),
+];
+const TD3_CHANGES: &[(&str, &[&str])] = &[
+    ("agent.kind=sac", &[]),
+    ("td3.discount=0.5", &[]),
+    ("td3.exploration_noise=0.5", &[]),
+    ("td3.target_noise=0.5", &[]),
+    ("td3.noise_clip=0.05", &[]),
+    ("td3.actor_every=1", &[]),
+];
+
+/// Of a policy in a learned model, beside those of its parts that others have too.
+const MBPO_CHANGES: &[(&str, &[&str])] = &[
+    ("agent.kind=sac", &[]),
+    ("agent.random_steps=50", &[]),
+    ("agent.fit_every=30", &[]),
+    ("agent.reinitialize=true", &[]),
+    ("agent.replay_capacity=20", &[]),
+    ("agent.updates=2", &[]),
+    ("agent.catch_up=false", &[]),
+    ("agent.batch_size=8", &[]),
+    ("agent.real_share=0.7", &[]),
+    ("agent.training_rollout=0", &[]),
+    ("goal.reward=model", &[]),
+    ("goal.termination=model", &[]),
+    ("model.members=2", &[]),
+    ("model.reward=false", &[]),
+    ("model.termination=false", &[]),
+    ("rollout.starts=initial", &[]),
+    ("rollout.length=5", &[]),
+    ("rollout.every=10", &[]),
+    ("rollout.count=16", &[]),
+    ("rollout.keep=1", &[]),
+    ("rollout.penalty=5", &["agent.training_rollout=0"]),
+    ("rollout.stop_at=0.01", &[]),
+    ("propagation.rule=expectation", &[]),
+    ("propagation.noise=false", &[]),
+];
+/// Refused but for one value.
+const MBPO_SILENT: &[&str] = &["model.past", "propagation.particles"];
+
+fn key_of(word: &str) -> String {
+    word.split_once('=').unwrap().0.to_owned()
+}
+
+#[test]
+fn every_setting_of_learners_without_a_model_changes_a_run() {
+    for (name, own) in [("sac", SAC_CHANGES), ("td3", TD3_CHANGES)] {
+        let experiment = registry().load(name, &[]).unwrap();
+        // What is the run's own is tried with the other agent.
+        let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train"];
+        let is_own = |key: &String| !common.contains(&key.split('.').next().unwrap());
+        let keys: BTreeSet<String> =
+            experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();
+        let changes = || FREE_CHANGES.iter().chain(own);
+        assert_eq!(changes().map(|(word, _)| key_of(word)).collect::<BTreeSet<_>>(), keys, "each key is tried");
+        let mut runs: Vec<(Vec<&str>, Left)> = Vec::new();
+        let mut run = |words: &[&'static str]| {
+            if let Some((_, left)) = runs.iter().find(|(known, _)| known == words) {
+                return Clone::clone(left);
+            }
+            let left = left_behind(&registry().load(name, words).unwrap());
+            assert!(left.2.is_empty(), "{words:?}: {}", left.2);
+            runs.push((words.to_vec(), left.clone()));
+            left
+        };
+        let told = |event: &str, left: &Left| left.0.iter().filter(|line| line["event"] == event).count();
+        let base = run(&[]);
+        assert!(told("policy", &base) > 0 && told("eval", &base) > 0, "every part is in use: {base:?}");
+        let silent: Vec<&str> = changes()
+            .filter(|(word, with)| run(with) == run(&[*with, &[*word]].concat()))
+            .map(|(word, _)| *word)
+            .collect();
+        assert_eq!(silent, [""; 0], "change nothing");
+    }
+}
+
+#[test]
+fn every_setting_of_a_policy_in_a_learned_model_changes_a_run() {
+    let experiment = registry().load("mbpo", &[]).unwrap();
+    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train"];
+    let is_own =
+        |key: &String| !common.contains(&key.split('.').next().unwrap()) && !MBPO_SILENT.contains(&key.as_str());
+    let keys: BTreeSet<String> = experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();
+    let part_of = |word: &str, parts: &[&str]| parts.iter().any(|part| word.starts_with(part));
+    let own: BTreeSet<String> = MBPO_CHANGES.iter().map(|(word, _)| key_of(word)).collect();
+    let of_model = CHANGES.iter().filter(|(word, _)| part_of(word, &["model.", "fit."]));
+    let of_policy =
+        FREE_CHANGES.iter().chain(SAC_CHANGES).filter(|(word, _)| part_of(word, &["policy.", "critics.", "sac."]));
+    let others = of_model
+        .chain(of_policy)
+        .filter(|(word, _)| !own.contains(&key_of(word)) && !MBPO_SILENT.contains(&key_of(word).as_str()));
+    let changes: Vec<_> = MBPO_CHANGES.iter().chain(others).collect();
+    assert_eq!(changes.iter().map(|(word, _)| key_of(word)).collect::<BTreeSet<_>>(), keys, "each key is tried");
+    let run = |words: &[&'static str]| {
+        let left = left_behind(&registry().load("mbpo", words).unwrap());
+        assert!(left.2.is_empty(), "{words:?}: {}", left.2);
+        left
+    };
+    let base = run(&[]);
+    assert!(base.0.iter().any(|line| line["event"] == "policy" && line.contains_key("imagined/steps")), "{base:?}");
+    let before = |with: &[&'static str]| if with.is_empty() { base.clone() } else { run(with) };
+    let silent: Vec<&str> = changes
+        .iter()
+        .filter(|(word, with)| before(with) == run(&[*with, &[*word]].concat()))
+        .map(|(word, _)| *word)
+        .collect();
+    assert_eq!(silent, [""; 0], "change nothing");
+}
+
 #[test]
 fn every_setting_changes_a_run() {
     let small = registry().load("small", &[]).unwrap();
     let keys: BTreeSet<String> = small.flat().unwrap().into_iter().map(|(key, _)| key).collect();
-    let key_of = |word: &str| word.split_once('=').unwrap().0.to_owned();
     let tried: BTreeSet<String> =
         CHANGES.iter().map(|(word, _)| key_of(word)).chain(SILENT.iter().map(|(key, _)| (*key).to_owned())).collect();
     assert_eq!(tried, keys, "each key is tried or argued about");

@@ -10,8 +10,13 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{
-    ExperimentError, ground_truth::GroundTruthSections, mbpo::MbpoSections, model_based::ModelBasedSections,
-    read::read, suggest::suggest,
+    ExperimentError,
+    ground_truth::GroundTruthSections,
+    mbpo::MbpoSections,
+    model_based::ModelBasedSections,
+    model_free::{SacSections, Td3Sections},
+    read::read,
+    suggest::suggest,
 };
 use crate::{Device, Learner, Training};
 
@@ -96,8 +101,14 @@ kinds! {
     /// `[refinement]` and `[mpc]`.
     GroundTruth(GroundTruthSections),
     /// `kind = "mbpo"`: learns an ensemble, and a policy in it (MBPO, DHMBPO). Sections `[agent]`, `[goal]`, `[model]`, `[fit]`,
-    /// `[rollout]`, `[propagation]`, `[actor]`, `[critics]` and `[sac]`.
+    /// `[rollout]`, `[propagation]`, `[policy]`, `[critics]` and `[sac]`.
     Mbpo(MbpoSections),
+    /// `kind = "sac"`: learns a policy from real transitions alone, by soft actor-critic. Sections `[agent]`, `[policy]`,
+    /// `[critics]` and `[sac]`.
+    Sac(SacSections),
+    /// `kind = "td3"`: learns a policy from real transitions alone, by twin delayed deep deterministic policy gradients. Sections
+    /// `[agent]`, `[policy]`, `[critics]` and `[td3]`.
+    Td3(Td3Sections),
 }
 
 impl AgentConfig {
@@ -111,7 +122,7 @@ impl AgentConfig {
     pub fn model_based(&self) -> Option<&ModelBasedSections> {
         match self {
             Self::ModelBased(sections) => Some(sections),
-            Self::GroundTruth(_) | Self::Mbpo(_) => None,
+            _ => None,
         }
     }
 
@@ -120,7 +131,7 @@ impl AgentConfig {
     pub fn ground_truth(&self) -> Option<&GroundTruthSections> {
         match self {
             Self::GroundTruth(sections) => Some(sections),
-            Self::ModelBased(_) | Self::Mbpo(_) => None,
+            _ => None,
         }
     }
 
@@ -130,7 +141,7 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => Some((&sections.model, &sections.fit)),
             Self::Mbpo(sections) => Some((&sections.model, &sections.fit)),
-            Self::GroundTruth(_) => None,
+            _ => None,
         }
     }
 
@@ -140,7 +151,7 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => Some(&sections.planner),
             Self::GroundTruth(sections) => Some(&sections.planner),
-            Self::Mbpo(_) => None,
+            Self::Mbpo(_) | Self::Sac(_) | Self::Td3(_) => None,
         }
     }
 
@@ -197,7 +208,7 @@ fn unknown_section(key: &str, kind: &str, known: &[&str]) -> ExperimentError {
     let hint = if owners.is_empty() {
         suggest(key, known.iter().copied())
     } else {
-        format!("; it belongs to agent.kind = \"{}\", and this experiment has \"{kind}\"", owners.join("\", \""))
+        format!("; it belongs to agent.kind = \"{}\", and this experiment has \"{kind}\"", owners.join("\" or \""))
     };
     ExperimentError::UnknownKey { key: key.to_owned(), hint }
 }
@@ -227,10 +238,12 @@ mod tests {
         let written = |config: &AgentConfig| -> Vec<String> {
             Table::try_from(config).unwrap().into_iter().map(|(key, _)| key).collect()
         };
-        let experiment = |text| super::super::Experiment::from_toml(text).unwrap();
+        let experiment = |text: &str| super::super::Experiment::from_toml(text).unwrap();
         let learned = "task = \"pendulum\"\nsteps = 1\n[model]\n[planner]\nkind = \"cem\"\n[propagation]\n\
                        rule = \"ts-inf\"\nnoise = true\nparticles = 5\n";
-        for config in [experiment(learned).agent, AgentConfig::placeholder()] {
+        let of_kind = |kind: &str| format!("task = \"pendulum\"\nsteps = 1\n[agent]\nkind = \"{kind}\"\n");
+        let free = ["sac", "td3"].map(|kind| experiment(&of_kind(kind)).agent);
+        for config in [experiment(learned).agent, AgentConfig::placeholder()].into_iter().chain(free) {
             let mut owned: Vec<&str> = sections_of(config.kind()).unwrap().to_vec();
             owned.sort_unstable();
             assert_eq!(written(&config), owned, "{}", config.kind());

@@ -55,3 +55,19 @@ pub fn check_weights(model: &EnsembleConfig, obs: usize, action: usize) -> Resul
     };
     Err(ExperimentError::rule(key, value, format!("a model of at most {LARGEST} weights")))
 }
+
+/// Refuses networks of a policy or of critics that no machine has the memory for: `members` of them, from `inputs` to `outputs`.
+pub(super) fn check_networks(
+    key: &str,
+    hidden: &[usize],
+    [members, inputs, outputs]: [usize; 3],
+) -> Result<(), ExperimentError> {
+    let widths = [&[inputs][..], hidden, &[outputs]].concat();
+    let weights = widths
+        .windows(2)
+        .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[members, layer[0].saturating_add(1), layer[1]])?));
+    if weights.is_some_and(|numbers| numbers <= LARGEST) {
+        return Ok(());
+    }
+    Err(ExperimentError::rule(key, format!("{hidden:?}"), format!("networks of at most {LARGEST} weights")))
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{
     ExperimentError, GoalConfig, RewardSource, TerminationSource,
     agent::{Kind, Site, with_kind},
-    limits::check_weights,
+    limits::{check_networks, check_weights},
 };
 use crate::{ActorConfig, CriticsConfig, Goal, Learner, MbpoConfig, RolloutConfig, SacConfig, Training};
 
@@ -34,9 +34,9 @@ pub struct MbpoSections {
     /// MBPO).
     #[serde(default = "propagation")]
     pub propagation: Propagation,
-    /// `[actor]`: the policy.
+    /// `[policy]`: the actor's network.
     #[serde(default)]
-    pub actor: ActorConfig,
+    pub policy: ActorConfig,
     /// `[critics]`: what judges actions.
     #[serde(default)]
     pub critics: CriticsConfig,
@@ -66,7 +66,7 @@ fn written<S: Serializer>(agent: &MbpoConfig, serializer: S) -> Result<S::Ok, S:
 impl Kind for MbpoSections {
     const NAME: &'static str = "mbpo";
     const SECTIONS: &'static [&'static str] =
-        &["agent", "goal", "model", "fit", "rollout", "propagation", "actor", "critics", "sac"];
+        &["agent", "goal", "model", "fit", "rollout", "propagation", "policy", "critics", "sac"];
 
     fn complete(&mut self) {
         self.goal.reward.get_or_insert(RewardSource::Task);
@@ -92,11 +92,14 @@ impl Kind for MbpoSections {
         }
         .init(site.task, Some(&self.model))?;
         self.fit.validate().map_err(ExperimentError::section("[fit]"))?;
-        let critics = self.critics.init(1, 1, &mut mbrl_env::Rng::new(0));
-        critics.map_err(ExperimentError::section("[critics]"))?;
+        self.policy.validate().map_err(ExperimentError::section("[policy]"))?;
+        self.critics.validate().map_err(ExperimentError::section("[critics]"))?;
+        // Angles enter twice, and a Gaussian says two numbers for each entry of an action.
+        check_networks("policy.hidden", &self.policy.hidden, [1, 2 * obs, 2 * action])?;
+        check_networks("critics.hidden", &self.critics.hidden, [self.critics.count, 2 * obs + action, 1])?;
         let policy = self
             .sac
-            .init(spec, &self.actor, &self.critics, &mut training.split_rng())
+            .init(spec, &self.policy, &self.critics, &mut training.split_rng())
             .map_err(ExperimentError::section("[sac]"))?;
         let agent = self
             .agent

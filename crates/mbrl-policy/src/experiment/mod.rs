@@ -70,6 +70,7 @@ mod ground_truth;
 mod limits;
 mod mbpo;
 mod model_based;
+mod model_free;
 mod overrides;
 mod read;
 mod registry;
@@ -100,6 +101,7 @@ pub use self::{
     limits::check_weights,
     mbpo::{ImaginedGoalConfig, MbpoSections},
     model_based::{ModelBasedSections, MpcConfig},
+    model_free::{SacSections, Td3Sections},
     overrides::override_setting,
     registry::{Registry, is_gymnasium_id},
 };

@@ -295,8 +295,8 @@ fn a_section_of_another_kind_is_refused_and_left_out_where_the_kind_is_overridde
     let truth = registry().load("truth", &[]).unwrap();
     assert_eq!((has(&truth), has(&loaded(&[]).unwrap())), ([false; 4], [true; 4]));
     let error = Experiment::from_toml(&(TRUTH.to_owned() + "\n[model]\nmembers = 3\n")).unwrap_err().to_string();
-    let owner =
-        "unknown key `model`; it belongs to agent.kind = \"model-based\", and this experiment has \"ground-truth\"";
+    let owner = "unknown key `model`; it belongs to agent.kind = \"model-based\" or \"mbpo\", and this experiment has \
+                 \"ground-truth\"";
     assert_eq!(error, owner);
     let error = Experiment::from_toml(&TRUTH.replace("[goal]", "random_steps = 3\n[goal]")).unwrap_err().to_string();
     assert_eq!(error, "unknown key `agent.random_steps`");
@@ -361,6 +361,7 @@ fn the_simulators_rewards_and_terminations_are_its_own_and_the_tasks_reward_can_
     let goal_of = |experiment: &Experiment| match &experiment.agent {
         AgentConfig::ModelBased(sections) => sections.goal.clone(),
         AgentConfig::GroundTruth(sections) => sections.goal.clone(),
+        other => panic!("{} has no goal", other.kind()),
     };
     let sources = |words: &[&str]| {
         let goal = goal_of(&loaded(words).unwrap());
@@ -500,6 +501,7 @@ fn a_goal_in_words_is_read_by_the_names_of_columns() {
         match registry.load("worded", words).unwrap().agent {
             AgentConfig::ModelBased(sections) => sections.goal.reward,
             AgentConfig::GroundTruth(sections) => sections.goal.reward,
+            other => panic!("{} has no goal", other.kind()),
         }
     };
     assert_eq!(reward(&[]), reward(&["agent.kind=ground-truth"]));

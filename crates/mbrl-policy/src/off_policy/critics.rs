@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AgentError, CheckpointReader, CheckpointWriter,
-    policy::{init_network, load_network},
+    policy::{check_learning_rate, init_network, load_network},
 };
 
 /// What becomes of several critics' values.
@@ -72,28 +72,39 @@ impl CriticsConfig {
         Self { actor: Reduction::First, ..Self::default() }
     }
 
-    /// Critics with fresh weights, of inputs of width `inputs` and actions of width `actions`; the slow copies are the same.
+    /// Checks every rule.
     ///
     /// # Errors
-    /// [`AgentError::Config`] or [`AgentError::Model`] for a value that breaks a rule.
-    pub fn init(&self, inputs: usize, actions: usize, rng: &mut Rng) -> Result<Critics, AgentError> {
+    /// [`AgentError::Config`] or [`AgentError::Model`], naming the field.
+    pub fn validate(&self) -> Result<(), AgentError> {
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
         if self.count == 0 {
             return refuse("count", "0".into(), "at least 1 critic");
         }
-        if !(self.learning_rate >= 0.0 && self.learning_rate.is_finite()) {
-            return refuse("learning_rate", self.learning_rate.to_string(), "a finite number of at least 0");
-        }
+        check_learning_rate(self.learning_rate)?;
         if !(self.tracking > 0.0 && self.tracking <= 1.0) {
             return refuse("tracking", self.tracking.to_string(), "a share above 0, at most 1");
         }
-        let network = MlpConfig {
+        Ok(self.network(1).validate()?)
+    }
+
+    fn network(&self, inputs: usize) -> MlpConfig {
+        MlpConfig {
             members: self.count,
             activation: self.activation,
             layer_norm: self.layer_norm,
             dropout: self.dropout,
-            ..MlpConfig::new(inputs + actions, self.hidden.clone(), 1)
-        };
+            ..MlpConfig::new(inputs, self.hidden.clone(), 1)
+        }
+    }
+
+    /// Critics with fresh weights, of inputs of width `inputs` and actions of width `actions`; the slow copies are the same.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn init(&self, inputs: usize, actions: usize, rng: &mut Rng) -> Result<Critics, AgentError> {
+        self.validate()?;
+        let network = self.network(inputs + actions);
         let network = init_network(&network, rng)?;
         let adam = AdamConfig { learning_rate: self.learning_rate, ..AdamConfig::default() };
         Ok(Critics {

@@ -91,15 +91,22 @@ impl ActorHead {
 }
 
 impl ActorConfig {
+    /// Checks every rule.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] or [`AgentError::Model`], naming the field.
+    pub fn validate(&self) -> Result<(), AgentError> {
+        check_learning_rate(self.learning_rate)?;
+        Ok(MlpConfig::new(1, self.hidden.clone(), 1).validate()?)
+    }
+
     /// An actor with fresh weights for an environment.
     ///
     /// # Errors
     /// [`AgentError::Config`] for actions that are choices or have no bounds, or a value that breaks a rule.
     pub fn init(&self, spec: &EnvSpec, head: ActorHead, rng: &mut Rng) -> Result<Actor, AgentError> {
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
-        if !(self.learning_rate >= 0.0 && self.learning_rate.is_finite()) {
-            return refuse("learning_rate", self.learning_rate.to_string(), "a finite number of at least 0");
-        }
+        self.validate()?;
         match head {
             ActorHead::Gaussian { log_std: [low, high] } => {
                 // exp(20) squared is still far from the ends of `f32`.
@@ -355,6 +362,15 @@ impl Actor {
         self.adam.load(&self.network, from.get(ADAM)?).map_err(|e| from.refuse(ADAM, e.to_string()))?;
         self.inputs.load(from)
     }
+}
+
+/// Refuses a step size that is none.
+pub(crate) fn check_learning_rate(value: f32) -> Result<(), AgentError> {
+    if value >= 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    let (value, rule) = (value.to_string(), "a finite number of at least 0");
+    Err(AgentError::Config { field: "learning_rate", value, rule })
 }
 
 /// A network out of a checkpoint.

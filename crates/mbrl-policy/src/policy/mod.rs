@@ -4,8 +4,8 @@ mod actor;
 mod inputs;
 mod scale;
 
-pub(crate) use actor::load_network;
 pub use actor::{Actor, ActorConfig, ActorHead, ActorPass};
+pub(crate) use actor::{check_learning_rate, load_network};
 pub use inputs::Inputs;
 pub use scale::ActionScale;
 
