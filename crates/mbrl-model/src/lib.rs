@@ -122,16 +122,16 @@ mod vmath;
 pub use closure::{DynamicsFn, dynamics_fn};
 pub use dataset::Dataset;
 pub use dynamics::{
-    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, is_cpu,
-    rollout_by_steps,
+    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, belief_of,
+    is_cpu, rollout_by_steps,
 };
-#[cfg(feature = "train")]
-pub use ensemble::EnsembleStatistics;
 pub use ensemble::{Angles, Ensemble, EnsembleConfig, Head, Network, Precision};
+#[cfg(feature = "train")]
+pub use ensemble::{EnsembleExamples, EnsembleStatistics};
 pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
-pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watched};
+pub use fit::{Epoch, Examples, Fit, FitBatch, FitConfig, FitReport, Pairs, Stepper, fit, fit_watched};
 pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
 #[cfg(feature = "train")]
 pub use learned::LearnedModel;

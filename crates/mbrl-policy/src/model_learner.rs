@@ -269,8 +269,9 @@ fn error_ratio(model: &impl LearnedModel, data: &Dataset) -> Result<Option<f64>,
     let tensor = |values: &[f32], width| Tensor::<1>::from_floats(values, device).reshape([rows.len(), width]);
     let predicted = model.predict(tensor(&obs, o), tensor(&of(data.actions(), a), a))?.mean;
     let predicted: Vec<f32> = predicted.into_data().iter().collect();
-    // Of angles that jump the difference would have to be taken the short way round.
-    let columns = (0..o).filter(|column| !spec.angles.iter().any(|angle| angle.wraps && angle.column == *column));
+    // Of angles that jump the difference would have to be taken the short way round; what is known is not predicted.
+    let jumps = |column: usize| spec.angles.iter().any(|angle| angle.wraps && angle.column == column);
+    let columns = (0..o).filter(|column| !jumps(*column) && !spec.known.contains(column));
     let ratios = columns.filter_map(|column| {
         let square_sum = |guess: &[f32]| -> f64 {
             let of_column = guess.iter().zip(&next).skip(column).step_by(o);
@@ -292,10 +293,11 @@ fn report_fit(fitted: &FitReport, model: &impl LearnedModel, report: &mut dyn Re
     let errors = || fitted.errors.iter().map(|e| f64::from(*e));
     report.scalar(ReportKind::Fit, "model/mse", errors().sum::<f64>() / fitted.errors.len() as f64);
     report.scalar(ReportKind::Fit, "model/mse_best", errors().fold(f64::INFINITY, f64::min));
-    // Behind the columns of the observation.
+    // Behind the predicted columns of the observation.
+    let spec = model.spec();
     let heads = [(model.learns_reward(), "model/mse_reward"), (model.learns_termination(), "model/mse_end")];
     let heads = heads.iter().filter(|(learned, _)| *learned);
-    for ((_, name), error) in heads.zip(&fitted.column_errors[model.spec().obs..]) {
+    for ((_, name), error) in heads.zip(&fitted.column_errors[spec.obs - spec.known.len()..]) {
         report.scalar(ReportKind::Fit, name, f64::from(*error));
     }
 }
