@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use tracing::trace_span;
 
 use crate::{
-    ModelError,
+    ModelError, Taped,
     noise::{self, Distribution, Rows},
+    sample_taped_by_autodiff,
 };
 
 /// Widths and abilities of a model.
@@ -435,6 +436,15 @@ pub trait Dynamics: Send + Sync {
     /// [`ModelError::Width`] for arrays of the wrong size; [`ModelError::Config`] for particles that do not divide N.
     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError>;
 
+    /// [`sample`](Self::sample) with its way back, for what learns through the model: a policy by the gradient of imagined
+    /// rewards. Default: by Burn's autodiff.
+    ///
+    /// # Errors
+    /// As `sample`; [`ModelError::Unsupported`] for a model without gradients.
+    fn sample_taped(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Taped, ModelError> {
+        sample_taped_by_autodiff(self, states, actions, draw)
+    }
+
     /// The model's own state in a situation, `[1, S]`. Default: the observation.
     ///
     /// # Errors
@@ -513,6 +523,9 @@ macro_rules! forward_to_the_model_behind {
             }
             fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError> {
                 (**self).sample(states, actions, draw)
+            }
+            fn sample_taped(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Taped, ModelError> {
+                (**self).sample_taped(states, actions, draw)
             }
             fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
                 (**self).encode(situation)

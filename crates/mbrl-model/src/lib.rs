@@ -117,6 +117,7 @@ pub mod mlp;
 mod noise;
 mod normalizer;
 mod simulated;
+mod taped;
 mod vmath;
 
 pub use closure::{DynamicsFn, dynamics_fn};
@@ -139,6 +140,7 @@ pub use mlp::Activation;
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use simulated::SimulatorModel;
+pub use taped::{Pullback, Taped, sample_taped_by_autodiff};
 
 /// Compiles and runs the code of the README.
 #[cfg(all(doctest, feature = "train", feature = "flex"))]

@@ -172,12 +172,3 @@ fn features_are_stored_with_a_model_by_their_name() {
     let beyond = config().init_with(2, 1, &waves(true), &Device::flex(), &mut Rng::new(9)).unwrap_err().to_string();
     assert_eq!(beyond, "features = column 2: expected features that replace columns of the observation, below 2");
 }
-
-#[test]
-fn features_can_be_left_out() {
-    let config = EnsembleConfig { features: false, ..config() };
-    let model = config.init_with(3, 1, &waves(true), &Device::flex(), &mut Rng::new(9)).unwrap();
-    assert!(model.features().is_none());
-    let plain = config.init(3, 1, &Device::flex(), &mut Rng::new(9)).unwrap();
-    assert_eq!(model.save().unwrap(), plain.save().unwrap());
-}

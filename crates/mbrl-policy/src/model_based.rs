@@ -235,7 +235,12 @@ impl<M: LearnedModel> Learner for ModelBased<M> {
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         self.controller.report(report);
-        self.learner.update(rng, report)
+        let fits = self.learner.is_due();
+        self.learner.update(rng, report)?;
+        if fits {
+            self.controller.forget_beliefs();
+        }
+        Ok(())
     }
 
     fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {

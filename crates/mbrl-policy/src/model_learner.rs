@@ -99,6 +99,12 @@ impl<M: LearnedModel> ModelLearner<M> {
         self.progress.fitted
     }
 
+    /// Whether the next [`update`](Self::update) fits.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.due
+    }
+
     /// Real steps observed.
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -253,12 +259,12 @@ const COMPARED: usize = 512;
 
 /// The error of a model's predictions beside that of the guess that nothing changes: the mean over columns of the ratio of their
 /// root mean squares, on some of the data that it was fitted to. 1 or more says that nothing of use was learned. `None` where
-/// nothing changes, and for a model that looks back.
+/// nothing changes, and for a model whose state is not the observation.
 fn error_ratio(model: &impl LearnedModel, data: &Dataset) -> Result<Option<f64>, ModelError> {
-    if data.past_steps() > 0 {
+    let spec = model.spec();
+    if data.past_steps() > 0 || spec.state != spec.obs || spec.view != spec.obs {
         return Ok(None);
     }
-    let spec = model.spec();
     let (o, a, device) = (spec.obs, spec.action, &spec.device);
     let stride = data.len().div_ceil(COMPARED);
     let rows: Vec<usize> = (0..data.len()).step_by(stride).collect();

@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     os::{fd::AsFd, unix::process::CommandExt},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -314,8 +314,25 @@ fn guard(group: u32) -> Option<Child> {
     shell.spawn().ok()
 }
 
+/// How long an answer is waited for awake. A core that sleeps takes some 40 µs to wake, which is more than most environments take
+/// for a step; those that take longer lose little by it.
+const AWAKE: Duration = Duration::from_micros(100);
+
 /// Waits until a pipe is ready, or closed.
 fn wait_for(pipe: &impl AsFd, what: PollFlags, deadline: Deadline) -> Result<(), ProcessFault> {
+    let is_ready = |pipe: &_| matches!(poll(&mut [PollFd::new(AsFd::as_fd(pipe), what)], PollTimeout::ZERO), Ok(1));
+    // With one core, being awake keeps the other side from answering.
+    static SEVERAL_CORES: LazyLock<bool> =
+        LazyLock::new(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1));
+    if *SEVERAL_CORES {
+        let until = Instant::now() + AWAKE;
+        while Instant::now() < until {
+            if is_ready(pipe) {
+                return Ok(());
+            }
+            thread::yield_now();
+        }
+    }
     loop {
         let left = deadline.at.saturating_duration_since(Instant::now());
         // Upwards, so that a rest of a millisecond is waited for.

@@ -6,9 +6,7 @@ use burn::tensor::Device;
 use mbrl_env::{AngleColumn, EnvSpec, Knowledge, MAX_PAST, Rng};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-#[cfg(feature = "train")]
-use crate::mlp::MlpConfig;
-use crate::{Activation, Ensemble, ModelError};
+use crate::{Activation, Ensemble, ModelError, mlp::MlpConfig};
 
 /// What the last layer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,12 +191,6 @@ pub struct EnsembleConfig {
     /// Past steps that the network sees besides the present observation, where one observation does not tell everything
     /// (default 0; PDDM's code has it and uses none). At most [`MAX_PAST`], which is what situations carry.
     pub past: usize,
-    /// Whether the networks look at the [features](mbrl_env::Features) of the task, where it has some (default true).
-    pub features: bool,
-    /// Whether fits use the [symmetries](mbrl_env::Augment) of the task, where it has some (default true).
-    pub symmetries: bool,
-    /// Whether columns that the task [knows](mbrl_env::Known) are left out of what is learned, where it has some (default true).
-    pub known: bool,
 }
 
 impl Default for EnsembleConfig {
@@ -220,9 +212,6 @@ impl Default for EnsembleConfig {
             reward: false,
             termination: false,
             past: 0,
-            features: true,
-            symmetries: true,
-            known: true,
         }
     }
 }
@@ -370,8 +359,7 @@ impl EnsembleConfig {
         self.init_with(obs, action, &Knowledge::none(), device, rng)
     }
 
-    /// As [`init`](Self::init), with what is known of a task; the switches [`features`](Self::features),
-    /// [`symmetries`](Self::symmetries) and [`known`](Self::known) say what of it is used.
+    /// As [`init`](Self::init), with what is known of a task. What of it shall not be used is left out of the [`Knowledge`].
     ///
     /// Networks look at features, in every roll-out, on the host and on devices. Fits draw for each row of a batch one of the copies that
     /// symmetries make of its transition. Known columns are no targets: roll-outs fill them in. The names of features and known
@@ -389,19 +377,15 @@ impl EnsembleConfig {
         rng: &mut Rng,
     ) -> Result<Ensemble, ModelError> {
         self.validate(obs)?;
-        let mut used = knowledge.clone();
-        used.features = used.features.filter(|_| self.features);
-        used.augment = used.augment.filter(|_| self.symmetries);
-        used.known = used.known.filter(|_| self.known);
-        if let Some(column) = used.features.iter().flat_map(|f| f.replaces()).find(|column| **column >= obs) {
+        if let Some(column) = knowledge.features.iter().flat_map(|f| f.replaces()).find(|column| **column >= obs) {
             let rule = format!("features that replace columns of the observation, below {obs}");
             return Err(ModelError::Config { field: "features", value: format!("column {column}"), rule: rule.into() });
         }
-        if let Some(augment) = used.augment.as_ref().filter(|augment| augment.copies() == 0) {
+        if let Some(augment) = knowledge.augment.as_ref().filter(|augment| augment.copies() == 0) {
             let (value, rule) = (format!("0 copies by `{}`", augment.name()), "the transition itself at least".into());
             return Err(ModelError::Config { field: "symmetries", value, rule });
         }
-        if let Some(columns) = used.known.as_ref().map(|known| known.columns()) {
+        if let Some(columns) = knowledge.known.as_ref().map(|known| known.columns()) {
             let rising = columns.windows(2).all(|pair| pair[0] < pair[1]);
             if columns.is_empty() || columns.len() >= obs || !rising || columns.iter().any(|column| *column >= obs) {
                 let rule = format!("some of the {obs} columns of the observation, not all, in rising order");
@@ -414,11 +398,10 @@ impl EnsembleConfig {
         };
         positive("obs", obs)?;
         positive("action", action)?;
-        Ok(Ensemble::new(self.clone(), obs, action, used, device, rng))
+        Ok(Ensemble::new(self.clone(), obs, action, knowledge.clone(), device, rng))
     }
 
     /// The networks below the heads.
-    #[cfg(feature = "train")]
     pub(crate) fn mlp(&self, inputs: usize, outputs: usize) -> MlpConfig {
         MlpConfig {
             members: self.members,

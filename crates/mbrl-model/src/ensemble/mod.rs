@@ -13,10 +13,11 @@ mod predicted;
 #[cfg(feature = "train")]
 mod stepper;
 mod store;
+mod taped;
 #[cfg(feature = "train")]
 mod train;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 use mbrl_env::{Augment, Features, Knowledge, Known, Rng, Situation};
@@ -30,15 +31,17 @@ use inputs::Inputs;
 use network::Heads;
 pub use network::Network;
 use predicted::Predicted;
+use taped::HostTaped;
 #[cfg(feature = "train")]
 pub use train::{EnsembleExamples, EnsembleStatistics};
 
 use tracing::trace_span;
 
 use crate::{
-    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Trajectories,
+    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Taped, Trajectories,
     dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
     mlp::kernel::{self, Packed},
+    sample_taped_by_autodiff,
 };
 
 /// Observations of a chunk of a population: about what a second-level cache holds.
@@ -67,7 +70,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// expectation; a row terminates where its probability is above ½. Where a row follows all members, both are of the mean over them.
 ///
 /// ## What is known of a task
-/// An ensemble that is made [for a task](EnsembleConfig::init_for_task) uses its [`Knowledge`], unless it is told not to. Columns that are
+/// An ensemble that is made [for a task](EnsembleConfig::init_for_task) uses its [`Knowledge`]. Columns that are
 /// [`Known`] are no targets, and no part of losses, holdout errors and noise; every step of a roll-out fills them in, and their
 /// spread in a [`Prediction`] is 0. A fit shows each row as one of the copies that an [`Augment`] makes of its transition,
 /// drawn afresh with every batch. Statistics of inputs and targets are those over all copies; holdout errors are of the transitions as they are.
@@ -102,6 +105,8 @@ pub struct Ensemble {
     engine: Option<Arc<Engine>>,
     use_engine: bool,
     precision: Precision,
+    /// What steps with a way back need on the host; made when they are asked for.
+    taped: OnceLock<Arc<HostTaped>>,
 }
 
 /// What roll-outs as tensors need, on the device.
@@ -267,6 +272,7 @@ impl Ensemble {
             engine: None,
             use_engine,
             precision: Precision::default(),
+            taped: OnceLock::new(),
             config,
         };
         ensemble.snapshot();
@@ -340,6 +346,7 @@ impl Ensemble {
     }
 
     fn snapshot(&mut self) {
+        self.taped = OnceLock::new();
         self.engine = self.use_engine.then(|| Arc::new(self.engine_snapshot()));
     }
 
@@ -654,6 +661,14 @@ impl Dynamics for Ensemble {
             reward: step.reward.map(|reward| Tensor::from_data(TensorData::new(reward, [rows]), device)),
             terminated: step.terminated.map(|ends| Tensor::from_data(TensorData::new(ends, [rows]), device)),
         })
+    }
+
+    fn sample_taped(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Taped, ModelError> {
+        self.check(&states, &actions)?;
+        if states.is_autodiff() || actions.is_autodiff() || !self.tapes_on_the_host(draw) || states.dims()[0] == 0 {
+            return sample_taped_by_autodiff(self, states, actions, draw);
+        }
+        self.sample_taped_on_the_host(states, actions, draw)
     }
 
     fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {

@@ -1,0 +1,100 @@
+//! One imagined step with its way back: what learns through a model needs.
+
+use burn::tensor::Tensor;
+
+use crate::{Draw, Dynamics, Imagined, ModelError, dynamics::check_size};
+
+/// The way back through one imagined step of N rows. It serves once.
+pub trait Pullback: Send {
+    /// For gradients of something with respect to the next states `[N, S]` and the rewards `[N]`, those with respect to
+    /// the states `[N, S]` and the actions `[N, A]`. Without `reward`, or where the model gives none, rewards count for nothing.
+    ///
+    /// # Errors
+    /// [`ModelError::Width`] for gradients of another size.
+    fn pull(self: Box<Self>, next: Tensor<2>, reward: Option<Tensor<1>>) -> Result<[Tensor<2>; 2], ModelError>;
+}
+
+/// An imagined step, and its way back.
+#[non_exhaustive]
+pub struct Taped {
+    /// What [`sample`](Dynamics::sample) gives, without a graph of gradients.
+    pub imagined: Imagined,
+    /// The way back.
+    pub pullback: Box<dyn Pullback>,
+}
+
+impl Taped {
+    /// A step and its way back.
+    #[must_use]
+    pub fn new(imagined: Imagined, pullback: Box<dyn Pullback>) -> Self {
+        Self { imagined, pullback }
+    }
+}
+
+impl std::fmt::Debug for Taped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Taped").field("imagined", &self.imagined).finish_non_exhaustive()
+    }
+}
+
+/// The default [`Dynamics::sample_taped`]: [`sample`](Dynamics::sample) with Burn's autodiff. Public, so that a faster one can
+/// be compared with it.
+///
+/// # Errors
+/// As `sample`; [`ModelError::Unsupported`] for a model without gradients.
+pub fn sample_taped_by_autodiff<D: Dynamics + ?Sized>(
+    model: &D,
+    states: Tensor<2>,
+    actions: Tensor<2>,
+    draw: Draw,
+) -> Result<Taped, ModelError> {
+    let spec = model.spec();
+    if !spec.differentiable {
+        return Err(ModelError::Unsupported {
+            model: spec.name.clone(),
+            what: "say how its outputs follow its inputs",
+        });
+    }
+    let of = |tensor: Tensor<2>| tensor.detach().autodiff().require_grad();
+    let inputs = [of(states), of(actions)];
+    let [states, actions] = inputs.clone();
+    let Imagined { next, reward, terminated } = model.sample(states, actions, draw)?;
+    let mut imagined = Imagined::new(next.clone().inner());
+    imagined.reward = reward.clone().map(|reward| if reward.is_autodiff() { reward.inner() } else { reward });
+    imagined.terminated = terminated;
+    Ok(Taped::new(imagined, Box::new(Graph { inputs, next, reward })))
+}
+
+/// Outputs that know the graph they come from.
+struct Graph {
+    inputs: [Tensor<2>; 2],
+    next: Tensor<2>,
+    reward: Option<Tensor<1>>,
+}
+
+impl Pullback for Graph {
+    fn pull(self: Box<Self>, next: Tensor<2>, reward: Option<Tensor<1>>) -> Result<[Tensor<2>; 2], ModelError> {
+        check_sizes(self.next.dims(), &next, reward.as_ref())?;
+        let mut sum = (self.next * next.autodiff()).sum();
+        if let (Some(reward), Some(gradient)) = (self.reward.filter(Tensor::is_autodiff), reward) {
+            sum = sum + (reward * gradient.autodiff()).sum();
+        }
+        let gradients = sum.backward();
+        Ok(self.inputs.map(|input| match input.grad(&gradients) {
+            Some(gradient) => gradient,
+            // Nothing depends on it.
+            None => input.inner().zeros_like(),
+        }))
+    }
+}
+
+/// Refuses gradients of other sizes than `[N, S]` and `[N]`.
+pub(crate) fn check_sizes(
+    [rows, width]: [usize; 2],
+    next: &Tensor<2>,
+    reward: Option<&Tensor<1>>,
+) -> Result<(), ModelError> {
+    check_size("rows of the gradient of the next states", rows, next.dims()[0])?;
+    check_size("columns of the gradient of the next states", width, next.dims()[1])?;
+    reward.map_or(Ok(()), |reward| check_size("entries of the gradient of the rewards", rows, reward.dims()[0]))
+}
