@@ -140,7 +140,7 @@ fn features(c: &mut Criterion) {
     let mut shares = Vec::new();
     pool.install(|| {
         for _ in 0..ROUNDS {
-            let mut time = |work: &mut dyn FnMut()| {
+            let time = |work: &mut dyn FnMut()| {
                 let start = Instant::now();
                 work();
                 start.elapsed().as_secs_f64()
