@@ -82,12 +82,15 @@
 //! - **What one observation hides**, such as a speed, an ensemble finds in the steps before: [`EnsembleConfig::past`].
 //! - **Angles** enter networks as sine and cosine, in any unit, and may jump by a turn: [`Angles`]. Columns far from their
 //!   origin keep their changes: [`Dataset::of_f64`].
+//! - **What is known of a task** besides data: features that networks look at, symmetries that fits use, columns that need no learning
+//!   ([`EnsembleConfig::init_for_task`]).
+//! - **Memory**: a model may keep a belief of a whole episode ([`Dynamics#models-with-memory`]).
 //! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
 //!   baselines, calibration and sharpness.
 //! - **A model in a folder**: [`FittedModel::open`] loads what `mbrl fit` wrote, with names, units, period and ranges.
 //! - **Networks of one's own**, for policies, critics and values: module [`mlp`].
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
-//!   implement `Fit` to train it with the same trainer.
+//!   implement `Fit` to train it with the same trainer, which fits policies and whatever else has a loss too.
 //!
 //! # Features
 //!

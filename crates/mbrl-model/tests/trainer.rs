@@ -24,6 +24,8 @@ struct Recorder {
     /// Rows of each batch and member.
     seen: Mutex<Vec<Vec<Vec<f32>>>>,
     held: Mutex<Vec<f32>>,
+    /// Key and step of each batch.
+    drawn: Mutex<Vec<(u64, u32)>>,
     /// Errors that each epoch reports, `[epoch][E]`; the last one repeats.
     script: Vec<[f32; MEMBERS]>,
     epoch: Mutex<usize>,
@@ -41,6 +43,7 @@ impl Recorder {
             weights,
             seen: Mutex::default(),
             held: Mutex::default(),
+            drawn: Mutex::default(),
             script,
             epoch: Mutex::new(0),
             poison: None,
@@ -88,6 +91,7 @@ impl Fit for Recorder {
     }
     fn loss(&self, weights: &Weights, examples: &Pairs, batch: &FitBatch<'_>) -> Tensor<1> {
         let mut seen = self.seen.lock().unwrap();
+        self.drawn.lock().unwrap().push((batch.key, batch.step));
         let [inputs, _] = examples.batch(batch);
         let rows = values(inputs);
         seen.push(rows.chunks(rows.len() / MEMBERS).map(<[f32]>::to_vec).collect());
@@ -143,6 +147,20 @@ fn each_member_keeps_its_own_bag_of_rows_and_never_sees_the_holdout() {
         let seen = model.seen.lock().unwrap();
         assert_ne!(seen[0], seen[5]);
     }
+}
+
+#[test]
+fn what_a_model_draws_itself_goes_by_the_fit_and_the_step() {
+    let drawn = |seed: u64| {
+        let mut model = Recorder::new(&[[1.0, 1.0]]);
+        let config = FitConfig { batch_size: 40, max_epochs: 2, ..FitConfig::default() };
+        fit(&mut model, &data(100), &config, &mut Rng::new(seed)).unwrap();
+        model.drawn.into_inner().unwrap()
+    };
+    let (first, other) = (drawn(1), drawn(2));
+    assert_eq!(first.iter().map(|(_, step)| *step).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(first.iter().all(|(key, _)| *key == first[0].0) && first[0].0 != other[0].0);
+    assert_eq!(first, drawn(1));
 }
 
 #[test]

@@ -220,8 +220,13 @@ fn an_evaluation_follows_episodes_from_their_beginning() {
     }
     let config =
         EvaluateConfig { horizon: 5, levels: vec![], propagation: Some(Propagation::MEAN), ..Default::default() };
-    let off =
-        |filters| evaluate_model(&Observer::new(filters), &replay, &config, &mut Rng::new(0)).unwrap().steps[4].rmse[0];
+    let off = |filters| {
+        let model = Observer::new(filters);
+        let found = evaluate_model(&model, &replay, &config, &mut Rng::new(0)).unwrap().steps[4].rmse[0];
+        // Further back than situations remember.
+        assert!(!filters || model.counts.lock().unwrap().contains(&50.0));
+        found
+    };
     let [with, without] = [off(true), off(false)];
     assert!(with < 0.3 * without, "{with} m after five steps with the filter, {without} m without");
 }
