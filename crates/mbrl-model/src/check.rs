@@ -448,8 +448,8 @@ impl Check<'_> {
         let obs = self.some_obs(states);
         let obs = Tensor::<2>::from_data(TensorData::new(obs, [rows, spec.obs]), &spec.device);
         let begun = model.begin(obs.clone())?;
-        // Each row goes on to the observation of another, so that what came before shows.
-        let (beliefs, later) = (begun.clone(), obs.clone().flip([0]));
+        // All come to one observation, so that what came before shows.
+        let (beliefs, later) = (begun.clone(), obs.clone().narrow(0, 0, 1).repeat_dim(0, rows));
         let followed = model.follow(beliefs.clone(), actions.clone(), later.clone())?;
         let at = |x: &Tensor<2>, row: usize| x.clone().narrow(0, row, 1);
         for (what, whole) in [("begin", &begun), ("follow", &followed)] {
@@ -466,7 +466,7 @@ impl Check<'_> {
                 self.columns(&how, [at(whole, row), alone], whole, TOLERANCE)?;
             }
         }
-        // Of one observation and two beliefs.
+        // Of one observation and other beliefs.
         let seen = to_vec(at(&later, 0));
         let state = |belief: Tensor<2>| {
             let belief = to_vec(belief);

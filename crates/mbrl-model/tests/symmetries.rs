@@ -73,7 +73,7 @@ fn what_one_arm_shows_is_learned_of_all() {
     let whole = valve(500, TAU, 7);
     check_augment(&ThreeArms, whole.obs(), whole.actions(), whole.next_obs(), [1, 1], None, &Device::flex()).unwrap();
     // Data of a third of the circle. Of the rest a network knows nothing, unless it is told that the rest is the same.
-    let third = valve(300, TAU / 3.0, 2);
+    let third = valve(600, TAU / 3.0, 2);
     let learned = |knowledge: &Knowledge| {
         let mut model = config().init_with(1, 1, knowledge, &Device::flex(), &mut Rng::new(1)).unwrap();
         let settings = FitConfig { max_epochs: 150, batch_size: 32, patience: 20, ..FitConfig::default() };
@@ -81,9 +81,9 @@ fn what_one_arm_shows_is_learned_of_all() {
         [error(&model, &valve(200, TAU / 3.0, 8)), error(&model, &whole)]
     };
     let [here, everywhere] = learned(&Knowledge::none().with_augment(ThreeArms));
-    assert!(here < 0.03 && everywhere < 0.03, "{here} {everywhere}");
+    assert!(here < 0.04 && everywhere < 0.04, "{here} {everywhere}");
     let [here, everywhere] = learned(&Knowledge::none());
-    assert!(here < 0.03 && everywhere > 0.1, "{here} {everywhere}");
+    assert!(here < 0.04 && everywhere > 0.1, "{here} {everywhere}");
 }
 
 /// Left and right: the reward, which a force earns to the right, is lost to the left.

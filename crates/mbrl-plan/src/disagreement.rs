@@ -175,10 +175,10 @@ mod tests {
 
     #[test]
     fn known_columns_are_nothing_to_disagree_on() {
-        let disagreement = Disagreement { weight: 1.0, scale: vec![1.0, 1.0] };
+        let disagreement = Disagreement { weight: 1.0, scale: vec![1.0, 3.0] };
         let of =
             |known: &[usize]| to_host(disagreement.bonus(&next(), None, THREE, &spec(3).with_known(known)).unwrap())[0];
-        // The variances of (1, 3, 8) and (0, 2, 1).
+        // The variances of (1, 3, 8), of (0, 2, 1), and their mean.
         assert!((of(&[1]) - 26.0 / 3.0).abs() < 1e-5 && (of(&[0]) - 2.0 / 3.0).abs() < 1e-5);
         assert!((of(&[]) - 14.0 / 3.0).abs() < 1e-5);
     }

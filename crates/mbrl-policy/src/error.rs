@@ -67,6 +67,19 @@ pub enum AgentError {
         #[source]
         source: Box<AgentError>,
     },
+    /// A policy or its critics broke down while they learned.
+    #[error(
+        "{what} = {loss} after {updates} updates: expected a finite number; smaller rewards (wrappers or goal), a smaller learning rate \
+         or critics.layer_norm = true may help"
+    )]
+    Diverged {
+        /// The loss that is no number.
+        what: &'static str,
+        /// Its value.
+        loss: f64,
+        /// Updates before.
+        updates: u64,
+    },
     /// A file could not be read or written. What is already on disk is untouched.
     #[error("{path}: cannot be read or written", path = path.display())]
     Io {

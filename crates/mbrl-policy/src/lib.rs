@@ -90,13 +90,19 @@ mod evaluate;
 pub mod experiment;
 mod files;
 mod goal;
+mod imagine;
 mod lasting;
+mod lookahead;
+mod mbpo;
 mod means;
 mod metrics;
 mod model_based;
+mod model_free;
 mod model_learner;
 mod mpc_agent;
 mod observer;
+mod off_policy;
+mod policy;
 mod provenance;
 mod record;
 mod train;
@@ -113,11 +119,20 @@ pub use evaluate::{
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;
+pub use imagine::{Imagination, Rollouts, imagine};
+pub use lookahead::ModelLookahead;
+pub use mbpo::{GrowingLength, Mbpo, MbpoConfig, RolloutConfig, RolloutLength, RolloutStarts};
 pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
 pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
+pub use model_free::{ModelFree, ModelFreeConfig};
 pub use model_learner::ModelLearner;
 pub use mpc_agent::MpcAgent;
 pub use observer::{Moment, Observer, Phase, Scalars};
+pub use off_policy::{
+    ActorCritic, ActorGradient, CriticPass, Critics, CriticsConfig, Lookahead, OffPolicy, PolicyValue, Reduction, Sac,
+    SacConfig, Td3, Td3Config,
+};
+pub use policy::{ActionScale, Actor, ActorConfig, ActorHead, ActorPass, Inputs, Policy, PolicyAgent, PolicyDraw};
 pub use provenance::Provenance;
 pub use record::{MetricsLine, MetricsReader};
 pub use train::{Best, Outcome, RunFiles, TrainConfig, Training, WhichCheckpoint};

@@ -235,9 +235,8 @@ impl<M: LearnedModel> Learner for ModelBased<M> {
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         self.controller.report(report);
-        let fits = self.learner.is_due();
-        self.learner.update(rng, report)?;
-        if fits {
+        if self.learner.update(rng, report)? {
+            // Those of the model as it was.
             self.controller.forget_beliefs();
         }
         Ok(())

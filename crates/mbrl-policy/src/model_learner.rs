@@ -99,12 +99,6 @@ impl<M: LearnedModel> ModelLearner<M> {
         self.progress.fitted
     }
 
-    /// Whether the next [`update`](Self::update) fits.
-    #[must_use]
-    pub fn is_due(&self) -> bool {
-        self.due
-    }
-
     /// Real steps observed.
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -184,19 +178,20 @@ impl<M: LearnedModel> ModelLearner<M> {
         Ok((report, ratio))
     }
 
-    /// Fits, where it is time to, and reports what came of it.
+    /// Fits, where it is time to, and reports what came of it; whether the model is another now.
     ///
     /// # Errors
     /// [`AgentError::Model`] for data that the model cannot be fitted to. A fit that diverges is none: the model stays as it was.
-    pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+    pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
         // One transition, of an episode that broke down at once say, is nothing to fit to.
         if !std::mem::take(&mut self.due) || self.replay.len() < 2 {
-            return Ok(());
+            return Ok(false);
         }
         let start = Instant::now();
         let result = self.fit_model(rng, report);
         report.scalar(ReportKind::Fit, "model/fit_s", start.elapsed().as_secs_f64());
         report.scalar(ReportKind::Fit, "model/transitions", self.replay.len() as f64);
+        let is_fitted = result.is_ok();
         match result {
             Ok((fitted, ratio)) => {
                 self.progress.fitted = true;
@@ -221,7 +216,7 @@ impl<M: LearnedModel> ModelLearner<M> {
             }
             Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(is_fitted)
     }
 
     /// Writes data, model and progress.

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{
-    ExperimentError, ground_truth::GroundTruthSections, model_based::ModelBasedSections, read::read, suggest::suggest,
+    ExperimentError, ground_truth::GroundTruthSections, mbpo::MbpoSections, model_based::ModelBasedSections,
+    read::read, suggest::suggest,
 };
 use crate::{Device, Learner, Training};
 
@@ -94,6 +95,9 @@ kinds! {
     /// `kind = "ground-truth"`: plans through the simulator itself and learns nothing. Sections `[goal]`, `[planner]`,
     /// `[refinement]` and `[mpc]`.
     GroundTruth(GroundTruthSections),
+    /// `kind = "mbpo"`: learns an ensemble, and a policy in it (MBPO, DHMBPO). Sections `[agent]`, `[goal]`, `[model]`, `[fit]`,
+    /// `[rollout]`, `[propagation]`, `[actor]`, `[critics]` and `[sac]`.
+    Mbpo(MbpoSections),
 }
 
 impl AgentConfig {
@@ -107,7 +111,7 @@ impl AgentConfig {
     pub fn model_based(&self) -> Option<&ModelBasedSections> {
         match self {
             Self::ModelBased(sections) => Some(sections),
-            Self::GroundTruth(_) => None,
+            Self::GroundTruth(_) | Self::Mbpo(_) => None,
         }
     }
 
@@ -116,14 +120,18 @@ impl AgentConfig {
     pub fn ground_truth(&self) -> Option<&GroundTruthSections> {
         match self {
             Self::GroundTruth(sections) => Some(sections),
-            Self::ModelBased(_) => None,
+            Self::ModelBased(_) | Self::Mbpo(_) => None,
         }
     }
 
     /// The model that is learned and how it is fitted; `None` where nothing is learned.
     #[must_use]
     pub fn learned_model(&self) -> Option<(&EnsembleConfig, &FitConfig)> {
-        self.model_based().map(|sections| (&sections.model, &sections.fit))
+        match self {
+            Self::ModelBased(sections) => Some((&sections.model, &sections.fit)),
+            Self::Mbpo(sections) => Some((&sections.model, &sections.fit)),
+            Self::GroundTruth(_) => None,
+        }
     }
 
     /// The planner; `None` for agents that do not plan.
@@ -132,6 +140,7 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => Some(&sections.planner),
             Self::GroundTruth(sections) => Some(&sections.planner),
+            Self::Mbpo(_) => None,
         }
     }
 

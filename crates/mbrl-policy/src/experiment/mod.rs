@@ -70,6 +70,7 @@ mod goal;
 mod ground_truth;
 mod knowledge;
 mod limits;
+mod mbpo;
 mod model_based;
 mod overrides;
 mod read;
@@ -100,6 +101,7 @@ pub use self::{
     ground_truth::GroundTruthSections,
     knowledge::KnowledgeConfig,
     limits::check_weights,
+    mbpo::{ImaginedGoalConfig, MbpoSections},
     model_based::{ModelBasedSections, MpcConfig},
     overrides::override_setting,
     registry::{Registry, is_gymnasium_id},

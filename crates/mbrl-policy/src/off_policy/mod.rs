@@ -1,0 +1,156 @@
+//! Learners that improve a policy on batches of transitions, wherever these come from.
+
+mod critics;
+mod sac;
+mod td3;
+mod value;
+
+use std::sync::Arc;
+
+use mbrl_env::{Batch, Rng, Value};
+
+pub use critics::{CriticPass, Critics, CriticsConfig, Reduction};
+pub use sac::{Sac, SacConfig};
+pub use td3::{Td3, Td3Config};
+pub use value::PolicyValue;
+
+use crate::{Actor, AgentError, CheckpointReader, CheckpointWriter, Policy, Report};
+
+/// Improves a policy on batches of transitions of any origin: real ones, imagined ones, both.
+///
+/// It knows no environment and keeps no data: [`ModelFree`](crate::ModelFree) feeds it real transitions.
+pub trait OffPolicy: Send {
+    /// Name, for messages and metrics.
+    fn name(&self) -> &str;
+
+    /// What acts: also in imagined roll-outs.
+    fn policy(&self) -> &dyn Policy;
+
+    /// What acts and what judges, as of now: what a look ahead goes through.
+    fn parts(&self) -> ActorCritic<'_>;
+
+    /// What it expects of a state from there on, as of now.
+    fn value(&self) -> Arc<dyn Value>;
+
+    /// Real observations `[N, O]` came: statistics of inputs are made of them. Called for each real step once.
+    fn observe(&mut self, obs: &[f32]);
+
+    /// One update on a batch, whose actions are in the environment's units. A transition that is truncated counts like any other; one
+    /// that is terminated has nothing behind it. `look` adds what a model knows.
+    ///
+    /// # Errors
+    /// [`AgentError::Env`] for rows of other widths; [`AgentError::Diverged`] where losses are no numbers any more.
+    fn improve(
+        &mut self,
+        batch: &Batch,
+        look: Option<&dyn Lookahead>,
+        rng: &mut Rng,
+        report: &mut dyn Report,
+    ) -> Result<(), AgentError>;
+
+    /// Writes everything that `load` needs to go on with the same bits.
+    ///
+    /// # Errors
+    /// Input and output.
+    fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError>;
+
+    /// Goes back to what `save` wrote.
+    ///
+    /// # Errors
+    /// [`AgentError::Checkpoint`] for what is not there, damaged or of another shape.
+    fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError>;
+}
+
+/// The parts of a learner that a [`Lookahead`] goes through.
+#[derive(Debug, Clone, Copy)]
+pub struct ActorCritic<'a> {
+    /// What acts.
+    pub actor: &'a Actor,
+    /// What the actor climbs, and the slow copies that targets come from.
+    pub critics: &'a Critics,
+    /// Weight of the entropy, α; 0 for learners without.
+    pub temperature: f32,
+    /// γ.
+    pub discount: f32,
+}
+
+/// What a model adds to an update: other targets for the critics, another loss for the actor.
+pub trait Lookahead: Sync {
+    /// Targets of the critics `[B]`, in place of the learner's `r + γ (1 − terminated) V(s')`: value expansion. `None` (default)
+    /// leaves them.
+    ///
+    /// # Errors
+    /// What the model gives.
+    fn targets(&self, batch: &Batch, of: ActorCritic<'_>, rng: &mut Rng) -> Result<Option<Vec<f32>>, AgentError> {
+        let _ = (batch, of, rng);
+        Ok(None)
+    }
+
+    /// The actor's step, in place of the one on `α log π − Q` at the batch's observations: gradients through a model. `None` (default)
+    /// leaves it.
+    ///
+    /// # Errors
+    /// What the model gives.
+    fn actor_loss(
+        &self,
+        batch: &Batch,
+        of: ActorCritic<'_>,
+        rng: &mut Rng,
+    ) -> Result<Option<ActorGradient>, AgentError> {
+        let _ = (batch, of, rng);
+        Ok(None)
+    }
+}
+
+/// The gradient of an actor's loss at its outputs, over any rows.
+#[derive(Debug, Clone)]
+pub struct ActorGradient {
+    /// Inputs of the actor, `[M, I]`: see [`Inputs::prepare`](crate::Inputs::prepare).
+    pub inputs: Vec<f32>,
+    /// Gradients of its outputs there, as [`Actor::pull`] gives them.
+    pub grad_out: Vec<f32>,
+    /// Log-probabilities of what was drawn, `[L]`: what the temperature learns from. Empty for learners without.
+    pub log_probs: Vec<f32>,
+    /// The loss.
+    pub loss: f64,
+}
+
+/// A batch as networks see it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Prepared {
+    /// `[B, I]`.
+    inputs: Vec<f32>,
+    next_inputs: Vec<f32>,
+    /// In [−1, 1], `[B, A]`.
+    actions: Vec<f32>,
+}
+
+impl Prepared {
+    fn fill(&mut self, batch: &Batch, actor: &Actor) -> Result<(), AgentError> {
+        mbrl_env::check_width("observation", actor.obs_width(), batch.obs_width)?;
+        mbrl_env::check_width("action", actor.action_width(), batch.action_width)?;
+        for column in [&mut self.inputs, &mut self.next_inputs, &mut self.actions] {
+            column.clear();
+        }
+        actor.inputs().prepare(&batch.obs, &mut self.inputs);
+        actor.inputs().prepare(&batch.next_obs, &mut self.next_inputs);
+        actor.scale().to_unit(&batch.actions, &mut self.actions);
+        Ok(())
+    }
+}
+
+/// `r + γ (1 − terminated) V(s')`, `[B]`.
+fn bootstrapped(batch: &Batch, discount: f32, next_values: &[f32]) -> Vec<f32> {
+    let each = batch.rewards.iter().zip(&*batch.terminated).zip(next_values);
+    // Selected, not multiplied: a value that is no number must not come through.
+    each.map(|((reward, end), value)| *reward as f32 + if *end { 0.0 } else { discount * value }).collect()
+}
+
+/// Refuses losses that are no numbers any more.
+fn check_loss(what: &'static str, loss: f64, updates: u64) -> Result<(), AgentError> {
+    if loss.is_finite() { Ok(()) } else { Err(AgentError::Diverged { what, loss, updates }) }
+}
+
+fn mean(values: &[f32]) -> f64 {
+    values.iter().map(|x| f64::from(*x)).sum::<f64>() / values.len() as f64
+}

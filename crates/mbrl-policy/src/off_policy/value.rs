@@ -1,0 +1,58 @@
+//! What a learner expects of a state.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use mbrl_env::Value;
+use mbrl_model::mlp::{HostMlp, Pass, Rows};
+
+use super::{Critics, critics::reduce};
+use crate::{Actor, Policy};
+
+/// `V(s) = Q(s, π(s))` with the mean action, of the critics as the actor sees them: a snapshot, for plans that end in it.
+///
+/// It is computed on the host and has no gradient: a planner that climbs gradients sees nothing of it.
+#[derive(Debug, Clone)]
+pub struct PolicyValue(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    actor: Actor,
+    critics: HostMlp,
+    count: usize,
+    reduction: super::Reduction,
+}
+
+impl PolicyValue {
+    /// Of an actor and its critics as they are now.
+    #[must_use]
+    pub fn new(actor: &Actor, critics: &Critics) -> Self {
+        let config = critics.config();
+        let (count, reduction) = (config.count, config.actor);
+        Self(Arc::new(Parts { actor: actor.clone(), critics: critics.network().clone(), count, reduction }))
+    }
+
+    /// Values `[N]` of observations `[N, O]`.
+    #[must_use]
+    pub fn of(&self, obs: &[f32]) -> Vec<f32> {
+        let Parts { actor, critics, count, reduction } = &*self.0;
+        let mut inputs = Vec::new();
+        actor.inputs().prepare(obs, &mut inputs);
+        let actions = actor.mean(&inputs);
+        let mut rows = Vec::with_capacity(inputs.len() + actions.len());
+        let each = inputs.chunks_exact(actor.inputs().width()).zip(actions.chunks_exact(actor.action_width()));
+        for (inputs, actions) in each {
+            rows.extend_from_slice(inputs);
+            rows.extend_from_slice(actions);
+        }
+        reduce(&critics.forward(Rows::Shared(&rows), Pass::Infer, None), *count, *reduction)
+    }
+}
+
+impl Value for PolicyValue {
+    fn value(&self, obs: Tensor<2>) -> Tensor<1> {
+        let (device, rows) = (obs.device(), obs.dims()[0]);
+        let obs: Vec<f32> = obs.into_data().iter().collect();
+        Tensor::from_data(TensorData::new(self.of(&obs), [rows]), &device)
+    }
+}
