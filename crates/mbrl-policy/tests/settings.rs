@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, fs, path::Path, sync::atomic::AtomicBool};
 
-use mbrl_env::tasks;
+use mbrl_env::{
+    ActionSpace, Augment, BoxSpace, Env, EnvError, EnvSpec, Features, Knowledge, Known, KnownAt, KnownGrads, Lanes,
+    Rng, Step, Tensor, TimeLimit, World, check_action, reward_fn,
+    tasks::{self, Task, TaskEntry},
+};
 use mbrl_policy::{
     Device, RunFiles, WALL_TIME_KEYS,
     experiment::{Experiment, Registry},
@@ -113,13 +117,102 @@ const MBPO: &str = r#"
 "#;
 
 fn registry() -> Registry {
+    let orbit = TaskEntry::new("orbit", "of which everything is known that can be", |_| {
+        let env = World::from_env(TimeLimit::new(Orbit::new(), 25)?);
+        let reward = reward_fn(|_, _, next: Tensor<2>| -next.narrow(1, 0, 1).square().squeeze_dim::<1>(1));
+        let knowledge = Knowledge::none().with_features(Product).with_augment(Mirror).with_known(Clock);
+        Ok(Task::new(env).with_reward(std::sync::Arc::new(reward)).with_knowledge(knowledge))
+    });
     let td3 = SAC.replace("\"sac\"", "\"td3\"");
-    Registry::new().tasks(tasks::entries()).experiments(&[
-        ("small", SMALL),
-        ("sac", SAC),
-        ("td3", &td3),
-        ("mbpo", MBPO),
-    ])
+    let all = [("small", SMALL), ("sac", SAC), ("td3", &td3[..]), ("mbpo", MBPO)];
+    Registry::new().tasks(tasks::entries()).tasks([orbit]).experiments(&all)
+}
+
+/// A position that a push moves, and a clock.
+struct Orbit {
+    spec: EnvSpec,
+    state: [f32; 2],
+}
+
+impl Orbit {
+    fn new() -> Self {
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+        Self { spec: EnvSpec::new("orbit", BoxSpace::unbounded(2), actions, 0.1), state: [0.0; 2] }
+    }
+}
+
+impl Env for Orbit {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        let mut rng = Rng::new(seed.unwrap_or(0));
+        self.state = [rng.uniform(-1.0, 1.0), rng.uniform(-1.0, 1.0)];
+        Ok(self.state.to_vec())
+    }
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        check_action(&self.spec, action)?;
+        let [x, clock] = self.state;
+        self.state = [x + 0.1 * action[0], clock + 0.05];
+        Ok(Step::new(self.state, -f64::from(self.state[0]).powi(2)))
+    }
+}
+
+struct Product;
+
+impl Features for Product {
+    fn name(&self) -> &str {
+        "product-1"
+    }
+    fn width(&self) -> usize {
+        1
+    }
+    fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
+        obs.narrow(1, 0, 1) * actions
+    }
+    fn tile(&self, obs: &[Lanes], actions: &[Lanes], out: &mut [Lanes]) {
+        out[0] = std::array::from_fn(|r| obs[0][r] * actions[0][r]);
+    }
+    fn pullback(&self, _: &[Lanes], _: &[Lanes], _: &[Lanes], _: &mut [Lanes], _: &mut [Lanes]) {
+        unreachable!("no policy is learned")
+    }
+}
+
+struct Mirror;
+
+impl Augment for Mirror {
+    fn name(&self) -> &str {
+        "mirror-1"
+    }
+    fn copies(&self) -> usize {
+        2
+    }
+    fn observation(&self, copy: usize, obs: &mut [f32]) {
+        obs[0] *= if copy == 1 { -1.0 } else { 1.0 };
+    }
+    fn action(&self, copy: usize, action: &mut [f32]) {
+        action[0] *= if copy == 1 { -1.0 } else { 1.0 };
+    }
+}
+
+struct Clock;
+
+impl Known for Clock {
+    fn name(&self) -> &str {
+        "clock-1"
+    }
+    fn columns(&self) -> &[usize] {
+        &[1]
+    }
+    fn tensor(&self, obs: Tensor<2>, _: Tensor<2>, _: Tensor<2>) -> Tensor<2> {
+        obs.narrow(1, 1, 1) + 0.05
+    }
+    fn tile(&self, obs: &[Lanes], _: &[Lanes], _: &[Lanes], out: &mut [Lanes]) {
+        out[0] = obs[1].map(|clock| clock + 0.05);
+    }
+    fn pullback(&self, _: KnownAt<'_>, _: &[Lanes], _: KnownGrads<'_>) {
+        unreachable!("no policy is learned")
+    }
 }
 
 /// What a run leaves: its metrics without wall times, which checkpoints there are, and the error that it ends with, if any.
@@ -159,6 +252,9 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("wrappers.action_noise=0.1", &[]),
     ("wrappers.observation_delay=1", &[]),
     ("wrappers.action_delay=1", &[]),
+    ("knowledge.features=false", &["task=orbit"]),
+    ("knowledge.symmetries=false", &["task=orbit"]),
+    ("knowledge.known=false", &["task=orbit"]),
     ("train.environments=2", &[]),
     ("train.eval_every=30", &[]),
     ("train.eval_episodes=3", &[]),
@@ -421,6 +517,30 @@ fn every_setting_changes_a_run() {
         .map(|(word, _)| *word)
         .collect();
     assert_eq!(silent, [""; 0], "change nothing");
+}
+
+#[test]
+fn known_columns_are_those_of_a_step_without_wrappers() {
+    let check = |words: &[&str]| {
+        let small = registry().load("small", words)?;
+        small.build_on(&registry(), &Device::flex()).map(drop)
+    };
+    check(&["task=orbit", "wrappers.action_limits=[-0.5, 0.5]"]).unwrap();
+    check(&["task=orbit", "wrappers.action_repeat=2", "knowledge.known=false"]).unwrap();
+    let told = check(&["task=orbit", "wrappers.action_repeat=2"]).unwrap_err().to_string();
+    assert!(told.starts_with("knowledge.known = true: expected false, since with [wrappers]"), "{told}");
+}
+
+#[test]
+fn known_columns_count_in_no_error_that_a_run_reports() {
+    let words = &["task=orbit", "model.reward=true", "steps=60"];
+    let (lines, _, error) = left_behind(&registry().load("small", words).unwrap());
+    assert_eq!(error, "");
+    let fit = lines.iter().find(|line| line["event"] == "fit").unwrap();
+    let [reward, all] = ["model/mse_reward", "model/mse"].map(|name| fit[name].as_f64().unwrap());
+    // Of the position and of the reward, and of nothing else.
+    assert!(reward > 0.0 && reward < 2.0 * all, "{fit:?}");
+    assert!(fit["model/unchanged_ratio"].as_f64().unwrap() > 0.0, "{fit:?}");
 }
 
 #[test]

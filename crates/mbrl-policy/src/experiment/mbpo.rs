@@ -83,7 +83,7 @@ impl Kind for MbpoSections {
         }
         let model = self
             .model
-            .init_for_task(spec, site.task.knowledge.features.clone(), site.device, &mut training.split_rng())
+            .init_for_task(spec, &site.task.knowledge, site.device, &mut training.split_rng())
             .map_err(ExperimentError::section("[model]"))?;
         let goal: Goal = GoalConfig {
             reward: self.goal.reward.clone(),
