@@ -6,6 +6,8 @@
 //! - [`Agent`] chooses actions; [`Learner`] is an agent that learns from what it sees.
 //! - [`MpcAgent`] plans through any given model, the simulator itself for one, towards any [`Goal`]; [`ModelBased`] learns
 //!   the model besides (PETS, PDDM); [`RandomAgent`] is the baseline.
+//! - [`Policy`] maps observations to actions; [`Sac`] and [`Td3`] improve one on batches of transitions ([`OffPolicy`]), and
+//!   [`ModelFree`] feeds them real ones: what agents with a model are measured against.
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
 //! - [`experiment`] makes all of these from a TOML text: what the command line does, for programs of one's own.
