@@ -11,6 +11,8 @@ use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
 use mbrl_env::data::{Layout, Missing, ReadOptions, split_names};
 use mbrl_policy::WhichCheckpoint;
 
+use crate::compare::Format;
+
 /// Learn a model of a task and control it by planning.
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true)]
@@ -35,6 +37,8 @@ pub(crate) enum Command {
     EvaluateModel(EvaluateModelArgs),
     /// Put what runs left behind into one HTML page.
     Report(ReportArgs),
+    /// Compare methods over seeds: medians, interquartile means, probabilities of improvement, steps to a threshold.
+    Compare(CompareArgs),
     /// Draw an episode of a run's evaluation as an animated PNG (tasks on MuJoCo; mbrl report plays those of all tasks).
     Render(RenderArgs),
     /// Tell what this build and this machine can do, and what is missing.
@@ -127,6 +131,34 @@ pub(crate) struct ReportArgs {
     #[arg(required = true, value_name = "DIR")]
     pub(crate) runs: Vec<PathBuf>,
     /// Where the page goes (default: report.html in the run's folder; of several runs, in the folder that holds them all).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// Run folders, or patterns of them ('runs/sac-*'): those whose experiments differ in the seed alone are one method.
+    /// NAME=DIR puts runs under a name of their own, and may be repeated; NAME=NUMBER and NAME@TASK=NUMBER are figures to
+    /// measure by, such as what mbrl eval --random says. The first method is what the others are compared with.
+    #[arg(required = true, value_name = "DIR|NAME=DIR|NAME=NUMBER")]
+    pub(crate) methods: Vec<String>,
+    /// Compare at this real step instead of at the end of the runs (of runs of several lengths: at the last step that all have).
+    #[arg(long, value_name = "STEP", allow_negative_numbers = true, value_parser = integer())]
+    pub(crate) at: Option<u64>,
+    /// Return at which a method counts as having arrived; of several tasks TASK=RETURN, repeated (default: 90 % of the way
+    /// from random actions, or where they are not known from the lowest first figure, to the best method).
+    #[arg(long, value_name = "[TASK=]RETURN", allow_hyphen_values = true, value_parser = threshold)]
+    pub(crate) threshold: Vec<(Option<String>, f64)>,
+    /// Methods that are baselines: lines in pictures, at the end of tables. Planning with the simulator itself always is one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) baseline: Vec<String>,
+    /// Evaluate random actions on each task, from the start states of the runs' evaluations, as one more baseline.
+    #[arg(long)]
+    pub(crate) random: bool,
+    /// How tables are written (default: by the name of --out, or for a terminal).
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// Write to a file: .txt, .md, .tex, .csv, or .html for a page with the curves too.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -346,6 +378,14 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(0) => Err("at least 1".into()),
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn threshold(text: &str) -> Result<(Option<String>, f64), String> {
+    let (task, number) = text.rsplit_once('=').map_or((None, text), |(task, number)| (Some(task.to_owned()), number));
+    match number.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok((task, value)),
+        _ => Err("a finite return, as in -200 or pendulum=-200".into()),
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, builder::PossibleValuesParser};
 use mbrl_env::{
-    Env,
+    Env, World,
     tasks::{Options, TaskEntry},
 };
 use mbrl_policy::{
@@ -24,7 +24,7 @@ use mbrl_policy::{
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, console, doctor, evaluate_model, fit, folder, naming,
+    chart, compare, console, doctor, evaluate_model, fit, folder, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -45,6 +45,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Fit(args) => fit::run(&args),
         Command::EvaluateModel(args) => evaluate_model::run(&args),
         Command::Report(args) => report(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),
@@ -342,7 +343,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
                 true => registry().load(name, &[])?.make_task(registry())?,
                 false => registry().make_task(name, &Options::new())?,
             };
-            let mut agent = RandomAgent::new(task.env.spec().actions.clone());
+            let mut agent = random_agent(&task.env);
             let seeds = start_seeds(args.seed, args.episodes);
             in_pool(threads, || evaluate_watched(&mut task.env, &mut agent, &seeds, &mut tell))??
         }
@@ -379,6 +380,11 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         console::out(format_args!("mean return {mean} over {episodes}{between} ({seconds:.1} s)"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An agent that acts uniformly at random.
+pub(crate) fn random_agent(world: &World) -> RandomAgent {
+    RandomAgent::new(world.spec().actions.clone())
 }
 
 fn report(args: &ReportArgs) -> Result<ExitCode> {

@@ -5,6 +5,7 @@
 mod args;
 mod chart;
 mod commands;
+mod compare;
 mod console;
 mod doctor;
 mod evaluate_model;

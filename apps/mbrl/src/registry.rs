@@ -30,6 +30,8 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("sac-cartpole-swingup", include_str!("../experiments/sac-cartpole-swingup.toml")),
     ("sac-reacher", include_str!("../experiments/sac-reacher.toml")),
     ("td3-pendulum", include_str!("../experiments/td3-pendulum.toml")),
+    ("npg-cartpole", include_str!("../experiments/npg-cartpole.toml")),
+    ("npg-point-mass", include_str!("../experiments/npg-point-mass.toml")),
     ("td3-cartpole-swingup", include_str!("../experiments/td3-cartpole-swingup.toml")),
     ("pets-inverted-pendulum", include_str!("../experiments/pets-inverted-pendulum.toml")),
     ("pets-inverted-pendulum-paper", include_str!("../experiments/pets-inverted-pendulum-paper.toml")),

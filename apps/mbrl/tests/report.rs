@@ -226,7 +226,7 @@ fn what_is_no_run_is_named_and_nothing_is_written() {
     dir.run(&["report", "nowhere"]).fails(1, &["nowhere", "experiment.toml"]);
     dir.run(&["report", "empty"]).fails(1, &["empty", "experiment.toml"]);
     dir.run(&["report", "file"]).fails(1, &["file", "experiment.toml"]);
-    dir.run(&["report", "runs"]).fails(1, &["runs", "mbrl report runs/*/"]);
+    dir.run(&["report", "runs"]).fails(1, &["runs", "runs/*/"]);
     dir.run(&["report", "runs/smoke-0", "empty"]).fails(1, &["empty"]);
     // A place that cannot be written, root included.
     dir.run(&["report", "runs/smoke-0", "--out", "file/report.html"]).fails(1, &["file/report.html"]);

@@ -102,6 +102,7 @@ mod model_learner;
 mod mpc_agent;
 mod observer;
 mod off_policy;
+mod on_policy;
 mod policy;
 mod provenance;
 mod record;
@@ -131,6 +132,10 @@ pub use observer::{Moment, Observer, Phase, Scalars};
 pub use off_policy::{
     ActorCritic, ActorGradient, CriticPass, Critics, CriticsConfig, Lookahead, OffPolicy, PolicyValue, Reduction, Sac,
     SacConfig, Td3, Td3Config,
+};
+pub use on_policy::{
+    Baseline, BaselineConfig, Npg, NpgConfig, PolicyBatch, StochasticConfig, StochasticPolicy, advantages,
+    conjugate_gradients,
 };
 pub use policy::{ActionScale, Actor, ActorConfig, ActorHead, ActorPass, Inputs, Policy, PolicyAgent, PolicyDraw};
 pub use provenance::Provenance;

@@ -39,12 +39,15 @@ impl Bootstrap {
             .chunks(self.n.max(1))
             .map(|picks| picks.iter().map(|i| values[*i]).sum::<f64>() / self.n as f64)
             .collect();
-        means.sort_by(f64::total_cmp);
-        // The 2.5 and 97.5 % quantiles.
-        let tail = RESAMPLES / 40;
-        let interval = (!means.is_empty()).then(|| (means[tail - 1], means[RESAMPLES - tail]));
-        Estimate { mean: mean(values), interval }
+        Estimate { mean: mean(values), interval: percentiles(&mut means) }
     }
+}
+
+/// The 2.5 and 97.5 % quantiles of resampled figures; `None` of fewer than 40.
+pub(crate) fn percentiles(resampled: &mut [f64]) -> Option<(f64, f64)> {
+    resampled.sort_by(f64::total_cmp);
+    let tail = resampled.len() / 40;
+    (tail > 0).then(|| (resampled[tail - 1], resampled[resampled.len() - tail]))
 }
 
 /// Mean and interval of some values; `None` without values.

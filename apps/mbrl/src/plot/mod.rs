@@ -12,7 +12,7 @@ mod scale;
 
 use std::fmt::Write as _;
 
-pub(crate) use estimate::{Bootstrap, Estimate, estimate, mean};
+pub(crate) use estimate::{Bootstrap, Estimate, estimate, mean, percentiles};
 pub(crate) use picture::Picture;
 use scale::{Ends, Scale};
 

@@ -7,7 +7,8 @@ use super::{
     model::GROUND_TRUTH,
     runs::{Group, Line, Run, Times},
 };
-use crate::plot::{Bootstrap, Chart, Colour, Estimate, Key, Legend, Mark, Points, Size, Style};
+use crate::compare::Baseline;
+use crate::plot::{Bootstrap, Chart, Colour, Estimate, Key, Legend, Mark, Points, Size, Style, mean};
 
 pub(crate) const STEPS: &str = "real environment steps";
 /// Points of a mean curve at most.
@@ -139,19 +140,19 @@ fn several(groups: &[Series<'_>]) -> bool {
 type Series<'a> = (Colour, &'a Group);
 
 /// A part for each task, under its name where there are several: figures of different tasks are not comparable.
-fn by_task(groups: &[Group], part: impl Fn(&[Series<'_>]) -> String) -> String {
-    let mut tasks: Vec<(&str, Vec<Series<'_>>)> = Vec::new();
-    for (i, group) in groups.iter().enumerate() {
-        let (task, series) = (group.experiment().task.as_str(), (Colour::Series(i), group));
+fn by_task(groups: &[Group], part: impl Fn(&str, &[Series<'_>]) -> String) -> String {
+    let mut tasks: Vec<(String, Vec<Series<'_>>)> = Vec::new();
+    for group in groups {
+        let (task, series) = (group.task(), (Colour::Series(group.colour), group));
         match tasks.iter_mut().find(|(name, _)| *name == task) {
             Some((_, found)) => found.push(series),
             None => tasks.push((task, vec![series])),
         }
     }
-    if let [(_, series)] = &tasks[..] {
-        return part(series);
+    if let [(task, series)] = &tasks[..] {
+        return part(task, series);
     }
-    tasks.iter().map(|(task, series)| format!("<h3>{}</h3>\n{}", escape(task), part(series))).collect()
+    tasks.iter().map(|(task, series)| format!("<h3>{}</h3>\n{}", escape(task), part(task, series))).collect()
 }
 
 /// What the marks of several seeds mean.
@@ -160,7 +161,7 @@ pub(crate) const BAND: &str = "Thick: mean over the seeds, in the band of its 95
 
 /// Returns of training episodes.
 pub(super) fn learning(groups: &[Group]) -> String {
-    by_task(groups, learning_of)
+    by_task(groups, |_, series| learning_of(series))
 }
 
 fn learning_of(groups: &[Series<'_>]) -> String {
@@ -180,9 +181,13 @@ fn learning_of(groups: &[Series<'_>]) -> String {
     figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
 }
 
-/// Returns of evaluations.
-pub(super) fn evaluation(groups: &[Group]) -> String {
-    by_task(groups, evaluation_of)
+/// Returns of evaluations; baselines are lines all across.
+pub(super) fn evaluation(groups: &[Group], baselines: &[Baseline]) -> String {
+    by_task(groups, |task, series| {
+        let figures: Vec<&Baseline> =
+            baselines.iter().filter(|figure| figure.task.as_ref().is_none_or(|of| of == task)).collect();
+        evaluation_of(series, &figures)
+    })
 }
 
 /// The mean of an evaluation, and its interval by the spread of its episodes: ± 1.96 standard errors.
@@ -193,8 +198,20 @@ pub(super) fn of_episodes(line: &Line) -> Estimate {
     Estimate { mean, interval: (n > 1.0 && half.is_finite()).then_some((mean - half, mean + half)) }
 }
 
-fn evaluation_of(groups: &[Series<'_>]) -> String {
+fn evaluation_of(groups: &[Series<'_>], figures: &[&Baseline]) -> String {
+    let (baselines, methods): (Vec<Series<'_>>, Vec<Series<'_>>) =
+        groups.iter().copied().partition(|(_, group)| group.is_baseline);
+    // Beside nothing else they are curves like any other.
+    let (baselines, groups) = if methods.is_empty() { (Vec::new(), groups) } else { (baselines, &methods[..]) };
     let mut chart = over_steps("mean return of evaluations over real steps", "mean return", groups);
+    let mut keys = group_keys(groups);
+    let free = methods.iter().chain(&baselines).map(|(_, group)| group.colour + 1).max().unwrap_or(0);
+    for (colour, name, value) in levels(&baselines, figures, free) {
+        let across = chart.x_range.map_or(Vec::new(), |(from, to)| vec![(from, value), (to, value)]);
+        chart.marks.push(Mark::Line(colour, Style::Dashed, across));
+        keys.push((Key::Dashed, colour, format!("{name}: {}", number(value))));
+    }
+    let lines = chart.marks.len();
     for (colour, group) in groups {
         let curves: Vec<_> = group.runs.iter().map(|run| run.points("eval", "eval/return_mean")).collect();
         if let [run] = &group.runs[..] {
@@ -206,12 +223,13 @@ fn evaluation_of(groups: &[Series<'_>]) -> String {
         }
         draw_group(&mut chart, *colour, &group.name, &curves);
     }
-    if chart.marks.is_empty() {
+    if chart.marks.len() == lines {
         return absent("No evaluation: set train.eval_every in the experiment to have them.");
     }
     let single = groups.iter().any(|(_, group)| group.runs.len() == 1);
     let caption = format!(
-        "Mean return of whole episodes from fixed start states, nothing learned. {}{}",
+        "Mean return of whole episodes from fixed start states, nothing learned. {}{}{}",
+        if lines > 0 { "Dashed: baselines, of several seeds the mean of their last evaluations. " } else { "" },
         if single {
             "Bars of a single run: 95 % interval of the mean over the start states of an evaluation (1.96 standard errors); \
              it says nothing of other seeds. "
@@ -220,12 +238,25 @@ fn evaluation_of(groups: &[Series<'_>]) -> String {
         },
         if several(groups) { BAND } else { "" }
     );
-    figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
+    figure(&chart.svg(), &legend(&keys), &caption)
+}
+
+/// What baselines come to: the mean of the last evaluations of those with runs, and figures, in colours from the first free one
+/// on.
+fn levels(baselines: &[Series<'_>], figures: &[&Baseline], free: usize) -> Vec<(Colour, String, f64)> {
+    let last = |group: &Group| -> Vec<f64> {
+        let runs = group.runs.iter().filter_map(Run::evaluation);
+        runs.map(|line| line.get("eval/return_mean")).filter(|value| value.is_finite()).collect()
+    };
+    let of_runs = baselines.iter().map(|(colour, group)| (*colour, named(group), mean(&last(group))));
+    let of_figures =
+        figures.iter().zip(free..).map(|(figure, n)| (Colour::Series(n), figure.name.clone(), figure.value));
+    of_runs.chain(of_figures).filter(|(_, _, value)| value.is_finite()).collect()
 }
 
 /// Errors of the model after each fit.
 pub(super) fn model_error(groups: &[Group]) -> String {
-    by_task(groups, model_error_of)
+    by_task(groups, |_, series| model_error_of(series))
 }
 
 fn model_error_of(groups: &[Series<'_>]) -> String {
@@ -360,7 +391,7 @@ mod tests {
 
     fn group(runs: &[Vec<String>]) -> Group {
         let runs = runs.iter().map(|lines| run(&lines.iter().map(String::as_str).collect::<Vec<_>>())).collect();
-        Group { name: "smoke".into(), runs }
+        Group::new("smoke".into(), runs, 0)
     }
 
     /// Three seeds whose mean, lowest and highest differ: -9, -6 and 0 at step 200, -3, 0 and 30 at step 400.
@@ -390,7 +421,7 @@ mod tests {
     #[test]
     fn evaluations_of_one_run_stand_between_the_ends_of_their_interval() {
         let lines = vec![episode(200, 0.0), evaluated(200, 174.0), episode(400, 0.0), evaluated(400, 175.0)];
-        let html = evaluation(&[group(&[lines])]);
+        let html = evaluation(&[group(&[lines])], &[]);
         let read = Read::new(&html, false, false);
         assert_near(&read.line("line thick c0"), &[(200.0, 174.0), (400.0, 175.0)], (1.0, 0.2));
         // 1.96 · 4 / √16.
@@ -405,8 +436,27 @@ mod tests {
         let one = evaluated(200, 1.0).replace("17", "1");
         assert_eq!(of_episodes(run(&[&one]).evaluation().unwrap()).interval, None);
         let seeds = [1.0, 2.0, 6.0].map(|mean| vec![episode(200, 0.0), evaluated(200, mean), evaluated(400, mean)]);
-        let html = evaluation(&[group(&seeds)]);
+        let html = evaluation(&[group(&seeds)], &[]);
         assert_near(&Read::new(&html, false, false).line("line thick c0"), &[(200.0, 3.0), (400.0, 3.0)], (1.0, 0.1));
+    }
+
+    #[test]
+    fn baselines_are_lines_all_across_and_methods_are_not() {
+        let curve = |last| vec![vec![episode(400, 0.0), evaluated(200, 0.0), evaluated(400, last)]];
+        let mut groups = [group(&curve(10.0)), group(&curve(30.0))];
+        (groups[1].is_baseline, groups[1].colour) = (true, 1);
+        let figure = |value| Baseline { name: "random".into(), task: None, value };
+        let elsewhere = Baseline { task: Some("cartpole".into()), ..figure(50.0) };
+        let html = evaluation(&groups, &[elsewhere, figure(-10.0)]);
+        let read = Read::new(&html, false, false);
+        let exact = (2.0, 0.2);
+        assert_near(&read.line("line thick c0"), &[(200.0, 0.0), (400.0, 10.0)], exact);
+        assert_near(&read.line("line dashed c1"), &[(0.0, 30.0), (400.0, 30.0)], exact);
+        assert_near(&read.line("line dashed c2"), &[(0.0, -10.0), (400.0, -10.0)], exact);
+        assert!(html.contains("random: \u{2212}10.00") && !html.contains("line thick c1"), "{html}");
+        // Alone it is a curve.
+        let html = evaluation(&groups[1..], &[]);
+        assert!(html.contains("line thick c1") && !html.contains("dashed"), "{html}");
     }
 
     #[test]

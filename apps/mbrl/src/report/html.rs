@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-pub(super) use crate::plot::escape;
+pub(crate) use crate::plot::escape;
 use crate::plot::{Colour, Estimate, Key, fixed, minus};
 
 /// A number to about three digits.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match digits(value) {
         _ if !value.is_finite() => "–".to_owned(),
         Some(digits) => fixed(value, digits),
@@ -37,7 +37,7 @@ pub(super) fn mean_and_std(mean: f64, std: f64) -> String {
 }
 
 /// An interval, to the digits that a mean of its size has.
-pub(super) fn interval((low, high): (f64, f64)) -> String {
+pub(crate) fn interval((low, high): (f64, f64)) -> String {
     match digits(low.abs().max(high.abs())) {
         Some(digits) if low.is_finite() && high.is_finite() => {
             format!("{} to {}", fixed(low, digits), fixed(high, digits))
@@ -53,7 +53,7 @@ pub(super) fn cell(found: Option<Estimate>) -> String {
 }
 
 /// A duration in the two largest of its units.
-pub(super) fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
     }
@@ -74,7 +74,7 @@ pub(super) fn seconds(value: f64) -> String {
 }
 
 /// A table; cells are HTML. Columns after the first `words` hold numbers.
-pub(super) fn table(header: &[&str], words: usize, rows: &[Vec<String>]) -> String {
+pub(crate) fn table(header: &[&str], words: usize, rows: &[Vec<String>]) -> String {
     let mut html = String::from(r#"<div class="wide"><table><thead><tr>"#);
     let class = |column: usize| if column < words { "" } else { r#" class="number""# };
     for (i, cell) in header.iter().enumerate() {

@@ -6,7 +6,7 @@
 mod curves;
 mod html;
 mod model;
-mod runs;
+pub(crate) mod runs;
 
 use std::{
     fmt::Write as _,
@@ -16,12 +16,15 @@ use std::{
 use anyhow::{Context, Result};
 use mbrl_policy::{Provenance, experiment::Experiment, write_atomically};
 
-pub(crate) use self::curves::{BAND, LEAST_SPAN, STEPS, draw_group};
-use self::{
-    html::{absent, cell, escape, seconds, table},
-    runs::{Group, Run},
+use self::html::{absent, cell};
+pub(crate) use self::{
+    curves::{BAND, LEAST_SPAN, STEPS, draw_group},
+    html::{escape, interval, number, seconds, table},
+    runs::{CurvePoint, Group, Metric, Run, tell_apart},
 };
 use crate::{
+    compare::{Baseline, Comparison, Question, Tables, compare},
+    console,
     folder::checked_out,
     plot::{self, Colour, Estimate, estimate, mean},
     registry::registry,
@@ -32,10 +35,49 @@ use crate::{
 pub(crate) fn write(paths: &[PathBuf], out: Option<&Path>, threads: usize) -> Result<PathBuf> {
     let place = out.map_or_else(|| default_place(paths), |out| checked_out(out, "html"))?;
     let groups = runs::read(paths)?;
+    let compared = (groups.len() > 1).then(|| match compare(&groups, &Question::default()) {
+        Ok(comparison) => compared(&comparison),
+        Err(error) => absent(&format!("Left out: {}", console::chain(&error))),
+    });
+    write_page(&groups, &[], compared, &place, threads)?;
+    Ok(place)
+}
+
+/// Writes the page about methods that were compared, with figures that have no runs as lines.
+pub(crate) fn write_comparison(
+    groups: &[Group],
+    baselines: &[Baseline],
+    comparison: &Comparison,
+    place: &Path,
+    threads: usize,
+) -> Result<()> {
+    write_page(groups, baselines, Some(compared(comparison)), place, threads)
+}
+
+fn write_page(
+    groups: &[Group],
+    baselines: &[Baseline],
+    compared: Option<String>,
+    place: &Path,
+    threads: usize,
+) -> Result<()> {
     let shown =
         in_pool(threads, || groups.iter().enumerate().map(|(i, group)| model::show(group, i)).collect::<Vec<_>>())?;
-    write_atomically(&place, page(&groups, &shown)?.as_bytes())?;
-    Ok(place)
+    write_atomically(place, page(groups, baselines, compared.as_deref(), &shown)?.as_bytes())?;
+    Ok(())
+}
+
+/// Tables of methods, and what to know of them.
+fn compared(comparison: &Comparison) -> String {
+    Tables::of(comparison).html() + &listed(&comparison.notes)
+}
+
+fn listed(notes: &[String]) -> String {
+    if notes.is_empty() {
+        return String::new();
+    }
+    let items: String = notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
+    format!("<ul class=\"notes\">{items}</ul>\n")
 }
 
 /// `report.html` in the only folder, or in the one that holds them all.
@@ -69,7 +111,10 @@ const SECTIONS: [Section; 9] = [
     ("experiment", "Experiments"),
 ];
 
-fn page(groups: &[Group], shown: &[model::Shown]) -> Result<String> {
+/// Where methods are compared: after the summary.
+const COMPARISON: Section = ("comparison", "Comparison");
+
+fn page(groups: &[Group], baselines: &[Baseline], compared: Option<&str>, shown: &[model::Shown]) -> Result<String> {
     let runs: usize = groups.iter().map(|group| group.runs.len()).sum();
     let title = match groups {
         [group] => group.name.clone(),
@@ -88,15 +133,20 @@ fn page(groups: &[Group], shown: &[model::Shown]) -> Result<String> {
         escape(&about(groups)),
         plot::STYLE,
     );
-    for (id, name) in SECTIONS {
+    let mut sections = SECTIONS.to_vec();
+    if compared.is_some() {
+        sections.insert(1, COMPARISON);
+    }
+    for (id, name) in &sections {
         let _ = write!(html, "<a href=\"#{id}\">{name}</a>");
     }
     html.push_str("</nav></header>\n<main>\n");
-    for (id, name) in SECTIONS {
+    for (id, name) in sections {
         let content = match id {
             "summary" => summary(groups, shown),
+            "comparison" => compared.unwrap_or_default().to_owned(),
             "learning" => curves::learning(groups),
-            "evaluation" => curves::evaluation(groups),
+            "evaluation" => curves::evaluation(groups, baselines),
             "model-error" => curves::model_error(groups),
             "time" => curves::time(groups),
             "model" => by_group(groups, shown.iter().map(|s| &s.model)),
@@ -120,16 +170,16 @@ fn about(groups: &[Group]) -> String {
 /// A part of the page for each experiment, under its name where there are several.
 fn by_group<'a>(groups: &[Group], parts: impl Iterator<Item = &'a String>) -> String {
     let mut html = String::new();
-    for (i, (group, part)) in groups.iter().zip(parts).enumerate() {
+    for (group, part) in groups.iter().zip(parts) {
         if groups.len() > 1 {
-            let _ = writeln!(html, "<h3>{}{}</h3>", swatch(i), escape(&group.name));
+            let _ = writeln!(html, "<h3>{}{}</h3>", swatch(group.colour), escape(&group.name));
         }
         html.push_str(part);
     }
     html
 }
 
-fn swatch(group: usize) -> String {
+pub(crate) fn swatch(group: usize) -> String {
     format!(r#"<span class="swatch {}"></span>"#, Colour::Series(group).class())
 }
 
@@ -169,12 +219,12 @@ fn over_seeds(all: &[Figures]) -> [Option<Estimate>; 4] {
 fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
     let mut rows = Vec::new();
     let mut single = Vec::new();
-    for (i, group) in groups.iter().enumerate() {
+    for group in groups {
         let experiment = group.experiment();
         let (least, most) = group.runs.iter().map(Run::env_step).fold((u64::MAX, 0), |(l, m), s| (l.min(s), m.max(s)));
         let steps = if least == most { most.to_string() } else { format!("{least}–{most}") };
         let mut row = vec![
-            format!("{}{}<small>{}</small>", swatch(i), escape(&group.name), escape(&experiment.task)),
+            format!("{}{}<small>{}</small>", swatch(group.colour), escape(&group.name), escape(&experiment.task)),
             escape(&group.seeds()),
             format!("{steps}<small>of {}</small>", experiment.steps),
         ];
@@ -183,7 +233,7 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
         rows.push(row);
         for run in &group.runs {
             let mut row = vec![
-                format!("{}{}", swatch(i), escape(&run.label)),
+                format!("{}{}", swatch(group.colour), escape(&run.label)),
                 run.experiment().seed.to_string(),
                 format!("{}{}", run.env_step(), if run.is_finished() { "" } else { "<small>not finished</small>" }),
                 run.episodes().to_string(),
@@ -216,12 +266,7 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
         }
         notes.extend(shown.notes.iter().cloned());
     }
-    if !notes.is_empty() {
-        html.push_str("<ul class=\"notes\">");
-        notes.iter().for_each(|note| html.push_str(&format!("<li>{}</li>", escape(note))));
-        html.push_str("</ul>\n");
-    }
-    html
+    html + &listed(&notes)
 }
 
 /// The resolved experiments, what tells them apart, and how to make the runs again.
@@ -230,9 +275,9 @@ fn experiments(groups: &[Group]) -> Result<String> {
     if groups.len() > 1 {
         html.push_str(&differences(groups)?);
     }
-    for (i, group) in groups.iter().enumerate() {
+    for group in groups {
         if groups.len() > 1 {
-            let _ = writeln!(html, "<h3>{}{}</h3>", swatch(i), escape(&group.name));
+            let _ = writeln!(html, "<h3>{}{}</h3>", swatch(group.colour), escape(&group.name));
         }
         let summary = &group.experiment().summary;
         if !summary.is_empty() {
@@ -294,7 +339,7 @@ fn differences(groups: &[Group]) -> Result<String> {
     if rows.is_empty() {
         return Ok(absent("The experiments differ in their names alone."));
     }
-    let names: Vec<String> = groups.iter().enumerate().map(|(i, g)| swatch(i) + &escape(&g.name)).collect();
+    let names: Vec<String> = groups.iter().map(|group| swatch(group.colour) + &escape(&group.name)).collect();
     let header: Vec<&str> = ["setting"].into_iter().chain(names.iter().map(String::as_str)).collect();
     Ok(format!("<h3>What differs</h3>{}", table(&header, header.len(), &rows)))
 }
@@ -389,7 +434,7 @@ mod tests {
     #[test]
     fn the_summary_says_means_and_intervals_over_the_seeds() {
         let seeds = [[-20.0, 10.0, -5.0], [0.0, 0.0, 0.0], [2.0, 20.0, 8.0]];
-        let mut group = Group { name: "smoke".into(), runs: seeds.map(|planned| run_of(&learned(planned))).into() };
+        let mut group = Group::new("smoke".into(), seeds.map(|planned| run_of(&learned(planned))).into(), 0);
         for (run, seed) in group.runs.iter_mut().zip(3..) {
             run.folder.experiment.seed = seed;
         }

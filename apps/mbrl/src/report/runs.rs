@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use mbrl_env::{Env, EnvSpec, SketchFn};
+use mbrl_env::{Env, EnvSpec, SketchFn, WrappersConfig};
 use mbrl_policy::{MetricsLine, MetricsReader, experiment::Experiment};
 
 use crate::{
@@ -39,12 +39,12 @@ impl Line {
 
 /// A run and its record.
 #[derive(Debug, Clone)]
-pub(super) struct Run {
-    pub(super) folder: RunFolder,
-    pub(super) label: String,
+pub(crate) struct Run {
+    pub(crate) folder: RunFolder,
+    pub(crate) label: String,
     lines: Vec<Line>,
     /// What is wrong with its files.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// What its task says of itself, once it was asked: that may start a process.
     known: OnceLock<Option<Known>>,
 }
@@ -72,14 +72,14 @@ pub(super) struct Times {
 
 impl Run {
     /// Reads a folder; only one without a legible experiment is refused.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         if !path.join(EXPERIMENT).exists() {
             // The folder of many runs is easily named for one of them.
             let holds_runs = fs::read_dir(path)
                 .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().join(EXPERIMENT).exists()));
             if holds_runs {
                 let path = path.display();
-                bail!("{path}: not a run folder: {EXPERIMENT} not found; the runs in it: mbrl report {path}/*/");
+                bail!("{path}: not a run folder: {EXPERIMENT} not found; the runs in it are {path}/*/");
             }
         }
         let folder = RunFolder::open(path)?;
@@ -105,8 +105,17 @@ impl Run {
         Ok(run)
     }
 
-    pub(super) fn experiment(&self) -> &Experiment {
+    pub(crate) fn experiment(&self) -> &Experiment {
         &self.folder.experiment
+    }
+
+    /// Returns over real steps: of evaluations, NaN where none of the episodes was whole; or of whole training episodes.
+    pub(crate) fn curve(&self, metric: Metric) -> Vec<CurvePoint> {
+        let point = |line: &Line, value| CurvePoint { env_step: line.env_step, value, wall_s: line.wall_s };
+        match metric {
+            Metric::Evaluation => self.of("eval").map(|line| point(line, line.get("eval/return_mean"))).collect(),
+            Metric::Episode => self.whole_lines().map(|line| point(line, line.get("episode/return"))).collect(),
+        }
     }
 
     /// What its task says of itself; nothing of one that this program does not know, or that does not start here.
@@ -142,9 +151,14 @@ impl Run {
         })
     }
 
-    fn whole(&self, which: impl Fn(&Line) -> bool) -> Vec<(f64, f64)> {
+    /// Whole training episodes.
+    fn whole_lines(&self) -> impl Iterator<Item = &Line> {
         let flagged = |line: &Line| ["episode/cut", "episode/breakdown"].iter().any(|flag| line.get(flag) == 1.0);
-        let whole = self.of("episode").filter(|line| !flagged(line) && which(line));
+        self.of("episode").filter(move |line| !flagged(line))
+    }
+
+    fn whole(&self, which: impl Fn(&Line) -> bool) -> Vec<(f64, f64)> {
+        let whole = self.whole_lines().filter(|line| which(line));
         whole.map(|line| (line.env_step, line.get("episode/return"))).filter(|p| p.1.is_finite()).collect()
     }
 
@@ -158,11 +172,11 @@ impl Run {
     }
 
     /// Real steps by the end of the last episode.
-    pub(super) fn env_step(&self) -> u64 {
+    pub(crate) fn env_step(&self) -> u64 {
         self.of("episode").map(|line| line.env_step as u64).max().unwrap_or(0)
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.env_step() >= self.experiment().steps
     }
 
@@ -206,28 +220,79 @@ impl Run {
     }
 }
 
-/// The seeds of one experiment.
+/// What a curve shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Metric {
+    /// Mean return of each evaluation.
+    Evaluation,
+    /// Return of each whole training episode, exploration included.
+    Episode,
+}
+
+/// A point of a run's curve.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct CurvePoint {
+    pub(crate) env_step: f64,
+    pub(crate) value: f64,
+    pub(crate) wall_s: f64,
+}
+
+/// The seeds of one experiment, or of one method on one task.
 #[derive(Debug, Clone)]
-pub(super) struct Group {
-    /// Unique among the groups.
-    pub(super) name: String,
+pub(crate) struct Group {
+    /// Unique among the groups of a task.
+    pub(crate) name: String,
     /// In the order of their seeds; at least one.
-    pub(super) runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
+    /// Which of the colours of series it has all over the page.
+    pub(crate) colour: usize,
+    /// Whether it is something to measure the others by, which learns nothing.
+    pub(crate) is_baseline: bool,
 }
 
 impl Group {
+    /// Runs of one name.
+    pub(crate) fn new(name: String, runs: Vec<Run>, colour: usize) -> Self {
+        let is_baseline = runs.iter().all(|run| run.experiment().agent.ground_truth().is_some());
+        Self { name, runs, colour, is_baseline }
+    }
+
     /// The experiment of the first seed.
-    pub(super) fn experiment(&self) -> &Experiment {
+    pub(crate) fn experiment(&self) -> &Experiment {
         self.runs[0].experiment()
     }
 
-    pub(super) fn seeds(&self) -> String {
+    /// The task of its runs, with what was set of it: returns of different ones are not comparable.
+    pub(crate) fn task(&self) -> String {
+        task_of(self.experiment())
+    }
+
+    pub(crate) fn seeds(&self) -> String {
         let seeds: Vec<u64> = self.runs.iter().map(|run| run.experiment().seed).collect();
         match seeds[..] {
             [first, _, .., last] if (first..=last).eq(seeds.iter().copied()) => format!("{first}–{last}"),
             _ => seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
         }
     }
+}
+
+/// The task of an experiment, with the options and wrappers that make it another one.
+fn task_of(experiment: &Experiment) -> String {
+    let mut plain = experiment.clone();
+    plain.wrappers = WrappersConfig::default();
+    let defaults = plain.flat().unwrap_or_default();
+    let settings = experiment.flat().unwrap_or_default();
+    let words: Vec<String> = settings
+        .iter()
+        .filter_map(|(key, value)| match key.split_once('.') {
+            Some(("task_options", option)) => Some(format!("{option} = {value}")),
+            Some(("wrappers", wrapper)) if !defaults.contains(&(key.clone(), value.clone())) => {
+                Some(format!("{wrapper} = {value}"))
+            }
+            _ => None,
+        })
+        .collect();
+    if words.is_empty() { experiment.task.clone() } else { format!("{} ({})", experiment.task, words.join(", ")) }
 }
 
 /// Reads all runs and puts those together whose experiments differ in the seed alone.
@@ -246,7 +311,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
         let settings = |run: &Run| run.experiment().with_seed(0);
         match groups.iter_mut().find(|group| settings(&group.runs[0]) == settings(&run)) {
             Some(group) => group.runs.push(run),
-            None => groups.push(Group { name: run.experiment().name.clone(), runs: vec![run] }),
+            None => groups.push(Group::new(run.experiment().name.clone(), vec![run], groups.len())),
         }
     }
     for group in &mut groups {
@@ -257,7 +322,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
 }
 
 /// Calls groups of equal names by the settings that they differ in; names runs of equal folders by their paths.
-fn tell_apart(groups: &mut [Group]) {
+pub(crate) fn tell_apart(groups: &mut [Group]) {
     let settings: Vec<Settings> = groups.iter().map(|group| group.experiment().flat().unwrap_or_default()).collect();
     let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
     for (i, group) in groups.iter_mut().enumerate() {
@@ -303,8 +368,10 @@ fn differing(own: &Settings, alike: &[&Settings]) -> String {
     let mut chosen: Vec<&str> = Vec::new();
     while chosen.len() < NAMED.min(keys.len()) && kinds(&chosen) < alike.len() {
         let with = |key: &str| kinds(&[&chosen[..], &[key]].concat());
-        // Of equals the first by name.
-        let best = keys.iter().filter(|key| !chosen.contains(key)).rev().max_by_key(|key| with(key));
+        let all_have = |key: &str| alike.iter().all(|settings| value(settings, key).is_some());
+        // Of equals one that all have, and of these the first by name.
+        let left = keys.iter().filter(|key| !chosen.contains(key));
+        let best = left.rev().max_by_key(|key| (with(key), all_have(key)));
         chosen.extend(best);
     }
     let words: Vec<String> = chosen
@@ -315,12 +382,12 @@ fn differing(own: &Settings, alike: &[&Settings]) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::registry::registry;
 
     /// A run of `smoke` with these lines as its record.
-    pub(in crate::report) fn run(lines: &[&str]) -> Run {
+    pub(crate) fn run(lines: &[&str]) -> Run {
         let folder =
             RunFolder { path: "run".into(), experiment: registry().load("smoke", &[]).unwrap(), longer: false };
         let lines = MetricsReader::parse(lines.join("\n").as_bytes()).lines.into_iter().map(Line::new).collect();
@@ -364,7 +431,7 @@ pub(super) mod tests {
     fn group(words: &[&str]) -> Group {
         let mut run = run(&[]);
         run.folder.experiment = registry().load("smoke", words).unwrap();
-        Group { name: "smoke".into(), runs: vec![run] }
+        Group::new("smoke".into(), vec![run], 0)
     }
 
     #[test]

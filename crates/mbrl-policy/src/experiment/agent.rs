@@ -15,6 +15,7 @@ use super::{
     mbpo::MbpoSections,
     model_based::ModelBasedSections,
     model_free::{SacSections, Td3Sections},
+    npg::NpgSections,
     read::read,
     suggest::suggest,
 };
@@ -109,6 +110,9 @@ kinds! {
     /// `kind = "td3"`: learns a policy from real transitions alone, by twin delayed deep deterministic policy gradients. Sections
     /// `[agent]`, `[policy]`, `[critics]` and `[td3]`.
     Td3(Td3Sections),
+    /// `kind = "npg"`: learns a policy from its own whole episodes, by natural policy gradients. Sections `[agent]`, `[policy]`
+    /// and `[baseline]`.
+    Npg(NpgSections),
 }
 
 impl AgentConfig {
@@ -151,7 +155,7 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => Some(&sections.planner),
             Self::GroundTruth(sections) => Some(&sections.planner),
-            Self::Mbpo(_) | Self::Sac(_) | Self::Td3(_) => None,
+            Self::Mbpo(_) | Self::Sac(_) | Self::Td3(_) | Self::Npg(_) => None,
         }
     }
 
@@ -242,7 +246,7 @@ mod tests {
         let learned = "task = \"pendulum\"\nsteps = 1\n[model]\n[planner]\nkind = \"cem\"\n[propagation]\n\
                        rule = \"ts-inf\"\nnoise = true\nparticles = 5\n";
         let of_kind = |kind: &str| format!("task = \"pendulum\"\nsteps = 1\n[agent]\nkind = \"{kind}\"\n");
-        let free = ["sac", "td3"].map(|kind| experiment(&of_kind(kind)).agent);
+        let free = ["sac", "td3", "npg"].map(|kind| experiment(&of_kind(kind)).agent);
         for config in [experiment(learned).agent, AgentConfig::placeholder()].into_iter().chain(free) {
             let mut owned: Vec<&str> = sections_of(config.kind()).unwrap().to_vec();
             owned.sort_unstable();

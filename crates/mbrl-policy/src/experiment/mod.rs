@@ -73,6 +73,7 @@ mod limits;
 mod mbpo;
 mod model_based;
 mod model_free;
+mod npg;
 mod overrides;
 mod read;
 mod registry;
@@ -105,6 +106,7 @@ pub use self::{
     mbpo::{ImaginedGoalConfig, MbpoSections},
     model_based::{ModelBasedSections, MpcConfig},
     model_free::{SacSections, Td3Sections},
+    npg::NpgSections,
     overrides::override_setting,
     registry::{Registry, is_gymnasium_id},
 };

@@ -1,0 +1,13 @@
+//! Learning a policy from what it does itself: each batch of whole episodes serves one update and is forgotten.
+
+mod advantages;
+mod baseline;
+mod conjugate;
+mod npg;
+mod stochastic;
+
+pub use advantages::advantages;
+pub use baseline::{Baseline, BaselineConfig};
+pub use conjugate::conjugate_gradients;
+pub use npg::{Npg, NpgConfig};
+pub use stochastic::{PolicyBatch, StochasticConfig, StochasticPolicy};
