@@ -187,8 +187,7 @@ impl DeviceWeights {
         network: &Network,
         [inputs, targets]: [&Normalizer; 2],
         delta: &[f32],
-        Inputs { plain, angles, all_plain, .. }: &Inputs,
-        predicted: &Predicted,
+        (Inputs { plain, angles, all_plain, .. }, predicted): (&Inputs, &Predicted),
         wraps: &[Wrap],
         elites: &[usize],
         device: &Device,
@@ -255,7 +254,7 @@ impl Ensemble {
         wraps.retain(|wrap| predicted.contains(wrap.column));
         let (statistics, delta) = ([&inputs, &targets], delta(&config, obs));
         let device_weights =
-            DeviceWeights::new(&network, statistics, &delta, &seen, &predicted, &wraps, &elites, &device);
+            DeviceWeights::new(&network, statistics, &delta, (&seen, &predicted), &wraps, &elites, &device);
         let use_engine = is_cpu(&device);
         let mut ensemble = Self {
             spec,
@@ -339,9 +338,9 @@ impl Ensemble {
         self.spec.members = self.elites.len();
         let delta = delta(&self.config, self.spec.obs);
         let statistics = [&self.inputs, &self.targets];
-        let (seen, predicted, device) = (&self.seen, &self.predicted, &self.spec.device);
+        let (columns, device) = ((&self.seen, &self.predicted), &self.spec.device);
         self.device_weights =
-            DeviceWeights::new(&self.network, statistics, &delta, seen, predicted, &self.wraps, &self.elites, device);
+            DeviceWeights::new(&self.network, statistics, &delta, columns, &self.wraps, &self.elites, device);
         self.snapshot();
     }
 
