@@ -360,6 +360,7 @@ const FREE_CHANGES: &[(&str, &[&str])] = &[
     ("critics.tracking=0.1", &[]),
     ("critics.target=mean", &[]),
     ("critics.actor=mean", &[]),
+    ("critics.scaled=true", &[]),
 ];
 const SAC_CHANGES: &[(&str, &[&str])] = &[
     ("agent.kind=td3", &[]),

@@ -195,6 +195,7 @@ impl OffPolicy for Td3 {
         let mut prepared = std::mem::take(&mut self.prepared);
         prepared.fill(batch, &self.actor)?;
         self.prepared = prepared;
+        self.critics.observe_rewards(&batch.rewards, self.config.discount);
         let [draw, next_dropout, dropout, actor_dropout] = std::array::from_fn(|_| rng.key());
         let given = match look {
             Some(look) => look.targets(batch, self.parts(), rng)?,
