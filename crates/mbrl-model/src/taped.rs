@@ -41,7 +41,7 @@ impl std::fmt::Debug for Taped {
 /// be compared with it.
 ///
 /// # Errors
-/// As `sample`; [`ModelError::Unsupported`] for a model without gradients.
+/// As `sample`; [`ModelError::Unsupported`] for a model without gradients, and in a build without the feature `train`.
 pub fn sample_taped_by_autodiff<D: Dynamics + ?Sized>(
     model: &D,
     states: Tensor<2>,
@@ -55,6 +55,22 @@ pub fn sample_taped_by_autodiff<D: Dynamics + ?Sized>(
             what: "say how its outputs follow its inputs",
         });
     }
+    taped(model, states, actions, draw)
+}
+
+#[cfg(not(feature = "train"))]
+fn taped<D: Dynamics + ?Sized>(model: &D, _: Tensor<2>, _: Tensor<2>, _: Draw) -> Result<Taped, ModelError> {
+    let what = "go back by Burn's autodiff, which comes with the feature `train`";
+    Err(ModelError::Unsupported { model: model.spec().name.clone(), what })
+}
+
+#[cfg(feature = "train")]
+fn taped<D: Dynamics + ?Sized>(
+    model: &D,
+    states: Tensor<2>,
+    actions: Tensor<2>,
+    draw: Draw,
+) -> Result<Taped, ModelError> {
     let of = |tensor: Tensor<2>| tensor.detach().autodiff().require_grad();
     let inputs = [of(states), of(actions)];
     let [states, actions] = inputs.clone();
@@ -67,12 +83,14 @@ pub fn sample_taped_by_autodiff<D: Dynamics + ?Sized>(
 }
 
 /// Outputs that know the graph they come from.
+#[cfg(feature = "train")]
 struct Graph {
     inputs: [Tensor<2>; 2],
     next: Tensor<2>,
     reward: Option<Tensor<1>>,
 }
 
+#[cfg(feature = "train")]
 impl Pullback for Graph {
     fn pull(self: Box<Self>, next: Tensor<2>, reward: Option<Tensor<1>>) -> Result<[Tensor<2>; 2], ModelError> {
         check_sizes(self.next.dims(), &next, reward.as_ref())?;

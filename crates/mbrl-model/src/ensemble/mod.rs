@@ -510,6 +510,26 @@ impl Ensemble {
         check_size("rows of actions", states.dims()[0], actions.dims()[0])
     }
 
+    /// Adds the state of a situation to `states`.
+    fn encode_into(&self, situation: &Situation<'_>, states: &mut Vec<f32>) -> Result<(), ModelError> {
+        let (o, a) = (self.spec.obs, self.spec.action);
+        check_size("entries of the observation", o, situation.obs.len())?;
+        mbrl_env::check_finite("observation", situation.obs)?;
+        let steps = || situation.past.obs.iter().zip(&situation.past.actions);
+        let first = steps().next().map_or(situation.obs, |(obs, _)| obs);
+        let rest = vec![0f32; a];
+        states.extend_from_slice(situation.obs);
+        for back in 0..self.config.past {
+            let step = steps().rev().nth(back).map_or((first, &rest[..]), |(obs, action)| (obs, action));
+            for (what, expected, row) in [("past observation", o, step.0), ("past action", a, step.1)] {
+                check_size(what, expected, row.len())?;
+                mbrl_env::check_finite(what, row)?;
+                states.extend_from_slice(row);
+            }
+        }
+        Ok(())
+    }
+
     /// Which member moves which of these candidates' `rows`.
     fn assign(&self, draw: &Draw, rows: usize) -> Result<Assignment, ModelError> {
         let particles = draw.propagation.particles;
@@ -671,22 +691,14 @@ impl Dynamics for Ensemble {
     }
 
     fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
-        let (o, a) = (self.spec.obs, self.spec.action);
-        check_size("entries of the observation", o, situation.obs.len())?;
-        mbrl_env::check_finite("observation", situation.obs)?;
-        let steps = || situation.past.obs.iter().zip(&situation.past.actions);
-        let first = steps().next().map_or(situation.obs, |(obs, _)| obs);
-        let rest = vec![0f32; a];
-        let mut state = situation.obs.to_vec();
-        for back in 0..self.config.past {
-            let step = steps().rev().nth(back).map_or((first, &rest[..]), |(obs, action)| (obs, action));
-            for (what, expected, row) in [("past observation", o, step.0), ("past action", a, step.1)] {
-                check_size(what, expected, row.len())?;
-                mbrl_env::check_finite(what, row)?;
-                state.extend_from_slice(row);
-            }
-        }
-        Ok(Tensor::<1>::from_floats(state.as_slice(), &self.spec.device).unsqueeze())
+        self.encode_batch(&[*situation])
+    }
+
+    fn encode_batch(&self, situations: &[Situation<'_>]) -> Result<Tensor<2>, ModelError> {
+        let width = self.spec.state;
+        let mut states = Vec::with_capacity(situations.len() * width);
+        situations.iter().try_for_each(|situation| self.encode_into(situation, &mut states))?;
+        Ok(Tensor::from_data(TensorData::new(states, [situations.len(), width]), &self.spec.device))
     }
 
     fn observe(&self, states: Tensor<2>) -> Tensor<2> {

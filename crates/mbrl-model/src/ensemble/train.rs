@@ -225,7 +225,7 @@ impl Fit for Ensemble {
         let shaper = self.shaper();
         let all = shaper.transitions(data);
         let (mut inputs, mut targets) = (shaper.inputs(&all), shaper.targets(&all));
-        let (width, targets_width) = (shaper.seen.width(), shaper.targets_width());
+        let targets_width = shaper.targets_width();
         let mut sums = Sums::of(&inputs, &targets, &all, &shaper);
         if let Some(augment) = &self.knowledge.augment {
             // One copy of everything at a time.
@@ -257,7 +257,6 @@ impl Fit for Ensemble {
             let width = values.len() / data.len();
             Tensor::from_data(TensorData::new(values, [data.len(), width]), &self.spec.device)
         };
-        debug_assert_eq!(inputs.len(), data.len() * width);
         let pairs = Pairs::new(upload(inputs), upload(targets)).with_holdout(data.holdout().map(<[usize]>::to_vec));
         let copies = self.knowledge.augment.clone().filter(|augment| augment.copies() > 1).map(|augment| {
             let (inputs, targets) = (statistics.inputs.clone(), statistics.targets.clone());
