@@ -87,6 +87,7 @@ pub use mbrl_env::{MAX_PAST, World};
 
 mod agent;
 mod checkpoint;
+mod cloning;
 mod error;
 mod evaluate;
 pub mod experiment;
@@ -115,6 +116,7 @@ pub use agent::{ActMode, Acted, Agent, Learned, Learner, RandomAgent, Report, Re
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, Newest};
 #[doc(hidden)]
 pub use checkpoint::{FORMAT, KEPT};
+pub use cloning::{CloningConfig, CloningReport};
 pub use error::AgentError;
 pub use evaluate::{
     Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_together, evaluate_watched, start_seeds,

@@ -114,6 +114,12 @@ impl Td3 {
         &mut self.actor
     }
 
+    /// The slow copy of the policy's network.
+    #[must_use]
+    pub fn target_actor(&self) -> &HostMlp {
+        &self.target
+    }
+
     /// The slow copy of the policy's network, to be set.
     pub fn target_actor_mut(&mut self) -> &mut HostMlp {
         &mut self.target
