@@ -6,6 +6,8 @@
 //! - [`Agent`] chooses actions; [`Learner`] is an agent that learns from what it sees.
 //! - [`MpcAgent`] plans through any given model, the simulator itself for one, towards any [`Goal`]; [`ModelBased`] learns
 //!   the model besides (PETS, PDDM); [`RandomAgent`] is the baseline.
+//! - [`Policy`] maps observations to actions; [`Sac`] and [`Td3`] improve one on batches of transitions ([`OffPolicy`]), and
+//!   [`ModelFree`] feeds them real ones: what agents with a model are measured against.
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
 //! - [`experiment`] makes all of these from a TOML text: what the command line does, for programs of one's own.
@@ -85,6 +87,7 @@ pub use mbrl_env::{MAX_PAST, World};
 
 mod agent;
 mod checkpoint;
+mod cloning;
 mod error;
 mod evaluate;
 pub mod experiment;
@@ -113,6 +116,7 @@ pub use agent::{ActMode, Acted, Agent, Learned, Learner, RandomAgent, Report, Re
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, Newest};
 #[doc(hidden)]
 pub use checkpoint::{FORMAT, KEPT};
+pub use cloning::{CloningConfig, CloningReport};
 pub use error::AgentError;
 pub use evaluate::{
     Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_together, evaluate_watched, start_seeds,

@@ -5,8 +5,8 @@ use std::{borrow::Cow, sync::Mutex};
 use mbrl_env::{ActionSpace, Batch, BoxSpace, EnvSpec, Rng};
 use mbrl_model::Activation;
 use mbrl_policy::{
-    ActorConfig, ActorCritic, ActorGradient, AgentError, CheckpointReader, Checkpoints, CriticPass, CriticsConfig,
-    Lookahead, OffPolicy, Reduction, Report, ReportKind, Sac, SacConfig, Td3, Td3Config,
+    ActMode, ActorConfig, ActorCritic, ActorGradient, AgentError, CheckpointReader, Checkpoints, CriticPass,
+    CriticsConfig, Lookahead, OffPolicy, PolicyDraw, Reduction, Report, ReportKind, Sac, SacConfig, Td3, Td3Config,
 };
 use serde::Deserialize;
 
@@ -46,6 +46,8 @@ struct Networks {
     critics: Vec<f32>,
     #[serde(default)]
     target: Vec<f32>,
+    #[serde(default)]
+    target_actor: Vec<f32>,
     #[serde(default)]
     log_alpha: f32,
 }
@@ -105,6 +107,7 @@ impl Case {
             tracking: self.tracking,
             target: self.target,
             actor: self.climbs,
+            scaled: false,
         };
         (actor, critics)
     }
@@ -205,6 +208,13 @@ fn updates_are_those_of_another_implementation() {
         near(&format!("{}, actor", case.name), &actor.network().parameters(), &case.end.actor);
         near(&format!("{}, critics", case.name), &critics.network().parameters(), &case.end.critics);
         near(&format!("{}, targets", case.name), &critics.target().parameters(), &case.end.target);
+        if let Some(td3) = &td3 {
+            near(
+                &format!("{}, the actor's slow copy", case.name),
+                &td3.target_actor().parameters(),
+                &case.end.target_actor,
+            );
+        }
         if let Some(sac) = &sac {
             let log = sac.temperature().ln();
             assert!((log - case.end.log_alpha).abs() < 1e-5, "{}: {log}", case.name);
@@ -426,6 +436,8 @@ fn saved_and_loaded_it_goes_on_to_the_same_bits_and_threads_change_none() {
         pool(2).install(|| go(&mut *first, 0, 3));
         let (reader, _) = bits(&*first);
         second.load(&reader).unwrap();
+        let act = |learner: &dyn OffPolicy| learner.policy().act(&[0.3, -2.0], ActMode::Evaluate, PolicyDraw::new(0));
+        assert_eq!(act(&*first), act(&*second), "with the statistics of its inputs");
         pool(2).install(|| go(&mut *second, 3, 5));
         // The manifest has a checksum of each file.
         assert_eq!(bits(&*whole).1, bits(&*second).1);

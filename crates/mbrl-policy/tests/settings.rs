@@ -71,6 +71,28 @@ const SAC: &str = r#"
     eval_episodes = 2
 "#;
 
+/// The same for a learner that forgets what it has learned from.
+const NPG: &str = r#"
+    name = "npg"
+    task = "cartpole"
+    steps = 150
+
+    [agent]
+    kind = "npg"
+    batch_steps = 30
+
+    [policy]
+    hidden = [12, 12]
+
+    [baseline]
+    hidden = [12, 12]
+    batch_size = 16
+
+    [train]
+    eval_every = 60
+    eval_episodes = 2
+"#;
+
 /// The same for a policy in a learned model.
 const MBPO: &str = r#"
     name = "mbpo"
@@ -124,7 +146,7 @@ fn registry() -> Registry {
         Ok(Task::new(env).with_reward(std::sync::Arc::new(reward)).with_knowledge(knowledge))
     });
     let td3 = SAC.replace("\"sac\"", "\"td3\"");
-    let all = [("small", SMALL), ("sac", SAC), ("td3", &td3[..]), ("mbpo", MBPO)];
+    let all = [("small", SMALL), ("sac", SAC), ("td3", &td3[..]), ("mbpo", MBPO), ("npg", NPG)];
     Registry::new().tasks(tasks::entries()).tasks([orbit]).experiments(&all)
 }
 
@@ -360,6 +382,7 @@ const FREE_CHANGES: &[(&str, &[&str])] = &[
     ("critics.tracking=0.1", &[]),
     ("critics.target=mean", &[]),
     ("critics.actor=mean", &[]),
+    ("critics.scaled=true", &[]),
 ];
 const SAC_CHANGES: &[(&str, &[&str])] = &[
     ("agent.kind=td3", &[]),
@@ -378,6 +401,26 @@ const TD3_CHANGES: &[(&str, &[&str])] = &[
     ("td3.target_noise=0.5", &[]),
     ("td3.noise_clip=0.05", &[]),
     ("td3.actor_every=1", &[]),
+];
+
+const NPG_CHANGES: &[(&str, &[&str])] = &[
+    ("agent.batch_steps=90", &[]),
+    ("agent.discount=0.5", &[]),
+    ("agent.lambda=0.5", &[]),
+    ("agent.step_size=0.1", &[]),
+    ("agent.damping=0.1", &[]),
+    ("agent.iterations=2", &[]),
+    ("policy.hidden=[10, 12]", &[]),
+    ("policy.activation=silu", &[]),
+    ("policy.initial_log_std=-1", &[]),
+    ("policy.min_log_std=-0.0001", &["agent.step_size=1"]),
+    ("policy.angles=false", &["task=cartpole-swingup", "steps=450"]),
+    ("policy.normalize=true", &[]),
+    ("baseline.hidden=[10, 12]", &[]),
+    ("baseline.activation=silu", &[]),
+    ("baseline.learning_rate=0.01", &[]),
+    ("baseline.batch_size=8", &[]),
+    ("baseline.epochs=2", &[]),
 ];
 
 /// Of a policy in a learned model, beside those of its parts that others have too.
@@ -416,14 +459,18 @@ fn key_of(word: &str) -> String {
 
 #[test]
 fn every_setting_of_learners_without_a_model_changes_a_run() {
-    for (name, own) in [("sac", SAC_CHANGES), ("td3", TD3_CHANGES)] {
+    for (name, free, own) in
+        [("sac", FREE_CHANGES, SAC_CHANGES), ("td3", FREE_CHANGES, TD3_CHANGES), ("npg", &[], NPG_CHANGES)]
+    {
         let experiment = registry().load(name, &[]).unwrap();
         // What is the run's own is tried with the other agent.
         let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train"];
-        let is_own = |key: &String| !common.contains(&key.split('.').next().unwrap());
+        // Another kind than NPG has other sections.
+        let is_own =
+            |key: &String| !common.contains(&key.split('.').next().unwrap()) && (name != "npg" || key != "agent.kind");
         let keys: BTreeSet<String> =
             experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();
-        let changes = || FREE_CHANGES.iter().chain(own);
+        let changes = || free.iter().chain(own);
         assert_eq!(changes().map(|(word, _)| key_of(word)).collect::<BTreeSet<_>>(), keys, "each key is tried");
         let mut runs: Vec<(Vec<&str>, Left)> = Vec::new();
         let mut run = |words: &[&'static str]| {

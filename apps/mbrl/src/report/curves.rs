@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     html::{absent, escape, figure, interval, legend, number, seconds, table},
-    model::GROUND_TRUTH,
+    model::without_model,
     runs::{Group, Line, Run, Times},
 };
 use crate::compare::Baseline;
@@ -277,7 +277,8 @@ fn model_error_of(groups: &[Series<'_>]) -> String {
     }
     if chart.marks.is_empty() {
         let learns = groups.iter().any(|(_, group)| group.experiment().agent.learned_model().is_some());
-        return absent(if learns { "No fit yet." } else { GROUND_TRUTH });
+        let truth = groups.iter().all(|(_, group)| group.experiment().agent.ground_truth().is_some());
+        return absent(if learns { "No fit yet." } else { without_model(truth) });
     }
     let mut keys = group_keys(groups);
     keys.push((Key::Dashed, Colour::Muted, "best member".to_owned()));

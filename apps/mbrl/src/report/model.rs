@@ -66,7 +66,7 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
     };
     let episodes = episodes(run, &mut shown.notes);
     let (Some(learned), Some(sections)) = (restored.agent.learned(), run.experiment().agent.model_based()) else {
-        shown.model = absent(GROUND_TRUTH);
+        shown.model = absent(without_model(run.experiment().agent.ground_truth().is_some()));
         shown.prediction = shown.model.clone();
         shown.episode = episodes.map_or_else(|| absent(NO_EPISODES), |episodes| played_middle(run, &episodes, id));
         return shown;
@@ -92,8 +92,13 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
     shown
 }
 
-/// Of a run that learns nothing.
-pub(super) const GROUND_TRUTH: &str = "The simulator itself is the model: nothing is learned.";
+/// Of a run that learns no model: nothing at all, or a policy from real transitions.
+pub(super) fn without_model(is_ground_truth: bool) -> &'static str {
+    match is_ground_truth {
+        true => "The simulator itself is the model: nothing is learned.",
+        false => "A policy is learned without a model.",
+    }
+}
 
 const NO_EPISODES: &str = "No evaluation episode was recorded: set train.eval_every in the experiment to have them.";
 

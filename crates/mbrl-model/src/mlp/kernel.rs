@@ -283,9 +283,11 @@ fn panel_sums<S: Simd, const M: usize, const V: usize>(
     at: usize,
 ) {
     let per_tile = TILE / S::F32_LANES;
+    // There are as many; said once, so that the sums never are in memory.
+    let Some(bias) = bias.first_chunk::<M>() else { return };
     let mut sums = [[simd.splat_f32s(0.0); V]; M];
-    for (sum, bias) in sums.iter_mut().zip(bias) {
-        *sum = [simd.splat_f32s(*bias); V];
+    for m in 0..M {
+        sums[m] = [simd.splat_f32s(bias[m]); V];
     }
     let (weight, _) = weight.as_chunks::<M>();
     for (weight, x) in weight.iter().zip(x.chunks_exact(per_tile)) {

@@ -93,8 +93,10 @@ fn build<L: OffPolicy + 'static>(
 ) -> Result<Box<dyn Learner>, ExperimentError> {
     let spec = site.task.env.spec();
     if let ActionSpace::Discrete(n) = spec.actions {
-        let told =
-            format!("\"model-based\" for {}, whose actions are {n} choices: \"{kind}\" needs real numbers", spec.name);
+        let told = format!(
+            "\"model-based\" or \"npg\" for {}, whose actions are {n} choices: \"{kind}\" needs real numbers",
+            spec.name
+        );
         return Err(ExperimentError::rule("agent.kind", format!("\"{kind}\""), told));
     }
     let (obs, action) = (spec.obs.width(), spec.actions.width());

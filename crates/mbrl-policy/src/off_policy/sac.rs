@@ -283,6 +283,7 @@ impl OffPolicy for Sac {
         let mut prepared = std::mem::take(&mut self.prepared);
         prepared.fill(batch, &self.actor)?;
         self.prepared = prepared;
+        self.critics.observe_rewards(&batch.rewards, self.config.discount);
         let [next_draw, next_dropout, dropout, draw, actor_dropout] = std::array::from_fn(|_| rng.key());
         let alpha = self.temperature.value();
         let given = match look {

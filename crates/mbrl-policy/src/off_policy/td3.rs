@@ -114,6 +114,12 @@ impl Td3 {
         &mut self.actor
     }
 
+    /// The slow copy of the policy's network.
+    #[must_use]
+    pub fn target_actor(&self) -> &HostMlp {
+        &self.target
+    }
+
     /// The slow copy of the policy's network, to be set.
     pub fn target_actor_mut(&mut self) -> &mut HostMlp {
         &mut self.target
@@ -195,6 +201,7 @@ impl OffPolicy for Td3 {
         let mut prepared = std::mem::take(&mut self.prepared);
         prepared.fill(batch, &self.actor)?;
         self.prepared = prepared;
+        self.critics.observe_rewards(&batch.rewards, self.config.discount);
         let [draw, next_dropout, dropout, actor_dropout] = std::array::from_fn(|_| rng.key());
         let given = match look {
             Some(look) => look.targets(batch, self.parts(), rng)?,

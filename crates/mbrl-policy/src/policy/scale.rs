@@ -53,12 +53,8 @@ impl ActionScale {
         let (low, high) = (self.space.low(), self.space.high());
         for row in actions.chunks_exact_mut(self.width()) {
             for (i, a) in row.iter_mut().enumerate() {
-                // Rounding may lead out of the bounds, or not quite to them.
-                *a = match *a {
-                    a if a >= 1.0 => high[i],
-                    a if a <= -1.0 => low[i],
-                    a => (self.centre[i] + self.half[i] * a).clamp(low[i], high[i]),
-                };
+                // So −1 and 1 are the bounds to the bit; in between rounding may lead out of them.
+                *a = (low[i] * (0.5 - 0.5 * *a) + high[i] * (0.5 + 0.5 * *a)).clamp(low[i], high[i]);
             }
         }
     }

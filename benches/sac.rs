@@ -1,0 +1,88 @@
+//! Updates of SAC as published: 256 × 256 units, two critics, 256 transitions, everything of an update (targets, critics, actor,
+//! temperature, slow copies) with the drawing of its batch; and whole steps, in which the policy acts and the world answers too. On one
+//! thread.
+//!
+//! `cargo bench -p mbrl-benches --bench sac`. Throughput is in updates.
+#![allow(missing_docs, reason = "criterion's macros")]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mbrl_env::{ActionSpace, BoxSpace, Env, EnvSpec, Replay, Rng, Situation, Transition, tasks};
+use mbrl_policy::{
+    ActMode, ActorConfig, Agent, CriticsConfig, Learner, ModelFreeConfig, OffPolicy, Report, ReportKind, SacConfig,
+};
+
+struct Quiet;
+
+impl Report for Quiet {
+    fn scalar(&mut self, _: ReportKind, _: &str, _: f64) {}
+}
+
+/// Random transitions of an environment with these widths.
+fn replay(obs: usize, action: usize, rng: &mut Rng) -> Replay {
+    let mut replay = Replay::new(obs, action, 10_000).expect("a replay");
+    for _ in 0..10_000 {
+        let mut row = |width: usize| (0..width).map(|_| rng.normal()).collect::<Vec<f32>>();
+        let (obs, next_obs) = (row(obs), row(obs));
+        let action = row(action).iter().map(|a| a.tanh()).collect();
+        let reward = f64::from(row(1)[0]);
+        let transition = Transition { obs, action, reward, next_obs, terminated: false, truncated: false };
+        replay.push(&transition).expect("a transition");
+    }
+    replay
+}
+
+fn updates(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sac-update");
+    group.throughput(Throughput::Elements(1));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
+    let dhmbpo =
+        CriticsConfig { count: 5, hidden: vec![256; 3], layer_norm: true, dropout: 1e-3, ..CriticsConfig::default() };
+    for (id, obs, action, critics) in [
+        ("pendulum", 3, 1, CriticsConfig::default()),
+        ("halfcheetah", 17, 6, CriticsConfig::default()),
+        ("hopper-5-critics", 11, 3, dhmbpo),
+    ] {
+        let mut rng = Rng::new(3);
+        let actions = ActionSpace::Box(BoxSpace::symmetric(action, 1.0).expect("bounds"));
+        let spec = EnvSpec::new(id, BoxSpace::unbounded(obs), actions, 0.1);
+        let mut sac = SacConfig::default().init(&spec, &ActorConfig::default(), &critics, &mut rng).expect("a learner");
+        let replay = replay(obs, action, &mut rng);
+        group.bench_function(id, |b| {
+            pool.install(|| {
+                b.iter(|| {
+                    let batch = replay.sample_batch(256, &mut rng).expect("a batch");
+                    sac.improve(&batch, None, &mut rng, &mut Quiet).expect("an update");
+                });
+            });
+        });
+    }
+    group.finish();
+}
+
+fn steps(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sac-step");
+    group.throughput(Throughput::Elements(1));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
+    let mut rng = Rng::new(3);
+    let mut task = tasks::make("pendulum").expect("a task");
+    let spec = task.env.spec().clone();
+    let sac = SacConfig::default().init(&spec, &ActorConfig::default(), &CriticsConfig::default(), &mut rng);
+    let mut agent = ModelFreeConfig::default().init(&spec, sac.expect("a learner")).expect("an agent");
+    let mut obs = task.env.reset(Some(0)).expect("a start");
+    let mut step = || {
+        let action = agent.act(&Situation::of(&obs), ActMode::Explore, &mut rng).expect("an action");
+        let step = task.env.step(&action).expect("a step");
+        let (terminated, truncated) = (step.terminated, step.truncated);
+        let (reward, next_obs) = (step.reward, step.obs.clone());
+        let transition = Transition { obs: obs.clone(), action, reward, next_obs, terminated, truncated };
+        agent.observe(&transition).expect("room");
+        agent.update(&mut rng, &mut Quiet).expect("an update");
+        obs = if transition.episode_over() { task.env.reset(None).expect("a start") } else { step.obs };
+    };
+    (0..500).for_each(|_| step());
+    group.bench_function("pendulum", |b| pool.install(|| b.iter(&mut step)));
+    group.finish();
+}
+
+criterion_group!(benches, updates, steps);
+criterion_main!(benches);
