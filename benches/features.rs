@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mbrl_benches::{SHAPES, normal};
 use mbrl_env::{Features, Knowledge, Lanes, Rng, TILE, lanes::sin_cos_of};
-use mbrl_model::{Draw, Dynamics, Ensemble, EnsembleConfig, MemberRule, Propagation, Start};
+use mbrl_model::{Draw, Dynamics, Ensemble, MemberRule, Propagation, Start};
 
 const CANDIDATES: usize = 512;
 const HORIZON: usize = 7;
@@ -106,17 +106,8 @@ impl Features for Fingertips {
 
 fn features(c: &mut Criterion) {
     let (device, shape) = (Device::flex(), SHAPES[3]);
-    let model = |knowledge: &Knowledge| -> Ensemble {
-        let config = EnsembleConfig {
-            members: shape.members,
-            hidden: shape.hidden.to_vec(),
-            activation: shape.activation,
-            head: shape.head,
-            ..EnsembleConfig::default()
-        };
-        config.init_with(shape.obs, shape.action, knowledge, &device, &mut Rng::new(0)).expect("a valid configuration")
-    };
-    let (plain, seeing) = (model(&Knowledge::none()), model(&Knowledge::none().with_features(Fingertips)));
+    let plain = shape.ensemble(&device);
+    let seeing = shape.knowing(&Knowledge::none().with_features(Fingertips), &device);
     let propagation = Propagation { rule: MemberRule::TsInf, noise: false, particles: shape.members };
     let start = normal(CANDIDATES, shape.obs, 1, &device);
     let actions = normal(HORIZON * CANDIDATES, shape.action, 2, &device).reshape([HORIZON, CANDIDATES, shape.action]);

@@ -200,7 +200,7 @@ pub struct FitConfig {
     /// Most optimizer steps, 0 for no limit (default 0).
     pub max_steps: usize,
     /// Fraction of the transitions held out for validation (default 0.2), unless the data says which
-    /// ([`Dataset::with_holdout`]). With 0 every epoch is kept and `max_epochs` alone
+    /// ([`Dataset::with_holdout`](crate::Dataset::with_holdout)). With 0 every epoch is kept and `max_epochs` alone
     /// ends the fit (PETS).
     pub holdout: f32,
     /// Most transitions held out (default 5000).
