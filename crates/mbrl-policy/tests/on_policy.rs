@@ -350,10 +350,10 @@ fn whole_episodes_make_a_batch_and_judging_draws_nothing() {
         terminated: false,
         truncated: over,
     };
-    // Environment 0 ends after 30 steps, 1 after 45: an update waits for both, though 40 steps are there before.
+    // Environment 0 ends after 42 steps, enough for a batch, 1 after 45: an update waits for both.
     for step in 0..45 {
-        if step < 30 {
-            agent.observe_in(0, &transition(0.1 * step as f32, step == 29)).unwrap();
+        if step < 42 {
+            agent.observe_in(0, &transition(0.1 * step as f32, step == 41)).unwrap();
         }
         agent.observe_in(1, &transition(-0.1 * step as f32, false)).unwrap();
         agent.update(&mut rng, &mut Quiet).unwrap();

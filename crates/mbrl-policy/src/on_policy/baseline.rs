@@ -117,7 +117,7 @@ impl Baseline {
     /// If there is not one return for each row.
     pub fn fit(&mut self, rows: &[f32], returns: &[f64], rng: &mut Rng) -> f64 {
         let count = returns.len();
-        assert_eq!(rows.len(), count * self.width(), "rows of {} returns", count);
+        assert_eq!(rows.len(), count * self.width(), "rows of {count} returns");
         let mean = returns.iter().sum::<f64>() / count as f64;
         let variance = returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / count as f64;
         let missed = self.values(rows).iter().zip(returns).map(|(v, r)| (v - r).powi(2)).sum::<f64>() / count as f64;
@@ -172,7 +172,7 @@ impl Baseline {
         let [mean, std] = numbers[..] else {
             return Err(from.refuse(SCALE, "expected a mean and a standard deviation".to_owned()));
         };
-        if !mean.is_finite() || !(std >= 0.0 && std.is_finite()) {
+        if !(mean.is_finite() && std >= 0.0 && std.is_finite()) {
             return Err(from.refuse(SCALE, format!("mean {mean}, standard deviation {std}: expected finite numbers")));
         }
         load_network(&mut self.network, from, NETWORK)?;

@@ -57,11 +57,10 @@ mod tests {
         for i in 0..n {
             let pivot = (i..n).max_by(|a, b| rows[*a][i].abs().total_cmp(&rows[*b][i].abs())).unwrap();
             rows.swap(i, pivot);
-            for below in i + 1..n {
-                let factor = rows[below][i] / rows[i][i];
-                for column in i..=n {
-                    rows[below][column] -= factor * rows[i][column];
-                }
+            let pivot = rows[i].clone();
+            for row in &mut rows[i + 1..] {
+                let factor = row[i] / pivot[i];
+                row.iter_mut().zip(&pivot).for_each(|(value, pivot)| *value -= factor * pivot);
             }
         }
         let mut x = vec![0.0; n];
