@@ -61,6 +61,9 @@ impl Rollouts {
     }
 }
 
+/// What acts in a roll-out: for observations `[n, O]` at a step from 0 it chooses actions `[n, A]` in the environment's units.
+pub type Act<'a> = dyn FnMut(&[f32], usize) -> Result<Vec<f32>, AgentError> + 'a;
+
 /// Rolls a policy out in a model: [`Imagination::roll_out`] of a model and a goal, and nothing else.
 ///
 /// # Errors
@@ -68,7 +71,7 @@ impl Rollouts {
 pub fn imagine(
     model: &dyn Dynamics,
     goal: &Goal,
-    act: &mut dyn FnMut(&[f32], usize) -> Result<Vec<f32>, AgentError>,
+    act: &mut Act<'_>,
     starts: &[f32],
     steps: usize,
     draw: Draw,
@@ -135,7 +138,7 @@ impl<'a> Imagination<'a> {
     /// from choosing.
     pub fn roll_out(
         &self,
-        act: &mut dyn FnMut(&[f32], usize) -> Result<Vec<f32>, AgentError>,
+        act: &mut Act<'_>,
         starts: &[f32],
         steps: usize,
         draw: Draw,
@@ -342,8 +345,8 @@ mod tests {
         let variance: Vec<f32> = spread.into_data().iter::<f32>().map(|std| (std / 0.5) * (std / 0.5)).collect();
         let scaled = Imagination { scale: Some(&[0.5]), ..Imagination::new(&model, &goal) };
         let paid = go(Imagination { penalty: 3.0, ..scaled });
-        for row in 0..4 {
-            let wanted = plain.rewards[row] - 3.0 * variance[row];
+        for (row, variance) in variance.iter().enumerate() {
+            let wanted = plain.rewards[row] - 3.0 * variance;
             assert!((paid.rewards[row] - wanted).abs() < 1e-5, "{paid:?}, expected {wanted} in row {row}");
         }
         let mut sorted = variance.clone();

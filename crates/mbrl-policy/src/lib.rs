@@ -124,9 +124,9 @@ pub use evaluate::{
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;
-pub use imagine::{Imagination, Rollouts, imagine};
+pub use imagine::{Act, Imagination, Rollouts, imagine};
 pub use lookahead::ModelLookahead;
-pub use mbpo::{GrowingLength, Mbpo, MbpoConfig, RolloutConfig, RolloutLength, RolloutStarts};
+pub use mbpo::{GrowingLength, Imagining, Mbpo, MbpoConfig, RolloutConfig, RolloutLength, RolloutStarts};
 pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
 pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
 pub use model_free::{ModelFree, ModelFreeConfig};

@@ -129,6 +129,17 @@ impl Default for RolloutConfig {
     }
 }
 
+/// By what an agent imagines.
+#[derive(Debug, Clone)]
+pub struct Imagining {
+    /// Rewards and ends of imagined steps; the model's where it leaves them open.
+    pub goal: Goal,
+    /// Where roll-outs start, how far they go, and how many there are.
+    pub rollout: RolloutConfig,
+    /// How uncertainty is carried through them; of one particle.
+    pub propagation: Propagation,
+}
+
 /// How an agent collects data, when it fits, and how its policy learns. The defaults are those of DHMBPO.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -181,11 +192,10 @@ impl MbpoConfig {
         spec: &EnvSpec,
         model: M,
         fit: FitConfig,
-        goal: Goal,
-        rollout: &RolloutConfig,
-        propagation: Propagation,
+        imagining: Imagining,
         policy: L,
     ) -> Result<Mbpo<M, L>, AgentError> {
+        let Imagining { goal, rollout, propagation } = imagining;
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
         spec.check()?;
         if goal.reward.is_none() && !model.learns_reward() {
@@ -222,7 +232,7 @@ impl MbpoConfig {
         Ok(Mbpo {
             learner: ModelLearner::new(&collect, model, fit)?,
             config: self.clone(),
-            rollout: rollout.clone(),
+            rollout,
             limit: spec.max_steps,
             propagation,
             goal,
@@ -643,10 +653,9 @@ mod tests {
         let actor = ActorConfig { hidden: vec![8], ..ActorConfig::default() };
         let critics = CriticsConfig { hidden: vec![8], ..CriticsConfig::default() };
         let sac = SacConfig::default().init(&spec, &actor, &critics, &mut rng).unwrap();
-        let propagation = Propagation::MEAN;
+        let imagining = Imagining { goal: Goal::of_model(), rollout, propagation: Propagation::MEAN };
         let config = MbpoConfig { random_steps: 1000, ..MbpoConfig::default() };
-        let mut agent =
-            config.init(&spec, model, FitConfig::default(), Goal::of_model(), &rollout, propagation, sac).unwrap();
+        let mut agent = config.init(&spec, model, FitConfig::default(), imagining, sac).unwrap();
         for _ in 0..4 {
             for x in 0..6 {
                 let (obs, next_obs) = (vec![x as f32], vec![x as f32 + 1.0]);

@@ -14,9 +14,9 @@ use common::{Point, metrics};
 use mbrl_env::{Env, Info, Rng, Transition, World, reward_fn};
 use mbrl_model::{Device, Ensemble, EnsembleConfig, FitConfig, MemberRule, Propagation, Tensor};
 use mbrl_policy::{
-    ActorConfig, AgentError, CriticsConfig, FitSchedule, Goal, GrowingLength, Learner, Mbpo, MbpoConfig, Moment,
-    Observer, OffPolicy, Outcome, RandomAgent, RolloutConfig, RolloutLength, RolloutStarts, RunFiles, Sac, SacConfig,
-    Td3Config, TrainConfig, evaluate, start_seeds,
+    ActorConfig, AgentError, CriticsConfig, FitSchedule, Goal, GrowingLength, Imagining, Learner, Mbpo, MbpoConfig,
+    Moment, Observer, OffPolicy, Outcome, RandomAgent, RolloutConfig, RolloutLength, RolloutStarts, RunFiles, Sac,
+    SacConfig, Td3Config, TrainConfig, evaluate, start_seeds,
 };
 
 const TS1: Propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 };
@@ -43,6 +43,10 @@ fn goal() -> Goal {
     Goal::new(Arc::new(reward_fn(|_, _, next: Tensor<2>| -next.square().squeeze_dim::<1>(1))))
 }
 
+fn imagining(goal: Goal, rollout: &RolloutConfig) -> Imagining {
+    Imagining { goal, rollout: rollout.clone(), propagation: TS1 }
+}
+
 fn fit() -> FitConfig {
     FitConfig { batch_size: 32, max_epochs: 30, ..FitConfig::default() }
 }
@@ -65,7 +69,7 @@ fn rollout() -> RolloutConfig {
 fn agent(config: &MbpoConfig, rollout: &RolloutConfig, learned_reward: bool) -> Mbpo<Ensemble, Sac> {
     let spec = Point::limited(15).spec().clone();
     let goal = if learned_reward { Goal::of_model() } else { goal() };
-    config.init(&spec, model(learned_reward), fit(), goal, rollout, TS1, sac()).unwrap()
+    config.init(&spec, model(learned_reward), fit(), imagining(goal, rollout), sac()).unwrap()
 }
 
 fn train(learner: &mut dyn Learner, steps: u64) -> f64 {
@@ -108,7 +112,8 @@ fn a_policy_is_learned_from_fewer_real_steps_than_the_same_learner_needs_alone()
     let td3 = || td3.init(&spec, &actor, &critics, &mut Rng::new(5)).unwrap();
     let many = MbpoConfig { updates: 8, ..small(0) };
     let looking = MbpoConfig { updates: 4, ..small(3) };
-    let of = |config: &MbpoConfig| config.init(&spec, model(false), fit(), goal(), &rollout(), TS1, td3()).unwrap();
+    let of =
+        |config: &MbpoConfig| config.init(&spec, model(false), fit(), imagining(goal(), &rollout()), td3()).unwrap();
     let learners: [(&str, Box<dyn Learner>); 5] = [
         ("imagined data for SAC", Box::new(agent(&many, &rollout(), false))),
         ("gradients through the model", Box::new(agent(&looking, &rollout(), false))),
@@ -202,7 +207,8 @@ fn updates_are_as_many_as_was_said_and_those_of_the_random_steps_come_after_the_
 fn bad_settings_are_refused_by_name() {
     let spec = Point::limited(15).spec().clone();
     let told = |config: MbpoConfig, rollout: RolloutConfig, propagation: Propagation| {
-        config.init(&spec, model(false), fit(), goal(), &rollout, propagation, sac()).unwrap_err().to_string()
+        let imagining = Imagining { goal: goal(), rollout, propagation };
+        config.init(&spec, model(false), fit(), imagining, sac()).unwrap_err().to_string()
     };
     let of_agent = |config| told(config, rollout(), TS1);
     let of_rollout = |rollout| told(small(0), rollout, TS1);
@@ -223,12 +229,12 @@ fn bad_settings_are_refused_by_name() {
     }
     let endless = Point::new().spec().clone();
     let whole = RolloutConfig { starts: RolloutStarts::Episodes, ..rollout() };
-    let error = small(0).init(&endless, model(false), fit(), goal(), &whole, TS1, sac()).unwrap_err().to_string();
+    let error = small(0).init(&endless, model(false), fit(), imagining(goal(), &whole), sac()).unwrap_err().to_string();
     assert!(error.starts_with("rollout.starts = \"episodes\": expected "), "{error}");
     let past = EnsembleConfig { past: 1, ..EnsembleConfig::default() };
     let past = past.init(1, 1, &Device::flex(), &mut Rng::new(0)).unwrap();
-    let error = small(0).init(&spec, past, fit(), goal(), &rollout(), TS1, sac()).unwrap_err().to_string();
+    let error = small(0).init(&spec, past, fit(), imagining(goal(), &rollout()), sac()).unwrap_err().to_string();
     assert!(error.starts_with("past = "), "{error}");
-    let error = small(0).init(&spec, model(false), fit(), Goal::of_model(), &rollout(), TS1, sac()).unwrap_err();
+    let error = small(0).init(&spec, model(false), fit(), imagining(Goal::of_model(), &rollout()), sac()).unwrap_err();
     assert!(error.to_string().starts_with("reward = false"), "{error}");
 }

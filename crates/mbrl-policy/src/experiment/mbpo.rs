@@ -9,7 +9,7 @@ use super::{
     agent::{Kind, Site, with_kind},
     limits::{check_networks, check_weights},
 };
-use crate::{ActorConfig, CriticsConfig, Goal, Learner, MbpoConfig, RolloutConfig, SacConfig, Training};
+use crate::{ActorConfig, CriticsConfig, Goal, Imagining, Learner, MbpoConfig, RolloutConfig, SacConfig, Training};
 
 /// The sections of an agent that learns a policy in a learned model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,9 +101,10 @@ impl Kind for MbpoSections {
             .sac
             .init(spec, &self.policy, &self.critics, &mut training.split_rng())
             .map_err(ExperimentError::section("[sac]"))?;
+        let imagining = Imagining { goal, rollout: self.rollout.clone(), propagation: self.propagation };
         let agent = self
             .agent
-            .init(spec, model, self.fit.clone(), goal, &self.rollout, self.propagation, policy)
+            .init(spec, model, self.fit.clone(), imagining, policy)
             .map_err(ExperimentError::section("[agent]"))?;
         Ok(Box::new(agent.in_lockstep(site.environments)))
     }
