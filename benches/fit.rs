@@ -7,7 +7,7 @@
 use burn::tensor::Device;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use mbrl_benches::SHAPES;
-use mbrl_env::Rng;
+use mbrl_env::{Augment, Knowledge, Rng};
 use mbrl_model::{
     Dataset, FitConfig, fit,
     mlp::{Adam, AdamConfig, MlpConfig, Pass, Rows, Tape},
@@ -16,14 +16,19 @@ use mbrl_model::{
 fn fits(c: &mut Criterion) {
     let mut group = c.benchmark_group("fit");
     group.sample_size(10);
-    for (shape, batch_size, id) in [(SHAPES[0], 256, "halfcheetah-5x256"), (SHAPES[3], 512, "hand-3x512")] {
+    for (shape, batch_size, id, copies) in [
+        (SHAPES[0], 256, "halfcheetah-5x256", false),
+        (SHAPES[3], 512, "hand-3x512", false),
+        (SHAPES[3], 512, "hand-3x512-copies", true),
+    ] {
         const STEPS: usize = 128;
         let mut rng = Rng::new(3);
         let mut column = |width: usize| (0..STEPS * batch_size * width).map(|_| rng.normal()).collect::<Vec<f32>>();
         let data = Dataset::new(column(shape.obs), column(shape.action), column(shape.obs), shape.obs, shape.action)
             .expect("a data set");
         let config = FitConfig { batch_size, max_epochs: 1, holdout: 0.0, ..FitConfig::default() };
-        let model = shape.ensemble(&Device::flex());
+        let knowledge = if copies { Knowledge::none().with_augment(Turns) } else { Knowledge::none() };
+        let model = shape.knowing(&knowledge, &Device::flex());
         group.throughput(Throughput::Elements(STEPS as u64));
         group.bench_function(id, |b| {
             b.iter_batched_ref(
@@ -34,6 +39,24 @@ fn fits(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// Six copies of everything: columns of the hand go round.
+struct Turns;
+
+impl Augment for Turns {
+    fn name(&self) -> &str {
+        "turns"
+    }
+    fn copies(&self) -> usize {
+        6
+    }
+    fn observation(&self, copy: usize, obs: &mut [f32]) {
+        obs.rotate_left(copy);
+    }
+    fn action(&self, copy: usize, action: &mut [f32]) {
+        action.rotate_left(copy);
+    }
 }
 
 /// As SAC's and TD3's: two hidden layers of 256 ReLU units on 17 observations and 6 actions, one value, 256 rows.

@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mbrl_env::{ActionRepeat, History, Rng, Simulator, Situation, TimeLimit, tasks};
+use mbrl_env::{ActionRepeat, Rng, Simulator, Situation, TimeLimit, tasks};
 use mbrl_model::{Draw, Dynamics, Propagation, SimulatorModel, Start};
 
 const HORIZON: usize = 30;
@@ -48,7 +48,7 @@ fn rollout(c: &mut Criterion) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             group.bench_function(BenchmarkId::new(task, name), |b| {
                 b.iter(|| {
-                    let situation = Situation { obs: &obs, past: &History::default(), snapshot: Some(&snapshot) };
+                    let situation = Situation { snapshot: Some(&snapshot), ..Situation::of(&obs) };
                     let draw = Draw::new(Propagation::MEAN, 0);
                     pool.install(|| black_box(model.rollout(Start::Situation(situation), actions.clone(), draw)))
                         .expect("a roll-out")

@@ -1,7 +1,7 @@
 //! Shared set-up of the benches: the shapes that published work uses, with random weights and inputs.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
+use mbrl_env::{ActionSpace, BoxSpace, Knowledge, Rng, Situation, reward_fn};
 use mbrl_model::{Activation, Ensemble, EnsembleConfig, Head, MemberRule, Precision, Propagation};
 use mbrl_plan::{CemConfig, PddmConfig, Planner, Problem};
 
@@ -74,6 +74,12 @@ impl Shape {
     /// The ensemble, with random weights.
     #[must_use]
     pub fn ensemble(&self, device: &Device) -> Ensemble {
+        self.knowing(&Knowledge::none(), device)
+    }
+
+    /// The same with what is known of a task.
+    #[must_use]
+    pub fn knowing(&self, knowledge: &Knowledge, device: &Device) -> Ensemble {
         EnsembleConfig {
             members: self.members,
             hidden: self.hidden.to_vec(),
@@ -82,7 +88,7 @@ impl Shape {
             weight_decay: Vec::new(),
             ..EnsembleConfig::default()
         }
-        .init(self.obs, self.action, device, &mut Rng::new(0))
+        .init_with(self.obs, self.action, knowledge, device, &mut Rng::new(0))
         .expect("a valid configuration")
     }
 

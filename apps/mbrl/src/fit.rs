@@ -279,7 +279,10 @@ mod tests {
                     let settings = settings.unwrap();
                     assert_eq!((&settings.model, &settings.fit), learned);
                 }
-                None => assert!(settings.unwrap_err().to_string().contains("a kind that learns a model")),
+                None => {
+                    let error = settings.unwrap_err().to_string();
+                    assert!(error.contains(experiment.agent.kind()) && error.contains("learns a model"), "{error}");
+                }
             }
         }
         assert!(Settings::of_experiment("[modle]\nmembers = 3\n").is_err());

@@ -30,6 +30,10 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("sac-cartpole-swingup", include_str!("../experiments/sac-cartpole-swingup.toml")),
     ("sac-reacher", include_str!("../experiments/sac-reacher.toml")),
     ("td3-pendulum", include_str!("../experiments/td3-pendulum.toml")),
+    ("mbpo-pendulum", include_str!("../experiments/mbpo-pendulum.toml")),
+    ("mbpo-cartpole-swingup", include_str!("../experiments/mbpo-cartpole-swingup.toml")),
+    ("dhmbpo-pendulum", include_str!("../experiments/dhmbpo-pendulum.toml")),
+    ("dhmbpo-cartpole-swingup", include_str!("../experiments/dhmbpo-cartpole-swingup.toml")),
     ("npg-cartpole", include_str!("../experiments/npg-cartpole.toml")),
     ("npg-point-mass", include_str!("../experiments/npg-point-mass.toml")),
     ("td3-cartpole-swingup", include_str!("../experiments/td3-cartpole-swingup.toml")),
@@ -45,6 +49,8 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("pddm-halfcheetah-paper", include_str!("../experiments/pddm-halfcheetah-paper.toml")),
     ("ground-truth-halfcheetah", include_str!("../experiments/ground-truth-halfcheetah.toml")),
     ("ground-truth-hopper", include_str!("../experiments/ground-truth-hopper.toml")),
+    ("sac-hopper", include_str!("../experiments/sac-hopper.toml")),
+    ("dhmbpo-hopper", include_str!("../experiments/dhmbpo-hopper.toml")),
 ];
 
 /// All tasks and experiments.

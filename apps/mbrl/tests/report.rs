@@ -62,6 +62,9 @@ fn a_report_shows_every_part_of_two_seeds() {
     ));
     assert_eq!(loads(&html), [""; 0]);
     assert!(!html.contains("NaN"));
+    // Who made the runs; no plan failed, and none is told of.
+    assert!(html.contains(concat!("mbrl ", env!("CARGO_PKG_VERSION"))), "the version is missing");
+    assert!(!html.contains("failed: the rest of the last plan"));
     for (id, html) in SECTIONS.into_iter().zip(sections(&page)) {
         assert!(!html.contains("class=\"absent\""), "{id}: {html}");
     }

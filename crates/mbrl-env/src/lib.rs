@@ -110,6 +110,7 @@ pub use burn::tensor::{Bool, Device, Tensor};
 pub mod atomic_file;
 pub mod check;
 pub mod data;
+pub mod lanes;
 #[cfg(feature = "mujoco")]
 pub mod mujoco;
 #[doc(hidden)]

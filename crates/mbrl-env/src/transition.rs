@@ -59,7 +59,8 @@ impl History {
     }
 }
 
-/// What an agent knows now: the observation, the recent past and, where the world is a simulator, its snapshot.
+/// What an agent knows now: the observation, the recent past, where the world is a simulator its snapshot, and where a model has
+/// memory what that believes.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     /// The present observation, `[O]`.
@@ -68,6 +69,9 @@ pub struct Situation<'a> {
     pub past: &'a History,
     /// The simulator's complete state, for models that are the simulator.
     pub snapshot: Option<&'a Snapshot>,
+    /// What a model with memory has made of the whole episode so far, in numbers of its own: what one observation and the recent past
+    /// do not tell. Whoever acts by such a model keeps it; without it the model must make do with the rest.
+    pub belief: Option<&'a [f32]>,
 }
 
 impl<'a> Situation<'a> {
@@ -75,6 +79,6 @@ impl<'a> Situation<'a> {
     #[must_use]
     pub fn of(obs: &'a [f32]) -> Self {
         static NO_PAST: History = History { obs: Vec::new(), actions: Vec::new() };
-        Self { obs, past: &NO_PAST, snapshot: None }
+        Self { obs, past: &NO_PAST, snapshot: None, belief: None }
     }
 }

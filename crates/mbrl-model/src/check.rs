@@ -32,6 +32,8 @@ const HORIZON: usize = 3;
 /// | `chunks` | where there is a [`chunk_size`](Dynamics::chunk_size): candidates give in a chunk what they give in the whole population, on a CPU to the bit, with noise |
 /// | `encode` | a situation, with and without a past, becomes one finite state `[1, S]`, always the same |
 /// | `situation` | a roll-out from a situation is the one from the state that `encode` gives |
+/// | `encode_batch` | situations together become the states that they become one by one |
+/// | `filter` | where there is a [`belief`](crate::DynamicsSpec::belief): `begin` and `follow` give finite rows `[N, B]`, each as it is alone, and `encode` goes by them |
 ///
 /// ```
 /// use mbrl_model::{Device, Tensor, check::check_dynamics, dynamics_fn};
@@ -75,7 +77,8 @@ pub(crate) fn check_within(
     for draw in check.draws() {
         check.rollout(&states, &actions, draw)?;
     }
-    check.situations(&states, &actions)
+    check.situations(&states, &actions)?;
+    check.filter(&states, &actions)
 }
 
 /// Checks gradients of the predicted mean with respect to states and actions against central differences. `step` is the size
@@ -178,7 +181,7 @@ impl Check<'_> {
     }
 
     fn observations(&self, states: &Tensor<2>) -> Result<(), ModelError> {
-        let [rows, width] = [states.dims()[0], self.model.spec().obs];
+        let [rows, width] = [states.dims()[0], self.model.spec().view];
         let whole = self.model.observe(states.clone());
         self.shape("observations", [rows, width], whole.dims())?;
         self.finite("observations", &to_vec(whole.clone()))?;
@@ -316,7 +319,7 @@ impl Check<'_> {
     fn roll(&self, from: Start<'_>, plan: &Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
         let all = self.model.rollout(from, plan.clone(), draw)?;
         let rows = plan.dims()[1] * draw.propagation.particles;
-        self.shape("rolled-out observations", [HORIZON + 1, rows, self.model.spec().obs], all.obs.dims())?;
+        self.shape("rolled-out observations", [HORIZON + 1, rows, self.model.spec().view], all.obs.dims())?;
         self.finite("rolled-out observations", &to_vec(all.obs.clone()))?;
         if let Some(reward) = &all.reward {
             self.shape("rolled-out rewards", [HORIZON, rows], reward.dims())?;
@@ -344,7 +347,7 @@ impl Check<'_> {
         for t in 0..HORIZON {
             let now = plan.clone().narrow(0, t, 1).squeeze_dim::<2>(0).repeat_dim(0, particles);
             let step = model.sample(from, now, draw.later(t))?;
-            let observed = spec.state == spec.obs;
+            let observed = spec.state == spec.view;
             let exact = observed || t == 0;
             let near = if exact { TOLERANCE } else { TOLERANCE_OF_STEPS };
             let how = |what| format!("roll-out: {what} of step {t} against `sample`, {draw:?}");
@@ -381,8 +384,7 @@ impl Check<'_> {
     fn situations(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
         let (model, rows) = (self.model, states.dims()[0]);
         let spec = model.spec();
-        let obs = to_vec(model.observe(states.clone()));
-        let acts = to_vec(actions.clone());
+        let (obs, acts) = (self.some_obs(states), to_vec(actions.clone()));
         let mut past = History::default();
         for (obs, action) in obs.chunks_exact(spec.obs).zip(acts.chunks_exact(spec.action.max(1))).skip(1) {
             past.push(obs.to_vec(), action.to_vec(), mbrl_env::MAX_PAST);
@@ -408,7 +410,80 @@ impl Check<'_> {
                 self.trajectories_agree(&how, &from_state, &from_here)?;
             }
         }
+        let all: Vec<Situation<'_>> = obs
+            .chunks_exact(spec.obs)
+            .enumerate()
+            .map(|(row, obs)| {
+                let here = Situation::of(obs);
+                if row == 0 { Situation { past: &past, ..here } } else { here }
+            })
+            .collect();
+        let together = model.encode_batch(&all)?;
+        self.that(together.dims() == [rows, spec.state], || {
+            format!("encode_batch: shape {:?}, expected {:?}", together.dims(), [rows, spec.state])
+        })?;
+        for (row, situation) in all.iter().enumerate() {
+            let pair = [model.encode(situation)?, together.clone().narrow(0, row, 1)];
+            self.columns(&format!("encode_batch: row {row} against `encode`"), pair, &together, TOLERANCE)?;
+        }
         Ok(())
+    }
+
+    /// Some observations, `[N, O]`: those of the states where that is what rewards see, otherwise any numbers.
+    fn some_obs(&self, states: &Tensor<2>) -> Vec<f32> {
+        let (spec, rows) = (self.model.spec(), states.dims()[0]);
+        if spec.view == spec.obs {
+            return to_vec(self.model.observe(states.clone()));
+        }
+        (0..rows * spec.obs).map(|i| 0.3 * ((i * 7 % 11) as f32 / 5.0 - 1.0)).collect()
+    }
+
+    /// The filter of a model with memory.
+    fn filter(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
+        let (model, rows) = (self.model, states.dims()[0]);
+        let spec = model.spec();
+        if spec.belief == 0 {
+            return Ok(());
+        }
+        let obs = self.some_obs(states);
+        let obs = Tensor::<2>::from_data(TensorData::new(obs, [rows, spec.obs]), &spec.device);
+        let begun = model.begin(obs.clone())?;
+        // All come to one observation, so that what came before shows.
+        let (beliefs, later) = (begun.clone(), obs.clone().narrow(0, 0, 1).repeat_dim(0, rows));
+        let followed = model.follow(beliefs.clone(), actions.clone(), later.clone())?;
+        let at = |x: &Tensor<2>, row: usize| x.clone().narrow(0, row, 1);
+        for (what, whole) in [("begin", &begun), ("follow", &followed)] {
+            self.that(whole.dims() == [rows, spec.belief], || {
+                format!("filter: `{what}` gives shape {:?}, expected {:?}", whole.dims(), [rows, spec.belief])
+            })?;
+            self.finite(&format!("beliefs by `{what}`"), &to_vec(whole.clone()))?;
+            for row in 0..rows {
+                let alone = match what {
+                    "begin" => model.begin(at(&obs, row))?,
+                    _ => model.follow(at(&beliefs, row), at(actions, row), at(&later, row))?,
+                };
+                let how = format!("filter: `{what}` of row {row} alone");
+                self.columns(&how, [at(whole, row), alone], whole, TOLERANCE)?;
+            }
+        }
+        // Of one observation and other beliefs.
+        let seen = to_vec(at(&later, 0));
+        let state = |belief: Tensor<2>| {
+            let belief = to_vec(belief);
+            let state = model.encode(&Situation { belief: Some(&belief), ..Situation::of(&seen) })?;
+            self.that(state.dims() == [1, spec.state], || format!("filter: `encode` of a belief: {:?}", state.dims()))?;
+            let values = to_vec(state);
+            self.finite("states of beliefs", &values)?;
+            Ok::<_, ModelError>(values)
+        };
+        let states = (0..rows).map(|row| state(at(&followed, row))).collect::<Result<Vec<_>, _>>()?;
+        let same = |beliefs: &Tensor<2>| {
+            let first = to_vec(at(beliefs, 0));
+            (1..rows).all(|row| to_vec(at(beliefs, row)) == first)
+        };
+        self.that(same(&followed) || states.iter().any(|state| *state != states[0]), || {
+            "filter: `encode` does not go by the belief".into()
+        })
     }
 
     fn shape<const D: usize>(&self, what: &str, expected: [usize; D], actual: [usize; D]) -> Result<(), ModelError> {

@@ -29,8 +29,13 @@ pub struct DynamicsSpec {
     pub name: String,
     /// Width of the model's own state, `S`.
     pub state: usize,
-    /// Width of an observation, `O`.
+    /// Width of an observation, `O`: what the world shows.
     pub obs: usize,
+    /// Width of what [`observe`](Dynamics::observe) makes of a state, `V`: what rewards, terminations and values see. It is that of an
+    /// observation unless a model says otherwise, one of images say, whose goals are put in numbers of another kind.
+    pub view: usize,
+    /// Width of a belief, `B`, of a model with memory: what its [filter](Dynamics::follow) keeps of an episode. 0 without.
+    pub belief: usize,
     /// Width of an action, `A`.
     pub action: usize,
     /// Members of an ensemble that roll-outs draw from (its elites), `E`; 1 for a single model.
@@ -49,6 +54,9 @@ pub struct DynamicsSpec {
     /// Columns of the observation that are angles. Differences of those that [wrap](AngleColumn::wraps) are taken the short
     /// way round by whoever compares observations.
     pub angles: Vec<AngleColumn>,
+    /// Columns of the observation, in rising order, whose next values are known and not predicted: they count in no measure of how far
+    /// a model is off or how far its members are apart.
+    pub known: Vec<usize>,
 }
 
 impl DynamicsSpec {
@@ -60,6 +68,8 @@ impl DynamicsSpec {
             name: name.into(),
             state,
             obs: state,
+            view: state,
+            belief: 0,
             action,
             members: 1,
             device: device.clone(),
@@ -67,13 +77,32 @@ impl DynamicsSpec {
             stochastic: false,
             needs_snapshot: false,
             angles: Vec::new(),
+            known: Vec::new(),
         }
     }
 
-    /// Sets the width of an observation, where it is not the state's.
+    /// Sets the width of an observation, where it is not the state's, and with it that of what rewards see.
     #[must_use]
     pub fn with_obs(self, obs: usize) -> Self {
-        Self { obs, ..self }
+        Self { obs, view: obs, ..self }
+    }
+
+    /// Sets the width of what rewards see, where it is not the observation's; after [`with_obs`](Self::with_obs).
+    #[must_use]
+    pub fn with_view(self, view: usize) -> Self {
+        Self { view, ..self }
+    }
+
+    /// Sets the width of a belief, of a model with memory.
+    #[must_use]
+    pub fn with_belief(self, belief: usize) -> Self {
+        Self { belief, ..self }
+    }
+
+    /// Sets which columns of the observation are known.
+    #[must_use]
+    pub fn with_known(self, known: impl Into<Vec<usize>>) -> Self {
+        Self { known: known.into(), ..self }
     }
 
     /// Sets the number of members that roll-outs draw from.
@@ -306,7 +335,7 @@ impl Imagined {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trajectories {
-    /// Observations, the start included, `[H+1, P·K, O]`.
+    /// Observations, the start included, `[H+1, P·K, V]`: what [`Dynamics::observe`] makes of the states.
     pub obs: Tensor<3>,
     /// Rewards where the model gives them, `[H, P·K]`.
     pub reward: Option<Tensor<2>>,
@@ -315,7 +344,7 @@ pub struct Trajectories {
 }
 
 impl Trajectories {
-    /// Observations `[H+1, P·K, O]` alone.
+    /// Observations `[H+1, P·K, V]` alone.
     #[must_use]
     pub fn new(obs: Tensor<3>) -> Self {
         Self { obs, reward: None, terminated: None }
@@ -344,7 +373,15 @@ impl Trajectories {
 ///   chunks as in the whole;
 /// - `rollout` agrees with the loop over `sample` (its default) on equal noise: per step and column the largest
 ///   difference is at most 1e-5 of that column's largest magnitude; from a situation it starts where `encode` says;
-/// - gradients flow from the outputs to `states` and `actions` where `spec().differentiable`.
+/// - gradients flow from the outputs to `states` and `actions` where `spec().differentiable`;
+/// - `encode_batch` gives what `encode` gives one by one;
+/// - beliefs are finite, go row by row, and `encode` reads them.
+///
+/// ## Models with memory
+/// Where one observation does not tell everything, a model may look back over the situation's past, which is short, or keep a belief
+/// of the whole episode: numbers of its own that [`begin`](Self::begin) makes of the first observation and
+/// [`follow`](Self::follow) carries on after each step. Whoever acts by the model asks it to follow, and puts what comes out into
+/// [`Situation::belief`], from which `encode` makes the state. `MpcAgent` and `ModelBased` in `mbrl-policy` do.
 ///
 /// A whole model, a point that is blown about:
 ///
@@ -419,7 +456,39 @@ pub trait Dynamics: Send + Sync {
         Ok(Tensor::<1>::from_floats(situation.obs, &spec.device).unsqueeze())
     }
 
-    /// What rewards, values and policies see: `[N, S]` → `[N, O]`. Default: the state.
+    /// The states of N situations, `[N, S]`. Default: [`encode`](Self::encode) of each.
+    ///
+    /// # Errors
+    /// As `encode`.
+    fn encode_batch(&self, situations: &[Situation<'_>]) -> Result<Tensor<2>, ModelError> {
+        let states = situations.iter().map(|situation| self.encode(situation)).collect::<Result<Vec<_>, _>>()?;
+        Ok(match states.is_empty() {
+            true => Tensor::empty([0, self.spec().state], &self.spec().device),
+            false => Tensor::cat(states, 0),
+        })
+    }
+
+    /// The beliefs `[N, B]` with which N episodes begin, by their first observations `[N, O]`. Only models with a
+    /// [`belief`](DynamicsSpec::belief) are asked.
+    ///
+    /// # Errors
+    /// [`ModelError::Width`] for arrays of the wrong size; [`ModelError::Unsupported`] (default).
+    fn begin(&self, obs: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        let _ = obs;
+        Err(ModelError::Unsupported { model: self.spec().name.clone(), what: "begin a belief: it has no memory" })
+    }
+
+    /// The beliefs `[N, B]` after `actions` `[N, A]`, taken at `beliefs` `[N, B]`, have led to observations `obs` `[N, O]`: a step of
+    /// the model's filter. Only models with a [`belief`](DynamicsSpec::belief) are asked.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    fn follow(&self, beliefs: Tensor<2>, actions: Tensor<2>, obs: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        let _ = (beliefs, actions, obs);
+        Err(ModelError::Unsupported { model: self.spec().name.clone(), what: "follow a belief: it has no memory" })
+    }
+
+    /// What rewards, values and policies see: `[N, S]` → `[N, V]`. Default: the state.
     fn observe(&self, states: Tensor<2>) -> Tensor<2> {
         states
     }
@@ -461,6 +530,15 @@ macro_rules! forward_to_the_model_behind {
             fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
                 (**self).encode(situation)
             }
+            fn encode_batch(&self, situations: &[Situation<'_>]) -> Result<Tensor<2>, ModelError> {
+                (**self).encode_batch(situations)
+            }
+            fn begin(&self, obs: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+                (**self).begin(obs)
+            }
+            fn follow(&self, beliefs: Tensor<2>, actions: Tensor<2>, obs: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+                (**self).follow(beliefs, actions, obs)
+            }
             fn observe(&self, states: Tensor<2>) -> Tensor<2> {
                 (**self).observe(states)
             }
@@ -475,6 +553,33 @@ macro_rules! forward_to_the_model_behind {
 }
 
 forward_to_the_model_behind!(&D, Box<D>, Arc<D>);
+
+/// The belief `[1, B]` of a model with memory in a situation: the one that the situation brings or, without it, what the model makes of the
+/// observation and the short past that the situation has. What such a model's `encode` begins with.
+///
+/// # Errors
+/// As [`Dynamics::begin`] and [`Dynamics::follow`]; [`ModelError::Width`] and [`ModelError::NonFinite`] for a situation that does not fit
+/// the model.
+pub fn belief_of<D: Dynamics + ?Sized>(model: &D, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
+    let spec = model.spec();
+    let row = |what: &'static str, width: usize, values: &[f32]| -> Result<Tensor<2>, ModelError> {
+        check_size(what, width, values.len())?;
+        mbrl_env::check_finite(what, values)?;
+        Ok(Tensor::<1>::from_floats(values, &spec.device).unsqueeze())
+    };
+    if let Some(belief) = situation.belief {
+        return row("entries of the belief", spec.belief, belief);
+    }
+    let past = situation.past;
+    let first = past.obs.first().map_or(situation.obs, Vec::as_slice);
+    let mut belief = model.begin(row("entries of the observation", spec.obs, first)?)?;
+    let later = past.obs.iter().skip(1).map(Vec::as_slice).chain([situation.obs]);
+    for (action, obs) in past.actions.iter().zip(later) {
+        let action = row("entries of the action", spec.action, action)?;
+        belief = model.follow(belief, action, row("entries of the observation", spec.obs, obs)?)?;
+    }
+    Ok(belief)
+}
 
 /// The default [`Dynamics::rollout`]: one [`sample`](Dynamics::sample) a step. Public, so that a faster roll-out can be
 /// compared with it.
@@ -509,7 +614,7 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
     let observed = |states: Tensor<2>| {
         let obs = model.observe(states);
         check_size("rows that the model observes", rows, obs.dims()[0])?;
-        check_size("columns that the model observes", spec.obs, obs.dims()[1])?;
+        check_size("columns that the model observes", spec.view, obs.dims()[1])?;
         Ok::<_, ModelError>(obs)
     };
     let mut states = start.repeat_dim(0, particles);

@@ -41,11 +41,11 @@ pub enum ModelError {
         rule: Cow<'static, str>,
     },
     /// Too little data to fit.
-    #[error("transitions to fit = {actual}: expected at least {needed}")]
+    #[error("examples to fit = {actual}: expected at least {needed}")]
     TooLittleData {
-        /// Transitions at hand.
+        /// Examples, such as transitions, at hand.
         actual: usize,
-        /// Transitions needed.
+        /// Examples needed.
         needed: usize,
     },
     /// The data lacks what the model learns.

@@ -97,6 +97,9 @@ pub struct ModelEvaluation {
     pub propagation: Propagation,
     /// Shares of observations that the intervals should hold, `[L]`.
     pub levels: Vec<f64>,
+    /// Columns that the model [knows](crate::DynamicsSpec::known) and does not predict, in rising order: their figures are no measure
+    /// of it.
+    pub known: Vec<usize>,
     /// Standard deviation of each column over all next observations of the data, `[O]`: the error of always predicting
     /// the mean.
     pub column_std: Vec<f64>,
@@ -110,12 +113,13 @@ pub struct ModelEvaluation {
 
 impl ModelEvaluation {
     /// Mean over columns of a figure `[O]` in units of each column's standard deviation, so that columns of other units
-    /// can be put together; columns that never change are left out. For an [`rmse`](StepEvaluation::rmse), 1 is as good as
+    /// can be put together; columns that never change or are [known](Self::known) are left out. For an [`rmse`](StepEvaluation::rmse), 1 is as good as
     /// always predicting the mean.
     #[must_use]
     pub fn scaled(&self, figure: &[f64]) -> f64 {
+        let predicted = figure.iter().zip(&self.column_std).enumerate().filter(|(c, _)| !self.known.contains(c));
         let scaled: Vec<f64> =
-            figure.iter().zip(&self.column_std).filter(|(_, std)| **std > 0.0).map(|(f, std)| f / std).collect();
+            predicted.map(|(_, column)| column).filter(|(_, std)| **std > 0.0).map(|(f, std)| f / std).collect();
         scaled.iter().sum::<f64>() / scaled.len() as f64
     }
 }
@@ -176,7 +180,8 @@ pub struct Calibration {
 ///
 /// A roll-out starts at an instant that `horizon` transitions of its episode follow; an episode that is shorter gives its first
 /// instant, with the steps it has. So errors at different k are those of the same starts wherever episodes are long enough.
-/// A model that looks back is given what an agent is: the episode's last [`MAX_PAST`] steps before the start.
+/// A model that looks back is given what an agent is: the episode's last [`MAX_PAST`] steps before the start; one with memory the
+/// belief that it comes to when it follows the episode from its beginning.
 ///
 /// Work is done in batches of starts: what is imagined at a time does not grow with the data. `rng` chooses starts and keys the noise; the
 /// number of threads changes nothing. A prediction that is not finite makes the figures of its step and column not
@@ -207,7 +212,8 @@ pub struct Calibration {
 /// # Errors
 /// [`ModelError::Config`] for a setting that breaks a rule or particles that the members do not share evenly,
 /// [`ModelError::Width`] where the data has other columns than the model, [`EnvError::TooLittleData`] where there is none;
-/// [`ModelError::Unsupported`] of a model that cannot start from a state, such as a simulator.
+/// [`ModelError::Unsupported`] of a model that cannot start from a state, such as a simulator, or one that shows rewards something else
+/// than observations.
 pub fn evaluate(
     model: &dyn Dynamics,
     data: &Replay,
@@ -221,13 +227,21 @@ pub fn evaluate(
     if data.is_empty() {
         return Err(EnvError::TooLittleData { what: "an evaluation of a model", actual: 0, needed: 1 }.into());
     }
+    if spec.view != spec.obs {
+        let what = "be compared with observations: it shows rewards something else";
+        return Err(ModelError::Unsupported { model: spec.name.clone(), what });
+    }
     let columns = data.columns();
+    let beliefs = match spec.belief {
+        0 => Vec::new(),
+        _ => beliefs(model, data)?,
+    };
     let resolution = resolution(&columns.next_obs, spec.obs);
     let mut turns = vec![None; spec.obs];
     for angle in spec.angles.iter().filter(|angle| angle.wraps) {
         turns[angle.column] = Some(f64::from(angle.turn));
     }
-    let judge = Judge { model, columns, resolution, levels: &config.levels, propagation, turns };
+    let judge = Judge { model, columns, beliefs, resolution, levels: &config.levels, propagation, turns };
 
     let (mut transitions, mut starts) = (Vec::new(), Vec::new());
     for episode in data.episodes() {
@@ -242,6 +256,7 @@ pub fn evaluate(
     Ok(ModelEvaluation {
         propagation,
         levels: config.levels.clone(),
+        known: spec.known.clone(),
         column_std: (0..spec.obs)
             .map(|d| deviation(judge.columns.next_obs.iter().skip(d).step_by(spec.obs).map(|v| f64::from(*v))))
             .collect(),
@@ -275,6 +290,8 @@ fn draw(instants: Vec<Instant>, most: usize, rng: &mut Rng) -> Vec<Instant> {
 struct Judge<'a> {
     model: &'a dyn Dynamics,
     columns: Columns<'a>,
+    /// The beliefs of a model with memory at each position, `[N, B]`.
+    beliefs: Vec<f32>,
     /// Smallest standard deviation that a likelihood is computed with, `[O]`.
     resolution: Vec<f64>,
     levels: &'a [f64],
@@ -419,15 +436,24 @@ impl Judge<'_> {
 
     /// The model's states at some instants, `[N, S]`.
     fn states(&self, instants: &[Instant]) -> Result<Tensor<2>, ModelError> {
-        let mut past = History::default();
-        let rows = instants.iter().map(|instant| {
-            past.clear();
+        let past = |instant: &Instant| {
+            let mut past = History::default();
             for position in instant.first.max(instant.at.saturating_sub(MAX_PAST))..instant.at {
                 past.push(self.obs(position).to_vec(), self.action(position).to_vec(), MAX_PAST);
             }
-            self.model.encode(&Situation { obs: self.obs(instant.at), past: &past, snapshot: None })
-        });
-        Ok(Tensor::cat(rows.collect::<Result<Vec<_>, _>>()?, 0))
+            past
+        };
+        let pasts: Vec<History> = instants.iter().map(past).collect();
+        let width = self.model.spec().belief;
+        let situation = |(instant, past): (&Instant, _)| {
+            let Instant { at, .. } = *instant;
+            let belief = (width > 0).then(|| &self.beliefs[row(at, width)]);
+            Situation { past, belief, ..Situation::of(self.obs(at)) }
+        };
+        let situations: Vec<Situation<'_>> = instants.iter().zip(&pasts).map(situation).collect();
+        let states = self.model.encode_batch(&situations)?;
+        check_size("rows of the encoded states", instants.len(), states.dims()[0])?;
+        Ok(states)
     }
 
     /// A difference of two values of a column: of an angle that wraps the short way round.
@@ -458,6 +484,32 @@ impl Judge<'_> {
     fn next(&self, position: usize, d: usize) -> f64 {
         f64::from(self.columns.next_obs[row(position, self.columns.obs_width)][d])
     }
+}
+
+/// What a model with memory believes at each position of the data, `[N, B]`: it follows all episodes side by side, each from its beginning.
+fn beliefs(model: &dyn Dynamics, data: &Replay) -> Result<Vec<f32>, ModelError> {
+    let (spec, columns) = (model.spec(), data.columns());
+    let episodes: Vec<Range<usize>> = data.episodes().collect();
+    let mut all = vec![0.0; data.len() * spec.belief];
+    let longest = episodes.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+    for t in 0..longest {
+        let here: Vec<usize> = episodes.iter().filter(|e| t < e.len()).map(|e| e.start + t).collect();
+        let rows = |values: &[f32], width: usize, back: usize| {
+            let picked: Vec<f32> = here.iter().flat_map(|at| &values[row(at - back, width)]).copied().collect();
+            Tensor::<2>::from_data(TensorData::new(picked, [here.len(), width]), &spec.device)
+        };
+        let obs = rows(&columns.obs, spec.obs, 0);
+        let beliefs = match t {
+            0 => model.begin(obs)?,
+            _ => model.follow(rows(&all, spec.belief, 1), rows(&columns.actions, spec.action, 1), obs)?,
+        };
+        check_size("rows of the beliefs", here.len(), beliefs.dims()[0])?;
+        check_size("columns of the beliefs", spec.belief, beliefs.dims()[1])?;
+        for (belief, at) in to_vec(beliefs).chunks_exact(spec.belief).zip(&here) {
+            all[row(*at, spec.belief)].copy_from_slice(belief);
+        }
+    }
+    Ok(all)
 }
 
 fn row(position: usize, width: usize) -> Range<usize> {

@@ -1,7 +1,8 @@
-//! Fitting a model to transitions.
+//! Fitting a model to data.
 //!
 //! One trainer for every model whose parameters Burn can differentiate: bootstrap batches for each member, a holdout, MBPO's stopping
-//! rule, the best snapshot of each member.
+//! rule, the best snapshot of each member. What is fitted need not be a model of dynamics, and what it is fitted to need not be
+//! transitions: a policy to what another did, physics to windows of episodes.
 //!
 //! ## References
 //! \[1\] Janner et al. (2019), *When to Trust Your Model: Model-Based Policy Optimization* (MBPO), NeurIPS;
@@ -16,32 +17,130 @@ use burn::{
     grad_clipping::GradientClippingConfig,
     module::Module,
     optim::{AdamConfig, GradientsParams, ModuleOptimizer},
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{Int, Tensor, TensorData},
 };
 use mbrl_env::Rng;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, debug_span};
 
-use crate::{Dataset, Dynamics, ModelError};
+use crate::ModelError;
 
-/// Rows that a model makes of transitions to fit on, on its device.
+/// Examples that a model makes of its data, numbered from 0: transitions, windows of episodes, texts. The trainer knows how many there
+/// are and draws their numbers; the model knows what they are.
+pub trait Examples {
+    /// How many there are, `N`.
+    fn count(&self) -> usize;
+
+    /// Those to validate on, in rising order, where the data says which. Otherwise (default) the trainer holds out a random share.
+    fn holdout(&self) -> Option<&[usize]> {
+        None
+    }
+}
+
+/// Examples that are rows of two tables, on the model's device.
 #[derive(Debug, Clone)]
-pub struct Examples {
-    /// What goes into the loss's model, `[N, in]`.
+#[non_exhaustive]
+pub struct Pairs {
+    /// What goes into a network, `[N, in]`.
     pub inputs: Tensor<2>,
     /// What should come out, `[N, out]`.
     pub targets: Tensor<2>,
+    holdout: Option<Vec<usize>>,
 }
 
-/// A model that [`fit`](fit()) can fit.
+impl Pairs {
+    /// Of `inputs` `[N, in]` and `targets` `[N, out]`.
+    #[must_use]
+    pub fn new(inputs: Tensor<2>, targets: Tensor<2>) -> Self {
+        Self { inputs, targets, holdout: None }
+    }
+
+    /// Says which rows to validate on, in rising order.
+    #[must_use]
+    pub fn with_holdout(self, rows: Option<Vec<usize>>) -> Self {
+        Self { holdout: rows, ..self }
+    }
+
+    /// The rows of a batch: inputs `[E, B, in]`, targets `[E, B, out]`.
+    #[must_use]
+    pub fn batch(&self, batch: &FitBatch<'_>) -> [Tensor<3>; 2] {
+        self.select(batch.rows).map(|rows| {
+            let width = rows.dims()[1];
+            rows.reshape([batch.members, batch.size(), width])
+        })
+    }
+
+    /// Some rows: inputs `[n, in]`, targets `[n, out]`.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> [Tensor<2>; 2] {
+        let index: Vec<i32> = rows.iter().map(|&r| r as i32).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &self.inputs.device());
+        [&self.inputs, &self.targets].map(|table| table.clone().select(0, index.clone()))
+    }
+}
+
+impl Examples for Pairs {
+    fn count(&self) -> usize {
+        self.inputs.dims()[0]
+    }
+
+    fn holdout(&self) -> Option<&[usize]> {
+        self.holdout.as_deref()
+    }
+}
+
+/// A batch of examples for each member.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct FitBatch<'a> {
+    /// Their numbers, `[E·B]`, member by member.
+    pub rows: &'a [usize],
+    /// Members, `E`.
+    pub members: usize,
+    /// Key of whatever the model draws for this fit, such as copies of the examples under a symmetry.
+    pub key: u64,
+    /// Optimizer step within the fit, from 0.
+    pub step: u32,
+}
+
+impl<'a> FitBatch<'a> {
+    /// A batch of the first step of a fit; `rows` `[E·B]`.
+    #[must_use]
+    pub fn new(rows: &'a [usize], members: usize, key: u64) -> Self {
+        Self { rows, members, key, step: 0 }
+    }
+
+    /// The same rows at another step.
+    #[must_use]
+    pub fn at_step(self, step: u32) -> Self {
+        Self { step, ..self }
+    }
+
+    /// Examples per member, `B`.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.rows.len() / self.members.max(1)
+    }
+}
+
+/// What [`fit`](fit()) can fit: a model of dynamics, and anything else that has parameters, data and a loss.
 ///
 /// The trainer owns the loop; the model says what its parameters are, what a batch costs and which members are good.
 /// Nothing of the model changes before [`finish`](Self::finish), so a fit that fails leaves it whole.
-pub trait Fit: Dynamics {
+pub trait Fit {
+    /// What it is fitted to.
+    type Data: ?Sized;
+    /// What it makes of that.
+    type Examples: Examples;
     /// What the optimizer moves.
     type Parameters: Module;
     /// What is learned from the data besides, such as statistics of its columns.
     type Statistics;
+
+    /// Name, for messages.
+    fn name(&self) -> &str {
+        std::any::type_name::<Self>()
+    }
 
     /// Members that are fitted, `E`; each gets its own batches.
     fn members(&self) -> usize;
@@ -50,24 +149,24 @@ pub trait Fit: Dynamics {
     ///
     /// # Errors
     /// [`ModelError::Width`] where the data has other columns than the model.
-    fn prepare(&self, data: &Dataset) -> Result<(Examples, Self::Statistics), ModelError>;
+    fn prepare(&self, data: &Self::Data) -> Result<(Self::Examples, Self::Statistics), ModelError>;
 
     /// The present parameters, without gradients.
     fn parameters(&self) -> Self::Parameters;
 
-    /// Loss of one batch per member: `inputs` `[E, B, in]`, `targets` `[E, B, out]` → `[1]`.
-    fn loss(&self, parameters: &Self::Parameters, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1>;
+    /// Loss of one batch per member, `[1]`.
+    fn loss(&self, parameters: &Self::Parameters, examples: &Self::Examples, batch: &FitBatch<'_>) -> Tensor<1>;
 
-    /// Mean squared error of each member on the same rows, for each column: `inputs` `[N, in]`, `targets` `[N, out]` → `[E, out]`.
-    /// Stopping and elites go by its mean over columns.
-    fn error(&self, parameters: &Self::Parameters, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<2>;
+    /// Mean squared error of each member on the same examples, for each column of what it says, `[E, out]`. Stopping and elites go
+    /// by its mean over columns.
+    fn error(&self, parameters: &Self::Parameters, examples: &Self::Examples, rows: &[usize]) -> Tensor<2>;
 
     /// `new` for the members marked in `take`, `[E]`, `old` for the others.
     fn choose(old: Self::Parameters, new: Self::Parameters, take: &[bool]) -> Self::Parameters;
 
     /// Optimizer steps of the model's own, from its present parameters on: of the same loss by the same Adam as here, only
     /// faster. Default: `None`, Burn differentiates [`loss`](Self::loss).
-    fn stepper(&self, examples: &Examples, config: &FitConfig) -> Option<Box<dyn Stepper<Self::Parameters>>> {
+    fn stepper(&self, examples: &Self::Examples, config: &FitConfig) -> Option<Box<dyn Stepper<Self::Parameters>>> {
         let _ = (examples, config);
         None
     }
@@ -78,8 +177,8 @@ pub trait Fit: Dynamics {
 
 /// Optimizer steps without Burn's autodiff; made by [`Fit::stepper`].
 pub trait Stepper<P> {
-    /// One step on a batch of examples, `rows` `[E·B]` member by member; its loss.
-    fn step(&mut self, rows: &[usize]) -> f32;
+    /// One step on a batch of examples; its loss.
+    fn step(&mut self, batch: &FitBatch<'_>) -> f32;
 
     /// As [`Fit::error`], of examples by their rows: `[E]` of `[out]`.
     fn errors(&self, rows: &[usize]) -> Vec<Vec<f32>>;
@@ -101,7 +200,7 @@ pub struct FitConfig {
     /// Most optimizer steps, 0 for no limit (default 0).
     pub max_steps: usize,
     /// Fraction of the transitions held out for validation (default 0.2), unless the data says which
-    /// ([`Dataset::with_holdout`]). With 0 every epoch is kept and `max_epochs` alone
+    /// ([`Dataset::with_holdout`](crate::Dataset::with_holdout)). With 0 every epoch is kept and `max_epochs` alone
     /// ends the fit (PETS).
     pub holdout: f32,
     /// Most transitions held out (default 5000).
@@ -168,9 +267,9 @@ pub struct FitReport {
     pub epochs: usize,
     /// Optimizer steps.
     pub steps: usize,
-    /// Rows trained on.
+    /// Examples trained on.
     pub train_rows: usize,
-    /// Rows held out.
+    /// Examples held out.
     pub holdout_rows: usize,
     /// Mean loss over the last epoch.
     pub train_loss: f32,
@@ -218,10 +317,10 @@ pub struct Epoch<'a> {
 /// not steered by moments of the old.
 ///
 /// # Errors
-/// [`ModelError::Config`], [`ModelError::Width`], [`ModelError::TooLittleData`] (fewer than 2 transitions) change nothing.
+/// [`ModelError::Config`], [`ModelError::Width`], [`ModelError::TooLittleData`] (fewer than 2 examples) change nothing.
 /// [`ModelError::Diverged`] names the step at which the loss became NaN or infinite; the model then holds the best weights
 /// of the epochs before, or what it held before the fit where there is none.
-pub fn fit<M: Fit>(model: &mut M, data: &Dataset, config: &FitConfig, rng: &mut Rng) -> Result<FitReport, ModelError> {
+pub fn fit<M: Fit>(model: &mut M, data: &M::Data, config: &FitConfig, rng: &mut Rng) -> Result<FitReport, ModelError> {
     fit_watched(model, data, config, rng, &mut |_| {})
 }
 
@@ -231,21 +330,24 @@ pub fn fit<M: Fit>(model: &mut M, data: &Dataset, config: &FitConfig, rng: &mut 
 /// As [`fit`](fit()).
 pub fn fit_watched<M: Fit>(
     model: &mut M,
-    data: &Dataset,
+    data: &M::Data,
     config: &FitConfig,
     rng: &mut Rng,
     watch: &mut dyn FnMut(&Epoch<'_>),
 ) -> Result<FitReport, ModelError> {
     config.validate()?;
-    if data.len() < 2 {
-        return Err(ModelError::TooLittleData { actual: data.len(), needed: 2 });
-    }
-    let _span = debug_span!("fit", model = %model.spec().name, rows = data.len()).entered();
     let began = Instant::now();
     let (examples, statistics) = model.prepare(data)?;
-    let split = Split::draw(data, config, rng);
+    let count = examples.count();
+    if count < 2 {
+        return Err(ModelError::TooLittleData { actual: count, needed: 2 });
+    }
+    let _span = debug_span!("fit", model = %model.name(), rows = count).entered();
+    // Of a copy: a fit that draws nothing with it has the numbers that it would have without it.
+    let key = rng.clone().key();
+    let split = Split::draw(count, examples.holdout(), config, rng);
     let mut report = FitReport::new(split.train().len(), split.held);
-    let mut trainer = Trainer::new(&*model, examples, config);
+    let mut trainer = Trainer::new(&*model, examples, config, key);
     let mut bags = bags(split.train(), trainer.members, config.bootstrap, rng);
     let mut best: Option<Best<M::Parameters>> = None;
     let mut epochs_without = 0;
@@ -308,17 +410,17 @@ struct Split {
 }
 
 impl Split {
-    fn draw(data: &Dataset, config: &FitConfig, rng: &mut Rng) -> Self {
-        let mut order = rng.permutation(data.len());
-        if let Some(chosen) = data.holdout() {
-            let mut is_chosen = vec![false; data.len()];
+    fn draw(count: usize, holdout: Option<&[usize]>, config: &FitConfig, rng: &mut Rng) -> Self {
+        let mut order = rng.permutation(count);
+        if let Some(chosen) = holdout {
+            let mut is_chosen = vec![false; count];
             chosen.iter().for_each(|&row| is_chosen[row] = true);
             order.sort_by_key(|&row| !is_chosen[row]);
             // Those that are too many are not trained on either.
             order.drain(config.max_holdout.min(chosen.len())..chosen.len());
             return Self { order, held: chosen.len().min(config.max_holdout) };
         }
-        let held = match (config.holdout * data.len() as f32) as usize {
+        let held = match (config.holdout * count as f32) as usize {
             0 if config.holdout > 0.0 => 1,
             rows => rows.min(config.max_holdout),
         };
@@ -348,14 +450,14 @@ enum Optimizer<P> {
 struct Trainer<'a, M: Fit> {
     model: &'a M,
     config: &'a FitConfig,
-    examples: Examples,
+    examples: M::Examples,
     members: usize,
-    device: Device,
+    key: u64,
     optimizer: Optimizer<M::Parameters>,
 }
 
 impl<'a, M: Fit> Trainer<'a, M> {
-    fn new(model: &'a M, examples: Examples, config: &'a FitConfig) -> Self {
+    fn new(model: &'a M, examples: M::Examples, config: &'a FitConfig, key: u64) -> Self {
         let optimizer = match model.stepper(&examples, config) {
             Some(own) => Optimizer::Own(own),
             None => {
@@ -366,8 +468,7 @@ impl<'a, M: Fit> Trainer<'a, M> {
                 Optimizer::Burn { adam: Box::new(adam.init()), parameters: Some(model.parameters().train()) }
             }
         };
-        let device = model.spec().device.clone();
-        Self { model, config, examples, members: model.members(), device, optimizer }
+        Self { model, config, examples, members: model.members(), key, optimizer }
     }
 
     /// One pass over the bags, or what is left of the limit on `steps`, which are counted; the losses of its batches.
@@ -377,16 +478,12 @@ impl<'a, M: Fit> Trainer<'a, M> {
         for from in (0..rows).step_by(self.config.batch_size) {
             let to = (from + self.config.batch_size).min(rows);
             let rows: Vec<usize> = bags.iter().flat_map(|bag| &bag[from..to]).copied().collect();
+            let batch = FitBatch::new(&rows, self.members, self.key).at_step(*steps as u32);
             match &mut self.optimizer {
-                Optimizer::Own(stepper) => losses.push(stepper.step(&rows)),
+                Optimizer::Own(stepper) => losses.push(stepper.step(&batch)),
                 Optimizer::Burn { adam, parameters } => {
-                    let rows = index(&rows, &self.device);
-                    let batch = |t: &Tensor<2>| {
-                        let width = t.dims()[1];
-                        t.clone().select(0, rows.clone()).reshape([self.members, to - from, width])
-                    };
                     let before = parameters.take().expect("put back after each step");
-                    let loss = self.model.loss(&before, batch(&self.examples.inputs), batch(&self.examples.targets));
+                    let loss = self.model.loss(&before, &self.examples, &batch);
                     tensors.push(loss.clone().inner());
                     let gradients = GradientsParams::from_grads(loss.backward(), &before);
                     *parameters = Some(adam.step(self.config.learning_rate, before, gradients));
@@ -417,9 +514,7 @@ impl<'a, M: Fit> Trainer<'a, M> {
         if let Optimizer::Own(stepper) = &self.optimizer {
             return stepper.errors(rows);
         }
-        let rows = index(rows, &self.device);
-        let of = |t: &Tensor<2>| t.clone().select(0, rows.clone());
-        let errors = self.model.error(parameters, of(&self.examples.inputs), of(&self.examples.targets));
+        let errors = self.model.error(parameters, &self.examples, rows);
         let columns = errors.dims()[1];
         crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect()
     }
@@ -462,10 +557,4 @@ fn bags(train: &[usize], members: usize, bootstrap: bool, rng: &mut Rng) -> Vec<
         false => train.to_vec(),
     };
     (0..members).map(bag).collect()
-}
-
-fn index(rows: &[usize], device: &Device) -> Tensor<1, Int> {
-    let rows: Vec<i32> = rows.iter().map(|&r| r as i32).collect();
-    let n = rows.len();
-    Tensor::from_data(TensorData::new(rows, [n]), device)
 }

@@ -2,13 +2,13 @@
 
 use mbrl_env::Rng;
 
-use crate::{Dynamics, Ensemble, Fit, ModelError};
+use crate::{Dataset, Dynamics, Ensemble, Fit, ModelError};
 
 /// A model that is learned from an agent's own data: fitted whenever there is more of it, drawn anew, stored and restored.
 ///
 /// Learners are written against this, so that an ensemble, a physics model with unknown parameters or a latent model take each
 /// other's place.
-pub trait LearnedModel: Dynamics + Fit + Clone {
+pub trait LearnedModel: Dynamics + Fit<Data = Dataset> + Clone {
     /// Draws new parameters and forgets what was fitted.
     fn reinitialize(&mut self, rng: &mut Rng);
 

@@ -82,12 +82,15 @@
 //! - **What one observation hides**, such as a speed, an ensemble finds in the steps before: [`EnsembleConfig::past`].
 //! - **Angles** enter networks as sine and cosine, in any unit, and may jump by a turn: [`Angles`]. Columns far from their
 //!   origin keep their changes: [`Dataset::of_f64`].
+//! - **What is known of a task** besides data: features that networks look at, symmetries that fits use, columns that need no learning
+//!   ([`EnsembleConfig::init_for_task`]).
+//! - **Memory**: a model may keep a belief of a whole episode ([`Dynamics#models-with-memory`]).
 //! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
 //!   baselines, calibration and sharpness.
 //! - **A model in a folder**: [`FittedModel::open`] loads what `mbrl fit` wrote, with names, units, period and ranges.
 //! - **Networks of one's own**, for policies, critics and values: module [`mlp`].
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
-//!   implement `Fit` to train it with the same trainer.
+//!   implement `Fit` to train it with the same trainer, which fits policies and whatever else has a loss too.
 //!
 //! # Features
 //!
@@ -123,16 +126,16 @@ mod vmath;
 pub use closure::{DynamicsFn, dynamics_fn};
 pub use dataset::Dataset;
 pub use dynamics::{
-    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, is_cpu,
-    rollout_by_steps,
+    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, belief_of,
+    is_cpu, rollout_by_steps,
 };
-#[cfg(feature = "train")]
-pub use ensemble::EnsembleStatistics;
 pub use ensemble::{Angles, Ensemble, EnsembleConfig, Head, Network, Precision};
+#[cfg(feature = "train")]
+pub use ensemble::{EnsembleExamples, EnsembleStatistics};
 pub use error::ModelError;
 pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluation, StepEvaluation, evaluate};
 #[cfg(feature = "train")]
-pub use fit::{Epoch, Examples, Fit, FitConfig, FitReport, Stepper, fit, fit_watched};
+pub use fit::{Epoch, Examples, Fit, FitBatch, FitConfig, FitReport, Pairs, Stepper, fit, fit_watched};
 pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
 #[cfg(feature = "train")]
 pub use learned::LearnedModel;

@@ -36,36 +36,7 @@ impl Normalizer {
     /// an observation: what their rounding explains counts as constant.
     #[must_use]
     pub(crate) fn beside(rows: &[f32], magnitudes: &[f32]) -> Self {
-        let width = magnitudes.len();
-        let n = rows.len() / width.max(1);
-        if n == 0 {
-            return Self::identity(width);
-        }
-        let mut mean = vec![0f64; width];
-        for row in rows.chunks_exact(width) {
-            for (m, &v) in mean.iter_mut().zip(row) {
-                *m += f64::from(v);
-            }
-        }
-        for m in &mut mean {
-            *m /= n as f64;
-        }
-        // Two passes: the difference of two large sums would lose a small spread.
-        let mut var = vec![0f64; width];
-        for row in rows.chunks_exact(width) {
-            for ((s, &m), &v) in var.iter_mut().zip(&mean).zip(row) {
-                *s += (f64::from(v) - m).powi(2);
-            }
-        }
-        let std = var.iter().zip(magnitudes).map(|(s, &magnitude)| {
-            let std = (s / n as f64).sqrt();
-            // Nor has it a spread where `f32` has no standard deviation for it.
-            let constant =
-                std <= 8.0 * f64::from(f32::EPSILON) * f64::from(magnitude) || std < f64::from(f32::MIN_POSITIVE);
-            if constant { 1.0 } else { std as f32 }
-        });
-        let std = std.collect();
-        Self { mean: mean.iter().map(|&m| m as f32).collect(), std }
+        Moments::of(rows, magnitudes.len()).normalizer(magnitudes)
     }
 
     pub(crate) fn from_parts(mean: Vec<f32>, std: Vec<f32>) -> Self {
@@ -91,6 +62,70 @@ impl Normalizer {
                 *v = (*v - m) / s;
             }
         }
+    }
+}
+
+/// Sums over rows in double precision, of which those over several blocks of rows can be joined.
+#[derive(Debug, Clone)]
+pub(crate) struct Moments {
+    rows: f64,
+    mean: Vec<f64>,
+    /// Sums of squared distances from the mean.
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    /// Of `rows`, `[N, width]`.
+    pub(crate) fn of(rows: &[f32], width: usize) -> Self {
+        let (mut mean, mut squares) = (vec![0f64; width], vec![0f64; width]);
+        let n = (rows.len() / width.max(1)) as f64;
+        if n == 0.0 {
+            return Self { rows: n, mean, squares };
+        }
+        for row in rows.chunks_exact(width) {
+            for (m, &v) in mean.iter_mut().zip(row) {
+                *m += f64::from(v);
+            }
+        }
+        for m in &mut mean {
+            *m /= n;
+        }
+        // Two passes: the difference of two large sums would lose a small spread.
+        for row in rows.chunks_exact(width) {
+            for ((s, &m), &v) in squares.iter_mut().zip(&mean).zip(row) {
+                *s += (f64::from(v) - m).powi(2);
+            }
+        }
+        Self { rows: n, mean, squares }
+    }
+
+    /// Adds those of other rows (Chan, Golub and LeVeque 1979).
+    pub(crate) fn join(&mut self, other: &Self) {
+        let all = self.rows + other.rows;
+        if all == 0.0 {
+            return;
+        }
+        for c in 0..self.mean.len() {
+            let apart = other.mean[c] - self.mean[c];
+            self.mean[c] += apart * other.rows / all;
+            self.squares[c] += other.squares[c] + apart * apart * self.rows * other.rows / all;
+        }
+        self.rows = all;
+    }
+
+    /// What standardises such rows, whose columns were made of values of these magnitudes.
+    pub(crate) fn normalizer(&self, magnitudes: &[f32]) -> Normalizer {
+        if self.rows == 0.0 {
+            return Normalizer::identity(self.mean.len());
+        }
+        let std = self.squares.iter().zip(magnitudes).map(|(s, &magnitude)| {
+            let std = (s / self.rows).sqrt();
+            // Nor has it a spread where `f32` has no standard deviation for it.
+            let constant =
+                std <= 8.0 * f64::from(f32::EPSILON) * f64::from(magnitude) || std < f64::from(f32::MIN_POSITIVE);
+            if constant { 1.0 } else { std as f32 }
+        });
+        Normalizer { std: std.collect(), mean: self.mean.iter().map(|&m| m as f32).collect() }
     }
 }
 
@@ -122,6 +157,22 @@ mod tests {
         for (i, (y, x)) in rows.iter().zip(&before).enumerate() {
             let back = y * n.std()[i % 3] + n.mean()[i % 3];
             assert!((back - x).abs() <= 1e-6 * x.abs().max(1.0), "{back} {x}");
+        }
+    }
+
+    #[test]
+    fn statistics_of_blocks_join_to_those_of_the_whole() {
+        let mut rng = mbrl_env::Rng::new(3);
+        let rows: Vec<f32> = (0..900).map(|i| if i < 300 { 100.0 } else { -3.0 } + rng.normal()).collect();
+        let whole = Normalizer::of(&rows, 3);
+        for cut in [0, 300, 450, 900] {
+            let mut joined = Moments::of(&rows[..cut], 3);
+            joined.join(&Moments::of(&rows[cut..], 3));
+            let joined = joined.normalizer(&[200.0; 3]);
+            for c in 0..3 {
+                assert!((joined.mean()[c] / whole.mean()[c] - 1.0).abs() < 1e-6, "{joined:?} {whole:?}");
+                assert!((joined.std()[c] / whole.std()[c] - 1.0).abs() < 1e-6, "{joined:?} {whole:?}");
+            }
         }
     }
 

@@ -41,7 +41,7 @@ impl std::fmt::Debug for Taped {
 /// be compared with it.
 ///
 /// # Errors
-/// As `sample`; [`ModelError::Unsupported`] for a model without gradients.
+/// As `sample`; [`ModelError::Unsupported`] for a model without gradients, and in a build without the feature `train`.
 pub fn sample_taped_by_autodiff<D: Dynamics + ?Sized>(
     model: &D,
     states: Tensor<2>,
@@ -55,27 +55,51 @@ pub fn sample_taped_by_autodiff<D: Dynamics + ?Sized>(
             what: "say how its outputs follow its inputs",
         });
     }
+    taped(model, states, actions, draw)
+}
+
+#[cfg(not(feature = "train"))]
+fn taped<D: Dynamics + ?Sized>(model: &D, _: Tensor<2>, _: Tensor<2>, _: Draw) -> Result<Taped, ModelError> {
+    let what = "go back by Burn's autodiff, which comes with the feature `train`";
+    Err(ModelError::Unsupported { model: model.spec().name.clone(), what })
+}
+
+#[cfg(feature = "train")]
+fn taped<D: Dynamics + ?Sized>(
+    model: &D,
+    states: Tensor<2>,
+    actions: Tensor<2>,
+    draw: Draw,
+) -> Result<Taped, ModelError> {
     let of = |tensor: Tensor<2>| tensor.detach().autodiff().require_grad();
     let inputs = [of(states), of(actions)];
     let [states, actions] = inputs.clone();
     let Imagined { next, reward, terminated } = model.sample(states, actions, draw)?;
-    let mut imagined = Imagined::new(next.clone().inner());
+    let plain = |next: Tensor<2>| if next.is_autodiff() { next.inner() } else { next };
+    let mut imagined = Imagined::new(plain(next.clone()));
     imagined.reward = reward.clone().map(|reward| if reward.is_autodiff() { reward.inner() } else { reward });
     imagined.terminated = terminated;
     Ok(Taped::new(imagined, Box::new(Graph { inputs, next, reward })))
 }
 
 /// Outputs that know the graph they come from.
+#[cfg(feature = "train")]
 struct Graph {
     inputs: [Tensor<2>; 2],
     next: Tensor<2>,
     reward: Option<Tensor<1>>,
 }
 
+#[cfg(feature = "train")]
 impl Pullback for Graph {
     fn pull(self: Box<Self>, next: Tensor<2>, reward: Option<Tensor<1>>) -> Result<[Tensor<2>; 2], ModelError> {
         check_sizes(self.next.dims(), &next, reward.as_ref())?;
-        let mut sum = (self.next * next.autodiff()).sum();
+        // Outputs that depend on nothing have no graph to go back through; this sum has one.
+        let [states, actions] = self.inputs.clone().map(|input| input.sum() * 0.0);
+        let mut sum = states + actions;
+        if self.next.is_autodiff() {
+            sum = sum + (self.next * next.autodiff()).sum();
+        }
         if let (Some(reward), Some(gradient)) = (self.reward.filter(Tensor::is_autodiff), reward) {
             sum = sum + (reward * gradient.autodiff()).sum();
         }

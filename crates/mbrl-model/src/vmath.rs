@@ -3,7 +3,9 @@
 //! The compiler turns a loop over them into vector code for whatever processor the calling function was compiled for
 //! (see `multiversion` at the call sites). No fused multiply-add is written, so every processor gives the same bits.
 
-use std::f32::consts::{FRAC_2_PI, LN_2, LOG2_E};
+use std::f32::consts::{LN_2, LOG2_E};
+
+pub(crate) use mbrl_env::lanes::sin_cos;
 
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer.
 const ROUND: f32 = 12_582_912.0;
@@ -42,23 +44,6 @@ pub(crate) fn ln(x: f32) -> f32 {
     let p = m * p + 3.333_333e-1;
     let y = m * z * p - 2.121_944_4e-4 * e - 0.5 * z;
     m + y + 0.693_359_4 * e
-}
-
-/// Sine and cosine (Cephes `sinf`, `cosf`) for arguments up to ±8192; beyond, they stay at the values there.
-#[inline(always)]
-pub(crate) fn sin_cos(x: f32) -> (f32, f32) {
-    let x = x.clamp(-8192.0, 8192.0);
-    let n = (x * FRAC_2_PI + ROUND) - ROUND;
-    // π/2 in three parts, so that the products are exact.
-    let r = ((x - n * 1.570_312_5) - n * 4.837_513e-4) - n * 7.549_79e-8;
-    let z = r * r;
-    let s = ((z * -1.951_529_6e-4 + 8.332_161e-3) * z - 1.666_665_5e-1) * z * r + r;
-    let c = ((z * 2.443_315_7e-5 - 1.388_731_6e-3) * z + 4.166_664_6e-2) * z * z - 0.5 * z + 1.0;
-    let quadrant = n as i32;
-    let swap = quadrant & 1 != 0;
-    let (a, b) = if swap { (c, s) } else { (s, c) };
-    let flip = |v: f32, when: i32| f32::from_bits(v.to_bits() ^ ((when as u32 & 2) << 30));
-    (flip(a, quadrant), flip(b, quadrant + 1))
 }
 
 /// ln(1 + e^x).

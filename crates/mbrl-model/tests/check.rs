@@ -7,6 +7,7 @@ use latent::Latent;
 use mbrl_env::Situation;
 use mbrl_model::{
     Device, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, ModelError, Prediction, Start, Tensor, Trajectories,
+    belief_of,
     check::{check_dynamics, check_gradients},
     rollout_by_steps,
 };
@@ -52,6 +53,18 @@ enum Fault {
     ChunkIgnored,
     SituationIgnoresPast,
     NeedsSnapshot,
+    EncodeBatchShape,
+    EncodeBatchIsOther,
+    /// None: the same model with a filter instead of a look at the past.
+    Filters,
+    FilterMissing,
+    BeginShape,
+    FollowNan,
+    FollowMixesRows,
+    BeliefIgnored,
+    /// None: rewards see the speed too.
+    ShowsMore,
+    ShowsLess,
 }
 
 use Fault::*;
@@ -70,6 +83,9 @@ impl Broken {
         let mut spec = model.spec().clone();
         spec.stochastic = fault != HiddenNoise;
         spec.needs_snapshot = fault == NeedsSnapshot;
+        let filters = [Filters, FilterMissing, BeginShape, FollowNan, FollowMixesRows, BeliefIgnored];
+        spec.belief = if filters.contains(&fault) { 2 } else { 0 };
+        spec.view = if [ShowsMore, ShowsLess].contains(&fault) { 2 } else { 1 };
         Self { model, spec, fault, calls: Default::default() }
     }
 
@@ -169,7 +185,18 @@ impl Dynamics for Broken {
     }
 
     fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
-        let state = self.model.encode(situation)?;
+        let state = match self.spec.belief {
+            0 => self.model.encode(situation)?,
+            // It must make do without a filter where that is not there at all.
+            _ if self.is(FilterMissing) => self.model.encode(situation)?,
+            _ => {
+                let belief = belief_of(self, situation)?;
+                let [x, v] = [0, 1].map(|c| belief.clone().narrow(1, c, 1));
+                let v = if self.is(BeliefIgnored) { v * 0.0 } else { v };
+                let zero = x.zeros_like();
+                Tensor::cat(vec![x.clone() * 0.8 + v.clone() * 0.6, v * 0.8 - x * 0.6, zero], 1)
+            }
+        };
         Ok(match self.fault {
             EncodeShape => state.repeat_dim(0, 2),
             EncodeNan => nan(state),
@@ -178,8 +205,42 @@ impl Dynamics for Broken {
         })
     }
 
+    fn encode_batch(&self, situations: &[Situation<'_>]) -> Result<Tensor<2>, ModelError> {
+        let states = situations.iter().map(|here| self.encode(here)).collect::<Result<Vec<_>, _>>()?;
+        let states = Tensor::cat(states, 0);
+        Ok(match self.fault {
+            EncodeBatchShape => states.narrow(1, 0, 2),
+            EncodeBatchIsOther => states.flip([0]),
+            _ => states,
+        })
+    }
+
+    fn begin(&self, obs: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        if self.is(FilterMissing) {
+            return Err(ModelError::Unsupported { model: "broken".into(), what: "begin" });
+        }
+        let x = obs / 2.0;
+        let begun = Tensor::cat(vec![x.clone(), x.zeros_like()], 1);
+        Ok(if self.is(BeginShape) { Tensor::cat(vec![begun.clone(), begun], 1) } else { begun })
+    }
+
+    fn follow(&self, beliefs: Tensor<2>, actions: Tensor<2>, obs: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        let (x, before) = (obs / 2.0, beliefs.narrow(1, 0, 1));
+        let v = (x.clone() - before) / 0.1 + actions * 0.0;
+        let followed = Tensor::cat(vec![x, v], 1);
+        Ok(match self.fault {
+            FollowNan => nan(followed),
+            FollowMixesRows => mixed(followed),
+            _ => followed,
+        })
+    }
+
     fn observe(&self, states: Tensor<2>) -> Tensor<2> {
         match self.fault {
+            ShowsMore => {
+                let speed = states.clone().narrow(1, 0, 1) * 0.6 + states.clone().narrow(1, 1, 1) * 0.8;
+                Tensor::cat(vec![self.model.observe(states), speed], 1)
+            }
             ObserveShape => states,
             ObserveMixesRows => mixed(self.model.observe(states)),
             _ => self.model.observe(states),
@@ -234,7 +295,11 @@ fn a_latent_model_with_memory_keeps_the_contract() {
     let shared: std::sync::Arc<dyn Dynamics> = std::sync::Arc::new(model);
     check_dynamics(&shared, states.clone(), actions.clone()).unwrap();
     check_dynamics(&Box::new(&shared), states.clone(), actions.clone()).unwrap();
-    check_gradients(&shared, states, actions, 1e-2).unwrap();
+    check_gradients(&shared, states.clone(), actions.clone(), 1e-2).unwrap();
+    // So does the one with a filter, and the one that shows rewards more than is observed.
+    for sound in [Filters, ShowsMore] {
+        check_dynamics(&Broken::new(sound), states.clone(), actions.clone()).unwrap();
+    }
     assert_eq!(shared.chunk_size(5, 1), Some(32), "a pointer forwards what has a default too");
 }
 
@@ -279,6 +344,14 @@ fn each_rule_refuses_the_model_that_breaks_it() {
         (ChunkIgnored, "chunks: Draw"),
         (SituationIgnoresPast, "situation: with a past"),
         (NeedsSnapshot, "needs a simulator's snapshot"),
+        (EncodeBatchShape, "encode_batch: shape [4, 2], expected [4, 3]"),
+        (EncodeBatchIsOther, "encode_batch: row 0 against `encode`"),
+        (FilterMissing, "broken cannot begin"),
+        (BeginShape, "filter: `begin` gives shape [4, 4], expected [4, 2]"),
+        (FollowNan, "NaN"),
+        (FollowMixesRows, "filter: `follow` of row 0 alone"),
+        (BeliefIgnored, "filter: `encode` does not go by the belief"),
+        (ShowsLess, "shapes: observations"),
     ];
     for (fault, rule) in rules {
         let [states, actions] = rows();

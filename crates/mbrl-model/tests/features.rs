@@ -1,9 +1,7 @@
 //! Features of a task in an ensemble: on every path, in storage, and where they decide whether anything is learned.
 
-use std::sync::Arc;
-
 use burn::tensor::TensorData;
-use mbrl_env::{Device, Features, Lanes, Rng, TILE, Tensor, check::check_features};
+use mbrl_env::{Device, Features, Knowledge, Lanes, Rng, TILE, Tensor, check::check_features};
 use mbrl_model::{
     Dataset, Dynamics, Ensemble, EnsembleConfig, FitConfig, Head, MemberRule,
     check::{check_dynamics, check_gradients},
@@ -60,8 +58,8 @@ impl Features for Waves {
     }
 }
 
-fn waves(replacing: bool) -> Option<Arc<dyn Features>> {
-    Some(Arc::new(Waves { name: "waves-1", replacing }))
+fn waves(replacing: bool) -> Knowledge {
+    Knowledge::none().with_features(Waves { name: "waves-1", replacing })
 }
 
 /// The waves move x by 0.3 of them; the push turns φ.
@@ -88,8 +86,8 @@ fn config() -> EnsembleConfig {
     }
 }
 
-fn fitted(features: Option<Arc<dyn Features>>) -> Ensemble {
-    let mut model = config().init_with(3, 1, features, &Device::flex(), &mut Rng::new(1)).unwrap();
+fn fitted(knowledge: &Knowledge) -> Ensemble {
+    let mut model = config().init_with(3, 1, knowledge, &Device::flex(), &mut Rng::new(1)).unwrap();
     let settings = FitConfig { max_epochs: 150, ..FitConfig::default() };
     fit(&mut model, &data(400, 2), &settings, &mut Rng::new(3)).unwrap();
     model
@@ -113,7 +111,8 @@ fn what_is_not_learned_without_features_is_learned_with_them() {
     check_features(&Waves { name: "waves-1", replacing: true }, rows.obs(), rows.actions(), [3, 1], &Device::flex())
         .unwrap();
     // 400 transitions do not show so quick a wave to a small network; a feature that is the wave, or nearly, does.
-    let (without, with, replacing) = (error(&fitted(None)), error(&fitted(waves(false))), error(&fitted(waves(true))));
+    let of = |knowledge: Knowledge| error(&fitted(&knowledge));
+    let (without, with, replacing) = (of(Knowledge::none()), of(waves(false)), of(waves(true)));
     assert!(without > 0.1, "{without}");
     assert!(with < 0.03 && replacing < 0.03, "{with} {replacing}");
 }
@@ -128,7 +127,7 @@ fn features_are_the_same_on_every_path() {
     for head in [Head::Deterministic, Head::Gaussian] {
         for replacing in [false, true] {
             let config = EnsembleConfig { head, ..config() };
-            let mut model = config.init_with(3, 1, waves(replacing), &Device::flex(), &mut Rng::new(4)).unwrap();
+            let mut model = config.init_with(3, 1, &waves(replacing), &Device::flex(), &mut Rng::new(4)).unwrap();
             fit(&mut model, &rows, &FitConfig { max_epochs: 3, ..FitConfig::default() }, &mut Rng::new(5)).unwrap();
             // The engine and Burn, roll-outs and steps, chunks and wholes, gradients and differences.
             for engine in [true, false] {
@@ -156,20 +155,20 @@ fn features_are_the_same_on_every_path() {
 
 #[test]
 fn features_are_stored_with_a_model_by_their_name() {
-    let model = fitted(waves(true));
+    let model = fitted(&waves(true));
     let stored = model.save().unwrap();
-    let fresh = |features| config().init_with(3, 1, features, &Device::flex(), &mut Rng::new(9)).unwrap();
+    let fresh = |knowledge: Knowledge| config().init_with(3, 1, &knowledge, &Device::flex(), &mut Rng::new(9)).unwrap();
     let mut again = fresh(waves(true));
     again.load(&stored).unwrap();
     assert_eq!(error(&again), error(&model));
-    let told = fresh(None).load(&stored).unwrap_err().to_string();
+    let told = fresh(Knowledge::none()).load(&stored).unwrap_err().to_string();
     assert!(told.contains("features `waves-1` (2 columns), expected no features"), "{told}");
-    let mut newer = fresh(Some(Arc::new(Waves { name: "waves-2", replacing: true })));
+    let mut newer = fresh(Knowledge::none().with_features(Waves { name: "waves-2", replacing: true }));
     let told = newer.load(&stored).unwrap_err().to_string();
     assert!(told.contains("`waves-1`") && told.contains("expected the features `waves-2`"), "{told}");
     // Drawn anew, it keeps them.
     again.reinitialize(&mut Rng::new(1));
     assert_eq!(again.features().unwrap().name(), "waves-1");
-    let beyond = config().init_with(2, 1, waves(true), &Device::flex(), &mut Rng::new(9)).unwrap_err().to_string();
+    let beyond = config().init_with(2, 1, &waves(true), &Device::flex(), &mut Rng::new(9)).unwrap_err().to_string();
     assert_eq!(beyond, "features = column 2: expected features that replace columns of the observation, below 2");
 }

@@ -1,6 +1,6 @@
 //! A simulator as a model: what a roll-out says is what stepping the environment gives.
 
-use mbrl_env::{Env, EnvError, EnvSpec, History, Rng, Simulator, Situation, Snapshot, Step, tasks};
+use mbrl_env::{Env, EnvError, EnvSpec, Rng, Simulator, Situation, Snapshot, Step, tasks};
 use mbrl_model::{Device, Draw, Dynamics, MemberRule, ModelError, Propagation, SimulatorModel, Start, Tensor};
 
 fn plans(horizon: usize, candidates: usize, limit: f32, seed: u64) -> (Vec<f32>, Tensor<3>) {
@@ -43,7 +43,7 @@ fn a_rollout_is_stepping_a_clone_for_each_candidate() {
         let (actions, tensor) = plans(horizon, candidates, limit, 1);
         let model = SimulatorModel::new(env.boxed_clone(), &Device::flex());
         let snapshot = env.save();
-        let situation = Situation { obs: &obs, past: &History::default(), snapshot: Some(&snapshot) };
+        let situation = Situation { snapshot: Some(&snapshot), ..Situation::of(&obs) };
         let mut ends = 0;
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -151,7 +151,7 @@ fn a_candidate_whose_simulation_breaks_down_is_worth_nothing_and_spoils_no_other
     // Four candidates: whole, broken at the first step, at the third, whole.
     let torques = [[0.5, 2.0, 0.5, -1.0], [0.5, 0.0, 0.5, 1.0], [0.5, 0.0, 1.5, 1.0], [0.5, 0.0, 0.0, 1.0]];
     let actions = Tensor::<3>::from_data(torques.map(|row| row.map(|torque| [torque])), &Device::flex());
-    let situation = Situation { obs: &obs, past: &History::default(), snapshot: Some(&snapshot) };
+    let situation = Situation { snapshot: Some(&snapshot), ..Situation::of(&obs) };
     let out = model.rollout(Start::Situation(situation), actions, Draw::new(Propagation::MEAN, 0)).unwrap();
     let rewards = out.reward.unwrap().try_into_vec_as::<f32>().unwrap();
     let over: Vec<bool> = out.terminated.unwrap().into_data().iter::<bool>().collect();

@@ -1,8 +1,6 @@
 //! Steps with a way back: on the host as by Burn's autodiff, and as central differences say.
 
-use std::sync::Arc;
-
-use mbrl_env::{Features, Lanes};
+use mbrl_env::{Features, Knowledge, Known, KnownAt, KnownGrads, Lanes};
 use mbrl_model::{
     Angles, Dataset, Device, Draw, Dynamics, Ensemble, EnsembleConfig, FitConfig, Head, MemberRule, ModelError,
     Propagation, Rng, Tensor, dynamics_fn, fit, sample_taped_by_autodiff,
@@ -46,6 +44,34 @@ impl Features for Pair {
     }
 }
 
+/// `s₂' = s₂ / 2 + 0.3 a₀ + s₁ s₀'`.
+struct Follows;
+
+impl Known for Follows {
+    fn name(&self) -> &str {
+        "follows 1"
+    }
+    fn columns(&self) -> &[usize] {
+        &[2]
+    }
+    fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>, next: Tensor<2>) -> Tensor<2> {
+        obs.clone().narrow(1, 2, 1) * 0.5 + actions.narrow(1, 0, 1) * 0.3 + obs.narrow(1, 1, 1) * next.narrow(1, 0, 1)
+    }
+    fn tile(&self, obs: &[Lanes], actions: &[Lanes], next: &[Lanes], out: &mut [Lanes]) {
+        for lane in 0..obs[0].len() {
+            out[0][lane] = obs[2][lane] * 0.5 + actions[0][lane] * 0.3 + obs[1][lane] * next[0][lane];
+        }
+    }
+    fn pullback(&self, at: KnownAt<'_>, grad: &[Lanes], into: KnownGrads<'_>) {
+        for (lane, grad) in grad[0].iter().enumerate() {
+            into.obs[2][lane] += 0.5 * grad;
+            into.obs[1][lane] += at.next[0][lane] * grad;
+            into.actions[0][lane] += 0.3 * grad;
+            into.next[0][lane] += at.obs[1][lane] * grad;
+        }
+    }
+}
+
 fn normals(rows: usize, width: usize, rng: &mut Rng) -> Tensor<2> {
     let values: Vec<f32> = (0..rows * width).map(|_| rng.normal()).collect();
     Tensor::<1>::from_floats(values.as_slice(), &Device::flex()).reshape([rows, width])
@@ -56,10 +82,9 @@ fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 /// An ensemble that was fitted a little, so that its statistics are not those of the identity.
-fn fitted(config: &EnsembleConfig, features: bool, seed: u64) -> Ensemble {
+fn fitted(config: &EnsembleConfig, knowledge: &Knowledge, seed: u64) -> Ensemble {
     let (device, mut rng) = (Device::flex(), Rng::new(seed));
-    let features = features.then(|| Arc::new(Pair) as Arc<dyn Features>);
-    let mut model = config.init_with(O, A, features, &device, &mut rng).unwrap();
+    let mut model = config.init_with(O, A, knowledge, &device, &mut rng).unwrap();
     let rows = 200;
     let mut column = |width: usize| -> Vec<f32> { (0..rows * width).map(|_| rng.normal()).collect() };
     let (obs, actions, noise) = (column(O), column(A), column(O));
@@ -72,15 +97,22 @@ fn fitted(config: &EnsembleConfig, features: bool, seed: u64) -> Ensemble {
     model
 }
 
-fn configs() -> Vec<(EnsembleConfig, bool)> {
+fn configs() -> Vec<(EnsembleConfig, Knowledge)> {
     let base =
         EnsembleConfig { members: 4, hidden: vec![20, 20], normalize_targets: true, ..EnsembleConfig::default() };
     vec![
-        (base.clone(), false),
-        (EnsembleConfig { reward: true, termination: true, elites: 3, ..base.clone() }, false),
-        (EnsembleConfig { head: Head::Deterministic, reward: true, no_delta: vec![0], ..base.clone() }, false),
-        (EnsembleConfig { angles: Angles::Columns(vec![mbrl_env::AngleColumn::radians(1)]), ..base.clone() }, true),
-        (EnsembleConfig { members: 1, ..base }, true),
+        (base.clone(), Knowledge::none()),
+        (EnsembleConfig { reward: true, termination: true, elites: 3, ..base.clone() }, Knowledge::none()),
+        (
+            EnsembleConfig { head: Head::Deterministic, reward: true, no_delta: vec![0], ..base.clone() },
+            Knowledge::none(),
+        ),
+        (
+            EnsembleConfig { angles: Angles::Columns(vec![mbrl_env::AngleColumn::radians(1)]), ..base.clone() },
+            Knowledge::none().with_features(Pair),
+        ),
+        (EnsembleConfig { reward: true, no_delta: vec![0], ..base.clone() }, Knowledge::none().with_known(Follows)),
+        (EnsembleConfig { members: 1, ..base }, Knowledge::none().with_features(Pair).with_known(Follows)),
     ]
 }
 
@@ -106,8 +138,8 @@ fn near(what: &str, found: &[f32], wanted: &[f32], share: f32) {
 
 #[test]
 fn the_host_goes_as_burn_does_and_back() {
-    for (trial, (config, features)) in configs().into_iter().enumerate() {
-        let model = fitted(&config, features, trial as u64);
+    for (trial, (config, knowledge)) in configs().into_iter().enumerate() {
+        let model = fitted(&config, &knowledge, trial as u64);
         for draw in draws() {
             let what = format!("{config:?} under {draw:?}");
             // Not a whole tile, and members get unequal shares.
@@ -137,35 +169,36 @@ fn the_host_goes_as_burn_does_and_back() {
 
 #[test]
 fn the_way_back_is_that_of_central_differences() {
-    let (config, features) = &configs()[3];
-    let model = fitted(&EnsembleConfig { reward: true, ..config.clone() }, *features, 9);
-    let draw = Draw::new(Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 }, 3);
-    let (rows, mut rng) = (9, Rng::new(1));
-    let inputs = [normals(rows, O, &mut rng), normals(rows, A, &mut rng)];
-    let (weights, of_reward) = (normals(rows, O, &mut rng), normals(rows, 1, &mut rng).reshape([rows]));
-    // Per row, as rows are independent.
-    let value = |[states, actions]: [Tensor<2>; 2]| -> Vec<f32> {
-        let step = model.sample(states, actions, draw).unwrap();
-        let reward = step.reward.unwrap() * of_reward.clone();
-        to_vec((step.next * weights.clone()).sum_dim(1).reshape([rows]) + reward)
-    };
-    let [states, actions] = inputs.clone();
-    let taped = model.sample_taped(states, actions, draw).unwrap();
-    let gradients = taped.pullback.pull(weights.clone(), Some(of_reward.clone())).unwrap();
-    for (side, gradient) in gradients.into_iter().enumerate() {
-        let (width, gradient) = (inputs[side].dims()[1], to_vec(gradient));
-        for column in 0..width {
-            let moved = |by: f32| {
-                let nudge: Vec<f32> = (0..width).map(|c| if c == column { by } else { 0.0 }).collect();
-                let nudge = Tensor::<1>::from_floats(nudge.as_slice(), &Device::flex()).reshape([1, width]);
-                let mut moved = inputs.clone();
-                moved[side] = moved[side].clone() + nudge;
-                value(moved)
-            };
-            let (up, down) = (moved(1e-2), moved(-1e-2));
-            let wanted: Vec<f32> = up.iter().zip(&down).map(|(up, down)| (up - down) / 2e-2).collect();
-            let found: Vec<f32> = gradient.iter().skip(column).step_by(width).copied().collect();
-            near(&format!("column {column} of input {side}"), &found, &wanted, 0.02);
+    for (config, knowledge) in &configs()[3..] {
+        let model = fitted(&EnsembleConfig { reward: true, ..config.clone() }, knowledge, 9);
+        let draw = Draw::new(Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 }, 3);
+        let (rows, mut rng) = (9, Rng::new(1));
+        let inputs = [normals(rows, O, &mut rng), normals(rows, A, &mut rng)];
+        let (weights, of_reward) = (normals(rows, O, &mut rng), normals(rows, 1, &mut rng).reshape([rows]));
+        // Per row, as rows are independent.
+        let value = |[states, actions]: [Tensor<2>; 2]| -> Vec<f32> {
+            let step = model.sample(states, actions, draw).unwrap();
+            let reward = step.reward.unwrap() * of_reward.clone();
+            to_vec((step.next * weights.clone()).sum_dim(1).reshape([rows]) + reward)
+        };
+        let [states, actions] = inputs.clone();
+        let taped = model.sample_taped(states, actions, draw).unwrap();
+        let gradients = taped.pullback.pull(weights.clone(), Some(of_reward.clone())).unwrap();
+        for (side, gradient) in gradients.into_iter().enumerate() {
+            let (width, gradient) = (inputs[side].dims()[1], to_vec(gradient));
+            for column in 0..width {
+                let moved = |by: f32| {
+                    let nudge: Vec<f32> = (0..width).map(|c| if c == column { by } else { 0.0 }).collect();
+                    let nudge = Tensor::<1>::from_floats(nudge.as_slice(), &Device::flex()).reshape([1, width]);
+                    let mut moved = inputs.clone();
+                    moved[side] = moved[side].clone() + nudge;
+                    value(moved)
+                };
+                let (up, down) = (moved(1e-2), moved(-1e-2));
+                let wanted: Vec<f32> = up.iter().zip(&down).map(|(up, down)| (up - down) / 2e-2).collect();
+                let found: Vec<f32> = gradient.iter().skip(column).step_by(width).copied().collect();
+                near(&format!("column {column} of input {side}"), &found, &wanted, 0.02);
+            }
         }
     }
 }
@@ -173,7 +206,7 @@ fn the_way_back_is_that_of_central_differences() {
 #[test]
 fn a_fit_is_seen_by_the_next_step_and_wrong_sizes_are_refused() {
     let config = &configs()[0].0;
-    let mut model = fitted(config, false, 2);
+    let mut model = fitted(config, &Knowledge::none(), 2);
     let draw = Draw::new(Propagation::MEAN, 0);
     let (rows, mut rng) = (4, Rng::new(1));
     let (states, actions) = (normals(rows, O, &mut rng), normals(rows, A, &mut rng));
@@ -201,10 +234,16 @@ fn any_differentiable_model_has_a_way_back_and_others_say_that_they_have_none() 
     let [s, a] = taped.pullback.pull(Tensor::from_floats([[1.0, 10.0]], &device), None).unwrap();
     assert_eq!((to_vec(s), to_vec(a)), (vec![2.0, -40.0], vec![3.0, 30.0]));
 
+    // Where nothing depends on anything, nothing comes back.
+    let model = dynamics_fn(2, 2, &device, |s: Tensor<2>, _| s.zeros_like());
+    let zeros = |width| Tensor::<2>::zeros([1, width], &device);
+    let taped = model.sample_taped(zeros(2), zeros(2), draw).unwrap();
+    let [s, a] = taped.pullback.pull(zeros(2) + 1.0, None).unwrap();
+    assert_eq!((to_vec(s), to_vec(a)), (vec![0.0; 2], vec![0.0; 2]));
+
     let task = mbrl_env::tasks::make("pendulum").unwrap();
     let model = mbrl_model::SimulatorModel::new(task.env.into_simulator().unwrap(), &device);
     let spec = model.spec();
-    let zeros = |width| Tensor::<2>::zeros([1, width], &device);
     let error = model.sample_taped(zeros(spec.state), zeros(spec.action), draw).unwrap_err();
     assert!(matches!(error, ModelError::Unsupported { .. }), "{error}");
 }

@@ -8,10 +8,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 use mbrl_env::Rng;
-use mbrl_model::{
-    Dataset, Device, Draw, Dynamics, DynamicsSpec, Epoch, Examples, Fit, FitConfig, Imagined, ModelError, Prediction,
-    fit, fit_watched,
-};
+use mbrl_model::{Dataset, Device, Epoch, Fit, FitBatch, FitConfig, ModelError, Pairs, fit, fit_watched};
 
 const MEMBERS: usize = 2;
 
@@ -23,11 +20,12 @@ struct Weights {
 
 /// Rows of the training set are known by their input, which is their number.
 struct Recorder {
-    spec: DynamicsSpec,
     weights: Weights,
     /// Rows of each batch and member.
     seen: Mutex<Vec<Vec<Vec<f32>>>>,
     held: Mutex<Vec<f32>>,
+    /// Key and step of each batch.
+    drawn: Mutex<Vec<(u64, u32)>>,
     /// Errors that each epoch reports, `[epoch][E]`; the last one repeats.
     script: Vec<[f32; MEMBERS]>,
     epoch: Mutex<usize>,
@@ -40,13 +38,12 @@ impl Recorder {
     fn new(script: &[[f32; MEMBERS]]) -> Self {
         let device = Device::flex();
         let weights = Weights { w: Param::from_data(TensorData::new(vec![0f32; MEMBERS], [MEMBERS, 1]), &device) };
-        let spec = DynamicsSpec::new("recorder", 1, 1, &device).with_members(MEMBERS).with_differentiable(true);
         let script = script.to_vec();
         Self {
-            spec,
             weights,
             seen: Mutex::default(),
             held: Mutex::default(),
+            drawn: Mutex::default(),
             script,
             epoch: Mutex::new(0),
             poison: None,
@@ -75,47 +72,40 @@ fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {
     t.try_into_vec_as::<f32>().unwrap()
 }
 
-impl Dynamics for Recorder {
-    fn spec(&self) -> &DynamicsSpec {
-        &self.spec
-    }
-    fn predict(&self, states: Tensor<2>, _: Tensor<2>) -> Result<Prediction, ModelError> {
-        Ok(Prediction::new(states))
-    }
-    fn sample(&self, states: Tensor<2>, _: Tensor<2>, _: Draw) -> Result<Imagined, ModelError> {
-        Ok(Imagined::new(states))
-    }
-}
-
 impl Fit for Recorder {
+    type Data = Dataset;
+    type Examples = Pairs;
     type Parameters = Weights;
     type Statistics = ();
 
     fn members(&self) -> usize {
         MEMBERS
     }
-    fn prepare(&self, data: &Dataset) -> Result<(Examples, ()), ModelError> {
+    fn prepare(&self, data: &Dataset) -> Result<(Pairs, ()), ModelError> {
         let rows: Vec<f32> = (0..data.len()).map(|r| r as f32).collect();
-        let column = || Tensor::from_data(TensorData::new(rows.clone(), [rows.len(), 1]), &self.spec.device);
-        Ok((Examples { inputs: column(), targets: column() }, ()))
+        let column = || Tensor::from_data(TensorData::new(rows.clone(), [rows.len(), 1]), &Device::flex());
+        Ok((Pairs::new(column(), column()).with_holdout(data.holdout().map(<[usize]>::to_vec)), ()))
     }
     fn parameters(&self) -> Weights {
         self.weights.clone()
     }
-    fn loss(&self, weights: &Weights, inputs: Tensor<3>, _: Tensor<3>) -> Tensor<1> {
+    fn loss(&self, weights: &Weights, examples: &Pairs, batch: &FitBatch<'_>) -> Tensor<1> {
         let mut seen = self.seen.lock().unwrap();
+        self.drawn.lock().unwrap().push((batch.key, batch.step));
+        let [inputs, _] = examples.batch(batch);
         let rows = values(inputs);
         seen.push(rows.chunks(rows.len() / MEMBERS).map(<[f32]>::to_vec).collect());
         let poison = if self.poison == Some(seen.len() - 1) { f32::NAN } else { 1.0 };
         weights.w.val().sum() * poison
     }
-    fn error(&self, _: &Weights, inputs: Tensor<2>, _: Tensor<2>) -> Tensor<2> {
+    fn error(&self, _: &Weights, examples: &Pairs, rows: &[usize]) -> Tensor<2> {
+        let [inputs, _] = examples.select(rows);
         *self.held.lock().unwrap() = values(inputs);
         let mut epoch = self.epoch.lock().unwrap();
         let errors = self.script[(*epoch).min(self.script.len() - 1)];
         *epoch += 1;
         // Two columns that mean to the scripted error.
-        let errors = Tensor::<1>::from_floats(errors, &self.spec.device).unsqueeze_dim::<2>(1);
+        let errors = Tensor::<1>::from_floats(errors, &Device::flex()).unsqueeze_dim::<2>(1);
         Tensor::cat(vec![errors.clone() * 0.5, errors * 1.5], 1)
     }
     fn choose(old: Weights, new: Weights, take: &[bool]) -> Weights {
@@ -157,6 +147,20 @@ fn each_member_keeps_its_own_bag_of_rows_and_never_sees_the_holdout() {
         let seen = model.seen.lock().unwrap();
         assert_ne!(seen[0], seen[5]);
     }
+}
+
+#[test]
+fn what_a_model_draws_itself_goes_by_the_fit_and_the_step() {
+    let drawn = |seed: u64| {
+        let mut model = Recorder::new(&[[1.0, 1.0]]);
+        let config = FitConfig { batch_size: 40, max_epochs: 2, ..FitConfig::default() };
+        fit(&mut model, &data(100), &config, &mut Rng::new(seed)).unwrap();
+        model.drawn.into_inner().unwrap()
+    };
+    let (first, other) = (drawn(1), drawn(2));
+    assert_eq!(first.iter().map(|(_, step)| *step).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(first.iter().all(|(key, _)| *key == first[0].0) && first[0].0 != other[0].0);
+    assert_eq!(first, drawn(1));
 }
 
 #[test]

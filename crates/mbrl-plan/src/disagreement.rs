@@ -1,6 +1,6 @@
 //! Exploration: what it is worth to go where the members of an ensemble disagree.
 
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 use mbrl_model::{DynamicsSpec, Propagation};
 
 use crate::{
@@ -13,7 +13,8 @@ use crate::{
 /// plans lead to where there was none.
 ///
 /// The bonus of a step is `weight · mean_c Var_p(o_c / scale_c)`: the variance of the next observation over the P particles
-/// (divisor P) \[1\], in units of `scale`, averaged over its C columns, so that the weight does not depend on their number. All
+/// (divisor P) \[1\], in units of `scale`, averaged over its C columns, so that the weight does not depend on their number. Columns
+/// that the model [knows](mbrl_model::DynamicsSpec::known) are none of them: nobody disagrees on those. All
 /// particles of a candidate earn it alike; terminated ones neither earn it nor count.
 ///
 /// Particles have to stand for members: use TS∞ without noise and one particle per member. With noise, the randomness of the
@@ -73,7 +74,15 @@ impl Disagreement {
 
         let shape = [horizon, particles, rows / particles, width];
         let scale = to_device(self.scale.clone(), [1, 1, width], &spec.device);
-        let next = (beside_first(next, particles, spec) / scale).reshape(shape);
+        let next = beside_first(next, particles, spec) / scale;
+        let (next, shape) = match predicted(width, spec) {
+            None => (next, shape),
+            Some(columns) => {
+                let count = columns.dims()[0];
+                (next.select(2, columns), [horizon, particles, rows / particles, count])
+            }
+        };
+        let next = next.reshape(shape);
         let over = over.map(|over| over.clone().reshape([horizon, particles, rows / particles, 1]).expand(shape));
         // Masks select: whatever stands in rows that are over is not added, instead of being multiplied by 0.
         let alive = |x: Tensor<4>| match &over {
@@ -86,6 +95,13 @@ impl Disagreement {
         let bonus = variance.mean_dim(3) * self.weight;
         Ok(bonus.repeat_dim(1, particles).reshape([horizon, rows]))
     }
+}
+
+/// The columns that the model predicts, where it knows others.
+fn predicted(width: usize, spec: &DynamicsSpec) -> Option<Tensor<1, Int>> {
+    let columns: Vec<i32> = (0..width).filter(|c| !spec.known.contains(c)).map(|c| c as i32).collect();
+    let count = columns.len();
+    (count < width).then(|| Tensor::from_data(TensorData::new(columns, [count]), &spec.device))
 }
 
 /// Observations `[H, P·K, O]` with angles that wrap as what they are beyond their candidate's first particle, the short way
@@ -155,6 +171,16 @@ mod tests {
         // Half of the compass's variance, 200/3, where the other column counts for nothing; half of the plain one's.
         assert!((of([1.0, 1e9]) - 100.0 / 3.0).abs() < 1e-3);
         assert!((of([1e9, 1.0]) - 0.5 * (122_600.0 / 3.0 - 120.0 * 120.0)).abs() < 1.0, "{}", of([1e9, 1.0]));
+    }
+
+    #[test]
+    fn known_columns_are_nothing_to_disagree_on() {
+        let disagreement = Disagreement { weight: 1.0, scale: vec![1.0, 3.0] };
+        let of =
+            |known: &[usize]| to_host(disagreement.bonus(&next(), None, THREE, &spec(3).with_known(known)).unwrap())[0];
+        // The variances of (1, 3, 8), of (0, 2, 1), and their mean.
+        assert!((of(&[1]) - 26.0 / 3.0).abs() < 1e-5 && (of(&[0]) - 2.0 / 3.0).abs() < 1e-5);
+        assert!((of(&[]) - 14.0 / 3.0).abs() < 1e-5);
     }
 
     #[test]

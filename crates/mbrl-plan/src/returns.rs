@@ -185,7 +185,7 @@ fn score(
     let steps = horizon * rows;
     let actions = candidates.swap_dims(0, 1);
     let imagined = problem.dynamics.rollout(Start::Situation(*situation), actions.clone(), draw)?;
-    check_trajectories(&imagined, horizon, rows, spec.obs)?;
+    check_trajectories(&imagined, horizon, rows, spec.view)?;
     let obs = imagined.obs;
 
     // All steps of all rows as one batch [H·P·K, ·], in the order of `obs`.
@@ -253,7 +253,7 @@ fn score(
             }
             _ => last,
         };
-        let values = value.value(last.reshape([rows, spec.obs]));
+        let values = value.value(last.reshape([rows, spec.view]));
         check_size("values of the terminal value function", rows, values.dims()[0])?;
         let values = values.reshape([1, rows]) * problem.discount.powi(horizon as i32);
         total = total

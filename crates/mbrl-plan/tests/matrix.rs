@@ -2,7 +2,7 @@
 #![cfg(feature = "gradient")]
 
 use burn::tensor::{Device, Tensor};
-use mbrl_env::{ActionSpace, Env, History, Rng, Situation, tasks};
+use mbrl_env::{ActionSpace, Env, Rng, Situation, tasks};
 use mbrl_model::{Dynamics, EnsembleConfig, Head, MemberRule, Propagation, SimulatorModel, dynamics_fn};
 use mbrl_plan::{
     Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, PlanError, PlannerConfig, Problem,
@@ -74,7 +74,7 @@ fn every_planner_plans_with_every_model() {
     let simulator = SimulatorModel::new(task.env.require_simulator().unwrap().boxed_clone(), &device);
     assert!(!simulator.spec().differentiable);
     let snapshot = task.env.require_simulator().unwrap().save();
-    let situation = Situation { obs: &obs, past: &History::default(), snapshot: Some(&snapshot) };
+    let situation = Situation { snapshot: Some(&snapshot), ..Situation::of(&obs) };
     let problem = Problem::new(&simulator, &actions).with_reward(reward);
     column(&problem, &situation, Propagation::MEAN, false);
 

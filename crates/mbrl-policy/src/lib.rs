@@ -93,7 +93,10 @@ mod evaluate;
 pub mod experiment;
 mod files;
 mod goal;
+mod imagine;
 mod lasting;
+mod lookahead;
+mod mbpo;
 mod means;
 mod metrics;
 mod model_based;
@@ -121,6 +124,9 @@ pub use evaluate::{
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;
+pub use imagine::{Act, Imagination, Rollouts, imagine};
+pub use lookahead::ModelLookahead;
+pub use mbpo::{GrowingLength, Imagining, Mbpo, MbpoConfig, RolloutConfig, RolloutLength, RolloutStarts};
 pub use metrics::{MetricsWriter, WALL_TIME_KEYS};
 pub use model_based::{FitSchedule, ModelBased, ModelBasedConfig};
 pub use model_free::{ModelFree, ModelFreeConfig};

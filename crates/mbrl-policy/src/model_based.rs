@@ -235,7 +235,11 @@ impl<M: LearnedModel> Learner for ModelBased<M> {
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         self.controller.report(report);
-        self.learner.update(rng, report)
+        if self.learner.update(rng, report)? {
+            // Those of the model as it was.
+            self.controller.forget_beliefs();
+        }
+        Ok(())
     }
 
     fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {

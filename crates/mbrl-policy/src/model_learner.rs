@@ -178,19 +178,20 @@ impl<M: LearnedModel> ModelLearner<M> {
         Ok((report, ratio))
     }
 
-    /// Fits, where it is time to, and reports what came of it.
+    /// Fits, where it is time to, and reports what came of it; whether the model is another now.
     ///
     /// # Errors
     /// [`AgentError::Model`] for data that the model cannot be fitted to. A fit that diverges is none: the model stays as it was.
-    pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+    pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
         // One transition, of an episode that broke down at once say, is nothing to fit to.
         if !std::mem::take(&mut self.due) || self.replay.len() < 2 {
-            return Ok(());
+            return Ok(false);
         }
         let start = Instant::now();
         let result = self.fit_model(rng, report);
         report.scalar(ReportKind::Fit, "model/fit_s", start.elapsed().as_secs_f64());
         report.scalar(ReportKind::Fit, "model/transitions", self.replay.len() as f64);
+        let is_fitted = result.is_ok();
         match result {
             Ok((fitted, ratio)) => {
                 self.progress.fitted = true;
@@ -215,7 +216,7 @@ impl<M: LearnedModel> ModelLearner<M> {
             }
             Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(is_fitted)
     }
 
     /// Writes data, model and progress.
@@ -253,12 +254,12 @@ const COMPARED: usize = 512;
 
 /// The error of a model's predictions beside that of the guess that nothing changes: the mean over columns of the ratio of their
 /// root mean squares, on some of the data that it was fitted to. 1 or more says that nothing of use was learned. `None` where
-/// nothing changes, and for a model that looks back.
+/// nothing changes, and for a model whose state is not the observation.
 fn error_ratio(model: &impl LearnedModel, data: &Dataset) -> Result<Option<f64>, ModelError> {
-    if data.past_steps() > 0 {
+    let spec = model.spec();
+    if data.past_steps() > 0 || spec.state != spec.obs || spec.view != spec.obs {
         return Ok(None);
     }
-    let spec = model.spec();
     let (o, a, device) = (spec.obs, spec.action, &spec.device);
     let stride = data.len().div_ceil(COMPARED);
     let rows: Vec<usize> = (0..data.len()).step_by(stride).collect();
@@ -269,8 +270,9 @@ fn error_ratio(model: &impl LearnedModel, data: &Dataset) -> Result<Option<f64>,
     let tensor = |values: &[f32], width| Tensor::<1>::from_floats(values, device).reshape([rows.len(), width]);
     let predicted = model.predict(tensor(&obs, o), tensor(&of(data.actions(), a), a))?.mean;
     let predicted: Vec<f32> = predicted.into_data().iter().collect();
-    // Of angles that jump the difference would have to be taken the short way round.
-    let columns = (0..o).filter(|column| !spec.angles.iter().any(|angle| angle.wraps && angle.column == *column));
+    // Of angles that jump the difference would have to be taken the short way round; what is known is not predicted.
+    let jumps = |column: usize| spec.angles.iter().any(|angle| angle.wraps && angle.column == column);
+    let columns = (0..o).filter(|column| !jumps(*column) && !spec.known.contains(column));
     let ratios = columns.filter_map(|column| {
         let square_sum = |guess: &[f32]| -> f64 {
             let of_column = guess.iter().zip(&next).skip(column).step_by(o);
@@ -292,10 +294,11 @@ fn report_fit(fitted: &FitReport, model: &impl LearnedModel, report: &mut dyn Re
     let errors = || fitted.errors.iter().map(|e| f64::from(*e));
     report.scalar(ReportKind::Fit, "model/mse", errors().sum::<f64>() / fitted.errors.len() as f64);
     report.scalar(ReportKind::Fit, "model/mse_best", errors().fold(f64::INFINITY, f64::min));
-    // Behind the columns of the observation.
+    // Behind the predicted columns of the observation.
+    let spec = model.spec();
     let heads = [(model.learns_reward(), "model/mse_reward"), (model.learns_termination(), "model/mse_end")];
     let heads = heads.iter().filter(|(learned, _)| *learned);
-    for ((_, name), error) in heads.zip(&fitted.column_errors[model.spec().obs..]) {
+    for ((_, name), error) in heads.zip(&fitted.column_errors[spec.obs - spec.known.len()..]) {
         report.scalar(ReportKind::Fit, name, f64::from(*error));
     }
 }

@@ -1,7 +1,7 @@
 //! An agent that plans through a model at every step: model-predictive control.
 
 use mbrl_env::{ActionSpace, Rng, Situation, Transition};
-use mbrl_model::Dynamics;
+use mbrl_model::{Dynamics, ModelError, Tensor, belief_of};
 use mbrl_plan::{LockstepSlot, Mpc, MpcAction, PlanError, PlanSummary, Problem, act_in_lockstep};
 
 use crate::{
@@ -12,6 +12,8 @@ use crate::{
 ///
 /// Where a plan fails because the model diverges ([`PlanError::is_breakdown`]), the rest of the last plan of the episode stands in
 /// for it, or, where that is used up, a random action, and [`take_plan_failure`](Agent::take_plan_failure) says why.
+///
+/// Through an episode it carries on what a model with [memory](Dynamics#models-with-memory) believes, in each slot by itself.
 ///
 /// It acts the same in both [`ActMode`]s: what it tries out is the planner's noise.
 ///
@@ -148,6 +150,8 @@ impl<D: Dynamics> Learner for MpcAgent<D> {
 pub(crate) struct Controller {
     /// One per environment.
     mpcs: Vec<Mpc>,
+    /// What a model with memory believes in the running episode of each environment, `[B]`.
+    beliefs: Vec<Option<Vec<f32>>>,
     /// Those of the last `act` or `act_batch`.
     last_plans: Vec<PlanSummary>,
     failure: Option<PlanError>,
@@ -155,11 +159,12 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) fn new(mpc: Mpc) -> Self {
-        Self { mpcs: vec![mpc], last_plans: Vec::new(), failure: None }
+        Self { mpcs: vec![mpc], beliefs: vec![None], last_plans: Vec::new(), failure: None }
     }
 
     pub(crate) fn add(&mut self, mpcs: Vec<Mpc>) {
         self.mpcs.extend(mpcs);
+        self.beliefs.resize(self.mpcs.len(), None);
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -168,12 +173,62 @@ impl Controller {
 
     pub(crate) fn begin_episodes(&mut self) {
         self.mpcs.iter_mut().for_each(Mpc::reset);
+        self.forget_beliefs();
         self.last_plans.clear();
         self.failure = None;
     }
 
     pub(crate) fn begin_episode(&mut self, slot: usize) {
         self.mpcs[slot].reset();
+        self.beliefs[slot] = None;
+    }
+
+    /// The model is another one now: what it believes of running episodes is made anew, of what situations remember.
+    pub(crate) fn forget_beliefs(&mut self) {
+        self.beliefs.fill(None);
+    }
+
+    /// Lets a model with memory follow each episode to where it now stands.
+    fn follow(&mut self, model: &dyn Dynamics, turns: &[(usize, Situation<'_>)]) -> Result<(), ModelError> {
+        let spec = model.spec();
+        if spec.belief == 0 {
+            return Ok(());
+        }
+        let (mut fresh, mut running) = (Vec::new(), Vec::new());
+        for (i, (slot, here)) in turns.iter().enumerate() {
+            match (here.past.actions.last(), &self.beliefs[*slot]) {
+                (None, _) => fresh.push(i),
+                (Some(_), Some(_)) => running.push(i),
+                // The episode began without this model.
+                (Some(_), None) => {
+                    let belief = belief_of(model, &Situation { belief: None, ..*here })?;
+                    self.beliefs[*slot] = Some(rows_of(belief, 1, spec.belief)?);
+                }
+            }
+        }
+        let rows = |of: &[usize], width: usize, row: &dyn Fn(usize) -> Vec<f32>| {
+            let values: Vec<f32> = of.iter().flat_map(|i| row(*i)).collect();
+            check_width("rows for the filter", of.len() * width, values.len())?;
+            Ok::<_, ModelError>(Tensor::<1>::from_floats(values.as_slice(), &spec.device).reshape([of.len(), width]))
+        };
+        let obs = |i: usize| turns[i].1.obs.to_vec();
+        let mut followed = Vec::new();
+        if !fresh.is_empty() {
+            followed.push((model.begin(rows(&fresh, spec.obs, &obs)?)?, fresh));
+        }
+        if !running.is_empty() {
+            let beliefs = rows(&running, spec.belief, &|i| self.beliefs[turns[i].0].clone().unwrap_or_default())?;
+            let last = |i: usize| turns[i].1.past.actions.last().cloned().unwrap_or_default();
+            let actions = rows(&running, spec.action, &last)?;
+            followed.push((model.follow(beliefs, actions, rows(&running, spec.obs, &obs)?)?, running));
+        }
+        for (beliefs, of) in followed {
+            let beliefs = rows_of(beliefs, of.len(), spec.belief)?;
+            for (belief, i) in beliefs.chunks_exact(spec.belief).zip(of) {
+                self.beliefs[turns[i].0] = Some(belief.to_vec());
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn act(
@@ -182,8 +237,10 @@ impl Controller {
         situation: &Situation<'_>,
         rng: &mut Rng,
     ) -> Result<Vec<f32>, AgentError> {
+        self.follow(problem.dynamics, &[(0, *situation)])?;
+        let situation = Situation { belief: self.beliefs[0].as_deref().or(situation.belief), ..*situation };
         let mpc = &mut self.mpcs[0];
-        let acted = mpc.act(situation, problem, rng);
+        let acted = mpc.act(&situation, problem, rng);
         let (acted, plan) = stand_in(acted, mpc, problem.actions, rng)?;
         self.last_plans.clear();
         self.last_plans.extend(plan);
@@ -197,10 +254,17 @@ impl Controller {
         mut turns: Vec<Turn<'_>>,
     ) -> Result<Vec<Acted>, AgentError> {
         let chosen: Vec<usize> = turns.iter().map(|turn| turn.slot).collect();
+        let standing: Vec<_> = turns.iter().map(|turn| (turn.slot, turn.situation)).collect();
+        self.follow(problem.dynamics, &standing)?;
+        let beliefs = &self.beliefs;
         let mut mpcs: Vec<&mut Mpc> =
             self.mpcs.iter_mut().enumerate().filter(|(slot, _)| chosen.contains(slot)).map(|(_, mpc)| mpc).collect();
         let each = mpcs.iter_mut().zip(&mut turns);
-        let slots = each.map(|(mpc, turn)| LockstepSlot { mpc, situation: turn.situation, rng: turn.rng }).collect();
+        let slots = each.map(|(mpc, turn)| {
+            let belief = beliefs[turn.slot].as_deref().or(turn.situation.belief);
+            LockstepSlot { mpc, situation: Situation { belief, ..turn.situation }, rng: turn.rng }
+        });
+        let slots = slots.collect();
         let acted = act_in_lockstep(slots, problem);
         self.last_plans.clear();
         let mut all = Vec::with_capacity(acted.len());
@@ -225,6 +289,18 @@ impl Controller {
             report.scalar(ReportKind::Plan, "plan/best_return", f64::from(plan.best_return));
         }
     }
+}
+
+/// So many beliefs of a width on the host.
+fn rows_of(beliefs: Tensor<2>, rows: usize, width: usize) -> Result<Vec<f32>, ModelError> {
+    let [found, columns] = beliefs.dims();
+    check_width("rows of the beliefs", rows, found)?;
+    check_width("columns of the beliefs", width, columns)?;
+    Ok(beliefs.into_data().iter().collect())
+}
+
+fn check_width(what: &'static str, expected: usize, actual: usize) -> Result<(), ModelError> {
+    if expected == actual { Ok(()) } else { Err(ModelError::Width { what, expected, actual }) }
 }
 
 /// The action that was planned or, where the plan broke down, another one and why.

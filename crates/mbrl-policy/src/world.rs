@@ -217,7 +217,7 @@ impl Episode {
     }
 
     fn situation<'a>(&'a self, snapshot: Option<&'a Snapshot>) -> Situation<'a> {
-        Situation { obs: &self.obs, past: &self.past, snapshot }
+        Situation { past: &self.past, snapshot, ..Situation::of(&self.obs) }
     }
 
     /// Takes note of an action that took so much time, and checks it.

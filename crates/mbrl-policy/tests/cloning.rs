@@ -88,7 +88,7 @@ fn it_stops_in_time_keeps_the_best_and_depends_on_no_thread() {
     };
     let (report, parameters) = go(1);
     assert!(report.epochs < 400, "{report:?}");
-    assert_eq!(go(2), (report.clone(), parameters.clone()));
+    assert_eq!(go(2), (report.clone(), parameters));
     let long = CloningConfig { patience: 400, ..config.clone() };
     let mut actor = student(HEADS[0]);
     let found = long.fit(&mut actor, &data, &mut Rng::new(2)).unwrap();

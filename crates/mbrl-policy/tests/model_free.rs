@@ -8,11 +8,14 @@ use std::{
 };
 
 use common::{Point, metrics};
-use mbrl_env::{Env, Info, Rng, Situation, Transition, World, tasks};
+use mbrl_env::{
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Info, Rng, Situation, Step, Transition, World, tasks,
+    tasks::{Task, TaskEntry},
+};
 use mbrl_policy::{
     ActMode, ActorConfig, Agent, AgentError, CriticsConfig, Learner, ModelFree, ModelFreeConfig, Moment, Observer,
     OffPolicy, Outcome, RandomAgent, Report, ReportKind, RunFiles, Sac, SacConfig, Td3, Td3Config, TrainConfig,
-    evaluate, start_seeds,
+    evaluate, experiment::Registry, start_seeds,
 };
 
 fn networks() -> (ActorConfig, CriticsConfig) {
@@ -238,4 +241,55 @@ fn what_it_expects_of_a_state_is_the_critics_value_of_the_mean_action() {
     sac.critics().values(&[0.3, -0.7, 0.0], &actions, false, &mut pass);
     let least: Vec<f32> = (0..3).map(|row| pass.values()[row].min(pass.values()[3 + row])).collect();
     assert_eq!(told, least);
+}
+
+/// A world whose actions are three choices.
+struct Choices(EnvSpec);
+
+impl Env for Choices {
+    fn spec(&self) -> &EnvSpec {
+        &self.0
+    }
+
+    fn reset(&mut self, _: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        Ok(vec![0.0])
+    }
+
+    fn step(&mut self, _: &[f32]) -> Result<Step, EnvError> {
+        Ok(Step::new([0.0], 0.0))
+    }
+}
+
+#[test]
+fn an_experiment_with_choices_or_a_bad_value_is_refused_by_name() {
+    let choices = TaskEntry::new("choices", "three choices", |_| {
+        let spec = EnvSpec::new("choices", BoxSpace::unbounded(1), ActionSpace::Discrete(3), 0.1);
+        Ok(Task::new(World::from_env(Choices(spec))))
+    });
+    let text = "task = \"pendulum\"\nsteps = 10\n[agent]\nkind = \"sac\"\n";
+    let registry = Registry::new().tasks(tasks::entries()).tasks([choices]).experiments(&[("sac", text)]);
+    let told = |words: &[&str]| match registry.load("sac", words) {
+        Ok(experiment) => experiment.build_on(&registry, &mbrl_policy::Device::flex()).unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    };
+    for kind in ["agent.kind=sac", "agent.kind=td3"] {
+        let error = told(&[kind, "task=choices"]);
+        assert!(error.contains("choices, whose actions are 3 choices") && error.contains("model-based"), "{error}");
+    }
+    for (words, part) in [
+        (vec!["policy.learning_rate=-1"], "policy.learning_rate = -1"),
+        (vec!["critics.count=0"], "critics.count = 0"),
+        (vec!["critics.dropout=1"], "critics.dropout = 1"),
+        (vec!["critics.hidden=[100000000, 100000000]"], "critics.hidden = "),
+        (vec!["policy.hidden=[0]"], "policy.hidden = [0]"),
+        (vec!["sac.log_std=[2, -20]"], "sac.log_std = "),
+        (vec!["sac.discount=2"], "sac.discount = 2"),
+        (vec!["agent.kind=td3", "td3.exploration_noise=-1"], "td3.exploration_noise = -1"),
+        (vec!["agent.batch_size=0"], "agent.batch_size = 0"),
+        (vec!["critics.layer_nom=true"], "did you mean `critics.layer_norm`"),
+        (vec!["planner.horizon=3"], "unknown key `planner.horizon`"),
+    ] {
+        let error = told(&words);
+        assert!(error.contains(part), "{words:?}: {error}");
+    }
 }

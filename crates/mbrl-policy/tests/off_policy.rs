@@ -107,6 +107,7 @@ impl Case {
             tracking: self.tracking,
             target: self.target,
             actor: self.climbs,
+            scaled: false,
         };
         (actor, critics)
     }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, fs, path::Path, sync::atomic::AtomicBool};
 
-use mbrl_env::tasks;
+use mbrl_env::{
+    ActionSpace, Augment, BoxSpace, Env, EnvError, EnvSpec, Features, Knowledge, Known, KnownAt, KnownGrads, Lanes,
+    Rng, Step, Tensor, TimeLimit, World, check_action, reward_fn,
+    tasks::{self, Task, TaskEntry},
+};
 use mbrl_policy::{
     Device, RunFiles, WALL_TIME_KEYS,
     experiment::{Experiment, Registry},
@@ -89,9 +93,148 @@ const NPG: &str = r#"
     eval_episodes = 2
 "#;
 
+/// The same for a policy in a learned model.
+const MBPO: &str = r#"
+    name = "mbpo"
+    task = "cartpole"
+    steps = 90
+
+    [agent]
+    kind = "mbpo"
+    random_steps = 30
+    fit_every = 20
+    batch_size = 16
+    real_share = 0.2
+    training_rollout = 2
+
+    [model]
+    members = 3
+    hidden = [12, 12]
+    reward = true
+    termination = true
+
+    [fit]
+    batch_size = 16
+    max_epochs = 6
+    patience = 2
+
+    [rollout]
+    length = 3
+    every = 5
+    count = 8
+    keep = 3
+    penalty = 0.1
+    stop_at = 50.0
+
+    [policy]
+    hidden = [12, 12]
+
+    [critics]
+    hidden = [12, 12]
+    dropout = 0.1
+
+    [train]
+    eval_every = 60
+    eval_episodes = 2
+"#;
+
 fn registry() -> Registry {
+    let orbit = TaskEntry::new("orbit", "of which everything is known that can be", |_| {
+        let env = World::from_env(TimeLimit::new(Orbit::new(), 25)?);
+        let reward = reward_fn(|_, _, next: Tensor<2>| -next.narrow(1, 0, 1).square().squeeze_dim::<1>(1));
+        let knowledge = Knowledge::none().with_features(Product).with_augment(Mirror).with_known(Clock);
+        Ok(Task::new(env).with_reward(std::sync::Arc::new(reward)).with_knowledge(knowledge))
+    });
     let td3 = SAC.replace("\"sac\"", "\"td3\"");
-    Registry::new().tasks(tasks::entries()).experiments(&[("small", SMALL), ("sac", SAC), ("td3", &td3), ("npg", NPG)])
+    let all = [("small", SMALL), ("sac", SAC), ("td3", &td3[..]), ("mbpo", MBPO), ("npg", NPG)];
+    Registry::new().tasks(tasks::entries()).tasks([orbit]).experiments(&all)
+}
+
+/// A position that a push moves, and a clock.
+struct Orbit {
+    spec: EnvSpec,
+    state: [f32; 2],
+}
+
+impl Orbit {
+    fn new() -> Self {
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+        Self { spec: EnvSpec::new("orbit", BoxSpace::unbounded(2), actions, 0.1), state: [0.0; 2] }
+    }
+}
+
+impl Env for Orbit {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
+        let mut rng = Rng::new(seed.unwrap_or(0));
+        self.state = [rng.uniform(-1.0, 1.0), rng.uniform(-1.0, 1.0)];
+        Ok(self.state.to_vec())
+    }
+    fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
+        check_action(&self.spec, action)?;
+        let [x, clock] = self.state;
+        self.state = [x + 0.1 * action[0], clock + 0.05];
+        Ok(Step::new(self.state, -f64::from(self.state[0]).powi(2)))
+    }
+}
+
+struct Product;
+
+impl Features for Product {
+    fn name(&self) -> &str {
+        "product-1"
+    }
+    fn width(&self) -> usize {
+        1
+    }
+    fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
+        obs.narrow(1, 0, 1) * actions
+    }
+    fn tile(&self, obs: &[Lanes], actions: &[Lanes], out: &mut [Lanes]) {
+        out[0] = std::array::from_fn(|r| obs[0][r] * actions[0][r]);
+    }
+    fn pullback(&self, _: &[Lanes], _: &[Lanes], _: &[Lanes], _: &mut [Lanes], _: &mut [Lanes]) {
+        unreachable!("no policy is learned")
+    }
+}
+
+struct Mirror;
+
+impl Augment for Mirror {
+    fn name(&self) -> &str {
+        "mirror-1"
+    }
+    fn copies(&self) -> usize {
+        2
+    }
+    fn observation(&self, copy: usize, obs: &mut [f32]) {
+        obs[0] *= if copy == 1 { -1.0 } else { 1.0 };
+    }
+    fn action(&self, copy: usize, action: &mut [f32]) {
+        action[0] *= if copy == 1 { -1.0 } else { 1.0 };
+    }
+}
+
+struct Clock;
+
+impl Known for Clock {
+    fn name(&self) -> &str {
+        "clock-1"
+    }
+    fn columns(&self) -> &[usize] {
+        &[1]
+    }
+    fn tensor(&self, obs: Tensor<2>, _: Tensor<2>, _: Tensor<2>) -> Tensor<2> {
+        obs.narrow(1, 1, 1) + 0.05
+    }
+    fn tile(&self, obs: &[Lanes], _: &[Lanes], _: &[Lanes], out: &mut [Lanes]) {
+        out[0] = obs[1].map(|clock| clock + 0.05);
+    }
+    fn pullback(&self, _: KnownAt<'_>, _: &[Lanes], _: KnownGrads<'_>) {
+        unreachable!("no policy is learned")
+    }
 }
 
 /// What a run leaves: its metrics without wall times, which checkpoints there are, and the error that it ends with, if any.
@@ -131,6 +274,9 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("wrappers.action_noise=0.1", &[]),
     ("wrappers.observation_delay=1", &[]),
     ("wrappers.action_delay=1", &[]),
+    ("knowledge.features=false", &["task=orbit"]),
+    ("knowledge.symmetries=false", &["task=orbit"]),
+    ("knowledge.known=false", &["task=orbit"]),
     ("train.environments=2", &[]),
     ("train.eval_every=30", &[]),
     ("train.eval_episodes=3", &[]),
@@ -236,6 +382,7 @@ const FREE_CHANGES: &[(&str, &[&str])] = &[
     ("critics.tracking=0.1", &[]),
     ("critics.target=mean", &[]),
     ("critics.actor=mean", &[]),
+    ("critics.scaled=true", &[]),
 ];
 const SAC_CHANGES: &[(&str, &[&str])] = &[
     ("agent.kind=td3", &[]),
@@ -275,6 +422,36 @@ const NPG_CHANGES: &[(&str, &[&str])] = &[
     ("baseline.batch_size=8", &[]),
     ("baseline.epochs=2", &[]),
 ];
+
+/// Of a policy in a learned model, beside those of its parts that others have too.
+const MBPO_CHANGES: &[(&str, &[&str])] = &[
+    ("agent.kind=sac", &[]),
+    ("agent.random_steps=50", &[]),
+    ("agent.fit_every=30", &[]),
+    ("agent.reinitialize=true", &[]),
+    ("agent.replay_capacity=20", &[]),
+    ("agent.updates=2", &[]),
+    ("agent.catch_up=false", &[]),
+    ("agent.batch_size=8", &[]),
+    ("agent.real_share=0.7", &[]),
+    ("agent.training_rollout=0", &[]),
+    ("goal.reward=model", &[]),
+    ("goal.termination=model", &[]),
+    ("model.members=2", &[]),
+    ("model.reward=false", &[]),
+    ("model.termination=false", &[]),
+    ("rollout.starts=initial", &[]),
+    ("rollout.length=5", &[]),
+    ("rollout.every=10", &[]),
+    ("rollout.count=16", &[]),
+    ("rollout.keep=1", &[]),
+    ("rollout.penalty=5", &["agent.training_rollout=0"]),
+    ("rollout.stop_at=0.01", &[]),
+    ("propagation.rule=expectation", &[]),
+    ("propagation.noise=false", &[]),
+];
+/// Refused but for one value.
+const MBPO_SILENT: &[&str] = &["model.past", "propagation.particles"];
 
 fn key_of(word: &str) -> String {
     word.split_once('=').unwrap().0.to_owned()
@@ -317,6 +494,39 @@ fn every_setting_of_learners_without_a_model_changes_a_run() {
 }
 
 #[test]
+fn every_setting_of_a_policy_in_a_learned_model_changes_a_run() {
+    let experiment = registry().load("mbpo", &[]).unwrap();
+    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train"];
+    let is_own =
+        |key: &String| !common.contains(&key.split('.').next().unwrap()) && !MBPO_SILENT.contains(&key.as_str());
+    let keys: BTreeSet<String> = experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();
+    let part_of = |word: &str, parts: &[&str]| parts.iter().any(|part| word.starts_with(part));
+    let own: BTreeSet<String> = MBPO_CHANGES.iter().map(|(word, _)| key_of(word)).collect();
+    let of_model = CHANGES.iter().filter(|(word, _)| part_of(word, &["model.", "fit."]));
+    let of_policy =
+        FREE_CHANGES.iter().chain(SAC_CHANGES).filter(|(word, _)| part_of(word, &["policy.", "critics.", "sac."]));
+    let others = of_model
+        .chain(of_policy)
+        .filter(|(word, _)| !own.contains(&key_of(word)) && !MBPO_SILENT.contains(&key_of(word).as_str()));
+    let changes: Vec<_> = MBPO_CHANGES.iter().chain(others).collect();
+    assert_eq!(changes.iter().map(|(word, _)| key_of(word)).collect::<BTreeSet<_>>(), keys, "each key is tried");
+    let run = |words: &[&'static str]| {
+        let left = left_behind(&registry().load("mbpo", words).unwrap());
+        assert!(left.2.is_empty(), "{words:?}: {}", left.2);
+        left
+    };
+    let base = run(&[]);
+    assert!(base.0.iter().any(|line| line["event"] == "policy" && line.contains_key("imagined/steps")), "{base:?}");
+    let before = |with: &[&'static str]| if with.is_empty() { base.clone() } else { run(with) };
+    let silent: Vec<&str> = changes
+        .iter()
+        .filter(|(word, with)| before(with) == run(&[*with, &[*word]].concat()))
+        .map(|(word, _)| *word)
+        .collect();
+    assert_eq!(silent, [""; 0], "change nothing");
+}
+
+#[test]
 fn every_setting_changes_a_run() {
     let small = registry().load("small", &[]).unwrap();
     let keys: BTreeSet<String> = small.flat().unwrap().into_iter().map(|(key, _)| key).collect();
@@ -354,6 +564,30 @@ fn every_setting_changes_a_run() {
         .map(|(word, _)| *word)
         .collect();
     assert_eq!(silent, [""; 0], "change nothing");
+}
+
+#[test]
+fn known_columns_are_those_of_a_step_without_wrappers() {
+    let check = |words: &[&str]| {
+        let small = registry().load("small", words)?;
+        small.build_on(&registry(), &Device::flex()).map(drop)
+    };
+    check(&["task=orbit", "wrappers.action_limits=[-0.5, 0.5]"]).unwrap();
+    check(&["task=orbit", "wrappers.action_repeat=2", "knowledge.known=false"]).unwrap();
+    let told = check(&["task=orbit", "wrappers.action_repeat=2"]).unwrap_err().to_string();
+    assert!(told.starts_with("knowledge.known = true: expected false, since with [wrappers]"), "{told}");
+}
+
+#[test]
+fn known_columns_count_in_no_error_that_a_run_reports() {
+    let words = &["task=orbit", "model.reward=true", "steps=60"];
+    let (lines, _, error) = left_behind(&registry().load("small", words).unwrap());
+    assert_eq!(error, "");
+    let fit = lines.iter().find(|line| line["event"] == "fit").unwrap();
+    let [reward, all] = ["model/mse_reward", "model/mse"].map(|name| fit[name].as_f64().unwrap());
+    // Of the position and of the reward, and of nothing else.
+    assert!(reward > 0.0 && reward < 2.0 * all, "{fit:?}");
+    assert!(fit["model/unchanged_ratio"].as_f64().unwrap() > 0.0, "{fit:?}");
 }
 
 #[test]

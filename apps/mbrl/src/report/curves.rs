@@ -373,6 +373,7 @@ mod tests {
         assert!(means(&[vec![], vec![]]).is_empty());
         assert!(means(&[vec![(1.0, 0.0)], vec![(2.0, 0.0)]]).is_empty());
         assert_eq!(means(&[vec![(1.0, 4.0)], vec![(1.0, 2.0)]]), [at(1.0, 3.0, 2.0, 4.0)]);
+        assert_eq!(between(&[(2.0, 0.0), (10.0, 8.0)], 4.0), 2.0);
         assert_eq!(means(&[vec![(1.0, 4.0)]]), [At { x: 1.0, mean: 4.0, interval: None }]);
     }
 

@@ -395,6 +395,15 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn groups_that_nothing_tells_apart_are_numbered_and_others_are_not() {
+        let group = |name: &str| Group { name: name.into(), runs: vec![run(&[])], colour: 0, is_baseline: false };
+        let mut groups = [group("twice"), group("once"), group("twice")];
+        tell_apart(&mut groups);
+        let [first, once, second] = groups.map(|group| group.name);
+        assert!(first.ends_with("(1)") && second.ends_with("(2)") && once == "once", "{first}, {once}, {second}");
+    }
+
+    #[test]
     fn wall_time_is_split_without_a_remainder() {
         let times = run(&[
             r#"{"event":"episode","env_step":200,"wall_s":3.0,"episode/env_s":0.5,"episode/act_s":2.0}"#,

@@ -134,7 +134,7 @@ pub fn check_augment(
 /// Checks [`Known`] on `episodes` episodes of its environment under random actions, up to 200 steps each:
 ///
 /// - its columns are columns of the observation, in rising order, and not all of them;
-/// - its values are those of the world, to 1e-4;
+/// - its values are those of the world, to 1e-4, and do not go by their own places in the next observation;
 /// - tensor and tile agree, to 1e-4, and a row's values depend on this row alone;
 /// - the pullback agrees with finite differences of the tile, to 1e-2, and adds to what is there.
 ///
@@ -197,6 +197,14 @@ pub fn check_known(
                 let name = &spec.column_names()[*column];
                 return fail(format!("`{name}` becomes {found} after step {row}, and {truth} in {}", spec.name));
             }
+        }
+    }
+    // What a model asks with: in the places of the values themselves stands nothing.
+    for all in &tiles {
+        let mut asked = all.clone();
+        known.columns().iter().for_each(|column| asked[o + a + column] = [f32::NAN; TILE]);
+        if form(&asked) != form(all) {
+            return fail("its values go by themselves, expected other columns of the next observation alone".into());
         }
     }
     // The first tiles will do: each costs two evaluations per column.

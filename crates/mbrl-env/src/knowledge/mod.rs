@@ -91,7 +91,8 @@ pub trait Features: Send + Sync {
 /// that is shown all copies of its data learns from each transition what would else take several.
 ///
 /// A copy maps observations (before and after alike) and actions; the world behaves the same under the map. Copies are made
-/// when a batch is drawn, they take no memory, and stay on their transition's side of the holdout.
+/// when a batch is drawn: each of its rows is one of the copies of its transition, all equally likely. They take no memory, and stay
+/// on their transition's side of the holdout and in its bootstrap samples.
 /// [`check_augment`](crate::check::check_augment) tests what can be tested without the world.
 pub trait Augment: Send + Sync {
     /// Name and version, for records.
@@ -127,7 +128,7 @@ pub trait Known: Send + Sync {
     fn columns(&self) -> &[usize];
 
     /// Their next values, `[N, C]`, differentiable: of `obs` `[N, O]`, `actions` `[N, A]` in the environment's units, and `next`
-    /// `[N, O]`, of which the other columns are those predicted.
+    /// `[N, O]`, of which the other columns are those predicted; in the places of these columns stands nothing of use.
     fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>, next: Tensor<2>) -> Tensor<2>;
 
     /// The same for [`TILE`] rows: `obs` and `next` `[O]`, `actions` `[A]`, `out` `[C]` of [`Lanes`].

@@ -1,14 +1,12 @@
 //! What an ensemble looks like.
 
-use std::{borrow::Cow, f32::consts::TAU, sync::Arc};
+use std::{borrow::Cow, f32::consts::TAU};
 
 use burn::tensor::Device;
-use mbrl_env::{AngleColumn, EnvSpec, Features, MAX_PAST, Rng};
+use mbrl_env::{AngleColumn, EnvSpec, Knowledge, MAX_PAST, Rng};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-#[cfg(feature = "train")]
-use crate::mlp::MlpConfig;
-use crate::{Activation, Ensemble, ModelError};
+use crate::{Activation, Ensemble, ModelError, mlp::MlpConfig};
 
 /// What the last layer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -326,21 +324,21 @@ impl EnsembleConfig {
     /// # Errors
     /// [`ModelError::Config`], naming the field that breaks a rule.
     pub fn init_for(&self, env: &EnvSpec, device: &Device, rng: &mut Rng) -> Result<Ensemble, ModelError> {
-        self.init_for_task(env, None, device, rng)
+        self.init_for_task(env, &Knowledge::none(), device, rng)
     }
 
-    /// As [`init_for`](Self::init_for), with the features of a task.
+    /// As [`init_for`](Self::init_for), with what is known of a task.
     ///
     /// # Errors
     /// As [`init_with`](Self::init_with).
     pub fn init_for_task(
         &self,
         env: &EnvSpec,
-        features: Option<Arc<dyn Features>>,
+        knowledge: &Knowledge,
         device: &Device,
         rng: &mut Rng,
     ) -> Result<Ensemble, ModelError> {
-        self.for_env(env).init_with(env.obs.width(), env.actions.width(), features, device, rng)
+        self.for_env(env).init_with(env.obs.width(), env.actions.width(), knowledge, device, rng)
     }
 
     /// This configuration with the angles of an environment's spec in place of [`Angles::Task`].
@@ -358,26 +356,41 @@ impl EnsembleConfig {
     /// # Errors
     /// [`ModelError::Config`], naming the field that breaks a rule.
     pub fn init(&self, obs: usize, action: usize, device: &Device, rng: &mut Rng) -> Result<Ensemble, ModelError> {
-        self.init_with(obs, action, None, device, rng)
+        self.init_with(obs, action, &Knowledge::none(), device, rng)
     }
 
-    /// As [`init`](Self::init), with features of a task for the networks to look at. They are computed in every roll-out, on the
-    /// host and on devices, and their name is stored with the model.
+    /// As [`init`](Self::init), with what is known of a task. What of it shall not be used is left out of the [`Knowledge`].
+    ///
+    /// Networks look at features, in every roll-out, on the host and on devices. Fits draw for each row of a batch one of the copies that
+    /// symmetries make of its transition. Known columns are no targets: roll-outs fill them in. The names of features and known
+    /// columns are stored with the model.
     ///
     /// # Errors
-    /// As [`init`](Self::init), and for features that replace columns which are not there.
+    /// As [`init`](Self::init), for features that replace columns which are not there, and for known columns that are not some
+    /// of the observation's, in rising order.
     pub fn init_with(
         &self,
         obs: usize,
         action: usize,
-        features: Option<Arc<dyn Features>>,
+        knowledge: &Knowledge,
         device: &Device,
         rng: &mut Rng,
     ) -> Result<Ensemble, ModelError> {
         self.validate(obs)?;
-        if let Some(column) = features.iter().flat_map(|f| f.replaces()).find(|column| **column >= obs) {
+        if let Some(column) = knowledge.features.iter().flat_map(|f| f.replaces()).find(|column| **column >= obs) {
             let rule = format!("features that replace columns of the observation, below {obs}");
             return Err(ModelError::Config { field: "features", value: format!("column {column}"), rule: rule.into() });
+        }
+        if let Some(augment) = knowledge.augment.as_ref().filter(|augment| augment.copies() == 0) {
+            let (value, rule) = (format!("0 copies by `{}`", augment.name()), "the transition itself at least".into());
+            return Err(ModelError::Config { field: "symmetries", value, rule });
+        }
+        if let Some(columns) = knowledge.known.as_ref().map(|known| known.columns()) {
+            let rising = columns.windows(2).all(|pair| pair[0] < pair[1]);
+            if columns.is_empty() || columns.len() >= obs || !rising || columns.iter().any(|column| *column >= obs) {
+                let rule = format!("some of the {obs} columns of the observation, not all, in rising order");
+                return Err(ModelError::Config { field: "known", value: format!("{columns:?}"), rule: rule.into() });
+            }
         }
         let positive = |field, value: usize| match value {
             0 => Err(ModelError::Config { field, value: "0".into(), rule: "a width of at least 1".into() }),
@@ -385,11 +398,10 @@ impl EnsembleConfig {
         };
         positive("obs", obs)?;
         positive("action", action)?;
-        Ok(Ensemble::new(self.clone(), obs, action, features, device, rng))
+        Ok(Ensemble::new(self.clone(), obs, action, knowledge.clone(), device, rng))
     }
 
     /// The networks below the heads.
-    #[cfg(feature = "train")]
     pub(crate) fn mlp(&self, inputs: usize, outputs: usize) -> MlpConfig {
         MlpConfig {
             members: self.members,
@@ -416,17 +428,17 @@ impl EnsembleConfig {
         self.state(obs, action) + self.angles.columns().len() * (1 + self.past) + action
     }
 
-    /// Columns that the head describes: the observation's, then the reward.
-    pub(crate) fn targets(&self, obs: usize) -> usize {
-        obs + usize::from(self.reward)
+    /// Columns that the head describes: those of the observation that are predicted, then the reward.
+    pub(crate) fn targets(&self, predicted: usize) -> usize {
+        predicted + usize::from(self.reward)
     }
 
     /// Width of the network's output: means, log-variances, the logit of a termination.
-    pub(crate) fn outputs(&self, obs: usize) -> usize {
+    pub(crate) fn outputs(&self, predicted: usize) -> usize {
         let moments = match self.head {
             Head::Gaussian => 2,
             Head::Deterministic => 1,
         };
-        moments * self.targets(obs) + usize::from(self.termination)
+        moments * self.targets(predicted) + usize::from(self.termination)
     }
 }

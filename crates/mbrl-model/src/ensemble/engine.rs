@@ -18,6 +18,7 @@ use super::{
     bf16::{self, Pairs, Rounded},
     config::Head,
     inputs::Inputs,
+    predicted::Predicted,
 };
 use crate::{
     Activation, Chunk,
@@ -61,13 +62,15 @@ pub(crate) struct Engine {
     pub(crate) action: usize,
     /// What the networks see.
     pub(crate) seen: Inputs,
-    /// Columns of the observation that jump by a turn.
+    /// What they say, and what is known besides.
+    pub(crate) predicted: Predicted,
+    /// Predicted columns of the observation that jump by a turn.
     pub(crate) wraps: Vec<Wrap>,
     pub(crate) input_mean: Vec<f32>,
     pub(crate) input_std: Vec<f32>,
     pub(crate) target_mean: Vec<f32>,
     pub(crate) target_std: Vec<f32>,
-    /// 1 for columns predicted as a change, 0 for the others.
+    /// 1 for columns of the observation predicted as a change, 0 for the others, `[O]`.
     pub(crate) delta: Vec<f32>,
     pub(crate) max_log_var: Vec<f32>,
     pub(crate) min_log_var: Vec<f32>,
@@ -129,6 +132,8 @@ struct Scratch {
     /// Spread of the members around their running mean, and sum of their variances, of a unit that follows their mixture.
     between: Vec<Lanes>,
     within: Vec<Lanes>,
+    /// Values of the known columns of a tile.
+    known: Vec<Lanes>,
 }
 
 /// A layer's inputs and outputs, and its inputs as bfloat16.
@@ -210,7 +215,7 @@ impl WithSimd for Walk<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { engine, work, mut unit, scratch } = self;
-        let (s, o, a) = (engine.state, engine.obs, engine.action);
+        let (s, o, a, d) = (engine.state, engine.obs, engine.action, engine.predicted.count());
         let (outputs, targets) = (engine.members[0].last().map_or(0, Layer::outputs), engine.target_mean.len());
         let noisy = work.noise && engine.head == Head::Gaussian;
         let tiles = unit.rows.div_ceil(TILE);
@@ -222,7 +227,7 @@ impl WithSimd for Walk<'_, '_> {
         scratch.action.resize(tiles * a, [0.0; TILE]);
         scratch.input.resize(tiles * engine.input_mean.len());
         scratch.next.resize(tiles * o, [0.0; TILE]);
-        scratch.noise.resize(tiles * o, [0.0; TILE]);
+        scratch.noise.resize(tiles * d, [0.0; TILE]);
         gather(work.start, s, unit.from, unit.rows, &mut scratch.state);
         for t in 0..work.horizon {
             let step = work.actions.len() / work.horizon;
@@ -245,9 +250,9 @@ impl WithSimd for Walk<'_, '_> {
             };
             engine.place_means(width, scratch);
             if let Some(reward) = unit.reward.get_mut(t) {
-                let (mean, std) = (engine.target_mean[o], engine.target_std[o]);
+                let (mean, std) = (engine.target_mean[d], engine.target_std[d]);
                 for (reward, out) in reward.chunks_mut(TILE).zip(scratch.out.chunks_exact(width)) {
-                    for (reward, out) in reward.iter_mut().zip(&out[o]) {
+                    for (reward, out) in reward.iter_mut().zip(&out[d]) {
                         *reward = mean + std * out;
                     }
                 }
@@ -265,7 +270,7 @@ impl WithSimd for Walk<'_, '_> {
                 Assignment::Mixture => noisy || engine.members.len() > 1,
                 _ => noisy,
             } {
-                for (tile, noise) in scratch.noise.chunks_exact_mut(o).enumerate() {
+                for (tile, noise) in scratch.noise.chunks_exact_mut(d).enumerate() {
                     let rows = (unit.rows - tile * TILE).min(TILE);
                     let first_row = first_row.wrapping_add((tile * TILE) as u32);
                     fill_normal_lanes(work.key, work.first_step + t as u32, first_row, rows, noise);
@@ -281,6 +286,7 @@ impl WithSimd for Walk<'_, '_> {
                     wrap.place(&mut tile[wrap.column]);
                 }
             }
+            engine.complete(scratch);
             scatter(&scratch.next, o, unit.obs[t]);
             engine.shift(scratch);
         }
@@ -430,7 +436,7 @@ impl Engine {
 
     /// The mean of the members' means and, behind them, of their probabilities of a termination, in `scratch.out`
     /// `[tiles, targets (+ 1)]`. For their `mixture` also the sums over members of squared distances from the mean and, where
-    /// it is `noisy`, of variances: `scratch.between` and `scratch.within`, each `[tiles, O]`, in the network's units.
+    /// it is `noisy`, of variances: `scratch.between` and `scratch.within`, each `[tiles, D]`, in the network's units.
     #[inline(always)]
     fn mean_over_members<S: Simd>(
         &self,
@@ -441,9 +447,9 @@ impl Engine {
         noisy: bool,
         scratch: &mut Scratch,
     ) {
-        let (o, targets, inputs) = (self.obs, self.target_mean.len(), self.input_mean.len());
+        let (targets, inputs) = (self.target_mean.len(), self.input_mean.len());
         let width = targets + usize::from(self.termination);
-        let spread = if mixture { o } else { 0 };
+        let spread = if mixture { self.predicted.count() } else { 0 };
         for (sums, width) in [(&mut scratch.out, width), (&mut scratch.between, spread), (&mut scratch.within, spread)]
         {
             sums.clear();
@@ -493,24 +499,37 @@ impl Engine {
     fn place_means(&self, width: usize, scratch: &mut Scratch) {
         let tiles = scratch.next.chunks_exact_mut(self.obs).zip(scratch.state.chunks_exact(self.state));
         for ((next, state), out) in tiles.zip(scratch.out.chunks_exact(width)) {
-            for d in 0..self.obs {
-                let (delta, mean, std) = (self.delta[d], self.target_mean[d], self.target_std[d]);
+            for (d, &c) in self.predicted.columns.iter().enumerate() {
+                let (delta, mean, std) = (self.delta[c], self.target_mean[d], self.target_std[d]);
                 for r in 0..TILE {
-                    next[d][r] = delta * state[d][r] + (mean + std * out[d][r]);
+                    next[c][r] = delta * state[c][r] + (mean + std * out[d][r]);
                 }
             }
+        }
+    }
+
+    /// Fills in the columns that are known.
+    #[inline(always)]
+    fn complete(&self, scratch: &mut Scratch) {
+        if self.predicted.known.is_none() {
+            return;
+        }
+        let tiles = scratch.next.chunks_exact_mut(self.obs).zip(scratch.state.chunks_exact(self.state));
+        for ((next, state), action) in tiles.zip(scratch.action.chunks_exact(self.action)) {
+            self.predicted.complete(&state[..self.obs], action, next, &mut scratch.known);
         }
     }
 
     /// Adds `target_std · e^(log_var / 2) · noise`, with the log-variance softly bounded.
     #[inline(always)]
     fn add_noise(&self, width: usize, scratch: &mut Scratch) {
-        let (o, targets) = (self.obs, self.target_mean.len());
-        let tiles = scratch.next.chunks_exact_mut(o).zip(scratch.noise.chunks_exact(o));
+        let targets = self.target_mean.len();
+        let noise = scratch.noise.chunks_exact(self.predicted.count());
+        let tiles = scratch.next.chunks_exact_mut(self.obs).zip(noise);
         for ((next, noise), out) in tiles.zip(scratch.out.chunks_exact(width)) {
-            for d in 0..o {
+            for (d, &c) in self.predicted.columns.iter().enumerate() {
                 let scales = [self.max_log_var[d], self.min_log_var[d], self.target_std[d]];
-                add_noise(&out[targets + d], &noise[d], scales, &mut next[d]);
+                add_noise(&out[targets + d], &noise[d], scales, &mut next[c]);
             }
         }
     }
@@ -518,14 +537,15 @@ impl Engine {
     /// Adds noise of the spread that [`mean_over_members`](Self::mean_over_members) found.
     #[inline(always)]
     fn add_mixture_noise(&self, scratch: &mut Scratch) {
-        let share = 1.0 / self.members.len() as f32;
-        let spread = scratch.between.iter().zip(&scratch.within);
-        for (i, ((next, noise), (between, within))) in
-            scratch.next.iter_mut().zip(&scratch.noise).zip(spread).enumerate()
-        {
-            let std = self.target_std[i % self.obs];
-            for r in 0..TILE {
-                next[r] += std * (share * (between[r] + within[r])).sqrt() * noise[r];
+        let (share, width) = (1.0 / self.members.len() as f32, self.predicted.count());
+        let spread = scratch.between.chunks_exact(width).zip(scratch.within.chunks_exact(width));
+        let tiles = scratch.next.chunks_exact_mut(self.obs).zip(scratch.noise.chunks_exact(width));
+        for ((next, noise), (between, within)) in tiles.zip(spread) {
+            for (d, &c) in self.predicted.columns.iter().enumerate() {
+                let std = self.target_std[d];
+                for r in 0..TILE {
+                    next[c][r] += std * (share * (between[d][r] + within[d][r])).sqrt() * noise[d][r];
+                }
             }
         }
     }

@@ -4,9 +4,12 @@ mod angles;
 mod assignment;
 mod bf16;
 mod config;
+#[cfg(feature = "train")]
+mod copies;
 mod engine;
 mod inputs;
 mod network;
+mod predicted;
 #[cfg(feature = "train")]
 mod stepper;
 mod store;
@@ -17,7 +20,7 @@ mod train;
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
-use mbrl_env::{Features, Rng, Situation};
+use mbrl_env::{Augment, Features, Knowledge, Known, Rng, Situation};
 
 use angles::Wrap;
 use assignment::Assignment;
@@ -27,9 +30,10 @@ use engine::{Engine, Imagination, Layer, Work};
 use inputs::Inputs;
 use network::Heads;
 pub use network::Network;
+use predicted::Predicted;
 use taped::HostTaped;
 #[cfg(feature = "train")]
-pub use train::EnsembleStatistics;
+pub use train::{EnsembleExamples, EnsembleStatistics};
 
 use tracing::trace_span;
 
@@ -65,6 +69,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// terminations. The reward is the mean that the row's member predicts and is never sampled, because planning wants its
 /// expectation; a row terminates where its probability is above ½. Where a row follows all members, both are of the mean over them.
 ///
+/// ## What is known of a task
+/// An ensemble that is made [for a task](EnsembleConfig::init_for_task) uses its [`Knowledge`]. Columns that are
+/// [`Known`] are no targets, and no part of losses, holdout errors and noise; every step of a roll-out fills them in, and their
+/// spread in a [`Prediction`] is 0. A fit shows each row as one of the copies that an [`Augment`] makes of its transition,
+/// drawn afresh with every batch. Statistics of inputs and targets are those over all copies; holdout errors are of the transitions as they are.
+///
 /// ## References
 /// \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models*
 /// (PETS), NeurIPS.
@@ -76,10 +86,14 @@ pub struct Ensemble {
     network: Network,
     /// What the networks see.
     seen: Inputs,
+    /// What they say.
+    predicted: Predicted,
+    /// What it uses of what is known of the task.
+    knowledge: Knowledge,
     /// Of the network's inputs, and of its targets (the identity where these are not standardised).
     inputs: Normalizer,
     targets: Normalizer,
-    /// Angles that jump by a turn, and where their values lie.
+    /// Predicted angles that jump by a turn, and where their values lie.
     wraps: Vec<Wrap>,
     /// What was taken off the observations of the data, `[O]`; empty before the first fit.
     offset: Vec<f64>,
@@ -105,24 +119,26 @@ struct DeviceWeights {
     input_std: Tensor<2>,
     target_mean: Tensor<2>,
     target_std: Tensor<2>,
-    /// 1 for columns predicted as a change, 0 for the others.
+    /// 1 for predicted columns that are so as a change, 0 for the others, `[1, D]`.
     delta: Tensor<2>,
+    /// The predicted columns, where these are not all, and [where each column stands](Predicted::places) behind them.
+    predicted: Option<[Tensor<1, Int>; 2]>,
     /// Columns of the state that the network sees as they are, where these are not all, and as sine and cosine.
     plain: Option<Tensor<1, Int>>,
     all_plain: bool,
     angles: Option<Tensor<1, Int>>,
     /// What makes radians of these angles, `[1, angles]`, where they are not.
     radians: Option<Tensor<2>>,
-    /// Of columns that jump, `[1, O]` each: 1, lows and turns; 0, 0 and 1 for the others.
+    /// Of predicted columns that jump, `[1, D]` each: 1, lows and turns; 0, 0 and 1 for the others.
     wraps: Option<[Tensor<2>; 3]>,
 }
 
 /// What each member says of one step, for N rows, in environment units.
 struct Step {
-    /// Means of the observation's change, or of the next observation itself where that is predicted directly, `[E, N, O]`.
-    /// Without the present observation, beside which a small spread of the members would drown.
+    /// Means of the change of the observation's predicted columns, or of their next values where these are predicted directly,
+    /// `[E, N, D]`. Without the present observation, beside which a small spread of the members would drown.
     change: Tensor<3>,
-    /// Standard deviations of its noise, `[E, N, O]`.
+    /// Standard deviations of its noise, `[E, N, D]`.
     std: Option<Tensor<3>>,
     /// Means of the reward, `[E, N, 1]`.
     reward: Option<Tensor<3>>,
@@ -149,7 +165,7 @@ impl Step {
         Self { std: variance.map(root), ..self.expectation() }
     }
 
-    /// Variance of the members' means, `[1, N, O]`, where there are several.
+    /// Variance of the members' means, `[1, N, D]`, where there are several.
     fn between(&self) -> Option<Tensor<3>> {
         let means = || self.change.clone();
         (means().dims()[0] > 1).then(|| (means() - means().mean_dim(0)).square().mean_dim(0))
@@ -171,7 +187,7 @@ impl DeviceWeights {
         network: &Network,
         [inputs, targets]: [&Normalizer; 2],
         delta: &[f32],
-        Inputs { plain, angles, all_plain, .. }: &Inputs,
+        (Inputs { plain, angles, all_plain, .. }, predicted): (&Inputs, &Predicted),
         wraps: &[Wrap],
         elites: &[usize],
         device: &Device,
@@ -184,9 +200,8 @@ impl DeviceWeights {
         });
         let wraps = (!wraps.is_empty()).then(|| {
             let of = |other: f32, value: fn(&Wrap) -> f32| {
-                let mut values = vec![other; delta.len()];
-                wraps.iter().for_each(|wrap| values[wrap.column] = value(wrap));
-                row(&values)
+                let at = |column: &usize| wraps.iter().find(|wrap| wrap.column == *column).map_or(other, value);
+                row(&predicted.columns.iter().map(at).collect::<Vec<f32>>())
             };
             [of(0.0, |_| 1.0), of(0.0, |wrap| wrap.low), of(1.0, |wrap| wrap.turn)]
         });
@@ -196,7 +211,11 @@ impl DeviceWeights {
             input_std: row(inputs.std()),
             target_mean: row(targets.mean()),
             target_std: row(targets.std()),
-            delta: row(delta),
+            delta: row(&predicted.columns.iter().map(|c| delta[*c]).collect::<Vec<f32>>()),
+            predicted: predicted.known.is_some().then(|| {
+                [&predicted.columns, &predicted.places()]
+                    .map(|columns| indices(columns.iter().map(|c| *c as i32).collect(), device))
+            }),
             plain,
             all_plain: *all_plain,
             angles,
@@ -211,32 +230,38 @@ impl Ensemble {
         mut config: EnsembleConfig,
         obs: usize,
         action: usize,
-        features: Option<Arc<dyn Features>>,
+        knowledge: Knowledge,
         device: &Device,
         rng: &mut Rng,
     ) -> Self {
         let device = device.clone().without_autodiff();
         // What the model is stored with: without a task there are none.
         config.angles = Angles::Columns(config.angles.columns().to_vec());
-        let seen = Inputs::new(&config, obs, action, features);
-        let network = Network::new(&config, seen.width(), obs, &device, rng);
+        let seen = Inputs::new(&config, obs, action, knowledge.features.clone());
+        let predicted = Predicted::new(obs, knowledge.known.clone());
+        let network = Network::new(&config, seen.width(), predicted.count(), &device, rng);
         let elites: Vec<usize> = (0..config.members).take(elite_count(&config)).collect();
         let spec = DynamicsSpec::new("ensemble", config.state(obs, action), action, &device)
             .with_obs(obs)
             .with_members(elites.len())
             .with_differentiable(true)
             .with_stochastic(config.head == Head::Gaussian)
-            .with_angles(config.angles.columns());
+            .with_angles(config.angles.columns())
+            .with_known(predicted.known_columns());
         let inputs = Normalizer::identity(seen.width());
-        let targets = Normalizer::identity(config.targets(obs));
-        let wraps = Wrap::of(config.angles.columns());
+        let targets = Normalizer::identity(config.targets(predicted.count()));
+        let mut wraps = Wrap::of(config.angles.columns());
+        wraps.retain(|wrap| predicted.contains(wrap.column));
+        let (statistics, delta) = ([&inputs, &targets], delta(&config, obs));
         let device_weights =
-            DeviceWeights::new(&network, [&inputs, &targets], &delta(&config, obs), &seen, &wraps, &elites, &device);
+            DeviceWeights::new(&network, statistics, &delta, (&seen, &predicted), &wraps, &elites, &device);
         let use_engine = is_cpu(&device);
         let mut ensemble = Self {
             spec,
             network,
             seen,
+            predicted,
+            knowledge,
             inputs,
             targets,
             wraps,
@@ -256,8 +281,8 @@ impl Ensemble {
     /// Draws new weights and forgets all statistics.
     pub fn reinitialize(&mut self, rng: &mut Rng) {
         let (use_engine, precision) = (self.use_engine, self.precision);
-        let (features, device) = (self.seen.features.take(), self.spec.device.clone());
-        *self = Self::new(self.config.clone(), self.spec.obs, self.spec.action, features, &device, rng);
+        let (knowledge, device) = (self.knowledge.clone(), self.spec.device.clone());
+        *self = Self::new(self.config.clone(), self.spec.obs, self.spec.action, knowledge, &device, rng);
         (self.use_engine, self.precision) = (use_engine, precision);
         self.snapshot();
     }
@@ -313,9 +338,9 @@ impl Ensemble {
         self.spec.members = self.elites.len();
         let delta = delta(&self.config, self.spec.obs);
         let statistics = [&self.inputs, &self.targets];
-        let (seen, device) = (&self.seen, &self.spec.device);
+        let (columns, device) = ((&self.seen, &self.predicted), &self.spec.device);
         self.device_weights =
-            DeviceWeights::new(&self.network, statistics, &delta, seen, &self.wraps, &self.elites, device);
+            DeviceWeights::new(&self.network, statistics, &delta, columns, &self.wraps, &self.elites, device);
         self.snapshot();
     }
 
@@ -358,6 +383,7 @@ impl Ensemble {
             obs: self.spec.obs,
             action: self.spec.action,
             seen: self.seen.clone(),
+            predicted: self.predicted.clone(),
             wraps: self.wraps.clone(),
             input_mean: self.inputs.mean().to_vec(),
             input_std: self.inputs.std().to_vec(),
@@ -373,6 +399,18 @@ impl Ensemble {
     #[must_use]
     pub fn features(&self) -> Option<&dyn Features> {
         self.seen.features.as_deref()
+    }
+
+    /// The symmetries of a task that fits use, where there are any.
+    #[must_use]
+    pub fn symmetries(&self) -> Option<&dyn Augment> {
+        self.knowledge.augment.as_deref()
+    }
+
+    /// What gives the columns of the observation that are not predicted, where there are any.
+    #[must_use]
+    pub fn known(&self) -> Option<&dyn Known> {
+        self.predicted.known.as_deref()
     }
 
     /// Standardised network inputs, `[N, in]`.
@@ -410,14 +448,40 @@ impl Ensemble {
         if !self.config.reward {
             return Step { change: mean, std, reward: None, end };
         }
-        let o = self.spec.obs;
-        let reward = Some(mean.clone().narrow(2, o, 1));
-        Step { change: mean.narrow(2, 0, o), std: std.map(|std| std.narrow(2, 0, o)), reward, end }
+        let d = self.predicted.count();
+        let reward = Some(mean.clone().narrow(2, d, 1));
+        Step { change: mean.narrow(2, 0, d), std: std.map(|std| std.narrow(2, 0, d)), reward, end }
     }
 
-    /// Where a change leads from `states`, `[N, O]`.
+    /// Where a change leads from `states`, `[N, D]`.
     fn next_obs(&self, states: Tensor<2>, change: Tensor<2>) -> Tensor<2> {
-        self.observe(states) * self.device_weights.delta.clone() + change
+        let now = self.observe(states);
+        let now = match &self.device_weights.predicted {
+            None => now,
+            Some([columns, _]) => now.select(1, columns.clone()),
+        };
+        now * self.device_weights.delta.clone() + change
+    }
+
+    /// Rows `[N, D]` of the predicted columns, with `[N, C]` of the known ones, as rows `[N, O]` of the observation.
+    fn put_together(&self, predicted: Tensor<2>, known: Tensor<2>) -> Tensor<2> {
+        match &self.device_weights.predicted {
+            None => predicted,
+            Some([_, places]) => Tensor::cat(vec![predicted, known], 1).select(1, places.clone()),
+        }
+    }
+
+    /// Nothing in the place of the known columns of so many rows.
+    fn nothing_known(&self, rows: usize) -> Tensor<2> {
+        Tensor::zeros([rows, self.predicted.known_columns().len()], &self.spec.device)
+    }
+
+    /// The next observations `[N, O]` of which the predicted columns are `next` `[N, D]`.
+    fn completed(&self, states: &Tensor<2>, actions: &Tensor<2>, next: Tensor<2>) -> Tensor<2> {
+        let Some(known) = &self.predicted.known else { return next };
+        let predicted = self.put_together(next.clone(), self.nothing_known(next.dims()[0]));
+        let values = known.tensor(self.observe(states.clone()), actions.clone(), predicted);
+        self.put_together(next, values)
     }
 
     /// Angles that jump, where the data has them. Whole turns are taken off, so gradients pass.
@@ -444,6 +508,26 @@ impl Ensemble {
         check_size("columns of states", self.spec.state, states.dims()[1])?;
         check_size("columns of actions", self.spec.action, actions.dims()[1])?;
         check_size("rows of actions", states.dims()[0], actions.dims()[0])
+    }
+
+    /// Adds the state of a situation to `states`.
+    fn encode_into(&self, situation: &Situation<'_>, states: &mut Vec<f32>) -> Result<(), ModelError> {
+        let (o, a) = (self.spec.obs, self.spec.action);
+        check_size("entries of the observation", o, situation.obs.len())?;
+        mbrl_env::check_finite("observation", situation.obs)?;
+        let steps = || situation.past.obs.iter().zip(&situation.past.actions);
+        let first = steps().next().map_or(situation.obs, |(obs, _)| obs);
+        let rest = vec![0f32; a];
+        states.extend_from_slice(situation.obs);
+        for back in 0..self.config.past {
+            let step = steps().rev().nth(back).map_or((first, &rest[..]), |(obs, action)| (obs, action));
+            for (what, expected, row) in [("past observation", o, step.0), ("past action", a, step.1)] {
+                check_size(what, expected, row.len())?;
+                mbrl_env::check_finite(what, row)?;
+                states.extend_from_slice(row);
+            }
+        }
+        Ok(())
     }
 
     /// Which member moves which of these candidates' `rows`.
@@ -503,10 +587,11 @@ impl Ensemble {
         };
         let mut next = self.next_obs(states.clone(), step.change.squeeze_dim(0));
         if let Some(std) = step.std {
-            next = next + std.squeeze_dim(0) * draw.normals([rows, self.spec.obs], &self.spec.device);
+            next = next + std.squeeze_dim(0) * draw.normals([rows, self.predicted.count()], &self.spec.device);
         }
+        let next = self.completed(&states, &actions, self.placed(next));
         Ok(Imagined {
-            next: self.shifted(states, actions, self.placed(next)),
+            next: self.shifted(states, actions, next),
             reward: step.reward.map(|reward| reward.reshape([rows])),
             terminated: step.end.map(|end| end.reshape::<1, _>([rows]).greater_elem(0.5)),
         })
@@ -553,16 +638,22 @@ impl Dynamics for Ensemble {
         let epistemic_std = step.between().map(|variance| root(variance).squeeze_dim(0));
         let aleatoric_std = step.std.take().map(|s| s.square().mean_dim(0).sqrt().squeeze_dim(0));
         let change = step.expectation().change.squeeze_dim(0);
-        // What becomes past is known.
-        let sure = |spread: Tensor<2>| match self.spec.state - self.spec.obs {
-            0 => spread,
-            past => {
-                let rows = spread.dims()[0];
-                Tensor::cat(vec![spread, Tensor::zeros([rows, past], &self.spec.device)], 1)
+        // What becomes past is known, and so are known columns.
+        let sure = |spread: Tensor<2>| {
+            let rows = spread.dims()[0];
+            let spread = match self.predicted.known {
+                None => spread,
+                Some(_) => self.put_together(spread, self.nothing_known(rows)),
+            };
+            match self.spec.state - self.spec.obs {
+                0 => spread,
+                past => Tensor::cat(vec![spread, Tensor::zeros([rows, past], &self.spec.device)], 1),
             }
         };
+        let next = self.placed(self.next_obs(states.clone(), change));
+        let next = self.completed(&states, &actions, next);
         Ok(Prediction {
-            mean: self.shifted(states.clone(), actions, self.placed(self.next_obs(states, change))),
+            mean: self.shifted(states, actions, next),
             aleatoric_std: aleatoric_std.map(sure),
             epistemic_std: epistemic_std.map(sure),
         })
@@ -600,22 +691,14 @@ impl Dynamics for Ensemble {
     }
 
     fn encode(&self, situation: &Situation<'_>) -> Result<Tensor<2>, ModelError> {
-        let (o, a) = (self.spec.obs, self.spec.action);
-        check_size("entries of the observation", o, situation.obs.len())?;
-        mbrl_env::check_finite("observation", situation.obs)?;
-        let steps = || situation.past.obs.iter().zip(&situation.past.actions);
-        let first = steps().next().map_or(situation.obs, |(obs, _)| obs);
-        let rest = vec![0f32; a];
-        let mut state = situation.obs.to_vec();
-        for back in 0..self.config.past {
-            let step = steps().rev().nth(back).map_or((first, &rest[..]), |(obs, action)| (obs, action));
-            for (what, expected, row) in [("past observation", o, step.0), ("past action", a, step.1)] {
-                check_size(what, expected, row.len())?;
-                mbrl_env::check_finite(what, row)?;
-                state.extend_from_slice(row);
-            }
-        }
-        Ok(Tensor::<1>::from_floats(state.as_slice(), &self.spec.device).unsqueeze())
+        self.encode_batch(&[*situation])
+    }
+
+    fn encode_batch(&self, situations: &[Situation<'_>]) -> Result<Tensor<2>, ModelError> {
+        let width = self.spec.state;
+        let mut states = Vec::with_capacity(situations.len() * width);
+        situations.iter().try_for_each(|situation| self.encode_into(situation, &mut states))?;
+        Ok(Tensor::from_data(TensorData::new(states, [situations.len(), width]), &self.spec.device))
     }
 
     fn observe(&self, states: Tensor<2>) -> Tensor<2> {
@@ -662,7 +745,7 @@ fn root(variance: Tensor<3>) -> Tensor<3> {
     (variance + f32::MIN_POSITIVE).sqrt()
 }
 
-/// 1 for columns predicted as a change, 0 for the others.
+/// 1 for columns of the observation predicted as a change, 0 for the others, `[O]`.
 fn delta(config: &EnsembleConfig, obs: usize) -> Vec<f32> {
     (0..obs).map(|c| if config.no_delta.contains(&c) { 0.0 } else { 1.0 }).collect()
 }

@@ -25,7 +25,8 @@ pub struct Network {
     pub(crate) min_log_var: Param<Tensor<3>>,
 }
 
-/// What the last layer says of N rows, in the network's target units; the D columns are the observation's, then the reward.
+/// What the last layer says of N rows, in the network's target units; the D columns are those of the observation that are
+/// predicted, then the reward.
 pub(crate) struct Heads {
     /// `[E, N, D]`.
     pub(crate) mean: Tensor<3>,
@@ -37,9 +38,15 @@ pub(crate) struct Heads {
 
 impl Network {
     /// Weights from a normal of standard deviation 1/(2·√in), truncated at two of them; biases 0 (PETS, `FC.py`).
-    pub(crate) fn new(config: &EnsembleConfig, inputs: usize, obs: usize, device: &Device, rng: &mut Rng) -> Self {
+    pub(crate) fn new(
+        config: &EnsembleConfig,
+        inputs: usize,
+        predicted: usize,
+        device: &Device,
+        rng: &mut Rng,
+    ) -> Self {
         let widths: Vec<usize> =
-            std::iter::once(inputs).chain(config.hidden.iter().copied()).chain([config.outputs(obs)]).collect();
+            std::iter::once(inputs).chain(config.hidden.iter().copied()).chain([config.outputs(predicted)]).collect();
         let members = config.members;
         let mut weights = Vec::new();
         let mut biases = Vec::new();
@@ -50,7 +57,7 @@ impl Network {
             biases
                 .push(Param::from_data(TensorData::new(vec![0f32; members * outputs], [members, 1, outputs]), device));
         }
-        let targets = config.targets(obs);
+        let targets = config.targets(predicted);
         let bound = |value: f32| Param::from_data(TensorData::new(vec![value; targets], [1, 1, targets]), device);
         Self { weights, biases, max_log_var: bound(config.max_log_var), min_log_var: bound(config.min_log_var) }
     }

@@ -4,6 +4,8 @@
 //! thread. Panels of weights then sum their gradients over all rows and take Adam's step while they are in cache. The tests compare
 //! loss and gradients with Burn's autodiff.
 
+use std::sync::Arc;
+
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -12,11 +14,12 @@ use burn::tensor::{Tensor, TensorData};
 use super::{
     Network,
     config::{EnsembleConfig, Head},
+    copies::Copies,
     to_vec,
-    train::end_weight,
+    train::{EnsembleExamples, end_weight},
 };
 use crate::{
-    Examples, Stepper,
+    FitBatch, Stepper,
     mlp::{
         Adam, AdamConfig, HostMlp, Pass, Rows, Tape, Tile, gather,
         kernel::{Columns, TILE},
@@ -75,9 +78,11 @@ pub(super) struct HostStepper {
     verdicts: Vec<Verdict>,
     bounds: Bounds,
     objective: Objective,
-    /// `[N, in]` and `[N, out]`.
+    /// `[N, in]` and `[N, out]`, of the transitions as they are.
     inputs: Vec<f32>,
     targets: Vec<f32>,
+    /// What is trained on instead where there are symmetries.
+    copies: Option<Arc<Copies>>,
     /// Width of the targets.
     width: usize,
     /// What it was made of, for names and devices of what is given back.
@@ -85,7 +90,13 @@ pub(super) struct HostStepper {
 }
 
 impl HostStepper {
-    pub(super) fn new(network: &Network, config: &EnsembleConfig, examples: &Examples, learning_rate: f64) -> Self {
+    pub(super) fn new(
+        network: &Network,
+        config: &EnsembleConfig,
+        examples: &EnsembleExamples,
+        learning_rate: f64,
+    ) -> Self {
+        let (copies, examples) = (examples.copies(), examples.pairs());
         let inputs = examples.inputs.dims()[1];
         let outputs = network.biases.last().map_or(0, |bias| bias.val().dims()[2]);
         let layers = HostMlp::from_params(&config.mlp(inputs, outputs), [&network.weights, &network.biases, &[], &[]]);
@@ -111,15 +122,25 @@ impl HostStepper {
             width: examples.targets.dims()[1],
             inputs: to_vec(examples.inputs.clone()),
             targets: to_vec(examples.targets.clone()),
+            copies,
             network: network.clone(),
         }
     }
 
     /// Phase one: the loss of a batch; its gradients have then gone back through all tiles.
-    fn walk(&mut self, rows: &[usize]) -> f64 {
-        let Self { layers, tape, verdicts, objective, bounds, inputs, targets, width, .. } = self;
+    fn walk(&mut self, of: &FitBatch<'_>) -> f64 {
+        let Self { layers, tape, verdicts, objective, bounds, inputs, targets, copies, width, .. } = self;
         let members = layers.config().members;
-        let batch = rows.len() / members;
+        let batch = of.rows.len() / members;
+        // Copies stand in the order of the batch.
+        let copied = copies.as_ref().map(|copies| {
+            let order: Vec<usize> = (0..of.rows.len()).collect();
+            (copies.draw(of.rows, of.key, of.step), order)
+        });
+        let (inputs, targets, rows) = match &copied {
+            None => (&*inputs, &*targets, of.rows),
+            Some(([inputs, targets], order)) => (inputs, targets, &order[..]),
+        };
         let tiles = batch.div_ceil(TILE);
         tape.begin(layers, batch, Pass::Infer);
         verdicts.resize_with(tape.tiles.len(), Verdict::default);
@@ -187,8 +208,8 @@ impl HostStepper {
 }
 
 impl Stepper<Network> for HostStepper {
-    fn step(&mut self, rows: &[usize]) -> f32 {
-        let loss = self.walk(rows);
+    fn step(&mut self, batch: &FitBatch<'_>) -> f32 {
+        let loss = self.walk(batch);
         self.layers.update(&mut self.tape, &mut self.adam);
         if self.bounds.learned.is_some() {
             let gradients = self.bound_gradients();
@@ -442,7 +463,7 @@ mod tests {
             for batch in [32, 5, 77] {
                 let rows: Vec<usize> = (0..config.members * batch).map(|_| rng.below(300)).collect();
                 let mut host = HostStepper::new(&model.network, &config, &examples, 1e-3);
-                let loss = host.walk(&rows);
+                let loss = host.walk(&FitBatch::new(&rows, config.members, 0));
                 let bounds = host.bound_gradients();
                 // Gradients take the places of what they are gradients of.
                 let mut gradients = host.layers.zeros();
@@ -458,15 +479,7 @@ mod tests {
                 let gradients = host.parameters();
 
                 let network = model.network.clone().train();
-                let index = Tensor::from_data(
-                    TensorData::new(rows.iter().map(|&row| row as i32).collect::<Vec<_>>(), [rows.len()]),
-                    &device,
-                );
-                let batched = |x: &Tensor<2>| {
-                    let width = x.dims()[1];
-                    x.clone().select(0, index.clone()).reshape([config.members, batch, width])
-                };
-                let want = model.loss(&network, batched(&examples.inputs), batched(&examples.targets));
+                let want = model.loss(&network, &examples, &FitBatch::new(&rows, config.members, 0));
                 let value = f64::from(to_vec(want.clone().inner())[0]);
                 assert!((loss - value).abs() <= 2e-5 * value.abs().max(1.0), "{loss} and {value} of {config:?}");
                 let all = want.backward();

@@ -26,9 +26,17 @@ struct Header {
     /// Name and width of the features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     features: Option<(String, usize)>,
+    /// Name and columns of what is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    known: Option<(String, Vec<usize>)>,
 }
 
 impl Ensemble {
+    /// Name and columns of what is known, as they are stored.
+    fn known_header(&self) -> Option<(String, Vec<usize>)> {
+        self.known().map(|known| (known.name().to_owned(), known.columns().to_vec()))
+    }
+
     /// Weights, statistics and elites as bytes; [`load`](Self::load) gives back the same bits.
     ///
     /// # Errors
@@ -46,6 +54,7 @@ impl Ensemble {
                 false => self.offset.iter().map(|offset| offset.to_bits()).collect(),
             },
             features: self.features().map(|features| (features.name().to_owned(), features.width())),
+            known: self.known_header(),
         };
         let header = serde_json::to_vec(&header).map_err(|e| storage(&e))?;
         let mut bytes = MAGIC.to_vec();
@@ -82,11 +91,21 @@ impl Ensemble {
             let (expected, found) = (named(&features), named(&header.features));
             return Err(ModelError::Storage(format!("weights of an ensemble with {found}, expected {expected}")));
         }
-        // Features that replace columns replace the same ones: they have one name.
-        let shape = |config: &EnsembleConfig, obs, action| {
+        let known = self.known_header();
+        if known != header.known {
+            let named = |known: &Option<(String, Vec<usize>)>| match known {
+                Some((name, columns)) => format!("the known columns `{name}` ({columns:?})"),
+                None => "no known columns".to_owned(),
+            };
+            let (expected, found) = (named(&known), named(&header.known));
+            return Err(ModelError::Storage(format!("weights of an ensemble with {found}, expected {expected}")));
+        }
+        // Features that replace columns replace the same ones, and what is known is the same: they have one name.
+        let count = self.predicted.known_columns().len();
+        let shape = |config: &EnsembleConfig, obs: usize, action| {
             let mut shape = vec![config.members, config.inputs(obs, action)];
             shape.extend(&config.hidden);
-            shape.push(config.outputs(obs));
+            shape.push(config.outputs(obs.saturating_sub(count)));
             shape
         };
         let expected = shape(&self.config, self.spec.obs, self.spec.action);

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use mbrl_env::{Lanes, TILE};
+use mbrl_env::{KnownAt, KnownGrads, Lanes, TILE};
 
-use super::{Assignment, Ensemble, Head, Inputs, delta, to_vec};
+use super::{Assignment, Ensemble, Head, Inputs, Predicted, delta, to_vec};
 use crate::{
     Draw, Imagined, MemberRule, ModelError, Pullback, Taped,
     mlp::{HostMlp, MlpConfig, Pass, Rows, Tape},
@@ -18,13 +18,14 @@ use crate::{
 pub(super) struct HostTaped {
     networks: HostMlp,
     seen: Inputs,
+    predicted: Predicted,
     obs: usize,
     action: usize,
     has_reward: bool,
     input_std: Vec<f32>,
     target_mean: Vec<f32>,
     target_std: Vec<f32>,
-    /// 1 for columns predicted as a change, 0 for the others.
+    /// 1 for predicted columns of the observation that are so as a change, 0 for all others, `[O]`.
     delta: Vec<f32>,
     /// Bounds of the log-variance.
     max_log_var: Vec<f32>,
@@ -43,12 +44,14 @@ struct Back {
     share: f32,
     /// Outputs `[E, B, out]`.
     outputs: Vec<f32>,
-    /// Normals of the noise `[N, O]`, where it was drawn.
+    /// Normals of the noise `[N, D]`, where it was drawn.
     normals: Option<Vec<f32>>,
     /// Rows, N.
     count: usize,
-    /// States and actions, where there are angles or features.
+    /// States and actions, where there are angles, features or known columns.
     seen: Option<[Vec<f32>; 2]>,
+    /// Next observations, where there are known columns.
+    next: Option<Vec<f32>>,
     device: Device,
 }
 
@@ -68,13 +71,18 @@ impl Ensemble {
             Arc::new(HostTaped {
                 networks: HostMlp::from_params(&config, [&network.weights, &network.biases, &[], &[]]),
                 seen: self.seen.clone(),
+                predicted: self.predicted.clone(),
                 obs: self.spec.obs,
                 action: self.spec.action,
                 has_reward: self.config.reward,
                 input_std: self.inputs.std().to_vec(),
                 target_mean: self.targets.mean().to_vec(),
                 target_std: self.targets.std().to_vec(),
-                delta: delta(&self.config, self.spec.obs),
+                delta: {
+                    let mut delta = delta(&self.config, self.spec.obs);
+                    self.predicted.known_columns().iter().for_each(|column| delta[*column] = 0.0);
+                    delta
+                },
                 max_log_var: to_vec(network.max_log_var.val()),
                 min_log_var: to_vec(network.min_log_var.val()),
                 tapes: Mutex::default(),
@@ -99,7 +107,8 @@ impl Ensemble {
             }
             Assignment::Mixture => unreachable!("it is not taped here"),
         };
-        let needs_inputs = !self.seen.angles.is_empty() || self.seen.features.is_some();
+        let knows = self.predicted.known.is_some();
+        let needs_inputs = !self.seen.angles.is_empty() || self.seen.features.is_some() || knows;
         let inputs = to_vec(self.network_inputs(states.clone(), actions.clone()));
         let states = to_vec(states);
         let seen = needs_inputs.then(|| [states.clone(), to_vec(actions)]);
@@ -109,14 +118,18 @@ impl Ensemble {
         let outputs = model.networks.forward(Rows::Picked { of: &inputs, rows: &picked }, Pass::Infer, Some(&mut tape));
         let follows_mean = draw.propagation.rule == MemberRule::Expectation;
         let noisy = draw.propagation.noise && !follows_mean && self.config.head == Head::Gaussian;
-        let normals = noisy.then(|| to_vec(draw.normals([count, self.spec.obs], &device)));
-        let back = Back { model, tape, rows, share, outputs, normals, count, seen, device };
+        let normals = noisy.then(|| to_vec(draw.normals([count, self.predicted.count()], &device)));
+        let mut back = Back { model, tape, rows, share, outputs, normals, count, seen, next: None, device };
         let (mut next, reward, ends) = back.outcome(&states, self.config.termination);
         let o = self.spec.obs;
         for wrap in &self.wraps {
             for row in next.chunks_mut(o) {
                 wrap.place(&mut row[wrap.column..=wrap.column]);
             }
+        }
+        if knows {
+            back.complete(&mut next);
+            back.next = Some(next.clone());
         }
         let device = &back.device;
         let mut imagined = Imagined::new(Tensor::from_data(TensorData::new(next, [count, o]), device));
@@ -140,12 +153,12 @@ fn rows_of(assigned: &[usize], each: usize, members: usize) -> Vec<usize> {
 }
 
 impl HostTaped {
-    /// Columns of the means: the observation's, and the reward's.
+    /// Columns of the means: the predicted ones of the observation, and the reward's.
     fn columns(&self) -> usize {
-        self.obs + usize::from(self.has_reward)
+        self.predicted.count() + usize::from(self.has_reward)
     }
 
-    /// Standard deviation of the noise of column `c` under a raw log-variance, and its slope.
+    /// Standard deviation of the noise of predicted column `c` under a raw log-variance, and its slope.
     fn std(&self, raw: f32, c: usize) -> [f32; 2] {
         let (max, min) = (self.max_log_var[c], self.min_log_var[c]);
         let below_max = max - vmath::softplus(max - raw);
@@ -158,7 +171,7 @@ impl HostTaped {
 }
 
 impl Back {
-    /// Next observations `[N, O]`, rewards and terminations `[N]`.
+    /// Next observations `[N, O]` without their known columns, rewards and terminations `[N]`.
     fn outcome(&self, states: &[f32], terminates: bool) -> (Vec<f32>, Option<Vec<f32>>, Option<Vec<bool>>) {
         let model = &*self.model;
         let (o, columns, out) = (model.obs, model.columns(), model.networks.config().outputs);
@@ -170,15 +183,16 @@ impl Back {
             if row == PADDING {
                 continue;
             }
-            let mean = |c: usize| said[c] * model.target_std[c] + model.target_mean[c];
-            for (c, next) in next[row * o..][..o].iter_mut().enumerate() {
-                *next += self.share * mean(c);
+            let mean = |d: usize| said[d] * model.target_std[d] + model.target_mean[d];
+            let next = &mut next[row * o..][..o];
+            for (d, column) in model.predicted.columns.iter().enumerate() {
+                next[*column] += self.share * mean(d);
                 if let Some(normals) = &self.normals {
-                    *next += model.std(said[columns + c], c)[0] * normals[row * o + c];
+                    next[*column] += model.std(said[columns + d], d)[0] * normals[row * model.predicted.count() + d];
                 }
             }
             if let Some(reward) = &mut reward {
-                reward[row] += self.share * mean(o);
+                reward[row] += self.share * mean(model.predicted.count());
             }
             if let Some(end) = &mut end {
                 end[row] += self.share / (1.0 + vmath::exp(-said[out - 1]));
@@ -196,14 +210,16 @@ impl Back {
             if row == PADDING {
                 continue;
             }
-            for (c, next) in next[row * o..][..o].iter().enumerate() {
-                gradient[c] = self.share * next * model.target_std[c];
+            let count = model.predicted.count();
+            for (d, column) in model.predicted.columns.iter().enumerate() {
+                let next = next[row * o + column];
+                gradient[d] = self.share * next * model.target_std[d];
                 if let Some(normals) = &self.normals {
-                    gradient[columns + c] = next * normals[row * o + c] * model.std(said[columns + c], c)[1];
+                    gradient[columns + d] = next * normals[row * count + d] * model.std(said[columns + d], d)[1];
                 }
             }
             if let (true, Some(reward)) = (model.has_reward, reward) {
-                gradient[o] = self.share * reward[row] * model.target_std[o];
+                gradient[count] = self.share * reward[row] * model.target_std[count];
             }
         }
         let width = model.networks.config().inputs;
@@ -225,7 +241,8 @@ impl Pullback for Back {
     fn pull(mut self: Box<Self>, next: Tensor<2>, reward: Option<Tensor<1>>) -> Result<[Tensor<2>; 2], ModelError> {
         let (o, a) = (self.model.obs, self.model.action);
         check_sizes([self.count, o], &next, reward.as_ref())?;
-        let (next, reward) = (to_vec(next), reward.map(to_vec));
+        let (mut next, reward) = (to_vec(next), reward.map(to_vec));
+        let known = self.pull_known(&mut next);
         let inputs = self.to_inputs(&next, reward.as_deref());
         let model = Arc::clone(&self.model);
         model.tapes.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.tape));
@@ -244,6 +261,10 @@ impl Pullback for Back {
                 state[*column] += scale * (gradient[plain + i] * cos - gradient[plain + angles + i] * sin);
             }
             actions[row * a..][..a].copy_from_slice(&gradient[plain + 2 * angles..][..a]);
+        }
+        if let Some([to_states, to_actions]) = known {
+            states.iter_mut().zip(to_states).for_each(|(sum, gradient)| *sum += gradient);
+            actions.iter_mut().zip(to_actions).for_each(|(sum, gradient)| *sum += gradient);
         }
         if let Some(seen) = &self.seen {
             let first = plain + 2 * angles + a;
@@ -269,24 +290,76 @@ impl HostTaped {
         let (mut s, mut u, mut g) = (lanes(o), lanes(a), lanes(features.width()));
         for row in (0..count).step_by(TILE) {
             let n = TILE.min(count - row);
-            // The last row stands in the lanes beyond.
-            let fill = |to: &mut [Lanes], of: &[f32], width: usize, first: usize| {
-                for lane in 0..TILE {
-                    let of = &of[(row + lane.min(n - 1)) * width + first..];
-                    to.iter_mut().zip(of).for_each(|(column, value)| column[lane] = *value);
-                }
-            };
-            fill(&mut s, states, o, 0);
-            fill(&mut u, actions, a, 0);
-            fill(&mut g, inputs, width, first);
+            fill(&mut s, &states[row * o..], o, n);
+            fill(&mut u, &actions[row * a..], a, n);
+            fill(&mut g, &inputs[row * width + first..], width, n);
             let (mut to_states, mut to_actions) = (lanes(o), lanes(a));
             features.pullback(&s, &u, &g, &mut to_states, &mut to_actions);
-            for (sums, columns, width) in [(&mut *grad_states, &to_states, o), (&mut *grad_actions, &to_actions, a)] {
-                for lane in 0..n {
-                    let sums = sums[(row + lane) * width..][..width].iter_mut();
-                    sums.zip(columns).for_each(|(sum, column)| *sum += column[lane]);
-                }
+            add(&to_states, &mut grad_states[row * o..], n);
+            add(&to_actions, &mut grad_actions[row * a..], n);
+        }
+    }
+}
+
+impl Back {
+    /// Puts the known columns into next observations `[N, O]`.
+    fn complete(&self, next: &mut [f32]) {
+        let (Some([states, actions]), model) = (&self.seen, &*self.model) else { return };
+        let (o, a) = (model.obs, model.action);
+        let lanes = |columns: usize| -> Vec<Lanes> { vec![[0.0; TILE]; columns] };
+        let (mut s, mut u, mut tile, mut values) = (lanes(o), lanes(a), lanes(o), Vec::new());
+        for row in (0..self.count).step_by(TILE) {
+            let n = TILE.min(self.count - row);
+            fill(&mut s, &states[row * o..], o, n);
+            fill(&mut u, &actions[row * a..], a, n);
+            fill(&mut tile, &next[row * o..], o, n);
+            model.predicted.complete(&s, &u, &mut tile, &mut values);
+            for (lane, next) in next[row * o..].chunks_mut(o).take(n).enumerate() {
+                model.predicted.known_columns().iter().for_each(|column| next[*column] = tile[*column][lane]);
             }
         }
+    }
+
+    /// What gradients `[N, O]` of the known columns make of those of states `[N, O]` and actions `[N, A]`; what they make of those of
+    /// the predicted columns is added there.
+    fn pull_known(&self, grad: &mut [f32]) -> Option<[Vec<f32>; 2]> {
+        let model = &*self.model;
+        let (known, [states, actions]) = (model.predicted.known.as_ref()?, self.seen.as_ref()?);
+        let (next, columns) = (self.next.as_ref()?, known.columns());
+        let (o, a) = (model.obs, model.action);
+        let lanes = |columns: usize| -> Vec<Lanes> { vec![[0.0; TILE]; columns] };
+        let (mut s, mut u, mut after, mut all) = (lanes(o), lanes(a), lanes(o), lanes(o));
+        let (mut grad_states, mut grad_actions) = (vec![0.0; states.len()], vec![0.0; actions.len()]);
+        for row in (0..self.count).step_by(TILE) {
+            let n = TILE.min(self.count - row);
+            fill(&mut s, &states[row * o..], o, n);
+            fill(&mut u, &actions[row * a..], a, n);
+            fill(&mut after, &next[row * o..], o, n);
+            fill(&mut all, &grad[row * o..], o, n);
+            let of_known: Vec<Lanes> = columns.iter().map(|column| all[*column]).collect();
+            let (mut to_states, mut to_actions, mut to_next) = (lanes(o), lanes(a), lanes(o));
+            let at = KnownAt { obs: &s, actions: &u, next: &after };
+            let into = KnownGrads { obs: &mut to_states, actions: &mut to_actions, next: &mut to_next };
+            known.pullback(at, &of_known, into);
+            add(&to_states, &mut grad_states[row * o..], n);
+            add(&to_actions, &mut grad_actions[row * a..], n);
+            add(&to_next, &mut grad[row * o..], n);
+        }
+        Some([grad_states, grad_actions])
+    }
+}
+
+/// The first `n` of `rows` of a `width` as a tile; the last one stands in the lanes beyond.
+fn fill(tile: &mut [Lanes], rows: &[f32], width: usize, n: usize) {
+    for lane in 0..TILE {
+        let row = &rows[lane.min(n - 1) * width..];
+        tile.iter_mut().zip(row).for_each(|(column, value)| column[lane] = *value);
+    }
+}
+
+/// Adds the first `n` lanes of a tile to rows of as many columns.
+fn add(tile: &[Lanes], rows: &mut [f32], n: usize) {
+    for (lane, row) in rows.chunks_mut(tile.len().max(1)).take(n).enumerate() {
+        row.iter_mut().zip(tile).for_each(|(sum, column)| *sum += column[lane]);
     }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{Activation, MemberRule, Propagation, check};
 
 mod heads;
+mod knowledge;
 mod mixture;
 mod past;
 mod precision;
@@ -585,10 +586,11 @@ mod trained {
             model.finish(network, statistics, &[0.0; 5]);
             let inputs = config.inputs(4, 2);
             let features = model.network_inputs(states, tensor(&actions, 2));
-            assert_columns_near(&to_vec(examples.inputs), &to_vec(features), inputs);
+            let pairs = examples.pairs();
+            assert_columns_near(&to_vec(pairs.inputs.clone()), &to_vec(features), inputs);
             // Targets undone: the change, or for column 2 the value itself; then rewards and ends.
             let width = config.targets(4);
-            let targets = examples.targets.clone().narrow(1, 0, width) * model.device_weights.target_std.clone();
+            let targets = pairs.targets.clone().narrow(1, 0, width) * model.device_weights.target_std.clone();
             let targets = targets + model.device_weights.target_mean.clone();
             let back = targets.clone().narrow(1, 0, 4) + tensor(&now, 4) * model.device_weights.delta.clone();
             assert_columns_near(&to_vec(back), &next, 4);
@@ -596,7 +598,7 @@ mod trained {
                 let steps: Vec<f32> = [1, 2, 9].iter().flat_map(|&n| (0..n).map(|t| t as f32)).collect();
                 assert_columns_near(&to_vec(targets.narrow(1, 4, 1)), &steps, 1);
                 let ends: Vec<f32> = (0..12).map(|row| f32::from(u8::from([0, 2, 11].contains(&row)))).collect();
-                assert_eq!(to_vec(examples.targets.narrow(1, 5, 1)), ends);
+                assert_eq!(to_vec(pairs.targets.clone().narrow(1, 5, 1)), ends);
             }
         }
     }
@@ -626,7 +628,7 @@ mod trained {
         }
         let inputs = Tensor::<2>::from_floats(x, &device).reshape([2, 1, 2]);
         let targets = Tensor::<1>::from_floats(y, &device).reshape([2, 1, 1]);
-        let got = model.loss(&model.network, inputs, targets).into_scalar::<f32>();
+        let got = model.loss_of(&model.network, inputs, targets).into_scalar::<f32>();
         assert!((f64::from(got) - want).abs() < 1e-5, "{got} {want}");
     }
 
@@ -664,9 +666,9 @@ mod trained {
             let want = likelihoods - weight * probability.ln();
             let inputs = Tensor::<1>::from_floats(x, &device).reshape([1, 1, 2]);
             let targets = Tensor::<1>::from_floats(y, &device).reshape([1, 1, 3]);
-            let got = model.loss(&model.network, inputs.clone(), targets.clone()).into_scalar::<f32>();
+            let got = model.loss_of(&model.network, inputs.clone(), targets.clone()).into_scalar::<f32>();
             assert!((f64::from(got) - want).abs() < 1e-5, "{head:?}: {got} {want}");
-            let errors = to_vec(model.error(&model.network, inputs.squeeze_dim(0), targets.squeeze_dim(0)));
+            let errors = to_vec(model.error_of(&model.network, [inputs.squeeze_dim(0), targets.squeeze_dim(0)]));
             squares.push((1.0 - probability).powi(2));
             assert_eq!(errors.len(), 3);
             for (error, want) in errors.iter().zip(squares) {

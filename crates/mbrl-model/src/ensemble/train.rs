@@ -1,13 +1,24 @@
 //! How an ensemble is fitted: examples, likelihood, elites.
 
+use std::sync::Arc;
+
 use burn::{
     module::Param,
     tensor::{Tensor, TensorData, activation},
 };
 
-use super::{Ensemble, Head, Heads, Network, Wrap, delta, elite_count, inputs::Inputs, is_cpu, stepper::HostStepper};
+use mbrl_env::Knowledge;
+
+use super::{
+    Ensemble, Head, Heads, Network, Wrap,
+    copies::{Copies, Shaper, Transitions},
+    delta, elite_count, is_cpu,
+    stepper::HostStepper,
+};
 use crate::{
-    Dataset, Examples, Fit, FitConfig, ModelError, Normalizer, Stepper, dynamics::check_size, normalizer::magnitudes,
+    Dataset, Examples, Fit, FitBatch, FitConfig, ModelError, Normalizer, Pairs, Stepper,
+    dynamics::check_size,
+    normalizer::{Moments, magnitudes},
 };
 
 /// Statistics of an ensemble's inputs and targets.
@@ -34,95 +45,102 @@ pub(super) fn end_weight(head: Head) -> f64 {
     }
 }
 
-impl Fit for Ensemble {
-    type Parameters = Network;
-    type Statistics = EnsembleStatistics;
+/// What statistics are made of.
+struct Sums {
+    inputs: Moments,
+    targets: Moments,
+    input_magnitudes: Vec<f32>,
+    /// Of the observations and rewards that targets are made of: a change smaller than what `f32` tells apart there is rounding.
+    target_magnitudes: Vec<f32>,
+}
 
-    fn members(&self) -> usize {
-        self.config.members
+impl Sums {
+    fn of(inputs: &[f32], targets: &[f32], of: &Transitions<'_>, shaper: &Shaper) -> Self {
+        let (width, targets_width, o) = (shaper.seen.width(), shaper.targets_width(), shaper.obs);
+        let observed = magnitudes(of.obs.chunks_exact(o).chain(of.next_obs.chunks_exact(o)), o);
+        let mut target_magnitudes: Vec<f32> = shaper.predicted.columns.iter().map(|&c| observed[c]).collect();
+        if shaper.reward {
+            target_magnitudes.extend(magnitudes(of.rewards.chunks(1), 1));
+        }
+        Self {
+            inputs: Moments::of(inputs, width),
+            targets: Moments::of(targets, targets_width),
+            input_magnitudes: magnitudes(inputs.chunks_exact(width), width),
+            target_magnitudes,
+        }
     }
 
-    fn prepare(&self, data: &Dataset) -> Result<(Examples, EnsembleStatistics), ModelError> {
-        let (obs, action) = (self.spec.obs, self.spec.action);
-        check_size("columns of obs", obs, data.obs_width())?;
-        check_size("columns of actions", action, data.action_width())?;
-        check_size("past steps of the data", self.config.past, data.past_steps())?;
-        let wanted = |learned: bool, what, there: bool| match learned && !there {
-            true => Err(ModelError::MissingData { what }),
-            false => Ok(()),
-        };
-        wanted(self.config.reward, "rewards", data.rewards().is_some())?;
-        wanted(self.config.termination, "terminations", data.terminated().is_some())?;
+    fn join(&mut self, other: &Self) {
+        self.inputs.join(&other.inputs);
+        self.targets.join(&other.targets);
+        for (mine, other) in [
+            (&mut self.input_magnitudes, &other.input_magnitudes),
+            (&mut self.target_magnitudes, &other.target_magnitudes),
+        ] {
+            mine.iter_mut().zip(other).for_each(|(mine, other)| *mine = mine.max(*other));
+        }
+    }
+}
 
-        let Inputs { plain, angles, .. } = &self.seen;
-        if self.seen.features.is_some() && data.offset().iter().any(|offset| *offset != 0.0) {
-            let (value, rule) =
-                ("data with an offset".into(), "data in the task's own units, as features need it".into());
-            return Err(ModelError::Config { field: "features", value, rule });
-        }
-        let features = self.seen.features_of(data.obs(), data.actions(), obs);
-        let mut features = features.chunks_exact(features.len().checked_div(data.len()).unwrap_or(0).max(1));
-        let mut inputs = Vec::with_capacity(data.len() * self.seen.width());
-        let mut state = vec![0f32; self.spec.state];
-        let past = self.spec.state - obs;
-        for (row, (now, act)) in data.obs().chunks_exact(obs).zip(data.actions().chunks_exact(action)).enumerate() {
-            state[..obs].copy_from_slice(now);
-            state[obs..].copy_from_slice(&data.past()[row * past..(row + 1) * past]);
-            inputs.extend(plain.iter().map(|&c| state[c]));
-            inputs.extend(angles.iter().map(|&(c, scale)| (state[c] * scale).sin()));
-            inputs.extend(angles.iter().map(|&(c, scale)| (state[c] * scale).cos()));
-            inputs.extend(act);
-            inputs.extend(features.next().into_iter().flatten());
-        }
-        let delta = delta(&self.config, obs);
-        let width = self.config.targets(obs);
-        let mut targets = Vec::with_capacity(data.len() * width);
-        for (row, (next, now)) in data.next_obs().chunks_exact(obs).zip(data.obs().chunks_exact(obs)).enumerate() {
-            targets.extend((0..obs).map(|d| next[d] - delta[d] * now[d]));
-            for wrap in &self.wraps {
-                let change = &mut targets[row * width + wrap.column];
-                *change = wrap.change(*change);
-            }
-            targets.extend(data.rewards().filter(|_| self.config.reward).map(|rewards| rewards[row]));
-        }
-        let rows = || data.obs().chunks_exact(obs).chain(data.next_obs().chunks_exact(obs));
-        let statistics = EnsembleStatistics {
-            inputs: Normalizer::of(&inputs, self.seen.width()),
-            targets: if self.config.normalize_targets {
-                // A change smaller than what `f32` tells apart in the observation is rounding.
-                let mut magnitudes = magnitudes(rows(), obs);
-                magnitudes
-                    .extend(data.rewards().filter(|_| self.config.reward).map(|r| self::magnitudes(r.chunks(1), 1)[0]));
-                Normalizer::beside(&targets, &magnitudes)
-            } else {
-                Normalizer::identity(width)
-            },
-            wraps: self.wraps.iter().map(|wrap| wrap.seen(rows())).collect(),
-            offset: data.offset().to_vec(),
-        };
-        statistics.inputs.normalize(&mut inputs);
-        statistics.targets.normalize(&mut targets);
-        if let Some(ends) = data.terminated().filter(|_| self.config.termination) {
-            let rows = targets.chunks_exact(width).zip(ends);
-            targets = rows.flat_map(|(row, &end)| row.iter().copied().chain([f32::from(u8::from(end))])).collect();
-        }
-        let upload = |values: Vec<f32>| {
-            let width = values.len() / data.len();
-            Tensor::from_data(TensorData::new(values, [data.len(), width]), &self.spec.device)
-        };
-        Ok((Examples { inputs: upload(inputs), targets: upload(targets) }, statistics))
+/// What an ensemble makes of transitions: rows of standardised inputs and targets and, where the task has symmetries, what copies are
+/// made of.
+#[derive(Debug, Clone)]
+pub struct EnsembleExamples {
+    /// Of the transitions as they are.
+    pairs: Pairs,
+    copies: Option<Arc<Copies>>,
+}
+
+impl Examples for EnsembleExamples {
+    fn count(&self) -> usize {
+        self.pairs.count()
     }
 
-    fn parameters(&self) -> Network {
-        self.network.clone()
+    fn holdout(&self) -> Option<&[usize]> {
+        self.pairs.holdout()
+    }
+}
+
+impl EnsembleExamples {
+    /// Inputs `[E, B, in]` and targets `[E, B, out]` to train on.
+    fn batch(&self, batch: &FitBatch<'_>) -> [Tensor<3>; 2] {
+        let Some(copies) = &self.copies else { return self.pairs.batch(batch) };
+        let device = self.pairs.inputs.device();
+        copies.draw(batch.rows, batch.key, batch.step).map(|values| {
+            let shape = [batch.members, batch.size(), values.len() / batch.rows.len().max(1)];
+            Tensor::from_data(TensorData::new(values, shape), &device)
+        })
+    }
+
+    pub(super) fn pairs(&self) -> &Pairs {
+        &self.pairs
+    }
+
+    pub(super) fn copies(&self) -> Option<Arc<Copies>> {
+        self.copies.clone()
+    }
+}
+
+impl Ensemble {
+    fn shaper(&self) -> Shaper {
+        Shaper {
+            seen: self.seen.clone(),
+            predicted: self.predicted.clone(),
+            wraps: self.wraps.clone(),
+            delta: delta(&self.config, self.spec.obs),
+            obs: self.spec.obs,
+            action: self.spec.action,
+            reward: self.config.reward,
+            past: self.spec.state - self.spec.obs,
+        }
     }
 
     /// PETS: `Σ_members mean[(μ − y)² e^{−lv} + lv] + 0.01·Σ(max_lv − min_lv) + Σ_layers decay·½‖W‖²`; squared error for a
-    /// deterministic head.
+    /// deterministic head. `inputs` `[E, B, in]`, `targets` `[E, B, out]`.
     ///
     /// The mean over D columns of a Gaussian is, up to a constant, 2/D times a negative log-likelihood. An end's
     /// cross-entropy is a negative log-likelihood too and gets the same factor, times [`end_weight`].
-    fn loss(&self, network: &Network, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1> {
+    pub(super) fn loss_of(&self, network: &Network, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1> {
         let members = self.config.members as f64;
         let Heads { mean, log_var, end } = network.heads(inputs, &self.config);
         let columns = mean.dims()[2];
@@ -154,8 +172,8 @@ impl Fit for Ensemble {
         loss
     }
 
-    /// Columns of the observation, then the reward, then the end by the squared error of its probability (Brier's score).
-    fn error(&self, network: &Network, inputs: Tensor<2>, targets: Tensor<2>) -> Tensor<2> {
+    /// Squared errors of each member on the same rows of inputs `[N, in]` and targets `[N, out]`, averaged over rows, `[E, out]`.
+    pub(super) fn error_of(&self, network: &Network, [inputs, targets]: [Tensor<2>; 2]) -> Tensor<2> {
         let inputs = inputs.unsqueeze::<3>().repeat_dim(0, self.config.members);
         let Heads { mean, end, .. } = network.heads(inputs, &self.config);
         let predicted = match end {
@@ -165,9 +183,105 @@ impl Fit for Ensemble {
         let square: Tensor<3> = (predicted - targets.unsqueeze::<3>()).square();
         square.mean_dim(1).squeeze_dim(1)
     }
+}
+
+impl Fit for Ensemble {
+    type Data = Dataset;
+    type Examples = EnsembleExamples;
+    type Parameters = Network;
+    type Statistics = EnsembleStatistics;
+
+    fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    fn members(&self) -> usize {
+        self.config.members
+    }
+
+    /// Statistics are those over all copies where the task has symmetries. Where values of angles that jump lie is seen in the
+    /// transitions as they are, which is where roll-outs start.
+    fn prepare(&self, data: &Dataset) -> Result<(EnsembleExamples, EnsembleStatistics), ModelError> {
+        let (obs, action) = (self.spec.obs, self.spec.action);
+        check_size("columns of obs", obs, data.obs_width())?;
+        check_size("columns of actions", action, data.action_width())?;
+        check_size("past steps of the data", self.config.past, data.past_steps())?;
+        let wanted = |learned: bool, what, there: bool| match learned && !there {
+            true => Err(ModelError::MissingData { what }),
+            false => Ok(()),
+        };
+        wanted(self.config.reward, "rewards", data.rewards().is_some())?;
+        wanted(self.config.termination, "terminations", data.terminated().is_some())?;
+        if data.offset().iter().any(|offset| *offset != 0.0) {
+            let Knowledge { features, augment, known, .. } = &self.knowledge;
+            let parts =
+                [("features", features.is_some()), ("symmetries", augment.is_some()), ("known", known.is_some())];
+            if let Some((field, _)) = parts.into_iter().find(|(_, there)| *there) {
+                let (value, rule) = ("data with an offset".into(), "data in the task's own units".into());
+                return Err(ModelError::Config { field, value, rule });
+            }
+        }
+
+        let shaper = self.shaper();
+        let all = shaper.transitions(data);
+        let (mut inputs, mut targets) = (shaper.inputs(&all), shaper.targets(&all));
+        let targets_width = shaper.targets_width();
+        let mut sums = Sums::of(&inputs, &targets, &all, &shaper);
+        if let Some(augment) = &self.knowledge.augment {
+            // One copy of everything at a time.
+            for copy in 1..augment.copies() {
+                let copied = all.copied(copy, &**augment, &shaper);
+                sums.join(&Sums::of(&shaper.inputs(&copied), &shaper.targets(&copied), &copied, &shaper));
+            }
+        }
+        let rows = || data.obs().chunks_exact(obs).chain(data.next_obs().chunks_exact(obs));
+        let statistics = EnsembleStatistics {
+            inputs: sums.inputs.normalizer(&sums.input_magnitudes),
+            targets: if self.config.normalize_targets {
+                sums.targets.normalizer(&sums.target_magnitudes)
+            } else {
+                Normalizer::identity(targets_width)
+            },
+            wraps: self.wraps.iter().map(|wrap| wrap.seen(rows())).collect(),
+            offset: data.offset().to_vec(),
+        };
+        statistics.inputs.normalize(&mut inputs);
+        statistics.targets.normalize(&mut targets);
+        let ends = data.terminated().filter(|_| self.config.termination).unwrap_or_default();
+        let ends: Vec<f32> = ends.iter().map(|&end| f32::from(u8::from(end))).collect();
+        if !ends.is_empty() {
+            let rows = targets.chunks_exact(targets_width).zip(&ends);
+            targets = rows.flat_map(|(row, &end)| row.iter().copied().chain([end])).collect();
+        }
+        let upload = |values: Vec<f32>| {
+            let width = values.len() / data.len();
+            Tensor::from_data(TensorData::new(values, [data.len(), width]), &self.spec.device)
+        };
+        let pairs = Pairs::new(upload(inputs), upload(targets)).with_holdout(data.holdout().map(<[usize]>::to_vec));
+        let copies = self.knowledge.augment.clone().filter(|augment| augment.copies() > 1).map(|augment| {
+            let (inputs, targets) = (statistics.inputs.clone(), statistics.targets.clone());
+            Arc::new(Copies { augment, all: all.into_owned(), ends, shaper, inputs, targets })
+        });
+        Ok((EnsembleExamples { pairs, copies }, statistics))
+    }
+
+    fn parameters(&self) -> Network {
+        self.network.clone()
+    }
+
+    fn loss(&self, network: &Network, examples: &EnsembleExamples, batch: &FitBatch<'_>) -> Tensor<1> {
+        let [inputs, targets] = examples.batch(batch);
+        self.loss_of(network, inputs, targets)
+    }
+
+    /// Columns of the observation that are predicted, then the reward, then the end by the squared error of its probability (Brier's
+    /// score); of the transitions as they are.
+    fn error(&self, network: &Network, examples: &EnsembleExamples, rows: &[usize]) -> Tensor<2> {
+        self.error_of(network, examples.pairs.select(rows))
+    }
 
     /// On a CPU with the engine on; norms of gradients are clipped by Burn alone.
-    fn stepper(&self, examples: &Examples, config: &FitConfig) -> Option<Box<dyn Stepper<Network>>> {
+    fn stepper(&self, examples: &EnsembleExamples, config: &FitConfig) -> Option<Box<dyn Stepper<Network>>> {
         let own = self.use_engine && is_cpu(&self.spec.device) && config.grad_clip == 0.0;
         own.then(|| Box::new(HostStepper::new(&self.network, &self.config, examples, config.learning_rate)) as Box<_>)
     }

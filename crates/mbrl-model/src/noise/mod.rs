@@ -225,6 +225,11 @@ pub(crate) fn fill_words_lanes<const TILE: usize>(
     }
 }
 
+/// Four random words of a row, of a stream apart from that of [`fill_words_lanes`].
+pub(crate) fn four_words(key: u64, step: u32, row: u32, block: u32) -> [u32; 4] {
+    mbrl_env::philox4x32([row, block, step, STREAM + 3], [key as u32, (key >> 32) as u32])
+}
+
 /// Four normals for each of [`LANES`] rows.
 #[inline(always)]
 fn four_normals(key: u64, step: u32, row: u32, block: u32) -> [[f32; LANES]; 4] {

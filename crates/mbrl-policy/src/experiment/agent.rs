@@ -12,6 +12,7 @@ use toml::{Table, Value};
 use super::{
     ExperimentError,
     ground_truth::GroundTruthSections,
+    mbpo::MbpoSections,
     model_based::ModelBasedSections,
     model_free::{SacSections, Td3Sections},
     npg::NpgSections,
@@ -100,6 +101,9 @@ kinds! {
     /// `kind = "ground-truth"`: plans through the simulator itself and learns nothing. Sections `[goal]`, `[planner]`,
     /// `[refinement]` and `[mpc]`.
     GroundTruth(GroundTruthSections),
+    /// `kind = "mbpo"`: learns an ensemble, and a policy in it (MBPO, DHMBPO). Sections `[agent]`, `[goal]`, `[model]`, `[fit]`,
+    /// `[rollout]`, `[propagation]`, `[policy]`, `[critics]` and `[sac]`.
+    Mbpo(MbpoSections),
     /// `kind = "sac"`: learns a policy from real transitions alone, by soft actor-critic. Sections `[agent]`, `[policy]`,
     /// `[critics]` and `[sac]`.
     Sac(SacSections),
@@ -138,7 +142,11 @@ impl AgentConfig {
     /// The model that is learned and how it is fitted; `None` where nothing is learned.
     #[must_use]
     pub fn learned_model(&self) -> Option<(&EnsembleConfig, &FitConfig)> {
-        self.model_based().map(|sections| (&sections.model, &sections.fit))
+        match self {
+            Self::ModelBased(sections) => Some((&sections.model, &sections.fit)),
+            Self::Mbpo(sections) => Some((&sections.model, &sections.fit)),
+            _ => None,
+        }
     }
 
     /// The planner; `None` for agents that do not plan.
@@ -147,7 +155,7 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => Some(&sections.planner),
             Self::GroundTruth(sections) => Some(&sections.planner),
-            Self::Sac(_) | Self::Td3(_) | Self::Npg(_) => None,
+            Self::Mbpo(_) | Self::Sac(_) | Self::Td3(_) | Self::Npg(_) => None,
         }
     }
 
@@ -204,7 +212,7 @@ fn unknown_section(key: &str, kind: &str, known: &[&str]) -> ExperimentError {
     let hint = if owners.is_empty() {
         suggest(key, known.iter().copied())
     } else {
-        format!("; it belongs to agent.kind = \"{}\", and this experiment has \"{kind}\"", owners.join("\", \""))
+        format!("; it belongs to agent.kind = \"{}\", and this experiment has \"{kind}\"", owners.join("\" or \""))
     };
     ExperimentError::UnknownKey { key: key.to_owned(), hint }
 }

@@ -57,6 +57,7 @@
 //! | `steps`, `seed` | real environment steps, random ones included; the seed of everything that is drawn (0) |
 //! | `device` | where tensors live: `flex` (default), `ndarray`, `wgpu[:n]`, `cuda[:n]` |
 //! | `[wrappers]` | [`WrappersConfig`]: what makes the task harder |
+//! | `[knowledge]` | [`KnowledgeConfig`]: what is used of what the task knows |
 //! | `[train]` | [`TrainConfig`]: environments side by side, evaluations, checkpoints |
 //! | `[agent]` | `kind` says which learner it is ([`AgentConfig`]) and which other sections there are |
 //!
@@ -67,7 +68,9 @@ mod device;
 mod error;
 mod goal;
 mod ground_truth;
+mod knowledge;
 mod limits;
+mod mbpo;
 mod model_based;
 mod model_free;
 mod npg;
@@ -98,7 +101,9 @@ pub use self::{
     error::ExperimentError,
     goal::{DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
     ground_truth::GroundTruthSections,
+    knowledge::KnowledgeConfig,
     limits::check_weights,
+    mbpo::{ImaginedGoalConfig, MbpoSections},
     model_based::{ModelBasedSections, MpcConfig},
     model_free::{SacSections, Td3Sections},
     npg::NpgSections,
@@ -137,13 +142,17 @@ pub struct Experiment {
     /// What makes the task harder: noise, delays, held actions (default: nothing).
     #[serde(default)]
     pub wrappers: WrappersConfig,
+    /// What is used of what the task knows (default: all).
+    #[serde(default)]
+    pub knowledge: KnowledgeConfig,
     /// When the run evaluates and stores itself.
     #[serde(default)]
     pub train: TrainConfig,
 }
 
 /// The keys that are the run's own, whatever its agent.
-const COMMON: &[&str] = &["name", "summary", "task", "steps", "seed", "device", "task_options", "wrappers", "train"];
+const COMMON: &[&str] =
+    &["name", "summary", "task", "steps", "seed", "device", "task_options", "wrappers", "knowledge", "train"];
 
 /// A value as it would be typed. TOML has but one width of floats; the digits beyond the narrower one say nothing.
 fn shown(value: &Value) -> String {
@@ -279,6 +288,7 @@ impl Experiment {
             EnvError::Config { field, value, rule } => ExperimentError::rule(format!("wrappers.{field}"), value, rule),
             other => other.into(),
         })?;
+        task.knowledge = self.knowledge.used(task.knowledge, &self.wrappers)?;
         task.env.spec().require_limited_actions()?;
         Ok(task)
     }

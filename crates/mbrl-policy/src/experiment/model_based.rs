@@ -72,7 +72,7 @@ impl Kind for ModelBasedSections {
         check_weights(&self.model.for_env(spec), obs, action)?;
         let mut model = self
             .model
-            .init_for_task(spec, site.task.knowledge.features.clone(), site.device, &mut training.split_rng())
+            .init_for_task(spec, &site.task.knowledge, site.device, &mut training.split_rng())
             .map_err(ExperimentError::section("[model]"))?;
         if self.precision == Precision::Bf16 && !is_cpu(site.device) {
             let told = format!("\"f32\": roll-outs on device = {:?} multiply in f32", site.device_word);

@@ -264,3 +264,21 @@ fn set(table: &mut Table, key: &str, value: Value) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_concerns_what_was_set_where_one_name_is_within_the_other() {
+        for (at, key, expected) in [
+            ("planner", "planner.horizon", true),
+            ("planner.horizon", "planner", true),
+            ("planner.horizon", "planner.horizon", true),
+            ("plan", "planner.horizon", false),
+            ("model.members", "planner.horizon", false),
+        ] {
+            assert_eq!(concerns(at, key), expected, "{at} and {key}");
+        }
+    }
+}

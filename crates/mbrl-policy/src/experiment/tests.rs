@@ -147,6 +147,8 @@ fn another_planner_keeps_what_both_have_and_tells_the_rest() {
     let PlannerConfig::Icem(icem) = &sections(&experiment).planner else { panic!("another planner") };
     assert_eq!((icem.execute, icem.horizon), (Execute::Best, 8));
     assert!(notes[0].contains("execute = \"best\"") && !notes[0].contains("00000"), "{notes:?}");
+    let left_out = notes[0].split("; leaves out ").nth(1).unwrap().split(';').next().unwrap();
+    assert!(!left_out.contains("execute"), "iCEM has it too: {notes:?}");
     let chosen = registry().experiments(&[("mine", &SMOKE.replace("elites =", "execute = \"best\"\nelites ="))]);
     let (experiment, notes) = chosen.load_with_notes("mine", &["planner.kind=icem"]).unwrap();
     let PlannerConfig::Icem(icem) = &sections(&experiment).planner else { panic!("another planner") };
@@ -272,6 +274,9 @@ fn what_is_wrong_in_a_text_is_named_with_its_key() {
     let cut = SMOKE.split("[propagation]").next().unwrap();
     let error = Experiment::from_toml(cut).unwrap_err().to_string();
     assert_eq!(error, "missing section [propagation], which agent.kind = \"model-based\" needs");
+    // Of two forms at once neither is chosen.
+    let error = loaded(&["mpc.replan={every = 2, open-loop = 3}"]).unwrap_err().to_string();
+    assert!(error.starts_with("mpc.replan = {") && error.contains("expected one of"), "{error}");
     let error = registry().load("smkoe", &[]).unwrap_err().to_string();
     assert!(error.contains("unknown experiment `smkoe`") && error.contains("`smoke`"), "{error}");
     let error = told(&registry().load("missing.toml", &[]).unwrap_err());
@@ -290,8 +295,8 @@ fn a_section_of_another_kind_is_refused_and_left_out_where_the_kind_is_overridde
     let truth = registry().load("truth", &[]).unwrap();
     assert_eq!((has(&truth), has(&loaded(&[]).unwrap())), ([false; 4], [true; 4]));
     let error = Experiment::from_toml(&(TRUTH.to_owned() + "\n[model]\nmembers = 3\n")).unwrap_err().to_string();
-    let owner =
-        "unknown key `model`; it belongs to agent.kind = \"model-based\", and this experiment has \"ground-truth\"";
+    let owner = "unknown key `model`; it belongs to agent.kind = \"model-based\" or \"mbpo\", and this experiment has \
+                 \"ground-truth\"";
     assert_eq!(error, owner);
     let error = Experiment::from_toml(&TRUTH.replace("[goal]", "random_steps = 3\n[goal]")).unwrap_err().to_string();
     assert_eq!(error, "unknown key `agent.random_steps`");

@@ -18,6 +18,8 @@ use crate::{
 pub enum Reduction {
     /// The least: against values that are too high because the best is chosen among noisy ones (TD3, SAC).
     Min,
+    /// The lesser of two that are drawn for each batch: less pessimistic than the least of many (REDQ, DHMBPO). For targets alone.
+    Pair,
     /// Their mean.
     Mean,
     /// The first one's (what TD3's actor climbs).
@@ -47,6 +49,10 @@ pub struct CriticsConfig {
     pub target: Reduction,
     /// Which value of the critics the actor climbs (default: `"min"`; SAC).
     pub actor: Reduction,
+    /// Whether networks say values in units of what rewards so far allow, `[low, high] / (1 − γ)` with 0 within (default: no; DHMBPO: yes).
+    /// Adam moves an output of normalised layers by some hundredths per update, however wrong it is: where values are in the hundreds,
+    /// critics come too late without.
+    pub scaled: bool,
 }
 
 impl Default for CriticsConfig {
@@ -61,6 +67,7 @@ impl Default for CriticsConfig {
             tracking: 0.005,
             target: Reduction::Min,
             actor: Reduction::Min,
+            scaled: false,
         }
     }
 }
@@ -78,6 +85,13 @@ impl CriticsConfig {
     /// [`AgentError::Config`] or [`AgentError::Model`], naming the field.
     pub fn validate(&self) -> Result<(), AgentError> {
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
+        if self.actor == Reduction::Pair {
+            return refuse(
+                "actor",
+                "\"pair\"".into(),
+                "\"min\", \"mean\" or \"first\": pairs are drawn for targets alone",
+            );
+        }
         if self.count == 0 {
             return refuse("count", "0".into(), "at least 1 critic");
         }
@@ -105,13 +119,22 @@ impl CriticsConfig {
     pub fn init(&self, inputs: usize, actions: usize, rng: &mut Rng) -> Result<Critics, AgentError> {
         self.validate()?;
         let network = self.network(inputs + actions);
-        let network = init_network(&network, rng)?;
+        let mut network = init_network(&network, rng)?;
+        if self.scaled {
+            // All values begin in the middle of their range (DHMBPO).
+            let mut parameters = network.parameters();
+            let last = self.count * (self.hidden.last().copied().unwrap_or(inputs + actions) + 1);
+            let from = parameters.len() - last;
+            parameters[from..].fill(0.0);
+            network.set_parameters(&parameters);
+        }
         let adam = AdamConfig { learning_rate: self.learning_rate, ..AdamConfig::default() };
         Ok(Critics {
             adam: Adam::new(&network, adam),
             target: network.clone(),
             network,
             widths: [inputs, actions],
+            range: Range::default(),
             config: self.clone(),
         })
     }
@@ -126,8 +149,44 @@ pub struct Critics {
     target: HostMlp,
     adam: Adam,
     widths: [usize; 2],
+    /// What outputs mean.
+    range: Range,
     config: CriticsConfig,
 }
+
+/// Values that rewards allow: an output `u` of a network means `centre + half · u`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Range {
+    /// Least and largest value, 0 within; nothing is known yet where both are 0.
+    ends: [f32; 2],
+    centre: f32,
+    half: f32,
+}
+
+impl Default for Range {
+    /// Outputs are values.
+    fn default() -> Self {
+        Self { ends: [0.0; 2], centre: 0.0, half: 1.0 }
+    }
+}
+
+impl Range {
+    fn new(ends: [f32; 2]) -> Self {
+        Self { ends, centre: 0.5 * (ends[0] + ends[1]), half: 0.5 * (ends[1] - ends[0]) }
+    }
+
+    /// What outputs mean, in their place.
+    pub(crate) fn apply(self, outputs: &mut [f32]) {
+        if self != Self::default() {
+            outputs.iter_mut().for_each(|output| *output = self.centre + self.half * *output);
+        }
+    }
+}
+
+/// Share of the way that the range goes towards that of each batch (DHMBPO: its step size).
+const RANGE_RATE: f32 = 3e-4;
+/// Rewards of a batch below and above which so many are, are left out of the range (DHMBPO).
+const TAIL: f32 = 0.01;
 
 /// Values that critics gave, and what gradients need of them. Used again and again, it allocates little.
 #[derive(Debug, Clone, Default)]
@@ -148,8 +207,38 @@ impl CriticPass {
 const NETWORK: &str = "network.bin";
 const TARGET: &str = "target.bin";
 const ADAM: &str = "adam.bin";
+const RANGE: &str = "range.bin";
 
 impl Critics {
+    /// Takes rewards of a batch into the range of values, where they are [scaled](CriticsConfig::scaled). To be called before an update.
+    pub fn observe_rewards(&mut self, rewards: &[f64], discount: f32) {
+        if !self.config.scaled || rewards.is_empty() {
+            return;
+        }
+        let mut sorted: Vec<f32> = rewards.iter().map(|reward| *reward as f32).collect();
+        sorted.sort_by(f32::total_cmp);
+        let left_out = (TAIL * sorted.len() as f32) as usize;
+        // Of a discount of 1 there is no end: a thousand steps.
+        let steps = 1.0 / (1.0 - discount).max(1e-3);
+        let low = (sorted[left_out] * steps).min(0.0);
+        let high = (sorted[sorted.len() - 1 - left_out] * steps).max(0.0);
+        let [before_low, before_high] = self.range.ends;
+        let ends = if self.range == Range::default() {
+            [low, high]
+        } else {
+            [before_low + RANGE_RATE * (low - before_low), before_high + RANGE_RATE * (high - before_high)]
+        };
+        // Without a reward there is no scale.
+        if ends[1] > ends[0] {
+            self.range = Range::new(ends);
+        }
+    }
+
+    /// What outputs of the networks mean.
+    pub(crate) fn range(&self) -> Range {
+        self.range
+    }
+
     /// What they were made from.
     #[must_use]
     pub fn config(&self) -> &CriticsConfig {
@@ -207,12 +296,20 @@ impl Critics {
         self.join(inputs, actions, &mut pass.rows);
         let kept = tape.then_some(&mut pass.tape);
         pass.values = self.network.forward(Rows::Shared(&pass.rows), kind, kept);
+        self.range.apply(&mut pass.values);
     }
 
     /// Values `[N]` of the slow copies, reduced as targets need them, with units dropped as when the critics learn.
     pub fn target_values(&self, inputs: &[f32], actions: &[f32], key: u64, pass: &mut CriticPass) -> Vec<f32> {
         self.join(inputs, actions, &mut pass.rows);
-        let values = self.target.forward(Rows::Shared(&pass.rows), Self::learning(key), None);
+        let mut values = self.target.forward(Rows::Shared(&pass.rows), Self::learning(key), None);
+        self.range.apply(&mut values);
+        if self.config.target == Reduction::Pair {
+            let [first, second] = pair(self.config.count, key);
+            let rows = values.len() / self.config.count;
+            let [first, second] = [first, second].map(|critic| &values[critic * rows..][..rows]);
+            return reduce(&[first, second].concat(), 2, Reduction::Min);
+        }
         reduce(&values, self.config.count, self.config.target)
     }
 
@@ -223,6 +320,7 @@ impl Critics {
         let count = self.config.count;
         let values = reduce(&pass.values, count, self.config.actor);
         let rows = values.len();
+        let weight = weight * self.range.half;
         let grad_out = match self.config.actor {
             Reduction::Mean => vec![weight / count as f32; count * rows],
             Reduction::First => {
@@ -230,7 +328,7 @@ impl Critics {
                 gradients[..rows].fill(weight);
                 gradients
             }
-            Reduction::Min => {
+            Reduction::Min | Reduction::Pair => {
                 let mut gradients = vec![0.0; count * rows];
                 for row in 0..rows {
                     // Of equal ones the first.
@@ -265,7 +363,7 @@ impl Critics {
         for (value, target) in pass.values.iter().zip(targets.iter().cycle()) {
             let error = value - target;
             loss += 0.5 * f64::from(error) * f64::from(error);
-            gradients.push(error / rows as f32);
+            gradients.push(self.range.half * error / rows as f32);
         }
         self.network.step(&mut pass.tape, &gradients, false, &mut self.adam);
         loss / pass.values.len() as f64
@@ -283,7 +381,11 @@ impl Critics {
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         into.put(NETWORK, &self.network.save())?;
         into.put(TARGET, &self.target.save())?;
-        into.put(ADAM, &self.adam.save(&self.network))
+        into.put(ADAM, &self.adam.save(&self.network))?;
+        if self.config.scaled {
+            into.put(RANGE, &self.range.ends.map(f32::to_le_bytes).concat())?;
+        }
+        Ok(())
     }
 
     /// Goes back to what [`save`](Self::save) wrote.
@@ -293,8 +395,22 @@ impl Critics {
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         load_network(&mut self.network, from, NETWORK)?;
         load_network(&mut self.target, from, TARGET)?;
-        self.adam.load(&self.network, from.get(ADAM)?).map_err(|e| from.refuse(ADAM, e.to_string()))
+        self.adam.load(&self.network, from.get(ADAM)?).map_err(|e| from.refuse(ADAM, e.to_string()))?;
+        if self.config.scaled {
+            let numbers: Vec<f32> =
+                from.get(RANGE)?.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let [low, high] = numbers[..] else { return Err(from.refuse(RANGE, "expected two numbers".into())) };
+            self.range = if high > low { Range::new([low, high]) } else { Range::default() };
+        }
+        Ok(())
     }
+}
+
+/// Two different critics of `count`, by a key.
+fn pair(count: usize, key: u64) -> [usize; 2] {
+    let mut rng = Rng::new(key);
+    let first = rng.below(count);
+    if count == 1 { [first, first] } else { [first, (first + 1 + rng.below(count - 1)) % count] }
 }
 
 /// One value of each row of `[E, N]`. A NaN of any critic is kept.
@@ -304,8 +420,8 @@ pub(crate) fn reduce(values: &[f32], count: usize, reduction: Reduction) -> Vec<
     for critic in values[rows..].chunks_exact(rows.max(1)) {
         for (least, value) in reduced.iter_mut().zip(critic) {
             match reduction {
-                Reduction::Min if *value < *least || value.is_nan() => *least = *value,
-                Reduction::Min | Reduction::First => {}
+                Reduction::Min | Reduction::Pair if *value < *least || value.is_nan() => *least = *value,
+                Reduction::Min | Reduction::Pair | Reduction::First => {}
                 Reduction::Mean => *least += value,
             }
         }
@@ -319,6 +435,74 @@ pub(crate) fn reduce(values: &[f32], count: usize, reduction: Reduction) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_of_several_are_drawn_evenly_and_differ() {
+        let mut counts = [[0; 4]; 4];
+        for key in 0..6000 {
+            let [first, second] = pair(4, key);
+            counts[first][second] += 1;
+        }
+        for (first, counts) in counts.iter().enumerate() {
+            for (second, count) in counts.iter().enumerate() {
+                // 500 of 6,000 each, within 5 standard deviations.
+                let expected = if first == second { 0..1 } else { 390..610 };
+                assert!(expected.contains(count), "{first} and {second}: {count}");
+            }
+        }
+        assert_eq!(pair(1, 3), [0, 0]);
+    }
+
+    #[test]
+    fn values_come_in_units_of_what_rewards_allow_and_the_gradient_is_theirs() {
+        let config = CriticsConfig {
+            count: 3,
+            hidden: vec![8],
+            activation: Activation::Silu,
+            actor: Reduction::Mean,
+            scaled: true,
+            ..CriticsConfig::default()
+        };
+        let mut rng = Rng::new(3);
+        let mut critics = config.init(2, 1, &mut rng).unwrap();
+        let (inputs, actions) = ([0.3, -0.2, 1.0, 0.5], [0.1, -0.7]);
+        let mut pass = CriticPass::default();
+        critics.values(&inputs, &actions, false, &mut pass);
+        let plain = pass.values.clone();
+        // One in two hundred is an outlier on each side.
+        let mut rewards = vec![1.0; 100];
+        rewards.extend(vec![3.0; 98]);
+        rewards.extend([-1e6, 1e6]);
+        critics.observe_rewards(&rewards, 0.99);
+        assert!((critics.range.ends[1] - 300.0).abs() < 0.1 && critics.range.ends[0] == 0.0, "{:?}", critics.range);
+        critics.values(&inputs, &actions, true, &mut pass);
+        for (value, plain) in pass.values.iter().zip(&plain) {
+            assert!(*plain == 0.0 && (value - 150.0).abs() < 0.1, "{value} for {plain}");
+        }
+        // Weights of the last layer that say something.
+        let mut parameters = critics.network.parameters();
+        let from = parameters.len() - 3 * 9;
+        parameters[from..].iter_mut().for_each(|weight| *weight = rng.normal());
+        critics.network.set_parameters(&parameters);
+        critics.values(&inputs, &actions, true, &mut pass);
+        let (_, _, by_actions) = critics.actor_gradient(&pass, 1.0);
+        let value = |by: f32| {
+            let mut pass = CriticPass::default();
+            critics.values(&inputs, &[actions[0] + by, actions[1]], false, &mut pass);
+            reduce(&pass.values, 3, Reduction::Mean)[0]
+        };
+        let difference = (value(1e-2) - value(-1e-2)) / 2e-2;
+        assert!((by_actions[0] - difference).abs() < 0.02 * difference.abs().max(1.0), "{by_actions:?}, {difference}");
+        // Constant targets far from 0 are met in few steps, and not without the scale.
+        let learned = |scaled: bool| {
+            let mut critics =
+                CriticsConfig { scaled, layer_norm: true, ..config.clone() }.init(2, 1, &mut Rng::new(3)).unwrap();
+            critics.observe_rewards(&rewards, 0.99);
+            (0..500).map(|key| critics.step(&inputs, &actions, &[250.0, 280.0], key, &mut CriticPass::default())).last()
+        };
+        let (with, without) = (learned(true).unwrap(), learned(false).unwrap());
+        assert!(with < 500.0 && without > 20_000.0, "{with} with, {without} without");
+    }
 
     #[test]
     fn the_least_and_the_mean_of_each_row_and_a_nan_stays() {

@@ -26,6 +26,9 @@ pub trait OffPolicy: Send {
     /// What acts: also in imagined roll-outs.
     fn policy(&self) -> &dyn Policy;
 
+    /// What acts and what judges, as of now: what a look ahead goes through.
+    fn parts(&self) -> ActorCritic<'_>;
+
     /// What it expects of a state from there on, as of now.
     fn value(&self) -> Arc<dyn Value>;
 

@@ -222,13 +222,6 @@ impl Sac {
         self.updates
     }
 
-    /// The parts that a look ahead goes through.
-    #[must_use]
-    pub fn parts(&self) -> ActorCritic<'_> {
-        let Self { actor, critics, .. } = self;
-        ActorCritic { actor, critics, temperature: self.temperature.value(), discount: self.config.discount }
-    }
-
     /// Targets of the critics `[B]`: what [`improve`](OffPolicy::improve) goes by where no look ahead gives others.
     fn targets(&mut self, batch: &Batch, alpha: f32, draw: u64, dropout: u64) -> Vec<f32> {
         let Self { actor, critics, prepared, actor_pass, critic_pass, .. } = self;
@@ -267,6 +260,11 @@ impl OffPolicy for Sac {
         &self.actor
     }
 
+    fn parts(&self) -> ActorCritic<'_> {
+        let Self { actor, critics, .. } = self;
+        ActorCritic { actor, critics, temperature: self.temperature.value(), discount: self.config.discount }
+    }
+
     fn value(&self) -> Arc<dyn Value> {
         Arc::new(PolicyValue::new(&self.actor, &self.critics))
     }
@@ -285,6 +283,7 @@ impl OffPolicy for Sac {
         let mut prepared = std::mem::take(&mut self.prepared);
         prepared.fill(batch, &self.actor)?;
         self.prepared = prepared;
+        self.critics.observe_rewards(&batch.rewards, self.config.discount);
         let [next_draw, next_dropout, dropout, draw, actor_dropout] = std::array::from_fn(|_| rng.key());
         let alpha = self.temperature.value();
         let given = match look {

@@ -142,13 +142,6 @@ impl Td3 {
         self.updates
     }
 
-    /// The parts that a look ahead goes through.
-    #[must_use]
-    pub fn parts(&self) -> ActorCritic<'_> {
-        let Self { actor, critics, .. } = self;
-        ActorCritic { actor, critics, temperature: 0.0, discount: self.config.discount }
-    }
-
     fn targets(&mut self, batch: &Batch, draw: u64, dropout: u64) -> Vec<f32> {
         let Self { config, actor, target, critics, prepared, critic_pass, .. } = self;
         let mut actions = target.forward(Rows::Shared(&prepared.next_inputs), Pass::Infer, None);
@@ -185,6 +178,11 @@ impl OffPolicy for Td3 {
         &self.actor
     }
 
+    fn parts(&self) -> ActorCritic<'_> {
+        let Self { actor, critics, .. } = self;
+        ActorCritic { actor, critics, temperature: 0.0, discount: self.config.discount }
+    }
+
     fn value(&self) -> Arc<dyn Value> {
         Arc::new(PolicyValue::new(&self.actor, &self.critics))
     }
@@ -203,6 +201,7 @@ impl OffPolicy for Td3 {
         let mut prepared = std::mem::take(&mut self.prepared);
         prepared.fill(batch, &self.actor)?;
         self.prepared = prepared;
+        self.critics.observe_rewards(&batch.rewards, self.config.discount);
         let [draw, next_dropout, dropout, actor_dropout] = std::array::from_fn(|_| rng.key());
         let given = match look {
             Some(look) => look.targets(batch, self.parts(), rng)?,

@@ -21,6 +21,7 @@ struct Parts {
     critics: HostMlp,
     count: usize,
     reduction: super::Reduction,
+    range: super::critics::Range,
 }
 
 impl PolicyValue {
@@ -29,13 +30,19 @@ impl PolicyValue {
     pub fn new(actor: &Actor, critics: &Critics) -> Self {
         let config = critics.config();
         let (count, reduction) = (config.count, config.actor);
-        Self(Arc::new(Parts { actor: actor.clone(), critics: critics.network().clone(), count, reduction }))
+        Self(Arc::new(Parts {
+            actor: actor.clone(),
+            critics: critics.network().clone(),
+            count,
+            reduction,
+            range: critics.range(),
+        }))
     }
 
     /// Values `[N]` of observations `[N, O]`.
     #[must_use]
     pub fn of(&self, obs: &[f32]) -> Vec<f32> {
-        let Parts { actor, critics, count, reduction } = &*self.0;
+        let Parts { actor, critics, count, reduction, range } = &*self.0;
         let mut inputs = Vec::new();
         actor.inputs().prepare(obs, &mut inputs);
         let actions = actor.mean(&inputs);
@@ -45,7 +52,9 @@ impl PolicyValue {
             rows.extend_from_slice(inputs);
             rows.extend_from_slice(actions);
         }
-        reduce(&critics.forward(Rows::Shared(&rows), Pass::Infer, None), *count, *reduction)
+        let mut values = critics.forward(Rows::Shared(&rows), Pass::Infer, None);
+        range.apply(&mut values);
+        reduce(&values, *count, *reduction)
     }
 }
 

@@ -1,0 +1,63 @@
+//! Which columns of the observation the networks predict; the others are known.
+
+use std::{fmt, sync::Arc};
+
+use mbrl_env::{Known, Lanes, TILE};
+
+/// Columns that are predicted, and what gives the others.
+#[derive(Clone)]
+pub(crate) struct Predicted {
+    /// Columns of the observation that the networks predict, in rising order, `D` of them.
+    pub(crate) columns: Vec<usize>,
+    pub(crate) known: Option<Arc<dyn Known>>,
+}
+
+impl fmt::Debug for Predicted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Predicted")
+            .field("columns", &self.columns)
+            .field("known", &self.known.as_ref().map(|known| known.name()))
+            .finish()
+    }
+}
+
+impl Predicted {
+    /// Of `obs` columns all that are not known.
+    pub(crate) fn new(obs: usize, known: Option<Arc<dyn Known>>) -> Self {
+        let is_known = |column: &usize| known.as_ref().is_some_and(|known| known.columns().contains(column));
+        Self { columns: (0..obs).filter(|column| !is_known(column)).collect(), known }
+    }
+
+    /// How many are predicted.
+    pub(crate) fn count(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// The known columns, in rising order.
+    pub(crate) fn known_columns(&self) -> &[usize] {
+        self.known.as_ref().map_or(&[], |known| known.columns())
+    }
+
+    /// Whether a column is predicted.
+    pub(crate) fn contains(&self, column: usize) -> bool {
+        !self.known_columns().contains(&column)
+    }
+
+    /// Where each column of the observation stands in a row of the predicted ones and, behind them, the known ones.
+    pub(crate) fn places(&self) -> Vec<usize> {
+        let mut places = vec![0; self.columns.len() + self.known_columns().len()];
+        let all = self.columns.iter().chain(self.known_columns());
+        all.enumerate().for_each(|(place, column)| places[*column] = place);
+        places
+    }
+
+    /// Puts the known columns of a tile into its `next` observations `[O]`, of which the others are predicted. `values` is scratch.
+    pub(crate) fn complete(&self, obs: &[Lanes], actions: &[Lanes], next: &mut [Lanes], values: &mut Vec<Lanes>) {
+        let Some(known) = &self.known else { return };
+        // What stood there, of an earlier step or of another tile, is nothing to go by.
+        known.columns().iter().for_each(|column| next[*column] = [0.0; TILE]);
+        values.resize(known.columns().len(), [0.0; TILE]);
+        known.tile(obs, actions, next, values);
+        known.columns().iter().zip(&*values).for_each(|(column, value)| next[*column] = *value);
+    }
+}
