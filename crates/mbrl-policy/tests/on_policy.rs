@@ -386,7 +386,7 @@ fn whole_episodes_make_a_batch_and_judging_draws_nothing() {
 fn it_learns_real_actions_and_choices() {
     let seeds = start_seeds(3, 10);
     let worlds: [(fn() -> World, f64); 2] =
-        [(|| Point::world(15), 0.6), (|| World::from_env(TimeLimit::new(Signs::new(), 15).unwrap()), 0.85)];
+        [(|| Point::world(15), 0.6), (|| World::from_env(TimeLimit::new(Signs::new(), 15).unwrap()), 0.8)];
     for (world, share) in worlds {
         let spec = world().spec().clone();
         let random = evaluate(&mut world(), &mut RandomAgent::new(spec.actions.clone()), &seeds).unwrap().return_mean();
@@ -444,6 +444,9 @@ fn stopped_at_any_step_and_resumed_it_goes_on_to_the_same_bits_on_any_number_of_
         let expected = metrics(whole.path());
         let policy: Vec<_> = expected.iter().filter(|line| line["event"] == "policy").collect();
         assert!(policy.len() >= 2 && policy.iter().all(|line| line["policy/divergence"].is_f64()), "{policy:?}");
+        // So small a batch leads too far where steps are not halved.
+        let far = policy.iter().filter(|line| line["policy/divergence"].as_f64() > Some(0.05)).count();
+        assert_eq!(far, 0, "{policy:?}");
         // In the middle of a batch too.
         for stop_at in [1, 15, 16, 47, 63, 90, 189] {
             let folder = tempfile::tempdir().unwrap();

@@ -464,7 +464,7 @@ fn every_setting_of_learners_without_a_model_changes_a_run() {
     {
         let experiment = registry().load(name, &[]).unwrap();
         // What is the run's own is tried with the other agent.
-        let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "knowledge", "train"];
+        let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge"];
         // Another kind than NPG has other sections.
         let is_own =
             |key: &String| !common.contains(&key.split('.').next().unwrap()) && (name != "npg" || key != "agent.kind");
@@ -496,7 +496,7 @@ fn every_setting_of_learners_without_a_model_changes_a_run() {
 #[test]
 fn every_setting_of_a_policy_in_a_learned_model_changes_a_run() {
     let experiment = registry().load("mbpo", &[]).unwrap();
-    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "knowledge", "train"];
+    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge"];
     let is_own =
         |key: &String| !common.contains(&key.split('.').next().unwrap()) && !MBPO_SILENT.contains(&key.as_str());
     let keys: BTreeSet<String> = experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();

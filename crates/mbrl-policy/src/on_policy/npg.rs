@@ -95,7 +95,8 @@ impl NpgConfig {
 
 /// Learns a policy by natural gradients: collects whole episodes with it, moves its parameters by
 /// `√(δ / gᵀF⁻¹g) · F⁻¹g`, `g` being the gradient of the mean of standardised advantages times log-probabilities and `F` the Fisher
-/// information, and forgets the episodes. Made by [`NpgConfig::init`].
+/// information, and forgets the episodes. A step whose divergence is above δ, twice what `F` foretells, is halved until it is not
+/// (ours; a nearly singular `F` says little of large steps). Made by [`NpgConfig::init`].
 ///
 /// ```
 /// use mbrl_env::{Env, Rng, tasks};
@@ -137,6 +138,11 @@ struct Path {
     after: Vec<f32>,
     terminated: bool,
 }
+
+/// A divergence of so many δ is too far: the Fisher information foretells half of one.
+const TOO_FAR: f64 = 1.0;
+/// How often a step is halved at most.
+const HALVINGS: u32 = 10;
 
 const PROGRESS: &str = "agent.json";
 const EPISODES: &str = "episodes.bin";
@@ -227,18 +233,24 @@ impl Npg {
         };
         let natural = conjugate_gradients(product, &gradient, iterations);
         let slope: f64 = gradient.iter().zip(&natural).map(|(g, n)| g * n).sum();
-        let length = (step_size / (slope.abs() + 1e-20)).sqrt();
+        // Without a gradient there is no direction.
+        let mut length = if size > 0.0 { (step_size / (slope.abs() + 1e-20)).sqrt() } else { 0.0 };
         let old = self.policy.clone();
-        let moved: Vec<f32> = old
-            .parameters()
-            .iter()
-            .zip(&natural)
-            // Without a gradient there is no direction.
-            .map(|(theta, n)| if size > 0.0 { (f64::from(*theta) + length * n) as f32 } else { *theta })
-            .collect();
-        self.policy.set_parameters(&moved);
-        let after = self.policy.batch(&obs);
-        let divergence = old.divergence(&batch, &self.policy, &after);
+        let theta = old.parameters();
+        let mut halvings = 0_u32;
+        let (after, divergence) = loop {
+            let moved: Vec<f32> =
+                theta.iter().zip(&natural).map(|(theta, n)| (f64::from(*theta) + length * n) as f32).collect();
+            self.policy.set_parameters(&moved);
+            let after = self.policy.batch(&obs);
+            let divergence = old.divergence(&batch, &self.policy, &after);
+            // NaN is too far too.
+            if divergence <= TOO_FAR * step_size || halvings == HALVINGS {
+                break (after, divergence);
+            }
+            halvings += 1;
+            length *= 0.5;
+        };
         if !divergence.is_finite() {
             self.policy = old;
             let what = "divergence of the new policy from the old one";
@@ -253,6 +265,7 @@ impl Npg {
             ("policy/steps", weights.len() as f64),
             ("policy/gradient_norm", size),
             ("policy/divergence", divergence),
+            ("policy/halvings", f64::from(halvings)),
             ("policy/entropy", self.policy.entropy(&after)),
             ("value/unexplained", unexplained),
         ] {
