@@ -7,7 +7,8 @@
 //! - [`MpcAgent`] plans through any given model, the simulator itself for one, towards any [`Goal`]; [`ModelBased`] learns
 //!   the model besides (PETS, PDDM); [`RandomAgent`] is the baseline.
 //! - [`Policy`] maps observations to actions; [`Sac`] and [`Td3`] improve one on batches of transitions ([`OffPolicy`]), and
-//!   [`ModelFree`] feeds them real ones: what agents with a model are measured against.
+//!   [`ModelFree`] feeds them real ones: what agents with a model are measured against. [`Mbpo`] learns a model besides, feeds them
+//!   imagined ones ([`imagine`]), and gradients through the model ([`ModelLookahead`]).
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
 //! - [`experiment`] makes all of these from a TOML text: what the command line does, for programs of one's own.
