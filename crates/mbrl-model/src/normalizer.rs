@@ -100,6 +100,7 @@ impl Moments {
     }
 
     /// Adds those of other rows (Chan, Golub and LeVeque 1979).
+    #[cfg(feature = "train")]
     pub(crate) fn join(&mut self, other: &Self) {
         let all = self.rows + other.rows;
         if all == 0.0 {

@@ -21,11 +21,13 @@ impl Wrap {
     }
 
     /// The same column with values from 0 on, if none of `rows` `[N, width]` is negative.
+    #[cfg(feature = "train")]
     pub(crate) fn seen<'a>(self, mut rows: impl Iterator<Item = &'a [f32]>) -> Self {
         Self { low: if rows.all(|row| row[self.column] >= 0.0) { 0.0 } else { -0.5 * self.turn }, ..self }
     }
 
     /// A change taken the short way round, within ± half a turn.
+    #[cfg(feature = "train")]
     pub(crate) fn change(self, change: f32) -> f32 {
         change - self.turn * (change / self.turn).round()
     }

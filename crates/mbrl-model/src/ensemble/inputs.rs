@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use mbrl_env::{Features, Lanes, TILE};
+use mbrl_env::Features;
+#[cfg(feature = "train")]
+use mbrl_env::{Lanes, TILE};
 
 use super::EnsembleConfig;
 

@@ -50,10 +50,12 @@ pub use adam::{Adam, AdamConfig};
 pub(crate) use config::draw_weights;
 pub use config::{Activation, MlpConfig};
 pub use host::HostMlp;
+#[cfg(feature = "train")]
 pub(crate) use host::{Layer, gather};
 pub use network::Mlp;
 pub(crate) use network::forward;
 pub use tape::Tape;
+#[cfg(feature = "train")]
 pub(crate) use tape::Tile;
 
 use kernel::{Lanes, TILE};

@@ -55,6 +55,7 @@ impl Tape {
     }
 
     /// Room for one tile of any member of `network`, without a pass.
+    #[cfg(feature = "train")]
     pub(crate) fn room(&mut self, network: &HostMlp) {
         self.tiles.resize_with(1, Tile::default);
         self.tiles[0].make_room(network);
