@@ -99,6 +99,31 @@ impl Columns<'_> {
     pub fn is_empty(&self) -> bool {
         self.rewards.is_empty()
     }
+
+    /// Copies of some rows, in their order; a row may come twice.
+    ///
+    /// # Panics
+    /// If a row is not below [`len`](Self::len).
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Batch {
+        let of = |column: &[f32], width: usize| {
+            let mut picked = Vec::with_capacity(rows.len() * width);
+            for row in rows {
+                picked.extend_from_slice(&column[row * width..][..width]);
+            }
+            Cow::Owned(picked)
+        };
+        Columns {
+            obs_width: self.obs_width,
+            action_width: self.action_width,
+            obs: of(&self.obs, self.obs_width),
+            actions: of(&self.actions, self.action_width),
+            rewards: rows.iter().map(|&row| self.rewards[row]).collect(),
+            next_obs: of(&self.next_obs, self.obs_width),
+            terminated: rows.iter().map(|&row| self.terminated[row]).collect(),
+            truncated: rows.iter().map(|&row| self.truncated[row]).collect(),
+        }
+    }
 }
 
 impl Replay {
@@ -276,23 +301,18 @@ impl Replay {
     #[must_use]
     pub fn gather(&self, positions: impl IntoIterator<Item = usize>) -> Batch {
         let slots: Vec<usize> = positions.into_iter().map(|position| self.slot(position)).collect();
-        let rows = |column: &[f32], width: usize| {
-            let mut rows = Vec::with_capacity(slots.len() * width);
-            for slot in &slots {
-                rows.extend_from_slice(&column[slot * width..][..width]);
-            }
-            Cow::Owned(rows)
-        };
-        Columns {
+        // As they lie in the ring.
+        let ring = Columns {
             obs_width: self.obs_width,
             action_width: self.action_width,
-            obs: rows(&self.obs, self.obs_width),
-            actions: rows(&self.actions, self.action_width),
-            rewards: slots.iter().map(|&slot| self.rewards[slot]).collect(),
-            next_obs: rows(&self.next_obs, self.obs_width),
-            terminated: slots.iter().map(|&slot| self.terminated[slot]).collect(),
-            truncated: slots.iter().map(|&slot| self.truncated[slot]).collect(),
-        }
+            obs: Cow::Borrowed(&self.obs[..]),
+            actions: Cow::Borrowed(&self.actions[..]),
+            rewards: Cow::Borrowed(&self.rewards[..]),
+            next_obs: Cow::Borrowed(&self.next_obs[..]),
+            terminated: Cow::Borrowed(&self.terminated[..]),
+            truncated: Cow::Borrowed(&self.truncated[..]),
+        };
+        ring.select(&slots)
     }
 
     /// The transition at a position.

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use mbrl_env::{ActionSpace, Reward, Termination, Value, tasks::Task};
-use mbrl_model::Dynamics;
+use mbrl_model::{Bool, Dynamics, Tensor};
 use mbrl_plan::{Disagreement, Problem};
 
 /// Reward, end and value by which an agent plans.
@@ -55,6 +55,16 @@ impl Goal {
         Self { reward: task.reward.clone(), termination: task.termination.clone(), ..Self::of_model() }
     }
 
+    /// Whether steps of N rows ended, `[N]`: by the goal, where it says so, otherwise by what the model has `learned`; without either, none.
+    pub(crate) fn ends(&self, [obs, actions, next]: [Tensor<2>; 3], learned: Option<Tensor<1, Bool>>) -> Vec<bool> {
+        let rows = obs.dims()[0];
+        let ends = match &self.termination {
+            Some(termination) => Some(termination.terminated(obs, actions, next)),
+            None => learned,
+        };
+        ends.map_or_else(|| vec![false; rows], |ends| ends.into_data().iter().collect())
+    }
+
     /// The planning problem of reaching this goal in a world that moves as `dynamics` says.
     #[must_use]
     pub fn problem<'a>(&'a self, dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Problem<'a> {
@@ -87,7 +97,7 @@ impl fmt::Debug for Goal {
 #[cfg(test)]
 mod tests {
     use mbrl_env::{BoxSpace, reward_fn, termination_fn, value_fn};
-    use mbrl_model::{Device, Propagation, Tensor, dynamics_fn};
+    use mbrl_model::{Device, Propagation, dynamics_fn};
 
     use super::*;
 

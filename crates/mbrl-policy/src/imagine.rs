@@ -218,15 +218,12 @@ impl<'a> Imagination<'a> {
             (None, Some(reward)) => reward,
             (None, None) => return Err(no_reward()),
         };
-        let terminated = match (&goal.termination, step.terminated) {
-            (Some(termination), _) => Some(termination.terminated(now, done, next.clone())),
-            (None, learned) => learned,
-        };
+        let terminated = goal.ends([now, done, next.clone()], step.terminated);
         let paid = |(reward, variance): (f32, &f32)| reward - self.penalty * variance;
         Ok(Step {
             next: next.into_data().iter().collect(),
             rewards: rewards.into_data().iter().zip(&variance).map(paid).collect(),
-            terminated: terminated.map_or_else(|| vec![false; rows], |ends| ends.into_data().iter().collect()),
+            terminated,
             stops: variance.iter().map(|variance| self.stop_at > 0.0 && *variance > self.stop_at).collect(),
         })
     }

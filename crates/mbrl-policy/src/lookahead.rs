@@ -105,7 +105,6 @@ impl Lookahead for ModelLookahead {
         let loss = -rollout.objective(&values, of.temperature, of.discount);
         let log_probs = rollout.passes[0].log_probs().to_vec();
         let (inputs, grad_out) = rollout.way_back(of.actor, [&by_inputs, &by_actions], of.temperature, of.discount)?;
-        // The same noise again, so that the actor's step is taken where the roll-out was.
         Ok(Some(ActorGradient { inputs, grad_out, log_probs, loss }))
     }
 }
@@ -197,10 +196,7 @@ impl Rollout {
                 (None, Some(reward)) => (to_vec(reward), None),
                 (None, None) => return Err(no_reward()),
             };
-            let ends: Option<Vec<bool>> = match (&goal.termination, taped.imagined.terminated) {
-                (Some(termination), _) => Some(termination.terminated(s, u, next.clone()).into_data().iter().collect()),
-                (None, learned) => learned.map(|ends| ends.into_data().iter().collect()),
-            };
+            let ends = goal.ends([s, u, next.clone()], taped.imagined.terminated);
             let mut next = to_vec(next);
             let (mut alive, mut sound) = (all.alive[t].clone(), vec![true; n]);
             for row in 0..n {
@@ -209,7 +205,7 @@ impl Rollout {
                 if !sound[row] {
                     rewards[row] = 0.0;
                 }
-                alive[row] &= sound[row] && !ends.as_ref().is_some_and(|ends| ends[row]);
+                alive[row] &= sound[row] && !ends[row];
                 if !alive[row] {
                     // Whoever is over stays where it was, so that all numbers are finite.
                     next.copy_from_slice(&all.obs[t][row * o..][..o]);

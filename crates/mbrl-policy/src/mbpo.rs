@@ -546,7 +546,7 @@ impl Generations {
             .iter()
             .zip(picked)
             .filter(|(_, rows)| !rows.is_empty())
-            .map(|(batch, rows)| select(batch, &rows))
+            .map(|(batch, rows)| batch.select(&rows))
             .collect()
     }
 
@@ -593,23 +593,6 @@ impl Generations {
             });
         }
         rest.is_empty().then_some(Self(all))
-    }
-}
-
-/// Some rows of a batch.
-fn select(batch: &Batch, rows: &[usize]) -> Batch {
-    let of = |values: &[f32], width: usize| -> Vec<f32> {
-        rows.iter().flat_map(|row| &values[row * width..][..width]).copied().collect()
-    };
-    Batch {
-        obs_width: batch.obs_width,
-        action_width: batch.action_width,
-        obs: of(&batch.obs, batch.obs_width).into(),
-        actions: of(&batch.actions, batch.action_width).into(),
-        rewards: rows.iter().map(|row| batch.rewards[*row]).collect(),
-        next_obs: of(&batch.next_obs, batch.obs_width).into(),
-        terminated: rows.iter().map(|row| batch.terminated[*row]).collect(),
-        truncated: rows.iter().map(|row| batch.truncated[*row]).collect(),
     }
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{
     ExperimentError, GoalConfig, RewardSource, TerminationSource,
     agent::{Kind, Site, with_kind},
-    limits::{check_networks, check_weights},
+    limits::check_weights,
+    model_free::check_parts,
 };
 use crate::{ActorConfig, CriticsConfig, Goal, Imagining, Learner, MbpoConfig, RolloutConfig, SacConfig, Training};
 
@@ -76,6 +77,7 @@ impl Kind for MbpoSections {
     fn build(&self, site: &Site<'_>, training: &mut Training) -> Result<Box<dyn Learner>, ExperimentError> {
         let spec = site.task.env.spec();
         let (obs, action) = (spec.obs.width(), spec.actions.width());
+        check_parts(Self::NAME, spec, &self.policy, &self.critics)?;
         check_weights(&self.model.for_env(spec), obs, action)?;
         if self.model.past > 0 {
             let told = "0: imagined roll-outs start from single observations";
@@ -92,11 +94,6 @@ impl Kind for MbpoSections {
         }
         .init(site.task, Some(&self.model))?;
         self.fit.validate().map_err(ExperimentError::section("[fit]"))?;
-        self.policy.validate().map_err(ExperimentError::section("[policy]"))?;
-        self.critics.validate().map_err(ExperimentError::section("[critics]"))?;
-        // Angles enter twice, and a Gaussian says two numbers for each entry of an action.
-        check_networks("policy.hidden", &self.policy.hidden, [1, 2 * obs, 2 * action])?;
-        check_networks("critics.hidden", &self.critics.hidden, [self.critics.count, 2 * obs + action, 1])?;
         let policy = self
             .sac
             .init(spec, &self.policy, &self.critics, &mut training.split_rng())

@@ -92,6 +92,19 @@ fn build<L: OffPolicy + 'static>(
     init: impl FnOnce(&EnvSpec, &mut Rng) -> Result<L, AgentError>,
 ) -> Result<Box<dyn Learner>, ExperimentError> {
     let spec = site.task.env.spec();
+    check_parts(kind, spec, policy, critics)?;
+    let learner = init(spec, &mut training.split_rng()).map_err(ExperimentError::section(section))?;
+    let agent = agent.init(spec, learner).map_err(ExperimentError::section("[agent]"))?;
+    Ok(Box::new(agent.in_lockstep(site.environments)))
+}
+
+/// Refuses tasks whose actions are choices, and networks that break a rule or that no machine has the memory for.
+pub(super) fn check_parts(
+    kind: &str,
+    spec: &EnvSpec,
+    policy: &ActorConfig,
+    critics: &CriticsConfig,
+) -> Result<(), ExperimentError> {
     if let ActionSpace::Discrete(n) = spec.actions {
         let told = format!(
             "\"model-based\" or \"npg\" for {}, whose actions are {n} choices: \"{kind}\" needs real numbers",
@@ -104,8 +117,5 @@ fn build<L: OffPolicy + 'static>(
     critics.validate().map_err(ExperimentError::section("[critics]"))?;
     // Angles enter twice, and a Gaussian says two numbers for each entry of an action.
     check_networks("policy.hidden", &policy.hidden, [1, 2 * obs, 2 * action])?;
-    check_networks("critics.hidden", &critics.hidden, [critics.count, 2 * obs + action, 1])?;
-    let learner = init(spec, &mut training.split_rng()).map_err(ExperimentError::section(section))?;
-    let agent = agent.init(spec, learner).map_err(ExperimentError::section("[agent]"))?;
-    Ok(Box::new(agent.in_lockstep(site.environments)))
+    check_networks("critics.hidden", &critics.hidden, [critics.count, 2 * obs + action, 1])
 }

@@ -14,7 +14,7 @@ pub use sac::{Sac, SacConfig};
 pub use td3::{Td3, Td3Config};
 pub use value::PolicyValue;
 
-use crate::{Actor, AgentError, CheckpointReader, CheckpointWriter, Policy, Report};
+use crate::{Actor, AgentError, CheckpointReader, CheckpointWriter, Policy, Report, ReportKind};
 
 /// Improves a policy on batches of transitions of any origin: real ones, imagined ones, both.
 ///
@@ -137,6 +137,21 @@ impl Prepared {
         actor.scale().to_unit(&batch.actions, &mut self.actions);
         Ok(())
     }
+}
+
+/// The critics' step of an update towards targets `[B]`, told to a report.
+fn step_critics(
+    critics: &mut Critics,
+    prepared: &Prepared,
+    targets: &[f32],
+    (dropout, updates): (u64, u64),
+    pass: &mut CriticPass,
+    report: &mut dyn Report,
+) -> Result<(), AgentError> {
+    let loss = critics.step(&prepared.inputs, &prepared.actions, targets, dropout, pass);
+    report.scalar(ReportKind::Policy, "critic/loss", loss);
+    report.scalar(ReportKind::Policy, "critic/value", mean(pass.values()));
+    check_loss("critic/loss", loss, updates)
 }
 
 /// `r + γ (1 − terminated) V(s')`, `[B]`.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ActorCritic, CriticPass, Critics, CriticsConfig, Lookahead, OffPolicy, PolicyValue, Prepared, bootstrapped,
-    check_loss, mean,
+    check_loss, mean, step_critics,
 };
 use crate::{
     Actor, ActorConfig, ActorHead, ActorPass, AgentError, CheckpointReader, CheckpointWriter, Policy, PolicyDraw,
@@ -280,31 +280,20 @@ impl OffPolicy for Sac {
         rng: &mut Rng,
         report: &mut dyn Report,
     ) -> Result<(), AgentError> {
-        let mut prepared = std::mem::take(&mut self.prepared);
-        prepared.fill(batch, &self.actor)?;
-        self.prepared = prepared;
+        self.prepared.fill(batch, &self.actor)?;
         self.critics.observe_rewards(&batch.rewards, self.config.discount);
         let [next_draw, next_dropout, dropout, draw, actor_dropout] = std::array::from_fn(|_| rng.key());
         let alpha = self.temperature.value();
-        let given = match look {
-            Some(look) => look.targets(batch, self.parts(), rng)?,
-            None => None,
-        };
-        let targets = match given {
+        let given = look.map(|look| look.targets(batch, self.parts(), rng)).transpose()?;
+        let targets = match given.flatten() {
             Some(targets) => targets,
             None => self.targets(batch, alpha, next_draw, next_dropout),
         };
         let Self { critics, prepared, critic_pass, .. } = self;
-        let loss = critics.step(&prepared.inputs, &prepared.actions, &targets, dropout, critic_pass);
-        report.scalar(ReportKind::Policy, "critic/loss", loss);
-        report.scalar(ReportKind::Policy, "critic/value", mean(self.critic_pass.values()));
-        check_loss("critic/loss", loss, self.updates)?;
+        step_critics(critics, prepared, &targets, (dropout, self.updates), critic_pass, report)?;
         if self.updates.is_multiple_of(self.config.actor_every) {
-            let given = match look {
-                Some(look) => look.actor_loss(batch, self.parts(), rng)?,
-                None => None,
-            };
-            let (loss, log_prob) = match given {
+            let given = look.map(|look| look.actor_loss(batch, self.parts(), rng)).transpose()?;
+            let (loss, log_prob) = match given.flatten() {
                 Some(gradient) => {
                     let pass = &mut self.actor_pass;
                     self.actor.sample(&gradient.inputs, PolicyDraw::new(draw), true, pass);

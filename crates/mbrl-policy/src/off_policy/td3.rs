@@ -18,6 +18,7 @@ use super::{
     ActorCritic, CriticPass, Critics, CriticsConfig, Lookahead, OffPolicy, PolicyValue, Prepared, bootstrapped,
     check_loss, mean,
     sac::{load_updates, save_updates},
+    step_critics,
 };
 use crate::{
     Actor, ActorConfig, ActorHead, ActorPass, AgentError, CheckpointReader, CheckpointWriter, Policy, PolicyDraw,
@@ -198,33 +199,22 @@ impl OffPolicy for Td3 {
         rng: &mut Rng,
         report: &mut dyn Report,
     ) -> Result<(), AgentError> {
-        let mut prepared = std::mem::take(&mut self.prepared);
-        prepared.fill(batch, &self.actor)?;
-        self.prepared = prepared;
+        self.prepared.fill(batch, &self.actor)?;
         self.critics.observe_rewards(&batch.rewards, self.config.discount);
         let [draw, next_dropout, dropout, actor_dropout] = std::array::from_fn(|_| rng.key());
-        let given = match look {
-            Some(look) => look.targets(batch, self.parts(), rng)?,
-            None => None,
-        };
-        let targets = match given {
+        let given = look.map(|look| look.targets(batch, self.parts(), rng)).transpose()?;
+        let targets = match given.flatten() {
             Some(targets) => targets,
             None => self.targets(batch, draw, next_dropout),
         };
         let Self { critics, prepared, critic_pass, .. } = self;
-        let loss = critics.step(&prepared.inputs, &prepared.actions, &targets, dropout, critic_pass);
-        report.scalar(ReportKind::Policy, "critic/loss", loss);
-        report.scalar(ReportKind::Policy, "critic/value", mean(self.critic_pass.values()));
-        check_loss("critic/loss", loss, self.updates)?;
+        step_critics(critics, prepared, &targets, (dropout, self.updates), critic_pass, report)?;
         self.updates += 1;
         if !self.updates.is_multiple_of(self.config.actor_every) {
             return Ok(());
         }
-        let given = match look {
-            Some(look) => look.actor_loss(batch, self.parts(), rng)?,
-            None => None,
-        };
-        let loss = match given {
+        let given = look.map(|look| look.actor_loss(batch, self.parts(), rng)).transpose()?;
+        let loss = match given.flatten() {
             Some(gradient) => {
                 let pass = &mut self.actor_pass;
                 self.actor.sample(&gradient.inputs, PolicyDraw::new(0), true, pass);
