@@ -177,3 +177,33 @@ fn members_disagree_where_there_was_no_data() {
         assert!(ratio >= 5.0, "column {d}: {ratio} times the spread inside, {inside}");
     }
 }
+
+#[test]
+fn a_weighted_likelihood_learns_what_the_likelihood_takes_for_noise() {
+    // One column falls by a fifth at each step and is learned at once; the other is thrown by a wave of the first.
+    let wave = |s: f32| (2.0 * s).sin();
+    let error = |nll_beta: f32| {
+        let mut rng = Rng::new(0);
+        let obs: Vec<f32> = (0..2000).map(|_| rng.uniform(-2.0, 2.0)).collect();
+        let actions: Vec<f32> = (0..1000).map(|_| rng.uniform(-1.0, 1.0)).collect();
+        let next: Vec<f32> = obs.chunks_exact(2).flat_map(|s| [0.8 * s[0], s[1] + wave(s[0])]).collect();
+        let data = Dataset::new(&*obs, &*actions, &*next, 2, 1).unwrap();
+        let config = EnsembleConfig {
+            members: 3,
+            hidden: vec![64, 64],
+            normalize_targets: true,
+            nll_beta,
+            ..EnsembleConfig::default()
+        };
+        let mut model = config.init(2, 1, &Device::flex(), &mut rng).unwrap();
+        let how = FitConfig { holdout: 0.0, max_epochs: 300, ..FitConfig::default() };
+        fit(&mut model, &data, &how, &mut rng).unwrap();
+        let mean = predict(&model, &obs, &actions).mean.try_into_vec_as::<f32>().unwrap();
+        let square = mean.chunks_exact(2).zip(next.chunks_exact(2)).map(|(mean, next)| (mean[1] - next[1]).powi(2));
+        (square.sum::<f32>() / 1000.0).sqrt()
+    };
+    let (plain, weighted) = (error(0.0), error(0.5));
+    // The wave's own standard deviation is 0.7. Measured: 0.47, and 0.02; of a wave of 3 s 0.68, and 0.15.
+    assert!(plain > 0.3, "{plain} without weights");
+    assert!(weighted < 0.1, "{weighted} with weights");
+}

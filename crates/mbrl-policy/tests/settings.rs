@@ -319,6 +319,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("model.min_log_var=-2", &[]),
     ("model.learn_bounds=false", &[]),
     ("model.bounds_weight=1", &[]),
+    ("model.nll_beta=0.5", &[]),
     ("model.reward=true", &[]),
     ("model.termination=true", &[]),
     ("model.past=1", &[]),

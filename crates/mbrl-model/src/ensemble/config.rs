@@ -179,6 +179,11 @@ pub struct EnsembleConfig {
     pub learn_bounds: bool,
     /// Weight of the loss term that pulls the bounds together (default 0.01, PETS).
     pub bounds_weight: f32,
+    /// β of the β-likelihood (Seitzer et al. 2022, *On the Pitfalls of Heteroscedastic Uncertainty Estimation with Probabilistic Neural
+    /// Networks*): each number's share of the loss is multiplied by its predicted variance to the power β, which is held fixed. In [0, 1]:
+    /// 0 is the likelihood itself (default, PETS), 1 fits means as squared errors do. A Gaussian head with β = 0 hardly learns what it
+    /// once took for noise, such as the velocities of a leg that touches the ground; β = 0.5 learns it and still says its noise.
+    pub nll_beta: f32,
     /// Whether the reward is learned too: one more column of the same head, predicted directly and fitted in the same
     /// likelihood (MBPO predicts `[reward, Δobs]`; default false, PETS and PDDM). Its data needs
     /// [rewards](crate::Dataset::with_rewards).
@@ -209,6 +214,7 @@ impl Default for EnsembleConfig {
             min_log_var: -10.0,
             learn_bounds: true,
             bounds_weight: 0.01,
+            nll_beta: 0.0,
             reward: false,
             termination: false,
             past: 0,
@@ -305,7 +311,8 @@ impl EnsembleConfig {
             "bounds_weight",
             self.bounds_weight,
             "a finite number of at least 0",
-        )
+        )?;
+        rule((0.0..=1.0).contains(&self.nll_beta), "nll_beta", self.nll_beta, "a number in [0, 1]")
     }
 
     /// An ensemble for the observations and actions of an environment, whose spec says which columns are

@@ -63,6 +63,8 @@ struct Verdict {
 #[derive(Debug)]
 struct Objective {
     head: Head,
+    /// β of the β-likelihood.
+    beta: f32,
     /// Columns of the mean.
     columns: usize,
     /// Weight of a termination's cross-entropy beside the mean over the columns, where it is learned.
@@ -116,6 +118,7 @@ impl HostStepper {
             bounds: Bounds { moments: [(); 2].map(|()| Moments::new(columns)), values, learned },
             objective: Objective {
                 head: config.head,
+                beta: config.nll_beta,
                 columns,
                 end: config.termination.then(|| (end_weight(config.head) * 2.0 / columns as f64) as f32),
             },
@@ -290,7 +293,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     /// The tile's share of the loss, and the gradients of the last layer's outputs; 0 in the lanes beyond its `n` rows.
     fn judge(&self, n: usize, tile: &mut Tile, verdict: &mut Verdict) {
-        let Objective { head, columns, end } = *self.objective;
+        let Objective { head, beta, columns, end } = *self.objective;
         let share = 1.0 / (self.batch * columns) as f32;
         let last = tile.gradients.len() - 1;
         let (gradients, out, targets) = (&mut tile.gradients[last], &tile.out, &verdict.targets);
@@ -313,7 +316,7 @@ impl Judge<'_> {
                     likelihood(
                         [&out[column], &out[columns + column], target],
                         bounds,
-                        share,
+                        [share, beta],
                         [
                             &mut loss[..n],
                             &mut means[column][..n],
@@ -348,12 +351,12 @@ fn squared_error(mean: &[f32], target: &[f32], share: f32, loss: &mut [f32], gra
 }
 
 /// `(mean − target)² e^{−lv} + lv` times `share` with the softly bounded log-variance lv; gradients of the mean, of the raw
-/// log-variance, and of its upper and lower bound.
+/// log-variance, and of its upper and lower bound. The share is weighted by `e^{β lv}`, which is held.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn likelihood(
     [mean, raw, target]: [&[f32]; 3],
     [max, min]: [f32; 2],
-    share: f32,
+    [share, beta]: [f32; 2],
     [loss, means, log_vars, maxima, minima]: [&mut [f32]; 5],
 ) {
     let n = loss.len();
@@ -365,6 +368,7 @@ fn likelihood(
         let upper = 1.0 / (1.0 + vmath::exp(raw[i] - max));
         let lower = 1.0 / (1.0 + vmath::exp(min - below_max));
         let precision = vmath::exp(-log_var);
+        let share = if beta > 0.0 { share * vmath::exp(beta * log_var) } else { share };
         let error = mean[i] - target[i];
         let scaled = error * precision;
         loss[i] += share * (error * scaled + log_var);
@@ -432,6 +436,7 @@ mod tests {
                     reward: j > 0,
                     termination: j != 1,
                     learn_bounds: j != 2,
+                    nll_beta: [0.0, 0.5, 1.0][j],
                     // The bounds bite.
                     max_log_var: 0.2,
                     min_log_var: -0.7,

@@ -465,6 +465,8 @@ fn each_rule_of_the_configuration_is_checked() {
     bad(|c| c.no_delta = vec![1, 1], "no_delta");
     bad(|c| c.min_log_var = 1.0, "min_log_var");
     bad(|c| c.bounds_weight = -1.0, "bounds_weight");
+    bad(|c| c.nll_beta = 1.5, "nll_beta");
+    bad(|c| c.nll_beta = f32::NAN, "nll_beta");
     bad(|c| c.past = MAX_PAST + 1, "past");
     let most = EnsembleConfig { past: MAX_PAST, ..config(Activation::Silu, Head::Gaussian) };
     most.validate(4).unwrap();

@@ -136,7 +136,7 @@ impl Ensemble {
     }
 
     /// PETS: `Σ_members mean[(μ − y)² e^{−lv} + lv] + 0.01·Σ(max_lv − min_lv) + Σ_layers decay·½‖W‖²`; squared error for a
-    /// deterministic head. `inputs` `[E, B, in]`, `targets` `[E, B, out]`.
+    /// deterministic head. With [`nll_beta`](EnsembleConfig::nll_beta) the terms in brackets are weighted by `e^{β lv}`, without a gradient. `inputs` `[E, B, in]`, `targets` `[E, B, out]`.
     ///
     /// The mean over D columns of a Gaussian is, up to a constant, 2/D times a negative log-likelihood. An end's
     /// cross-entropy is a negative log-likelihood too and gets the same factor, times [`end_weight`].
@@ -149,7 +149,11 @@ impl Ensemble {
         let mut loss = match log_var {
             None => square.mean() * members,
             Some(log_var) => {
-                let likelihood = (square * log_var.clone().neg().exp() + log_var).mean() * members;
+                let mut terms = square * log_var.clone().neg().exp() + log_var.clone();
+                if self.config.nll_beta > 0.0 {
+                    terms = terms * (log_var.detach() * self.config.nll_beta).exp();
+                }
+                let likelihood = terms.mean() * members;
                 match self.config.learn_bounds && self.config.bounds_weight > 0.0 {
                     true => {
                         let gap = network.max_log_var.val() - network.min_log_var.val();
