@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Compare methods over seeds: medians, interquartile means, probabilities of improvement, steps to a threshold.
     Compare(CompareArgs),
+    /// Look into what limits an agent: its model at its own states, its plans in the simulator, its values beside what came.
+    Diagnose(DiagnoseArgs),
     /// Draw an episode of a run's evaluation as an animated PNG (tasks on MuJoCo; mbrl report plays those of all tasks).
     Render(RenderArgs),
     /// Tell what this build and this machine can do, and what is missing.
@@ -244,6 +246,31 @@ pub(crate) struct EvaluateModelArgs {
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DiagnoseArgs {
+    /// Folder of a run.
+    #[arg(value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
+    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
+    pub(crate) checkpoint: WhichCheckpoint,
+    /// Episodes whose states are looked at.
+    #[arg(long, value_name = "N", default_value = "5", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) episodes: usize,
+    /// States from which plans are made and executed.
+    #[arg(long, value_name = "N", default_value = "24", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) plans: usize,
+    /// Seed of the start states and of what is drawn; 0 gives those of the evaluations during training.
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The picture; the figures go beside it as .json (default: diagnosis.svg in the run's folder).
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) out: Option<PathBuf>,
+    /// Threads (default: one a core). The results do not depend on it.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) threads: Option<usize>,
 }
 
 /// Which columns of a log are what; those left out are looked for under usual names (obs_0, action_0, reward, …).

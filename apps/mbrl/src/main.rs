@@ -7,6 +7,7 @@ mod chart;
 mod commands;
 mod compare;
 mod console;
+mod diagnose;
 mod doctor;
 mod evaluate_model;
 mod fit;

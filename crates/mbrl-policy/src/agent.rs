@@ -1,8 +1,8 @@
 //! The seams of acting and learning.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use mbrl_env::{ActionSpace, Replay, Rng, Situation, Transition};
+use mbrl_env::{ActionSpace, Replay, Rng, Situation, Transition, Value};
 use mbrl_model::Dynamics;
 use mbrl_plan::PlanError;
 
@@ -180,6 +180,35 @@ pub trait Learner: Agent {
     /// The model that it learns and the data that it has, for reports; `None` (default) where it learns no model.
     fn learned(&self) -> Option<Learned<'_>> {
         None
+    }
+
+    /// What it expects of states, for diagnoses; `None` (default) where it has no values.
+    fn value(&self) -> Option<LearnedValue> {
+        None
+    }
+}
+
+/// What an agent expects of states.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct LearnedValue {
+    /// The value of a state.
+    pub value: Arc<dyn Value>,
+    /// Its discount per step.
+    pub discount: f32,
+}
+
+impl LearnedValue {
+    /// A value of discounted rewards.
+    #[must_use]
+    pub fn new(value: Arc<dyn Value>, discount: f32) -> Self {
+        Self { value, discount }
+    }
+}
+
+impl fmt::Debug for LearnedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LearnedValue").field("discount", &self.discount).finish_non_exhaustive()
     }
 }
 

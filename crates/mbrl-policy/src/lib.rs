@@ -89,6 +89,7 @@ pub use mbrl_env::{MAX_PAST, World};
 mod agent;
 mod checkpoint;
 mod cloning;
+mod diagnose;
 mod error;
 mod evaluate;
 pub mod experiment;
@@ -113,11 +114,12 @@ mod record;
 mod train;
 mod world;
 
-pub use agent::{ActMode, Acted, Agent, Learned, Learner, RandomAgent, Report, ReportKind, Turn};
+pub use agent::{ActMode, Acted, Agent, Learned, LearnedValue, Learner, RandomAgent, Report, ReportKind, Turn};
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, Newest};
 #[doc(hidden)]
 pub use checkpoint::{FORMAT, KEPT};
 pub use cloning::{CloningConfig, CloningReport};
+pub use diagnose::{DiagnoseConfig, Diagnosis, PlanDiagnosis, Planning, Promise, ValueDiagnosis, Visited};
 pub use error::AgentError;
 pub use evaluate::{
     Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_together, evaluate_watched, start_seeds,

@@ -28,7 +28,7 @@ use mbrl_model::{Draw, Ensemble, FitConfig, LearnedModel, ModelError, Propagatio
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, FitSchedule, Goal, Learned, Learner,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, FitSchedule, Goal, Learned, LearnedValue, Learner,
     ModelBasedConfig, ModelLearner, ModelLookahead, OffPolicy, PolicyDraw, RandomAgent, Report, ReportKind,
     imagine::{Imagination, check_markov, no_reward},
     policy::follow,
@@ -509,6 +509,10 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
 
     fn learned(&self) -> Option<Learned<'_>> {
         Some(self.learner.learned())
+    }
+
+    fn value(&self) -> Option<LearnedValue> {
+        Some(LearnedValue::new(self.policy.value(), self.policy.parts().discount))
     }
 }
 

@@ -110,7 +110,7 @@ pub use self::{
     overrides::override_setting,
     registry::{Registry, is_gymnasium_id},
 };
-use crate::{Device, Learner, TrainConfig, Training};
+use crate::{Device, Learner, Planning, TrainConfig, Training};
 
 /// Everything that says what a run does. Its [text](Self::to_toml), with every value written out, reproduces the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -319,6 +319,15 @@ impl Experiment {
         });
         let more = more.collect::<Result<_, ExperimentError>>()?;
         Ok(Parts { task, more, training, agent })
+    }
+
+    /// What plans of its agent are judged with in a [diagnosis](crate::DiagnoseConfig); `None` for agents that do not plan in a model
+    /// that they learn.
+    ///
+    /// # Errors
+    /// [`ExperimentError`], naming the key or section at fault.
+    pub fn planning(&self, task: &Task) -> Result<Option<Planning>, ExperimentError> {
+        self.agent.model_based().map(|sections| sections.planning(task)).transpose()
     }
 
     /// Whether the experiment can run, found out without writing anything.

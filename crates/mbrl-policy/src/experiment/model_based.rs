@@ -1,6 +1,6 @@
 //! `agent.kind = "model-based"`.
 
-use mbrl_env::{Env, Situation};
+use mbrl_env::{Env, Situation, tasks::Task};
 use mbrl_model::{Draw, Dynamics, EnsembleConfig, FitConfig, Precision, Propagation, Start, is_cpu};
 use mbrl_plan::{Mpc, PlannerConfig, Refinement, Replan};
 use serde::{Deserialize, Serialize, Serializer};
@@ -10,7 +10,7 @@ use super::{
     agent::{Kind, Site, with_kind},
     limits::{check_plan, check_weights},
 };
-use crate::{Learner, ModelBasedConfig, Tensor, Training};
+use crate::{Learner, ModelBasedConfig, Planning, Tensor, Training};
 
 /// The sections of an agent that learns an ensemble and plans through it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,27 @@ pub struct ModelBasedSections {
 pub struct MpcConfig {
     /// `"every-step"` (default), `{ every = n }` or `"open-loop"`.
     pub replan: Replan,
+}
+
+impl ModelBasedSections {
+    /// What plans of this agent on `task` are judged with.
+    pub(super) fn planning(&self, task: &Task) -> Result<Planning, ExperimentError> {
+        let actions = &task.env.spec().actions;
+        let planner = |propagation, refinement: &Refinement| {
+            self.planner
+                .init(actions, propagation, self.goal.aggregate, refinement)
+                .map_err(ExperimentError::section("[planner]"))
+        };
+        Ok(Planning {
+            goal: self.goal.init(task, Some(&self.model))?,
+            planner: planner(self.propagation, &self.refinement)?,
+            propagation: self.propagation,
+            with_simulator: match self.planner.needs_gradients() {
+                true => None,
+                false => Some(planner(Propagation::MEAN, &Refinement::off())?),
+            },
+        })
+    }
 }
 
 fn written<S: Serializer>(agent: &ModelBasedConfig, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,0 +1,202 @@
+//! `mbrl diagnose`: what an agent learned, looked at where it came to, and what limits it.
+
+use std::{fmt::Write as _, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result};
+use mbrl_env::Env;
+use mbrl_model::ModelEvaluation;
+use mbrl_policy::{
+    DiagnoseConfig, Diagnosis, PlanDiagnosis, ValueDiagnosis, experiment::open_device, write_atomically,
+};
+use serde::Serialize;
+
+use crate::{
+    args::DiagnoseArgs,
+    commands::{cores, counted},
+    console,
+    folder::checked_out,
+    model_chart::{error_chart, number},
+    plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style},
+    progress::Display,
+    run::{Restored, RunFolder, in_pool, warn},
+};
+
+/// What the file of figures holds.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    run: &'a str,
+    env_step: u64,
+    seed: u64,
+    #[serde(flatten)]
+    found: &'a Diagnosis,
+}
+
+pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode> {
+    let svg = match &args.out {
+        Some(out) => checked_out(out, "svg")?,
+        None => args.run.join("diagnosis.svg"),
+    };
+    let folder = RunFolder::open(&args.run)?;
+    let (found, env_step, columns) = in_pool(args.threads.unwrap_or_else(cores), || look(args, &folder))??;
+    let label = folder.label();
+    let json = svg.with_extension("json");
+    let written = Written { run: &label, env_step, seed: args.seed, found: &found };
+    write_atomically(&json, (serde_json::to_string_pretty(&written)? + "\n").as_bytes())?;
+    let mut files = json.display().to_string();
+    let title = format!("{label}, step {env_step}");
+    if draw(&svg, &title, &found)? {
+        let _ = write!(files, ", {}", svg.display());
+    }
+    console::out(format_args!("{title}\n{}\nfiles   {files}", in_words(&found, &columns)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(args: &DiagnoseArgs, folder: &RunFolder) -> Result<(Diagnosis, u64, Vec<String>)> {
+    let Restored { mut task, mut agent, env_step, damaged } = folder.restored(args.checkpoint)?;
+    warn(&damaged, &Display::new());
+    let mut config = DiagnoseConfig::default();
+    (config.episodes, config.plans, config.seed) = (args.episodes, args.plans, args.seed);
+    let planning = folder.experiment.planning(&task)?;
+    let device = open_device(&folder.experiment.device)?;
+    let visited = config.visit(&mut task.env, &mut *agent)?;
+    let value = agent.value();
+    let found = visited.diagnose(&task.env, &device, agent.learned(), planning, value.as_ref())?;
+    let spec = task.env.spec();
+    let columns = spec.column_names();
+    Ok((found, env_step, columns))
+}
+
+/// The findings as text.
+fn in_words(found: &Diagnosis, columns: &[String]) -> String {
+    let mut text = String::new();
+    let mean = found.returns.iter().sum::<f64>() / found.returns.len() as f64;
+    let episodes = counted(found.returns.len() as u64, "episode");
+    let _ = writeln!(text, "  return  mean {} of {episodes}\n", number(mean));
+    if let (Some(own), Some(data)) = (&found.own, &found.data) {
+        text.push_str(&model_in_words(own, data, columns));
+    }
+    if let Some(plans) = &found.plans {
+        text.push_str(&plans_in_words(plans));
+    }
+    if let Some(values) = &found.values {
+        text.push_str(&values_in_words(values));
+    }
+    if found.own.is_none() && found.values.is_none() {
+        text.push_str("  the agent has learned neither a model nor values: there is nothing to look into\n");
+    }
+    text
+}
+
+fn model_in_words(own: &ModelEvaluation, data: &ModelEvaluation, columns: &[String]) -> String {
+    let mut text = String::from(
+        "model   error of one step: at the agent's own states, at those of its data, of \"nothing changes\"\n",
+    );
+    let wide = columns.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (c, name) in columns.iter().enumerate().filter(|(c, _)| !own.known.contains(c)) {
+        let [mine, theirs, still] =
+            [&own.one_step.rmse, &data.one_step.rmse, &own.one_step.unchanged_rmse].map(|f| number(f[c]));
+        let _ = writeln!(text, "  {name:<wide$}  {mine:>10}  {theirs:>10}  {still:>10}");
+    }
+    let ahead: Vec<String> = own
+        .steps
+        .iter()
+        .filter(|step| [1, 2, 5, 10, 20].contains(&step.step))
+        .map(|step| format!("{} after {}", number(own.scaled(&step.rmse)), counted(step.step as u64, "step")))
+        .collect();
+    let _ = writeln!(text, "  along the agent's own actions, in standard deviations: {}\n", ahead.join(", "));
+    text
+}
+
+fn plans_in_words(plans: &PlanDiagnosis) -> String {
+    let mut text = format!(
+        "plans   of {} from {}: return over the plan\n",
+        counted(plans.horizon as u64, "step"),
+        counted(plans.states as u64, "state")
+    );
+    let row = |name: &str, promised: String, kept: f64| {
+        format!("  {name:<34}  promised {promised:>10}  earned {:>10}\n", number(kept))
+    };
+    text.push_str(&row("plans in the model", number(plans.plans.promised), plans.plans.kept));
+    text.push_str(&row("random actions", number(plans.random.promised), plans.random.kept));
+    if let Some(best) = plans.with_simulator {
+        text.push_str(&row("the same planner in the simulator", number(best), best));
+    }
+    let _ = writeln!(text, "  {}\n", verdict(plans));
+    text
+}
+
+/// What limits the plans.
+fn verdict(plans: &PlanDiagnosis) -> String {
+    let mut parts = Vec::new();
+    match (plans.share_lost(), plans.regret()) {
+        (Some(share), Some(regret)) if share < 0.05 => parts.push(format!(
+            "the model costs {} ({:.0} % of what planning gains): longer horizons, more search or a terminal value would help, a better model hardly",
+            number(regret.max(0.0)),
+            100.0 * share.max(0.0)
+        )),
+        (Some(share), Some(regret)) => parts.push(format!(
+            "errors of the model cost {} ({:.0} % of what planning gains)",
+            number(regret),
+            100.0 * share
+        )),
+        _ => parts.push("nothing to compare the plans with".to_owned()),
+    }
+    let (searched, not) = (plans.plans.excess(), plans.random.excess().abs());
+    let gain = plans.with_simulator.map_or(f64::NAN, |best| (best - plans.random.kept).abs());
+    if searched > 0.05 * gain && searched > 2.0 * not {
+        let from = plans.goes_wrong_at().map_or(String::new(), |step| format!(", from step {step} on"));
+        parts.push(format!(
+            "plans promise {} more than they earn, random actions {}: the search exploits the model{from}",
+            number(searched),
+            number(plans.random.excess())
+        ));
+    }
+    parts.join("\n  ")
+}
+
+fn values_in_words(values: &ValueDiagnosis) -> String {
+    let ValueDiagnosis { states, expected, earned, rmse, correlation, .. } = *values;
+    format!(
+        "values  at {}: expected {}, earned {} (discounted), root mean square error {}, correlation {}\n",
+        counted(states as u64, "state"),
+        number(expected),
+        number(earned),
+        number(rmse),
+        number(correlation)
+    )
+}
+
+/// Whether there was something to draw.
+fn draw(path: &Path, title: &str, found: &Diagnosis) -> Result<bool> {
+    let size = Size::Panel(290.0);
+    let (mut charts, mut legend) = (Vec::new(), Vec::new());
+    if let Some(plans) = &found.plans {
+        let points = |value: fn(&mbrl_policy::Promise) -> f64| -> Points {
+            plans.along.iter().enumerate().map(|(h, promise)| ((h + 1) as f64, value(promise))).collect()
+        };
+        let mut chart = Chart::new(size, "return of plans over their steps", "steps of the plan", "return");
+        chart.marks = vec![
+            Mark::Line(Colour::Series(1), Style::Thick, points(|promise| promise.promised)),
+            Mark::Line(Colour::Series(0), Style::Thick, points(|promise| promise.kept)),
+        ];
+        charts.push(("Return of plans: promised and earned".to_owned(), chart));
+        legend.push((Key::Line, Colour::Series(0), "earned in the simulator".to_owned()));
+        legend.push((Key::Line, Colour::Series(1), "promised by the model".to_owned()));
+        let far: Points = plans.distance.iter().enumerate().map(|(h, distance)| ((h + 1) as f64, *distance)).collect();
+        let mut chart =
+            Chart::new(size, "distance of states over the steps of plans", "steps of the plan", "distance / std");
+        chart.marks = vec![Mark::Line(Colour::Series(0), Style::Thick, far)];
+        charts.push(("Distance of the model's states from the simulator's".to_owned(), chart));
+    } else if let Some(own) = &found.own {
+        let (chart, keys) = error_chart(size, own);
+        charts.push(("Error at the agent's own states".to_owned(), chart));
+        legend.extend(keys);
+    }
+    if charts.is_empty() {
+        return Ok(false);
+    }
+    let caption = "States that the agent came to in its own episodes, without exploring.".to_owned();
+    let picture = Picture { title: title.to_owned(), legend, columns: 1, charts, caption };
+    write_atomically(path, picture.svg().as_bytes()).context("picture of a diagnosis")?;
+    Ok(true)
+}

@@ -1,0 +1,490 @@
+//! Why an agent falls short of what its task allows.
+//!
+//! Three questions, each answered in figures at states that the agent itself comes to:
+//!
+//! - **The model**: how far is it off there, beside the states of its own data ([`Diagnosis::own`], [`Diagnosis::data`])?
+//! - **The plans**: what does the model promise of a plan, and what does the simulator pay ([`PlanDiagnosis`])? What would the same planner have
+//!   found with the simulator as its model? And is more promised of plans, which were searched for, than of actions that were not?
+//! - **The values**: what do the critics expect of a state, and what came of it ([`ValueDiagnosis`])?
+//!
+//! A plan that keeps its promise and earns what a plan of the simulator earns leaves nothing to the model: what is missing then is the
+//! planner's horizon or search. A plan that promises much more than it keeps, where other actions do not, was found in the model's errors.
+
+use mbrl_env::{ActionSpace, History, MAX_PAST, Replay, Rng, Simulator, Situation, Snapshot, Transition, World};
+use mbrl_model::{Dynamics, EvaluateConfig, ModelEvaluation, Propagation, SimulatorModel, evaluate as evaluate_model};
+use mbrl_plan::{Aggregate, PlanError, Planner, Problem, returns};
+use serde::Serialize;
+
+use crate::{ActMode, Agent, AgentError, Device, Goal, Learned, LearnedValue, Tensor, start_seeds, world::Episode};
+
+/// How much is looked at.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DiagnoseConfig {
+    /// Episodes of the agent whose states are looked at (default: 5).
+    pub episodes: usize,
+    /// States from which it is planned, spread evenly over these episodes (default: 24).
+    pub plans: usize,
+    /// Steps before each of these states from which planners plan too, so that their search has a warm start (default: 4).
+    pub warm: usize,
+    /// How the model is judged (default: that of [`EvaluateConfig`], of at most 100 starts).
+    pub evaluate: EvaluateConfig,
+    /// Of the start states, which are those of an evaluation, and of all that is drawn (default: 0).
+    pub seed: u64,
+}
+
+impl Default for DiagnoseConfig {
+    fn default() -> Self {
+        let evaluate = EvaluateConfig { starts: 100, ..EvaluateConfig::default() };
+        Self { episodes: 5, plans: 24, warm: 4, evaluate, seed: 0 }
+    }
+}
+
+/// What plans are judged with: how the agent plans, and how it would plan with the simulator.
+pub struct Planning {
+    /// What plans are to achieve.
+    pub goal: Goal,
+    /// The agent's planner, for the model; fresh.
+    pub planner: Box<dyn Planner>,
+    /// How the agent's plans carry uncertainty through the model.
+    pub propagation: Propagation,
+    /// The same planner for the simulator; `None` where it needs gradients.
+    pub with_simulator: Option<Box<dyn Planner>>,
+}
+
+impl std::fmt::Debug for Planning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Planning")
+            .field("goal", &self.goal)
+            .field("propagation", &self.propagation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was found. Made by [`Visited::diagnose`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// Returns of the agent's episodes.
+    pub returns: Vec<f64>,
+    /// The model at the states of these episodes.
+    pub own: Option<ModelEvaluation>,
+    /// The model at the states that it was fitted to.
+    pub data: Option<ModelEvaluation>,
+    /// Plans, where the agent plans and its world is a simulator.
+    pub plans: Option<PlanDiagnosis>,
+    /// Values, where the agent has critics.
+    pub values: Option<ValueDiagnosis>,
+}
+
+/// Return of sequences of actions, averaged over the states they start from: as the model promises, and as the simulator pays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Promise {
+    /// By the model.
+    pub promised: f64,
+    /// In the simulator.
+    pub kept: f64,
+}
+
+impl Promise {
+    /// What is promised and not kept.
+    #[must_use]
+    pub fn excess(&self) -> f64 {
+        self.promised - self.kept
+    }
+}
+
+/// Plans of one planner in two worlds, the model and the simulator, from the same states.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PlanDiagnosis {
+    /// States that were planned from.
+    pub states: usize,
+    /// Steps of a plan, `H`.
+    pub horizon: usize,
+    /// Plans of the agent's planner in the model.
+    pub plans: Promise,
+    /// Random sequences of actions, which nobody searched for.
+    pub random: Promise,
+    /// What plans of the same planner earn that searched the simulator itself; `None` where the planner needs gradients.
+    pub with_simulator: Option<f64>,
+    /// The first h = 1, …, H steps of the plans.
+    pub along: Vec<Promise>,
+    /// Distance of the model's state from the simulator's after h steps of a plan: the root mean square over columns, each in units of its
+    /// standard deviation at the agent's own states, averaged over the plans.
+    pub distance: Vec<f64>,
+}
+
+impl PlanDiagnosis {
+    /// What the plans earn less than those of the same planner in the simulator.
+    #[must_use]
+    pub fn regret(&self) -> Option<f64> {
+        self.with_simulator.map(|best| best - self.plans.kept)
+    }
+
+    /// The regret as a share of what plans of the simulator earn more than random actions: 0 where the model costs nothing, 1 where it is
+    /// worth nothing. `None` where those earn no more.
+    #[must_use]
+    pub fn share_lost(&self) -> Option<f64> {
+        let gain = self.with_simulator? - self.random.kept;
+        (gain > 0.0).then(|| self.regret().unwrap_or_default() / gain)
+    }
+
+    /// The first step of the horizon after which a tenth of the whole excess of the plans, or more, is there; `None` where they keep what they
+    /// promise.
+    #[must_use]
+    pub fn goes_wrong_at(&self) -> Option<usize> {
+        let whole = self.plans.excess();
+        let scale = self.plans.kept.abs().max(self.plans.promised.abs());
+        if whole <= 0.01 * scale {
+            return None;
+        }
+        self.along.iter().position(|promise| promise.excess() >= 0.1 * whole).map(|place| place + 1)
+    }
+}
+
+/// Critics against what came: `V(s)` beside the discounted rewards from there on. Where an episode was cut, the value of its last state stands
+/// for what would have come. Bonuses for entropy are in the values and not in the rewards.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ValueDiagnosis {
+    /// States.
+    pub states: usize,
+    /// Mean of the values.
+    pub expected: f64,
+    /// Mean of what came.
+    pub earned: f64,
+    /// Root mean square of their difference.
+    pub rmse: f64,
+    /// Their correlation over states; NaN where one of them does not vary.
+    pub correlation: f64,
+}
+
+/// A state that the agent came to.
+#[derive(Debug)]
+struct Visit {
+    obs: Vec<f32>,
+    past: History,
+    snapshot: Option<Snapshot>,
+}
+
+impl Visit {
+    fn situation(&self) -> Situation<'_> {
+        Situation { past: &self.past, snapshot: self.snapshot.as_ref(), ..Situation::of(&self.obs) }
+    }
+}
+
+/// An episode of the agent.
+#[derive(Debug)]
+struct Walk {
+    visits: Vec<Visit>,
+    transitions: Vec<Transition>,
+}
+
+/// Episodes of an agent, with the states that it came to. Made by [`DiagnoseConfig::visit`].
+#[derive(Debug)]
+pub struct Visited {
+    config: DiagnoseConfig,
+    walks: Vec<Walk>,
+}
+
+impl DiagnoseConfig {
+    /// Lets an agent run its episodes in `world`, without exploring.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] without episodes or plans; what the agent and the world give.
+    pub fn visit(&self, world: &mut World, agent: &mut dyn Agent) -> Result<Visited, AgentError> {
+        for (field, count) in [("episodes", self.episodes), ("plans", self.plans)] {
+            if count == 0 {
+                return Err(AgentError::Config { field, value: "0".into(), rule: "at least 1" });
+            }
+        }
+        Ok(Visited { walks: self.walk(world, agent)?, config: self.clone() })
+    }
+
+    fn walk(&self, world: &mut World, agent: &mut dyn Agent) -> Result<Vec<Walk>, AgentError> {
+        let mut walks = Vec::new();
+        for seed in start_seeds(self.seed, self.episodes) {
+            let mut rng = Rng::new(seed).split();
+            let mut episode = Episode::begin(world, agent, seed, 0)?;
+            let (mut visits, mut transitions, mut past) = (Vec::new(), Vec::<Transition>::new(), History::default());
+            loop {
+                let snapshot = world.simulator().map(Simulator::save);
+                let Some((step, _)) = episode.step(world, agent, ActMode::Evaluate, &mut rng, 0)? else { break };
+                visits.push(Visit { obs: step.obs.clone(), past: past.clone(), snapshot });
+                past.push(step.obs.clone(), step.action.clone(), MAX_PAST);
+                let over = step.episode_over();
+                transitions.push(step);
+                if over {
+                    break;
+                }
+            }
+            agent.begin_episode();
+            walks.push(Walk { visits, transitions });
+        }
+        Ok(walks)
+    }
+}
+
+impl Visited {
+    /// What the agent learned, looked at where it came to. `learned` and `value` are what the agent says of itself
+    /// ([`Learner::learned`](crate::Learner::learned), [`Learner::value`](crate::Learner::value)); tensors live on `device`.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for a model with memory, and where no episode had a step; what the model and the planners give.
+    pub fn diagnose(
+        &self,
+        world: &World,
+        device: &Device,
+        learned: Option<Learned<'_>>,
+        planning: Option<Planning>,
+        value: Option<&LearnedValue>,
+    ) -> Result<Diagnosis, AgentError> {
+        let learned = learned.filter(|learned| learned.is_fitted);
+        if let Some(model) = learned.map(|learned| learned.model).filter(|model| model.spec().belief > 0) {
+            let (value, rule) = (model.spec().name.clone(), "one without memory: plans start in single states");
+            return Err(AgentError::Config { field: "model", value, rule });
+        }
+        let Self { config, walks } = self;
+        let returns = walks.iter().map(|walk| walk.transitions.iter().map(|step| step.reward).sum()).collect();
+        let mut rng = Rng::new(config.seed ^ u64::from_be_bytes(*b"diagnose"));
+        let own_data = replay_of(walks)?;
+        let (mut own, mut data) = (None, None);
+        if let Some(learned) = learned {
+            own = Some(evaluate_model(learned.model, &own_data, &config.evaluate, &mut rng)?);
+            data = Some(evaluate_model(learned.model, learned.replay, &config.evaluate, &mut rng)?);
+        }
+        let plans = match (planning, learned, world.simulator()) {
+            (Some(planning), Some(learned), Some(simulator)) => {
+                let scale = deviations(&own_data);
+                Some(config.plans(planning, learned.model, simulator, walks, &scale, &mut rng)?)
+            }
+            _ => None,
+        };
+        let values = value.and_then(|value| judge_values(value, walks, device));
+        Ok(Diagnosis { returns, own, data, plans, values })
+    }
+}
+
+impl DiagnoseConfig {
+    fn plans(
+        &self,
+        Planning { goal, mut planner, propagation, mut with_simulator }: Planning,
+        model: &dyn Dynamics,
+        simulator: &dyn Simulator,
+        walks: &[Walk],
+        scale: &[f32],
+        rng: &mut Rng,
+    ) -> Result<PlanDiagnosis, AgentError> {
+        let actions = simulator.spec().actions.clone();
+        let truth = SimulatorModel::new(simulator.boxed_clone(), &model.spec().device);
+        // What is paid for disagreement is no part of what a plan earns.
+        let judged = Goal { disagreement: None, ..goal.clone() };
+        let searched = goal.problem(model, &actions);
+        let imagined = Judge { problem: judged.problem(model, &actions), propagation, model };
+        let real = Judge { problem: judged.problem(&truth, &actions), propagation: Propagation::MEAN, model: &truth };
+
+        let first = walks.iter().find_map(|walk| walk.visits.first()).ok_or_else(no_steps)?;
+        let horizon = warm_plan(&mut *planner, &searched, std::slice::from_ref(first), rng)?.len() / actions.width();
+        let starts = self.starts(walks, horizon);
+        let mut sums = Sums::default();
+        for &(walk, place) in &starts {
+            let visits = &walks[walk].visits[place.saturating_sub(self.warm)..=place];
+            let start = visits[visits.len() - 1].situation();
+            let plan = warm_plan(&mut *planner, &searched, visits, rng)?;
+            let random = random_sequence(&actions, horizon, rng)?;
+            let key = rng.key();
+            for (into, sequence) in [(&mut sums.plans, &plan), (&mut sums.random, &random)] {
+                let [promised, kept] = [&imagined, &real].map(|judge| judge.returns(&start, sequence, horizon, key));
+                into.promised += promised?;
+                into.kept += kept?;
+            }
+            sums.along.resize(horizon, Promise::default());
+            sums.distance.resize(horizon, 0.0);
+            for (h, along) in sums.along.iter_mut().enumerate() {
+                let [promised, kept] = [&imagined, &real].map(|judge| judge.returns(&start, &plan, h + 1, key));
+                along.promised += promised?;
+                along.kept += kept?;
+            }
+            let [foreseen, came] = [&imagined, &real].map(|judge| judge.states(&start, &plan, horizon));
+            let (foreseen, came) = (foreseen?, came?);
+            for (h, distance) in sums.distance.iter_mut().enumerate() {
+                *distance += apart(&foreseen[h], &came[h], scale);
+            }
+            if let Some(planner) = &mut with_simulator {
+                let best = warm_plan(&mut **planner, &real.problem, visits, rng)?;
+                sums.best += real.returns(&start, &best, horizon, key)?;
+            }
+        }
+        let n = starts.len() as f64;
+        let mean = |promise: Promise| Promise { promised: promise.promised / n, kept: promise.kept / n };
+        Ok(PlanDiagnosis {
+            states: starts.len(),
+            horizon: sums.along.len(),
+            plans: mean(sums.plans),
+            random: mean(sums.random),
+            with_simulator: with_simulator.is_some().then_some(sums.best / n),
+            along: sums.along.into_iter().map(mean).collect(),
+            distance: sums.distance.into_iter().map(|distance| distance / n).collect(),
+        })
+    }
+
+    /// Episode and step of the states that are planned from, spread evenly. A time limit pays for nothing beyond it, which no model knows: states
+    /// from which a plan of `horizon` steps would meet it are left out, where there are others.
+    fn starts(&self, walks: &[Walk], horizon: usize) -> Vec<(usize, usize)> {
+        let among = |whole: bool| -> Vec<(usize, usize)> {
+            let of = |(walk, Walk { visits, transitions }): (usize, &Walk)| {
+                let first = self.warm.min(visits.len().saturating_sub(1));
+                let cut = whole && transitions.last().is_some_and(|last| !last.terminated);
+                let end = if cut { (visits.len() + 1).saturating_sub(horizon) } else { visits.len() };
+                (first..end).map(move |place| (walk, place)).collect::<Vec<_>>()
+            };
+            walks.iter().enumerate().flat_map(of).collect()
+        };
+        let all = Some(among(true)).filter(|all| !all.is_empty()).unwrap_or_else(|| among(false));
+        let count = self.plans.min(all.len());
+        (0..count).map(|i| all[i * all.len() / count]).collect()
+    }
+}
+
+#[derive(Default)]
+struct Sums {
+    plans: Promise,
+    random: Promise,
+    best: f64,
+    along: Vec<Promise>,
+    distance: Vec<f64>,
+}
+
+/// A world that sequences of actions are judged in.
+struct Judge<'a> {
+    problem: Problem<'a>,
+    propagation: Propagation,
+    model: &'a dyn Dynamics,
+}
+
+impl Judge<'_> {
+    /// Return of the first `steps` steps of a sequence `[H, A]`.
+    fn returns(&self, from: &Situation<'_>, sequence: &[f32], steps: usize, key: u64) -> Result<f64, PlanError> {
+        let width = self.problem.actions.width();
+        let device = &self.model.spec().device;
+        let candidate = Tensor::<1>::from_floats(&sequence[..steps * width], device).reshape([1, steps, width]);
+        let scored = returns(&self.problem, from, candidate, self.propagation, key)?;
+        Ok(f64::from(scored.aggregate(Aggregate::Mean).into_scalar::<f32>()))
+    }
+
+    /// States after each step, by the expectation, `[H][V]`.
+    fn states(&self, from: &Situation<'_>, sequence: &[f32], horizon: usize) -> Result<Vec<Vec<f32>>, AgentError> {
+        let width = self.problem.actions.width();
+        let device = &self.model.spec().device;
+        let actions = Tensor::<1>::from_floats(sequence, device).reshape([horizon, 1, width]);
+        let draw = mbrl_model::Draw::new(Propagation::MEAN, 0);
+        let obs = self.model.rollout(mbrl_model::Start::Situation(*from), actions, draw)?.obs;
+        let view = obs.dims()[2];
+        let all: Vec<f32> = obs.into_data().iter().collect();
+        Ok(all.chunks(view).skip(1).map(<[f32]>::to_vec).collect())
+    }
+}
+
+/// A plan from the last of successive states, with the warm start of plans from those before.
+fn warm_plan(
+    planner: &mut dyn Planner,
+    problem: &Problem<'_>,
+    visits: &[Visit],
+    rng: &mut Rng,
+) -> Result<Vec<f32>, PlanError> {
+    planner.reset();
+    let (last, before) = visits.split_last().expect("there is a state to plan from");
+    for visit in before {
+        planner.plan(&visit.situation(), problem, rng)?;
+        planner.advance(1);
+    }
+    Ok(planner.plan(&last.situation(), problem, rng)?.actions)
+}
+
+fn random_sequence(actions: &ActionSpace, horizon: usize, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+    let mut sequence = Vec::new();
+    for _ in 0..horizon {
+        sequence.extend(actions.sample(rng)?);
+    }
+    Ok(sequence)
+}
+
+fn no_steps() -> AgentError {
+    let value = "all broke down at their start".into();
+    AgentError::Config { field: "episodes", value, rule: "one that has a step" }
+}
+
+fn replay_of(walks: &[Walk]) -> Result<Replay, AgentError> {
+    let steps = || walks.iter().flat_map(|walk| &walk.transitions);
+    let first = steps().next().ok_or_else(no_steps)?;
+    let mut replay = Replay::new(first.obs.len(), first.action.len(), steps().count())?;
+    for walk in walks {
+        for step in &walk.transitions {
+            replay.push(step)?;
+        }
+        replay.end_episode();
+    }
+    Ok(replay)
+}
+
+/// Standard deviations of the columns over all states, `[O]`.
+fn deviations(data: &Replay) -> Vec<f32> {
+    let columns = data.columns();
+    let (o, n) = (columns.obs_width, columns.len() as f64);
+    (0..o)
+        .map(|c| {
+            let values = || columns.next_obs.iter().skip(c).step_by(o).map(|value| f64::from(*value));
+            let mean = values().sum::<f64>() / n;
+            (values().map(|value| (value - mean).powi(2)).sum::<f64>() / n).sqrt() as f32
+        })
+        .collect()
+}
+
+/// Root mean square difference over the columns that vary, each in units of `scale`.
+fn apart(a: &[f32], b: &[f32], scale: &[f32]) -> f64 {
+    let squares: Vec<f64> = a
+        .iter()
+        .zip(b)
+        .zip(scale)
+        .filter(|(_, scale)| **scale > 0.0)
+        .map(|((a, b), scale)| f64::from((a - b) / scale).powi(2))
+        .collect();
+    (squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt()
+}
+
+fn judge_values(
+    LearnedValue { value, discount }: &LearnedValue,
+    walks: &[Walk],
+    device: &Device,
+) -> Option<ValueDiagnosis> {
+    let (mut expected, mut earned) = (Vec::new(), Vec::new());
+    for Walk { transitions, .. } in walks {
+        let Some(last) = transitions.last() else { continue };
+        let mut rows: Vec<f32> = transitions.iter().flat_map(|step| step.obs.iter().copied()).collect();
+        rows.extend_from_slice(&last.next_obs);
+        let shape = [transitions.len() + 1, last.obs.len()];
+        let found: Vec<f32> =
+            value.value(Tensor::<1>::from_floats(&rows[..], device).reshape(shape)).into_data().iter().collect();
+        let mut came = if last.terminated { 0.0 } else { f64::from(found[transitions.len()]) };
+        let mut behind: Vec<f64> = Vec::with_capacity(transitions.len());
+        for step in transitions.iter().rev() {
+            came = step.reward + f64::from(*discount) * came;
+            behind.push(came);
+        }
+        expected.extend(found[..transitions.len()].iter().map(|value| f64::from(*value)));
+        earned.extend(behind.into_iter().rev());
+    }
+    let n = expected.len() as f64;
+    if expected.is_empty() {
+        return None;
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / n;
+    let (e, g) = (mean(&expected), mean(&earned));
+    let pairs = || expected.iter().zip(&earned);
+    let product = |f: fn(f64, f64) -> f64| pairs().map(|(a, b)| f(a - e, b - g)).sum::<f64>() / n;
+    let correlation = product(|a, b| a * b) / (product(|a, _| a * a) * product(|_, b| b * b)).sqrt();
+    let rmse = (pairs().map(|(a, b)| (a - b).powi(2)).sum::<f64>() / n).sqrt();
+    Some(ValueDiagnosis { states: expected.len(), expected: e, earned: g, rmse, correlation })
+}
