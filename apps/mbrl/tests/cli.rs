@@ -57,6 +57,35 @@ fn a_run_leaves_its_folder() {
 }
 
 #[test]
+fn a_diagnosis_looks_at_model_plans_and_values_of_a_run() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run"]).ok();
+    let before = dir.files();
+    let said = dir.run(&["diagnose", "run", "--episodes", "1", "--plans", "2"]).ok();
+    for word in ["angular_velocity", "the same planner in the simulator", "diagnosis.json", "diagnosis.svg"] {
+        assert!(said.out.contains(word), "{word}: {}", said.out);
+    }
+    let text = fs::read_to_string(dir.path("run/diagnosis.json")).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&found["plans"]["states"], &found["env_step"]), (&2.into(), &500.into()));
+    assert_eq!(dir.files().len(), before.len() + 2, "nothing else is written");
+    // Of another place, with another seed, and by any number of threads the same.
+    let again = |threads| {
+        let words = ["diagnose", "run", "--episodes", "1", "--plans", "2", "--seed", "3", "--threads", threads];
+        let said = dir.run(&[&words[..], &["--out", "other.svg"]].concat()).ok();
+        (said.out, fs::read_to_string(dir.path("other.json")).unwrap())
+    };
+    let (one, two) = (again("1"), again("2"));
+    assert_eq!(one, two);
+    assert_ne!(one.1, text);
+
+    let small = ["policy.hidden=[8]", "critics.hidden=[8]", "train.eval_every=0"].map(|set| ["--set", set]).concat();
+    dir.run(&[&["train", "sac-pendulum", "--steps", "400", "--out", "free"], &small[..]].concat()).ok();
+    let said = dir.run(&["diagnose", "free", "--episodes", "1"]).ok();
+    assert!(said.out.contains("values  at 200 states: expected") && !said.out.contains("plans"), "{}", said.out);
+}
+
+#[test]
 fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
     let dir = Dir::new();
     let train = |words: &[&str]| {
