@@ -51,6 +51,8 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("ground-truth-hopper", include_str!("../experiments/ground-truth-hopper.toml")),
     ("sac-hopper", include_str!("../experiments/sac-hopper.toml")),
     ("dhmbpo-hopper", include_str!("../experiments/dhmbpo-hopper.toml")),
+    ("dhmbpo-walker2d", include_str!("../experiments/dhmbpo-walker2d.toml")),
+    ("dhmbpo-halfcheetah", include_str!("../experiments/dhmbpo-halfcheetah.toml")),
 ];
 
 /// All tasks and experiments.
