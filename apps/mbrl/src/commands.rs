@@ -24,7 +24,7 @@ use mbrl_policy::{
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, compare, console, doctor, evaluate_model, fit, folder, naming,
+    chart, compare, console, doctor, evaluate_model, export, fit, folder, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -46,6 +46,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::EvaluateModel(args) => evaluate_model::run(&args),
         Command::Report(args) => report(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),
@@ -419,6 +420,7 @@ fn with_known_words(command: clap::Command) -> clap::Command {
             eval.mut_arg("random", |argument| known(argument, tasks()))
                 .mut_arg("checkpoint", |argument| known(argument, checkpoints()))
         })
+        .mut_subcommand("export", |export| export.mut_arg("checkpoint", |argument| known(argument, checkpoints())))
         .mut_subcommand("render", |render| render.mut_arg("checkpoint", |argument| known(argument, checkpoints())))
         .mut_subcommand("evaluate-model", |evaluate| {
             evaluate.mut_arg("checkpoint", |argument| known(argument, checkpoints()))

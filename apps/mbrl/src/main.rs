@@ -9,6 +9,7 @@ mod compare;
 mod console;
 mod doctor;
 mod evaluate_model;
+mod export;
 mod fit;
 mod folder;
 mod model_chart;

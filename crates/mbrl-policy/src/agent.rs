@@ -6,7 +6,7 @@ use mbrl_env::{ActionSpace, Replay, Rng, Situation, Transition};
 use mbrl_model::Dynamics;
 use mbrl_plan::PlanError;
 
-use crate::{AgentError, CheckpointReader, CheckpointWriter};
+use crate::{AgentError, CheckpointReader, CheckpointWriter, PolicyNetwork};
 
 /// What an action is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +179,11 @@ pub trait Learner: Agent {
 
     /// The model that it learns and the data that it has, for reports; `None` (default) where it learns no model.
     fn learned(&self) -> Option<Learned<'_>> {
+        None
+    }
+
+    /// The policy that it learns, as it is now, to be [exported](crate::ExportedPolicy); `None` (default) for agents that plan.
+    fn policy_network(&self) -> Option<PolicyNetwork> {
         None
     }
 }

@@ -29,7 +29,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, FitSchedule, Goal, Learned, Learner,
-    ModelBasedConfig, ModelLearner, ModelLookahead, OffPolicy, PolicyDraw, RandomAgent, Report, ReportKind,
+    ModelBasedConfig, ModelLearner, ModelLookahead, OffPolicy, PolicyDraw, PolicyNetwork, RandomAgent, Report,
+    ReportKind,
     imagine::{Imagination, check_markov, no_reward},
     policy::follow,
 };
@@ -509,6 +510,10 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
 
     fn learned(&self) -> Option<Learned<'_>> {
         Some(self.learner.learned())
+    }
+
+    fn policy_network(&self) -> Option<PolicyNetwork> {
+        Some(self.policy.parts().actor.clone().into())
     }
 }
 

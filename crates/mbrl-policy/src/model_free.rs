@@ -9,8 +9,8 @@ use mbrl_env::{EnvSpec, Replay, Rng, Situation, Transition};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Learner, OffPolicy, RandomAgent, Report,
-    policy::follow,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Learner, OffPolicy, PolicyNetwork, RandomAgent,
+    Report, policy::follow,
 };
 
 /// How an agent collects transitions and how often it learns from them.
@@ -189,5 +189,9 @@ impl<L: OffPolicy> Learner for ModelFree<L> {
         self.learner.load(&from.scope("learner"))?;
         (self.replay, self.steps, self.learned) = (replay, steps, steps);
         Ok(())
+    }
+
+    fn policy_network(&self) -> Option<PolicyNetwork> {
+        Some(self.learner.parts().actor.clone().into())
     }
 }
