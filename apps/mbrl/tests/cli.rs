@@ -720,3 +720,23 @@ fn a_gpu_learns_and_plans_too() {
     };
     assert!((loss(&gpu) - loss(&cpu)).abs() < 1e-2 * loss(&cpu).abs(), "{} {}", loss(&gpu), loss(&cpu));
 }
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_policy_learns_on_a_gpu_or_says_that_it_does_not() {
+    let dir = Dir::new();
+    let train = |device: &str| {
+        let small = ["--set", "policy.hidden=[8]", "--set", "critics.hidden=[8]", "--set", "agent.random_steps=190"];
+        let words = ["train", "sac-pendulum", "--steps", "200", "--device", device, "--out", device];
+        dir.run(&[&words[..], &small[..]].concat()).ok();
+        let metrics = dir.metrics(device);
+        let of = |key: &str| metrics.iter().find_map(|line| line.get(key)?.as_f64()).unwrap();
+        ["episode/return", "critic/loss", "actor/loss", "actor/entropy"].map(of)
+    };
+    for (gpu, cpu) in train("wgpu").into_iter().zip(train("flex")) {
+        assert!((gpu - cpu).abs() < 1e-3 * cpu.abs().max(1.0), "{gpu} {cpu}");
+    }
+    let refused = dir.run(&["train", "npg-cartpole", "--device", "wgpu", "--out", "npg"]);
+    refused.fails(1, &["device = \"wgpu\"", "flex", "natural policy gradients"]);
+    assert!(!dir.path("npg").exists());
+}
