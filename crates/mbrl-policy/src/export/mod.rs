@@ -440,6 +440,9 @@ impl Fields {
                 match head.as_str() {
                     SQUASHED_GAUSSIAN => {
                         let log_std = self.array("head.log_std_range", Some(2))?;
+                        if log_std[0] > log_std[1] {
+                            return Err(format!("tensor head.log_std_range: {log_std:?}: expected rising numbers"));
+                        }
                         let head = ActorHead::Gaussian { log_std: [log_std[0], log_std[1]] };
                         PolicyNetwork::Actor(Actor::of_parts(network, head, scale, inputs))
                     }
@@ -563,5 +566,68 @@ fn finite(name: &str, values: Vec<f32>) -> Result<Vec<f32>, String> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(values),
         Some(place) => Err(format!("tensor {name}: {} at place {place}: expected finite numbers", values[place])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ActorConfig;
+
+    fn file() -> File {
+        let actions = ActionSpace::Box(BoxSpace::new([-1.0, 0.0], [1.0, 3.0]).unwrap());
+        let spec = EnvSpec::new("plane", BoxSpace::unbounded(3), actions, 0.1)
+            .with_fields([Field::angle("turn"), Field::linear("x", "m"), Field::linear("y", "m")])
+            .unwrap();
+        let config = ActorConfig { hidden: vec![4], layer_norm: true, normalize: true, ..ActorConfig::default() };
+        let head = ActorHead::Gaussian { log_std: [-5.0, 2.0] };
+        let actor = config.init(&spec, head, &mut Rng::new(0)).unwrap();
+        File::of_bytes(&ExportedPolicy::new(PolicyInfo::of(&spec), actor).unwrap().to_bytes()).unwrap()
+    }
+
+    /// What a file is refused for, whose checksum is right.
+    fn told(change: impl FnOnce(&mut File)) -> String {
+        let mut file = file();
+        change(&mut file);
+        let sum = file.checksum(CHECKSUM);
+        file.words.insert(CHECKSUM.to_owned(), format!("{sum:08x}"));
+        ExportedPolicy::of_bytes(&file.to_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_no_policy_has_is_refused_by_name() {
+        assert!(ExportedPolicy::of_bytes(&file().to_bytes()).is_ok());
+        let put = |name: &'static str, shape: &[usize], values: &[f32]| {
+            let array = Array { shape: shape.to_vec(), values: values.to_vec() };
+            told(|file| drop(file.arrays.insert(name.to_owned(), array)))
+        };
+        let word = |key: &'static str, word: &str| told(|file| drop(file.words.insert(key.into(), word.into())));
+        let without = |name: &'static str| told(|file| drop(file.arrays.remove(name)));
+        for (told, said) in [
+            (put("action.low", &[2], &[2.0, 0.0]), "low"),
+            (put("action.low", &[3], &[0.0; 3]), "action.high: shape = [2]: expected [3]"),
+            (put("head.log_std_range", &[2], &[1.0, -1.0]), "head.log_std_range: [1.0, -1.0]"),
+            (put("layers.1.weight", &[4, 3], &[0.0; 12]), "layers.1.weight: shape = [4, 3]: expected 4 inputs"),
+            (put("layers.1.weight", &[3, 4], &[0.0; 12]), "layers.1.bias: shape = [4]: expected [3]"),
+            (put("layers.0.bias", &[4], &[0.0, f32::NAN, 0.0, 0.0]), "layers.0.bias: NaN at place 1"),
+            (put("norms.0.weight", &[2], &[0.0; 2]), "norms.0.weight: shape = [2]: expected [4]"),
+            (put("inputs.scale", &[3], &[1.0; 3]), "inputs.scale: shape = [3]: expected [4]"),
+            (put("angles.turn", &[1], &[0.0]), "angles: column 0 with a turn of 0"),
+            (put("extra", &[1], &[0.0]), "tensor extra"),
+            (without("layers.0.weight"), "layers.0.weight: expected, found none"),
+            (without("layers.1.bias"), "layers.1.bias: expected, found none"),
+            (without("head.log_std_range"), "head.log_std_range: expected, found none"),
+            (word("head", "softmax"), "head = softmax: expected one of squashed-gaussian"),
+            (word("head", "gaussian"), "4 outputs: expected 2"),
+            (word("activation", "gelu"), "activation = gelu: expected silu"),
+            (word("angles", "[7]"), "angles: column 7"),
+            (word("angles", "none"), "angles = none: expected a list"),
+            (word("obs_names", "[\"x\"]"), "layers.0.weight takes 4 inputs: expected 2"),
+            (word("obs_units", "[]"), "units of an observation"),
+            (word("env_step", "many"), "env_step = many: expected a number"),
+            (told(|file| drop(file.words.remove("task"))), "task: expected in the metadata"),
+        ] {
+            assert!(told.contains(said), "{told}: expected {said}");
+        }
     }
 }
