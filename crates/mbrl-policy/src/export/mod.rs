@@ -34,7 +34,7 @@ const CHECKSUM: &str = "crc32";
 /// use mbrl_policy::PolicyInfo;
 ///
 /// let info = PolicyInfo::of(tasks::make("pendulum")?.env.spec());
-/// assert_eq!((info.obs_names[2].as_str(), info.action_units[0].as_str()), ("theta_dot", "N m"));
+/// assert_eq!((info.obs_names[2].as_str(), info.action_units[0].as_str()), ("angular_velocity", "N m"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -622,7 +622,8 @@ mod tests {
             (word("activation", "gelu"), "activation = gelu: expected silu"),
             (word("angles", "[7]"), "angles: column 7"),
             (word("angles", "none"), "angles = none: expected a list"),
-            (word("obs_names", "[\"x\"]"), "layers.0.weight takes 4 inputs: expected 2"),
+            (put("layers.0.weight", &[4, 5], &[0.0; 20]), "layers.0.weight takes 5 inputs: expected 4"),
+            (word("obs_names", "[\"x\"]"), "inputs.shift: shape = [4]: expected [2]"),
             (word("obs_units", "[]"), "units of an observation"),
             (word("env_step", "many"), "env_step = many: expected a number"),
             (told(|file| drop(file.words.remove("task"))), "task: expected in the metadata"),
