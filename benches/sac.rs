@@ -2,13 +2,16 @@
 //! temperature, slow copies) with the drawing of its batch; and whole steps, in which the policy acts and the world answers too. On one
 //! thread.
 //!
-//! `cargo bench -p mbrl-benches --bench sac`. Throughput is in updates.
+//! `cargo bench -p mbrl-benches --bench sac`. Throughput is in updates. With the feature `wgpu` or `cuda` also with the networks on a GPU:
+//! `sac-update-wgpu`, `sac-update-cuda`; `sac-update-flex` is the same in Burn's tensors on the CPU.
 #![allow(missing_docs, reason = "criterion's macros")]
 
+use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mbrl_env::{ActionSpace, BoxSpace, Env, EnvSpec, Replay, Rng, Situation, Transition, tasks};
 use mbrl_policy::{
-    ActMode, ActorConfig, Agent, CriticsConfig, Learner, ModelFreeConfig, OffPolicy, Report, ReportKind, SacConfig,
+    ActMode, ActorConfig, Agent, CriticsConfig, Learner, ModelFreeConfig, OffPolicy, OnDevice, Report, ReportKind, Sac,
+    SacConfig,
 };
 
 struct Quiet;
@@ -32,7 +35,17 @@ fn replay(obs: usize, action: usize, rng: &mut Rng) -> Replay {
 }
 
 fn updates(c: &mut Criterion) {
-    let mut group = c.benchmark_group("sac-update");
+    updates_of(c, "sac-update", |sac| Box::new(sac));
+    let on = |device: Device| move |sac| -> Box<dyn OffPolicy> { Box::new(OnDevice::new(sac, &device)) };
+    updates_of(c, "sac-update-flex", on(Device::flex()));
+    #[cfg(feature = "wgpu")]
+    updates_of(c, "sac-update-wgpu", on(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)));
+    #[cfg(feature = "cuda")]
+    updates_of(c, "sac-update-cuda", on(Device::cuda(0)));
+}
+
+fn updates_of(c: &mut Criterion, group: &str, learner: impl Fn(Sac) -> Box<dyn OffPolicy>) {
+    let mut group = c.benchmark_group(group);
     group.throughput(Throughput::Elements(1));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
     let dhmbpo =
@@ -45,7 +58,8 @@ fn updates(c: &mut Criterion) {
         let mut rng = Rng::new(3);
         let actions = ActionSpace::Box(BoxSpace::symmetric(action, 1.0).expect("bounds"));
         let spec = EnvSpec::new(id, BoxSpace::unbounded(obs), actions, 0.1);
-        let mut sac = SacConfig::default().init(&spec, &ActorConfig::default(), &critics, &mut rng).expect("a learner");
+        let sac = SacConfig::default().init(&spec, &ActorConfig::default(), &critics, &mut rng).expect("a learner");
+        let mut sac = learner(sac);
         let replay = replay(obs, action, &mut rng);
         group.bench_function(id, |b| {
             pool.install(|| {

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Look into what limits an agent: its model at its own states, its plans in the simulator, its values beside what came.
     Diagnose(DiagnoseArgs),
+    /// Write a run's policy as one safetensors file, to be run without this program.
+    Export(ExportArgs),
     /// Draw an episode of a run's evaluation as an animated PNG (tasks on MuJoCo; mbrl report plays those of all tasks).
     Render(RenderArgs),
     /// Tell what this build and this machine can do, and what is missing.
@@ -162,6 +164,19 @@ pub(crate) struct CompareArgs {
     pub(crate) format: Option<Format>,
     /// Write to a file: .txt, .md, .tex, .csv, or .html for a page with the curves too.
     #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    /// Folder of a run whose agent learns a policy: sac, td3, npg, mbpo.
+    #[arg(value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
+    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
+    pub(crate) checkpoint: WhichCheckpoint,
+    /// Where the policy goes; a file that is there already is left alone (default: policy-<step>.safetensors in the run's folder).
+    #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) out: Option<PathBuf>,
 }
 

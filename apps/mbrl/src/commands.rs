@@ -24,7 +24,7 @@ use mbrl_policy::{
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, compare, console, diagnose, doctor, evaluate_model, fit, folder, naming,
+    chart, compare, console, diagnose, doctor, evaluate_model, export, fit, folder, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -47,6 +47,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Report(args) => report(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),
@@ -423,6 +424,7 @@ fn with_known_words(command: clap::Command) -> clap::Command {
         .mut_subcommand("diagnose", |diagnose| {
             diagnose.mut_arg("checkpoint", |argument| known(argument, checkpoints()))
         })
+        .mut_subcommand("export", |export| export.mut_arg("checkpoint", |argument| known(argument, checkpoints())))
         .mut_subcommand("render", |render| render.mut_arg("checkpoint", |argument| known(argument, checkpoints())))
         .mut_subcommand("evaluate-model", |evaluate| {
             evaluate.mut_arg("checkpoint", |argument| known(argument, checkpoints()))

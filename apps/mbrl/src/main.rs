@@ -10,6 +10,7 @@ mod console;
 mod diagnose;
 mod doctor;
 mod evaluate_model;
+mod export;
 mod fit;
 mod folder;
 mod model_chart;

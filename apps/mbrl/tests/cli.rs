@@ -698,6 +698,42 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     assert_eq!(dir.files(), before);
 }
 
+#[test]
+fn policies_are_exported_and_act_as_in_their_run() {
+    use mbrl_env::tasks;
+    use mbrl_policy::{ExportedPolicy, PolicyAgent, evaluate, start_seeds};
+
+    let dir = Dir::new();
+    let small = ["--set", "policy.hidden=[8]", "--set", "critics.hidden=[8]", "--set", "train.checkpoint_episodes=1"];
+    dir.run(&[&["train", "sac-pendulum", "--steps", "410", "--out", "run"], &small[..]].concat()).ok();
+    let said = dir.run(&["export", "run"]).ok();
+    assert!(said.out.contains("policy-410.safetensors") && said.out.contains("[3] to actions [1]"), "{}", said.out);
+    let policy = ExportedPolicy::load(&dir.path("run/policy-410.safetensors")).unwrap();
+    let info = policy.info();
+    assert_eq!((info.task.as_str(), info.agent.as_str(), info.env_step), ("pendulum", "sac", 410));
+    let mut task = tasks::make("pendulum").unwrap();
+    let found = evaluate(&mut task.env, &mut PolicyAgent::new(policy), &start_seeds(0, 2)).unwrap();
+    let said = dir.run(&["eval", "run", "--episodes", "2"]).ok();
+    let mean = format!("mean return {:.3}", found.return_mean());
+    assert!(said.out.contains(&mean), "{mean}: {}", said.out);
+
+    // Older checkpoints; what is there is left alone; other names are refused.
+    dir.run(&["export", "run", "--checkpoint", "400", "--out", "older.safetensors"]).ok();
+    assert_eq!(ExportedPolicy::load(&dir.path("older.safetensors")).unwrap().info().env_step, 400);
+    let before = dir.files();
+    dir.run(&["export", "run"]).fails(1, &["policy-410.safetensors", "exists"]);
+    dir.run(&["export", "run", "--out", "older.safetensors"]).fails(1, &["older.safetensors", "exists"]);
+    dir.run(&["export", "run", "--out", "policy.bin"]).fails(1, &["policy.bin", ".safetensors"]);
+    dir.run(&["export", "run", "--out", "nowhere/policy.safetensors"]).fails(1, &["no folder nowhere"]);
+    dir.run(&["export", "run", "--checkpoint", "300"]).fails(1, &["300"]);
+    dir.run(&["export", "none"]).fails(1, &["none", "not a run folder"]);
+    assert_eq!(dir.files(), before);
+
+    // Who plans has none.
+    dir.train(&["--steps", "200", "--out", "plans"]).ok();
+    dir.run(&["export", "plans"]).fails(1, &["agent.kind = \"model-based\"", "mbrl eval plans", "dhmbpo"]);
+}
+
 #[cfg(feature = "wgpu")]
 #[test]
 fn a_gpu_learns_and_plans_too() {
@@ -712,4 +748,24 @@ fn a_gpu_learns_and_plans_too() {
         run.iter().find_map(|line| line.get("model/train_loss")?.as_f64()).unwrap()
     };
     assert!((loss(&gpu) - loss(&cpu)).abs() < 1e-2 * loss(&cpu).abs(), "{} {}", loss(&gpu), loss(&cpu));
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_policy_learns_on_a_gpu_or_says_that_it_does_not() {
+    let dir = Dir::new();
+    let train = |device: &str| {
+        let small = ["--set", "policy.hidden=[8]", "--set", "critics.hidden=[8]", "--set", "agent.random_steps=190"];
+        let words = ["train", "sac-pendulum", "--steps", "200", "--device", device, "--out", device];
+        dir.run(&[&words[..], &small[..]].concat()).ok();
+        let metrics = dir.metrics(device);
+        let of = |key: &str| metrics.iter().find_map(|line| line.get(key)?.as_f64()).unwrap();
+        ["episode/return", "critic/loss", "actor/loss", "actor/entropy"].map(of)
+    };
+    for (gpu, cpu) in train("wgpu").into_iter().zip(train("flex")) {
+        assert!((gpu - cpu).abs() < 1e-3 * cpu.abs().max(1.0), "{gpu} {cpu}");
+    }
+    let refused = dir.run(&["train", "npg-cartpole", "--device", "wgpu", "--out", "npg"]);
+    refused.fails(1, &["device = \"wgpu\"", "flex", "natural policy gradients"]);
+    assert!(!dir.path("npg").exists());
 }

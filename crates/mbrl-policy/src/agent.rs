@@ -6,7 +6,7 @@ use mbrl_env::{ActionSpace, Replay, Rng, Situation, Transition, Value};
 use mbrl_model::Dynamics;
 use mbrl_plan::PlanError;
 
-use crate::{AgentError, CheckpointReader, CheckpointWriter};
+use crate::{AgentError, CheckpointReader, CheckpointWriter, PolicyNetwork};
 
 /// What an action is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +184,11 @@ pub trait Learner: Agent {
 
     /// What it expects of states, for diagnoses; `None` (default) where it has no values.
     fn value(&self) -> Option<LearnedValue> {
+        None
+    }
+
+    /// The policy that it learns, as it is now, to be [exported](crate::ExportedPolicy); `None` (default) for agents that plan.
+    fn policy_network(&self) -> Option<PolicyNetwork> {
         None
     }
 }

@@ -111,6 +111,14 @@ pub enum AgentError {
         /// What was expected and what came.
         reason: String,
     },
+    /// A file that holds no policy that this program reads, or a place that is taken.
+    #[error("{path}: {reason}", path = path.display())]
+    PolicyFile {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what came.
+        reason: String,
+    },
     /// An error of the environment.
     #[error(transparent)]
     Env(#[from] EnvError),

@@ -6,6 +6,8 @@ use mbrl_env::{ActionSpace, Reward, Termination, Value, tasks::Task};
 use mbrl_model::{Bool, Dynamics, Tensor};
 use mbrl_plan::{Disagreement, Problem};
 
+use crate::AgentError;
+
 /// Reward, end and value by which an agent plans.
 ///
 /// A model does not know the goal, so a goal can be exchanged at any time, in the middle of an episode too.
@@ -55,6 +57,21 @@ impl Goal {
         Self { reward: task.reward.clone(), termination: task.termination.clone(), ..Self::of_model() }
     }
 
+    /// Rewards `[N]` of steps of N rows: the goal's, where it says them, otherwise what the model has `learned`.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] where neither says what a step is worth.
+    pub(crate) fn rewards(
+        &self,
+        [obs, actions, next]: [Tensor<2>; 3],
+        learned: Option<Tensor<1>>,
+    ) -> Result<Tensor<1>, AgentError> {
+        match &self.reward {
+            Some(reward) => Ok(reward.reward(obs, actions, next)),
+            None => learned.ok_or_else(no_reward),
+        }
+    }
+
     /// Whether steps of N rows ended, `[N]`: by the goal, where it says so, otherwise by what the model has `learned`; without either, none.
     pub(crate) fn ends(&self, [obs, actions, next]: [Tensor<2>; 3], learned: Option<Tensor<1, Bool>>) -> Vec<bool> {
         let rows = obs.dims()[0];
@@ -78,6 +95,12 @@ impl Goal {
         problem.disagreement = self.disagreement.as_ref();
         problem
     }
+}
+
+/// Neither goal nor model says what a step is worth.
+pub(crate) fn no_reward() -> AgentError {
+    let rule = "true for the model: the goal leaves the reward to it";
+    AgentError::Config { field: "reward", value: "false".into(), rule }
 }
 
 impl fmt::Debug for Goal {

@@ -213,12 +213,9 @@ impl<'a> Imagination<'a> {
         };
         let step = model.sample(now.clone(), done.clone(), draw)?;
         let next = model.observe(step.next);
-        let rewards = match (&goal.reward, step.reward) {
-            (Some(reward), _) => reward.reward(now.clone(), done.clone(), next.clone()),
-            (None, Some(reward)) => reward,
-            (None, None) => return Err(no_reward()),
-        };
-        let terminated = goal.ends([now, done, next.clone()], step.terminated);
+        let steps = [now, done, next.clone()];
+        let rewards = goal.rewards(steps.clone(), step.reward)?;
+        let terminated = goal.ends(steps, step.terminated);
         let paid = |(reward, variance): (f32, &f32)| reward - self.penalty * variance;
         Ok(Step {
             next: next.into_data().iter().collect(),
@@ -257,12 +254,6 @@ struct Step {
     terminated: Vec<bool>,
     /// Members disagree too much.
     stops: Vec<bool>,
-}
-
-/// Neither goal nor model says what a step is worth.
-pub(crate) fn no_reward() -> AgentError {
-    let rule = "true for the model: the goal leaves the reward to it";
-    AgentError::Config { field: "reward", value: "false".into(), rule }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! - [`Policy`] maps observations to actions; [`Sac`] and [`Td3`] improve one on batches of transitions ([`OffPolicy`]), and
 //!   [`ModelFree`] feeds them real ones: what agents with a model are measured against. [`Mbpo`] learns a model besides, feeds them
 //!   imagined ones ([`imagine`]), and gradients through the model ([`ModelLookahead`]).
+//! - [`ExportedPolicy`] is a policy in a file of its own, which runs without the program that trained it.
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
 //! - [`experiment`] makes all of these from a TOML text: what the command line does, for programs of one's own.
@@ -93,6 +94,7 @@ mod diagnose;
 mod error;
 mod evaluate;
 pub mod experiment;
+mod export;
 mod files;
 mod goal;
 mod imagine;
@@ -124,6 +126,7 @@ pub use error::AgentError;
 pub use evaluate::{
     Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_together, evaluate_watched, start_seeds,
 };
+pub use export::{ExportedPolicy, POLICY_EXTENSION, PolicyInfo, PolicyNetwork};
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
 pub use goal::Goal;
@@ -137,8 +140,8 @@ pub use model_learner::ModelLearner;
 pub use mpc_agent::MpcAgent;
 pub use observer::{Moment, Observer, Phase, Scalars};
 pub use off_policy::{
-    ActorCritic, ActorGradient, CriticPass, Critics, CriticsConfig, Lookahead, OffPolicy, PolicyValue, Reduction, Sac,
-    SacConfig, Td3, Td3Config,
+    ActorCritic, ActorGradient, CriticPass, Critics, CriticsConfig, Lookahead, OffPolicy, OnDevice, OnHost,
+    PolicyValue, Reduction, Sac, SacConfig, Td3, Td3Config,
 };
 pub use on_policy::{
     Baseline, BaselineConfig, Npg, NpgConfig, PolicyBatch, StochasticConfig, StochasticPolicy, advantages,

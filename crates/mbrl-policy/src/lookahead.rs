@@ -27,7 +27,7 @@ use mbrl_model::{Draw, Dynamics, Pullback};
 
 use crate::{
     Actor, ActorCritic, ActorGradient, ActorPass, AgentError, CriticPass, Goal, Lookahead, PolicyDraw, Tensor,
-    imagine::{check_markov, no_reward},
+    imagine::check_markov,
 };
 
 /// A roll-out of an actor through a model, made before an update and used in it twice: [`Lookahead::targets`] reads it, and
@@ -138,6 +138,22 @@ fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter().collect()
 }
 
+/// The goal's own rewards `[N]`, and the gradients of their sum by observations, actions and next observations.
+fn known_rewards(goal: &Goal, at: [Tensor<2>; 3]) -> Result<(Vec<f32>, [Vec<f32>; 3]), AgentError> {
+    let tracked = at.map(|x| x.autodiff().require_grad());
+    let rewards = goal.rewards(tracked.clone(), None)?;
+    // A reward that depends on none of them has no graph to go back through; this sum has one.
+    let none = tracked.clone().map(|x| x.sum() * 0.0).into_iter().reduce(|sum, more| sum + more);
+    let of_rewards = if rewards.is_autodiff() { Some(rewards.clone().sum()) } else { None };
+    let sum = none.into_iter().chain(of_rewards).reduce(|sum, more| sum + more);
+    let gradients = sum.map(|sum| sum.backward());
+    let of = |x: Tensor<2>| match gradients.as_ref().and_then(|all| x.grad(all)) {
+        Some(gradient) => to_vec(gradient),
+        None => vec![0.0; x.dims().iter().product()],
+    };
+    Ok((to_vec(rewards), tracked.map(of)))
+}
+
 impl Rollout {
     fn new(
         model: &dyn Dynamics,
@@ -177,26 +193,13 @@ impl Rollout {
             let (s, u) = (tensor(&all.obs[t], o), tensor(&actions, a));
             let taped = model.sample_taped(s.clone(), u.clone(), draw.later(t))?;
             let next = model.observe(taped.imagined.next);
-            let (mut rewards, known) = match (&goal.reward, taped.imagined.reward) {
-                (Some(reward), _) => {
-                    let tracked = [s.clone(), u.clone(), next.clone()].map(|x| x.autodiff().require_grad());
-                    let [s, u, next] = tracked.clone();
-                    let rewards = reward.reward(s, u, next);
-                    // A reward that depends on none of them has no graph to go back through; this sum has one.
-                    let none = tracked.clone().map(|x| x.sum() * 0.0).into_iter().reduce(|sum, more| sum + more);
-                    let of_rewards = if rewards.is_autodiff() { Some(rewards.clone().sum()) } else { None };
-                    let sum = none.into_iter().chain(of_rewards).reduce(|sum, more| sum + more);
-                    let gradients = sum.map(|sum| sum.backward());
-                    let of = |x: Tensor<2>| match gradients.as_ref().and_then(|all| x.grad(all)) {
-                        Some(gradient) => to_vec(gradient),
-                        None => vec![0.0; n * x.dims()[1]],
-                    };
-                    (to_vec(rewards), Some(tracked.map(of)))
-                }
-                (None, Some(reward)) => (to_vec(reward), None),
-                (None, None) => return Err(no_reward()),
+            let at = [s, u, next.clone()];
+            let (mut rewards, known) = match goal.reward.is_some() {
+                true => known_rewards(goal, at.clone()).map(|(rewards, gradients)| (rewards, Some(gradients)))?,
+                // The way back through those of the model is its own.
+                false => (to_vec(goal.rewards(at.clone(), taped.imagined.reward)?), None),
             };
-            let ends = goal.ends([s, u, next.clone()], taped.imagined.terminated);
+            let ends = goal.ends(at, taped.imagined.terminated);
             let mut next = to_vec(next);
             let (mut alive, mut sound) = (all.alive[t].clone(), vec![true; n]);
             for row in 0..n {

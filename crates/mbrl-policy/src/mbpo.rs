@@ -29,8 +29,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, FitSchedule, Goal, Learned, LearnedValue, Learner,
-    ModelBasedConfig, ModelLearner, ModelLookahead, OffPolicy, PolicyDraw, RandomAgent, Report, ReportKind,
-    imagine::{Imagination, check_markov, no_reward},
+    ModelBasedConfig, ModelLearner, ModelLookahead, OffPolicy, PolicyDraw, PolicyNetwork, RandomAgent, Report,
+    ReportKind,
+    goal::no_reward,
+    imagine::{Imagination, check_markov},
     policy::follow,
 };
 
@@ -398,17 +400,22 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
             0 => size,
             _ => ((self.config.real_share * size as f32).round() as usize).min(size),
         };
-        let mut batch = self.imagined.sample(size - real, rng);
-        if real > 0 {
-            batch.push(self.learner.replay().sample_batch(real, rng)?);
-        }
-        let batch = concat(batch);
+        let imagined = self.imagined.draw(size - real, rng);
+        let replay = self.learner.replay();
+        let real: Vec<usize> = (0..real).map(|_| rng.below(replay.len())).collect();
         if self.config.training_rollout == 0 {
-            return self.policy.improve(&batch, None, rng, report);
+            let mut batches = self.imagined.gather(&imagined);
+            if !real.is_empty() {
+                batches.push(replay.gather(real));
+            }
+            return self.policy.improve(&concat(batches), None, rng, report);
         }
+        // Of a state from which the actor goes on by itself, what followed does not matter.
+        let mut obs = self.imagined.observations(&imagined);
+        real.into_iter().for_each(|position| obs.extend_from_slice(replay.observation(position)));
         let draw = Draw::new(self.propagation, rng.key());
         let (model, steps) = (self.learner.model(), self.config.training_rollout);
-        let look = ModelLookahead::new(model, &self.goal, self.policy.parts(), &batch.obs, steps, draw)?;
+        let look = ModelLookahead::new(model, &self.goal, self.policy.parts(), &obs, steps, draw)?;
         self.policy.improve(look.batch(), Some(&look), rng, report)
     }
 }
@@ -514,6 +521,10 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
     fn value(&self) -> Option<LearnedValue> {
         Some(LearnedValue::new(self.policy.value(), self.policy.parts().discount))
     }
+
+    fn policy_network(&self) -> Option<PolicyNetwork> {
+        Some(self.policy.parts().actor.clone().into())
+    }
 }
 
 /// Imagined transitions, a batch for each generation, the oldest first.
@@ -532,8 +543,8 @@ impl Generations {
         }
     }
 
-    /// `count` transitions, each uniform among all and independent of the others; in pieces.
-    fn sample(&self, count: usize, rng: &mut Rng) -> Vec<Batch> {
+    /// Rows of each generation that `count` draws fall on, each uniform among all and independent of the others.
+    fn draw(&self, count: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
         let total = self.len();
         let mut picked = vec![Vec::new(); self.0.len()];
         for _ in 0..count {
@@ -546,12 +557,19 @@ impl Generations {
                 place -= batch.len();
             }
         }
-        self.0
-            .iter()
-            .zip(picked)
-            .filter(|(_, rows)| !rows.is_empty())
-            .map(|(batch, rows)| batch.select(&rows))
-            .collect()
+        picked
+    }
+
+    /// Transitions that were drawn, in pieces.
+    fn gather(&self, drawn: &[Vec<usize>]) -> Vec<Batch> {
+        let picked = self.0.iter().zip(drawn).filter(|(_, rows)| !rows.is_empty());
+        picked.map(|(batch, rows)| batch.select(rows)).collect()
+    }
+
+    /// Their observations alone, `[N, O]`.
+    fn observations(&self, drawn: &[Vec<usize>]) -> Vec<f32> {
+        let each = self.0.iter().zip(drawn).flat_map(|(batch, rows)| rows.iter().map(move |row| (batch, *row)));
+        each.flat_map(|(batch, row)| &batch.obs[row * batch.obs_width..][..batch.obs_width]).copied().collect()
     }
 
     fn save(&self) -> Vec<u8> {
@@ -689,7 +707,9 @@ mod tests {
             );
         }
         assert_eq!(all.len(), 10);
-        let sampled = concat(all.sample(4000, &mut Rng::new(0)));
+        let drawn = all.draw(4000, &mut Rng::new(0));
+        let sampled = concat(all.gather(&drawn));
+        assert_eq!(all.observations(&drawn), *sampled.obs);
         assert_eq!(sampled.len(), 4000);
         for row in [10.0, 20.0, 21.0, 22.0, 30.0, 35.0] {
             let count = sampled.obs.iter().step_by(2).filter(|x| **x == row).count();

@@ -9,8 +9,8 @@ use mbrl_env::{EnvSpec, Replay, Rng, Situation, Transition};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, LearnedValue, Learner, OffPolicy, RandomAgent,
-    Report, policy::follow,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, LearnedValue, Learner, OffPolicy, PolicyNetwork,
+    RandomAgent, Report, policy::follow,
 };
 
 /// How an agent collects transitions and how often it learns from them.
@@ -193,5 +193,9 @@ impl<L: OffPolicy> Learner for ModelFree<L> {
 
     fn value(&self) -> Option<LearnedValue> {
         Some(LearnedValue::new(self.learner.value(), self.learner.parts().discount))
+    }
+
+    fn policy_network(&self) -> Option<PolicyNetwork> {
+        Some(self.learner.parts().actor.clone().into())
     }
 }

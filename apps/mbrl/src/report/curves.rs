@@ -294,7 +294,7 @@ fn model_error_of(groups: &[Series<'_>]) -> String {
 type Part = (&'static str, fn(&Times) -> f64);
 const PARTS: [Part; 5] = [
     ("simulation", |t| t.simulation),
-    ("planning", |t| t.planning),
+    ("acting", |t| t.acting),
     ("fitting", |t| t.fitting),
     ("evaluation", |t| t.evaluation),
     ("rest", |t| t.rest),
@@ -330,7 +330,7 @@ pub(super) fn time(groups: &[Group]) -> String {
         let mut row = vec![escape(&run.label)];
         row.extend(PARTS.iter().map(|(name, part)| match (*name, times.estimated) {
             ("simulation", true) => "–".to_owned(),
-            ("planning", true) => format!("≈ {}", seconds(part(times))),
+            ("acting", true) => format!("≈ {}", seconds(part(times))),
             _ => seconds(part(times)),
         }));
         row.push(seconds(times.total));
@@ -339,12 +339,12 @@ pub(super) fn time(groups: &[Group]) -> String {
     let keys: Vec<_> =
         PARTS.iter().enumerate().map(|(i, (name, _))| (Key::Block, colour(i), (*name).to_owned())).collect();
     bars.push_str("</div>");
-    let header = ["run", "simulation", "planning", "fitting", "evaluation", "rest", "all"];
+    let header = ["run", "simulation", "acting", "fitting", "evaluation", "rest", "all"];
     let caption = format!(
-        "Wall time of training, evaluations included. Planning: all of the agent's choices of actions in training episodes; \
-         rest: resets, records, checkpoints.{}",
+        "Wall time of training, evaluations included. Acting: all of the agent's choices of actions in training episodes, by \
+         plans or by a policy; rest: updates of a policy, resets, records, checkpoints.{}",
         if estimated {
-            " Runs of an older version did not measure simulation, which is in the rest, and their planning is estimated \
+            " Runs of an older version did not measure simulation, which is in the rest, and their acting is estimated \
              from plan/ms."
         } else {
             ""

@@ -188,7 +188,7 @@ pub(crate) fn swatch(group: usize) -> String {
 struct Figures {
     last: Option<f64>,
     best: Option<f64>,
-    /// Of the episodes that were planned.
+    /// Of the episodes whose actions the agent chose.
     mean: Option<f64>,
     evaluation: Option<Estimate>,
 }
@@ -196,11 +196,11 @@ struct Figures {
 impl Figures {
     fn of(run: &Run) -> Self {
         let returns = |points: Vec<(f64, f64)>| points.into_iter().map(|p| p.1).collect::<Vec<f64>>();
-        let (all, planned) = (returns(run.returns()), returns(run.planned_returns()));
+        let (all, chosen) = (returns(run.returns()), returns(run.chosen_returns()));
         Self {
             last: all.last().copied(),
             best: all.iter().copied().reduce(f64::max),
-            mean: (!planned.is_empty()).then(|| mean(&planned)),
+            mean: (!chosen.is_empty()).then(|| mean(&chosen)),
             evaluation: run.evaluation().map(curves::of_episodes).filter(|found| found.mean.is_finite()),
         }
     }
@@ -246,8 +246,8 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
     let header = ["experiment", "seeds", "steps", "last return", "best", "mean", "evaluation", "wall time"];
     let mut html = table(&header, 2, &rows);
     html.push_str(
-        "<p class=\"lead\"><small>Returns of whole training episodes: of the last one, of the best one, and the mean of all that \
-         were planned, random ones aside. Of several seeds each figure is the mean over the seeds, below it its 95 % bootstrap \
+        "<p class=\"lead\"><small>Returns of whole training episodes: of the last one, of the best one, and the mean of all, \
+         random ones aside. Of several seeds each figure is the mean over the seeds, below it its 95 % bootstrap \
          interval. Evaluation: the last one; of a single run the interval is that of the mean over its start states (1.96 \
          standard errors). Wall time: mean over the seeds.</small></p>\n",
     );
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_a_run_are_its_last_its_best_and_the_mean_of_what_was_planned() {
+    fn figures_of_a_run_are_its_last_its_best_and_the_mean_of_what_was_chosen() {
         let mut lines = learned([-20.0, 10.0, -5.0]);
         lines.push(r#"{"event":"eval","env_step":400,"wall_s":500,"eval/return_mean":3,"eval/return_std":2,"eval/episodes":5}"#.into());
         let found = Figures::of(&run_of(&lines));

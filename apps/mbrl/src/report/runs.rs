@@ -60,13 +60,13 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Times {
     pub(super) simulation: f64,
-    pub(super) planning: f64,
+    pub(super) acting: f64,
     pub(super) fitting: f64,
     pub(super) evaluation: f64,
     pub(super) rest: f64,
     /// All of it.
     pub(super) total: f64,
-    /// The record is of an older version: planning is estimated, and simulation is a part of the rest.
+    /// The record is of an older version: acting is estimated, and simulation is a part of the rest.
     pub(super) estimated: bool,
 }
 
@@ -141,14 +141,16 @@ impl Run {
         self.whole(|_| true)
     }
 
-    /// Those of them that were planned from their first step on: not the random ones before the first fit.
-    pub(super) fn planned_returns(&self) -> Vec<(f64, f64)> {
-        let first_fit = self.first_fit();
-        self.whole(|line| match first_fit {
-            Some(fit) => line.env_step - line.get("episode/length") >= fit,
-            // What learns no model plans at once.
-            None => self.experiment().agent.model_based().is_none(),
-        })
+    /// Those of them whose actions the agent chose from the first step on, by plans or by its policy: not the random ones before.
+    pub(super) fn chosen_returns(&self) -> Vec<(f64, f64)> {
+        let agent = &self.experiment().agent;
+        let random = match (self.first_fit(), agent.learned_model()) {
+            (Some(fit), _) => fit,
+            // Until its first fit an agent with a model acts at random.
+            (None, Some(_)) => f64::INFINITY,
+            (None, None) => agent.random_steps() as f64,
+        };
+        self.whole(|line| line.env_step - line.get("episode/length") >= random)
     }
 
     /// Whole training episodes.
@@ -197,12 +199,12 @@ impl Run {
         // The sum of nothing is −0.
         let sum = |event: &str, key: &str| self.points(event, key).iter().fold(0.0, |sum, p| sum + p.1);
         let estimated = self.points("episode", "episode/act_s").is_empty() && self.episodes() > 0;
-        let planning = if estimated { self.planning_estimated() } else { sum("episode", "episode/act_s") };
+        let acting = if estimated { self.planning_estimated() } else { sum("episode", "episode/act_s") };
         let simulation = sum("episode", "episode/env_s");
         let (fitting, evaluation) = (sum("fit", "model/fit_s"), sum("eval", "eval/time_s"));
         let total = self.wall_s();
-        let rest = (total - planning - simulation - fitting - evaluation).max(0.0);
-        Times { simulation, planning, fitting, evaluation, rest, total, estimated }
+        let rest = (total - acting - simulation - fitting - evaluation).max(0.0);
+        Times { simulation, acting, fitting, evaluation, rest, total, estimated }
     }
 
     /// Mean time of a plan times the steps of the episode that it was planned in.
@@ -414,7 +416,7 @@ pub(crate) mod tests {
         .times();
         let expected = Times {
             simulation: 0.75,
-            planning: 4.5,
+            acting: 4.5,
             fitting: 1.0,
             evaluation: 1.5,
             rest: 1.25,
@@ -433,7 +435,7 @@ pub(crate) mod tests {
         ])
         .times();
         assert!(times.estimated);
-        assert_eq!((times.planning, times.rest, times.simulation), (2.0, 1.0, 0.0));
+        assert_eq!((times.acting, times.rest, times.simulation), (2.0, 1.0, 0.0));
     }
 
     /// A group of one run of `smoke` with these overrides.
@@ -463,7 +465,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn random_episodes_are_no_planned_ones() {
+    fn random_episodes_are_no_chosen_ones() {
         let lines = [
             r#"{"event":"episode","env_step":200,"wall_s":1,"episode/return":-9,"episode/length":200,"episode/cut":0}"#,
             r#"{"event":"fit","env_step":200,"wall_s":1}"#,
@@ -472,20 +474,27 @@ pub(crate) mod tests {
             r#"{"event":"episode","env_step":450,"wall_s":3,"episode/return":-2,"episode/length":50,"episode/cut":1}"#,
         ];
         let found = run(&lines);
-        assert_eq!((found.planned_returns(), found.first_fit()), (vec![(400.0, -1.0)], Some(200.0)));
+        assert_eq!((found.chosen_returns(), found.first_fit()), (vec![(400.0, -1.0)], Some(200.0)));
         assert_eq!(found.returns(), [(200.0, -9.0), (400.0, -1.0)]);
         // Before the first fit all is random, unless nothing is learned.
         let mut found = run(&lines[..1]);
-        assert_eq!(found.planned_returns(), []);
+        assert_eq!(found.chosen_returns(), []);
         found.folder.experiment = registry().load("ground-truth-cartpole-swingup", &[]).unwrap();
-        assert_eq!(found.planned_returns(), [(200.0, -9.0)]);
-        // A fit in the middle of an episode makes it a planned one from there on only.
+        assert_eq!(found.chosen_returns(), [(200.0, -9.0)]);
+        // A policy acts after its random steps, and one that is learned in a model after the first fit.
+        found.folder.experiment = registry().load("sac-pendulum", &["agent.random_steps=1"]).unwrap();
+        assert_eq!(found.chosen_returns(), []);
+        found.folder.experiment = registry().load("sac-pendulum", &["agent.random_steps=0"]).unwrap();
+        assert_eq!(found.chosen_returns(), [(200.0, -9.0)]);
+        found.folder.experiment = registry().load("dhmbpo-pendulum", &[]).unwrap();
+        assert_eq!(found.chosen_returns(), []);
+        // A fit in the middle of an episode makes it a chosen one from there on only.
         let middle = [
             r#"{"event":"fit","env_step":100,"wall_s":1}"#,
             r#"{"event":"episode","env_step":150,"wall_s":2,"episode/return":-9,"episode/length":150,"episode/cut":0}"#,
             r#"{"event":"episode","env_step":200,"wall_s":3,"episode/return":-1,"episode/length":50,"episode/cut":0}"#,
         ];
-        assert_eq!(run(&middle).planned_returns(), [(200.0, -1.0)]);
+        assert_eq!(run(&middle).chosen_returns(), [(200.0, -1.0)]);
     }
 
     #[test]

@@ -73,6 +73,21 @@ impl Adam {
         self.config.learning_rate = learning_rate;
     }
 
+    /// First and second moments, each in the order of [`HostMlp::parameters`].
+    #[must_use]
+    pub fn moments(&self, network: &HostMlp) -> [Vec<f32>; 2] {
+        [&self.first, &self.second].map(|moments| network.flat(moments))
+    }
+
+    /// Other moments, in the order of [`HostMlp::parameters`], as they are after so many steps.
+    ///
+    /// # Panics
+    /// If there are not as many as the network has parameters.
+    pub fn set_moments(&mut self, network: &HostMlp, steps: usize, [first, second]: &[Vec<f32>; 2]) {
+        self.steps = i32::try_from(steps).unwrap_or(i32::MAX);
+        (self.first, self.second) = (network.shaped(first), network.shaped(second));
+    }
+
     /// Moments and number of steps as bytes; [`load`](Self::load) gives back the same bits. Settings are not among them.
     #[must_use]
     pub fn save(&self, network: &HostMlp) -> Vec<u8> {

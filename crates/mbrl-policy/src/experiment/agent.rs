@@ -149,6 +149,19 @@ impl AgentConfig {
         }
     }
 
+    /// Real steps at random before the agent chooses its actions itself; one that learns a model does so from its first fit on, which may
+    /// come later.
+    #[must_use]
+    pub fn random_steps(&self) -> u64 {
+        match self {
+            Self::ModelBased(sections) => sections.agent.random_steps,
+            Self::Mbpo(sections) => sections.agent.random_steps,
+            Self::Sac(sections) => sections.agent.random_steps,
+            Self::Td3(sections) => sections.agent.random_steps,
+            Self::GroundTruth(_) | Self::Npg(_) => 0,
+        }
+    }
+
     /// The planner; `None` for agents that do not plan.
     #[must_use]
     pub fn planner(&self) -> Option<&PlannerConfig> {

@@ -1,6 +1,7 @@
 //! `agent.kind = "npg"`.
 
 use mbrl_env::Env;
+use mbrl_model::is_cpu;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
@@ -37,6 +38,10 @@ impl Kind for NpgSections {
     fn complete(&mut self) {}
 
     fn build(&self, site: &Site<'_>, training: &mut Training) -> Result<Box<dyn Learner>, ExperimentError> {
+        if !is_cpu(site.device) {
+            let told = "\"flex\" or \"ndarray\": natural policy gradients are computed on the CPU alone";
+            return Err(ExperimentError::rule("device", format!("{:?}", site.device_word), told));
+        }
         let spec = site.task.env.spec();
         let obs = spec.obs.width();
         let outputs = match spec.actions {

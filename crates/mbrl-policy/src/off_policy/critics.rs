@@ -175,9 +175,24 @@ impl Range {
         Self { ends, centre: 0.5 * (ends[0] + ends[1]), half: 0.5 * (ends[1] - ends[0]) }
     }
 
+    /// Whether outputs are values as they are.
+    pub(super) fn is_plain(self) -> bool {
+        self == Self::default()
+    }
+
+    /// What an output of 0 means.
+    pub(super) fn centre(self) -> f32 {
+        self.centre
+    }
+
+    /// What an output of 1 means on top of it.
+    pub(super) fn half(self) -> f32 {
+        self.half
+    }
+
     /// What outputs mean, in their place.
     pub(crate) fn apply(self, outputs: &mut [f32]) {
-        if self != Self::default() {
+        if !self.is_plain() {
             outputs.iter_mut().for_each(|output| *output = self.centre + self.half * *output);
         }
     }
@@ -254,6 +269,11 @@ impl Critics {
     /// The critics' networks, to be set.
     pub fn network_mut(&mut self) -> &mut HostMlp {
         &mut self.network
+    }
+
+    /// The critics' networks and their optimizer, to be set.
+    pub(super) fn learned_mut(&mut self) -> (&mut HostMlp, &mut Adam) {
+        (&mut self.network, &mut self.adam)
     }
 
     /// The slow copies.
@@ -407,7 +427,7 @@ impl Critics {
 }
 
 /// Two different critics of `count`, by a key.
-fn pair(count: usize, key: u64) -> [usize; 2] {
+pub(super) fn pair(count: usize, key: u64) -> [usize; 2] {
     let mut rng = Rng::new(key);
     let first = rng.below(count);
     if count == 1 { [first, first] } else { [first, (first + 1 + rng.below(count - 1)) % count] }

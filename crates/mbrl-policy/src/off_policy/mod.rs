@@ -1,6 +1,7 @@
 //! Learners that improve a policy on batches of transitions, wherever these come from.
 
 mod critics;
+mod device;
 mod sac;
 mod td3;
 mod value;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use mbrl_env::{Batch, Rng, Value};
 
 pub use critics::{CriticPass, Critics, CriticsConfig, Reduction};
+pub use device::{OnDevice, OnHost};
 pub use sac::{Sac, SacConfig};
 pub use td3::{Td3, Td3Config};
 pub use value::PolicyValue;

@@ -177,11 +177,11 @@ impl Temperature {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Sac {
-    config: SacConfig,
-    actor: Actor,
-    critics: Critics,
+    pub(super) config: SacConfig,
+    pub(super) actor: Actor,
+    pub(super) critics: Critics,
     temperature: Temperature,
-    updates: u64,
+    pub(super) updates: u64,
     prepared: Prepared,
     actor_pass: ActorPass,
     critic_pass: CriticPass,
@@ -231,6 +231,14 @@ impl Sac {
             *value -= alpha * log_prob;
         }
         bootstrapped(batch, self.config.discount, &values)
+    }
+
+    /// The temperature's step after actions of this mean log-probability, where it is learned.
+    pub(super) fn learn_temperature(&mut self, log_prob: f64) {
+        if self.config.learn_temperature {
+            let target = f64::from(self.config.target_entropy) * self.actor.action_width() as f64;
+            self.temperature.step(-(log_prob + target) as f32, self.config.temperature_learning_rate);
+        }
     }
 
     /// The actor's own step; its loss. Log-probabilities are left in the pass.
@@ -306,10 +314,7 @@ impl OffPolicy for Sac {
                 }
             };
             check_loss("actor/loss", loss, self.updates)?;
-            if self.config.learn_temperature {
-                let target = f64::from(self.config.target_entropy) * self.actor.action_width() as f64;
-                self.temperature.step(-(log_prob + target) as f32, self.config.temperature_learning_rate);
-            }
+            self.learn_temperature(log_prob);
             report.scalar(ReportKind::Policy, "actor/loss", loss);
             report.scalar(ReportKind::Policy, "actor/entropy", -log_prob);
             report.scalar(ReportKind::Policy, "actor/temperature", f64::from(alpha));

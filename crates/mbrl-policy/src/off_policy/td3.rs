@@ -92,12 +92,12 @@ impl Td3Config {
 /// The actor climbs what [`CriticsConfig::actor`] says; as published it is the first critic's value ([`CriticsConfig::td3`]).
 #[derive(Debug, Clone)]
 pub struct Td3 {
-    config: Td3Config,
-    actor: Actor,
+    pub(super) config: Td3Config,
+    pub(super) actor: Actor,
     /// The slow copy of the actor's network.
-    target: HostMlp,
-    critics: Critics,
-    updates: u64,
+    pub(super) target: HostMlp,
+    pub(super) critics: Critics,
+    pub(super) updates: u64,
     prepared: Prepared,
     actor_pass: ActorPass,
     critic_pass: CriticPass,

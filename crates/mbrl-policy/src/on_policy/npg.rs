@@ -11,8 +11,8 @@ use super::{
     conjugate_gradients,
 };
 use crate::{
-    ActMode, Acted, Agent, AgentError, CheckpointReader, CheckpointWriter, Learner, Policy, PolicyDraw, Report,
-    ReportKind, Turn,
+    ActMode, Acted, Agent, AgentError, CheckpointReader, CheckpointWriter, Learner, Policy, PolicyDraw, PolicyNetwork,
+    Report, ReportKind, Turn,
 };
 
 /// Constants of natural policy gradients (Kakade 2001; Rajeswaran et al. 2017, whose program mjrl the defaults are of where no
@@ -378,6 +378,10 @@ impl Learner for Npg {
         self.running.iter_mut().for_each(|path| *path = Path::default());
         self.drawn.iter_mut().for_each(|drawn| *drawn = None);
         Ok(())
+    }
+
+    fn policy_network(&self) -> Option<PolicyNetwork> {
+        Some(self.policy.clone().into())
     }
 }
 

@@ -131,6 +131,25 @@ pub struct PolicyBatch {
 }
 
 impl StochasticPolicy {
+    /// A policy of choices, out of a file.
+    pub(crate) fn of_choices(network: HostMlp, inputs: Inputs) -> Self {
+        Self { head: Head::Choice(network.config().outputs), network, inputs }
+    }
+
+    /// A Gaussian policy, out of a file.
+    pub(crate) fn of_gaussian(network: HostMlp, inputs: Inputs, scale: ActionScale, log_std: Vec<f32>) -> Self {
+        Self { network, head: Head::Gaussian { scale, log_std, floor: f32::NEG_INFINITY }, inputs }
+    }
+
+    /// Between [−1, 1] and the environment's units; `None` of a policy of choices.
+    #[must_use]
+    pub fn scale(&self) -> Option<&ActionScale> {
+        match &self.head {
+            Head::Gaussian { scale, .. } => Some(scale),
+            Head::Choice(_) => None,
+        }
+    }
+
     /// The network.
     #[must_use]
     pub fn network(&self) -> &HostMlp {

@@ -27,7 +27,7 @@ use super::{ActionScale, Inputs, Policy, PolicyDraw, init_network};
 use crate::{ActMode, AgentError, CheckpointReader, CheckpointWriter};
 
 /// ½ log 2π.
-const HALF_LOG_TAU: f32 = 0.918_938_5;
+pub(crate) const HALF_LOG_TAU: f32 = 0.918_938_5;
 
 const NETWORK: &str = "network.bin";
 const ADAM: &str = "adam.bin";
@@ -183,6 +183,11 @@ impl ActorPass {
 }
 
 impl Actor {
+    /// Out of a file, with an optimizer that has not stepped yet.
+    pub(crate) fn of_parts(network: HostMlp, head: ActorHead, scale: ActionScale, inputs: Inputs) -> Self {
+        Self { adam: Adam::new(&network, AdamConfig::default()), network, head, scale, inputs }
+    }
+
     /// What the network sees of observations.
     #[must_use]
     pub fn inputs(&self) -> &Inputs {
@@ -209,6 +214,11 @@ impl Actor {
     /// Its network, to be set or moved.
     pub fn network_mut(&mut self) -> &mut HostMlp {
         &mut self.network
+    }
+
+    /// Its network and optimizer, to be set.
+    pub(crate) fn learned_mut(&mut self) -> (&mut HostMlp, &mut Adam) {
+        (&mut self.network, &mut self.adam)
     }
 
     /// What becomes of the network's outputs.

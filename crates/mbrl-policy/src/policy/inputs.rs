@@ -41,6 +41,24 @@ impl Inputs {
         inputs
     }
 
+    /// Out of a file: with statistics (shift and scale), they stay as they are.
+    pub(crate) fn of_parts(obs: usize, angles: Vec<AngleColumn>, statistics: Option<[Vec<f32>; 2]>) -> Self {
+        let fixed = |[shift, scale]: [Vec<f32>; 2]| Running { shift, scale, ..Running::new(0) };
+        Self { obs, angles, running: statistics.map(fixed) }
+    }
+
+    /// Columns that enter as sine and cosine: the sine in the column's place, the cosines behind all columns.
+    #[must_use]
+    pub fn angles(&self) -> &[AngleColumn] {
+        &self.angles
+    }
+
+    /// What inputs are standardised by, where they are: `(x − shift) · scale`, `[I]` each, cut off at ±10.
+    #[must_use]
+    pub fn statistics(&self) -> Option<[&[f32]; 2]> {
+        self.running.as_ref().map(|running| [&running.shift[..], &running.scale[..]])
+    }
+
     /// O, entries of an observation.
     #[must_use]
     pub fn obs_width(&self) -> usize {
@@ -110,7 +128,7 @@ impl Inputs {
 
     /// Takes observations `[N, O]` into the statistics, where there are any.
     pub fn observe(&mut self, obs: &[f32]) {
-        if self.running.is_none() {
+        if self.running.as_ref().is_none_or(Running::is_fixed) {
             return;
         }
         let mut inputs = Vec::new();
@@ -163,6 +181,11 @@ impl Running {
     fn new(width: usize) -> Self {
         let zeros = || vec![0.0; width];
         Self { count: 0.0, mean: zeros(), squares: zeros(), shift: vec![0.0; width], scale: vec![1.0; width] }
+    }
+
+    /// Out of a file, which tells what inputs are standardised by and not what that was made of.
+    fn is_fixed(&self) -> bool {
+        self.mean.len() != self.shift.len()
     }
 
     fn observe(&mut self, row: &[f32]) {

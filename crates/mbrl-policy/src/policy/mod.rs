@@ -5,7 +5,7 @@ mod inputs;
 mod scale;
 
 pub use actor::{Actor, ActorConfig, ActorHead, ActorPass};
-pub(crate) use actor::{check_learning_rate, load_network};
+pub(crate) use actor::{HALF_LOG_TAU, check_learning_rate, load_network};
 pub use inputs::Inputs;
 pub use scale::ActionScale;
 

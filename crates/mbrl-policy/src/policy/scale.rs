@@ -36,6 +36,12 @@ impl ActionScale {
         Ok(Self { centre, half, space })
     }
 
+    /// The environment's bounds.
+    #[must_use]
+    pub fn space(&self) -> &BoxSpace {
+        &self.space
+    }
+
     /// A, entries of an action.
     #[must_use]
     pub fn width(&self) -> usize {
