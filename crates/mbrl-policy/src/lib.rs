@@ -94,6 +94,7 @@ mod evaluate;
 pub mod experiment;
 mod files;
 mod goal;
+mod guided;
 mod imagine;
 mod lasting;
 mod lookahead;
@@ -108,9 +109,11 @@ mod observer;
 mod off_policy;
 mod on_policy;
 mod policy;
+mod propose;
 mod provenance;
 mod record;
 mod train;
+mod value;
 mod world;
 
 pub use agent::{ActMode, Acted, Agent, Learned, Learner, RandomAgent, Report, ReportKind, Turn};
@@ -124,7 +127,8 @@ pub use evaluate::{
 };
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
-pub use goal::Goal;
+pub use goal::{Goal, GoalKey, TerminalValue};
+pub use guided::{DistilConfig, DistilRole, Guided, GuidedConfig, PlanningAgent, ValueConfig, ValueSource, WarmUpBy};
 pub use imagine::{Act, Imagination, Rollouts, imagine};
 pub use lookahead::ModelLookahead;
 pub use mbpo::{GrowingLength, Imagining, Mbpo, MbpoConfig, RolloutConfig, RolloutLength, RolloutStarts};
@@ -143,7 +147,9 @@ pub use on_policy::{
     conjugate_gradients,
 };
 pub use policy::{ActionScale, Actor, ActorConfig, ActorHead, ActorPass, Inputs, Policy, PolicyAgent, PolicyDraw};
+pub use propose::PolicyProposals;
 pub use provenance::Provenance;
 pub use record::{MetricsLine, MetricsReader};
 pub use train::{Best, Outcome, RunFiles, TrainConfig, Training, WhichCheckpoint};
+pub use value::{StateValue, Trajectory, ValueLearner, ValueNetConfig, ValueReport, lambda_returns};
 pub use world::EpisodeSummary;
