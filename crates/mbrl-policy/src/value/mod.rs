@@ -42,7 +42,7 @@ pub struct ValueNetConfig {
     pub activation: Activation,
     /// Adam's step size (default 1e-3). Adam begins anew with each call of [`ValueLearner::learn`].
     pub learning_rate: f32,
-    /// States of a batch (default: 256).
+    /// States of a batch, of each network (default: 128).
     pub batch_size: usize,
     /// Steps of Adam in a call of [`ValueLearner::learn`] (default: 400).
     pub optimizer_steps: usize,
@@ -60,7 +60,7 @@ impl Default for ValueNetConfig {
             hidden: vec![128, 128],
             activation: Activation::Silu,
             learning_rate: 1e-3,
-            batch_size: 256,
+            batch_size: 128,
             optimizer_steps: 400,
             rounds: 4,
         }
@@ -291,14 +291,14 @@ impl ValueLearner {
             let steps = optimizer_steps * (round + 1) / rounds - optimizer_steps * round / rounds;
             let mut sum = 0.0;
             for _ in 0..steps {
-                let picked: Vec<usize> = (0..batch_size.min(count)).map(|_| rng.below(count)).collect();
+                // Rows of its own for each member.
+                let batch = batch_size.min(count);
+                let picked: Vec<usize> = (0..members * batch).map(|_| rng.below(count)).collect();
                 let rows = Rows::Picked { of: &inputs, rows: &picked };
-                // Each member has the same rows; they differ by their first weights.
                 let outputs = self.net.network.forward(rows, Pass::Infer, Some(&mut tape));
-                let scale = 2.0 / picked.len() as f32;
-                let off = outputs.iter().zip(picked.iter().cycle()).map(|(v, row)| v - wanted[*row]);
-                let off: Vec<f32> = off.collect();
-                sum += off.iter().map(|off| square(*off)).sum::<f64>() / (picked.len() * members) as f64;
+                let off: Vec<f32> = outputs.iter().zip(&picked).map(|(v, row)| v - wanted[*row]).collect();
+                sum += off.iter().map(|off| square(*off)).sum::<f64>() / off.len() as f64;
+                let scale = 2.0 / batch as f32;
                 let gradients: Vec<f32> = off.iter().map(|off| scale * off).collect();
                 self.net.network.step(&mut tape, &gradients, false, &mut adam);
             }
@@ -448,6 +448,24 @@ mod tests {
         }
         value.forget();
         assert_eq!(value.values(&[3.0]), [0.0]);
+    }
+
+    #[test]
+    fn any_number_of_states_and_networks_can_be_learned_from() {
+        for (members, states) in [(1, 1), (3, 7), (2, 153)] {
+            let mut rng = Rng::new(4);
+            let config = ValueNetConfig { hidden: vec![8], members, optimizer_steps: 8, ..ValueNetConfig::default() };
+            let mut value = config.init(&spec(), &mut rng).unwrap();
+            let obs: Vec<f32> = (0..4 * (states + 1)).map(|_| rng.normal()).collect();
+            let rewards = (0..states).map(|_| rng.normal()).collect();
+            let report = value.learn(&[Trajectory { obs, rewards, terminated: false }], &mut rng).unwrap();
+            assert!(report.states == states && report.loss.is_finite(), "{report:?}");
+            assert!(value.values(&[0.1; 4])[0].is_finite());
+        }
+        let mut value = learned(Reduction::Mean);
+        let before = value.values(&[0.1; 4]);
+        assert!(value.learn(&[], &mut Rng::new(0)).is_none());
+        assert_eq!(value.values(&[0.1; 4]), before);
     }
 
     #[test]
