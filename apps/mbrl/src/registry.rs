@@ -53,6 +53,13 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("dhmbpo-hopper", include_str!("../experiments/dhmbpo-hopper.toml")),
     ("dhmbpo-walker2d", include_str!("../experiments/dhmbpo-walker2d.toml")),
     ("dhmbpo-halfcheetah", include_str!("../experiments/dhmbpo-halfcheetah.toml")),
+    ("value-cartpole-swingup", include_str!("../experiments/value-cartpole-swingup.toml")),
+    ("value-point-mass-sparse", include_str!("../experiments/value-point-mass-sparse.toml")),
+    ("value-hopper", include_str!("../experiments/value-hopper.toml")),
+    ("distil-cartpole-swingup", include_str!("../experiments/distil-cartpole-swingup.toml")),
+    ("distil-reacher", include_str!("../experiments/distil-reacher.toml")),
+    ("explore-reacher", include_str!("../experiments/explore-reacher.toml")),
+    ("explore-point-mass", include_str!("../experiments/explore-point-mass.toml")),
 ];
 
 /// All tasks and experiments.

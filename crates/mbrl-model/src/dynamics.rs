@@ -509,6 +509,45 @@ pub trait Dynamics: Send + Sync {
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
         rollout_by_steps(self, from, actions, draw)
     }
+
+    /// The actions `[M, H, A]` that a policy takes in `rows` roll-outs of `steps` steps side by side, all from one situation: what a
+    /// policy proposes to a planner. `draw` is of one particle.
+    /// Default: a loop over [`sample`](Self::sample).
+    ///
+    /// # Errors
+    /// As `encode` and `sample`; [`ModelError::Width`] where `choose` gives another number of actions.
+    fn rollout_policy(
+        &self,
+        situation: &Situation<'_>,
+        [rows, steps]: [usize; 2],
+        choose: &mut Choose<'_>,
+        draw: Draw,
+    ) -> Result<Vec<f32>, ModelError> {
+        let (width, device) = (self.spec().action, &self.spec().device);
+        let mut states = self.encode(situation)?.repeat_dim(0, rows);
+        let mut actions = vec![0.0; rows * steps * width];
+        for t in 0..steps {
+            let obs: Vec<f32> = self.observe(states.clone()).into_data().iter().collect();
+            let chosen = choose(&obs, t);
+            check_size("entries of the chosen actions", rows * width, chosen.len())?;
+            put_step(&mut actions, &chosen, [steps, width], t);
+            if t + 1 < steps {
+                let chosen = Tensor::<1>::from_floats(chosen.as_slice(), device).reshape([rows, width]);
+                states = self.sample(states, chosen, draw.later(t))?.next;
+            }
+        }
+        Ok(actions)
+    }
+}
+
+/// A policy in a roll-out: of what N rows see, `[N, V]`, at a step counted from 0, actions `[N, A]` in the environment's units.
+pub type Choose<'a> = dyn FnMut(&[f32], usize) -> Vec<f32> + 'a;
+
+/// Puts actions `[M, A]` of a step into those of whole roll-outs, `[M, H, A]`.
+pub(crate) fn put_step(all: &mut [f32], chosen: &[f32], [steps, width]: [usize; 2], t: usize) {
+    for (row, chosen) in all.chunks_exact_mut(steps * width).zip(chosen.chunks_exact(width)) {
+        row[t * width..][..width].copy_from_slice(chosen);
+    }
 }
 
 /// A model behind a pointer is a model: `MpcAgent<Box<dyn Dynamics>>`, or one shared by several planners in an `Arc`.
@@ -547,6 +586,15 @@ macro_rules! forward_to_the_model_behind {
             }
             fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
                 (**self).rollout(from, actions, draw)
+            }
+            fn rollout_policy(
+                &self,
+                situation: &Situation<'_>,
+                shape: [usize; 2],
+                choose: &mut Choose<'_>,
+                draw: Draw,
+            ) -> Result<Vec<f32>, ModelError> {
+                (**self).rollout_policy(situation, shape, choose, draw)
             }
         }
     )*};

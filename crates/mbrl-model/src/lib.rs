@@ -126,8 +126,8 @@ mod vmath;
 pub use closure::{DynamicsFn, dynamics_fn};
 pub use dataset::Dataset;
 pub use dynamics::{
-    Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories, belief_of,
-    is_cpu, rollout_by_steps,
+    Choose, Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories,
+    belief_of, is_cpu, rollout_by_steps,
 };
 pub use ensemble::{Angles, Ensemble, EnsembleConfig, Head, Network, Precision};
 #[cfg(feature = "train")]

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use tracing::trace_span;
 
 use crate::{
-    Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction, Start, Trajectories, dynamics::check_size,
+    Choose, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction, Start, Trajectories,
+    dynamics::{check_size, put_step},
     ensemble::to_vec,
 };
 
@@ -138,6 +139,50 @@ impl Dynamics for SimulatorModel {
 
     fn sample(&self, _: Tensor<2>, _: Tensor<2>, _: Draw) -> Result<Imagined, ModelError> {
         self.unsupported("step from states alone: it needs a snapshot")
+    }
+
+    fn rollout_policy(
+        &self,
+        situation: &Situation<'_>,
+        [rows, steps]: [usize; 2],
+        choose: &mut Choose<'_>,
+        _: Draw,
+    ) -> Result<Vec<f32>, ModelError> {
+        let Some(snapshot) = situation.snapshot else {
+            return Err(ModelError::NeedsSnapshot { model: self.spec.name.clone() });
+        };
+        let (width, o) = (self.spec.action, self.spec.obs);
+        check_size("entries of the observation", o, situation.obs.len())?;
+        let mut clones: Vec<_> = (0..rows).map(|_| Some(self.borrow())).collect();
+        for clone in clones.iter_mut().flatten() {
+            clone.restore(snapshot)?;
+        }
+        let mut obs = situation.obs.repeat(rows);
+        let mut actions = vec![0.0; rows * steps * width];
+        for t in 0..steps {
+            let chosen = choose(&obs, t);
+            check_size("entries of the chosen actions", rows * width, chosen.len())?;
+            put_step(&mut actions, &chosen, [steps, width], t);
+            let each = clones.iter_mut().zip(obs.chunks_exact_mut(o)).zip(chosen.chunks_exact(width));
+            for ((running, obs), action) in each {
+                let Some(clone) = running else { continue };
+                // Where an episode is over or broke down, its row stands still.
+                let over = match clone.step(action) {
+                    Err(EnvError::Simulation { .. }) => true,
+                    step => {
+                        let step = step?;
+                        check_size("entries of the simulator's observation", o, step.obs.len())?;
+                        obs.copy_from_slice(&step.obs);
+                        step.episode_over()
+                    }
+                };
+                if over && let Some(clone) = running.take() {
+                    lock(&self.pool).push(clone);
+                }
+            }
+        }
+        lock(&self.pool).extend(clones.into_iter().flatten());
+        Ok(actions)
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {

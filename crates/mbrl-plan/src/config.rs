@@ -127,6 +127,28 @@ impl PlannerConfig {
         }
     }
 
+    /// The same planner looking `H` steps ahead.
+    ///
+    /// ```
+    /// use mbrl_plan::{IcemConfig, PlannerConfig};
+    ///
+    /// let planner: PlannerConfig = IcemConfig { horizon: 5, ..IcemConfig::default() }.into();
+    /// assert_eq!(planner.with_horizon(25), IcemConfig { horizon: 25, ..IcemConfig::default() }.into());
+    /// ```
+    #[must_use]
+    pub fn with_horizon(mut self, horizon: usize) -> Self {
+        match &mut self {
+            Self::Cem(config) => config.horizon = horizon,
+            Self::Pddm(config) => config.horizon = horizon,
+            Self::Icem(config) => config.horizon = horizon,
+            Self::Mppi(config) => config.horizon = horizon,
+            Self::RandomShooting(config) => config.horizon = horizon,
+            #[cfg(feature = "gradient")]
+            Self::Gradient(config) => config.horizon = horizon,
+        }
+        self
+    }
+
     /// The most sequences that one iteration scores at once, `K`; the problem's proposals come on top. What a roll-out needs
     /// memory for.
     #[must_use]

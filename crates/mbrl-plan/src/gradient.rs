@@ -33,6 +33,7 @@ use crate::{
     clock::Clock,
     error::{check_size, require},
     host::{to_device, to_host},
+    propose::proposed,
     returns,
     units::{HalfRange, Units, bounded},
     warm_start::{Tail, shift},
@@ -208,8 +209,8 @@ impl Planner for GradientShooting {
         let units = Units::new(problem.actions, NAME, device)?;
         check_size("width of the action space", width, problem.actions.width())?;
         let mut starts = self.starts(rng);
-        if let Some(proposals) = &problem.proposals {
-            starts.extend(to_host(units.of_proposals(proposals, horizon)?));
+        if let Some(proposals) = proposed(problem, situation, &units, horizon, rng)? {
+            starts.extend(to_host(proposals));
         }
         let population = starts.len() / self.plan.len();
         let mut trace = Vec::new();

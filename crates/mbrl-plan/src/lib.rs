@@ -161,6 +161,7 @@ mod mpc;
 mod noise;
 mod planner;
 mod problem;
+mod propose;
 mod refinement;
 mod returns;
 mod sampler;
@@ -178,6 +179,7 @@ pub use mpc::{LockstepSlot, Mpc, MpcAction, PlanSummary, Replan, act_in_lockstep
 pub use noise::ColouredNoise;
 pub use planner::{IterationReport, Plan, PlanStats, Planner};
 pub use problem::Problem;
+pub use propose::Propose;
 pub use refinement::Refinement;
 pub use returns::{Aggregate, Returns, returns};
 pub use sampler::{Scored, SequenceSampler};

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use mbrl_env::{ActionSpace, Reward, Termination, Value};
 use mbrl_model::Dynamics;
 
-use crate::Disagreement;
+use crate::{Disagreement, Propose};
 
 /// A planning problem: maximise the expected discounted sum of rewards over a horizon of actions.
 ///
@@ -54,10 +54,12 @@ pub struct Problem<'a> {
     pub disagreement: Option<&'a Disagreement>,
     /// Action sequences to be tried among the candidates, in environment units `[M, H, A]`: a policy's, say.
     pub proposals: Option<Tensor<3>>,
+    /// Who makes such sequences when a plan is made, beside those of `proposals`: a policy, say.
+    pub proposer: Option<&'a dyn Propose>,
 }
 
 impl<'a> Problem<'a> {
-    /// A problem without reward, termination, terminal value, shaping, disagreement or proposals, undiscounted.
+    /// A problem without reward, termination, terminal value, shaping, disagreement, proposals or proposer, undiscounted.
     #[must_use]
     pub fn new(dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Self {
         Self {
@@ -71,6 +73,7 @@ impl<'a> Problem<'a> {
             shaping: None,
             disagreement: None,
             proposals: None,
+            proposer: None,
         }
     }
 
@@ -129,6 +132,13 @@ impl<'a> Problem<'a> {
         self.proposals = Some(proposals);
         self
     }
+
+    /// Lets `proposer` add sequences to the candidates of each plan.
+    #[must_use]
+    pub fn with_proposer(mut self, proposer: &'a dyn Propose) -> Self {
+        self.proposer = Some(proposer);
+        self
+    }
 }
 
 impl fmt::Debug for Problem<'_> {
@@ -144,6 +154,7 @@ impl fmt::Debug for Problem<'_> {
             .field("shaping", &self.shaping.is_some())
             .field("disagreement", &self.disagreement)
             .field("proposals", &self.proposals.as_ref().map(Tensor::dims))
+            .field("proposer", &self.proposer.is_some())
             .finish()
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     clock::Clock,
     error::{check_size, require},
     host::to_host,
+    propose::proposed,
     returns,
     units::Units,
 };
@@ -126,10 +127,7 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
         let units = Units::new(problem.actions, name, device)?;
         check_size("width of the action space", width, units.width())?;
         self.aggregate.check()?;
-        let proposals = match &problem.proposals {
-            Some(proposals) => Some(units.of_proposals(proposals, horizon)?),
-            None => None,
-        };
+        let proposals = proposed(problem, situation, &units, horizon, rng)?;
         #[cfg(feature = "gradient")]
         let refinement = match &self.refinement {
             Some(refinement) => {

@@ -4,10 +4,10 @@ use std::sync::Mutex;
 
 use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Reward, Rng, Situation, reward_fn};
-use mbrl_model::{Dynamics, MemberRule, Propagation, dynamics_fn};
+use mbrl_model::{Dynamics, MemberRule, ModelError, Propagation, dynamics_fn};
 use mbrl_plan::{
-    Aggregate, CemConfig, Execute, IcemConfig, MppiConfig, PddmConfig, Planner, Problem, Proposal,
-    RandomShootingConfig, Tail, check::check_planner,
+    Aggregate, CemConfig, Execute, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, PlannerConfig, Problem,
+    Proposal, Propose, RandomShootingConfig, Refinement, Tail, check::check_planner,
 };
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 
@@ -154,6 +154,53 @@ fn an_optimal_proposal_is_found_at_once() {
     let actions = found.actions;
     assert!(actions.iter().zip([2.0, 0.0, 0.0]).all(|(a, e)| (a - e).abs() < 1e-6), "{actions:?}");
     assert_eq!(found.stats.model_steps, 3 * 3, "the proposals are scored too");
+}
+
+/// Proposes one sequence, by the situation and the horizon; and says how often it was asked, and with which keys.
+#[derive(Default)]
+struct Straight(Mutex<Vec<u64>>);
+
+impl Propose for Straight {
+    fn propose(
+        &self,
+        situation: &Situation<'_>,
+        model: &dyn Dynamics,
+        horizon: usize,
+        key: u64,
+    ) -> Result<Tensor<3>, ModelError> {
+        self.0.lock().unwrap().push(key);
+        let mut actions = vec![0.0; horizon];
+        actions[0] = 3.0 - situation.obs[0];
+        Ok(Tensor::<1>::from_floats(actions.as_slice(), &model.spec().device).reshape([1, horizon, 1]))
+    }
+}
+
+#[test]
+fn every_planner_tries_what_is_proposed_to_it_once_per_plan() {
+    let (model, reward, actions) = (walk(), towards(3.0), bounded(-1.0, 4.0));
+    let plain = Problem::new(&model, &actions).with_reward(&reward);
+    let planners: [PlannerConfig; 6] = [
+        CemConfig { horizon: 3, population: 3, elites: 1, iterations: 2, ..CemConfig::default() }.into(),
+        IcemConfig { horizon: 3, population: 3, elites: 1, iterations: 2, ..IcemConfig::default() }.into(),
+        PddmConfig { horizon: 3, population: 3, ..PddmConfig::default() }.into(),
+        MppiConfig { horizon: 3, population: 3, ..MppiConfig::default() }.into(),
+        RandomShootingConfig { horizon: 3, population: 3, ..RandomShootingConfig::default() }.into(),
+        GradientConfig { horizon: 3, starts: 2, ..GradientConfig::default() }.into(),
+    ];
+    for config in planners {
+        let plan = |problem: &Problem<'_>| {
+            let mut planner = config.init(&actions, Propagation::MEAN, Aggregate::Mean, &Refinement::off()).unwrap();
+            planner.plan(&Situation::of(&[1.0]), problem, &mut Rng::new(0)).unwrap()
+        };
+        let straight = Straight::default();
+        let found = plan(&plain.clone().with_proposer(&straight));
+        assert!(found.best_return.abs() < 1e-9, "{}: {found:?}", config.kind());
+        if !config.needs_gradients() {
+            assert!(plan(&plain).best_return < -1e-3, "{}: three samples are no plan", config.kind());
+        }
+        let keys = straight.0.lock().unwrap().clone();
+        assert_eq!(keys.len(), 1, "{}", config.kind());
+    }
 }
 
 #[test]

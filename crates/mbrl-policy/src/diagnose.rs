@@ -281,9 +281,9 @@ impl DiagnoseConfig {
         let truth = SimulatorModel::new(simulator.boxed_clone(), &model.spec().device);
         // What is paid for disagreement is no part of what a plan earns.
         let judged = Goal { disagreement: None, ..goal.clone() };
-        let searched = goal.problem(model, &actions);
-        let imagined = Judge { problem: judged.problem(model, &actions), propagation, model };
-        let real = Judge { problem: judged.problem(&truth, &actions), propagation: Propagation::MEAN, model: &truth };
+        let searched = goal.problem(model, &actions)?;
+        let imagined = Judge { problem: judged.problem(model, &actions)?, propagation, model };
+        let real = Judge { problem: judged.problem(&truth, &actions)?, propagation: Propagation::MEAN, model: &truth };
 
         let first = walks.iter().find_map(|walk| walk.visits.first()).ok_or_else(no_steps)?;
         let horizon = warm_plan(&mut *planner, &searched, std::slice::from_ref(first), rng)?.len() / actions.width();

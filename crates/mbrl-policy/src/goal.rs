@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc};
 
 use mbrl_env::{ActionSpace, Reward, Termination, Value, tasks::Task};
 use mbrl_model::{Bool, Dynamics, Tensor};
-use mbrl_plan::{Disagreement, Problem};
+use mbrl_plan::{Disagreement, Problem, Propose};
+
+use crate::AgentError;
 
 use crate::AgentError;
 
@@ -19,8 +21,11 @@ pub struct Goal {
     pub termination: Option<Arc<dyn Termination>>,
     /// Reward of each step after the terminal one (default 0; PDDM's tasks: −500).
     pub after_termination: f32,
-    /// Expected return beyond the planning horizon.
-    pub terminal_value: Option<Arc<dyn Value>>,
+    /// Expected return beyond the planning horizon, learned for this goal: for another one it is refused.
+    pub terminal_value: Option<TerminalValue>,
+    /// Who proposes sequences to the planner: a policy, say ([`PolicyProposals`](crate::PolicyProposals)). They are tried like any other, so
+    /// those that were meant for another goal do no harm but cost time.
+    pub proposals: Option<Arc<dyn Propose>>,
     /// Discount a step, in (0, 1] (default 1, PETS and PDDM).
     pub discount: f32,
     /// What a planned step earns on top of the reward, as [`Problem::shaping`]; evaluations do not count it (default:
@@ -45,6 +50,7 @@ impl Goal {
             termination: None,
             after_termination: 0.0,
             terminal_value: None,
+            proposals: None,
             discount: 1.0,
             shaping: None,
             disagreement: None,
@@ -82,18 +88,136 @@ impl Goal {
         ends.map_or_else(|| vec![false; rows], |ends| ends.into_data().iter().collect())
     }
 
-    /// The planning problem of reaching this goal in a world that moves as `dynamics` says.
+    /// What the goal pays for, by which a value of it is known.
     #[must_use]
-    pub fn problem<'a>(&'a self, dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Problem<'a> {
+    pub fn key(&self) -> GoalKey {
+        GoalKey {
+            reward: self.reward.clone(),
+            termination: self.termination.clone(),
+            shaping: self.shaping.clone(),
+            after_termination: self.after_termination,
+            discount: self.discount,
+        }
+    }
+
+    /// Lets plans end in a value that was learned for this goal, as it is now.
+    #[must_use]
+    pub fn with_terminal_value(mut self, value: Arc<dyn Value>) -> Self {
+        self.terminal_value = Some(TerminalValue::learned_for(value, self.key()));
+        self
+    }
+
+    /// Lets a proposer add sequences to each plan's candidates.
+    #[must_use]
+    pub fn with_proposals(mut self, proposals: Arc<dyn Propose>) -> Self {
+        self.proposals = Some(proposals);
+        self
+    }
+
+    /// Whether its terminal value, if any, was learned for what it pays now.
+    #[must_use]
+    pub fn has_own_value(&self) -> bool {
+        self.terminal_value.as_ref().is_none_or(|value| value.fits(&self.key()))
+    }
+
+    /// The planning problem of reaching this goal in a world that moves as `dynamics` says.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] where the terminal value was learned for another goal.
+    pub fn problem<'a>(
+        &'a self,
+        dynamics: &'a dyn Dynamics,
+        actions: &'a ActionSpace,
+    ) -> Result<Problem<'a>, AgentError> {
+        if !self.has_own_value() {
+            let rule = "a value of this goal: learn it anew, or plan without (terminal_value = None)";
+            let value = "one learned for another goal".into();
+            return Err(AgentError::Config { field: "terminal_value", value, rule });
+        }
         let mut problem = Problem::new(dynamics, actions);
         problem.reward = self.reward.as_deref();
         problem.termination = self.termination.as_deref();
         problem.after_termination = self.after_termination;
-        problem.terminal_value = self.terminal_value.as_deref();
+        problem.terminal_value = self.terminal_value.as_ref().map(|value| &*value.value);
+        problem.proposer = self.proposals.as_deref();
         problem.discount = self.discount;
         problem.shaping = self.shaping.as_deref();
         problem.disagreement = self.disagreement.as_ref();
-        problem
+        Ok(problem)
+    }
+}
+
+/// A value, and the goal that it was learned for.
+#[derive(Clone)]
+pub struct TerminalValue {
+    value: Arc<dyn Value>,
+    of: Option<GoalKey>,
+}
+
+impl TerminalValue {
+    /// A value that was learned for a goal: with any other goal, plans refuse it.
+    #[must_use]
+    pub fn learned_for(value: Arc<dyn Value>, goal: GoalKey) -> Self {
+        Self { value, of: Some(goal) }
+    }
+
+    /// A value that its author answers for, whatever the goal: a distance to be kept small in any case, say.
+    #[must_use]
+    pub fn of_any_goal(value: Arc<dyn Value>) -> Self {
+        Self { value, of: None }
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> &Arc<dyn Value> {
+        &self.value
+    }
+
+    /// Whether it is a value of such a goal.
+    #[must_use]
+    pub fn fits(&self, goal: &GoalKey) -> bool {
+        self.of.as_ref().is_none_or(|of| of == goal)
+    }
+}
+
+impl fmt::Debug for TerminalValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TerminalValue").field("bound", &self.of.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// What a goal pays for: its very reward, termination and shaping (the same objects, not their likes), what comes after a termination, and the
+/// discount. Values are bound to it.
+#[derive(Clone)]
+pub struct GoalKey {
+    // Kept alive, so that no other object can come to lie in their place.
+    reward: Option<Arc<dyn Reward>>,
+    termination: Option<Arc<dyn Termination>>,
+    shaping: Option<Arc<dyn Reward>>,
+    after_termination: f32,
+    discount: f32,
+}
+
+impl PartialEq for GoalKey {
+    fn eq(&self, other: &Self) -> bool {
+        fn same<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+            match (one, other) {
+                (Some(one), Some(other)) => std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other)),
+                (None, None) => true,
+                _ => false,
+            }
+        }
+        same(self.reward.as_ref(), other.reward.as_ref())
+            && same(self.termination.as_ref(), other.termination.as_ref())
+            && same(self.shaping.as_ref(), other.shaping.as_ref())
+            && self.after_termination == other.after_termination
+            && self.discount == other.discount
+    }
+}
+
+impl fmt::Debug for GoalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GoalKey").field("reward", &self.reward.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -109,7 +233,8 @@ impl fmt::Debug for Goal {
             .field("reward", &self.reward.is_some())
             .field("termination", &self.termination.is_some())
             .field("after_termination", &self.after_termination)
-            .field("terminal_value", &self.terminal_value.is_some())
+            .field("terminal_value", &self.terminal_value)
+            .field("proposals", &self.proposals.is_some())
             .field("discount", &self.discount)
             .field("shaping", &self.shaping.is_some())
             .field("disagreement", &self.disagreement)
@@ -128,7 +253,7 @@ mod tests {
     fn scored(goal: &Goal) -> f32 {
         let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
         let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
-        let problem = goal.problem(&model, &actions);
+        let problem = goal.problem(&model, &actions).unwrap();
         let plan = Tensor::<3>::ones([1, 4, 1], &Device::flex());
         let here = mbrl_env::Situation::of(&[0.0]);
         let found = mbrl_plan::returns(&problem, &here, plan, Propagation::MEAN, 0).unwrap();
@@ -148,9 +273,36 @@ mod tests {
         assert_eq!(scored(&ends()), 1.0 + 2.0);
         assert_eq!(scored(&Goal { after_termination: -5.0, ..ends() }), 1.0 + 2.0 - 10.0);
         let worth = value_fn(move |obs: Tensor<2>| column(obs) * 100.0);
-        assert_eq!(scored(&Goal { terminal_value: Some(Arc::new(worth)), ..plain() }), 10.0 + 400.0);
+        assert_eq!(scored(&plain().with_terminal_value(Arc::new(worth))), 10.0 + 400.0);
         let shaped = reward_fn(move |_, _, next: Tensor<2>| column(next) * 10.0);
         assert_eq!(scored(&Goal { shaping: Some(Arc::new(shaped)), ..plain() }), 10.0 + 100.0);
+    }
+
+    #[test]
+    fn a_value_of_another_goal_is_refused() {
+        let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
+        let pays = || Arc::new(reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim::<1>(1)));
+        let worth = Arc::new(value_fn(|obs: Tensor<2>| obs.squeeze_dim::<1>(1)));
+        let goal = Goal::new(pays()).with_terminal_value(worth.clone());
+        goal.problem(&model, &actions).unwrap();
+        let over = |_, _, next: Tensor<2>| next.greater_elem(1.5).squeeze_dim::<1>(1);
+        let others = [
+            // The same equation, and still another object: nobody can tell.
+            Goal { reward: Some(pays()), ..goal.clone() },
+            Goal { reward: None, ..goal.clone() },
+            Goal { shaping: Some(pays()), ..goal.clone() },
+            Goal { termination: Some(Arc::new(termination_fn(over))), ..goal.clone() },
+            Goal { after_termination: -1.0, ..goal.clone() },
+            Goal { discount: 0.9, ..goal.clone() },
+        ];
+        for other in others {
+            let error = other.problem(&model, &actions).unwrap_err().to_string();
+            assert!(error.starts_with("terminal_value = one learned for another goal: expected a value of"), "{error}");
+            Goal { terminal_value: None, ..other.clone() }.problem(&model, &actions).unwrap();
+            let any = Some(TerminalValue::of_any_goal(worth.clone()));
+            Goal { terminal_value: any, ..other }.problem(&model, &actions).unwrap();
+        }
     }
 
     #[test]
@@ -159,9 +311,9 @@ mod tests {
         let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
         let reward = reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1));
         let mut goal = Goal::new(Arc::new(reward));
-        assert!(goal.problem(&model, &actions).disagreement.is_none());
+        assert!(goal.problem(&model, &actions).unwrap().disagreement.is_none());
         let disagreement = Disagreement { weight: 2.0, scale: vec![0.5] };
         goal.disagreement = Some(disagreement.clone());
-        assert_eq!(goal.problem(&model, &actions).disagreement, Some(&disagreement));
+        assert_eq!(goal.problem(&model, &actions).unwrap().disagreement, Some(&disagreement));
     }
 }

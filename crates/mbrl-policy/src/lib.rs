@@ -97,6 +97,7 @@ pub mod experiment;
 mod export;
 mod files;
 mod goal;
+mod guided;
 mod imagine;
 mod lasting;
 mod lookahead;
@@ -111,9 +112,11 @@ mod observer;
 mod off_policy;
 mod on_policy;
 mod policy;
+mod propose;
 mod provenance;
 mod record;
 mod train;
+mod value;
 mod world;
 
 pub use agent::{ActMode, Acted, Agent, Learned, LearnedValue, Learner, RandomAgent, Report, ReportKind, Turn};
@@ -129,7 +132,8 @@ pub use evaluate::{
 pub use export::{ExportedPolicy, POLICY_EXTENSION, PolicyInfo, PolicyNetwork};
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
-pub use goal::Goal;
+pub use goal::{Goal, GoalKey, TerminalValue};
+pub use guided::{DistilConfig, DistilRole, Guided, GuidedConfig, PlanningAgent, ValueConfig, ValueSource, WarmUpBy};
 pub use imagine::{Act, Imagination, Rollouts, imagine};
 pub use lookahead::ModelLookahead;
 pub use mbpo::{GrowingLength, Imagining, Mbpo, MbpoConfig, RolloutConfig, RolloutLength, RolloutStarts};
@@ -148,7 +152,9 @@ pub use on_policy::{
     conjugate_gradients,
 };
 pub use policy::{ActionScale, Actor, ActorConfig, ActorHead, ActorPass, Inputs, Policy, PolicyAgent, PolicyDraw};
+pub use propose::PolicyProposals;
 pub use provenance::Provenance;
 pub use record::{MetricsLine, MetricsReader};
 pub use train::{Best, Outcome, RunFiles, TrainConfig, Training, WhichCheckpoint};
+pub use value::{StateValue, Trajectory, ValueLearner, ValueNetConfig, ValueReport, lambda_returns};
 pub use world::EpisodeSummary;

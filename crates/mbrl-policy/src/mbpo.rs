@@ -326,6 +326,41 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
         self
     }
 
+    /// With data that are there already, and its model taken as fitted to them: a policy can then be learned without a further real step
+    /// ([`practise`](Self::practise)).
+    ///
+    /// # Errors
+    /// [`AgentError::Env`] for data of other widths or without a transition.
+    pub fn with_data(mut self, data: Replay) -> Result<Self, AgentError> {
+        self.policy.observe(&data.columns().obs);
+        self.learner = self.learner.with_data(data)?;
+        self.progress.learned = self.learner.steps();
+        Ok(self)
+    }
+
+    /// Improves the policy so many times, by what the model imagines from the data that there are, without a real step.
+    ///
+    /// # Errors
+    /// As those of an update; [`AgentError::Config`] where the model was never fitted.
+    pub fn practise(&mut self, updates: u64, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        if !self.learner.is_fitted() {
+            let rule = "a model that was fitted, or data by with_data";
+            return Err(AgentError::Config { field: "model", value: "never fitted".into(), rule });
+        }
+        let every = self.rollout.every * self.config.updates.max(1);
+        let mut fresh = self.imagined.len() == 0;
+        for _ in 0..updates {
+            if self.rollout.count > 0 && (fresh || self.progress.since >= every) {
+                self.imagine(rng, report)?;
+                (fresh, self.progress.since) = (false, 0);
+            }
+            self.improve(rng, report)?;
+            self.progress.since += 1;
+            self.progress.updates += 1;
+        }
+        Ok(())
+    }
+
     /// The model.
     #[must_use]
     pub fn model(&self) -> &M {

@@ -23,8 +23,16 @@ use crate::{
 
 /// The names whose values are wall times. They differ between two runs with the same seed; everything else is the
 /// same bit for bit.
-pub const WALL_TIME_KEYS: [&str; 6] =
-    ["wall_s", "episode/env_s", "episode/act_s", "plan/ms", "model/fit_s", "eval/time_s"];
+pub const WALL_TIME_KEYS: [&str; 8] = [
+    "wall_s",
+    "episode/env_s",
+    "episode/act_s",
+    "plan/ms",
+    "model/fit_s",
+    "value/fit_s",
+    "distil/fit_s",
+    "eval/time_s",
+];
 
 /// Writes `metrics.jsonl`.
 #[derive(Debug)]

@@ -23,13 +23,13 @@
 use std::fmt;
 
 use mbrl_env::{ActionSpace, EnvSpec, Replay, Rng, Situation, Transition};
-use mbrl_model::{Ensemble, FitConfig, LearnedModel, ModelError};
+use mbrl_model::{Dynamics, Ensemble, FitConfig, LearnedModel, ModelError};
 use mbrl_plan::{Mpc, PlanError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     ActMode, Acted, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learned, Learner, ModelLearner,
-    RandomAgent, Report, Turn, mpc_agent::Controller,
+    PlanningAgent, RandomAgent, Report, Turn, mpc_agent::Controller,
 };
 
 /// When the model is fitted, once the random steps are over. Written `"episode"`, or a number of steps.
@@ -195,7 +195,7 @@ impl<M: LearnedModel> Agent for ModelBased<M> {
 
     fn act_batch(&mut self, turns: Vec<Turn<'_>>, mode: ActMode) -> Result<Vec<Acted>, AgentError> {
         if self.learner.is_fitted() {
-            let problem = self.goal.problem(self.learner.model(), &self.actions);
+            let problem = self.goal.problem(self.learner.model(), &self.actions)?;
             self.controller.act_batch(&problem, turns)
         } else {
             self.explorer.act_batch(turns, mode)
@@ -204,7 +204,7 @@ impl<M: LearnedModel> Agent for ModelBased<M> {
 
     fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
         if self.learner.is_fitted() {
-            let problem = self.goal.problem(self.learner.model(), &self.actions);
+            let problem = self.goal.problem(self.learner.model(), &self.actions)?;
             self.controller.act(&problem, situation, rng)
         } else {
             self.explorer.act(situation, mode, rng)
@@ -213,6 +213,28 @@ impl<M: LearnedModel> Agent for ModelBased<M> {
 
     fn take_plan_failure(&mut self) -> Option<PlanError> {
         self.controller.take_failure()
+    }
+}
+
+impl<M: LearnedModel> PlanningAgent for ModelBased<M> {
+    fn goal(&self) -> &Goal {
+        &self.goal
+    }
+
+    fn goal_mut(&mut self) -> &mut Goal {
+        &mut self.goal
+    }
+
+    fn planned_in(&self) -> &dyn Dynamics {
+        self.learner.model()
+    }
+
+    fn is_planning(&self) -> bool {
+        self.learner.is_fitted()
+    }
+
+    fn replace_controllers(&mut self, mpcs: Vec<Mpc>) {
+        self.controller.replace(mpcs);
     }
 }
 

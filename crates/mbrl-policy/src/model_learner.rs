@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, time::Instant};
 
-use mbrl_env::{Replay, Rng, Transition};
+use mbrl_env::{EnvError, Replay, Rng, Transition};
 use mbrl_model::{Dataset, FitConfig, FitReport, LearnedModel, ModelError, fit_watched};
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,21 @@ impl<M: LearnedModel> ModelLearner<M> {
     pub fn in_lockstep(mut self, slots: usize) -> Self {
         self.running = if slots > 1 { vec![Vec::new(); slots] } else { Vec::new() };
         self
+    }
+
+    /// With data that are there already, and the model taken as fitted to them.
+    ///
+    /// # Errors
+    /// [`AgentError::Env`] for data of other widths or without a transition.
+    pub fn with_data(mut self, data: Replay) -> Result<Self, AgentError> {
+        mbrl_env::check_width("observation", self.replay.obs_width(), data.obs_width())?;
+        mbrl_env::check_width("action", self.replay.action_width(), data.action_width())?;
+        if data.is_empty() {
+            return Err(EnvError::TooLittleData { what: "a model's learner", actual: 0, needed: 1 }.into());
+        }
+        self.progress = Progress { steps: data.len() as u64, fitted: true };
+        self.replay = data;
+        Ok(self)
     }
 
     /// The model.

@@ -5,7 +5,8 @@ use mbrl_model::{Dynamics, ModelError, Tensor, belief_of};
 use mbrl_plan::{LockstepSlot, Mpc, MpcAction, PlanError, PlanSummary, Problem, act_in_lockstep};
 
 use crate::{
-    ActMode, Acted, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, Report, ReportKind, Turn,
+    ActMode, Acted, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learner, PlanningAgent, Report,
+    ReportKind, Turn,
 };
 
 /// Plans through any model towards any goal; how often it replans is the [`Mpc`]'s.
@@ -94,7 +95,7 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
     }
 
     fn act(&mut self, situation: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
-        let problem = self.goal.problem(&self.dynamics, &self.actions);
+        let problem = self.goal.problem(&self.dynamics, &self.actions)?;
         self.controller.act(&problem, situation, rng)
     }
 
@@ -107,7 +108,7 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
     }
 
     fn act_batch(&mut self, turns: Vec<Turn<'_>>, _: ActMode) -> Result<Vec<Acted>, AgentError> {
-        let problem = self.goal.problem(&self.dynamics, &self.actions);
+        let problem = self.goal.problem(&self.dynamics, &self.actions)?;
         self.controller.act_batch(&problem, turns)
     }
 
@@ -117,6 +118,28 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
 
     fn needs_snapshot(&self) -> bool {
         self.dynamics.spec().needs_snapshot
+    }
+}
+
+impl<D: Dynamics> PlanningAgent for MpcAgent<D> {
+    fn goal(&self) -> &Goal {
+        &self.goal
+    }
+
+    fn goal_mut(&mut self) -> &mut Goal {
+        &mut self.goal
+    }
+
+    fn planned_in(&self) -> &dyn Dynamics {
+        &self.dynamics
+    }
+
+    fn is_planning(&self) -> bool {
+        true
+    }
+
+    fn replace_controllers(&mut self, mpcs: Vec<Mpc>) {
+        self.controller.replace(mpcs);
     }
 }
 
@@ -169,6 +192,11 @@ impl Controller {
 
     pub(crate) fn slots(&self) -> usize {
         self.mpcs.len()
+    }
+
+    /// Other planners from the next step on, as many as there are.
+    pub(crate) fn replace(&mut self, mpcs: Vec<Mpc>) {
+        self.mpcs = mpcs;
     }
 
     pub(crate) fn begin_episodes(&mut self) {

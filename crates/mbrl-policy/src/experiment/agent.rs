@@ -96,10 +96,11 @@ macro_rules! kinds {
 
 kinds! {
     /// `kind = "model-based"` (default): learns an ensemble and plans through it (PETS, PDDM). Sections `[agent]`, `[goal]`,
-    /// `[model]`, `[fit]`, `[planner]`, `[refinement]`, `[propagation]`, `[mpc]` and the key `precision`.
+    /// `[model]`, `[fit]`, `[planner]`, `[refinement]`, `[propagation]`, `[mpc]` and the key `precision`; `[value]`, `[distil]`, `[policy]`,
+    /// `[critics]` and `[sac]` put a value and a policy around the planner.
     ModelBased(ModelBasedSections),
-    /// `kind = "ground-truth"`: plans through the simulator itself and learns nothing. Sections `[goal]`, `[planner]`,
-    /// `[refinement]` and `[mpc]`.
+    /// `kind = "ground-truth"`: plans through the simulator itself and learns no model. Sections `[goal]`, `[planner]`,
+    /// `[refinement]` and `[mpc]`; `[value]`, `[distil]`, `[policy]`, `[critics]` and `[sac]` as with `"model-based"`.
     GroundTruth(GroundTruthSections),
     /// `kind = "mbpo"`: learns an ensemble, and a policy in it (MBPO, DHMBPO). Sections `[agent]`, `[goal]`, `[model]`, `[fit]`,
     /// `[rollout]`, `[propagation]`, `[policy]`, `[critics]` and `[sac]`.

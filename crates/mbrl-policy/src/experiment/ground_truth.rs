@@ -9,9 +9,11 @@ use super::{
     ExperimentError, GoalConfig, MpcConfig, RewardSource, TerminationSource,
     agent::{Kind, NoSettings, Site, with_kind},
     limits::check_plan,
-    model_based::mpcs,
+    model_based::{first_planner, guided, mpcs},
 };
-use crate::{Learner, MpcAgent, Training};
+use crate::{
+    ActorConfig, CriticsConfig, DistilConfig, GuidedConfig, Learner, MpcAgent, SacConfig, Training, ValueConfig,
+};
 
 /// The sections of an agent that plans through the simulator itself and learns nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,21 @@ pub struct GroundTruthSections {
     /// `[mpc]`: how plans are executed.
     #[serde(default)]
     pub mpc: MpcConfig,
+    /// `[value]`: a value that plans end in; off unless `source` says what it is learned from.
+    #[serde(default)]
+    pub value: ValueConfig,
+    /// `[distil]`: a policy that is distilled from plans; off unless `role` says what it is for.
+    #[serde(default)]
+    pub distil: DistilConfig,
+    /// `[policy]`: the network of the distilled policy, or of the critic's.
+    #[serde(default)]
+    pub policy: ActorConfig,
+    /// `[critics]`: where `value.source = "critic"`.
+    #[serde(default)]
+    pub critics: CriticsConfig,
+    /// `[sac]`: how these learn.
+    #[serde(default)]
+    pub sac: SacConfig,
 }
 
 impl Default for GroundTruthSections {
@@ -42,6 +59,11 @@ impl Default for GroundTruthSections {
             planner: PlannerConfig::default(),
             refinement: Refinement::off(),
             mpc: MpcConfig::default(),
+            value: ValueConfig::default(),
+            distil: DistilConfig::default(),
+            policy: ActorConfig::default(),
+            critics: CriticsConfig::default(),
+            sac: SacConfig::default(),
         };
         sections.complete();
         sections
@@ -54,14 +76,15 @@ fn written<S: Serializer>(agent: &NoSettings, serializer: S) -> Result<S::Ok, S:
 
 impl Kind for GroundTruthSections {
     const NAME: &'static str = "ground-truth";
-    const SECTIONS: &'static [&'static str] = &["agent", "goal", "planner", "refinement", "mpc"];
+    const SECTIONS: &'static [&'static str] =
+        &["agent", "goal", "planner", "refinement", "mpc", "value", "distil", "policy", "critics", "sac"];
 
     fn complete(&mut self) {
         self.goal.reward.get_or_insert(RewardSource::Model);
         self.goal.termination.get_or_insert(TerminationSource::Model);
     }
 
-    fn build(&self, site: &Site<'_>, _: &mut Training) -> Result<Box<dyn Learner>, ExperimentError> {
+    fn build(&self, site: &Site<'_>, training: &mut Training) -> Result<Box<dyn Learner>, ExperimentError> {
         let spec = site.task.env.spec();
         let why = "agent.kind = \"ground-truth\" plans through a simulator, which has no gradients";
         if self.planner.needs_gradients() {
@@ -78,8 +101,18 @@ impl Kind for GroundTruthSections {
             ExperimentError::rule("agent.kind", "\"ground-truth\"", told)
         })?;
         let model = SimulatorModel::new(simulator.boxed_clone(), site.device);
-        let (mpc, more) = mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, Propagation::MEAN)?;
+        let guide = GuidedConfig {
+            value: self.value.clone(),
+            distil: self.distil.clone(),
+            policy: self.policy.clone(),
+            critics: self.critics.clone(),
+            sac: self.sac.clone(),
+        };
+        let now = first_planner(&self.planner, &guide, 1, site)?;
+        let (mpc, more) = mpcs(&now, &self.refinement, &self.goal, &self.mpc, site, Propagation::MEAN)?;
         let goal = self.goal.init(site.task, None)?;
-        Ok(Box::new(MpcAgent::new(model, goal, spec.actions.clone(), mpc).with_more(more)))
+        let agent = MpcAgent::new(model, goal, spec.actions.clone(), mpc).with_more(more);
+        let later = || mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, Propagation::MEAN);
+        guided(&guide, agent, later, site, training)
     }
 }

@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{
     ExperimentError, GoalConfig, RewardSource, TerminationSource,
     agent::{Kind, Site, with_kind},
-    limits::{check_plan, check_weights},
+    limits::{check_networks, check_plan, check_weights},
 };
-use crate::{Learner, ModelBasedConfig, Planning, Tensor, Training};
+use crate::{
+    ActorConfig, CriticsConfig, DistilConfig, GuidedConfig, Learner, ModelBasedConfig, Planning, PlanningAgent,
+    SacConfig, Tensor, Training, ValueConfig,
+};
 
 /// The sections of an agent that learns an ensemble and plans through it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,21 @@ pub struct ModelBasedSections {
     /// `[mpc]`: how plans are executed.
     #[serde(default)]
     pub mpc: MpcConfig,
+    /// `[value]`: a value that plans end in; off unless `source` says what it is learned from.
+    #[serde(default)]
+    pub value: ValueConfig,
+    /// `[distil]`: a policy that is distilled from plans; off unless `role` says what it is for.
+    #[serde(default)]
+    pub distil: DistilConfig,
+    /// `[policy]`: the network of the distilled policy, or of the critic's.
+    #[serde(default)]
+    pub policy: ActorConfig,
+    /// `[critics]`: where `value.source = "critic"`.
+    #[serde(default)]
+    pub critics: CriticsConfig,
+    /// `[sac]`: how these learn.
+    #[serde(default)]
+    pub sac: SacConfig,
 }
 
 /// How plans are executed.
@@ -78,8 +96,22 @@ fn written<S: Serializer>(agent: &ModelBasedConfig, serializer: S) -> Result<S::
 
 impl Kind for ModelBasedSections {
     const NAME: &'static str = "model-based";
-    const SECTIONS: &'static [&'static str] =
-        &["precision", "agent", "goal", "model", "fit", "planner", "refinement", "propagation", "mpc"];
+    const SECTIONS: &'static [&'static str] = &[
+        "precision",
+        "agent",
+        "goal",
+        "model",
+        "fit",
+        "planner",
+        "refinement",
+        "propagation",
+        "mpc",
+        "value",
+        "distil",
+        "policy",
+        "critics",
+        "sac",
+    ];
 
     fn complete(&mut self) {
         self.goal.reward.get_or_insert(RewardSource::Task);
@@ -107,13 +139,79 @@ impl Kind for ModelBasedSections {
         model
             .rollout(Start::Situation(Situation::of(&start)), actions, draw)
             .map_err(ExperimentError::section("[propagation]"))?;
-        let (mpc, more) = mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, self.propagation)?;
+        let guide = self.guide();
+        let now = first_planner(&self.planner, &guide, self.propagation.particles, site)?;
+        let (mpc, more) = mpcs(&now, &self.refinement, &self.goal, &self.mpc, site, self.propagation)?;
         let goal = self.goal.init(site.task, Some(&self.model))?;
         self.fit.validate().map_err(ExperimentError::section("[fit]"))?;
         let agent =
             self.agent.init(spec, model, self.fit.clone(), goal, mpc).map_err(ExperimentError::section("[agent]"))?;
-        Ok(Box::new(if more.is_empty() { agent } else { agent.with_more(more) }))
+        let agent = if more.is_empty() { agent } else { agent.with_more(more) };
+        let later = || mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, self.propagation);
+        guided(&guide, agent, later, site, training)
     }
+}
+
+impl ModelBasedSections {
+    /// What goes around the agent that plans.
+    pub(super) fn guide(&self) -> GuidedConfig {
+        GuidedConfig {
+            value: self.value.clone(),
+            distil: self.distil.clone(),
+            policy: self.policy.clone(),
+            critics: self.critics.clone(),
+            sac: self.sac.clone(),
+        }
+    }
+}
+
+/// The planner of the warm-up, or the one planner where there is none.
+pub(super) fn first_planner(
+    planner: &PlannerConfig,
+    guide: &GuidedConfig,
+    particles: usize,
+    site: &Site<'_>,
+) -> Result<PlannerConfig, ExperimentError> {
+    if !warms_up(guide) {
+        return Ok(planner.clone());
+    }
+    let spec = site.task.env.spec();
+    let longer = planner.clone().with_horizon(guide.value.warm_up_horizon);
+    check_plan(&longer, particles, spec.obs.width(), spec.actions.width())?;
+    Ok(longer)
+}
+
+/// Whether another planner takes over after a warm-up.
+fn warms_up(guide: &GuidedConfig) -> bool {
+    guide.is_on() && guide.value.warm_up > 0 && guide.value.warm_up_horizon > 0
+}
+
+/// Value and policy around an agent that plans, where anything of them is on. `later` makes the planners after the warm-up.
+pub(super) fn guided(
+    guide: &GuidedConfig,
+    agent: impl PlanningAgent + 'static,
+    later: impl FnOnce() -> Result<(Mpc, Vec<Mpc>), ExperimentError>,
+    site: &Site<'_>,
+    training: &mut Training,
+) -> Result<Box<dyn Learner>, ExperimentError> {
+    if !guide.is_on() {
+        return Ok(Box::new(agent));
+    }
+    let spec = site.task.env.spec();
+    let (obs, action) = (spec.obs.width(), spec.actions.width());
+    guide.policy.validate().map_err(ExperimentError::section("[policy]"))?;
+    guide.critics.validate().map_err(ExperimentError::section("[critics]"))?;
+    check_networks("value.hidden", &guide.value.hidden, [guide.value.members, 2 * obs, 1])?;
+    check_networks("policy.hidden", &guide.policy.hidden, [1, 2 * obs, 2 * action])?;
+    check_networks("critics.hidden", &guide.critics.hidden, [guide.critics.count, 2 * obs + action, 1])?;
+    let later = if warms_up(guide) {
+        let (first, more) = later()?;
+        [first].into_iter().chain(more).collect()
+    } else {
+        Vec::new()
+    };
+    let agent = guide.init(spec, Box::new(agent), later, &mut training.split_rng());
+    Ok(Box::new(agent.map_err(ExperimentError::section("[value] or [distil]"))?))
 }
 
 /// The controller of the first environment, and those of the others.

@@ -1,5 +1,6 @@
 //! Critics: networks that say the discounted return of an action, and their slow copies that targets come from.
 
+use burn::tensor::Tensor;
 use mbrl_env::Rng;
 use mbrl_model::{
     Activation,
@@ -195,6 +196,11 @@ impl Range {
         if !self.is_plain() {
             outputs.iter_mut().for_each(|output| *output = self.centre + self.half * *output);
         }
+    }
+
+    /// As [`apply`](Self::apply), on tensors.
+    pub(crate) fn apply_tensor(self, outputs: Tensor<2>) -> Tensor<2> {
+        outputs * self.half + self.centre
     }
 }
 
@@ -431,6 +437,16 @@ pub(super) fn pair(count: usize, key: u64) -> [usize; 2] {
     let mut rng = Rng::new(key);
     let first = rng.below(count);
     if count == 1 { [first, first] } else { [first, (first + 1 + rng.below(count - 1)) % count] }
+}
+
+/// As [`reduce`], on tensors: `[E, N]` → `[N]`.
+pub(crate) fn reduce_tensor(values: Tensor<2>, reduction: Reduction) -> Tensor<1> {
+    let reduced = match reduction {
+        Reduction::Min | Reduction::Pair => values.min_dim(0),
+        Reduction::First => values.narrow(0, 0, 1),
+        Reduction::Mean => values.mean_dim(0),
+    };
+    reduced.squeeze_dim(0)
 }
 
 /// One value of each row of `[E, N]`. A NaN of any critic is kept.

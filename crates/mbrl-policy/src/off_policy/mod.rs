@@ -11,6 +11,7 @@ use std::sync::Arc;
 use mbrl_env::{Batch, Rng, Value};
 
 pub use critics::{CriticPass, Critics, CriticsConfig, Reduction};
+pub(crate) use critics::{reduce, reduce_tensor};
 pub use device::{OnDevice, OnHost};
 pub use sac::{Sac, SacConfig};
 pub use td3::{Td3, Td3Config};

@@ -6,12 +6,15 @@ use burn::tensor::{Tensor, TensorData};
 use mbrl_env::Value;
 use mbrl_model::mlp::{HostMlp, Pass, Rows};
 
-use super::{Critics, critics::reduce};
-use crate::{Actor, Policy};
+use super::{
+    Critics,
+    critics::{reduce, reduce_tensor},
+};
+use crate::{Actor, Policy, value::forward_tensor};
 
 /// `V(s) = Q(s, π(s))` with the mean action, of the critics as the actor sees them: a snapshot, for plans that end in it.
 ///
-/// It is computed on the host and has no gradient: a planner that climbs gradients sees nothing of it.
+/// It is computed on the host; where observations carry gradients, as Burn tensors, through the critics and the actor.
 #[derive(Debug, Clone)]
 pub struct PolicyValue(Arc<Parts>);
 
@@ -60,6 +63,14 @@ impl PolicyValue {
 
 impl Value for PolicyValue {
     fn value(&self, obs: Tensor<2>) -> Tensor<1> {
+        if obs.is_autodiff() {
+            let Parts { actor, critics, reduction, range, .. } = &*self.0;
+            let inputs = actor.inputs().tensor(obs);
+            let outputs = forward_tensor(actor.network(), inputs.clone());
+            let actions = outputs.narrow(2, 0, actor.action_width()).squeeze_dim::<2>(0).tanh();
+            let values = forward_tensor(critics, Tensor::cat(vec![inputs, actions], 1)).squeeze_dim::<2>(2);
+            return reduce_tensor(range.apply_tensor(values), *reduction);
+        }
         let (device, rows) = (obs.device(), obs.dims()[0]);
         let obs: Vec<f32> = obs.into_data().iter().collect();
         Tensor::from_data(TensorData::new(self.of(&obs), [rows]), &device)

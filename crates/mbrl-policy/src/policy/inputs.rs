@@ -1,5 +1,6 @@
 //! What networks see of observations.
 
+use burn::tensor::{Tensor, TensorData};
 use mbrl_env::{AngleColumn, EnvSpec};
 
 use crate::{AgentError, CheckpointReader, CheckpointWriter};
@@ -98,6 +99,27 @@ impl Inputs {
                 into.push(cos);
             }
         }
+    }
+
+    /// As [`prepare`](Self::prepare), on tensors: inputs `[N, I]` of observations `[N, O]`, differentiable.
+    #[must_use]
+    pub fn tensor(&self, obs: Tensor<2>) -> Tensor<2> {
+        let device = obs.device();
+        let column = |index: usize| obs.clone().narrow(1, index, 1);
+        let radians = |angle: &AngleColumn| column(angle.column) * (std::f32::consts::TAU / angle.turn);
+        let plain_or_sine = |index: usize| match self.angles.iter().find(|angle| angle.column == index) {
+            Some(angle) => radians(angle).sin(),
+            None => column(index),
+        };
+        let inputs = if self.angles.is_empty() {
+            obs
+        } else {
+            let cosines = self.angles.iter().map(|angle| radians(angle).cos());
+            Tensor::cat((0..self.obs).map(plain_or_sine).chain(cosines).collect(), 1)
+        };
+        let Some(running) = &self.running else { return inputs };
+        let row = |numbers: &[f32]| Tensor::from_data(TensorData::new(numbers.to_vec(), [1, numbers.len()]), &device);
+        ((inputs - row(&running.shift)) * row(&running.scale)).clamp(-CLIP, CLIP)
     }
 
     /// Gradients of observations `[N, O]` for those of the inputs `[N, I]` that were made of them.

@@ -1,0 +1,211 @@
+//! A model learned without reward, by going where it does not know; then goals that it was never told of.
+//!
+//! An arm and a point mass explore: once where the members of their model disagree, once at random. No reward, no goal. Then each gets three
+//! goals, with no further real step: the planner plans to them in the model, and a policy for each is learned by what the model imagines
+//! from the data. Run it with `cargo run --release -p mbrl-explore`; it leaves `explore.svg` with the places that were explored.
+
+#[path = "../../mbrl/src/plot/mod.rs"]
+mod plot;
+
+use std::{fs, path::PathBuf, sync::Arc, sync::atomic::AtomicBool};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use clap::Parser;
+use mbrl_env::{
+    Env, Replay, Rng, Situation, Tensor, reward_fn,
+    tasks::{self, Reacher, ReacherReward},
+};
+use mbrl_model::{Dataset, Ensemble, MemberRule, Propagation, fit};
+use mbrl_plan::{Mpc, Refinement, Replan};
+use mbrl_policy::{
+    ActMode, ActorConfig, Agent, CriticsConfig, Goal, Imagining, MbpoConfig, MpcAgent, Reduction, Report, ReportKind,
+    RolloutConfig, SacConfig,
+    experiment::{Experiment, Registry},
+};
+use plot::{Chart, Colour, Key, Mark, Picture, Size};
+
+/// Start states of each goal.
+const EPISODES: u64 = 10;
+
+#[derive(Debug, Parser)]
+#[command(about = "Explores without reward, then reaches goals that nobody told the model of")]
+struct Args {
+    /// Seeds, each with data, model and policies of its own.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Updates of each policy.
+    #[arg(long, default_value_t = 3000)]
+    updates: u64,
+    /// Only this world: reacher or point-mass.
+    #[arg(long)]
+    world: Option<String>,
+    /// The picture, of the first seed.
+    #[arg(long, default_value = "explore.svg")]
+    out: PathBuf,
+}
+
+/// Where one explores, and what one is asked for afterwards.
+struct Place {
+    task: &'static str,
+    text: &'static str,
+    goals: [[f32; 2]; 3],
+    /// A goal is reached where an episode ends nearer than this (m).
+    near: f32,
+    /// Where one is.
+    at: fn(&[f32]) -> [f32; 2],
+    goal: fn([f32; 2]) -> Goal,
+    size: f64,
+}
+
+const PLACES: [Place; 2] = [
+    Place {
+        task: "reacher",
+        text: include_str!("../../mbrl/experiments/explore-reacher.toml"),
+        goals: [[0.12, 0.12], [-0.15, 0.05], [0.0, -0.17]],
+        near: 0.02,
+        at: Reacher::tip,
+        goal: |target| Goal::new(Arc::new(ReacherReward::to(target))),
+        size: 0.23,
+    },
+    Place {
+        task: "point-mass",
+        text: include_str!("../../mbrl/experiments/explore-point-mass.toml"),
+        goals: [[0.7, 0.7], [0.7, -0.6], [-0.7, 0.7]],
+        near: 0.1,
+        at: |obs| [obs[0], obs[1]],
+        goal: |target| {
+            Goal::new(Arc::new(reward_fn(move |_, _, next: Tensor<2>| {
+                let off = |i: usize| next.clone().narrow(1, i, 1) - target[i];
+                -(off(0).square() + off(1).square() + 1e-12).sqrt().squeeze_dim::<1>(1)
+            })))
+        },
+        size: 1.05,
+    },
+];
+
+/// The data of an exploration: where members disagree, or at random all the time.
+fn explore(experiment: &Experiment, registry: &Registry) -> Result<Replay> {
+    let mut parts = experiment.build_on(registry, &Device::flex())?;
+    parts.training.run(&mut parts.task.env, &mut *parts.agent, None, &mut (), &AtomicBool::new(false))?;
+    Ok(parts.agent.learned().context("an agent that learns a model")?.replay.clone())
+}
+
+struct Silent;
+
+impl Report for Silent {
+    fn scalar(&mut self, _: ReportKind, _: &str, _: f64) {}
+}
+
+/// How many of the episodes from fixed starts end at the goal.
+fn reached(place: &Place, target: [f32; 2], agent: &mut dyn Agent) -> Result<u64> {
+    let mut task = tasks::make(place.task)?;
+    let mut count = 0;
+    for seed in 1000..1000 + EPISODES {
+        let mut rng = Rng::new(seed);
+        let mut obs = task.env.reset(Some(seed))?;
+        agent.begin_episode();
+        loop {
+            let action = agent.act(&Situation::of(&obs), ActMode::Evaluate, &mut rng)?;
+            let step = task.env.step(&action)?;
+            obs.clone_from(&step.obs);
+            if step.episode_over() {
+                break;
+            }
+        }
+        let [x, y] = (place.at)(&obs);
+        count += u64::from((x - target[0]).hypot(y - target[1]) < place.near);
+    }
+    Ok(count)
+}
+
+/// Episodes of each goal that were planned to it, and that a policy of it came to; both in this one model.
+fn goals(place: &Place, experiment: &Experiment, data: &Replay, updates: u64, seed: u64) -> Result<[[u64; 3]; 2]> {
+    let task = tasks::make(place.task)?;
+    let spec = task.env.spec();
+    let sections = experiment.agent.model_based().context("an agent that learns a model")?;
+    let mut rng = Rng::new(seed);
+    let mut model: Ensemble = sections.model.init_for_task(spec, &task.knowledge, &Device::flex(), &mut rng)?;
+    fit(&mut model, &Dataset::of_replay(data, 0)?, &sections.fit, &mut rng)?;
+    let mut counts = [[0; 3]; 2];
+    for (i, target) in place.goals.into_iter().enumerate() {
+        let planner =
+            sections.planner.init(&spec.actions, sections.propagation, Default::default(), &Refinement::off())?;
+        let mpc = Mpc::new(planner, Replan::EveryStep)?;
+        let mut planned = MpcAgent::new(&model, (place.goal)(target), spec.actions.clone(), mpc);
+        counts[0][i] = reached(place, target, &mut planned)?;
+
+        let policy = ActorConfig { hidden: vec![128, 128], learning_rate: 1e-3, ..ActorConfig::default() };
+        let critics = CriticsConfig {
+            hidden: vec![128, 128],
+            layer_norm: true,
+            scaled: true,
+            actor: Reduction::Mean,
+            learning_rate: 1e-3,
+            ..CriticsConfig::default()
+        };
+        let sac = SacConfig { initial_temperature: 0.1, ..SacConfig::default() };
+        let policy = sac.init(spec, &policy, &critics, &mut rng)?;
+        let propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 };
+        let imagining = Imagining { goal: (place.goal)(target), rollout: RolloutConfig::default(), propagation };
+        let learner = MbpoConfig::default().init(spec, model.clone(), sections.fit.clone(), imagining, policy)?;
+        let mut learner = learner.with_data(data.clone())?;
+        learner.practise(updates, &mut rng, &mut Silent)?;
+        counts[1][i] = reached(place, target, &mut learner)?;
+    }
+    Ok(counts)
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let mut charts = Vec::new();
+    for place in PLACES.iter().filter(|place| args.world.as_deref().is_none_or(|world| world == place.task)) {
+        let registry = Registry::new().tasks(tasks::entries()).experiments(&[(place.task, place.text)]);
+        for seed in args.seed..args.seed + args.seeds {
+            let seeded = format!("seed={seed}");
+            let curious = registry.load(place.task, &[&seeded])?;
+            let all_random = format!("agent.random_steps={}", curious.steps + 1);
+            let random = registry.load(place.task, &[&seeded, &all_random])?;
+            for (heading, experiment) in [("where members disagree", curious), ("at random", random)] {
+                let data = explore(&experiment, &registry)?;
+                let [planned, policies] = goals(place, &experiment, &data, args.updates, seed)?;
+                println!(
+                    "{} seed {seed}, explored {heading}: planned {planned:?}, by policies {policies:?} of {EPISODES} episodes each",
+                    place.task
+                );
+                if seed == args.seed {
+                    charts.push((format!("{}, {heading}", place.task), chart(place, &data)));
+                }
+            }
+        }
+    }
+    let legend = [(Key::Dot, Colour::Series(0), "explored"), (Key::Ring, Colour::Series(1), "goals, told afterwards")];
+    let picture = Picture {
+        title: "A model learned without reward".to_owned(),
+        legend: legend.map(|(key, colour, word)| (key, colour, word.to_owned())).to_vec(),
+        columns: 2,
+        charts,
+        caption: "Places in the data of an exploration without any reward. A model of these data then serves all goals, with no further real \
+                  step."
+            .to_owned(),
+    };
+    fs::write(&args.out, picture.svg()).with_context(|| args.out.display().to_string())?;
+    println!("picture: {}", args.out.display());
+    Ok(())
+}
+
+/// The places that were explored, and the goals.
+fn chart(place: &Place, data: &Replay) -> Chart {
+    let mut chart = Chart::new(Size::Panel(330.0), "places that were explored", "x (m)", "y (m)");
+    chart.x_range = Some((-place.size, place.size));
+    chart.y_range = Some((-place.size, place.size));
+    let columns = data.columns();
+    let point = |[x, y]: [f32; 2]| (f64::from(x), f64::from(y));
+    let places = columns.next_obs.chunks(columns.obs_width).map(|obs| point((place.at)(obs))).collect();
+    chart.marks.push(Mark::Dots(Colour::Series(0), places));
+    chart.marks.push(Mark::Rings(Colour::Series(1), place.goals.map(point).to_vec()));
+    chart
+}

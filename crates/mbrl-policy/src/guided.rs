@@ -1,0 +1,991 @@
+//! Planner and policy together.
+//!
+//! A planner sees as far as its horizon and takes milliseconds; a value sees further, and a policy takes microseconds. [`Guided`] puts them
+//! around any planning agent, each a setting:
+//!
+//! - **Plans end in a value** ([`ValueConfig`]): learned by λ-returns of the real episodes or of episodes imagined in the model, or
+//!   of a critic that learns from the same data by soft actor-critic.
+//! - **A policy is distilled from the plans** ([`DistilConfig`]) and acts in their place, or proposes sequences to the planner. While it learns to act, it
+//!   acts itself, and the planner says what it would have done: data aggregation (DAgger \[1\]), so that the policy learns what to do where its
+//!   own mistakes lead.
+//!
+//! Both are of one goal. Where the goal changes while it runs, what was learned for the old one counts no more: the value is learned anew, of
+//! the same data with the new goal's rewards, at the next update.
+//!
+//! ## References
+//! \[1\] Ross, Gordon, Bagnell (2011), *A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning*, AISTATS.
+//! \[2\] Lowrey et al. (2019), *Plan Online, Learn Offline: Efficient Learning and Exploration via Model-Based Control*, ICLR.
+//! \[3\] Hansen et al. (2024), *TD-MPC2: Scalable, Robust World Models for Continuous Control*, ICLR.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use mbrl_env::{Batch, EnvSpec, Replay, Rng, Situation, Transition, Value};
+use mbrl_model::{Activation, Draw, Dynamics, MemberRule, Propagation, Tensor};
+use mbrl_plan::{Mpc, PlanError};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ActMode, Acted, Actor, ActorConfig, ActorHead, Agent, AgentError, CheckpointReader, CheckpointWriter,
+    CloningConfig, CriticsConfig, FitSchedule, Goal, GoalKey, Learned, Learner, OffPolicy, Policy, PolicyDraw,
+    PolicyProposals, Reduction, Report, ReportKind, Sac, SacConfig, TerminalValue, Trajectory, Turn, ValueLearner,
+    ValueNetConfig,
+    imagine::{Imagination, check_markov},
+    policy::follow,
+};
+
+/// An agent that plans: what [`Guided`] can be put around.
+pub trait PlanningAgent: Learner {
+    /// What it plans for.
+    fn goal(&self) -> &Goal;
+
+    /// What it plans for, to be changed; the next plan goes by it.
+    fn goal_mut(&mut self) -> &mut Goal;
+
+    /// The model that it plans in.
+    fn planned_in(&self) -> &dyn Dynamics;
+
+    /// Whether it plans: a model that was never fitted says nothing.
+    fn is_planning(&self) -> bool;
+
+    /// Other planners from the next step on, one per environment.
+    fn replace_controllers(&mut self, mpcs: Vec<Mpc>);
+}
+
+/// What the value that plans end in is learned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValueSource {
+    /// Plans end in no value (default).
+    Off,
+    /// λ-returns of the real episodes.
+    Episodes,
+    /// λ-returns of episodes that the distilled policy imagines in the model, from states of the data.
+    Imagined,
+    /// A critic that learns from the same data by soft actor-critic: `V(s) = Q(s, π(s))`.
+    Critic,
+}
+
+/// Who acts until values count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WarmUpBy {
+    /// The planner, over [`warm_up_horizon`](ValueConfig::warm_up_horizon) steps (default).
+    Planner,
+    /// The critic's policy, which explores and costs no plan; evaluations plan.
+    Policy,
+}
+
+/// Section `[value]`: a value that plans end in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValueConfig {
+    /// What it is learned from (default: `"off"`).
+    pub source: ValueSource,
+    /// Real steps before it counts (default: 0).
+    pub warm_up: u64,
+    /// Who acts until then (default: `"planner"`).
+    pub warm_up_by: WarmUpBy,
+    /// Steps that the planner looks ahead until then; 0 for its own horizon (default). A longer one shows the value what the short one
+    /// would not find.
+    pub warm_up_horizon: usize,
+    /// When it is learned, of [`Episodes`](ValueSource::Episodes) and [`Imagined`](ValueSource::Imagined) ones (default: at each episode end).
+    pub every: FitSchedule,
+    /// Discount γ per step (default 0.99); a critic has that of `[sac]`.
+    pub discount: f32,
+    /// λ of the targets, in [0, 1]; 1 for Monte Carlo (default: 0.95).
+    pub lambda: f32,
+    /// As [`ValueNetConfig::members`] (default: 2).
+    pub members: usize,
+    /// As [`ValueNetConfig::reduction`] (default: `"mean"`).
+    pub reduction: Reduction,
+    /// As [`ValueNetConfig::hidden`] (default: 128, 128).
+    pub hidden: Vec<usize>,
+    /// As [`ValueNetConfig::activation`] (default: SiLU).
+    pub activation: Activation,
+    /// As [`ValueNetConfig::learning_rate`] (default: 1e-3).
+    pub learning_rate: f32,
+    /// States of a batch of each network; transitions of one for a critic (default: 128).
+    pub batch_size: usize,
+    /// As [`ValueNetConfig::optimizer_steps`] (default: 400).
+    pub optimizer_steps: usize,
+    /// As [`ValueNetConfig::rounds`] (default: 4).
+    pub rounds: usize,
+    /// Imagined episodes of each learning (default: 256).
+    pub count: usize,
+    /// Their steps (default: 20).
+    pub length: usize,
+    /// Updates of a critic per real step (default: 1).
+    pub updates: u64,
+    /// Sequences that a critic's policy proposes to each plan; 0 for none (default: 4).
+    pub proposals: usize,
+    /// Transitions that are kept where the agent itself keeps none, and to learn a policy from (default: 1,000,000).
+    pub replay_capacity: usize,
+}
+
+impl Default for ValueConfig {
+    fn default() -> Self {
+        let net = ValueNetConfig::default();
+        Self {
+            source: ValueSource::Off,
+            warm_up: 0,
+            warm_up_by: WarmUpBy::Planner,
+            warm_up_horizon: 0,
+            every: FitSchedule::Episode,
+            discount: net.discount,
+            lambda: net.lambda,
+            members: net.members,
+            reduction: net.reduction,
+            hidden: net.hidden,
+            activation: net.activation,
+            learning_rate: net.learning_rate,
+            batch_size: net.batch_size,
+            optimizer_steps: net.optimizer_steps,
+            rounds: net.rounds,
+            count: 256,
+            length: 20,
+            updates: 1,
+            proposals: 4,
+            replay_capacity: 1_000_000,
+        }
+    }
+}
+
+impl ValueConfig {
+    /// The network's part.
+    #[must_use]
+    pub fn net(&self) -> ValueNetConfig {
+        ValueNetConfig {
+            discount: self.discount,
+            lambda: self.lambda,
+            members: self.members,
+            reduction: self.reduction,
+            hidden: self.hidden.clone(),
+            activation: self.activation,
+            learning_rate: self.learning_rate,
+            batch_size: self.batch_size,
+            optimizer_steps: self.optimizer_steps,
+            rounds: self.rounds,
+        }
+    }
+}
+
+/// What a policy that is distilled from plans is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DistilRole {
+    /// There is none (default).
+    Off,
+    /// It proposes sequences to the planner, which acts.
+    Propose,
+    /// It acts: while it is learned, as far as [`expert_share`](DistilConfig::expert_share) leaves it to, and in evaluations.
+    Act,
+}
+
+/// Section `[distil]`: a policy that is distilled from plans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DistilConfig {
+    /// What it is for (default: `"off"`).
+    pub role: DistilRole,
+    /// When it is fitted to all plans so far (default: at each episode end).
+    pub every: FitSchedule,
+    /// Real steps before the first fit, which the planner takes (default: 0).
+    pub warm_up: u64,
+    /// Share of the episodes after the first fit in which the planner acts, in [0, 1] (default: 0; DAgger's variant without a parameter).
+    pub expert_share: f32,
+    /// As [`CloningConfig::max_epochs`] (default: 30: each fit goes on from the last one).
+    pub max_epochs: usize,
+    /// As [`CloningConfig::batch_size`] (default: 256).
+    pub batch_size: usize,
+    /// As [`CloningConfig::holdout`] (default: 0.1).
+    pub holdout: f64,
+    /// As [`CloningConfig::patience`] (default: 5).
+    pub patience: usize,
+    /// Standard deviation of the noise of all proposals but the first, of actions in [−1, 1] (default: 0.2).
+    pub noise: f32,
+    /// Sequences that it proposes to each plan (default: 4); 0 for none where it acts. There they keep the planner to one of several ways that are
+    /// as good, the one that the policy has learned.
+    pub proposals: usize,
+}
+
+impl Default for DistilConfig {
+    fn default() -> Self {
+        Self {
+            role: DistilRole::Off,
+            every: FitSchedule::Episode,
+            warm_up: 0,
+            expert_share: 0.0,
+            max_epochs: 30,
+            batch_size: 256,
+            holdout: 0.1,
+            patience: 5,
+            noise: 0.2,
+            proposals: 4,
+        }
+    }
+}
+
+/// What goes around a planning agent.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GuidedConfig {
+    /// A value that its plans end in.
+    pub value: ValueConfig,
+    /// A policy that is distilled from its plans.
+    pub distil: DistilConfig,
+    /// The network of the distilled policy, or that of the critic's.
+    pub policy: ActorConfig,
+    /// Critics.
+    pub critics: CriticsConfig,
+    /// How critics and their policy learn.
+    pub sac: SacConfig,
+}
+
+impl GuidedConfig {
+    /// Whether there is anything to learn.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.value.source != ValueSource::Off || self.distil.role != DistilRole::Off
+    }
+
+    /// Checks every rule of what is on.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] naming the section's field.
+    pub fn validate(&self) -> Result<(), AgentError> {
+        let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
+        let Self { value, distil, .. } = self;
+        value.net().validate().map_err(|error| dotted("value", error))?;
+        for (field, schedule) in [("value.every", value.every), ("distil.every", distil.every)] {
+            if schedule == FitSchedule::Steps(0) {
+                return refuse(field, "0".into(), "\"episode\" or at least 1 step");
+            }
+        }
+        if value.source == ValueSource::Imagined && distil.role == DistilRole::Off {
+            let rule = "\"propose\" or \"act\" with value.source = \"imagined\": the distilled policy acts in what is imagined";
+            return refuse("distil.role", "\"off\"".into(), rule);
+        }
+        if value.source == ValueSource::Imagined && (value.count == 0 || value.length == 0) {
+            return refuse("value.count", value.count.to_string(), "at least 1, as value.length");
+        }
+        if value.warm_up_by == WarmUpBy::Policy && value.source != ValueSource::Critic {
+            let rule = "\"planner\", or value.source = \"critic\", which has a policy";
+            return refuse("value.warm_up_by", "\"policy\"".into(), rule);
+        }
+        if value.source == ValueSource::Critic
+            && value.proposals > 0
+            && distil.role == DistilRole::Act
+            && distil.proposals > 0
+        {
+            let rule = "0 for one of value.proposals and distil.proposals: one policy proposes";
+            return refuse("distil.proposals", distil.proposals.to_string(), rule);
+        }
+        if value.source == ValueSource::Critic && distil.role == DistilRole::Propose {
+            let rule = "\"off\" or \"act\" with value.source = \"critic\", whose policy proposes (value.proposals)";
+            return refuse("distil.role", "\"propose\"".into(), rule);
+        }
+        if value.replay_capacity < 2 {
+            return refuse("value.replay_capacity", value.replay_capacity.to_string(), "at least 2 transitions");
+        }
+        if !(0.0..=1.0).contains(&distil.expert_share) {
+            return refuse("distil.expert_share", distil.expert_share.to_string(), "a share in [0, 1]");
+        }
+        for (field, number) in [
+            ("distil.max_epochs", distil.max_epochs),
+            ("distil.batch_size", distil.batch_size),
+            ("distil.patience", distil.patience),
+        ] {
+            if number == 0 {
+                return refuse(field, "0".into(), "at least 1");
+            }
+        }
+        if distil.role == DistilRole::Propose && distil.proposals == 0 {
+            return refuse("distil.proposals", "0".into(), "at least 1 with distil.role = \"propose\"");
+        }
+        if !(0.0..1.0).contains(&distil.holdout) {
+            return refuse("distil.holdout", distil.holdout.to_string(), "a share in [0, 1)");
+        }
+        if !(distil.noise.is_finite() && distil.noise >= 0.0) {
+            return refuse("distil.noise", distil.noise.to_string(), "a finite number of at least 0");
+        }
+        Ok(())
+    }
+
+    /// Puts value and policy around an agent that plans, and that has learned nothing yet, in an environment like `spec`. `later` are the
+    /// planners that take over after [`warm_up`](ValueConfig::warm_up), one per environment; none: those of the agent go on.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for a value that breaks a rule, choices as actions where a policy is to be learned, and a model in which
+    /// nothing can be imagined where values shall come of that.
+    pub fn init(
+        &self,
+        spec: &EnvSpec,
+        agent: Box<dyn PlanningAgent>,
+        later: Vec<Mpc>,
+        rng: &mut Rng,
+    ) -> Result<Guided, AgentError> {
+        self.validate()?;
+        let Self { value, distil, policy, critics, sac } = self;
+        if value.source == ValueSource::Imagined {
+            check_markov(agent.planned_in())?;
+            if agent.goal().shaping.is_some() {
+                let rule = "none with value.source = \"imagined\", which does not count it";
+                return Err(AgentError::Config { field: "goal.cost", value: "some".into(), rule });
+            }
+        }
+        let nets = matches!(value.source, ValueSource::Episodes | ValueSource::Imagined);
+        let net = if nets { Some(value.net().init(spec, rng)?) } else { None };
+        let critic = match value.source {
+            ValueSource::Critic => Some(sac.init(spec, policy, critics, rng)?),
+            _ => None,
+        };
+        let (widths, capacity) = ([spec.obs.width(), spec.actions.width()], value.replay_capacity);
+        let replay = || Replay::new(widths[0], widths[1], capacity);
+        let student = match distil.role {
+            DistilRole::Off => None,
+            _ => {
+                let head = ActorHead::Deterministic { exploration: distil.noise };
+                Some(Student { actor: policy.init(spec, head, rng)?, labels: replay()?, learned: false })
+            }
+        };
+        let data = if agent.learned().is_some() { None } else { Some(replay()?) };
+        let slots = agent.slots();
+        Ok(Guided {
+            config: self.clone(),
+            learned_for: agent.goal().key(),
+            of_first_goal: true,
+            agent,
+            later,
+            data,
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            net,
+            critic,
+            student,
+            progress: Progress::default(),
+            due: [false; 2],
+        })
+    }
+}
+
+/// The field of a part, with the name of its section.
+fn dotted(section: &'static str, error: AgentError) -> AgentError {
+    match error {
+        AgentError::Config { field, value, rule } if section == "value" => {
+            let field = match field {
+                "discount" => "value.discount",
+                "lambda" => "value.lambda",
+                "members" => "value.members",
+                "batch_size" => "value.batch_size",
+                "rounds" => "value.rounds",
+                "learning_rate" => "value.learning_rate",
+                other => other,
+            };
+            AgentError::Config { field, value, rule }
+        }
+        other => other,
+    }
+}
+
+/// A policy that learns from plans.
+#[derive(Debug)]
+struct Student {
+    actor: Actor,
+    /// Real transitions with the planner's actions in place of those that were taken.
+    labels: Replay,
+    /// Whether it was fitted to plans of the present goal.
+    learned: bool,
+}
+
+/// Of one environment.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Steps of the running episode, where whole episodes go into the data.
+    running: Vec<Transition>,
+    /// As the running steps, with the planner's actions.
+    labelled: Vec<Transition>,
+    /// What the planner would do now.
+    label: Option<Vec<f32>>,
+    /// The planner acts in this episode, whatever the policy has learned; not drawn yet where `None`.
+    by_expert: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Progress {
+    /// Real steps.
+    steps: u64,
+    /// Real steps whose critic's updates were made.
+    updated: u64,
+    /// Whether the value was learned for the present goal.
+    valued: bool,
+    /// Whether the policy was.
+    distilled: bool,
+    /// Whether the present goal is the one that it began with.
+    first_goal: bool,
+}
+
+const PROGRESS: &str = "guided.json";
+const DATA: &str = "seen";
+const LABELS: &str = "labels";
+
+/// A planning agent with a value that its plans end in, a policy that is distilled from them, or both. Made by
+/// [`GuidedConfig::init`].
+pub struct Guided {
+    config: GuidedConfig,
+    agent: Box<dyn PlanningAgent>,
+    /// Planners that take over after the warm-up.
+    later: Vec<Mpc>,
+    /// Real data, where the agent keeps none.
+    data: Option<Replay>,
+    slots: Vec<Slot>,
+    net: Option<ValueLearner>,
+    critic: Option<Sac>,
+    student: Option<Student>,
+    /// The goal that all of these learned for.
+    learned_for: GoalKey,
+    of_first_goal: bool,
+    progress: Progress,
+    /// Value and policy are to be learned with the next update.
+    due: [bool; 2],
+}
+
+impl fmt::Debug for Guided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("Guided");
+        f.field("agent", &self.agent.name()).field("config", &self.config).field("progress", &self.progress);
+        f.finish_non_exhaustive()
+    }
+}
+
+impl Guided {
+    /// What it plans for.
+    #[must_use]
+    pub fn goal(&self) -> &Goal {
+        self.agent.goal()
+    }
+
+    /// What it plans for, to be changed, in the middle of an episode too. What was learned for another goal counts no more from the next step on;
+    /// with the next update the value is learned anew.
+    pub fn goal_mut(&mut self) -> &mut Goal {
+        self.agent.goal_mut()
+    }
+
+    /// The value of states that its plans end in; `None` where none was learned for the present goal.
+    #[must_use]
+    pub fn value(&self) -> Option<Arc<dyn Value>> {
+        if self.agent.goal().key() != self.learned_for || !self.progress.valued {
+            return None;
+        }
+        match (&self.net, &self.critic) {
+            (Some(net), _) => Some(Arc::new(net.snapshot())),
+            (None, Some(critic)) => Some(critic.value()),
+            (None, None) => None,
+        }
+    }
+
+    /// The policy that was distilled from plans; `None` where none was learned for the present goal.
+    #[must_use]
+    pub fn policy(&self) -> Option<&Actor> {
+        let student = self.student.as_ref().filter(|student| student.learned)?;
+        (self.agent.goal().key() == self.learned_for).then_some(&student.actor)
+    }
+
+    /// Real data so far.
+    #[must_use]
+    pub fn replay(&self) -> &Replay {
+        match (&self.data, self.agent.learned()) {
+            (Some(data), _) => data,
+            (None, Some(learned)) => learned.replay,
+            (None, None) => unreachable!("an agent without data gets a replay"),
+        }
+    }
+
+    /// Lets go of what was learned for another goal than the present one.
+    fn sync(&mut self) {
+        let key = self.agent.goal().key();
+        if key == self.learned_for {
+            return;
+        }
+        (self.learned_for, self.of_first_goal) = (key, false);
+        (self.progress.valued, self.progress.distilled) = (false, false);
+        if let Some(net) = &mut self.net {
+            net.forget();
+        }
+        if let Some(student) = &mut self.student {
+            student.learned = false;
+            // Plans for another goal teach nothing.
+            let (o, a, capacity) =
+                (student.labels.obs_width(), student.labels.action_width(), student.labels.capacity());
+            if let Ok(empty) = Replay::new(o, a, capacity) {
+                student.labels = empty;
+            }
+        }
+        for slot in &mut self.slots {
+            slot.labelled.clear();
+            slot.label = None;
+        }
+        self.due = [self.net.is_some() && !self.replay().is_empty(), false];
+        let goal = self.agent.goal_mut();
+        goal.proposals = None;
+        if !goal.has_own_value() {
+            goal.terminal_value = None;
+        }
+    }
+
+    /// Lets plans go by what was learned.
+    fn hand_over(&mut self) {
+        if self.progress.steps < self.config.value.warm_up {
+            return;
+        }
+        if let Some(value) = self.value() {
+            self.agent.goal_mut().terminal_value = Some(TerminalValue::learned_for(value, self.learned_for.clone()));
+        }
+        let proposals = self.config.value.proposals;
+        if let Some(critic) = self.critic.as_ref().filter(|_| proposals > 0 && self.progress.valued) {
+            let actor = Arc::new(critic.parts().actor.clone());
+            self.agent.goal_mut().proposals = Some(Arc::new(PolicyProposals::new(actor, proposals)));
+        }
+        if let Some(actor) = self.policy().filter(|_| self.config.distil.proposals > 0).cloned() {
+            let proposals = PolicyProposals::new(Arc::new(actor), self.config.distil.proposals);
+            self.agent.goal_mut().proposals = Some(Arc::new(proposals));
+        }
+    }
+
+    /// What acts in place of the planner now, if anything does.
+    fn stand_in(&self, slot: usize, mode: ActMode) -> Option<(&dyn Policy, ActMode)> {
+        let value = &self.config.value;
+        if self.config.distil.role == DistilRole::Act
+            && let Some(actor) = self.policy()
+            && (mode == ActMode::Evaluate || self.slots[slot].by_expert == Some(false))
+        {
+            return Some((actor, ActMode::Evaluate));
+        }
+        let warming = mode == ActMode::Explore && self.progress.steps < value.warm_up;
+        match &self.critic {
+            Some(critic) if warming && value.warm_up_by == WarmUpBy::Policy => {
+                Some((critic.policy(), ActMode::Explore))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether plans are asked for although another acts: they are what the policy learns from.
+    fn labels(&self, mode: ActMode) -> bool {
+        mode == ActMode::Explore && self.student.is_some() && self.agent.is_planning()
+    }
+
+    /// Draws, once per episode, who acts in it.
+    fn draw_actor(&mut self, slot: usize, mode: ActMode, rng: &mut Rng) {
+        let share = self.config.distil.expert_share;
+        if mode == ActMode::Evaluate || self.slots[slot].by_expert.is_some() {
+            return;
+        }
+        let expert = match share {
+            0.0 => false,
+            share => rng.uniform(0.0, 1.0) < share,
+        };
+        self.slots[slot].by_expert = Some(expert);
+    }
+
+    /// Rewards and ends of a batch by the present goal, where it says them; otherwise as they were.
+    fn judged(&self, batch: &mut Batch) {
+        let (goal, device) = (self.agent.goal(), &self.agent.planned_in().spec().device);
+        if goal.reward.is_none() && goal.termination.is_none() && goal.shaping.is_none() || batch.is_empty() {
+            return;
+        }
+        let rows = batch.len();
+        let tensor = |values: &[f32], width| Tensor::<1>::from_floats(values, device).reshape([rows, width]);
+        let now = tensor(&batch.obs, batch.obs_width);
+        let actions = tensor(&batch.actions, batch.action_width);
+        let next = tensor(&batch.next_obs, batch.obs_width);
+        if let Some(reward) = &goal.reward {
+            let rewards = reward.reward(now.clone(), actions.clone(), next.clone());
+            batch.rewards = rewards.into_data().iter::<f32>().map(f64::from).collect();
+        }
+        if let Some(shaping) = &goal.shaping {
+            let extra = shaping.reward(now.clone(), actions.clone(), next.clone()).into_data();
+            let paid = batch.rewards.iter().zip(extra.iter::<f32>()).map(|(reward, extra)| reward + f64::from(extra));
+            batch.rewards = paid.collect();
+        }
+        if goal.termination.is_some() {
+            batch.terminated = goal.ends([now, actions, next], None).into();
+        }
+    }
+
+    /// All real episodes, with what the present goal says of them.
+    fn episodes(&self) -> Vec<Trajectory> {
+        let replay = self.replay();
+        let mut all = Vec::new();
+        for episode in replay.episodes() {
+            let mut steps = replay.gather(episode);
+            self.judged(&mut steps);
+            let (o, count) = (steps.obs_width, steps.len());
+            let mut from = 0;
+            // The present goal may see an end where the episode went on.
+            for t in 0..count {
+                if t + 1 < count && !steps.terminated[t] {
+                    continue;
+                }
+                let mut obs = steps.obs[from * o..(t + 1) * o].to_vec();
+                obs.extend_from_slice(&steps.next_obs[t * o..(t + 1) * o]);
+                let rewards = steps.rewards[from..=t].iter().map(|reward| *reward as f32).collect();
+                all.push(Trajectory { obs, rewards, terminated: steps.terminated[t] });
+                from = t + 1;
+            }
+        }
+        all
+    }
+
+    /// Episodes that the distilled policy imagines from states of the data.
+    fn imagined(&self, rng: &mut Rng) -> Result<Vec<Trajectory>, AgentError> {
+        let Some(policy) = self.policy().filter(|_| self.agent.is_planning()) else { return Ok(Vec::new()) };
+        let ValueConfig { count, length, .. } = self.config.value;
+        let replay = self.replay();
+        let starts = replay.gather((0..count).map(|_| rng.below(replay.len()))).obs;
+        let mut act = |obs: &[f32], _: usize| Ok(policy.act(obs, ActMode::Evaluate, PolicyDraw::new(0)));
+        let propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 };
+        let draw = Draw::new(propagation, rng.key());
+        let model = self.agent.planned_in();
+        let all = Imagination::new(model, self.agent.goal()).roll_out(&mut act, &starts, length, draw)?;
+        let (o, n) = (all.obs_width, all.rows);
+        let mut trajectories = Vec::with_capacity(n);
+        for row in 0..n {
+            let steps = (0..length).take_while(|t| all.alive[t * n + row]).count();
+            if steps == 0 {
+                continue;
+            }
+            let obs = (0..=steps).flat_map(|t| &all.obs[(t * n + row) * o..][..o]).copied().collect();
+            let rewards = (0..steps).map(|t| all.rewards[t * n + row]).collect();
+            trajectories.push(Trajectory { obs, rewards, terminated: all.terminated[(steps - 1) * n + row] });
+        }
+        Ok(trajectories)
+    }
+
+    /// Learns the value anew, of the data that there are and for the present goal: what an update does where it is time to.
+    ///
+    /// # Errors
+    /// What the model gives, of imagined episodes.
+    pub fn learn_value(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        self.sync();
+        let start = Instant::now();
+        let trajectories = match self.config.value.source {
+            ValueSource::Imagined => self.imagined(rng)?,
+            _ => self.episodes(),
+        };
+        let Some(net) = &mut self.net else { return Ok(()) };
+        if let Some(learned) = net.learn(&trajectories, rng) {
+            self.progress.valued = true;
+            let told = [
+                ("value/states", learned.states as f64),
+                ("value/mean", learned.mean),
+                ("value/unexplained", learned.unexplained),
+                ("value/loss", learned.loss),
+                ("value/fit_s", start.elapsed().as_secs_f64()),
+            ];
+            told.into_iter().for_each(|(name, number)| report.scalar(ReportKind::Fit, name, number));
+        }
+        Ok(())
+    }
+
+    /// Fits the policy to all plans so far.
+    fn learn_policy(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        let Some(student) = self.student.as_mut().filter(|student| student.labels.len() > 1) else { return Ok(()) };
+        let start = Instant::now();
+        let DistilConfig { max_epochs, batch_size, holdout, patience, .. } = self.config.distil;
+        let cloning = CloningConfig { max_epochs, batch_size, holdout, patience };
+        let done = cloning.fit(&mut student.actor, &student.labels, rng)?;
+        (student.learned, self.progress.distilled) = (true, true);
+        let told = [
+            ("distil/plans", student.labels.len() as f64),
+            ("distil/epochs", done.epochs as f64),
+            ("distil/loss", done.loss),
+            ("distil/fit_s", start.elapsed().as_secs_f64()),
+        ];
+        told.into_iter().for_each(|(name, number)| report.scalar(ReportKind::Fit, name, number));
+        Ok(())
+    }
+
+    /// Updates of the critic that real steps since the last ones call for.
+    fn learn_critic(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        let size = self.config.value.batch_size;
+        let steps = self.progress.steps;
+        if self.critic.is_none() || self.replay().len() < size {
+            self.progress.updated = steps;
+            return Ok(());
+        }
+        let due = (steps - self.progress.updated) * self.config.value.updates;
+        self.progress.updated = steps;
+        for _ in 0..due {
+            let mut batch = self.replay().sample_batch(size, rng)?;
+            self.judged(&mut batch);
+            if let Some(critic) = &mut self.critic {
+                critic.improve(&batch, None, rng, report)?;
+                self.progress.valued = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an episode, or a step where there is one environment, into the data.
+    fn take_in(&mut self, slot: usize, over: bool) -> Result<(), AgentError> {
+        let [labelled, running] =
+            [std::mem::take(&mut self.slots[slot].labelled), std::mem::take(&mut self.slots[slot].running)];
+        let several = self.slots.len() > 1;
+        for (replay, steps) in
+            [(self.data.as_mut(), running), (self.student.as_mut().map(|student| &mut student.labels), labelled)]
+        {
+            let Some(replay) = replay else { continue };
+            if several {
+                replay.push_episode(&steps)?;
+            } else {
+                steps.iter().try_for_each(|step| replay.push(step))?;
+                // Where a plan failed, labels have a gap: what comes after it is an episode of its own.
+                if over {
+                    replay.end_episode();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether something is due after a step.
+fn due(every: FitSchedule, steps: u64, over: bool) -> bool {
+    match every {
+        FitSchedule::Episode => over,
+        FitSchedule::Steps(n) => steps.is_multiple_of(n),
+    }
+}
+
+impl Agent for Guided {
+    fn name(&self) -> &str {
+        "guided"
+    }
+
+    fn begin_episode(&mut self) {
+        self.agent.begin_episode();
+        self.slots.iter_mut().for_each(|slot| (slot.by_expert, slot.label) = (None, None));
+    }
+
+    fn begin_episode_in(&mut self, slot: usize) {
+        self.agent.begin_episode_in(slot);
+        (self.slots[slot].by_expert, self.slots[slot].label) = (None, None);
+    }
+
+    fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        self.sync();
+        self.draw_actor(0, mode, rng);
+        let labels = self.labels(mode);
+        if self.stand_in(0, mode).is_some() && !labels {
+            self.slots[0].label = None;
+            let Some((policy, how)) = self.stand_in(0, mode) else { unreachable!("asked above") };
+            return follow(policy, situation, how, rng);
+        }
+        let planned = self.agent.act(situation, mode, rng)?;
+        self.slots[0].label = labels.then(|| planned.clone());
+        match self.stand_in(0, mode) {
+            Some((policy, how)) => follow(policy, situation, how, rng),
+            None => Ok(planned),
+        }
+    }
+
+    fn act_batch(&mut self, mut turns: Vec<Turn<'_>>, mode: ActMode) -> Result<Vec<Acted>, AgentError> {
+        self.sync();
+        for turn in &mut turns {
+            self.draw_actor(turn.slot, mode, turn.rng);
+        }
+        let labels = self.labels(mode);
+        let (mut planned, mut acted) = (Vec::new(), Vec::new());
+        for turn in turns {
+            let slot = turn.slot;
+            match self.stand_in(slot, mode) {
+                Some((policy, how)) => {
+                    let action = follow(policy, &turn.situation, how, turn.rng)?;
+                    acted.push((slot, Some(action)));
+                    if labels {
+                        planned.push(turn);
+                    } else {
+                        self.slots[slot].label = None;
+                    }
+                }
+                None => {
+                    acted.push((slot, None));
+                    planned.push(turn);
+                }
+            }
+        }
+        let places: Vec<usize> = planned.iter().map(|turn| turn.slot).collect();
+        let plans = if planned.is_empty() { Vec::new() } else { self.agent.act_batch(planned, mode)? };
+        let mut plans: Vec<(usize, Acted)> = places.into_iter().zip(plans).collect();
+        for (slot, plan) in &plans {
+            self.slots[*slot].label = (labels && plan.failure.is_none()).then(|| plan.action.clone());
+        }
+        let mut all = Vec::with_capacity(acted.len());
+        for (slot, action) in acted {
+            let plan = plans.iter().position(|(place, _)| *place == slot).map(|at| plans.swap_remove(at).1);
+            match (action, plan) {
+                (Some(action), plan) => all.push(Acted { action, failure: plan.and_then(|plan| plan.failure) }),
+                (None, Some(plan)) => all.push(plan),
+                (None, None) => {
+                    let (value, rule) = ("too few".into(), "an action for each environment whose turn it is");
+                    return Err(AgentError::Config { field: "act_batch", value, rule });
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn take_plan_failure(&mut self) -> Option<PlanError> {
+        let failure = self.agent.take_plan_failure();
+        if failure.is_some() {
+            // What stood in for the plan is nothing to learn from.
+            self.slots[0].label = None;
+        }
+        failure
+    }
+
+    fn needs_snapshot(&self) -> bool {
+        self.agent.needs_snapshot()
+    }
+}
+
+impl Learner for Guided {
+    fn observe(&mut self, transition: &Transition) -> Result<(), AgentError> {
+        self.observe_in(0, transition)
+    }
+
+    fn truncate_episode(&mut self) -> Result<(), AgentError> {
+        self.truncate_episode_in(0)
+    }
+
+    fn observe_in(&mut self, slot: usize, transition: &Transition) -> Result<(), AgentError> {
+        self.agent.observe_in(slot, transition)?;
+        self.progress.steps += 1;
+        if let Some(net) = &mut self.net {
+            net.observe(&transition.obs);
+        }
+        if let Some(critic) = &mut self.critic {
+            critic.observe(&transition.obs);
+        }
+        let over = transition.episode_over();
+        let place = &mut self.slots[slot];
+        if self.data.is_some() {
+            place.running.push(transition.clone());
+        }
+        if let Some(label) = place.label.take() {
+            place.labelled.push(Transition { action: label, ..transition.clone() });
+        }
+        if self.slots.len() == 1 || over {
+            self.take_in(slot, over)?;
+        }
+        let (steps, distil) = (self.progress.steps, &self.config.distil);
+        self.due[0] |= self.net.is_some() && due(self.config.value.every, steps, over);
+        self.due[1] |= self.student.is_some() && steps >= distil.warm_up && due(distil.every, steps, over);
+        Ok(())
+    }
+
+    fn truncate_episode_in(&mut self, slot: usize) -> Result<(), AgentError> {
+        self.agent.truncate_episode_in(slot)?;
+        let place = &mut self.slots[slot];
+        for last in [place.running.last_mut(), place.labelled.last_mut()].into_iter().flatten() {
+            last.truncated = true;
+        }
+        self.take_in(slot, true)?;
+        if let Some(data) = self.data.as_mut().filter(|_| self.slots.len() == 1) {
+            data.truncate_episode();
+        }
+        self.due[0] |= self.net.is_some() && self.config.value.every == FitSchedule::Episode;
+        Ok(())
+    }
+
+    fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+        self.agent.update(rng, report)?;
+        self.sync();
+        let [value, policy] = std::mem::take(&mut self.due);
+        if policy {
+            self.learn_policy(rng, report)?;
+        }
+        // After the policy, which acts in what is imagined.
+        if value && !self.replay().is_empty() {
+            self.learn_value(rng, report)?;
+        }
+        self.learn_critic(rng, report)?;
+        if self.progress.steps >= self.config.value.warm_up && !self.later.is_empty() {
+            self.agent.replace_controllers(std::mem::take(&mut self.later));
+        }
+        // Of a critic, which changes at every step, plans see what it was when an episode began.
+        let begins = self.replay().episodes().last().is_none_or(|episode| {
+            let last = self.replay().get(episode.end - 1);
+            last.is_some_and(|last| last.episode_over())
+        });
+        if value || policy || begins {
+            self.hand_over();
+        }
+        Ok(())
+    }
+
+    fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
+        self.agent.save(into)?;
+        into.put_json(PROGRESS, &Progress { first_goal: self.of_first_goal, ..self.progress })?;
+        if let Some(data) = &self.data {
+            into.put_replay(DATA, data)?;
+        }
+        if let Some(net) = &self.net {
+            into.scope("value", |into| net.save(into))?;
+        }
+        if let Some(critic) = &self.critic {
+            into.scope("critic", |into| critic.save(into))?;
+        }
+        if let Some(student) = &self.student {
+            into.put_replay(LABELS, &student.labels)?;
+            into.scope("policy", |into| student.actor.save(into))?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
+        self.agent.load(from)?;
+        let progress: Progress = from.get_json(PROGRESS)?;
+        if let Some(data) = &mut self.data {
+            *data = from.get_replay(DATA)?;
+        }
+        if let Some(net) = &mut self.net {
+            net.load(&from.scope("value"))?;
+        }
+        if let Some(critic) = &mut self.critic {
+            critic.load(&from.scope("critic"))?;
+        }
+        if let Some(student) = &mut self.student {
+            student.labels = from.get_replay(LABELS)?;
+            student.actor.load(&from.scope("policy"))?;
+            student.learned = progress.distilled;
+        }
+        self.progress = progress;
+        self.due = [false; 2];
+        self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
+        // A checkpoint does not say which goal it was that was put in place of the first: nothing learned for it counts.
+        (self.learned_for, self.of_first_goal) = (self.agent.goal().key(), true);
+        if !progress.first_goal {
+            (self.progress.valued, self.progress.distilled) = (false, false);
+            if let Some(net) = &mut self.net {
+                net.forget();
+                self.due[0] = true;
+            }
+            if let Some(student) = &mut self.student {
+                student.learned = false;
+            }
+        }
+        if self.progress.steps >= self.config.value.warm_up && !self.later.is_empty() {
+            self.agent.replace_controllers(std::mem::take(&mut self.later));
+        }
+        self.hand_over();
+        Ok(())
+    }
+
+    fn learned(&self) -> Option<Learned<'_>> {
+        self.agent.learned()
+    }
+}
