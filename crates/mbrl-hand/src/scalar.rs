@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_number_gives_the_same() {
-        let rows: Vec<(f64, f64)> = (0..TILE).map(|i| (0.11 * i as f64 - 1.7, 1.3 - 0.083 * i as f64)).collect();
+        let rows: Vec<(f64, f64)> = (0..TILE).map(|i| (0.11 * i as f64 - 1.73, 1.3 - 0.083 * i as f64)).collect();
         let column = |of: fn(&(f64, f64)) -> f64| -> Lanes { std::array::from_fn(|i| of(&rows[i]) as f32) };
         let (x, y) = (column(|row| row.0), column(|row| row.1));
         let wide = formula(&Wide(x), &Wide(y));

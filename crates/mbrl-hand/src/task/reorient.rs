@@ -52,7 +52,7 @@ pub(crate) const REST: Pose = &[
 
 /// Goals: an axis of the world and an angle about it (rad). Left and right about the vertical, up and down about the axis across the
 /// hand; then the same by less than half.
-pub const GOALS: [(usize, f64); 8] =
+pub(crate) const GOALS: [(usize, f64); 8] =
     [(2, 1.5), (2, -1.5), (1, -1.5), (1, 1.5), (2, 0.7), (2, -0.7), (1, -0.7), (1, 0.7)];
 
 /// Turn a cube of 57 mm in the palm to an orientation, and keep it; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
