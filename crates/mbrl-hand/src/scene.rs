@@ -230,10 +230,14 @@ pub(crate) fn marker(name: &str, radius: f64, rgba: &str) -> String {
 /// Radius of a Baoding ball (m).
 pub(crate) const BALL_RADIUS: f64 = 0.028;
 
-/// Two Baoding balls, `ball0` and `ball1`, of 28 mm radius and 43 g, dropped from just above where they come to rest.
-pub(crate) fn balls(variation: &Variation, friction: [f64; 3]) -> String {
+/// Where the balls are dropped, just above where they come to rest in our own hand (m).
+pub(crate) const BALLS_AT: [[f64; 3]; 2] = [[0.045, -0.02, 0.30], [0.085, 0.02, 0.30]];
+
+/// Two Baoding balls, `ball0` and `ball1`, of 28 mm radius and 43 g.
+pub(crate) fn balls(variation: &Variation, friction: [f64; 3], at: [[f64; 3]; 2]) -> String {
     let (r, mass, friction) = (BALL_RADIUS, 0.043 * variation.object_mass, numbers(&friction));
-    let ball = |i: usize, at: &str, rgba: &str| {
+    let ball = |i: usize, rgba: &str| {
+        let at = numbers(&at[i]);
         let (half, thin) = (r * 0.93, r * 0.12);
         format!(
             r#"<body name="ball{i}" pos="{at}"><freejoint name="ball{i}"/><geom type="sphere" size="{r}" mass="{mass}" condim="4" friction="{friction}" contype="2" conaffinity="3" rgba="{rgba}"/>
@@ -242,14 +246,18 @@ pub(crate) fn balls(variation: &Variation, friction: [f64; 3]) -> String {
             marker(&format!("target{i}"), 0.006, rgba)
         )
     };
-    ball(0, "0.045 -0.02 0.30", "1 .75 .2 1") + &ball(1, "0.085 0.02 0.30", ".85 .35 .35 1")
+    ball(0, "1 .75 .2 1") + &ball(1, ".85 .35 .35 1")
 }
 
 /// Half of the cube's side (m).
 pub(crate) const CUBE_HALF: f64 = 0.0285;
 
+/// Where the cube is dropped, and where its target is shown, at our own hand (m).
+pub(crate) const CUBE_AT: [[f64; 3]; 2] = [[0.098, 0.0, 0.30], [0.098, 0.16, 0.30]];
+
 /// A cube of 57 mm and 50 g with bevelled edges, and its target beside the hand.
-pub(crate) fn cube(variation: &Variation) -> String {
+pub(crate) fn cube(variation: &Variation, at: [[f64; 3]; 2]) -> String {
+    let [at, shown] = at.map(|at| numbers(&at));
     let (h, mass) = (CUBE_HALF, 0.05 * variation.object_mass);
     let inside = h - 0.004;
     let part = |size: [f64; 3]| {
@@ -270,8 +278,8 @@ pub(crate) fn cube(variation: &Variation) -> String {
         axis([out, 0.0, 0.0], "1 0 0 1") + &axis([0.0, out, 0.0], "0 .7 0 1") + &axis([0.0, 0.0, out], "0 0 1 1");
     let parts = part([h, inside, inside]) + &part([inside, h, inside]) + &part([inside, inside, h]);
     format!(
-        r#"<body name="cube" pos="0.098 0 0.30"><freejoint name="cube"/><inertial pos="0 0 0" mass="{mass}" diaginertia="{moment} {moment} {moment}"/>{parts}{axes}</body>
-<body name="target" mocap="true" pos="0.098 0.16 0.30"><geom type="box" size="{h} {h} {h}" contype="0" conaffinity="0" material="dice" rgba="1 1 1 .6"/>{axes}</body>
+        r#"<body name="cube" pos="{at}"><freejoint name="cube"/><inertial pos="0 0 0" mass="{mass}" diaginertia="{moment} {moment} {moment}"/>{parts}{axes}</body>
+<body name="target" mocap="true" pos="{shown}"><geom type="box" size="{h} {h} {h}" contype="0" conaffinity="0" material="dice" rgba="1 1 1 .6"/>{axes}</body>
 "#
     )
 }
@@ -374,7 +382,7 @@ mod tests {
         }
         assert_eq!(1.5 * plain.geoms[0].mass, changed.geoms[0].mass);
         let light = Variation { object_mass: 0.5, ..Variation::default() };
-        assert!(balls(&light, [1.0; 3]).contains("mass=\"0.0215\""));
+        assert!(balls(&light, [1.0; 3], BALLS_AT).contains("mass=\"0.0215\""));
     }
 
     #[test]

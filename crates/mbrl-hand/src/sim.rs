@@ -1,5 +1,6 @@
 //! The environments on MuJoCo.
 
+mod adroit;
 mod baoding;
 mod reorient;
 mod valve;

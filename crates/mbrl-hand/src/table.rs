@@ -30,6 +30,13 @@ pub fn tasks() -> Vec<TaskEntry> {
         entry!("baoding", "turn two balls round each other in a five-fingered hand (PDDM's task)", BaodingConfig),
         entry!("reorient", "turn a cube in the palm of a hand, and keep it (PDDM's task)", ReorientConfig),
         entry!("write", "lead a pencil along a path on paper with a hand (PDDM's task)", WriteConfig),
+        entry!("baoding-adroit", "turn two balls round each other in PDDM's own hand", BaodingAdroitConfig),
+        entry!("reorient-adroit", "turn a cube in the palm of PDDM's own hand", ReorientAdroitConfig),
+        entry!(
+            "AdroitHandPen",
+            "turn a pen in the hand to an orientation (Gymnasium-Robotics' AdroitHandPen-v1)",
+            AdroitPenConfig
+        ),
     ]
 }
 
@@ -40,6 +47,8 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("ground-truth-baoding-clockwise", include_str!("../experiments/ground-truth-baoding-clockwise.toml")),
     ("ground-truth-baoding-place", include_str!("../experiments/ground-truth-baoding-place.toml")),
     ("ground-truth-reorient", include_str!("../experiments/ground-truth-reorient.toml")),
+    ("ground-truth-baoding-adroit", include_str!("../experiments/ground-truth-baoding-adroit.toml")),
+    ("ground-truth-reorient-adroit", include_str!("../experiments/ground-truth-reorient-adroit.toml")),
     ("ground-truth-write", include_str!("../experiments/ground-truth-write.toml")),
     ("ground-truth-write-eight", include_str!("../experiments/ground-truth-write-eight.toml")),
     ("ground-truth-write-unseen", include_str!("../experiments/ground-truth-write-unseen.toml")),

@@ -26,11 +26,21 @@ const TURN: usize = OWN + 1;
 const POSITIONS: [usize; 2] = [JOINTS, JOINTS + 7];
 const VELOCITIES: [usize; 2] = [JOINTS, JOINTS + 6];
 
-struct Baoding {
-    config: BaodingConfig,
-    objective: BaodingObjective,
-    servo: Servo,
-    targets: [usize; 2],
+/// Balls in a hand, wherever its targets are.
+pub(crate) struct Baoding {
+    pub(crate) goal: BaodingGoal,
+    pub(crate) period: f64,
+    pub(crate) start_noise: f64,
+    pub(crate) objective: BaodingObjective,
+    pub(crate) servo: Servo,
+    pub(crate) targets: [usize; 2],
+    pub(crate) centre: [f64; 2],
+    pub(crate) radii: [f64; 2],
+    pub(crate) start_phase: f64,
+    /// Height at which targets are shown (m): above the balls.
+    pub(crate) shown: f64,
+    /// Point looked at, distance, azimuth and elevation.
+    pub(crate) view: ([f64; 3], f64, [f64; 2]),
 }
 
 impl BaodingConfig {
@@ -43,7 +53,19 @@ impl BaodingConfig {
         let make = |variation: &_| {
             let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
             let targets = [model.mocap("target0")?, model.mocap("target1")?];
-            let play = Baoding { config: self.clone(), objective: self.objective(), servo: servo.clone(), targets };
+            let play = Baoding {
+                goal: self.goal,
+                period: self.period,
+                start_noise: self.start_noise,
+                objective: self.objective(),
+                servo: servo.clone(),
+                targets,
+                centre: CENTRE,
+                radii: RADII,
+                start_phase: START_PHASE,
+                shown: 0.32,
+                view: ([0.06, 0.0, 0.27], 0.42, [150.0, -45.0]),
+            };
             Ok((model, play, servo))
         };
         let env = world(name, &self.choices(), Self::layout(), &HandConfig::names(), make)?;
@@ -53,7 +75,7 @@ impl BaodingConfig {
 }
 
 /// What the episode is about: the phase at the start, and the turn per step.
-pub(crate) fn draw(goal: BaodingGoal, period: f64, start: f64, rng: &mut Rng) -> [f64; 2] {
+fn draw(goal: BaodingGoal, period: f64, start: f64, rng: &mut Rng) -> [f64; 2] {
     match goal {
         BaodingGoal::CounterClockwise => [start, TAU / period],
         BaodingGoal::Clockwise => [start, -TAU / period],
@@ -66,14 +88,8 @@ pub(crate) fn draw(goal: BaodingGoal, period: f64, start: f64, rng: &mut Rng) ->
     }
 }
 
-/// Both targets after so many steps.
-pub(crate) fn targets(centre: [f64; 2], radii: [f64; 2], memory: &[f64], step: f64) -> [[f64; 2]; 2] {
-    let phase = memory[PHASE] + memory[TURN] * step;
-    [on_ellipse(centre, radii, phase), on_ellipse(centre, radii, phase + PI)]
-}
-
 /// The observation of balls and targets.
-pub(crate) fn observe_balls(sim: &Sim, targets: &[[f64; 2]; 2], obs: &mut Vec<f64>) {
+fn observe_balls(sim: &Sim, targets: &[[f64; 2]; 2], obs: &mut Vec<f64>) {
     for ball in 0..2 {
         obs.extend(part::<3>(sim.qpos(), POSITIONS[ball]));
         obs.extend(part::<3>(sim.qvel(), VELOCITIES[ball]));
@@ -83,13 +99,13 @@ pub(crate) fn observe_balls(sim: &Sim, targets: &[[f64; 2]; 2], obs: &mut Vec<f6
 }
 
 /// The direction from the second ball to the first.
-pub(crate) fn direction(first: [f64; 2], second: [f64; 2]) -> f64 {
+fn direction(first: [f64; 2], second: [f64; 2]) -> f64 {
     (first[1] - second[1]).atan2(first[0] - second[0])
 }
 
 /// What a step came to: by how much the balls turned (degrees, in the targets' direction), and how far they are from their
 /// targets (m).
-pub(crate) fn told(before: &[f64], next: &[f64]) -> Info {
+fn told(before: &[f64], next: &[f64]) -> Info {
     let at = |first: usize| part::<2>(next, first);
     let turned = (direction(at(BALLS[0]), at(BALLS[1])) - before[0] + PI).rem_euclid(TAU) - PI;
     let away = |ball: usize| {
@@ -100,27 +116,28 @@ pub(crate) fn told(before: &[f64], next: &[f64]) -> Info {
 }
 
 /// The balls' direction and the targets' turn, before a step.
-pub(crate) fn measure_balls(sim: &Sim, measured: &mut Vec<f64>) {
+fn measure_balls(sim: &Sim, measured: &mut Vec<f64>) {
     let at = |ball: usize| part::<2>(sim.qpos(), POSITIONS[ball]);
     measured.extend([direction(at(0), at(1)), sim.userdata()[TURN]]);
 }
 
 /// Sets what the episode is about.
-pub(crate) fn remember(sim: &mut Sim, [phase, turn]: [f64; 2]) {
+fn remember(sim: &mut Sim, [phase, turn]: [f64; 2]) {
     let memory = sim.userdata_mut();
     (memory[PHASE], memory[TURN]) = (phase, turn);
 }
 
 /// Puts the balls at most a few millimetres beside their places.
-pub(crate) fn scatter_balls(state: &mut InitialState, rng: &mut Rng) {
+fn scatter_balls(state: &mut InitialState, rng: &mut Rng) {
     for first in POSITIONS {
         state.qpos[first..first + 2].iter_mut().for_each(|x| *x += 0.002 * rng.normal_f64());
     }
 }
 
 impl Baoding {
-    fn targets(memory: &[f64], step: f64) -> [[f64; 2]; 2] {
-        targets(CENTRE, RADII, memory, step)
+    fn targets(&self, memory: &[f64], step: f64) -> [[f64; 2]; 2] {
+        let phase = memory[PHASE] + memory[TURN] * step;
+        [0.0, PI].map(|more| on_ellipse(self.centre, self.radii, phase + more))
     }
 }
 
@@ -128,7 +145,7 @@ impl Play for Baoding {
     fn observe(&self, sim: &Sim, step: f64, obs: &mut Vec<f64>) {
         obs.extend_from_slice(&sim.qpos()[..JOINTS]);
         obs.extend_from_slice(&sim.qvel()[..JOINTS]);
-        observe_balls(sim, &Self::targets(sim.userdata(), step), obs);
+        observe_balls(sim, &self.targets(sim.userdata(), step), obs);
     }
 
     fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
@@ -141,30 +158,27 @@ impl Play for Baoding {
     }
 
     fn start(&self, state: &mut InitialState, rng: &mut Rng) {
-        scatter(&mut state.qpos[..JOINTS], &self.servo.rest, &self.servo, self.config.start_noise, rng);
+        scatter(&mut state.qpos[..JOINTS], &self.servo.rest, &self.servo, self.start_noise, rng);
         scatter_balls(state, rng);
     }
 
     fn settle(&self, sim: &mut Sim, rng: &mut Rng) -> Result<(), EnvError> {
-        remember(sim, draw(self.config.goal, self.config.period, START_PHASE, rng));
-        let targets = Self::targets(sim.userdata(), 0.0);
+        remember(sim, draw(self.goal, self.period, self.start_phase, rng));
+        let targets = self.targets(sim.userdata(), 0.0);
         for (mocap, [x, y]) in self.targets.into_iter().zip(targets) {
-            sim.mocap_pos_mut()[mocap] = [x, y, SHOWN];
+            sim.mocap_pos_mut()[mocap] = [x, y, self.shown];
         }
         wait(sim, 0.5)
     }
 
     fn show(&self, step: f64, controls: &mut Controls<'_>) {
-        let targets = Self::targets(controls.userdata(), step);
+        let targets = self.targets(controls.userdata(), step);
         for (mocap, [x, y]) in self.targets.into_iter().zip(targets) {
-            controls.mocap_pos_mut()[mocap] = [x, y, SHOWN];
+            controls.mocap_pos_mut()[mocap] = [x, y, self.shown];
         }
     }
 
     fn view(&self) -> ([f64; 3], f64, [f64; 2]) {
-        ([0.06, 0.0, 0.27], 0.42, [150.0, -45.0])
+        self.view
     }
 }
-
-/// Height at which targets are shown (m): above the balls.
-const SHOWN: f64 = 0.32;

@@ -18,11 +18,16 @@ use crate::{
 const HOME: usize = OWN;
 const TURN: usize = OWN + 3;
 
-struct Reorient {
-    config: ReorientConfig,
-    objective: ReorientObjective,
-    servo: Servo,
-    target: usize,
+/// A cube in a hand.
+pub(crate) struct Reorient {
+    /// Axes of the world and angles about them (rad).
+    pub(crate) goals: Vec<(usize, f64)>,
+    pub(crate) start_noise: f64,
+    pub(crate) objective: ReorientObjective,
+    pub(crate) servo: Servo,
+    pub(crate) target: usize,
+    /// Point looked at, distance, azimuth and elevation.
+    pub(crate) view: ([f64; 3], f64, [f64; 2]),
 }
 
 impl ReorientConfig {
@@ -35,7 +40,14 @@ impl ReorientConfig {
         let make = |variation: &_| {
             let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
             let target = model.mocap("target")?;
-            let play = Reorient { config: self.clone(), objective: self.objective(), servo: servo.clone(), target };
+            let play = Reorient {
+                goals: GOALS[..self.goals].to_vec(),
+                start_noise: self.start_noise,
+                objective: self.objective(),
+                servo: servo.clone(),
+                target,
+                view: ([0.08, 0.05, 0.28], 0.5, [150.0, -35.0]),
+            };
             Ok((model, play, servo))
         };
         let env = world(name, &self.choices(), Self::layout(), &HandConfig::names(), make)?;
@@ -45,7 +57,7 @@ impl ReorientConfig {
 }
 
 /// The observation of the cube, where it started, and its goal.
-pub(crate) fn observe_cube(sim: &Sim, obs: &mut Vec<f64>) {
+fn observe_cube(sim: &Sim, obs: &mut Vec<f64>) {
     let (q, v, memory) = (sim.qpos(), sim.qvel(), sim.userdata());
     let orientation = part::<4>(q, JOINTS + 3);
     obs.extend(part::<3>(q, JOINTS));
@@ -61,8 +73,8 @@ pub(crate) fn observe_cube(sim: &Sim, obs: &mut Vec<f64>) {
 }
 
 /// Remembers where the cube lies and draws a goal.
-pub(crate) fn remember(sim: &mut Sim, goals: usize, target: usize, rng: &mut Rng) {
-    let (axis, angle) = GOALS[rng.below(goals)];
+fn remember(sim: &mut Sim, goals: &[(usize, f64)], target: usize, rng: &mut Rng) {
+    let (axis, angle) = goals[rng.below(goals.len())];
     let (home, goal) = (part::<3>(sim.qpos(), JOINTS), about(axis, angle));
     let memory = sim.userdata_mut();
     memory[HOME..HOME + 3].copy_from_slice(&home);
@@ -71,7 +83,7 @@ pub(crate) fn remember(sim: &mut Sim, goals: usize, target: usize, rng: &mut Rng
 }
 
 /// How far the cube is from its goal.
-pub(crate) fn told(next: &[f64]) -> Info {
+fn told(next: &[f64]) -> Info {
     let axes = |first: usize| [part::<3>(next, first), part::<3>(next, first + 3)];
     info([("angle_to_goal", angle_between(&axes(AXES), &axes(GOAL)))])
 }
@@ -89,17 +101,17 @@ impl Play for Reorient {
     }
 
     fn start(&self, state: &mut InitialState, rng: &mut Rng) {
-        scatter(&mut state.qpos[..JOINTS], &self.servo.rest, &self.servo, self.config.start_noise, rng);
+        scatter(&mut state.qpos[..JOINTS], &self.servo.rest, &self.servo, self.start_noise, rng);
         state.qpos[JOINTS..JOINTS + 2].iter_mut().for_each(|x| *x += 0.002 * rng.normal_f64());
     }
 
     fn settle(&self, sim: &mut Sim, rng: &mut Rng) -> Result<(), EnvError> {
         wait(sim, 0.6)?;
-        remember(sim, self.config.goals, self.target, rng);
+        remember(sim, &self.goals, self.target, rng);
         Ok(())
     }
 
     fn view(&self) -> ([f64; 3], f64, [f64; 2]) {
-        ([0.08, 0.05, 0.28], 0.5, [150.0, -35.0])
+        self.view
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     objective::{Objective, either},
     robot::{HandConfig, Pose},
     scalar::{Scalar, Vector},
-    scene::{BALL_RADIUS, Contacts, PhysicsConfig, RandomizeConfig, Variation, balls, hand_scene},
+    scene::{BALL_RADIUS, BALLS_AT, Contacts, PhysicsConfig, RandomizeConfig, Variation, balls, hand_scene},
     symmetry::{Permutation, Permutations},
 };
 
@@ -146,10 +146,11 @@ impl BaodingConfig {
     pub fn mjcf(&self, variation: &Variation) -> String {
         let contacts = Contacts::default();
         let [slide, twist, roll] = contacts.friction;
-        let objects = balls(variation, [slide * variation.friction, twist, roll]);
+        let objects = balls(variation, [slide * variation.friction, twist, roll], BALLS_AT);
         hand_scene(&self.physics, &contacts, &HandConfig::default(), variation, &objects)
     }
 
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -160,6 +161,7 @@ impl BaodingConfig {
         }
     }
 
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&HandConfig::names());
         fields.extend(ball_fields());

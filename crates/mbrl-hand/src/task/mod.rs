@@ -1,5 +1,6 @@
 //! The tasks: what is observed, what is rewarded, what is known; and with the feature `mujoco` the environments.
 
+pub(crate) mod adroit;
 pub(crate) mod baoding;
 mod digits;
 pub(crate) mod reorient;
@@ -14,6 +15,7 @@ use crate::{
     scene::{PhysicsConfig, RandomizeConfig},
 };
 
+pub use adroit::{AdroitPenConfig, AdroitPenObjective, BaodingAdroitConfig, ReorientAdroitConfig};
 pub use baoding::{BaodingConfig, BaodingGoal, BaodingObjective, BaodingScore, FALLEN};
 pub use reorient::{ReorientConfig, ReorientObjective, ReorientScore};
 pub use valve::{ValveConfig, ValveObjective, ValveScore};

@@ -14,7 +14,7 @@ use crate::{
     objective::{Objective, either},
     robot::{HandConfig, Pose},
     scalar::{Scalar, Vector, add, cross, dot, length, subtract},
-    scene::{Contacts, PhysicsConfig, RandomizeConfig, Variation, cube, hand_scene},
+    scene::{CUBE_AT, Contacts, PhysicsConfig, RandomizeConfig, Variation, cube, hand_scene},
 };
 
 /// Joints of the hand.
@@ -127,9 +127,10 @@ impl ReorientConfig {
     /// The scene as MJCF.
     #[must_use]
     pub fn mjcf(&self, variation: &Variation) -> String {
-        hand_scene(&self.physics, &Contacts::default(), &HandConfig::default(), variation, &cube(variation))
+        hand_scene(&self.physics, &Contacts::default(), &HandConfig::default(), variation, &cube(variation, CUBE_AT))
     }
 
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -140,6 +141,7 @@ impl ReorientConfig {
         }
     }
 
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&HandConfig::names());
         fields.extend(cube_fields());

@@ -188,6 +188,7 @@ impl WriteConfig {
         hand_scene(&self.physics, &contacts, &Self::hand(), variation, &pencil(variation))
     }
 
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -198,6 +199,7 @@ impl WriteConfig {
         }
     }
 
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&HandConfig::names());
         fields.extend([
