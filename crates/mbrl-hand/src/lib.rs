@@ -7,15 +7,18 @@
 //! | Tasks: options, rewards, ends, scores, what is known of them | [`task`] |
 //! | From actions to servos | [`Servo`] |
 //! | Physics of a task, and variants of it | [`PhysicsConfig`], [`RandomizeConfig`] |
+//! | Random actions that keep what is handled | [`RandomActions`] |
 //! | Tables of tasks and experiments for a program's registry | [`tasks`], [`EXPERIMENTS`] |
 //!
 //! All of that is there without MuJoCo; the environments need the feature `mujoco`, and the engine's library
-//! (`docs/mujoco.md` in the repository). The tasks are `valve`, `baoding`, `reorient` and `write`; `docs/hand.md` describes them, with
+//! (`docs/mujoco.md` in the repository). The tasks are `valve`, `baoding`, `reorient` and `write`, two of them
+//! on the Adroit hand too; `docs/hand.md` describes them, with
 //! figures.
 
 mod blocks;
 mod kinematics;
 mod objective;
+mod random;
 mod scene;
 mod score;
 mod servo;
@@ -33,6 +36,7 @@ mod testing;
 
 pub use kinematics::{Chain, Frame};
 pub use objective::{Batched, Objective};
+pub use random::RandomActions;
 pub use scene::{PERIOD, PhysicsConfig, RandomizeConfig, Variation};
 pub use score::Score;
 pub use servo::Servo;

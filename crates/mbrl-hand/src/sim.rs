@@ -130,22 +130,34 @@ impl<P: Play> Rules for Stage<P> {
     }
 }
 
+/// What a task is made of in one of its variants.
+pub(crate) type Parts<P> = (Model, P, Servo);
+
+/// A task's environment alone: no delay, no noise, no time limit.
+pub(crate) fn bare<P: Play>(
+    name: &str,
+    choices: &Choices<'_>,
+    layout: &[(Field, Told)],
+    joints: &[&str],
+    (model, play, servo): Parts<P>,
+) -> Result<MujocoEnv, EnvError> {
+    let fields = layout.iter().map(|(field, _)| field.clone()).collect();
+    let actions =
+        (BoxSpace::symmetric(joints.len(), 1.0)?, joints.iter().map(|joint| Field::linear(*joint, "")).collect());
+    let stage = Stage { play, servo, fields, actions };
+    MujocoEnv::new(name, &model, choices.physics.frame_skip()?, Arc::new(stage))
+}
+
 /// A task's environment: its model in each of its variants, sensors and delays around it, under its time limit.
 pub(crate) fn world<P: Play>(
     name: &str,
     choices: &Choices<'_>,
-    layout: Vec<(Field, Told)>,
+    layout: &[(Field, Told)],
     joints: &[&str],
-    make: impl Fn(&Variation) -> Result<(Model, P, Servo), EnvError>,
+    make: impl Fn(&Variation) -> Result<Parts<P>, EnvError>,
 ) -> Result<World, EnvError> {
-    let frame_skip = choices.physics.frame_skip()?;
-    let fields: Vec<Field> = layout.iter().map(|(field, _)| field.clone()).collect();
     let one = |variation: &Variation| -> Result<Delay<MujocoEnv>, EnvError> {
-        let (model, play, servo) = make(variation)?;
-        let actions =
-            (BoxSpace::symmetric(joints.len(), 1.0)?, joints.iter().map(|joint| Field::linear(*joint, "")).collect());
-        let stage = Stage { play, servo, fields: fields.clone(), actions };
-        let env = MujocoEnv::new(name, &model, frame_skip, Arc::new(stage))?;
+        let env = bare(name, choices, layout, joints, make(variation)?)?;
         Ok(Delay::actions(env, choices.action_delay + variation.delay))
     };
     let env: Box<dyn Simulator> = match choices.randomize {
@@ -161,7 +173,7 @@ pub(crate) fn world<P: Play>(
     if choices.sensors.is_none() {
         return Ok(World::from_simulator(TimeLimit::new(env, choices.max_steps)?));
     }
-    let noisy = Noise::new(env).on_observations(choices.sensors.columns(&layout))?;
+    let noisy = Noise::new(env).on_observations(choices.sensors.columns(layout))?;
     Ok(World::from_simulator(TimeLimit::new(noisy, choices.max_steps)?))
 }
 

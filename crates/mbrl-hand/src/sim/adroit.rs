@@ -169,7 +169,7 @@ impl BaodingAdroitConfig {
             };
             Ok((model, play, servo))
         };
-        let env = world(name, &self.choices(), Self::layout(), &HandConfig::names(), make)?;
+        let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
         let objective = Arc::new(Batched(self.objective()));
         let mut knowledge = Knowledge::none().with_known(clock(centre, radii));
         if self.goal != BaodingGoal::Place {
@@ -225,7 +225,7 @@ impl ReorientAdroitConfig {
             };
             Ok((model, play, servo))
         };
-        let env = world(name, &self.choices(), Self::layout(), &HandConfig::names(), make)?;
+        let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
         let objective = Arc::new(Batched(self.objective()));
         let knowledge = Knowledge::none().with_known(known()).with_augment(CubeRotations::new());
         Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(knowledge))

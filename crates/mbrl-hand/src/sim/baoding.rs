@@ -4,15 +4,16 @@ use std::f64::consts::{PI, TAU};
 
 use mbrl_env::{
     EnvError, Info, Rng,
-    mujoco::{Controls, InitialState, Sim},
+    mujoco::{Controls, InitialState, MujocoEnv, Sim},
     tasks::Task,
 };
 
-use super::{OWN, Play, info, model, part, scatter, wait, world};
+use super::{OWN, Parts, Play, bare, info, model, part, scatter, wait, world};
 use crate::{
     Servo,
     objective::{Batched, judge},
     robot::HandConfig,
+    scene::Variation,
     task::baoding::{
         BALLS, BaodingConfig, BaodingGoal, BaodingObjective, CENTRE, JOINTS, RADII, START_PHASE, TARGETS, on_ellipse,
     },
@@ -50,27 +51,39 @@ impl BaodingConfig {
     /// [`EnvError::Config`], and those of the engine.
     pub fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.check()?;
-        let make = |variation: &_| {
-            let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
-            let targets = [model.mocap("target0")?, model.mocap("target1")?];
-            let play = Baoding {
-                goal: self.goal,
-                period: self.period,
-                start_noise: self.start_noise,
-                objective: self.objective(),
-                servo: servo.clone(),
-                targets,
-                centre: CENTRE,
-                radii: RADII,
-                start_phase: START_PHASE,
-                shown: 0.32,
-                view: ([0.06, 0.0, 0.27], 0.42, [150.0, -45.0]),
-            };
-            Ok((model, play, servo))
-        };
-        let env = world(name, &self.choices(), Self::layout(), &HandConfig::names(), make)?;
+        let make = |variation: &Variation| self.parts(variation);
+        let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
         let objective = std::sync::Arc::new(Batched(self.objective()));
         Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(self.knowledge()))
+    }
+
+    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    ///
+    /// # Errors
+    /// As [`task`](Self::task).
+    pub fn init(&self, name: &str) -> Result<MujocoEnv, EnvError> {
+        self.check()?;
+        let parts = self.parts(&Variation::default())?;
+        bare(name, &self.choices(), &Self::layout(), &HandConfig::names(), parts)
+    }
+
+    fn parts(&self, variation: &Variation) -> Result<Parts<Baoding>, EnvError> {
+        let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
+        let targets = [model.mocap("target0")?, model.mocap("target1")?];
+        let play = Baoding {
+            goal: self.goal,
+            period: self.period,
+            start_noise: self.start_noise,
+            objective: self.objective(),
+            servo: servo.clone(),
+            targets,
+            centre: CENTRE,
+            radii: RADII,
+            start_phase: START_PHASE,
+            shown: 0.32,
+            view: ([0.06, 0.0, 0.27], 0.42, [150.0, -45.0]),
+        };
+        Ok((model, play, servo))
     }
 }
 

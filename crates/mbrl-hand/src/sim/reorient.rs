@@ -2,15 +2,16 @@
 
 use mbrl_env::{
     EnvError, Info, Rng,
-    mujoco::{InitialState, Sim},
+    mujoco::{InitialState, MujocoEnv, Sim},
     tasks::Task,
 };
 
-use super::{OWN, Play, info, model, part, scatter, turned, wait, world};
+use super::{OWN, Parts, Play, bare, info, model, part, scatter, turned, wait, world};
 use crate::{
     Servo,
     objective::{Batched, judge},
     robot::HandConfig,
+    scene::Variation,
     task::reorient::{AXES, GOAL, GOALS, JOINTS, ReorientConfig, ReorientObjective, about, angle_between, axes_of},
 };
 
@@ -37,22 +38,34 @@ impl ReorientConfig {
     /// [`EnvError::Config`], and those of the engine.
     pub fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.check()?;
-        let make = |variation: &_| {
-            let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
-            let target = model.mocap("target")?;
-            let play = Reorient {
-                goals: GOALS[..self.goals].to_vec(),
-                start_noise: self.start_noise,
-                objective: self.objective(),
-                servo: servo.clone(),
-                target,
-                view: ([0.08, 0.05, 0.28], 0.5, [150.0, -35.0]),
-            };
-            Ok((model, play, servo))
-        };
-        let env = world(name, &self.choices(), Self::layout(), &HandConfig::names(), make)?;
+        let make = |variation: &Variation| self.parts(variation);
+        let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
         let objective = std::sync::Arc::new(Batched(self.objective()));
         Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(self.knowledge()))
+    }
+
+    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    ///
+    /// # Errors
+    /// As [`task`](Self::task).
+    pub fn init(&self, name: &str) -> Result<MujocoEnv, EnvError> {
+        self.check()?;
+        let parts = self.parts(&Variation::default())?;
+        bare(name, &self.choices(), &Self::layout(), &HandConfig::names(), parts)
+    }
+
+    fn parts(&self, variation: &Variation) -> Result<Parts<Reorient>, EnvError> {
+        let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
+        let target = model.mocap("target")?;
+        let play = Reorient {
+            goals: GOALS[..self.goals].to_vec(),
+            start_noise: self.start_noise,
+            objective: self.objective(),
+            servo: servo.clone(),
+            target,
+            view: ([0.08, 0.05, 0.28], 0.5, [150.0, -35.0]),
+        };
+        Ok((model, play, servo))
     }
 }
 

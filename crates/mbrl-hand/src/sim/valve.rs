@@ -2,14 +2,15 @@
 
 use mbrl_env::{
     EnvError, Info, Rng,
-    mujoco::{InitialState, Sim},
+    mujoco::{InitialState, MujocoEnv, Sim},
     tasks::Task,
 };
 
-use super::{OWN, Play, info, model, wait, world};
+use super::{OWN, Parts, Play, bare, info, model, wait, world};
 use crate::{
     objective::{Batched, judge},
     robot::ClawConfig,
+    scene::Variation,
     task::valve::{ANGLE, GOAL, GOALS, JOINTS, START, ValveConfig, ValveObjective, turn_between},
 };
 
@@ -28,13 +29,25 @@ impl ValveConfig {
     /// [`EnvError::Config`], and those of the engine.
     pub fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.check()?;
-        let make = |variation: &_| {
-            let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
-            let play = Valve { rest: servo.rest.clone(), target: model.mocap("target")? };
-            Ok((model, play, servo))
-        };
-        let env = world(name, &self.choices(), Self::layout(), &ClawConfig::JOINTS, make)?;
+        let make = |variation: &Variation| self.parts(variation);
+        let env = world(name, &self.choices(), &Self::layout(), &ClawConfig::JOINTS, make)?;
         Ok(Task::new(env).with_reward(std::sync::Arc::new(Batched(ValveObjective))).with_knowledge(self.knowledge()))
+    }
+
+    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    ///
+    /// # Errors
+    /// As [`task`](Self::task).
+    pub fn init(&self, name: &str) -> Result<MujocoEnv, EnvError> {
+        self.check()?;
+        let parts = self.parts(&Variation::default())?;
+        bare(name, &self.choices(), &Self::layout(), &ClawConfig::JOINTS, parts)
+    }
+
+    fn parts(&self, variation: &Variation) -> Result<Parts<Valve>, EnvError> {
+        let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
+        let play = Valve { rest: servo.rest.clone(), target: model.mocap("target")? };
+        Ok((model, play, servo))
     }
 }
 

@@ -4,16 +4,16 @@ use std::f64::consts::TAU;
 
 use mbrl_env::{
     EnvError, Info, Rng,
-    mujoco::{Controls, InitialState, Sim},
+    mujoco::{Controls, InitialState, MujocoEnv, Sim},
     tasks::Task,
 };
 
-use super::{OWN, Play, info, model, part, scatter, turned, wait, world};
+use super::{OWN, Parts, Play, bare, info, model, part, scatter, turned, wait, world};
 use crate::{
     Servo,
     objective::{Batched, judge},
     robot::HandConfig,
-    scene::{PENCIL_AT, PENCIL_TIP, PENCIL_TIP_RADIUS},
+    scene::{PENCIL_AT, PENCIL_TIP, PENCIL_TIP_RADIUS, Variation},
     task::write::{JOINTS, OPEN, TARGET, WriteConfig, offset, tip},
 };
 
@@ -36,15 +36,27 @@ impl WriteConfig {
     /// [`EnvError::Config`], and those of the engine.
     pub fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.check()?;
-        let make = |variation: &_| {
-            let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
-            let target = model.mocap("target")?;
-            let open = HandConfig::angles(OPEN);
-            Ok((model, Write { config: self.clone(), servo: servo.clone(), open, target }, servo))
-        };
-        let env = world(name, &self.choices(), Self::layout(), &HandConfig::names(), make)?;
+        let make = |variation: &Variation| self.parts(variation);
+        let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
         let objective = std::sync::Arc::new(Batched(self.objective()));
         Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(self.knowledge()))
+    }
+
+    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    ///
+    /// # Errors
+    /// As [`task`](Self::task).
+    pub fn init(&self, name: &str) -> Result<MujocoEnv, EnvError> {
+        self.check()?;
+        let parts = self.parts(&Variation::default())?;
+        bare(name, &self.choices(), &Self::layout(), &HandConfig::names(), parts)
+    }
+
+    fn parts(&self, variation: &Variation) -> Result<Parts<Write>, EnvError> {
+        let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
+        let target = model.mocap("target")?;
+        let open = HandConfig::angles(OPEN);
+        Ok((model, Write { config: self.clone(), servo: servo.clone(), open, target }, servo))
     }
 }
 

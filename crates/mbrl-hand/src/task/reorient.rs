@@ -52,6 +52,7 @@ pub(crate) const REST: Pose = &[
 
 /// Goals: an axis of the world and an angle about it (rad). Left and right about the vertical, up and down about the axis across the
 /// hand; then the same by less than half.
+#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
 pub(crate) const GOALS: [(usize, f64); 8] =
     [(2, 1.5), (2, -1.5), (1, -1.5), (1, 1.5), (2, 0.7), (2, -0.7), (1, -0.7), (1, 0.7)];
 

@@ -1,7 +1,5 @@
 //! `valve`: a claw turns a valve to an angle.
 
-use std::f64::consts::PI;
-
 use mbrl_env::{EnvError, Features, Field, Knowledge, Known};
 use serde::{Deserialize, Serialize};
 
@@ -256,12 +254,10 @@ impl ValveScore {
 
 /// Where the valve starts, at most, on either side (rad).
 #[cfg(feature = "mujoco")]
-pub(crate) const START: f64 = PI / 4.0;
+pub(crate) const START: f64 = std::f64::consts::FRAC_PI_4;
 /// The goal's least and largest angle, on either side (rad).
 #[cfg(feature = "mujoco")]
-pub(crate) const GOALS: [f64; 2] = [PI / 2.0, PI];
-#[cfg(not(feature = "mujoco"))]
-const _: f64 = PI;
+pub(crate) const GOALS: [f64; 2] = [std::f64::consts::FRAC_PI_2, std::f64::consts::PI];
 
 #[cfg(test)]
 mod tests {
