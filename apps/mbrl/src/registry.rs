@@ -64,8 +64,10 @@ const EMBEDDED: &[(&str, &str)] = &[
 
 /// All tasks and experiments.
 pub(crate) fn registry() -> &'static Registry {
-    static REGISTRY: LazyLock<Registry> =
-        LazyLock::new(|| Registry::new().tasks(tasks::entries()).experiments(EMBEDDED));
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+        let own = Registry::new().tasks(tasks::entries()).experiments(EMBEDDED);
+        own.tasks(mbrl_hand::tasks()).experiments(mbrl_hand::EXPERIMENTS)
+    });
     &REGISTRY
 }
 
@@ -89,6 +91,6 @@ mod tests {
             assert_eq!(Experiment::from_toml(&text).unwrap(), experiment);
             found += 1;
         }
-        assert_eq!(found, EMBEDDED.len());
+        assert_eq!(found, EMBEDDED.len() + mbrl_hand::EXPERIMENTS.len());
     }
 }

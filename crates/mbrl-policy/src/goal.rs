@@ -8,8 +8,6 @@ use mbrl_plan::{Disagreement, Problem, Propose};
 
 use crate::AgentError;
 
-use crate::AgentError;
-
 /// Reward, end and value by which an agent plans.
 ///
 /// A model does not know the goal, so a goal can be exchanged at any time, in the middle of an episode too.

@@ -76,6 +76,16 @@ pub trait Rules: Send + Sync {
     /// Moves an episode's start away from the initial state: positions and velocities, a mocap body that shows the goal.
     fn start(&self, state: &mut InitialState, rng: &mut Rng);
 
+    /// Lets a start come to rest before the first observation: steps the simulation, and draws what the episode is about (a
+    /// goal, a path), which [`Sim::userdata_mut`] keeps. By default nothing happens. [`MujocoEnv::begin`] does not call it.
+    ///
+    /// # Errors
+    /// What keeps the episode from starting.
+    fn settle(&self, sim: &mut Sim, rng: &mut Rng) -> Result<(), EnvError> {
+        let _ = (sim, rng);
+        Ok(())
+    }
+
     /// The actions, where they are not the model's controls (`None`, the default): their space and what their columns are.
     /// [`apply`](Self::apply) then says what they do.
     fn actions(&self, model: &Model) -> Option<(BoxSpace, Vec<Field>)> {
@@ -125,6 +135,24 @@ impl Controls<'_> {
         for (control, action) in self.ctrl_mut().iter_mut().zip(action) {
             *control = f64::from(*action);
         }
+    }
+
+    /// Time since the start (s).
+    #[must_use]
+    pub fn time(&self) -> f64 {
+        self.data.time()
+    }
+
+    /// Positions, `[nq]`: what servos measure.
+    #[must_use]
+    pub fn qpos(&self) -> &[f64] {
+        self.data.qpos()
+    }
+
+    /// What the episode remembers ([`Sim::userdata`]).
+    #[must_use]
+    pub fn userdata(&self) -> &[f64] {
+        self.data.userdata()
     }
 
     /// Controls of the actuators, `[nu]`.
@@ -303,8 +331,18 @@ impl MujocoEnv {
     /// # Errors
     /// As [`Sim::set_initial_state`].
     pub fn begin(&mut self, state: &InitialState) -> Result<Vec<f32>, EnvError> {
+        self.begin_with(state, |_, _, _| Ok(()))
+    }
+
+    /// Begins an episode at a state that is changed on its way.
+    fn begin_with(
+        &mut self,
+        state: &InitialState,
+        settle: impl FnOnce(&dyn Rules, &mut Sim, &mut Rng) -> Result<(), EnvError>,
+    ) -> Result<Vec<f32>, EnvError> {
         self.phase = Phase::Unbegun;
         self.sim.set_initial_state(state)?;
+        settle(&*self.rules, &mut self.sim, &mut self.rng)?;
         self.remember();
         let obs = self.observation()?;
         self.phase = Phase::Running;
@@ -360,7 +398,7 @@ impl Env for MujocoEnv {
         }
         let mut state = (*self.initial).clone();
         self.rules.start(&mut state, &mut self.rng);
-        self.begin(&state)
+        self.begin_with(&state, |rules, sim, rng| rules.settle(sim, rng))
     }
 
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {

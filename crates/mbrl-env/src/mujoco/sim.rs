@@ -103,6 +103,38 @@ impl Sim {
         self.data.ctrl()
     }
 
+    /// Numbers that belong to the state and that the engine does not read, as many as the model's `<size nuserdata>` says: what an
+    /// episode is about.
+    #[must_use]
+    pub fn userdata(&self) -> &[f64] {
+        self.data.userdata()
+    }
+
+    /// The same, to be changed.
+    pub fn userdata_mut(&mut self) -> &mut [f64] {
+        self.data.userdata_mut()
+    }
+
+    /// Positions, to be changed; what follows from them comes with the next step.
+    pub fn qpos_mut(&mut self) -> &mut [f64] {
+        self.data.qpos_mut()
+    }
+
+    /// Velocities, to be changed.
+    pub fn qvel_mut(&mut self) -> &mut [f64] {
+        self.data.qvel_mut()
+    }
+
+    /// Positions of mocap bodies (m), to be changed; [`Model::mocap`] gives a body's index.
+    pub fn mocap_pos_mut(&mut self) -> &mut [[f64; 3]] {
+        self.data.mocap_pos_mut()
+    }
+
+    /// Orientations of mocap bodies (unit quaternions, real part first), to be changed.
+    pub fn mocap_quat_mut(&mut self) -> &mut [[f64; 4]] {
+        self.data.mocap_quat_mut()
+    }
+
     /// Position of a body's frame (m). Panics, as its siblings do, for an index that the model has not.
     #[must_use]
     pub fn xpos(&self, body: usize) -> [f64; 3] {
@@ -182,7 +214,10 @@ impl Sim {
     }
 
     /// `count` steps of the engine under whatever is set.
-    pub(super) fn advance(&mut self, count: u32) -> Result<(), EnvError> {
+    ///
+    /// # Errors
+    /// [`EnvError::Simulation`], as [`step`](Self::step).
+    pub fn advance(&mut self, count: u32) -> Result<(), EnvError> {
         let time = self.time();
         let outcome = engine::step(&mut self.data, count);
         self.check(time, outcome)

@@ -17,8 +17,8 @@
 //! again at every control step. [`PddmConfig::code_compat`] gives that form.
 //!
 //! Differences from both: `reset` forgets the plan (the authors' controller is built once and carries its plan from one
-//! episode into the next); the code's smaller noise for a tenth of the candidates, used on some position-controlled
-//! hands, is left out.
+//! episode into the next). The code's smaller noise for a tenth of the candidates, used on some position-controlled hands, is
+//! [`PddmConfig::quiet_share`]; [`PddmConfig::keep_mean`] scores the plan itself too.
 //!
 //! ## References
 //! \[1\] Nagabandi et al. (2019), *Deep Dynamics Models for Learning Dexterous Manipulation*, CoRL. arXiv:1909.11652
@@ -73,11 +73,30 @@ pub struct PddmConfig {
     pub beta: f32,
     /// Whether mean and noise are filtered together, as in the authors' code (default: false, as in the paper).
     pub code_compat: bool,
+    /// Whether the plan itself is among the candidates (default: false, as in paper and code): what has been found is then not
+    /// lost to noise.
+    pub keep_mean: bool,
+    /// Share of the candidates whose noise is smaller, in [0, 1] (default: 0; the code's 0.1 on some hands): they refine while the
+    /// others explore.
+    pub quiet_share: f32,
+    /// Factor on their noise, in (0, 1] (default: 0.3).
+    pub quiet_scale: f32,
 }
 
 impl Default for PddmConfig {
     fn default() -> Self {
-        Self { horizon: 7, population: 200, iterations: 1, kappa: 10.0, sigma: 0.9, beta: 0.6, code_compat: false }
+        Self {
+            horizon: 7,
+            population: 200,
+            iterations: 1,
+            kappa: 10.0,
+            sigma: 0.9,
+            beta: 0.6,
+            code_compat: false,
+            keep_mean: false,
+            quiet_share: 0.0,
+            quiet_scale: 0.3,
+        }
     }
 }
 
@@ -102,6 +121,9 @@ impl PddmConfig {
         require(kappa.is_finite() && kappa > 0.0, "kappa", kappa, "a finite number above 0")?;
         require(sigma.is_finite() && sigma > 0.0, "sigma", sigma, "a finite number above 0")?;
         require(beta > 0.0 && beta <= 1.0, "beta", beta, "a number in (0, 1]")?;
+        let Self { quiet_share, quiet_scale, .. } = *self;
+        require((0.0..=1.0).contains(&quiet_share), "quiet_share", quiet_share, "a number in [0, 1]")?;
+        require(quiet_scale > 0.0 && quiet_scale <= 1.0, "quiet_scale", quiet_scale, "a number in (0, 1]")?;
         let mean = vec![0.0; horizon * width];
         Ok(PddmSampler { config: self.clone(), width, mean, past: vec![0.0; width] })
     }
@@ -140,6 +162,21 @@ impl PddmSampler {
         centre
     }
 
+    /// Factors on the noise of each candidate, `[K]`: 0 for the plan itself, small ones at the end; `None` where all are 1.
+    fn loudness(&self) -> Option<Vec<f32>> {
+        let PddmConfig { population, keep_mean, quiet_share, quiet_scale, .. } = self.config;
+        let quiet = (quiet_share * population as f32) as usize;
+        if !keep_mean && quiet == 0 {
+            return None;
+        }
+        let mut factors = vec![1.0; population];
+        factors[population - quiet..].fill(quiet_scale);
+        if keep_mean {
+            factors[0] = 0.0;
+        }
+        Some(factors)
+    }
+
     /// What the filter makes of one unit of noise at each step, `[H, H]`: σ β (1 − β)^(t − s) of step s at step t.
     fn responses(&self) -> Vec<f32> {
         let PddmConfig { horizon, sigma, beta, .. } = self.config;
@@ -166,7 +203,10 @@ impl SequenceSampler for PddmSampler {
     fn ask(&mut self, _: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
         let [horizon, width] = self.shape();
         // The filter is linear: its responses to the noise are laid over what it makes of none.
-        let noise = mixed(&self.responses(), [self.config.population, horizon, width], device, rng);
+        let mut noise = mixed(&self.responses(), [self.config.population, horizon, width], device, rng);
+        if let Some(factors) = self.loudness() {
+            noise = noise * to_device(factors, [self.config.population, 1, 1], device);
+        }
         noise + to_device(self.centre(), [1, horizon, width], device)
     }
 
@@ -302,6 +342,24 @@ mod tests {
     }
 
     #[test]
+    fn the_plan_itself_and_quiet_candidates_are_among_those_asked_for() {
+        let config = PddmConfig { horizon: 3, population: 20, beta: 0.7, ..PddmConfig::default() };
+        let drawn = |config: PddmConfig| {
+            let mut pddm = sampler(config, 2);
+            pddm.mean = (0..6).map(|i| 0.1 * i as f32).collect();
+            (to_host(pddm.ask(0, &Device::flex(), &mut Rng::new(3))), pddm.mean)
+        };
+        let (plain, mean) = drawn(config.clone());
+        let (asked, _) = drawn(PddmConfig { keep_mean: true, quiet_share: 0.25, quiet_scale: 0.4, ..config });
+        assert_eq!(asked[..6], mean[..]);
+        for (k, (asked, plain)) in asked.chunks(6).zip(plain.chunks(6)).enumerate().skip(1) {
+            let scale = if k < 15 { 1.0 } else { 0.4 };
+            let expected: Vec<f32> = plain.iter().zip(&mean).map(|(a, mean)| mean + scale * (a - mean)).collect();
+            assert_near(asked, &expected);
+        }
+    }
+
+    #[test]
     fn the_plan_shifts_with_its_last_row_doubled_and_the_past_is_a_copy() {
         let mut pddm = sampler(PddmConfig { horizon: 3, code_compat: true, ..PddmConfig::default() }, 1);
         pddm.mean = vec![0.1, 0.2, 0.3];
@@ -336,6 +394,8 @@ mod tests {
             assert_eq!(fails(PddmConfig { beta: bad, ..base() }), format!("beta = {bad}: expected a number in (0, 1]"));
         }
         assert_eq!(fails(PddmConfig { beta: 1.1, ..base() }), "beta = 1.1: expected a number in (0, 1]");
+        assert_eq!(fails(PddmConfig { quiet_share: 1.5, ..base() }), "quiet_share = 1.5: expected a number in [0, 1]");
+        assert_eq!(fails(PddmConfig { quiet_scale: 0.0, ..base() }), "quiet_scale = 0: expected a number in (0, 1]");
         assert!(base().sampler(0).is_err());
     }
 }

@@ -1,0 +1,9 @@
+//! Tells tests and examples where the engine of the feature `mujoco` lies.
+
+fn main() {
+    const VARIABLE: &str = "MUJOCO_DYNAMIC_LINK_DIR";
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    if let (Some(_), Ok(folder)) = (std::env::var_os("CARGO_FEATURE_MUJOCO"), std::env::var(VARIABLE)) {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
+    }
+}

@@ -1,0 +1,215 @@
+//! What networks look at and what needs no learning, written once as formulas and used as tensors, tiles and gradients.
+
+use burn::tensor::Tensor;
+use mbrl_env::{Features, Known, KnownAt, KnownGrads, Lanes};
+
+use crate::scalar::{Dual, Scalar, Wide};
+
+/// Derivatives that are followed at once.
+const AT_ONCE: usize = 16;
+
+/// Where a formula's input comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    Obs(usize),
+    Action(usize),
+}
+
+/// A part of a formula that depends on few inputs.
+#[derive(Debug, Clone)]
+pub(crate) struct Block {
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) width: usize,
+}
+
+/// Something that is computed of observation and action, block by block.
+pub(crate) trait Formula: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn blocks(&self) -> &[Block];
+    /// Appends the values of a block.
+    fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>);
+
+    fn width(&self) -> usize {
+        self.blocks().iter().map(|block| block.width).sum()
+    }
+
+    /// The values `[N, W]` of `obs` `[N, O]` and `actions` `[N, A]`.
+    fn batch(&self, obs: &Tensor<2>, actions: &Tensor<2>) -> Tensor<2>
+    where
+        Self: Sized,
+    {
+        let mut out = Vec::with_capacity(self.width());
+        for (number, block) in self.blocks().iter().enumerate() {
+            let column = |input: &Input| match input {
+                Input::Obs(column) => obs.clone().narrow(1, *column, 1),
+                Input::Action(column) => actions.clone().narrow(1, *column, 1),
+            };
+            let inputs: Vec<Tensor<2>> = block.inputs.iter().map(column).collect();
+            self.evaluate(number, &inputs, &mut out);
+        }
+        Tensor::cat(out, 1)
+    }
+
+    /// The values of a tile.
+    fn of_tile(&self, obs: &[Lanes], actions: &[Lanes], out: &mut [Lanes])
+    where
+        Self: Sized,
+    {
+        let (mut inputs, mut values) = (Vec::new(), Vec::with_capacity(out.len()));
+        for (number, block) in self.blocks().iter().enumerate() {
+            inputs.clear();
+            inputs.extend(block.inputs.iter().map(|input| Wide(*input.lanes(obs, actions))));
+            self.evaluate(number, &inputs, &mut values);
+        }
+        for (out, Wide(value)) in out.iter_mut().zip(values) {
+            *out = value;
+        }
+    }
+
+    /// Adds what a gradient with respect to the values makes of one with respect to observation and action.
+    fn pull(
+        &self,
+        (obs, actions): (&[Lanes], &[Lanes]),
+        grad: &[Lanes],
+        grad_obs: &mut [Lanes],
+        grad_actions: &mut [Lanes],
+    ) where
+        Self: Sized,
+    {
+        let mut first = 0;
+        let mut values: Vec<Dual<AT_ONCE>> = Vec::new();
+        for (number, block) in self.blocks().iter().enumerate() {
+            for followed in (0..block.inputs.len()).step_by(AT_ONCE) {
+                let input = |(index, input): (usize, &Input)| {
+                    let lanes = input.lanes(obs, actions);
+                    match index.checked_sub(followed) {
+                        Some(k) if k < AT_ONCE => Dual::input(lanes, k),
+                        _ => Dual::of(lanes),
+                    }
+                };
+                let inputs: Vec<Dual<AT_ONCE>> = block.inputs.iter().enumerate().map(input).collect();
+                values.clear();
+                self.evaluate(number, &inputs, &mut values);
+                let rest = block.inputs[followed..].iter().take(AT_ONCE);
+                for (k, input) in rest.enumerate() {
+                    let into = match input {
+                        Input::Obs(column) => &mut grad_obs[*column],
+                        Input::Action(column) => &mut grad_actions[*column],
+                    };
+                    for (value, grad) in values.iter().zip(&grad[first..]) {
+                        for ((into, slope), grad) in into.iter_mut().zip(&value.tangent[k].0).zip(grad) {
+                            *into += slope * grad;
+                        }
+                    }
+                }
+            }
+            first += block.width;
+        }
+    }
+}
+
+impl Input {
+    fn lanes<'a>(self, obs: &'a [Lanes], actions: &'a [Lanes]) -> &'a Lanes {
+        match self {
+            Self::Obs(column) => &obs[column],
+            Self::Action(column) => &actions[column],
+        }
+    }
+}
+
+/// A formula as features of a task.
+pub(crate) struct FormulaFeatures<F> {
+    pub(crate) formula: F,
+    /// Columns that the network does not see besides.
+    pub(crate) replaces: Vec<usize>,
+}
+
+impl<F: Formula> Features for FormulaFeatures<F> {
+    fn name(&self) -> &str {
+        self.formula.name()
+    }
+
+    fn width(&self) -> usize {
+        self.formula.width()
+    }
+
+    fn replaces(&self) -> &[usize] {
+        &self.replaces
+    }
+
+    fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
+        self.formula.batch(&obs, &actions)
+    }
+
+    fn tile(&self, obs: &[Lanes], actions: &[Lanes], out: &mut [Lanes]) {
+        self.formula.of_tile(obs, actions, out);
+    }
+
+    fn pullback(
+        &self,
+        obs: &[Lanes],
+        actions: &[Lanes],
+        grad: &[Lanes],
+        into: &mut [Lanes],
+        into_actions: &mut [Lanes],
+    ) {
+        self.formula.pull((obs, actions), grad, into, into_actions);
+    }
+}
+
+/// A formula of the observation alone as known columns of a task.
+pub(crate) struct FormulaKnown<F> {
+    pub(crate) formula: F,
+    /// The columns, in rising order, as many as the formula has values.
+    pub(crate) columns: Vec<usize>,
+}
+
+impl<F: Formula> Known for FormulaKnown<F> {
+    fn name(&self) -> &str {
+        self.formula.name()
+    }
+
+    fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>, _: Tensor<2>) -> Tensor<2> {
+        self.formula.batch(&obs, &actions)
+    }
+
+    fn tile(&self, obs: &[Lanes], actions: &[Lanes], _: &[Lanes], out: &mut [Lanes]) {
+        self.formula.of_tile(obs, actions, out);
+    }
+
+    fn pullback(&self, at: KnownAt<'_>, grad: &[Lanes], into: KnownGrads<'_>) {
+        self.formula.pull((at.obs, at.actions), grad, into.obs, into.actions);
+    }
+}
+
+/// Columns that stay as they are throughout an episode.
+pub(crate) struct Constant {
+    name: &'static str,
+    blocks: Vec<Block>,
+}
+
+impl Constant {
+    pub(crate) fn known(name: &'static str, columns: Vec<usize>) -> FormulaKnown<Self> {
+        let block = |column: &usize| Block { inputs: vec![Input::Obs(*column)], width: 1 };
+        let blocks = columns.iter().map(block).collect();
+        FormulaKnown { formula: Self { name, blocks }, columns }
+    }
+}
+
+impl Formula for Constant {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    fn evaluate<S: Scalar>(&self, _: usize, inputs: &[S], out: &mut Vec<S>) {
+        out.push(inputs[0].clone());
+    }
+}

@@ -1,0 +1,203 @@
+//! Forward kinematics: where points of a robot are, by its joint angles.
+
+use crate::{
+    robot::{Axis, Body},
+    scalar::{Scalar, Vector},
+};
+
+/// From the world to a point of a robot: shifts, turns and joints, one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chain {
+    parts: Vec<Part>,
+    /// The bodies on the way, by name, and after how many parts each of their frames begins.
+    bodies: Vec<(String, usize)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Part {
+    /// Along the axes of the frame so far (m).
+    Shift([f64; 3]),
+    /// About an axis of it, by a fixed angle given by its sine and cosine.
+    Turn(Axis, f64, f64),
+    /// About an axis of it, by the angle of a joint times ±1.
+    Joint(Axis, f64, usize),
+}
+
+/// A frame: its axes and its origin in the world.
+#[derive(Debug, Clone)]
+pub struct Frame<S> {
+    /// Its axes, as columns.
+    pub axes: [Vector<S>; 3],
+    /// Its origin (m).
+    pub origin: Vector<S>,
+}
+
+impl<S: Scalar> Frame<S> {
+    /// The world's.
+    fn world(like: &S) -> Self {
+        let unit = |i: usize| std::array::from_fn(|j| like.like(f64::from(u8::from(i == j))));
+        Self { axes: std::array::from_fn(unit), origin: std::array::from_fn(|_| like.like(0.0)) }
+    }
+
+    /// Where a point of the frame is in the world.
+    pub fn point(&self, at: &[f64; 3]) -> Vector<S> {
+        let mut point = self.origin.clone();
+        for (axis, by) in self.axes.iter().zip(at) {
+            if *by != 0.0 {
+                point = std::array::from_fn(|i| point[i].clone() + axis[i].scale(*by));
+            }
+        }
+        point
+    }
+
+    /// A point of the world in the frame's own coordinates.
+    pub fn inside(&self, point: &Vector<S>) -> Vector<S> {
+        let away = crate::scalar::subtract(point, &self.origin);
+        std::array::from_fn(|i| crate::scalar::dot(&self.axes[i], &away))
+    }
+
+    fn turn(&mut self, axis: Axis, sin: &S, cos: &S) {
+        let (i, j) = ((axis.index() + 1) % 3, (axis.index() + 2) % 3);
+        let mix = |a: &Vector<S>, b: &Vector<S>, sin: &S| -> Vector<S> {
+            std::array::from_fn(|k| a[k].clone() * cos.clone() + b[k].clone() * sin.clone())
+        };
+        let turned = mix(&self.axes[i], &self.axes[j], sin);
+        self.axes[j] = mix(&self.axes[j], &self.axes[i], &-sin.clone());
+        self.axes[i] = turned;
+    }
+}
+
+impl Chain {
+    /// The chain to a site, or to the frame of a body, of a robot; joints are numbered by `order`. `None` where the robot has no such part.
+    #[must_use]
+    pub fn to(robot: &Body, name: &str, order: &[&str]) -> Option<Self> {
+        let has = |body: &Body| body.name == name || body.sites.iter().any(|(site, _)| site == name);
+        let path = robot.path(&has)?;
+        let (mut parts, mut bodies) = (Vec::new(), Vec::new());
+        for body in &path {
+            if body.position != [0.0; 3] {
+                parts.push(Part::Shift(body.position));
+            }
+            bodies.push((body.name.clone(), parts.len()));
+            for (axis, angle) in &body.turns {
+                parts.push(fixed(*axis, *angle));
+            }
+            if let Some(joint) = &body.joint {
+                let index = order.iter().position(|known| *known == joint.name)?;
+                parts.extend(hinge(joint.axis, index));
+            }
+        }
+        let site = path.last()?.sites.iter().find(|(site, _)| site == name);
+        parts.extend(site.map(|(_, at)| Part::Shift(*at)));
+        Some(Self { parts, bodies })
+    }
+
+    /// The frame at the end of the chain, by all joint angles (rad).
+    pub fn frame<S: Scalar>(&self, angles: &[S]) -> Frame<S> {
+        self.frame_and_origins(angles, &[]).0
+    }
+
+    /// The same, and the origins of some bodies on the way (m), in the order of the chain.
+    pub fn frame_and_origins<S: Scalar>(&self, angles: &[S], bodies: &[&str]) -> (Frame<S>, Vec<Vector<S>>) {
+        let mut frame = Frame::world(&angles[0]);
+        let mut origins = Vec::with_capacity(bodies.len());
+        let asked: Vec<usize> =
+            self.bodies.iter().filter(|(name, _)| bodies.contains(&name.as_str())).map(|(_, at)| *at).collect();
+        for (number, part) in self.parts.iter().enumerate() {
+            origins.extend(asked.iter().filter(|at| **at == number).map(|_| frame.origin.clone()));
+            match part {
+                Part::Shift(by) => frame.origin = frame.point(by),
+                Part::Turn(axis, sin, cos) => {
+                    let (sin, cos) = (angles[0].like(*sin), angles[0].like(*cos));
+                    frame.turn(*axis, &sin, &cos);
+                }
+                Part::Joint(axis, sign, index) => {
+                    let (sin, cos) = angles[*index].sin_cos();
+                    frame.turn(*axis, &sin.scale(*sign), &cos);
+                }
+            }
+        }
+        origins.extend(asked.iter().filter(|at| **at == self.parts.len()).map(|_| frame.origin.clone()));
+        (frame, origins)
+    }
+
+    /// The joints that move the end, in rising order.
+    #[must_use]
+    pub fn joints(&self) -> Vec<usize> {
+        let mut found: Vec<usize> = self
+            .parts
+            .iter()
+            .filter_map(|part| if let Part::Joint(.., index) = part { Some(*index) } else { None })
+            .collect();
+        found.sort_unstable();
+        found
+    }
+}
+
+fn fixed(axis: Axis, angle: f64) -> Part {
+    let (sin, cos) = angle.sin_cos();
+    Part::Turn(axis, sin, cos)
+}
+
+/// A hinge about any direction in the plane of x and y, or about an axis.
+fn hinge(axis: [f64; 3], index: usize) -> Vec<Part> {
+    match axis {
+        [x, 0.0, 0.0] => vec![Part::Joint(Axis::X, x, index)],
+        [0.0, y, 0.0] => vec![Part::Joint(Axis::Y, y, index)],
+        [0.0, 0.0, z] => vec![Part::Joint(Axis::Z, z, index)],
+        [x, y, _] => {
+            // Turned so that the axis is x, and back.
+            let angle = y.atan2(x);
+            vec![fixed(Axis::Z, angle), Part::Joint(Axis::X, 1.0, index), fixed(Axis::Z, -angle)]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::robot::{ClawConfig, HandConfig};
+
+    fn tip(robot: &Body, name: &str, order: &[&str], angles: &[f64]) -> [f64; 3] {
+        Chain::to(robot, name, order).unwrap().frame(angles).origin
+    }
+
+    fn assert_near(found: [f64; 3], expected: [f64; 3]) {
+        let near = found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12);
+        assert!(near, "{found:?}, expected {expected:?}");
+    }
+
+    #[test]
+    fn a_stretched_finger_is_the_sum_of_its_links_and_a_flexed_one_points_up() {
+        let (robot, order) = (HandConfig::default().body(), HandConfig::names());
+        let mut angles = vec![0.0; 24];
+        assert_near(tip(&robot, "MFtip", &order, &angles), [0.099 + 0.045 + 0.025 + 0.026, -0.0115, 0.25]);
+        angles[7] = std::f64::consts::FRAC_PI_2; // MFJ2
+        assert_near(tip(&robot, "MFtip", &order, &angles), [0.099, -0.0115, 0.25 + 0.045 + 0.025 + 0.026]);
+        // The wrist turns about its own axis, 34 mm before the palm's origin.
+        let mut angles = vec![0.0; 24];
+        angles[0] = 0.1;
+        let out = 0.034 + 0.099 + 0.096;
+        let (sin, cos) = 0.1_f64.sin_cos();
+        let (x, y) = (-0.034 + cos * out + sin * 0.0115, sin * out - cos * 0.0115);
+        assert_near(tip(&robot, "MFtip", &order, &angles), [x, y, 0.25]);
+    }
+
+    #[test]
+    fn a_claws_finger_hangs_and_bends_inwards() {
+        let robot = ClawConfig::default().body();
+        let mut angles = vec![0.0; 9];
+        let (x, y) = (0.055 * 0.5, 0.055 * 0.75_f64.sqrt());
+        assert_near(tip(&robot, "C0tip", &ClawConfig::JOINTS, &angles), [x, y, 0.215 - 0.17]);
+        angles[1] = 0.3; // positive is inwards
+        let bent = tip(&robot, "C0tip", &ClawConfig::JOINTS, &angles);
+        assert!(bent[0].hypot(bent[1]) < 0.055 - 0.03, "{bent:?}");
+    }
+
+    #[test]
+    fn a_part_that_is_not_there_has_no_chain() {
+        assert!(Chain::to(&ClawConfig::default().body(), "FFtip", &ClawConfig::JOINTS).is_none());
+        let thumb = Chain::to(&HandConfig::default().body(), "THtip", &HandConfig::names()).unwrap();
+        assert_eq!(thumb.joints(), [0, 1, 19, 20, 21, 22, 23]);
+    }
+}

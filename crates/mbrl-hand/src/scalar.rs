@@ -1,0 +1,386 @@
+//! Numbers that a formula is written in once: `f64` for one state, lanes for the CPU engine, tensors for batches, duals for
+//! gradients.
+
+use std::ops::{Add, Mul, Neg, Sub};
+
+use burn::tensor::Tensor;
+use mbrl_env::lanes::{self, Lanes, TILE};
+
+/// What kinematics, features and rewards are written in.
+///
+/// Implemented for `f64`, for [`Wide`] (32 rows of the CPU engine), for [`Tensor<2>`] of the shape `[N, 1]`, and for [`Dual`].
+pub trait Scalar:
+    Clone + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Neg<Output = Self> + Sized
+{
+    /// A constant, of the shape of `self`.
+    fn like(&self, value: f64) -> Self;
+    /// Times a constant.
+    fn scale(&self, by: f64) -> Self;
+    /// Plus a constant.
+    fn shift(&self, by: f64) -> Self;
+    /// Sine and cosine.
+    fn sin_cos(&self) -> (Self, Self);
+    /// The square root of at least 1e-12, so that its gradient is finite at 0.
+    fn root(&self) -> Self;
+    /// One over it.
+    fn recip(&self) -> Self;
+    /// Angle of the point (`x`, `self`).
+    fn atan2(&self, x: &Self) -> Self;
+    /// Held within limits.
+    fn clamp(&self, low: f64, high: f64) -> Self;
+    /// 1 below a limit, else 0.
+    fn below(&self, limit: f64) -> Self;
+
+    /// 1 above a limit, else 0.
+    fn above(&self, limit: f64) -> Self {
+        (-self.clone()).below(-limit)
+    }
+
+    /// Magnitude.
+    fn magnitude(&self) -> Self {
+        self.clamp(0.0, f64::MAX) - self.clamp(f64::MIN, 0.0)
+    }
+
+    /// Its square.
+    fn square(&self) -> Self {
+        self.clone() * self.clone()
+    }
+}
+
+impl Scalar for f64 {
+    fn like(&self, value: f64) -> Self {
+        value
+    }
+    fn scale(&self, by: f64) -> Self {
+        self * by
+    }
+    fn shift(&self, by: f64) -> Self {
+        self + by
+    }
+    fn sin_cos(&self) -> (Self, Self) {
+        f64::sin_cos(*self)
+    }
+    fn root(&self) -> Self {
+        self.max(1e-12).sqrt()
+    }
+    fn recip(&self) -> Self {
+        1.0 / self
+    }
+    fn atan2(&self, x: &Self) -> Self {
+        f64::atan2(*self, *x)
+    }
+    fn clamp(&self, low: f64, high: f64) -> Self {
+        f64::clamp(*self, low, high)
+    }
+    fn below(&self, limit: f64) -> Self {
+        f64::from(u8::from(*self < limit))
+    }
+}
+
+/// A column of a tile: 32 rows side by side.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wide(pub Lanes);
+
+impl Wide {
+    #[inline(always)]
+    fn map(&self, f: impl Fn(f32) -> f32) -> Self {
+        let mut out = [0.0; TILE];
+        for (out, x) in out.iter_mut().zip(&self.0) {
+            *out = f(*x);
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn with(&self, other: &Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        let mut out = [0.0; TILE];
+        for ((out, x), y) in out.iter_mut().zip(&self.0).zip(&other.0) {
+            *out = f(*x, *y);
+        }
+        Self(out)
+    }
+}
+
+impl Add for Wide {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.with(&other, |x, y| x + y)
+    }
+}
+
+impl Sub for Wide {
+    type Output = Self;
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.with(&other, |x, y| x - y)
+    }
+}
+
+impl Mul for Wide {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.with(&other, |x, y| x * y)
+    }
+}
+
+impl Neg for Wide {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        self.map(|x| -x)
+    }
+}
+
+impl Scalar for Wide {
+    fn like(&self, value: f64) -> Self {
+        Self([value as f32; TILE])
+    }
+    #[inline(always)]
+    fn scale(&self, by: f64) -> Self {
+        let by = by as f32;
+        self.map(|x| x * by)
+    }
+    #[inline(always)]
+    fn shift(&self, by: f64) -> Self {
+        let by = by as f32;
+        self.map(|x| x + by)
+    }
+    fn sin_cos(&self) -> (Self, Self) {
+        let (mut sin, mut cos) = ([0.0; TILE], [0.0; TILE]);
+        lanes::sin_cos_of(&self.0, &mut sin, &mut cos);
+        (Self(sin), Self(cos))
+    }
+    fn root(&self) -> Self {
+        self.map(|x| x.max(1e-12).sqrt())
+    }
+    fn recip(&self) -> Self {
+        self.map(|x| 1.0 / x)
+    }
+    fn atan2(&self, x: &Self) -> Self {
+        self.with(x, f32::atan2)
+    }
+    fn clamp(&self, low: f64, high: f64) -> Self {
+        let (low, high) = (low as f32, high as f32);
+        self.map(|x| x.max(low).min(high))
+    }
+    fn below(&self, limit: f64) -> Self {
+        let limit = limit as f32;
+        self.map(|x| f32::from(u8::from(x < limit)))
+    }
+}
+
+impl Scalar for Tensor<2> {
+    fn like(&self, value: f64) -> Self {
+        Tensor::full(self.dims(), value as f32, &self.device())
+    }
+    fn scale(&self, by: f64) -> Self {
+        self.clone() * by as f32
+    }
+    fn shift(&self, by: f64) -> Self {
+        self.clone() + by as f32
+    }
+    fn sin_cos(&self) -> (Self, Self) {
+        (self.clone().sin(), self.clone().cos())
+    }
+    fn root(&self) -> Self {
+        self.clone().clamp_min(1e-12).sqrt()
+    }
+    fn recip(&self) -> Self {
+        self.clone().recip()
+    }
+    fn atan2(&self, x: &Self) -> Self {
+        self.clone().atan2(x.clone())
+    }
+    fn clamp(&self, low: f64, high: f64) -> Self {
+        match (low == f64::MIN, high == f64::MAX) {
+            (true, _) => self.clone().clamp_max(high as f32),
+            (_, true) => self.clone().clamp_min(low as f32),
+            _ => Tensor::clamp(self.clone(), low as f32, high as f32),
+        }
+    }
+    fn below(&self, limit: f64) -> Self {
+        self.clone().lower_elem(limit as f32).float()
+    }
+}
+
+/// A number and its derivatives with respect to `K` inputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dual<const K: usize> {
+    /// The number.
+    pub value: Wide,
+    /// Its derivative with respect to each input.
+    pub tangent: [Wide; K],
+}
+
+impl<const K: usize> Dual<K> {
+    /// The input of an index.
+    #[must_use]
+    pub fn input(value: &Lanes, index: usize) -> Self {
+        let mut dual = Self::of(value);
+        dual.tangent[index] = Wide([1.0; TILE]);
+        dual
+    }
+
+    /// What depends on no input.
+    #[must_use]
+    pub fn of(value: &Lanes) -> Self {
+        Self { value: Wide(*value), tangent: [Wide([0.0; TILE]); K] }
+    }
+
+    fn chain(&self, value: Wide, slope: Wide) -> Self {
+        Self { value, tangent: self.tangent.map(|t| t * slope) }
+    }
+
+    fn zip(&self, other: &Self, f: impl Fn(Wide, Wide) -> Wide) -> [Wide; K] {
+        std::array::from_fn(|k| f(self.tangent[k], other.tangent[k]))
+    }
+}
+
+impl<const K: usize> Add for Dual<K> {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { value: self.value + other.value, tangent: self.zip(&other, |x, y| x + y) }
+    }
+}
+
+impl<const K: usize> Sub for Dual<K> {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self { value: self.value - other.value, tangent: self.zip(&other, |x, y| x - y) }
+    }
+}
+
+impl<const K: usize> Mul for Dual<K> {
+    type Output = Self;
+    fn mul(self, other: Self) -> Self {
+        let tangent = self.zip(&other, |x, y| x * other.value + y * self.value);
+        Self { value: self.value * other.value, tangent }
+    }
+}
+
+impl<const K: usize> Neg for Dual<K> {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Self { value: -self.value, tangent: self.tangent.map(|t| -t) }
+    }
+}
+
+impl<const K: usize> Scalar for Dual<K> {
+    fn like(&self, value: f64) -> Self {
+        Self::of(&[value as f32; TILE])
+    }
+    fn scale(&self, by: f64) -> Self {
+        Self { value: self.value.scale(by), tangent: self.tangent.map(|t| t.scale(by)) }
+    }
+    fn shift(&self, by: f64) -> Self {
+        Self { value: self.value.shift(by), tangent: self.tangent }
+    }
+    fn sin_cos(&self) -> (Self, Self) {
+        let (sin, cos) = self.value.sin_cos();
+        (self.chain(sin, cos), self.chain(cos, -sin))
+    }
+    fn root(&self) -> Self {
+        let root = self.value.root();
+        let slope = root.with(&self.value, |root, x| if x > 1e-12 { 0.5 / root } else { 0.0 });
+        self.chain(root, slope)
+    }
+    fn recip(&self) -> Self {
+        let recip = self.value.recip();
+        self.chain(recip, -(recip * recip))
+    }
+    fn atan2(&self, x: &Self) -> Self {
+        let y = self;
+        let square = y.value * y.value + x.value * x.value;
+        let over = square.recip();
+        let tangent = y.zip(x, |dy, dx| (dy * x.value - dx * y.value) * over);
+        Self { value: y.value.atan2(&x.value), tangent }
+    }
+    fn clamp(&self, low: f64, high: f64) -> Self {
+        let (floor, ceiling) = (low as f32, high as f32);
+        let slope = self.value.map(|x| f32::from(u8::from(x >= floor && x <= ceiling)));
+        self.chain(self.value.clamp(low, high), slope)
+    }
+    fn below(&self, limit: f64) -> Self {
+        Self::of(&self.value.below(limit).0)
+    }
+}
+
+/// Three numbers: a point or a direction.
+pub type Vector<S> = [S; 3];
+
+/// `a + b`.
+pub fn add<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
+    std::array::from_fn(|i| a[i].clone() + b[i].clone())
+}
+
+/// `a − b`.
+pub fn subtract<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
+    std::array::from_fn(|i| a[i].clone() - b[i].clone())
+}
+
+/// `a · by`.
+pub fn scaled<S: Scalar>(a: &Vector<S>, by: f64) -> Vector<S> {
+    std::array::from_fn(|i| a[i].scale(by))
+}
+
+/// Inner product.
+pub fn dot<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> S {
+    let [x, y, z] = std::array::from_fn(|i| a[i].clone() * b[i].clone());
+    x + y + z
+}
+
+/// Cross product.
+pub fn cross<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
+    let part = |i: usize, j: usize| a[i].clone() * b[j].clone() - a[j].clone() * b[i].clone();
+    [part(1, 2), part(2, 0), part(0, 1)]
+}
+
+/// Length, at least 1e-6.
+pub fn length<S: Scalar>(a: &Vector<S>) -> S {
+    dot(a, a).root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Something of everything.
+    fn formula<S: Scalar>(x: &S, y: &S) -> S {
+        let (sin, cos) = (x.clone() * y.clone()).sin_cos();
+        let bounded = x.clamp(-0.5, 0.5) + y.magnitude();
+        sin * y.square().shift(1.0).root() - cos.scale(0.3)
+            + bounded.atan2(&y.square().shift(0.5))
+            + x.shift(3.0).recip()
+            - x.below(0.2)
+            + y.above(0.1)
+    }
+
+    #[test]
+    fn every_kind_of_number_gives_the_same() {
+        let rows: Vec<(f64, f64)> = (0..TILE).map(|i| (0.11 * i as f64 - 1.73, 1.3 - 0.083 * i as f64)).collect();
+        let column = |of: fn(&(f64, f64)) -> f64| -> Lanes { std::array::from_fn(|i| of(&rows[i]) as f32) };
+        let (x, y) = (column(|row| row.0), column(|row| row.1));
+        let wide = formula(&Wide(x), &Wide(y));
+        let device = burn::tensor::Device::flex();
+        let tensor = |lanes: Lanes| Tensor::<1>::from_floats(lanes, &device).unsqueeze_dim::<2>(1);
+        let batch: Vec<f32> = formula(&tensor(x), &tensor(y)).into_data().iter::<f32>().collect();
+        let dual = formula(&Dual::<2>::input(&x, 0), &Dual::<2>::input(&y, 1));
+        for (i, (a, b)) in rows.iter().enumerate() {
+            let expected = formula(a, b);
+            for (what, found) in [("lanes", wide.0[i]), ("a tensor", batch[i]), ("a dual", dual.value.0[i])] {
+                assert!((f64::from(found) - expected).abs() < 1e-5, "{what}, row {i}: {found}, expected {expected}");
+            }
+            let step = 1e-6;
+            let slopes = [
+                (formula(&(a + step), b) - formula(&(a - step), b)) / (2.0 * step),
+                (formula(a, &(b + step)) - formula(a, &(b - step))) / (2.0 * step),
+            ];
+            for (k, slope) in slopes.into_iter().enumerate() {
+                let found = f64::from(dual.tangent[k].0[i]);
+                assert!((found - slope).abs() < 1e-4, "row {i}, input {k}: {found}, expected {slope}");
+            }
+        }
+    }
+}

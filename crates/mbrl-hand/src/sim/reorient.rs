@@ -1,0 +1,130 @@
+//! `reorient` on MuJoCo.
+
+use mbrl_env::{
+    EnvError, Info, Rng,
+    mujoco::{InitialState, MujocoEnv, Sim},
+    tasks::Task,
+};
+
+use super::{OWN, Parts, Play, bare, info, model, part, scatter, turned, wait, world};
+use crate::{
+    Servo,
+    objective::{Batched, judge},
+    robot::HandConfig,
+    scene::Variation,
+    task::reorient::{AXES, GOAL, GOALS, JOINTS, ReorientConfig, ReorientObjective, about, angle_between, axes_of},
+};
+
+/// Where the cube started, and the goal as a quaternion, among what the episode remembers.
+const HOME: usize = OWN;
+const TURN: usize = OWN + 3;
+
+/// A cube in a hand.
+pub(crate) struct Reorient {
+    /// Axes of the world and angles about them (rad).
+    pub(crate) goals: Vec<(usize, f64)>,
+    pub(crate) start_noise: f64,
+    pub(crate) objective: ReorientObjective,
+    pub(crate) servo: Servo,
+    pub(crate) target: usize,
+    /// Point looked at, distance, azimuth and elevation.
+    pub(crate) view: ([f64; 3], f64, [f64; 2]),
+}
+
+impl ReorientConfig {
+    /// The task, with all that is known of it.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`], and those of the engine.
+    pub fn task(&self, name: &str) -> Result<Task, EnvError> {
+        self.check()?;
+        let make = |variation: &Variation| self.parts(variation);
+        let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
+        let objective = std::sync::Arc::new(Batched(self.objective()));
+        Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(self.knowledge()))
+    }
+
+    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    ///
+    /// # Errors
+    /// As [`task`](Self::task).
+    pub fn init(&self, name: &str) -> Result<MujocoEnv, EnvError> {
+        self.check()?;
+        let parts = self.parts(&Variation::default())?;
+        bare(name, &self.choices(), &Self::layout(), &HandConfig::names(), parts)
+    }
+
+    fn parts(&self, variation: &Variation) -> Result<Parts<Reorient>, EnvError> {
+        let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
+        let target = model.mocap("target")?;
+        let play = Reorient {
+            goals: GOALS[..self.goals].to_vec(),
+            start_noise: self.start_noise,
+            objective: self.objective(),
+            servo: servo.clone(),
+            target,
+            view: ([0.08, 0.05, 0.28], 0.5, [150.0, -35.0]),
+        };
+        Ok((model, play, servo))
+    }
+}
+
+/// The observation of the cube, where it started, and its goal.
+fn observe_cube(sim: &Sim, obs: &mut Vec<f64>) {
+    let (q, v, memory) = (sim.qpos(), sim.qvel(), sim.userdata());
+    let orientation = part::<4>(q, JOINTS + 3);
+    obs.extend(part::<3>(q, JOINTS));
+    obs.extend(part::<3>(v, JOINTS));
+    obs.extend_from_slice(axes_of(orientation).as_flattened());
+    // The engine tells a free body's angular velocity in the body's own frame.
+    obs.extend(turned(orientation, part::<3>(v, JOINTS + 3)));
+    obs.extend(part::<3>(memory, HOME));
+    let goal = part::<4>(memory, TURN);
+    // Before the first episode there is none.
+    let goal = if goal == [0.0; 4] { [1.0, 0.0, 0.0, 0.0] } else { goal };
+    obs.extend_from_slice(axes_of(goal).as_flattened());
+}
+
+/// Remembers where the cube lies and draws a goal.
+fn remember(sim: &mut Sim, goals: &[(usize, f64)], target: usize, rng: &mut Rng) {
+    let (axis, angle) = goals[rng.below(goals.len())];
+    let (home, goal) = (part::<3>(sim.qpos(), JOINTS), about(axis, angle));
+    let memory = sim.userdata_mut();
+    memory[HOME..HOME + 3].copy_from_slice(&home);
+    memory[TURN..TURN + 4].copy_from_slice(&goal);
+    sim.mocap_quat_mut()[target] = goal;
+}
+
+/// How far the cube is from its goal.
+fn told(next: &[f64]) -> Info {
+    let axes = |first: usize| [part::<3>(next, first), part::<3>(next, first + 3)];
+    info([("angle_to_goal", angle_between(&axes(AXES), &axes(GOAL)))])
+}
+
+impl Play for Reorient {
+    fn observe(&self, sim: &Sim, _: f64, obs: &mut Vec<f64>) {
+        obs.extend_from_slice(&sim.qpos()[..JOINTS]);
+        obs.extend_from_slice(&sim.qvel()[..JOINTS]);
+        observe_cube(sim, obs);
+    }
+
+    fn judge(&self, _: &[f64], next: &[f64]) -> (f64, bool, Info) {
+        let (reward, over) = judge(&self.objective, next);
+        (reward, over, told(next))
+    }
+
+    fn start(&self, state: &mut InitialState, rng: &mut Rng) {
+        scatter(&mut state.qpos[..JOINTS], &self.servo.rest, &self.servo, self.start_noise, rng);
+        state.qpos[JOINTS..JOINTS + 2].iter_mut().for_each(|x| *x += 0.002 * rng.normal_f64());
+    }
+
+    fn settle(&self, sim: &mut Sim, rng: &mut Rng) -> Result<(), EnvError> {
+        wait(sim, 0.6)?;
+        remember(sim, &self.goals, self.target, rng);
+        Ok(())
+    }
+
+    fn view(&self) -> ([f64; 3], f64, [f64; 2]) {
+        self.view
+    }
+}

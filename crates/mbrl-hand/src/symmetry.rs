@@ -1,0 +1,53 @@
+//! Symmetries: maps of observations and actions under which a task stays the same.
+
+use mbrl_env::Augment;
+
+/// A map of one row: from which column each entry comes, and with which sign.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Permutation(Vec<(usize, f32)>);
+
+impl Permutation {
+    /// Nothing changes.
+    pub(crate) fn identity(width: usize) -> Self {
+        Self((0..width).map(|column| (column, 1.0)).collect())
+    }
+
+    /// The entry `to` is that of `from`, times `sign`.
+    pub(crate) fn set(&mut self, to: usize, from: usize, sign: f32) {
+        self.0[to] = (from, sign);
+    }
+
+    fn apply(&self, row: &mut [f32]) {
+        let before = row.to_vec();
+        for (to, (from, sign)) in row.iter_mut().zip(&self.0) {
+            // Exact: signs alone.
+            *to = before[*from] * sign;
+        }
+    }
+}
+
+/// Symmetries that exchange columns and turn signs.
+#[derive(Debug, Clone)]
+pub(crate) struct Permutations {
+    pub(crate) name: &'static str,
+    /// Of observation and action, the first of which changes nothing.
+    pub(crate) copies: Vec<(Permutation, Permutation)>,
+}
+
+impl Augment for Permutations {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn copies(&self) -> usize {
+        self.copies.len()
+    }
+
+    fn observation(&self, copy: usize, obs: &mut [f32]) {
+        self.copies[copy].0.apply(obs);
+    }
+
+    fn action(&self, copy: usize, action: &mut [f32]) {
+        self.copies[copy].1.apply(action);
+    }
+}

@@ -1,0 +1,520 @@
+//! `baoding`: a hand turns two balls round each other.
+
+use std::f64::consts::{PI, TAU};
+
+use mbrl_env::{EnvError, Features, Field, Knowledge, Known};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Choices, SensorNoise, Told, check_above_0, check_at_least_0,
+    digits::{Digit, Palm},
+    field, hand_servo, joint_fields,
+};
+use crate::{
+    Servo,
+    blocks::{Block, Formula, FormulaFeatures, FormulaKnown, Input},
+    objective::{Objective, either},
+    robot::{HandConfig, Pose},
+    scalar::{Scalar, Vector},
+    scene::{BALL_RADIUS, BALLS_AT, Contacts, PhysicsConfig, RandomizeConfig, Variation, balls, hand_scene},
+    symmetry::{Permutation, Permutations},
+};
+
+/// Joints of the hand.
+pub(crate) const JOINTS: usize = 24;
+/// Positions of the balls, three columns each; three of the velocity follow.
+pub(crate) const BALLS: [usize; 2] = [48, 54];
+/// Where the balls should be, two columns each.
+pub(crate) const TARGETS: [usize; 2] = [60, 62];
+/// By how much the targets turn per step (rad).
+pub(crate) const TURN: usize = 64;
+pub(crate) const WIDTH: usize = 65;
+
+/// The targets' ellipse: its centre and semi-axes (m), in the world, whose origin is the palm's.
+pub(crate) const CENTRE: [f64; 2] = [0.062, 0.0];
+/// Along the hand and across it.
+pub(crate) const RADII: [f64; 2] = [0.036, 0.022];
+/// A ball below this height has fallen (m): 4 cm under the wrist.
+pub const FALLEN: f64 = 0.21;
+
+/// The bowl: the wrist 0.25 rad down and the knuckles flexed by 0.9 make a trough, which the cupped palm closes at its sides.
+pub(crate) const REST: Pose = &[
+    ("WRJ0", -0.25),
+    ("FFJ2", 0.9),
+    ("MFJ2", 0.9),
+    ("RFJ2", 0.9),
+    ("LFJ2", 1.0),
+    ("FFJ1", 0.2),
+    ("MFJ1", 0.2),
+    ("RFJ1", 0.2),
+    ("LFJ1", 0.2),
+    ("FFJ0", 0.2),
+    ("MFJ0", 0.2),
+    ("RFJ0", 0.2),
+    ("LFJ0", 0.2),
+    ("LFJ4", 0.15),
+    ("THJ4", 0.0),
+    ("THJ3", 0.5),
+    ("THJ1", 0.1),
+    ("THJ0", 0.5),
+];
+
+/// What the balls should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaodingGoal {
+    /// Turn round each other, counter-clockwise seen from above (default).
+    #[default]
+    CounterClockwise,
+    /// The other way round.
+    Clockwise,
+    /// The first ball goes to a place on the ellipse, a new one in each episode, and stays; the other one only must not fall.
+    Place,
+    /// In each episode one of: either way round, at one turn in 60, 80 or 120 steps, from a phase within ±1.6 rad of the usual
+    /// one. Data for a model that shall know them all.
+    Mixed,
+}
+
+/// Turn two Baoding balls round each other in the palm; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
+///
+/// Each ball has a target on an ellipse that turns by the clock. Reward per step, with distances in the plane:
+/// `−5 (|ball₁ − target₁| + |ball₂ − target₂|) − 500·[a ball fell] − 10·[wrist bent up by more than 0.15 rad]`; the episode is over when a ball
+/// falls. Observed are 24 joint angles and velocities, positions and velocities of the balls, the targets, and how fast these
+/// turn: 65 columns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BaodingConfig {
+    /// What the balls should do.
+    pub goal: BaodingGoal,
+    /// Steps per turn of the targets (default: 60).
+    pub period: f64,
+    /// How the engine steps.
+    pub physics: PhysicsConfig,
+    /// Largest speed of a joint (default: 3 rad/s, which bounds the servos' forces).
+    pub speed: f64,
+    /// Share of the joints' range that actions use (default: 0.9).
+    pub action_scale: f64,
+    /// Standard deviation of the joints at the start (default: 0.02 rad); objects start within 2 mm, one standard deviation.
+    pub start_noise: f64,
+    /// Steps per episode (default: 100).
+    pub max_steps: u32,
+    /// Noise of the sensors (default: none).
+    pub sensors: SensorNoise,
+    /// Steps that actions come late (default: 0).
+    pub action_delay: usize,
+    /// Physics that vary between episodes (default: none).
+    pub randomize: Option<RandomizeConfig>,
+}
+
+impl Default for BaodingConfig {
+    fn default() -> Self {
+        Self {
+            goal: BaodingGoal::default(),
+            period: 60.0,
+            physics: PhysicsConfig::default(),
+            speed: 3.0,
+            action_scale: 0.9,
+            start_noise: 0.02,
+            max_steps: 100,
+            sensors: SensorNoise::default(),
+            action_delay: 0,
+            randomize: None,
+        }
+    }
+}
+
+impl BaodingConfig {
+    /// Refuses what no task can be made of.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`].
+    pub fn check(&self) -> Result<(), EnvError> {
+        check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
+        check_at_least_0(&[("start_noise", self.start_noise)])?;
+        self.randomize.as_ref().map_or(Ok(()), RandomizeConfig::check)?;
+        self.physics.frame_skip().map(|_| ())
+    }
+
+    /// From actions to commanded angles.
+    #[must_use]
+    pub fn servo(&self) -> Servo {
+        hand_servo(&HandConfig::angles(REST), self.action_scale, self.speed)
+    }
+
+    /// The scene as MJCF.
+    #[must_use]
+    pub fn mjcf(&self, variation: &Variation) -> String {
+        let contacts = Contacts::default();
+        let [slide, twist, roll] = contacts.friction;
+        let objects = balls(variation, [slide * variation.friction, twist, roll], BALLS_AT);
+        hand_scene(&self.physics, &contacts, &HandConfig::default(), variation, &objects)
+    }
+
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
+    pub(crate) fn choices(&self) -> Choices<'_> {
+        Choices {
+            physics: &self.physics,
+            sensors: &self.sensors,
+            action_delay: self.action_delay,
+            randomize: self.randomize.as_ref(),
+            max_steps: self.max_steps,
+        }
+    }
+
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
+    pub(crate) fn layout() -> Vec<(Field, Told)> {
+        let mut fields = joint_fields(&HandConfig::names());
+        fields.extend(ball_fields());
+        fields
+    }
+
+    /// The reward and the end.
+    #[must_use]
+    pub fn objective(&self) -> BaodingObjective {
+        let second = if self.goal == BaodingGoal::Place { 0.0 } else { 1.0 };
+        BaodingObjective { second, fallen: FALLEN, wrist: Some((1, 0.15)) }
+    }
+
+    /// What a model of the task may use: the hand beside the balls, measured and commanded; that the balls may be exchanged; targets
+    /// that turn by the clock.
+    #[must_use]
+    pub fn knowledge(&self) -> Knowledge {
+        let mut knowledge = Knowledge::none();
+        if self.goal != BaodingGoal::Place {
+            knowledge = knowledge.with_augment(exchange());
+        }
+        knowledge.features = Some(std::sync::Arc::new(self.features()));
+        knowledge.known = Some(std::sync::Arc::new(clock(CENTRE, RADII)));
+        knowledge
+    }
+
+    /// The features alone.
+    #[must_use]
+    pub fn features(&self) -> impl Features + use<> {
+        FormulaFeatures { formula: Links::new(self.servo()), replaces: (TARGETS[0]..WIDTH).collect() }
+    }
+}
+
+/// Fields of balls and targets.
+pub(crate) fn ball_fields() -> Vec<(Field, Told)> {
+    vec![
+        field("ball0", "m", 3, Told::Position),
+        field("ball0_velocity", "m/s", 3, Told::Velocity),
+        field("ball1", "m", 3, Told::Position),
+        field("ball1_velocity", "m/s", 3, Told::Velocity),
+        field("target0", "m", 2, Told::Goal),
+        field("target1", "m", 2, Told::Goal),
+        field("target_turn", "rad", 1, Told::Goal),
+    ]
+}
+
+/// Where the first ball should be at a phase on an ellipse; the second one is opposite.
+pub(crate) fn on_ellipse(centre: [f64; 2], radii: [f64; 2], phase: f64) -> [f64; 2] {
+    let (sin, cos) = phase.sin_cos();
+    [centre[0] + radii[0] * cos, centre[1] + radii[1] * sin]
+}
+
+/// The first ball starts at the palm's end of the ellipse.
+#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
+pub(crate) const START_PHASE: f64 = PI;
+
+/// Two balls are one as the other: they and their targets may be exchanged.
+pub(crate) fn exchange() -> Permutations {
+    let same = (Permutation::identity(WIDTH), Permutation::identity(JOINTS));
+    let mut exchanged = Permutation::identity(WIDTH);
+    for (columns, pair) in [(6, BALLS), (2, TARGETS)] {
+        for k in 0..columns {
+            exchanged.set(pair[0] + k, pair[1] + k, 1.0);
+            exchanged.set(pair[1] + k, pair[0] + k, 1.0);
+        }
+    }
+    Permutations { name: "baoding-exchange-1", copies: vec![same, (exchanged, Permutation::identity(JOINTS))] }
+}
+
+/// Targets that turn on an ellipse by the angle in the observation.
+struct Clock {
+    centre: [f64; 2],
+    radii: [f64; 2],
+    blocks: Vec<Block>,
+}
+
+pub(crate) fn clock(centre: [f64; 2], radii: [f64; 2]) -> impl Known {
+    let inputs = |target: usize| vec![Input::Obs(target), Input::Obs(target + 1), Input::Obs(TURN)];
+    let mut blocks: Vec<Block> = TARGETS.map(|target| Block { inputs: inputs(target), width: 2 }).into();
+    blocks.push(Block { inputs: vec![Input::Obs(TURN)], width: 1 });
+    FormulaKnown { formula: Clock { centre, radii, blocks }, columns: (TARGETS[0]..WIDTH).collect() }
+}
+
+impl Formula for Clock {
+    fn name(&self) -> &'static str {
+        "baoding-clock-1"
+    }
+
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
+        if block == 2 {
+            out.push(inputs[0].clone());
+            return;
+        }
+        let ([cx, cy], [rx, ry]) = (self.centre, self.radii);
+        let (x, y) = (inputs[0].shift(-cx), inputs[1].shift(-cy));
+        let (sin, cos) = inputs[2].sin_cos();
+        out.push((x.clone() * cos.clone() - (y.clone() * sin.clone()).scale(rx / ry)).shift(cx));
+        out.push((y * cos + (x * sin).scale(ry / rx)).shift(cy));
+    }
+}
+
+/// What turning balls is worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BaodingObjective {
+    /// Weight of the second ball's distance: 0 where only the first one has a place to go to.
+    pub second: f64,
+    /// A ball below this height has fallen (m).
+    pub fallen: f64,
+    /// The column of a wrist that must not bend up, and from which angle on it costs 10 per step (rad).
+    pub wrist: Option<(usize, f64)>,
+}
+
+impl Objective for BaodingObjective {
+    fn reward<S: Scalar>(&self, next: &impl Fn(usize) -> S) -> S {
+        let away = |ball: usize, target: usize| {
+            let [x, y] = std::array::from_fn(|k| next(ball + k) - next(target + k));
+            (x.square() + y.square()).root()
+        };
+        let mut cost = away(BALLS[0], TARGETS[0]);
+        if self.second != 0.0 {
+            cost = cost + away(BALLS[1], TARGETS[1]).scale(self.second);
+        }
+        let mut reward = cost.scale(-5.0) - self.fell(next).scale(500.0);
+        if let Some((column, limit)) = self.wrist {
+            reward = reward - next(column).above(limit).scale(10.0);
+        }
+        reward
+    }
+
+    fn over<S: Scalar>(&self, next: &impl Fn(usize) -> S) -> Option<S> {
+        Some(self.fell(next))
+    }
+}
+
+impl BaodingObjective {
+    fn fell<S: Scalar>(&self, next: &impl Fn(usize) -> S) -> S {
+        let [a, b] = BALLS.map(|ball| next(ball + 2).below(self.fallen));
+        either(&a, &b)
+    }
+}
+
+/// The hand beside the balls: of each digit where it is and is commanded to be, and the gap between each of its links and each ball, now
+/// and at the commanded place, within −2 and 4 cm; the balls in the palm's frame.
+struct Links {
+    servo: Servo,
+    digits: Vec<Digit>,
+    palm: Palm,
+    blocks: Vec<Block>,
+}
+
+impl Links {
+    fn new(servo: Servo) -> Self {
+        let hand = HandConfig::default();
+        let (digits, palm) = (Digit::all(&hand), Palm::new(&hand));
+        let objects: Vec<usize> = BALLS.iter().flat_map(|ball| *ball..ball + 3).collect();
+        let of = |digit: &Digit| Block { inputs: digit.inputs(&objects), width: 24 + digit.width() - 2 };
+        let mut blocks: Vec<Block> = digits.iter().map(of).collect();
+        blocks.push(Palm::block(&objects, 6));
+        Self { servo, digits, palm, blocks }
+    }
+}
+
+/// The last columns of the inputs, as points.
+fn points<S: Scalar>(inputs: &[S]) -> [Vector<S>; 2] {
+    let first = inputs.len() - 6;
+    std::array::from_fn(|ball| std::array::from_fn(|k| inputs[first + 3 * ball + k].clone()))
+}
+
+impl Formula for Links {
+    fn name(&self) -> &'static str {
+        "baoding-links-1"
+    }
+
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
+        let balls = points(inputs);
+        let Some(digit) = self.digits.get(block) else {
+            let (frame, turns) = self.palm.frame(&self.servo, inputs);
+            out.extend(turns);
+            for ball in balls {
+                out.extend(frame.as_ref().map_or(ball.clone(), |frame| frame.inside(&ball)));
+            }
+            return;
+        };
+        let ([measured, commanded], turns) = digit.places(&self.servo, inputs);
+        out.extend(measured.points[1..].iter().flatten().cloned());
+        out.extend(commanded.tip().iter().cloned());
+        for place in [&measured, &commanded] {
+            for ball in &balls {
+                for link in 0..3 {
+                    let gap = place.distance(link, ball).shift(-digit.radii[link] - BALL_RADIUS);
+                    out.push(gap.clamp(-0.02, 0.04));
+                }
+            }
+        }
+        out.extend(turns);
+    }
+}
+
+/// What an episode came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BaodingScore {
+    /// How far the balls turned round each other in the targets' direction (degrees). Beside drops, because stalls without drops
+    /// happen.
+    pub rotation: f64,
+    /// Whether a ball fell.
+    pub dropped: bool,
+    /// Mean distance of a ball from its target (m).
+    pub distance: f64,
+    /// Mean distance of the first ball from its target over the last five steps (m): the score where it has a place to go to.
+    pub final_distance: f64,
+}
+
+impl BaodingScore {
+    /// The score of an episode, by its first observation and those after each step; a ball below `fallen` (m) has fallen.
+    #[must_use]
+    pub fn of(observations: &[Vec<f32>], fallen: f64) -> Self {
+        let phase = |obs: &Vec<f32>| {
+            let [x, y] = [0, 1].map(|k| f64::from(obs[BALLS[0] + k] - obs[BALLS[1] + k]));
+            y.atan2(x)
+        };
+        let away = |obs: &Vec<f32>, ball: usize| {
+            let [x, y] = [0, 1].map(|k| f64::from(obs[BALLS[ball] + k] - obs[TARGETS[ball] + k]));
+            x.hypot(y)
+        };
+        let turned: f64 =
+            observations.windows(2).map(|pair| (phase(&pair[1]) - phase(&pair[0]) + PI).rem_euclid(TAU) - PI).sum();
+        let after = &observations[1..];
+        let direction = observations.first().map_or(0.0, |obs| f64::from(obs[TURN]));
+        let mean = |all: &[Vec<f32>], balls: &[usize]| {
+            let sum: f64 = all.iter().flat_map(|obs| balls.iter().map(|ball| away(obs, *ball))).sum();
+            sum / (all.len() * balls.len()) as f64
+        };
+        let fell = |obs: &Vec<f32>| BALLS.iter().any(|ball| f64::from(obs[ball + 2]) < fallen);
+        Self {
+            rotation: turned.to_degrees() * if direction < 0.0 { -1.0 } else { 1.0 },
+            dropped: after.iter().any(fell),
+            distance: mean(after, &[0, 1]),
+            final_distance: mean(&after[after.len().saturating_sub(5)..], &[0]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{objective::Batched, testing};
+    use mbrl_env::{Augment, Device, check};
+
+    #[test]
+    fn features_and_symmetries_keep_their_rules() {
+        // Few: gaps to links bend within millimetres, and rows are to lie where they are smooth.
+        let (mut obs, actions) = testing::rows(WIDTH, JOINTS, 2, 0.2);
+        for (index, row) in obs.chunks_exact_mut(WIDTH).enumerate() {
+            for (ball, x) in BALLS.into_iter().zip([0.0413, 0.0927]) {
+                let y = 0.0131 * index as f32 - 0.0109;
+                row[ball..ball + 3].copy_from_slice(&[x, y, 0.2836]);
+            }
+            // Rest angles, and room to both sides.
+            row[..24].iter_mut().zip(HandConfig::angles(REST)).for_each(|(q, rest)| *q = rest as f32 + 0.3 * *q + 0.1);
+        }
+        let config = BaodingConfig::default();
+        check::check_features(&config.features(), &obs, &actions, [WIDTH, JOINTS], &Device::flex()).unwrap();
+        let next: Vec<f32> = obs.iter().map(|x| x + 0.01).collect();
+        let reward = Batched(config.objective());
+        check::check_augment(&exchange(), &obs, &actions, &next, [WIDTH, JOINTS], Some(&reward), &Device::flex())
+            .unwrap();
+    }
+
+    /// An episode in which the balls follow their targets at a constant distance behind.
+    fn episode(steps: usize, turn: f64, lag: f64) -> Vec<Vec<f32>> {
+        let row = |t: usize| {
+            let mut row = vec![0.0; WIDTH];
+            let phase = START_PHASE + turn * t as f64;
+            for (ball, more) in [0.0, PI].into_iter().enumerate() {
+                let (at, target) =
+                    (on_ellipse(CENTRE, RADII, phase + more - lag), on_ellipse(CENTRE, RADII, phase + more));
+                for k in 0..2 {
+                    row[BALLS[ball] + k] = at[k] as f32;
+                    row[TARGETS[ball] + k] = target[k] as f32;
+                }
+                row[BALLS[ball] + 2] = 0.27;
+            }
+            row[TURN] = turn as f32;
+            row
+        };
+        (0..=steps).map(row).collect()
+    }
+
+    #[test]
+    fn rotation_is_counted_beyond_a_turn_and_in_the_targets_direction() {
+        for turn in [TAU / 60.0, -TAU / 60.0] {
+            // At half turns the direction on an ellipse is that on a circle.
+            let score = BaodingScore::of(&episode(90, turn, 0.0), FALLEN);
+            assert!((score.rotation - 540.0).abs() < 0.1, "{score:?}");
+            assert!(!score.dropped && score.distance < 1e-7);
+        }
+        let mut fallen = episode(30, TAU / 60.0, 0.3);
+        fallen[30][BALLS[1] + 2] = 0.2;
+        let score = BaodingScore::of(&fallen, FALLEN);
+        assert!(score.dropped && score.distance > 0.005 && (score.rotation - 180.0).abs() < 0.1, "{score:?}");
+    }
+
+    #[test]
+    fn the_clock_turns_targets_as_the_ellipse_does_and_exchanges_with_the_balls() {
+        let known = clock(CENTRE, RADII);
+        let rows = episode(7, TAU / 60.0, 0.4);
+        let exchanged = |row: &Vec<f32>| {
+            let mut row = row.clone();
+            exchange().observation(1, &mut row);
+            row
+        };
+        let device = Device::flex();
+        for pair in rows.windows(2) {
+            for (now, next) in [(pair[0].clone(), pair[1].clone()), (exchanged(&pair[0]), exchanged(&pair[1]))] {
+                let tensor = burn::tensor::Tensor::<1>::from_floats(&now[..], &device).unsqueeze_dim::<2>(0);
+                let found: Vec<f32> =
+                    known.tensor(tensor.clone(), tensor.clone(), tensor).into_data().iter::<f32>().collect();
+                for (found, column) in found.iter().zip(known.columns()) {
+                    assert!(
+                        (found - next[*column]).abs() < 1e-6,
+                        "column {column}: {found}, expected {}",
+                        next[*column]
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_reward_by_hand() {
+        let mut row = episode(0, 0.1, 0.0).remove(0);
+        row[BALLS[0]] += 0.03;
+        row[BALLS[0] + 1] += 0.04;
+        let next = |row: Vec<f32>| move |column: usize| f64::from(row[column]);
+        let objective = BaodingConfig::default().objective();
+        let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-4, "{found}, expected {expected}");
+        near(objective.reward(&next(row.clone())), -0.25);
+        row[1] = 0.2; // the wrist
+        near(objective.reward(&next(row.clone())), -10.25);
+        row[BALLS[1] + 2] = 0.1;
+        near(objective.reward(&next(row.clone())), -510.25);
+        assert_eq!(objective.over(&next(row.clone())), Some(1.0));
+        row[BALLS[1]] += 1.0;
+        near(objective.reward(&next(row.clone())), -515.25);
+        let place = BaodingConfig { goal: BaodingGoal::Place, ..BaodingConfig::default() }.objective();
+        near(place.reward(&next(row)), -510.25);
+    }
+}

@@ -1,0 +1,137 @@
+//! What the five-fingered hand's digits look like beside objects: features of several tasks.
+
+use crate::{
+    Servo,
+    blocks::{Block, Input},
+    kinematics::{Chain, Frame},
+    robot::HandConfig,
+    scalar::{Scalar, Vector, dot, length, scaled, subtract},
+};
+
+/// Digits by the beginning of their joints' names.
+const DIGITS: [&str; 5] = ["FF", "MF", "RF", "LF", "TH"];
+/// A digit's links, by the bodies that they begin at.
+const LINKS: [&str; 3] = ["proximal", "middle", "distal"];
+
+/// A digit, with the wrist before it.
+#[derive(Debug, Clone)]
+pub(crate) struct Digit {
+    /// Its joints and the wrist's, by their numbers.
+    joints: Vec<usize>,
+    chain: Chain,
+    links: [String; 3],
+    /// The centre of the tip, in the last link's frame.
+    tip: f64,
+    /// Radii of the links.
+    pub(crate) radii: [f64; 3],
+}
+
+/// Where a digit's links are (m).
+pub(crate) struct Place<S> {
+    /// Origins of proximal, middle and distal link, and the centre of the tip.
+    pub(crate) points: [Vector<S>; 4],
+}
+
+impl<S: Scalar> Place<S> {
+    pub(crate) fn tip(&self) -> &Vector<S> {
+        &self.points[3]
+    }
+
+    /// How far a point is from the axis of a link: 0 is the proximal one.
+    pub(crate) fn distance(&self, link: usize, point: &Vector<S>) -> S {
+        let (from, to) = (&self.points[link], &self.points[link + 1]);
+        let (along, away) = (subtract(to, from), subtract(point, from));
+        let over = dot(&along, &along).shift(1e-9).recip();
+        let part = (dot(&along, &away) * over).clamp(0.0, 1.0);
+        let nearest: Vector<S> = along.map(|x| x * part.clone());
+        length(&subtract(&away, &nearest))
+    }
+}
+
+impl Digit {
+    /// All five.
+    pub(crate) fn all(hand: &HandConfig) -> Vec<Self> {
+        let robot = hand.body();
+        let names = HandConfig::names();
+        let of = |digit: &&str| {
+            let joints: Vec<usize> =
+                (0..names.len()).filter(|j| names[*j].starts_with("WR") || names[*j].starts_with(digit)).collect();
+            let order: Vec<&str> = joints.iter().map(|j| names[*j]).collect();
+            let chain = Chain::to(&robot, &format!("{digit}distal"), &order)?;
+            let (lengths, radii) = match *digit {
+                "TH" => (HandConfig::THUMB, HandConfig::THUMB_RADIUS),
+                _ => (HandConfig::FINGER, HandConfig::FINGER_RADIUS),
+            };
+            let links = LINKS.map(|link| format!("{digit}{link}"));
+            Some(Self { joints, chain, links, tip: lengths[2] - radii[2], radii })
+        };
+        DIGITS.iter().filter_map(of).collect()
+    }
+
+    /// Joint angles, actions, and then columns of objects.
+    pub(crate) fn inputs(&self, objects: &[usize]) -> Vec<Input> {
+        let joints = self.joints.iter().copied();
+        joints
+            .clone()
+            .map(Input::Obs)
+            .chain(joints.map(Input::Action))
+            .chain(objects.iter().copied().map(Input::Obs))
+            .collect()
+    }
+
+    /// Joints, those of the wrist among them.
+    pub(crate) fn width(&self) -> usize {
+        self.joints.len()
+    }
+
+    fn place<S: Scalar>(&self, angles: &[S]) -> Place<S> {
+        let names: Vec<&str> = self.links.iter().map(String::as_str).collect();
+        let (frame, origins) = self.chain.frame_and_origins(angles, &names);
+        let tip = frame.point(&[self.tip, 0.0, 0.0]);
+        // Three links by name, and the tip.
+        let mut points = origins.into_iter().chain([tip]);
+        Place { points: std::array::from_fn(|_| points.next().unwrap_or_else(|| frame.origin.clone())) }
+    }
+
+    /// Where it is, where it is commanded to, and by how much its own joints are commanded to turn.
+    pub(crate) fn places<S: Scalar>(&self, servo: &Servo, inputs: &[S]) -> ([Place<S>; 2], Vec<S>) {
+        let n = self.width();
+        let command = |j: usize| servo.command(self.joints[j], &inputs[n + j], &inputs[j]);
+        let commanded: Vec<S> = (0..n).map(command).collect();
+        let turns = (2..n).map(|j| commanded[j].clone() - inputs[j].clone()).collect();
+        ([self.place(&inputs[..n]), self.place(&commanded)], turns)
+    }
+}
+
+/// The palm, moved by the wrist.
+#[derive(Debug, Clone)]
+pub(crate) struct Palm(Option<Chain>);
+
+impl Palm {
+    pub(crate) fn new(hand: &HandConfig) -> Self {
+        Self(Chain::to(&hand.body(), "palm", &["WRJ1", "WRJ0"]))
+    }
+
+    /// A block of the wrist's angles and actions, and columns of objects.
+    pub(crate) fn block(objects: &[usize], width: usize) -> Block {
+        let wrist = [Input::Obs(0), Input::Obs(1), Input::Action(0), Input::Action(1)];
+        let inputs = wrist.into_iter().chain(objects.iter().copied().map(Input::Obs)).collect();
+        Block { inputs, width: width + 2 }
+    }
+
+    /// The palm's frame, and by how much the wrist is commanded to turn.
+    pub(crate) fn frame<S: Scalar>(&self, servo: &Servo, inputs: &[S]) -> (Option<Frame<S>>, [S; 2]) {
+        let turn = |j: usize| servo.command(j, &inputs[2 + j], &inputs[j]) - inputs[j].clone();
+        (self.0.as_ref().map(|chain| chain.frame(&inputs[..2])), [turn(0), turn(1)])
+    }
+}
+
+/// A point as the difference to another, held within ± `limit` (m).
+pub(crate) fn beside<S: Scalar>(point: &Vector<S>, origin: &Vector<S>, limit: f64) -> Vector<S> {
+    subtract(point, origin).map(|x| x.clamp(-limit, limit))
+}
+
+/// The point at `along` (m) on the axis of something at `at`.
+pub(crate) fn on_axis<S: Scalar>(at: &Vector<S>, axis: &Vector<S>, along: f64) -> Vector<S> {
+    crate::scalar::add(at, &scaled(axis, along))
+}

@@ -1,0 +1,126 @@
+//! The tasks: what is observed, what is rewarded, what is known; and with the feature `mujoco` the environments.
+
+pub(crate) mod adroit;
+pub(crate) mod baoding;
+mod digits;
+pub(crate) mod reorient;
+pub(crate) mod valve;
+pub(crate) mod write;
+
+use mbrl_env::{EnvError, Field};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    robot::HandConfig,
+    scene::{PhysicsConfig, RandomizeConfig},
+};
+
+pub use adroit::{AdroitPenConfig, AdroitPenObjective, BaodingAdroitConfig, ReorientAdroitConfig};
+pub use baoding::{BaodingConfig, BaodingGoal, BaodingObjective, BaodingScore, FALLEN};
+pub use reorient::{ReorientConfig, ReorientObjective, ReorientScore};
+pub use valve::{ValveConfig, ValveObjective, ValveScore};
+pub use write::{WriteConfig, WriteObjective, WritePath, WriteScore};
+
+/// A ball below this height has fallen out of the Adroit hand (m), as in PDDM.
+pub const FALLEN_ADROIT: f64 = 0.06;
+
+/// What sensors add to the truth: Gaussian noise, by its standard deviation.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SensorNoise {
+    /// On joint angles (rad; default: 0).
+    pub joints: f32,
+    /// On joint velocities (rad/s; default: 0).
+    pub joint_velocities: f32,
+    /// On where an object is (m, and rad for a valve; default: 0).
+    pub positions: f32,
+    /// On how an object moves (m/s and rad/s; default: 0).
+    pub velocities: f32,
+}
+
+/// What a column of the observation tells, as far as sensors differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "sensors are the environment's"))]
+pub(crate) enum Told {
+    Joint,
+    JointVelocity,
+    Position,
+    Velocity,
+    /// A goal, which nobody measures.
+    Goal,
+}
+
+impl SensorNoise {
+    /// Whether it changes anything.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    #[cfg(feature = "mujoco")]
+    pub(crate) fn columns(&self, layout: &[(Field, Told)]) -> Vec<f32> {
+        let std = |told: Told| match told {
+            Told::Joint => self.joints,
+            Told::JointVelocity => self.joint_velocities,
+            Told::Position => self.positions,
+            Told::Velocity => self.velocities,
+            Told::Goal => 0.0,
+        };
+        layout.iter().flat_map(|(field, told)| vec![std(*told); field.width()]).collect()
+    }
+}
+
+/// What all tasks let be chosen.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environments read it"))]
+pub(crate) struct Choices<'a> {
+    pub(crate) physics: &'a PhysicsConfig,
+    pub(crate) sensors: &'a SensorNoise,
+    pub(crate) action_delay: usize,
+    pub(crate) randomize: Option<&'a RandomizeConfig>,
+    pub(crate) max_steps: u32,
+}
+
+/// Fields of joint angles and velocities.
+pub(crate) fn joint_fields(names: &[&str]) -> Vec<(Field, Told)> {
+    let angle = |name: &&str| (Field::linear(*name, "rad"), Told::Joint);
+    let velocity = |name: &&str| (Field::linear(format!("{name}_velocity"), "rad/s"), Told::JointVelocity);
+    names.iter().map(angle).chain(names.iter().map(velocity)).collect()
+}
+
+/// A field of some columns.
+pub(crate) fn field(name: &str, unit: &str, columns: usize, told: Told) -> (Field, Told) {
+    let field = Field::linear(name, unit);
+    (if columns == 1 { field } else { field.with_shape([columns]) }, told)
+}
+
+/// The servos of the five-fingered hand around a pose.
+pub(crate) fn hand_servo(rest: &[f64], scale: f64, speed: f64) -> crate::Servo {
+    crate::Servo {
+        rest: rest.to_vec(),
+        low: HandConfig::JOINTS.iter().map(|joint| joint.1).collect(),
+        high: HandConfig::JOINTS.iter().map(|joint| joint.2).collect(),
+        scale,
+        speed,
+    }
+}
+
+/// Refuses numbers that are not finite and at least 0.
+pub(crate) fn check_at_least_0(numbers: &[(&'static str, f64)]) -> Result<(), EnvError> {
+    match numbers.iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
+        None => Ok(()),
+        Some((field, value)) => {
+            Err(EnvError::Config { field, value: value.to_string(), rule: "a finite number of at least 0" })
+        }
+    }
+}
+
+/// Refuses numbers that are not finite and above 0.
+pub(crate) fn check_above_0(numbers: &[(&'static str, f64)]) -> Result<(), EnvError> {
+    match numbers.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
+        None => Ok(()),
+        Some((field, value)) => {
+            Err(EnvError::Config { field, value: value.to_string(), rule: "a finite number above 0" })
+        }
+    }
+}
