@@ -15,7 +15,9 @@ use mbrl_model::{Dynamics, EvaluateConfig, ModelEvaluation, Propagation, Simulat
 use mbrl_plan::{Aggregate, PlanError, Planner, Problem, returns};
 use serde::Serialize;
 
-use crate::{ActMode, Agent, AgentError, Device, Goal, Learned, LearnedValue, Tensor, start_seeds, world::Episode};
+use crate::{
+    ActMode, Agent, AgentError, Device, Goal, Learned, LearnedValue, Tensor, TerminalValue, start_seeds, world::Episode,
+};
 
 /// How much is looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -229,7 +231,8 @@ impl DiagnoseConfig {
 
 impl Visited {
     /// What the agent learned, looked at where it came to. `learned` and `value` are what the agent says of itself
-    /// ([`Learner::learned`](crate::Learner::learned), [`Learner::value`](crate::Learner::value)); tensors live on `device`.
+    /// ([`Learner::learned`](crate::Learner::learned), [`Learner::value`](crate::Learner::value)); tensors live on `device`. Plans end in the
+    /// value where there is one.
     ///
     /// # Errors
     /// [`AgentError::Config`] for a model with memory, and where no episode had a step; what the model and the planners give.
@@ -256,7 +259,10 @@ impl Visited {
             data = Some(evaluate_model(learned.model, learned.replay, &config.evaluate, &mut rng)?);
         }
         let plans = match (planning, learned, world.simulator()) {
-            (Some(planning), Some(learned), Some(simulator)) => {
+            (Some(mut planning), Some(learned), Some(simulator)) => {
+                if let Some(LearnedValue { value, .. }) = value {
+                    planning.goal.terminal_value = Some(TerminalValue::of_any_goal(value.clone()));
+                }
                 let scale = deviations(&own_data);
                 Some(config.plans(planning, learned.model, simulator, walks, &scale, &mut rng)?)
             }

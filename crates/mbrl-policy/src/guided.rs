@@ -26,9 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ActMode, Acted, Actor, ActorConfig, ActorHead, Agent, AgentError, CheckpointReader, CheckpointWriter,
-    CloningConfig, CriticsConfig, FitSchedule, Goal, GoalKey, Learned, Learner, OffPolicy, Policy, PolicyDraw,
-    PolicyProposals, Reduction, Report, ReportKind, Sac, SacConfig, TerminalValue, Trajectory, Turn, ValueLearner,
-    ValueNetConfig,
+    CloningConfig, CriticsConfig, FitSchedule, Goal, GoalKey, Learned, LearnedValue, Learner, OffPolicy, Policy,
+    PolicyDraw, PolicyNetwork, PolicyProposals, Reduction, Report, ReportKind, Sac, SacConfig, TerminalValue,
+    Trajectory, Turn, ValueLearner, ValueNetConfig,
     imagine::{Imagination, check_markov},
     policy::follow,
 };
@@ -987,5 +987,18 @@ impl Learner for Guided {
 
     fn learned(&self) -> Option<Learned<'_>> {
         self.agent.learned()
+    }
+
+    fn value(&self) -> Option<LearnedValue> {
+        let discount = match (&self.net, &self.critic) {
+            (Some(net), _) => net.config().discount,
+            (None, Some(critic)) => critic.parts().discount,
+            (None, None) => return None,
+        };
+        Self::value(self).map(|value| LearnedValue::new(value, discount))
+    }
+
+    fn policy_network(&self) -> Option<PolicyNetwork> {
+        self.policy().cloned().map(PolicyNetwork::from)
     }
 }
