@@ -52,4 +52,6 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("ground-truth-write", include_str!("../experiments/ground-truth-write.toml")),
     ("ground-truth-write-eight", include_str!("../experiments/ground-truth-write-eight.toml")),
     ("ground-truth-write-unseen", include_str!("../experiments/ground-truth-write-unseen.toml")),
+    ("pddm-valve", include_str!("../experiments/pddm-valve.toml")),
+    ("pddm-baoding", include_str!("../experiments/pddm-baoding.toml")),
 ];

@@ -244,17 +244,41 @@ impl<'a> Learned<'a> {
     }
 }
 
-/// Acts uniformly at random: the baseline, and the first explorer.
+/// Acts at random: the baseline, and the first explorer. Uniformly, unless it is told to act [smoothly](Self::smooth).
 #[derive(Debug, Clone)]
 pub struct RandomAgent {
     actions: ActionSpace,
+    /// Standard deviation in half ranges, and the share that is new per step.
+    smooth: Option<[f32; 2]>,
 }
 
 impl RandomAgent {
     /// A random agent for an action space.
     #[must_use]
     pub fn new(actions: ActionSpace) -> Self {
-        Self { actions }
+        Self { actions, smooth: None }
+    }
+
+    /// Lets actions wander around the middle of their ranges: normal, of standard deviation `sigma` in half ranges, and only a share `beta`
+    /// of an action is new at each step, the rest is that of the last one. What lies beyond the range is cut off. Balls in a hand stay
+    /// there so, and uniform actions throw them out. A `sigma` of 0 means uniform actions.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for a negative `sigma`, a `beta` outside of (0, 1], and actions that have no bounds.
+    pub fn smooth(mut self, sigma: f32, beta: f32) -> Result<Self, AgentError> {
+        let refuse = |field, value: f32, rule| Err(AgentError::Config { field, value: value.to_string(), rule });
+        if !(sigma.is_finite() && sigma >= 0.0) {
+            return refuse("random_sigma", sigma, "a finite number of at least 0");
+        }
+        if !(beta > 0.0 && beta <= 1.0) {
+            return refuse("random_beta", beta, "a number in (0, 1]");
+        }
+        let bounded = matches!(&self.actions, ActionSpace::Box(space) if space.is_bounded());
+        if sigma > 0.0 && !bounded {
+            return refuse("random_sigma", sigma, "0 for actions that are choices or have no bounds");
+        }
+        self.smooth = (sigma > 0.0).then_some([sigma, beta]);
+        Ok(self)
     }
 }
 
@@ -263,11 +287,69 @@ impl Agent for RandomAgent {
         "random"
     }
 
-    fn act(&mut self, _: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
-        Ok(self.actions.sample(rng)?)
+    fn act(&mut self, situation: &Situation<'_>, _: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        let (ActionSpace::Box(space), Some([sigma, beta])) = (&self.actions, self.smooth) else {
+            return Ok(self.actions.sample(rng)?);
+        };
+        let kept = 1.0 - beta;
+        // So that the standard deviation stays.
+        let fresh = (1.0 - kept * kept).sqrt() * sigma;
+        let last = situation.past.actions.last();
+        let bounds = space.low().iter().zip(space.high());
+        Ok(bounds
+            .enumerate()
+            .map(|(i, (low, high))| {
+                let (centre, half) = (0.5 * (low + high), 0.5 * (high - low));
+                let before = last.map_or(0.0, |action| if half > 0.0 { (action[i] - centre) / half } else { 0.0 });
+                (centre + half * (kept * before + fresh * rng.normal())).clamp(*low, *high)
+            })
+            .collect())
     }
 
     fn slots(&self) -> usize {
         usize::MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mbrl_env::{BoxSpace, History};
+
+    use super::*;
+
+    #[test]
+    fn smooth_actions_have_their_spread_and_their_memory() {
+        let actions = ActionSpace::Box(BoxSpace::new(vec![-1.0, 0.0], vec![1.0, 10.0]).unwrap());
+        let mut agent = RandomAgent::new(actions.clone()).smooth(0.2, 0.3).unwrap();
+        let (mut past, mut rng, mut all) = (History::default(), Rng::new(4), Vec::new());
+        for _ in 0..20_000 {
+            let action =
+                agent.act(&Situation { past: &past, ..Situation::of(&[]) }, ActMode::Explore, &mut rng).unwrap();
+            past.push(Vec::new(), action.clone(), 1);
+            all.push([action[0], (action[1] - 5.0) / 5.0]);
+        }
+        for i in 0..2 {
+            let n = all.len() as f32;
+            let variance = all.iter().map(|a| a[i] * a[i]).sum::<f32>() / n;
+            let lagged = all.windows(2).map(|pair| pair[0][i] * pair[1][i]).sum::<f32>() / n;
+            assert!((variance.sqrt() - 0.2).abs() < 0.01, "{variance}");
+            assert!((lagged / variance - 0.7).abs() < 0.03, "{}", lagged / variance);
+        }
+        // Wide ones are cut off at the bounds; a sigma of 0 is uniform.
+        let mut wide = RandomAgent::new(actions.clone()).smooth(9.0, 1.0).unwrap();
+        let action = wide.act(&Situation::of(&[]), ActMode::Explore, &mut rng).unwrap();
+        assert!((-1.0..=1.0).contains(&action[0]) && (0.0..=10.0).contains(&action[1]));
+        let mut plain = RandomAgent::new(actions.clone()).smooth(0.0, 1.0).unwrap();
+        let mut uniform = RandomAgent::new(actions.clone());
+        let mut drawn =
+            |agent: &mut RandomAgent| agent.act(&Situation::of(&[]), ActMode::Explore, &mut Rng::new(1)).unwrap();
+        assert_eq!(drawn(&mut plain), drawn(&mut uniform));
+        for (sigma, beta, field) in
+            [(-1.0, 0.5, "random_sigma"), (f32::NAN, 0.5, "random_sigma"), (0.1, 0.0, "random_beta")]
+        {
+            let error = RandomAgent::new(actions.clone()).smooth(sigma, beta).unwrap_err();
+            assert!(matches!(error, AgentError::Config { field: named, .. } if named == field));
+        }
+        assert!(RandomAgent::new(ActionSpace::Discrete(3)).smooth(0.1, 0.5).is_err());
     }
 }

@@ -230,6 +230,7 @@ impl MbpoConfig {
             fit_every: self.fit_every,
             reinitialize: self.reinitialize,
             replay_capacity: self.replay_capacity,
+            ..ModelBasedConfig::default()
         };
         Ok(Mbpo {
             learner: ModelLearner::new(&collect, model, fit)?,

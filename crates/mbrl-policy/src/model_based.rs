@@ -79,12 +79,16 @@ impl<'de> Deserialize<'de> for FitSchedule {
 }
 
 /// How an agent collects data and when it fits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelBasedConfig {
     /// Real steps before the first fit, taken at random (default: 200, one episode of PETS's cart-pole). With
     /// [`FitSchedule::Episode`] the running episode is finished at random first.
     pub random_steps: u64,
+    /// Standard deviation of random actions, in half ranges, where they are to be [smooth](RandomAgent::smooth); 0 for uniform ones (default).
+    pub random_sigma: f32,
+    /// Share of a smooth random action that is new at each step, in (0, 1] (default: 1).
+    pub random_beta: f32,
     /// When the model is fitted (default: at each episode end, PETS).
     pub fit_every: FitSchedule,
     /// Whether each fit starts from fresh weights (PDDM) instead of the last ones (default: false, PETS).
@@ -95,7 +99,14 @@ pub struct ModelBasedConfig {
 
 impl Default for ModelBasedConfig {
     fn default() -> Self {
-        Self { random_steps: 200, fit_every: FitSchedule::Episode, reinitialize: false, replay_capacity: 1_000_000 }
+        Self {
+            random_steps: 200,
+            random_sigma: 0.0,
+            random_beta: 1.0,
+            fit_every: FitSchedule::Episode,
+            reinitialize: false,
+            replay_capacity: 1_000_000,
+        }
     }
 }
 
@@ -131,7 +142,7 @@ impl ModelBasedConfig {
             learner: ModelLearner::new(self, model, fit)?,
             goal,
             actions: spec.actions.clone(),
-            explorer: RandomAgent::new(spec.actions.clone()),
+            explorer: RandomAgent::new(spec.actions.clone()).smooth(self.random_sigma, self.random_beta)?,
             controller: Controller::new(mpc),
         })
     }

@@ -286,6 +286,8 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("train.max_breakdowns=1", &["wrappers.observation_noise=1.2e38", "agent.random_steps=1000", "steps=250"]),
     ("agent.kind=ground-truth", &[]),
     ("agent.random_steps=60", &[]),
+    ("agent.random_sigma=0.3", &[]),
+    ("agent.random_beta=0.5", &["agent.random_sigma=0.3"]),
     ("agent.fit_every=20", &[]),
     ("agent.reinitialize=true", &[]),
     ("agent.replay_capacity=30", &[]),

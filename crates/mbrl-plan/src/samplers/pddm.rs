@@ -81,6 +81,8 @@ pub struct PddmConfig {
     pub quiet_share: f32,
     /// Factor on their noise, in (0, 1] (default: 0.3).
     pub quiet_scale: f32,
+    /// Factor on the noise of each refinement after the first, in (0, 1] (default: 1): later ones search closer to the plan.
+    pub noise_decay: f32,
 }
 
 impl Default for PddmConfig {
@@ -96,6 +98,7 @@ impl Default for PddmConfig {
             keep_mean: false,
             quiet_share: 0.0,
             quiet_scale: 0.3,
+            noise_decay: 1.0,
         }
     }
 }
@@ -121,9 +124,10 @@ impl PddmConfig {
         require(kappa.is_finite() && kappa > 0.0, "kappa", kappa, "a finite number above 0")?;
         require(sigma.is_finite() && sigma > 0.0, "sigma", sigma, "a finite number above 0")?;
         require(beta > 0.0 && beta <= 1.0, "beta", beta, "a number in (0, 1]")?;
-        let Self { quiet_share, quiet_scale, .. } = *self;
+        let Self { quiet_share, quiet_scale, noise_decay, .. } = *self;
         require((0.0..=1.0).contains(&quiet_share), "quiet_share", quiet_share, "a number in [0, 1]")?;
         require(quiet_scale > 0.0 && quiet_scale <= 1.0, "quiet_scale", quiet_scale, "a number in (0, 1]")?;
+        require(noise_decay > 0.0 && noise_decay <= 1.0, "noise_decay", noise_decay, "a number in (0, 1]")?;
         let mean = vec![0.0; horizon * width];
         Ok(PddmSampler { config: self.clone(), width, mean, past: vec![0.0; width] })
     }
@@ -200,10 +204,13 @@ impl SequenceSampler for PddmSampler {
 
     fn begin(&mut self) {}
 
-    fn ask(&mut self, _: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
+    fn ask(&mut self, iteration: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
         let [horizon, width] = self.shape();
         // The filter is linear: its responses to the noise are laid over what it makes of none.
         let mut noise = mixed(&self.responses(), [self.config.population, horizon, width], device, rng);
+        if self.config.noise_decay < 1.0 && iteration > 0 {
+            noise = noise * self.config.noise_decay.powi(iteration as i32);
+        }
         if let Some(factors) = self.loudness() {
             noise = noise * to_device(factors, [self.config.population, 1, 1], device);
         }
@@ -323,6 +330,17 @@ mod tests {
         let expected = [(1.0 + 0.5 / 16.0) * 16.0 / 21.0, (0.25 + 0.5 / 16.0) * 16.0 / 21.0];
         // Returns near 1000 are only exact to 6e-5.
         assert!(pddm.mean().iter().zip(expected).all(|(m, e)| (m - e).abs() < 1e-4), "{:?}, {expected:?}", pddm.mean());
+    }
+
+    #[test]
+    fn later_refinements_search_closer_to_the_plan() {
+        let asked = |noise_decay: f32, iteration: usize| {
+            let mut pddm = sampler(PddmConfig { horizon: 3, population: 5, noise_decay, ..PddmConfig::default() }, 1);
+            to_host(pddm.ask(iteration, &Device::flex(), &mut Rng::new(2)))
+        };
+        let first = asked(0.5, 0);
+        assert_eq!(first, asked(1.0, 2), "without decay all are alike");
+        assert_near(&asked(0.5, 2), &first.iter().map(|a| 0.25 * a).collect::<Vec<f32>>());
     }
 
     #[test]
