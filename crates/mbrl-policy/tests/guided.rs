@@ -399,7 +399,8 @@ fn values_of_critics_have_the_gradient_of_what_they_say() {
             sac.improve(&replay.sample_batch(16, &mut rng).unwrap(), None, &mut rng, &mut Silent).unwrap();
         }
         let value = sac.value();
-        let obs = [0.3f32, 2.0, -0.4, 0.7, -0.2, -1.0, 0.5, 0.1];
+        // Far out, where actions come near their bounds.
+        let obs = [3.0f32, 2.0, -14.0, 17.0, -8.0, -1.0, 15.0, 11.0];
         let rows = |obs: &[f32], device: &Device| Tensor::<1>::from_floats(obs, device).reshape([2, 4]);
         let said = |obs: &[f32]| -> Vec<f32> { value.value(rows(obs, &Device::flex())).into_data().iter().collect() };
         let tracked = rows(&obs, &Device::flex().autodiff()).require_grad();
