@@ -17,7 +17,7 @@ use mbrl_env::{
     tasks::{self, Reacher, ReacherReward},
 };
 use mbrl_model::{Dataset, Ensemble, MemberRule, Propagation, fit};
-use mbrl_plan::{Mpc, Refinement, Replan};
+use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{
     ActMode, ActorConfig, Agent, CriticsConfig, Goal, Imagining, MbpoConfig, MpcAgent, Reduction, Report, ReportKind,
     RolloutConfig, SacConfig,
@@ -132,9 +132,15 @@ fn goals(place: &Place, experiment: &Experiment, data: &Replay, updates: u64, se
     fit(&mut model, &Dataset::of_replay(data, 0)?, &sections.fit, &mut rng)?;
     let mut counts = [[0; 3]; 2];
     for (i, target) in place.goals.into_iter().enumerate() {
-        let planner =
-            sections.planner.init(&spec.actions, sections.propagation, Default::default(), &Refinement::off())?;
-        let mpc = Mpc::new(planner, Replan::EveryStep)?;
+        let planner = CemConfig {
+            horizon: sections.planner.horizon(),
+            population: 100,
+            elites: 10,
+            iterations: 4,
+            ..CemConfig::default()
+        };
+        let planner = planner.init(&spec.actions, sections.propagation)?;
+        let mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;
         let mut planned = MpcAgent::new(&model, (place.goal)(target), spec.actions.clone(), mpc);
         counts[0][i] = reached(place, target, &mut planned)?;
 

@@ -203,8 +203,8 @@ pub struct DistilConfig {
     pub patience: usize,
     /// Standard deviation of the noise of all proposals but the first, of actions in [−1, 1] (default: 0.2).
     pub noise: f32,
-    /// Sequences that it proposes to each plan (default: 4); 0 for none where it acts. There they keep the planner to one of several ways that are
-    /// as good, the one that the policy has learned.
+    /// Sequences that it proposes to each plan where it proposes (default: 4). A policy that acts proposes none: the planner would stay
+    /// with its mistakes.
     pub proposals: usize,
 }
 
@@ -271,14 +271,6 @@ impl GuidedConfig {
             let rule = "\"planner\", or value.source = \"critic\", which has a policy";
             return refuse("value.warm_up_by", "\"policy\"".into(), rule);
         }
-        if value.source == ValueSource::Critic
-            && value.proposals > 0
-            && distil.role == DistilRole::Act
-            && distil.proposals > 0
-        {
-            let rule = "0 for one of value.proposals and distil.proposals: one policy proposes";
-            return refuse("distil.proposals", distil.proposals.to_string(), rule);
-        }
         if value.source == ValueSource::Critic && distil.role == DistilRole::Propose {
             let rule = "\"off\" or \"act\" with value.source = \"critic\", whose policy proposes (value.proposals)";
             return refuse("distil.role", "\"propose\"".into(), rule);
@@ -293,13 +285,11 @@ impl GuidedConfig {
             ("distil.max_epochs", distil.max_epochs),
             ("distil.batch_size", distil.batch_size),
             ("distil.patience", distil.patience),
+            ("distil.proposals", distil.proposals),
         ] {
             if number == 0 {
                 return refuse(field, "0".into(), "at least 1");
             }
-        }
-        if distil.role == DistilRole::Propose && distil.proposals == 0 {
-            return refuse("distil.proposals", "0".into(), "at least 1 with distil.role = \"propose\"");
         }
         if !(0.0..1.0).contains(&distil.holdout) {
             return refuse("distil.holdout", distil.holdout.to_string(), "a share in [0, 1)");
@@ -544,7 +534,8 @@ impl Guided {
             let actor = Arc::new(critic.parts().actor.clone());
             self.agent.goal_mut().proposals = Some(Arc::new(PolicyProposals::new(actor, proposals)));
         }
-        if let Some(actor) = self.policy().filter(|_| self.config.distil.proposals > 0).cloned() {
+        let propose = self.config.distil.role == DistilRole::Propose;
+        if let Some(actor) = self.policy().filter(|_| propose).cloned() {
             let proposals = PolicyProposals::new(Arc::new(actor), self.config.distil.proposals);
             self.agent.goal_mut().proposals = Some(Arc::new(proposals));
         }
