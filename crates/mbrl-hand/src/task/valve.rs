@@ -292,8 +292,8 @@ mod tests {
         let (mut obs, actions) = testing::rows(WIDTH, JOINTS, 40, 0.3);
         for row in obs.chunks_exact_mut(WIDTH) {
             // Near rest: the tips stay clear of the axis.
-            for joint in 0..JOINTS {
-                row[joint] = ClawConfig::REST[joint % 3] as f32 + 0.4 * row[joint];
+            for (joint, q) in row[..JOINTS].iter_mut().enumerate() {
+                *q = ClawConfig::REST[joint % 3] as f32 + 0.4 * *q;
             }
         }
         let config = ValveConfig::default();
