@@ -77,7 +77,6 @@ impl ValveConfig {
         claw_scene(&self.physics, &contacts, variation, &valve(variation))
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -88,7 +87,6 @@ impl ValveConfig {
         }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&ClawConfig::JOINTS);
         fields.push(field("valve", "rad", 1, Told::Position));

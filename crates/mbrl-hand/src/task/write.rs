@@ -59,7 +59,6 @@ pub(crate) const REST: Pose = &[
 ];
 
 /// The pose that touches the pencil: episodes start in it and the servos close.
-#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
 pub(crate) const OPEN: Pose = &[
     ("FFJ2", 0.774),
     ("FFJ1", 0.875),
@@ -188,7 +187,6 @@ impl WriteConfig {
         hand_scene(&self.physics, &contacts, &Self::hand(), variation, &pencil(variation))
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -199,7 +197,6 @@ impl WriteConfig {
         }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&HandConfig::names());
         fields.extend([
