@@ -14,6 +14,7 @@
 //! (`docs/mujoco.md` in the repository). The tasks are `valve`, `baoding`, `reorient` and `write`, two of them
 //! on the Adroit hand too; `docs/hand.md` describes them, with
 //! figures.
+#![cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environments read much of a task alone"))]
 
 mod blocks;
 mod kinematics;

@@ -44,7 +44,8 @@ impl RandomActions {
         match task {
             "valve" => Self::Uniform,
             "write" => Self::Velocity { speed: [0.05, 0.15], hold: 2 },
-            _ => Self::Smooth { sigma: 0.3, beta: 0.6 },
+            "reorient" | "reorient-adroit" => Self::Smooth { sigma: 0.3, beta: 0.6 },
+            _ => Self::Smooth { sigma: 0.2, beta: 0.3 },
         }
     }
 

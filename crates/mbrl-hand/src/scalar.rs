@@ -254,6 +254,7 @@ impl<const K: usize> Sub for Dual<K> {
 
 impl<const K: usize> Mul for Dual<K> {
     type Output = Self;
+    #[allow(clippy::suspicious_arithmetic_impl, reason = "a product's derivative is a sum")]
     fn mul(self, other: Self) -> Self {
         let tangent = self.zip(&other, |x, y| x * other.value + y * self.value);
         Self { value: self.value * other.value, tangent }

@@ -361,7 +361,7 @@ mod tests {
             RandomizeConfig { seed: 3, mass: 0.3, friction: 0.2, kp: 0.1, delay: 2, ..RandomizeConfig::default() };
         let (drawn, again) = (config.draw(), config.draw());
         assert_eq!(drawn, again);
-        assert_ne!(drawn, RandomizeConfig { seed: 4, ..config.clone() }.draw());
+        assert_ne!(drawn, RandomizeConfig { seed: 4, ..config }.draw());
         let within = |factor: f64, width: f64| (factor - 1.0).abs() <= width && factor != 1.0;
         for variation in &drawn {
             assert!(within(variation.object_mass, 0.3) && within(variation.robot_mass, 0.3));

@@ -129,12 +129,15 @@ fn a_minute_of_random_targets_stays_finite() {
     }
 }
 
+/// Positions and velocities under a symmetry.
+type Map<'a> = &'a dyn Fn(&[f64], &[f64]) -> (Vec<f64>, Vec<f64>);
+
 /// Steps two simulations of one model side by side, the second from the mapped start under mapped actions, and tells how far the
 /// mapped end is from the second's.
 fn parted(
     (mjcf, servo): (&str, &Servo),
     qpos: &[f64],
-    map: &dyn Fn(&[f64], &[f64]) -> (Vec<f64>, Vec<f64>),
+    map: Map<'_>,
     map_action: &dyn Fn(&mut [f32]),
     steps: usize,
 ) -> f64 {
@@ -167,7 +170,7 @@ fn parted(
 fn the_valves_symmetries_are_those_of_its_physics() {
     let config = ValveConfig::default();
     let augment = config.knowledge().augment.unwrap();
-    let mut qpos: Vec<f64> = config.servo().rest.clone();
+    let mut qpos: Vec<f64> = config.servo().rest;
     qpos.iter_mut().enumerate().for_each(|(j, q)| *q += 0.05 * (j as f64).sin());
     qpos.push(0.2);
     let mjcf = config.mjcf(&Variation::default());

@@ -108,12 +108,6 @@ pub struct Body {
     pub children: Vec<Body>,
 }
 
-impl Default for Axis {
-    fn default() -> Self {
-        Self::X
-    }
-}
-
 impl Axis {
     /// Its number.
     #[must_use]

@@ -56,10 +56,8 @@ pub(crate) const REORIENT_REST: [f64; 24] = [
 ];
 
 /// The targets' ellipse in the palm's frame: its middle and semi-axes, across the hand and along it (m).
-#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
 pub(crate) const ELLIPSE: [[f64; 2]; 2] = [[0.005, 0.055], [0.02, 0.036]];
 /// How far above the palm its targets are (m).
-#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
 pub(crate) const ABOVE_PALM: f64 = 0.07;
 
 /// The servos around a pose, within the stops.
@@ -149,7 +147,6 @@ impl BaodingAdroitConfig {
         BaodingObjective { second, fallen: FALLEN_ADROIT, wrist: Some((1, 0.15)) }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -160,7 +157,6 @@ impl BaodingAdroitConfig {
         }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&HandConfig::names());
         fields.extend(ball_fields());
@@ -239,7 +235,6 @@ impl ReorientAdroitConfig {
         ReorientObjective { position: self.position_weight }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -250,7 +245,6 @@ impl ReorientAdroitConfig {
         }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&HandConfig::names());
         fields.extend(cube_fields());

@@ -150,7 +150,6 @@ impl BaodingConfig {
         hand_scene(&self.physics, &contacts, &HandConfig::default(), variation, &objects)
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -161,7 +160,6 @@ impl BaodingConfig {
         }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&HandConfig::names());
         fields.extend(ball_fields());
@@ -215,7 +213,6 @@ pub(crate) fn on_ellipse(centre: [f64; 2], radii: [f64; 2], phase: f64) -> [f64;
 }
 
 /// The first ball starts at the palm's end of the ellipse.
-#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
 pub(crate) const START_PHASE: f64 = PI;
 
 /// Two balls are one as the other: they and their targets may be exchanged.

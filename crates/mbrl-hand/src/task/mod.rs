@@ -40,7 +40,6 @@ pub struct SensorNoise {
 
 /// What a column of the observation tells, as far as sensors differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "sensors are the environment's"))]
 pub(crate) enum Told {
     Joint,
     JointVelocity,
@@ -72,7 +71,6 @@ impl SensorNoise {
 
 /// What all tasks let be chosen.
 #[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environments read it"))]
 pub(crate) struct Choices<'a> {
     pub(crate) physics: &'a PhysicsConfig,
     pub(crate) sensors: &'a SensorNoise,

@@ -77,7 +77,6 @@ impl ValveConfig {
         claw_scene(&self.physics, &contacts, variation, &valve(variation))
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -88,7 +87,6 @@ impl ValveConfig {
         }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&ClawConfig::JOINTS);
         fields.push(field("valve", "rad", 1, Told::Position));
@@ -292,8 +290,8 @@ mod tests {
         let (mut obs, actions) = testing::rows(WIDTH, JOINTS, 40, 0.3);
         for row in obs.chunks_exact_mut(WIDTH) {
             // Near rest: the tips stay clear of the axis.
-            for joint in 0..JOINTS {
-                row[joint] = ClawConfig::REST[joint % 3] as f32 + 0.4 * row[joint];
+            for (joint, q) in row[..JOINTS].iter_mut().enumerate() {
+                *q = ClawConfig::REST[joint % 3] as f32 + 0.4 * *q;
             }
         }
         let config = ValveConfig::default();

@@ -59,7 +59,6 @@ pub(crate) const REST: Pose = &[
 ];
 
 /// The pose that touches the pencil: episodes start in it and the servos close.
-#[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
 pub(crate) const OPEN: Pose = &[
     ("FFJ2", 0.774),
     ("FFJ1", 0.875),
@@ -188,7 +187,6 @@ impl WriteConfig {
         hand_scene(&self.physics, &contacts, &Self::hand(), variation, &pencil(variation))
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn choices(&self) -> Choices<'_> {
         Choices {
             physics: &self.physics,
@@ -199,7 +197,6 @@ impl WriteConfig {
         }
     }
 
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "the environment reads it"))]
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         let mut fields = joint_fields(&HandConfig::names());
         fields.extend([
@@ -425,17 +422,16 @@ impl WriteScore {
     /// The score of an episode, by its observations after each step.
     #[must_use]
     pub fn of(observations: &[Vec<f32>]) -> Self {
+        let (mut error, mut height) = (0.0, 0.0);
+        for obs in observations {
+            let next = |column: usize| f64::from(obs[column]);
+            let [x, y, z] = tip(&next);
+            error += (x - next(TARGET)).hypot(y - next(TARGET + 1));
+            height += (z - PENCIL_TIP_RADIUS).abs();
+        }
         let count = observations.len() as f64;
-        let mean = |of: &dyn Fn(&dyn Fn(usize) -> f64) -> f64| {
-            observations.iter().map(|obs| of(&|column: usize| f64::from(obs[column]))).sum::<f64>() / count
-        };
-        let error = |next: &dyn Fn(usize) -> f64| {
-            let [x, y, _] = tip(&next);
-            (x - next(TARGET)).hypot(y - next(TARGET + 1))
-        };
-        let height = |next: &dyn Fn(usize) -> f64| (tip(&next)[2] - PENCIL_TIP_RADIUS).abs();
         let lost = |obs: &Vec<f32>| WriteObjective.lost(&|column: usize| f64::from(obs[column])) > 0.5;
-        Self { error: mean(&error), height: mean(&height), lost: observations.iter().any(lost) }
+        Self { error: error / count, height: height / count, lost: observations.iter().any(lost) }
     }
 }
 
