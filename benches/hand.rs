@@ -82,7 +82,7 @@ impl Simulator for Spy {
 
 fn plan(model: &SimulatorModel, env: &MujocoEnv, config: &PddmConfig, situation: &Situation<'_>) {
     let mut planner = config.init(&env.spec().actions, Propagation::MEAN).expect("a planner");
-    let problem = Problem { after_termination: -500.0, ..Problem::new(model, &env.spec().actions) };
+    let problem = Problem::new(model, &env.spec().actions).with_after_termination(-500.0);
     planner.plan(situation, &problem, &mut Rng::new(1)).expect("a plan");
 }
 
