@@ -109,7 +109,7 @@ fn values_are_learned_anew_for_another_goal_and_never_stale() {
     assert!(agent.value().is_none());
     let mut rng = Rng::new(1);
     let point = Point::limited(STEPS);
-    let mut running = point.clone();
+    let mut running = point;
     let obs = running.reset(Some(0)).unwrap();
     let snapshot = running.save();
     let here = Situation { snapshot: Some(&snapshot), ..Situation::of(&obs) };
