@@ -292,7 +292,7 @@ mod tests {
             Goal { shaping: Some(pays()), ..goal.clone() },
             Goal { termination: Some(Arc::new(termination_fn(over))), ..goal.clone() },
             Goal { after_termination: -1.0, ..goal.clone() },
-            Goal { discount: 0.9, ..goal.clone() },
+            Goal { discount: 0.9, ..goal },
         ];
         for other in others {
             let error = other.problem(&model, &actions).unwrap_err().to_string();

@@ -135,7 +135,7 @@ mod tests {
     fn true_values_stay_what_they_are() {
         // In a chain without chance the λ-return of the true values is the true value, for each λ.
         let (discount, rewards) = (0.9f32, [1.0, 2.0, 3.0, 4.0]);
-        let mut values = vec![0.0f32; 5];
+        let mut values = [0.0f32; 5];
         for t in (0..4).rev() {
             values[t] = rewards[t] + discount * values[t + 1];
         }
