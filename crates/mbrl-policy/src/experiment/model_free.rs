@@ -96,7 +96,7 @@ fn build<L: OffPolicy + Into<OnHost> + 'static>(
     let spec = site.task.env.spec();
     check_parts(kind, spec, policy, critics)?;
     let learner = init(spec, &mut training.split_rng()).map_err(ExperimentError::section(section))?;
-    // On a CPU the host's kernels are several times as fast as tensors.
+    // On a CPU the host's own kernels do the same.
     match is_cpu(site.device) {
         true => collecting(agent, spec, learner, site),
         false => collecting(agent, spec, OnDevice::new(learner, site.device), site),
