@@ -16,13 +16,13 @@ fn shares(task: &str, rollouts: u64) -> Result<(), EnvError> {
     let simulator = task_of.env.require_simulator()?;
     let width = simulator.spec().actions.width();
     for (name, way) in [
-        ("uniform", RandomActions::Uniform),
-        ("smooth, sigma 0.3, beta 0.6", RandomActions::Smooth { sigma: 0.3, beta: 0.6 }),
-        ("smooth, sigma 0.3, beta 0.3", RandomActions::Smooth { sigma: 0.3, beta: 0.3 }),
-        ("smooth, sigma 0.2, beta 0.3", RandomActions::Smooth { sigma: 0.2, beta: 0.3 }),
         ("smooth, sigma 0.15, beta 0.3", RandomActions::Smooth { sigma: 0.15, beta: 0.3 }),
         ("smooth, sigma 0.1, beta 0.3", RandomActions::Smooth { sigma: 0.1, beta: 0.3 }),
+        ("smooth, sigma 0.2, beta 0.3", RandomActions::Smooth { sigma: 0.2, beta: 0.3 }),
+        ("smooth, sigma 0.3, beta 0.3", RandomActions::Smooth { sigma: 0.3, beta: 0.3 }),
+        ("smooth, sigma 0.3, beta 0.6", RandomActions::Smooth { sigma: 0.3, beta: 0.6 }),
         ("velocity 0.05 to 0.15, held 2", RandomActions::Velocity { speed: [0.05, 0.15], hold: 2 }),
+        ("uniform", RandomActions::Uniform),
     ] {
         let episodes = collect_with(simulator, 0..rollouts, || way.policy(width))?;
         let kept = episodes.iter().filter(|episode| episode.iter().all(|step| !step.terminated)).count();

@@ -43,7 +43,7 @@ impl RandomActions {
     pub fn best(task: &str) -> Self {
         match task {
             "valve" => Self::Uniform,
-            "write" => Self::Velocity { speed: [0.05, 0.15], hold: 2 },
+            "write" => Self::Smooth { sigma: 0.15, beta: 0.3 },
             "reorient" | "reorient-adroit" => Self::Smooth { sigma: 0.3, beta: 0.6 },
             _ => Self::Smooth { sigma: 0.2, beta: 0.3 },
         }
