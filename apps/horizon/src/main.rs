@@ -121,7 +121,7 @@ fn main() -> Result<()> {
     let distil = DistilConfig { role: DistilRole::Act, warm_up: 600, ..DistilConfig::default() };
     let policy = ActorConfig { hidden: vec![128, 128], learning_rate: 1e-3, normalize: true, ..ActorConfig::default() };
     let guide = GuidedConfig { distil, policy, ..GuidedConfig::default() };
-    let teacher = planning(agent.model(), HORIZONS[HORIZONS.len() - 1], plain.clone())?;
+    let teacher = planning(agent.model(), HORIZONS[HORIZONS.len() - 1], plain)?;
     let mut training = TrainConfig::default().init(args.distil, args.seed)?;
     let mut guided = guide.init(&spec, Box::new(teacher), Vec::new(), &mut training.split_rng())?;
     training.run(&mut task.env, &mut guided, None, &mut (), &AtomicBool::new(false))?;
