@@ -341,7 +341,7 @@ mod tests {
         assert!((-1.0..=1.0).contains(&action[0]) && (0.0..=10.0).contains(&action[1]));
         let mut plain = RandomAgent::new(actions.clone()).smooth(0.0, 1.0).unwrap();
         let mut uniform = RandomAgent::new(actions.clone());
-        let mut drawn =
+        let drawn =
             |agent: &mut RandomAgent| agent.act(&Situation::of(&[]), ActMode::Explore, &mut Rng::new(1)).unwrap();
         assert_eq!(drawn(&mut plain), drawn(&mut uniform));
         for (sigma, beta, field) in
