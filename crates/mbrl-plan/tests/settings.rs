@@ -46,6 +46,10 @@ fn table() -> Table {
                 ("sigma", json!(0.5), none()),
                 ("beta", json!(1.0), none()),
                 ("code_compat", json!(true), none()),
+                ("keep_mean", json!(true), none()),
+                ("quiet_share", json!(0.5), none()),
+                ("quiet_scale", json!(0.1), json!({"quiet_share": 0.5})),
+                ("noise_decay", json!(0.5), json!({"iterations": 3})),
             ],
         ),
         (
