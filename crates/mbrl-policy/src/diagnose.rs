@@ -95,6 +95,11 @@ impl Promise {
     pub fn excess(&self) -> f64 {
         self.promised - self.kept
     }
+
+    fn add(&mut self, other: Self) {
+        self.promised += other.promised;
+        self.kept += other.kept;
+    }
 }
 
 /// Plans of one planner in two worlds, the model and the simulator, from the same states.
@@ -105,7 +110,7 @@ pub struct PlanDiagnosis {
     pub states: usize,
     /// Steps of a plan, `H`.
     pub horizon: usize,
-    /// Plans of the agent's planner in the model.
+    /// Plans of the agent's planner in the model: the last of [`along`](Self::along).
     pub plans: Promise,
     /// Random sequences of actions, which nobody searched for.
     pub random: Promise,
@@ -258,13 +263,12 @@ impl Visited {
             own = Some(evaluate_model(learned.model, &own_data, &config.evaluate, &mut rng)?);
             data = Some(evaluate_model(learned.model, learned.replay, &config.evaluate, &mut rng)?);
         }
-        let plans = match (planning, learned, world.simulator()) {
-            (Some(mut planning), Some(learned), Some(simulator)) => {
+        let plans = match (planning, learned.zip(own.as_ref()), world.simulator()) {
+            (Some(mut planning), Some((learned, own)), Some(simulator)) => {
                 if let Some(LearnedValue { value, .. }) = value {
                     planning.goal.terminal_value = Some(TerminalValue::of_any_goal(value.clone()));
                 }
-                let scale = deviations(&own_data);
-                Some(config.plans(planning, learned.model, simulator, walks, &scale, &mut rng)?)
+                Some(config.plans(planning, learned.model, simulator, walks, &own.column_std, &mut rng)?)
             }
             _ => None,
         };
@@ -280,7 +284,7 @@ impl DiagnoseConfig {
         model: &dyn Dynamics,
         simulator: &dyn Simulator,
         walks: &[Walk],
-        scale: &[f32],
+        scale: &[f64],
         rng: &mut Rng,
     ) -> Result<PlanDiagnosis, AgentError> {
         let actions = simulator.spec().actions.clone();
@@ -301,17 +305,17 @@ impl DiagnoseConfig {
             let plan = warm_plan(&mut *planner, &searched, visits, rng)?;
             let random = random_sequence(&actions, horizon, rng)?;
             let key = rng.key();
-            for (into, sequence) in [(&mut sums.plans, &plan), (&mut sums.random, &random)] {
-                let [promised, kept] = [&imagined, &real].map(|judge| judge.returns(&start, sequence, horizon, key));
-                into.promised += promised?;
-                into.kept += kept?;
-            }
+            let judged = |sequence: &[f32], steps: usize| -> Result<Promise, PlanError> {
+                Ok(Promise {
+                    promised: imagined.returns(&start, sequence, steps, key)?,
+                    kept: real.returns(&start, sequence, steps, key)?,
+                })
+            };
+            sums.random.add(judged(&random, horizon)?);
             sums.along.resize(horizon, Promise::default());
             sums.distance.resize(horizon, 0.0);
             for (h, along) in sums.along.iter_mut().enumerate() {
-                let [promised, kept] = [&imagined, &real].map(|judge| judge.returns(&start, &plan, h + 1, key));
-                along.promised += promised?;
-                along.kept += kept?;
+                along.add(judged(&plan, h + 1)?);
             }
             let [foreseen, came] = [&imagined, &real].map(|judge| judge.states(&start, &plan, horizon));
             let (foreseen, came) = (foreseen?, came?);
@@ -325,13 +329,14 @@ impl DiagnoseConfig {
         }
         let n = starts.len() as f64;
         let mean = |promise: Promise| Promise { promised: promise.promised / n, kept: promise.kept / n };
+        let along: Vec<Promise> = sums.along.into_iter().map(mean).collect();
         Ok(PlanDiagnosis {
             states: starts.len(),
-            horizon: sums.along.len(),
-            plans: mean(sums.plans),
+            horizon,
+            plans: along.last().copied().unwrap_or_default(),
             random: mean(sums.random),
             with_simulator: with_simulator.is_some().then_some(sums.best / n),
-            along: sums.along.into_iter().map(mean).collect(),
+            along,
             distance: sums.distance.into_iter().map(|distance| distance / n).collect(),
         })
     }
@@ -356,7 +361,6 @@ impl DiagnoseConfig {
 
 #[derive(Default)]
 struct Sums {
-    plans: Promise,
     random: Promise,
     best: f64,
     along: Vec<Promise>,
@@ -435,27 +439,14 @@ fn replay_of(walks: &[Walk]) -> Result<Replay, AgentError> {
     Ok(replay)
 }
 
-/// Standard deviations of the columns over all states, `[O]`.
-fn deviations(data: &Replay) -> Vec<f32> {
-    let columns = data.columns();
-    let (o, n) = (columns.obs_width, columns.len() as f64);
-    (0..o)
-        .map(|c| {
-            let values = || columns.next_obs.iter().skip(c).step_by(o).map(|value| f64::from(*value));
-            let mean = values().sum::<f64>() / n;
-            (values().map(|value| (value - mean).powi(2)).sum::<f64>() / n).sqrt() as f32
-        })
-        .collect()
-}
-
 /// Root mean square difference over the columns that vary, each in units of `scale`.
-fn apart(a: &[f32], b: &[f32], scale: &[f32]) -> f64 {
+fn apart(a: &[f32], b: &[f32], scale: &[f64]) -> f64 {
     let squares: Vec<f64> = a
         .iter()
         .zip(b)
         .zip(scale)
         .filter(|(_, scale)| **scale > 0.0)
-        .map(|((a, b), scale)| f64::from((a - b) / scale).powi(2))
+        .map(|((a, b), scale)| (f64::from(a - b) / scale).powi(2))
         .collect();
     (squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt()
 }

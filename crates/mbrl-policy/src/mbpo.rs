@@ -348,8 +348,18 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
             let rule = "a model that was fitted, or data by with_data";
             return Err(AgentError::Config { field: "model", value: "never fitted".into(), rule });
         }
+        self.learn(updates, self.imagined.len() == 0, rng, report)
+    }
+
+    /// Updates of the policy, with new generations of roll-outs when they are due; at once where `fresh`.
+    fn learn(
+        &mut self,
+        updates: u64,
+        mut fresh: bool,
+        rng: &mut Rng,
+        report: &mut dyn Report,
+    ) -> Result<(), AgentError> {
         let every = self.rollout.every * self.config.updates.max(1);
-        let mut fresh = self.imagined.len() == 0;
         for _ in 0..updates {
             if self.rollout.count > 0 && (fresh || self.progress.since >= every) {
                 self.imagine(rng, report)?;
@@ -509,7 +519,7 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
     }
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
-        let mut fresh = self.learner.update(rng, report)?;
+        let fresh = self.learner.update(rng, report)?;
         let steps = self.learner.steps();
         if !self.learner.is_fitted() {
             if !self.config.catch_up {
@@ -519,17 +529,7 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
         }
         let due = (steps - self.progress.learned) * self.config.updates;
         self.progress.learned = steps;
-        let every = self.rollout.every * self.config.updates;
-        for _ in 0..due {
-            if self.rollout.count > 0 && (fresh || self.progress.since >= every) {
-                self.imagine(rng, report)?;
-                (fresh, self.progress.since) = (false, 0);
-            }
-            self.improve(rng, report)?;
-            self.progress.since += 1;
-            self.progress.updates += 1;
-        }
-        Ok(())
+        self.learn(due, fresh, rng, report)
     }
 
     fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
