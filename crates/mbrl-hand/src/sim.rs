@@ -10,12 +10,14 @@ mod write;
 use std::sync::Arc;
 
 use mbrl_env::{
-    BoxSpace, Delay, EnvError, Field, Info, Noise, Rng, Simulator, TimeLimit, World,
+    BoxSpace, Delay, EnvError, Field, Info, Knowledge, Noise, Rng, Simulator, TimeLimit, World,
     mujoco::{Camera, Controls, InitialState, Model, MujocoEnv, Rules, Sim, StepOutcome, View},
+    tasks::Task,
 };
 
 use crate::{
     Servo,
+    objective::{Batched, Objective},
     scene::{PERIOD, Variation},
     task::{Choices, Told},
 };
@@ -175,6 +177,12 @@ pub(crate) fn world<P: Play>(
     }
     let noisy = Noise::new(env).on_observations(choices.sensors.columns(layout))?;
     Ok(World::from_simulator(TimeLimit::new(noisy, choices.max_steps)?))
+}
+
+/// A task that an objective rewards and ends.
+pub(crate) fn judged_by<J: Objective + 'static>(objective: J, env: World, knowledge: Knowledge) -> Task {
+    let objective = Arc::new(Batched(objective));
+    Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(knowledge)
 }
 
 /// Moves the robot's joints by Gaussian noise, within their stops.

@@ -13,7 +13,7 @@ use mbrl_env::{
     tasks::Task,
 };
 
-use super::{baoding::Baoding, info, part, reorient::Reorient, world};
+use super::{baoding::Baoding, info, judged_by, part, reorient::Reorient, world};
 use crate::{
     objective::{Batched, judge},
     robot::HandConfig,
@@ -170,12 +170,11 @@ impl BaodingAdroitConfig {
             Ok((model, play, servo))
         };
         let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
-        let objective = Arc::new(Batched(self.objective()));
         let mut knowledge = Knowledge::none().with_known(clock(centre, radii));
         if self.goal != BaodingGoal::Place {
             knowledge = knowledge.with_augment(exchange());
         }
-        Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(knowledge))
+        Ok(judged_by(self.objective(), env, knowledge))
     }
 
     fn model(&self, variation: &Variation) -> Result<Model, EnvError> {
@@ -226,9 +225,8 @@ impl ReorientAdroitConfig {
             Ok((model, play, servo))
         };
         let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
-        let objective = Arc::new(Batched(self.objective()));
         let knowledge = Knowledge::none().with_known(known()).with_augment(CubeRotations::new());
-        Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(knowledge))
+        Ok(judged_by(self.objective(), env, knowledge))
     }
 }
 

@@ -8,10 +8,10 @@ use mbrl_env::{
     tasks::Task,
 };
 
-use super::{OWN, Parts, Play, bare, info, model, part, scatter, wait, world};
+use super::{OWN, Parts, Play, bare, info, judged_by, model, part, scatter, wait, world};
 use crate::{
     Servo,
-    objective::{Batched, judge},
+    objective::judge,
     robot::HandConfig,
     scene::Variation,
     task::baoding::{
@@ -53,8 +53,7 @@ impl BaodingConfig {
         self.check()?;
         let make = |variation: &Variation| self.parts(variation);
         let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
-        let objective = std::sync::Arc::new(Batched(self.objective()));
-        Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(self.knowledge()))
+        Ok(judged_by(self.objective(), env, self.knowledge()))
     }
 
     /// The environment alone, as it is without variants: no delay, no noise, no time limit.

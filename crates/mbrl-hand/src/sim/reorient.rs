@@ -6,10 +6,10 @@ use mbrl_env::{
     tasks::Task,
 };
 
-use super::{OWN, Parts, Play, bare, info, model, part, scatter, turned, wait, world};
+use super::{OWN, Parts, Play, bare, info, judged_by, model, part, scatter, turned, wait, world};
 use crate::{
     Servo,
-    objective::{Batched, judge},
+    objective::judge,
     robot::HandConfig,
     scene::Variation,
     task::reorient::{AXES, GOAL, GOALS, JOINTS, ReorientConfig, ReorientObjective, about, angle_between, axes_of},
@@ -40,8 +40,7 @@ impl ReorientConfig {
         self.check()?;
         let make = |variation: &Variation| self.parts(variation);
         let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
-        let objective = std::sync::Arc::new(Batched(self.objective()));
-        Ok(Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(self.knowledge()))
+        Ok(judged_by(self.objective(), env, self.knowledge()))
     }
 
     /// The environment alone, as it is without variants: no delay, no noise, no time limit.

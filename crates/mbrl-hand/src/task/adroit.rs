@@ -4,13 +4,14 @@ use mbrl_env::{EnvError, Field};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BaodingGoal, BaodingObjective, Choices, FALLEN_ADROIT, ReorientObjective, SensorNoise, Told, baoding::ball_fields,
-    check_above_0, check_at_least_0, joint_fields, reorient::cube_fields,
+    BaodingGoal, BaodingObjective, Choices, FALLEN_ADROIT, ReorientObjective, SensorNoise, Told,
+    baoding::ball_fields,
+    check_above_0, check_at_least_0, choices, hand_layout,
+    reorient::{check_goals, cube_fields},
 };
 use crate::{
     Servo,
     objective::Objective,
-    robot::HandConfig,
     scalar::{Scalar, Vector, dot, length},
     scene::{PhysicsConfig, RandomizeConfig},
 };
@@ -130,8 +131,7 @@ impl BaodingAdroitConfig {
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise)])?;
-        self.randomize.as_ref().map_or(Ok(()), RandomizeConfig::check)?;
-        self.physics.frame_skip().map(|_| ())
+        self.choices().check()
     }
 
     /// From actions to commanded angles.
@@ -143,24 +143,15 @@ impl BaodingAdroitConfig {
     /// The reward and the end.
     #[must_use]
     pub fn objective(&self) -> BaodingObjective {
-        let second = if self.goal == BaodingGoal::Place { 0.0 } else { 1.0 };
-        BaodingObjective { second, fallen: FALLEN_ADROIT, wrist: Some((1, 0.15)) }
+        BaodingObjective::of(self.goal, FALLEN_ADROIT)
     }
 
     pub(crate) fn choices(&self) -> Choices<'_> {
-        Choices {
-            physics: &self.physics,
-            sensors: &self.sensors,
-            action_delay: self.action_delay,
-            randomize: self.randomize.as_ref(),
-            max_steps: self.max_steps,
-        }
+        choices!(self)
     }
 
     pub(crate) fn layout() -> Vec<(Field, Told)> {
-        let mut fields = joint_fields(&HandConfig::names());
-        fields.extend(ball_fields());
-        fields
+        hand_layout(ball_fields())
     }
 }
 
@@ -214,13 +205,10 @@ impl ReorientAdroitConfig {
     /// # Errors
     /// [`EnvError::Config`].
     pub fn check(&self) -> Result<(), EnvError> {
-        if ![2, 4, 8].contains(&self.goals) {
-            return Err(EnvError::Config { field: "goals", value: self.goals.to_string(), rule: "2, 4 or 8" });
-        }
+        check_goals(self.goals)?;
         check_above_0(&[("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise), ("position_weight", self.position_weight)])?;
-        self.randomize.as_ref().map_or(Ok(()), RandomizeConfig::check)?;
-        self.physics.frame_skip().map(|_| ())
+        self.choices().check()
     }
 
     /// From actions to commanded angles.
@@ -236,19 +224,11 @@ impl ReorientAdroitConfig {
     }
 
     pub(crate) fn choices(&self) -> Choices<'_> {
-        Choices {
-            physics: &self.physics,
-            sensors: &self.sensors,
-            action_delay: self.action_delay,
-            randomize: self.randomize.as_ref(),
-            max_steps: self.max_steps,
-        }
+        choices!(self)
     }
 
     pub(crate) fn layout() -> Vec<(Field, Told)> {
-        let mut fields = joint_fields(&HandConfig::names());
-        fields.extend(cube_fields());
-        fields
+        hand_layout(cube_fields())
     }
 }
 
@@ -285,6 +265,7 @@ impl AdroitPenConfig {
     #[cfg(feature = "mujoco")]
     pub(crate) fn fields() -> Vec<Field> {
         use super::field;
+        use crate::robot::HandConfig;
         let mut fields: Vec<Field> = HandConfig::names().iter().map(|name| Field::linear(*name, "rad")).collect();
         let more = [
             ("pen", "m", 3),

@@ -6,16 +6,16 @@ use mbrl_env::{EnvError, Features, Field, Knowledge, Known};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Choices, SensorNoise, Told, check_above_0, check_at_least_0,
-    digits::{Digit, Palm},
-    field, hand_servo, joint_fields,
+    Choices, SensorNoise, Told, check_above_0, check_at_least_0, choices,
+    digits::{Beside, Digit, Look, Place, point},
+    field, hand_layout, hand_servo,
 };
 use crate::{
     Servo,
     blocks::{Block, Formula, FormulaFeatures, FormulaKnown, Input},
     objective::{Objective, either},
     robot::{HandConfig, Pose},
-    scalar::{Scalar, Vector},
+    scalar::Scalar,
     scene::{BALL_RADIUS, BALLS_AT, Contacts, PhysicsConfig, RandomizeConfig, Variation, balls, hand_scene},
     symmetry::{Permutation, Permutations},
 };
@@ -131,8 +131,7 @@ impl BaodingConfig {
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise)])?;
-        self.randomize.as_ref().map_or(Ok(()), RandomizeConfig::check)?;
-        self.physics.frame_skip().map(|_| ())
+        self.choices().check()
     }
 
     /// From actions to commanded angles.
@@ -151,26 +150,17 @@ impl BaodingConfig {
     }
 
     pub(crate) fn choices(&self) -> Choices<'_> {
-        Choices {
-            physics: &self.physics,
-            sensors: &self.sensors,
-            action_delay: self.action_delay,
-            randomize: self.randomize.as_ref(),
-            max_steps: self.max_steps,
-        }
+        choices!(self)
     }
 
     pub(crate) fn layout() -> Vec<(Field, Told)> {
-        let mut fields = joint_fields(&HandConfig::names());
-        fields.extend(ball_fields());
-        fields
+        hand_layout(ball_fields())
     }
 
     /// The reward and the end.
     #[must_use]
     pub fn objective(&self) -> BaodingObjective {
-        let second = if self.goal == BaodingGoal::Place { 0.0 } else { 1.0 };
-        BaodingObjective { second, fallen: FALLEN, wrist: Some((1, 0.15)) }
+        BaodingObjective::of(self.goal, FALLEN)
     }
 
     /// What a model of the task may use: the hand beside the balls, measured and commanded; that the balls may be exchanged; targets
@@ -189,7 +179,7 @@ impl BaodingConfig {
     /// The features alone.
     #[must_use]
     pub fn features(&self) -> impl Features + use<> {
-        FormulaFeatures { formula: Links::new(self.servo()), replaces: (TARGETS[0]..WIDTH).collect() }
+        FormulaFeatures { formula: Beside::<Links>::new(self.servo()), replaces: (TARGETS[0]..WIDTH).collect() }
     }
 }
 
@@ -275,6 +265,15 @@ pub struct BaodingObjective {
     pub wrist: Option<(usize, f64)>,
 }
 
+impl BaodingObjective {
+    /// Of a goal, in a hand out of which balls fall below a height (m); the wrist costs from 0.15 rad on.
+    #[must_use]
+    pub fn of(goal: BaodingGoal, fallen: f64) -> Self {
+        let second = if goal == BaodingGoal::Place { 0.0 } else { 1.0 };
+        Self { second, fallen, wrist: Some((1, 0.15)) }
+    }
+}
+
 impl Objective for BaodingObjective {
     fn reward<S: Scalar>(&self, next: &impl Fn(usize) -> S) -> S {
         let away = |ball: usize, target: usize| {
@@ -306,62 +305,31 @@ impl BaodingObjective {
 
 /// The hand beside the balls: of each digit where it is and is commanded to be, and the gap between each of its links and each ball, now
 /// and at the commanded place, within −2 and 4 cm; the balls in the palm's frame.
-struct Links {
-    servo: Servo,
-    digits: Vec<Digit>,
-    palm: Palm,
-    blocks: Vec<Block>,
-}
+struct Links;
 
-impl Links {
-    fn new(servo: Servo) -> Self {
-        let hand = HandConfig::default();
-        let (digits, palm) = (Digit::all(&hand), Palm::new(&hand));
-        let objects: Vec<usize> = BALLS.iter().flat_map(|ball| *ball..ball + 3).collect();
-        let of = |digit: &Digit| Block { inputs: digit.inputs(&objects), width: 24 + digit.width() - 2 };
-        let mut blocks: Vec<Block> = digits.iter().map(of).collect();
-        blocks.push(Palm::block(&objects, 6));
-        Self { servo, digits, palm, blocks }
-    }
-}
+impl Look for Links {
+    const NAME: &'static str = "baoding-links-1";
+    const WIDTH: usize = 24;
 
-/// The last columns of the inputs, as points.
-fn points<S: Scalar>(inputs: &[S]) -> [Vector<S>; 2] {
-    let first = inputs.len() - 6;
-    std::array::from_fn(|ball| std::array::from_fn(|k| inputs[first + 3 * ball + k].clone()))
-}
-
-impl Formula for Links {
-    fn name(&self) -> &'static str {
-        "baoding-links-1"
+    fn objects() -> Vec<usize> {
+        BALLS.iter().flat_map(|ball| *ball..ball + 3).collect()
     }
 
-    fn blocks(&self) -> &[Block] {
-        &self.blocks
+    fn in_palm() -> Vec<usize> {
+        Self::objects()
     }
 
-    fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
-        let balls = points(inputs);
-        let Some(digit) = self.digits.get(block) else {
-            let (frame, turns) = self.palm.frame(&self.servo, inputs);
-            out.extend(turns);
-            for ball in balls {
-                out.extend(frame.as_ref().map_or(ball.clone(), |frame| frame.inside(&ball)));
-            }
-            return;
-        };
-        let ([measured, commanded], turns) = digit.places(&self.servo, inputs);
+    fn look<S: Scalar>(digit: &Digit, [measured, commanded]: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>) {
         out.extend(measured.points[1..].iter().flatten().cloned());
         out.extend(commanded.tip().iter().cloned());
-        for place in [&measured, &commanded] {
-            for ball in &balls {
+        for place in [measured, commanded] {
+            for ball in [0, 1].map(|k| point(objects, k)) {
                 for link in 0..3 {
-                    let gap = place.distance(link, ball).shift(-digit.radii[link] - BALL_RADIUS);
+                    let gap = place.distance(link, &ball).shift(-digit.radii[link] - BALL_RADIUS);
                     out.push(gap.clamp(-0.02, 0.04));
                 }
             }
         }
-        out.extend(turns);
     }
 }
 

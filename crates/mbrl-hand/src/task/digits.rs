@@ -1,8 +1,10 @@
 //! What the five-fingered hand's digits look like beside objects: features of several tasks.
 
+use std::marker::PhantomData;
+
 use crate::{
     Servo,
-    blocks::{Block, Input},
+    blocks::{Block, Formula, Input},
     kinematics::{Chain, Frame},
     robot::HandConfig,
     scalar::{Scalar, Vector, dot, length, scaled, subtract},
@@ -134,4 +136,76 @@ pub(crate) fn beside<S: Scalar>(point: &Vector<S>, origin: &Vector<S>, limit: f6
 /// The point at `along` (m) on the axis of something at `at`.
 pub(crate) fn on_axis<S: Scalar>(at: &Vector<S>, axis: &Vector<S>, along: f64) -> Vector<S> {
     crate::scalar::add(at, &scaled(axis, along))
+}
+
+/// The `k`th point of objects that are told one after the other.
+pub(crate) fn point<S: Scalar>(objects: &[S], k: usize) -> Vector<S> {
+    std::array::from_fn(|i| objects[3 * k + i].clone())
+}
+
+/// What a task tells of a hand beside its objects.
+pub(crate) trait Look: 'static {
+    /// Stored with models.
+    const NAME: &'static str;
+    /// Numbers per digit, besides by how much its joints are commanded to turn.
+    const WIDTH: usize;
+
+    fn hand() -> HandConfig {
+        HandConfig::default()
+    }
+
+    /// Columns of what digits are told beside.
+    fn objects() -> Vec<usize>;
+
+    /// Columns of points that are told in the palm's frame.
+    fn in_palm() -> Vec<usize>;
+
+    /// Appends what is told of a digit that is at one place and commanded to the other.
+    fn look<S: Scalar>(digit: &Digit, places: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>);
+}
+
+/// The hand beside objects: a block for each digit, and one for the palm.
+pub(crate) struct Beside<L> {
+    servo: Servo,
+    digits: Vec<Digit>,
+    palm: Palm,
+    blocks: Vec<Block>,
+    look: PhantomData<fn() -> L>,
+}
+
+impl<L: Look> Beside<L> {
+    pub(crate) fn new(servo: Servo) -> Self {
+        let hand = L::hand();
+        let (digits, palm) = (Digit::all(&hand), Palm::new(&hand));
+        let (objects, in_palm) = (L::objects(), L::in_palm());
+        let of = |digit: &Digit| Block { inputs: digit.inputs(&objects), width: L::WIDTH + digit.width() - 2 };
+        let mut blocks: Vec<Block> = digits.iter().map(of).collect();
+        blocks.push(Palm::block(&in_palm, in_palm.len()));
+        Self { servo, digits, palm, blocks, look: PhantomData }
+    }
+}
+
+impl<L: Look> Formula for Beside<L> {
+    fn name(&self) -> &'static str {
+        L::NAME
+    }
+
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
+        let Some(digit) = self.digits.get(block) else {
+            let (frame, turns) = self.palm.frame(&self.servo, inputs);
+            let objects = &inputs[4..];
+            out.extend(turns);
+            for at in (0..objects.len() / 3).map(|k| point(objects, k)) {
+                out.extend(frame.as_ref().map_or(at.clone(), |frame| frame.inside(&at)));
+            }
+            return;
+        };
+        let (places, turns) = digit.places(&self.servo, inputs);
+        L::look(digit, &places, &inputs[2 * digit.width()..], out);
+        out.extend(turns);
+    }
 }

@@ -79,6 +79,33 @@ pub(crate) struct Choices<'a> {
     pub(crate) max_steps: u32,
 }
 
+impl Choices<'_> {
+    /// Refuses what no environment can be made of.
+    pub(crate) fn check(&self) -> Result<(), EnvError> {
+        self.randomize.map_or(Ok(()), RandomizeConfig::check)?;
+        self.physics.frame_skip().map(|_| ())
+    }
+}
+
+/// The fields of a configuration that are [`Choices`].
+macro_rules! choices {
+    ($config:expr) => {
+        $crate::task::Choices {
+            physics: &$config.physics,
+            sensors: &$config.sensors,
+            action_delay: $config.action_delay,
+            randomize: $config.randomize.as_ref(),
+            max_steps: $config.max_steps,
+        }
+    };
+}
+pub(crate) use choices;
+
+/// The layout of an observation of the five-fingered hand, and then of objects.
+pub(crate) fn hand_layout(objects: Vec<(Field, Told)>) -> Vec<(Field, Told)> {
+    joint_fields(&HandConfig::names()).into_iter().chain(objects).collect()
+}
+
 /// Fields of joint angles and velocities.
 pub(crate) fn joint_fields(names: &[&str]) -> Vec<(Field, Told)> {
     let angle = |name: &&str| (Field::linear(*name, "rad"), Told::Joint);

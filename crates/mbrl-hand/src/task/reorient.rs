@@ -4,13 +4,13 @@ use mbrl_env::{Augment, EnvError, Features, Field, Knowledge, Known};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Choices, SensorNoise, Told, check_above_0, check_at_least_0,
-    digits::{Digit, Palm, beside},
-    field, hand_servo, joint_fields,
+    Choices, SensorNoise, Told, check_above_0, check_at_least_0, choices,
+    digits::{Beside, Digit, Look, Place, beside, point},
+    field, hand_layout, hand_servo,
 };
 use crate::{
     Servo,
-    blocks::{Block, Constant, Formula, FormulaFeatures},
+    blocks::{Constant, FormulaFeatures},
     objective::{Objective, either},
     robot::{HandConfig, Pose},
     scalar::{Scalar, Vector, add, cross, dot, length, subtract},
@@ -103,19 +103,24 @@ impl Default for ReorientConfig {
     }
 }
 
+/// Refuses a number of goals that there is not.
+pub(crate) fn check_goals(goals: usize) -> Result<(), EnvError> {
+    match goals {
+        2 | 4 | 8 => Ok(()),
+        _ => Err(EnvError::Config { field: "goals", value: goals.to_string(), rule: "2, 4 or 8" }),
+    }
+}
+
 impl ReorientConfig {
     /// Refuses what no task can be made of.
     ///
     /// # Errors
     /// [`EnvError::Config`].
     pub fn check(&self) -> Result<(), EnvError> {
-        if ![2, 4, 8].contains(&self.goals) {
-            return Err(EnvError::Config { field: "goals", value: self.goals.to_string(), rule: "2, 4 or 8" });
-        }
+        check_goals(self.goals)?;
         check_above_0(&[("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise), ("position_weight", self.position_weight)])?;
-        self.randomize.as_ref().map_or(Ok(()), RandomizeConfig::check)?;
-        self.physics.frame_skip().map(|_| ())
+        self.choices().check()
     }
 
     /// From actions to commanded angles.
@@ -131,19 +136,11 @@ impl ReorientConfig {
     }
 
     pub(crate) fn choices(&self) -> Choices<'_> {
-        Choices {
-            physics: &self.physics,
-            sensors: &self.sensors,
-            action_delay: self.action_delay,
-            randomize: self.randomize.as_ref(),
-            max_steps: self.max_steps,
-        }
+        choices!(self)
     }
 
     pub(crate) fn layout() -> Vec<(Field, Told)> {
-        let mut fields = joint_fields(&HandConfig::names());
-        fields.extend(cube_fields());
-        fields
+        hand_layout(cube_fields())
     }
 
     /// The reward and the end.
@@ -164,7 +161,7 @@ impl ReorientConfig {
     /// The features alone.
     #[must_use]
     pub fn features(&self) -> impl Features + use<> {
-        FormulaFeatures { formula: InCube::new(self.servo()), replaces: (HOME..WIDTH).collect() }
+        FormulaFeatures { formula: Beside::<InCube>::new(self.servo()), replaces: (HOME..WIDTH).collect() }
     }
 }
 
@@ -294,52 +291,27 @@ impl ReorientObjective {
 
 /// The hand in the cube's frame: of each digit its tip and last joint, and the tip's commanded place, within 8 cm; the cube in the palm's
 /// frame.
-struct InCube {
-    servo: Servo,
-    digits: Vec<Digit>,
-    palm: Palm,
-    blocks: Vec<Block>,
-}
+struct InCube;
 
-impl InCube {
-    fn new(servo: Servo) -> Self {
-        let hand = HandConfig::default();
-        let (digits, palm) = (Digit::all(&hand), Palm::new(&hand));
-        let objects: Vec<usize> = (AT..AT + 3).chain(AXES..AXES + 6).collect();
-        let of = |digit: &Digit| Block { inputs: digit.inputs(&objects), width: 9 + digit.width() - 2 };
-        let mut blocks: Vec<Block> = digits.iter().map(of).collect();
-        blocks.push(Palm::block(&(AT..AT + 3).collect::<Vec<_>>(), 3));
-        Self { servo, digits, palm, blocks }
-    }
-}
+impl Look for InCube {
+    const NAME: &'static str = "reorient-tips-1";
+    const WIDTH: usize = 9;
 
-impl Formula for InCube {
-    fn name(&self) -> &'static str {
-        "reorient-tips-1"
+    fn objects() -> Vec<usize> {
+        (AT..AT + 3).chain(AXES..AXES + 6).collect()
     }
 
-    fn blocks(&self) -> &[Block] {
-        &self.blocks
+    fn in_palm() -> Vec<usize> {
+        (AT..AT + 3).collect()
     }
 
-    fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
-        let Some(digit) = self.digits.get(block) else {
-            let (frame, turns) = self.palm.frame(&self.servo, inputs);
-            let cube: Vector<S> = std::array::from_fn(|k| inputs[4 + k].clone());
-            out.extend(turns);
-            out.extend(frame.map_or(cube.clone(), |frame| frame.inside(&cube)));
-            return;
-        };
-        let objects = &inputs[2 * digit.width()..];
-        let of = |first: usize| -> Vector<S> { std::array::from_fn(|k| objects[first + k].clone()) };
-        let (at, x, y) = (of(0), of(3), of(6));
+    fn look<S: Scalar>(_: &Digit, [measured, commanded]: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>) {
+        let [at, x, y] = [0, 1, 2].map(|k| point(objects, k));
         let z = cross(&x, &y);
-        let ([measured, commanded], turns) = digit.places(&self.servo, inputs);
-        for point in [measured.tip(), &measured.points[2], commanded.tip()] {
-            let away = beside(point, &at, 0.3);
+        for tip in [measured.tip(), &measured.points[2], commanded.tip()] {
+            let away = beside(tip, &at, 0.3);
             out.extend([&x, &y, &z].map(|axis| dot(axis, &away).clamp(-0.08, 0.08)));
         }
-        out.extend(turns);
     }
 }
 

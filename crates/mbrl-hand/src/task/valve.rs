@@ -3,7 +3,7 @@
 use mbrl_env::{EnvError, Features, Field, Knowledge, Known};
 use serde::{Deserialize, Serialize};
 
-use super::{Choices, SensorNoise, Told, check_above_0, field, joint_fields};
+use super::{Choices, SensorNoise, Told, check_above_0, choices, field, joint_fields};
 use crate::{
     Servo,
     blocks::{Block, Constant, Formula, FormulaFeatures, Input},
@@ -58,8 +58,7 @@ impl ValveConfig {
     /// [`EnvError::Config`].
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("speed", self.speed)])?;
-        self.randomize.as_ref().map_or(Ok(()), RandomizeConfig::check)?;
-        self.physics.frame_skip().map(|_| ())
+        self.choices().check()
     }
 
     /// From actions to commanded angles.
@@ -78,13 +77,7 @@ impl ValveConfig {
     }
 
     pub(crate) fn choices(&self) -> Choices<'_> {
-        Choices {
-            physics: &self.physics,
-            sensors: &self.sensors,
-            action_delay: self.action_delay,
-            randomize: self.randomize.as_ref(),
-            max_steps: self.max_steps,
-        }
+        choices!(self)
     }
 
     pub(crate) fn layout() -> Vec<(Field, Told)> {

@@ -6,9 +6,9 @@ use mbrl_env::{EnvError, Features, Field, Knowledge, Known, Rng};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Choices, SensorNoise, Told, check_above_0, check_at_least_0,
-    digits::{Digit, Palm, on_axis},
-    field, hand_servo, joint_fields,
+    Choices, SensorNoise, Told, check_above_0, check_at_least_0, choices,
+    digits::{Beside, Digit, Look, Place, on_axis, point},
+    field, hand_layout, hand_servo,
 };
 use crate::{
     Servo,
@@ -160,8 +160,7 @@ impl WriteConfig {
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise), ("radius", self.radius)])?;
-        self.randomize.as_ref().map_or(Ok(()), RandomizeConfig::check)?;
-        self.physics.frame_skip().map(|_| ())
+        self.choices().check()
     }
 
     fn hand() -> HandConfig {
@@ -188,18 +187,11 @@ impl WriteConfig {
     }
 
     pub(crate) fn choices(&self) -> Choices<'_> {
-        Choices {
-            physics: &self.physics,
-            sensors: &self.sensors,
-            action_delay: self.action_delay,
-            randomize: self.randomize.as_ref(),
-            max_steps: self.max_steps,
-        }
+        choices!(self)
     }
 
     pub(crate) fn layout() -> Vec<(Field, Told)> {
-        let mut fields = joint_fields(&HandConfig::names());
-        fields.extend([
+        hand_layout(vec![
             field("pencil", "m", 3, Told::Position),
             field("pencil_velocity", "m/s", 3, Told::Velocity),
             field("pencil_axis", "", 3, Told::Goal),
@@ -209,8 +201,7 @@ impl WriteConfig {
             field("origin", "m", 2, Told::Goal),
             field("path", "m", 8, Told::Goal),
             field("home", "m", 3, Told::Goal),
-        ]);
-        fields
+        ])
     }
 
     /// A path: how far the target is from the start by cosine − 1 and sine of the phase, then of twice the phase, in the plane (m).
@@ -251,7 +242,7 @@ impl WriteConfig {
     /// The features alone.
     #[must_use]
     pub fn features(&self) -> impl Features + use<> {
-        FormulaFeatures { formula: AtPencil::new(self.servo()), replaces: (PHASE..WIDTH).collect() }
+        FormulaFeatures { formula: Beside::<AtPencil>::new(self.servo()), replaces: (PHASE..WIDTH).collect() }
     }
 
     /// The target by the clock, and what stays.
@@ -355,47 +346,27 @@ impl WriteObjective {
 
 /// The hand beside the pencil: of each digit its tip and the tip's commanded place, along the pencil's axis and beside it, and the
 /// difference between the two; the pencil in the palm's frame.
-struct AtPencil {
-    servo: Servo,
-    digits: Vec<Digit>,
-    palm: Palm,
-    blocks: Vec<Block>,
-}
+struct AtPencil;
 
-impl AtPencil {
-    fn new(servo: Servo) -> Self {
-        let hand = WriteConfig::hand();
-        let (digits, palm) = (Digit::all(&hand), Palm::new(&hand));
-        let objects: Vec<usize> = (AT..AT + 3).chain(AXIS..AXIS + 3).collect();
-        let of = |digit: &Digit| Block { inputs: digit.inputs(&objects), width: 10 + digit.width() - 2 };
-        let mut blocks: Vec<Block> = digits.iter().map(of).collect();
-        blocks.push(Palm::block(&(AT..AT + 3).collect::<Vec<_>>(), 3));
-        Self { servo, digits, palm, blocks }
-    }
-}
+impl Look for AtPencil {
+    const NAME: &'static str = "write-tips-1";
+    const WIDTH: usize = 10;
 
-impl Formula for AtPencil {
-    fn name(&self) -> &'static str {
-        "write-tips-1"
+    fn hand() -> HandConfig {
+        WriteConfig::hand()
     }
 
-    fn blocks(&self) -> &[Block] {
-        &self.blocks
+    fn objects() -> Vec<usize> {
+        (AT..AT + 3).chain(AXIS..AXIS + 3).collect()
     }
 
-    fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
-        let Some(digit) = self.digits.get(block) else {
-            let (frame, turns) = self.palm.frame(&self.servo, inputs);
-            let pencil: Vector<S> = std::array::from_fn(|k| inputs[4 + k].clone());
-            out.extend(turns);
-            out.extend(frame.map_or(pencil.clone(), |frame| frame.inside(&pencil)));
-            return;
-        };
-        let objects = &inputs[2 * digit.width()..];
-        let of = |first: usize| -> Vector<S> { std::array::from_fn(|k| objects[first + k].clone()) };
-        let (at, axis) = (of(0), of(3));
-        let ([measured, commanded], turns) = digit.places(&self.servo, inputs);
-        for place in [&measured, &commanded] {
+    fn in_palm() -> Vec<usize> {
+        (AT..AT + 3).collect()
+    }
+
+    fn look<S: Scalar>(_: &Digit, [measured, commanded]: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>) {
+        let [at, axis] = [0, 1].map(|k| point(objects, k));
+        for place in [measured, commanded] {
             let away = subtract(place.tip(), &at);
             let along = dot(&away, &axis);
             let beside = length(&subtract(&away, &axis.clone().map(|x| x * along.clone())));
@@ -403,7 +374,6 @@ impl Formula for AtPencil {
         }
         out.extend(subtract(measured.tip(), &at));
         out.extend(subtract(commanded.tip(), measured.tip()));
-        out.extend(turns);
     }
 }
 
