@@ -21,6 +21,9 @@ use crate::{
     run::{Restored, RunFolder, in_pool, warn},
 };
 
+/// The figures in a run's folder.
+pub(crate) const DIAGNOSIS: &str = "diagnosis.json";
+
 /// What the file of figures holds.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
@@ -34,7 +37,7 @@ struct Written<'a> {
 pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode> {
     let svg = match &args.out {
         Some(out) => checked_out(out, "svg")?,
-        None => args.run.join("diagnosis.svg"),
+        None => args.run.join(DIAGNOSIS).with_extension("svg"),
     };
     let folder = RunFolder::open(&args.run)?;
     let (found, env_step, columns) = in_pool(args.threads.unwrap_or_else(cores), || look(args, &folder))??;

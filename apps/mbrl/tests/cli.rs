@@ -69,6 +69,12 @@ fn a_diagnosis_looks_at_model_plans_and_values_of_a_run() {
     let found: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&found["plans"]["states"], &found["env_step"]), (&2.into(), &500.into()));
     assert_eq!(dir.files().len(), before.len() + 2, "nothing else is written");
+    dir.run(&["report", "run"]).ok();
+    let page = fs::read_to_string(dir.path("run/report.html")).unwrap();
+    assert!(
+        page.contains("the same planner in the simulator") && page.contains("by mbrl diagnose"),
+        "no diagnosis in the report"
+    );
     // Of another place, with another seed, and by any number of threads the same.
     let again = |threads| {
         let words = ["diagnose", "run", "--episodes", "1", "--plans", "2", "--seed", "3", "--threads", threads];
@@ -729,9 +735,58 @@ fn policies_are_exported_and_act_as_in_their_run() {
     dir.run(&["export", "none"]).fails(1, &["none", "not a run folder"]);
     assert_eq!(dir.files(), before);
 
-    // Who plans has none.
-    dir.train(&["--steps", "200", "--out", "plans"]).ok();
-    dir.run(&["export", "plans"]).fails(1, &["agent.kind = \"model-based\"", "mbrl eval plans", "dhmbpo"]);
+    // A policy serves its task alone.
+    let refused = ["agent.kind = \"sac\"", "expected \"model-based\""];
+    dir.run(&["eval", "run", "--set", "task_options.dt=0.1"]).fails(1, &refused);
+    dir.run(&["eval", "older.safetensors"]).fails(1, &["format = \"mbrl-policy\": expected mbrl-agent"]);
+}
+
+/// The lines of an evaluation without its time.
+fn judged(said: &Said) -> Vec<String> {
+    let lines = said.out.lines().map(|line| line.split(" (").next().unwrap_or_default().to_owned());
+    lines.filter(|line| !line.starts_with("checkpoint")).collect()
+}
+
+#[test]
+fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
+    let dir = Dir::new();
+    dir.train(&["--set", "task=cliff", "--out", "run"]).ok();
+    let said = dir.run(&["export", "run", "--out", "agent.safetensors"]).ok();
+    assert!(
+        said.out.contains("agent.safetensors: an agent that plans on cliff") && said.out.contains("crc32c"),
+        "{said:?}"
+    );
+    let size = fs::metadata(dir.path("agent.safetensors")).unwrap().len();
+    assert!(said.out.contains(&format!("{:.2} MB", size as f64 / 1e6)) && size < 1_000_000, "{said:?}");
+    let judge = |words: &[&str]| judged(&dir.run(&[&["eval"], words, &["--episodes", "2"]].concat()).ok());
+    let in_its_run = judge(&["run"]);
+    assert_eq!(in_its_run.len(), 3, "{in_its_run:?}");
+
+    // Its model on the same task with another edge, and with another planner, from the run and from the file.
+    let elsewhere = ["--set", "task_options.edge=0.3"];
+    let from_run = judge(&[&["run"], &elsewhere[..]].concat());
+    assert_ne!(from_run, in_its_run);
+    assert_eq!(judge(&["run", "--set", "task=cliff"]), in_its_run, "the same task");
+    assert_ne!(judge(&["run", "--set", "planner.horizon=2"]), in_its_run);
+    // No data and no checkpoints are needed.
+    let before = dir.files();
+    fs::rename(dir.path("run"), dir.path("gone")).unwrap();
+    assert_eq!(judge(&["agent.safetensors"]), in_its_run);
+    assert_eq!(judge(&[&["agent.safetensors"], &elsewhere[..]].concat()), from_run);
+    fs::rename(dir.path("gone"), dir.path("run")).unwrap();
+    assert_eq!(dir.files(), before, "an evaluation leaves nothing");
+
+    // Tasks of other columns, unknown keys.
+    let other = ["eval", "agent.safetensors", "--set", "task=pendulum"];
+    dir.run(&other).fails(1, &["the model of cliff cannot be used on pendulum, expected the same observations"]);
+    dir.run(&["eval", "run", "--set", "task_options.hedge=1"]).fails(1, &["`hedge`"]);
+    // What is damaged, what is no agent, what has learned nothing.
+    let bytes = fs::read(dir.path("agent.safetensors")).unwrap();
+    fs::write(dir.path("cut.safetensors"), &bytes[..bytes.len() - 9]).unwrap();
+    dir.run(&["eval", "cut.safetensors"]).fails(1, &["cut.safetensors", "no whole file of safetensors"]);
+    dir.run(&["eval", "nowhere.safetensors"]).fails(1, &["nowhere.safetensors"]);
+    dir.train(&["--steps", "100", "--out", "young"]).ok();
+    dir.run(&["export", "young"]).fails(1, &["young", "after its first fit"]);
 }
 
 #[cfg(feature = "wgpu")]

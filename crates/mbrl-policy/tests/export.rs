@@ -220,3 +220,77 @@ fn write_the_fixture() {
         fs::write(folder.join(format!("{name}.safetensors")), policy.to_bytes()).unwrap();
     }
 }
+
+const TINY: &str = r#"
+    task = "pendulum"
+    steps = 210
+
+    [model]
+    members = 2
+    hidden = [16]
+
+    [fit]
+    max_epochs = 2
+
+    [planner]
+    kind = "cem"
+    horizon = 4
+    population = 10
+    elites = 2
+
+    [propagation]
+    rule = "ts-inf"
+    noise = true
+    particles = 2
+"#;
+
+/// An agent that plans comes back with its experiment, plans the same, and every change of a file is found.
+#[test]
+fn an_agent_that_plans_comes_back_to_the_bit() {
+    use std::sync::atomic::AtomicBool;
+
+    use mbrl_policy::{Device, ExportedAgent, evaluate, experiment::Registry, start_seeds};
+
+    let registry = Registry::new().tasks(mbrl_env::tasks::entries()).experiments(&[("tiny", TINY)]);
+    let experiment = registry.load("tiny", &[]).unwrap();
+    let build = || experiment.build_on(&registry, &Device::flex()).unwrap();
+    let mut parts = build();
+    let young = ExportedAgent::new(&experiment, 0, &*parts.agent).unwrap_err();
+    assert!(young.to_string().contains("after its first fit"), "{young}");
+    let never = AtomicBool::new(false);
+    parts.training.run(&mut parts.task.env, &mut *parts.agent, None, &mut (), &never).unwrap();
+    let exported = ExportedAgent::new(&experiment, 210, &*parts.agent).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.safetensors");
+    exported.save(&path).unwrap();
+    let loaded = ExportedAgent::load(&path).unwrap();
+    assert_eq!(loaded, exported);
+    assert_eq!((loaded.env_step(), loaded.experiment()), (210, &experiment));
+    let mut other = build();
+    loaded.install(&mut *other.agent).unwrap();
+    let mut judge = |agent: &mut dyn mbrl_policy::Learner| {
+        evaluate(&mut parts.task.env, agent, &start_seeds(0, 2)).unwrap().returns().collect::<Vec<_>>()
+    };
+    let expected = judge(&mut *parts.agent);
+    assert_eq!(judge(&mut *other.agent), expected);
+    assert_ne!(judge(&mut *build().agent), expected, "an agent that knows nothing");
+    assert!(exported.save(&path).unwrap_err().to_string().contains("exists"));
+
+    // A model of other widths.
+    let wider = registry.load("tiny", &["model.hidden=[17]"]).unwrap();
+    let mut wider = wider.build_on(&registry, &Device::flex()).unwrap();
+    assert!(matches!(loaded.install(&mut *wider.agent), Err(AgentError::Model(_))));
+    // A bit error, wherever it is.
+    let bytes = fs::read(&path).unwrap();
+    let broken = folder.path().join("broken.safetensors");
+    for at in [0, 20, bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        fs::write(&broken, &changed).unwrap();
+        assert!(ExportedAgent::load(&broken).is_err(), "byte {at} of {}", bytes.len());
+    }
+    assert!(
+        ExportedPolicy::load(&path).unwrap_err().to_string().contains("format = \"mbrl-agent\": expected mbrl-policy")
+    );
+}

@@ -199,3 +199,67 @@ fn tables_say_the_same_in_every_format() {
     let html = Tables::of(&found).html();
     assert!(html.contains("b_1 &amp; |c|") && html.contains("P(&gt; a)"), "{html}");
 }
+
+/// An episode of the valve that stands so far from its goal all the time, as runs record it.
+fn valve_episode(away: f64) -> String {
+    let columns: Vec<String> = (0..21).map(|i| format!("obs_{i}")).collect();
+    let row = |step: usize, rest: &str| {
+        let obs: Vec<String> = (0..21).map(|i| if i == 18 { away.to_string() } else { "0".to_owned() }).collect();
+        format!("{step},{},{rest}\n", obs.join(","))
+    };
+    let mut text = format!("step,{},action_0,reward,terminated,truncated\n", columns.join(","));
+    (0..10).for_each(|step| text.push_str(&row(step, "0,1,false,false")));
+    text + &row(10, ",,,")
+}
+
+/// A task that is judged by more than its return: shares of the episodes of the evaluation that is compared, means over the runs.
+#[test]
+fn outcomes_are_means_over_episodes_then_over_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut groups = two();
+    for group in &mut groups {
+        for run in &mut group.runs {
+            run.folder.experiment.task = "valve".to_owned();
+        }
+    }
+    for (run, away) in groups[0].runs.iter_mut().zip([[0.1, 0.5], [0.2, -0.2], [0.3, 0.4]]) {
+        run.folder.path = dir.path().join(&run.label);
+        let episodes = run.folder.path.join("episodes");
+        std::fs::create_dir_all(&episodes).unwrap();
+        for (number, away) in (1..).zip(away) {
+            std::fs::write(episodes.join(format!("300-{number}.csv")), valve_episode(away)).unwrap();
+            // Of an earlier evaluation.
+            std::fs::write(episodes.join(format!("200-{number}.csv")), valve_episode(0.0)).unwrap();
+        }
+    }
+    let random = Baseline {
+        name: "random".into(),
+        task: None,
+        value: -3.0,
+        outcomes: vec![("within 0.25 rad (%)", 5.0), ("angle to the goal (rad)", 1.5)],
+    };
+    let question = Question { baselines: vec![random], ..Question::default() };
+    let found = compare(&groups, &question).unwrap();
+    let block = &found.blocks[0];
+    assert_eq!(block.outcomes, ["within 0.25 rad (%)", "angle to the goal (rad)"]);
+    // 50, 100 and 0 % of two episodes each; of the other method nothing is left.
+    let share = block.rows[0].outcomes[0].unwrap();
+    assert_eq!((share.value, share.interval), (50.0, Some((0.0, 100.0))));
+    assert!((block.rows[0].outcomes[1].unwrap().value - 1.7 / 6.0).abs() < 1e-6, "{block:?}");
+    assert_eq!((block.rows[1].outcomes[0], block.rows[2].outcomes[0].map(|found| found.value)), (None, Some(5.0)));
+    let earlier = compare(&groups, &Question { at: Some(200), ..Question::default() }).unwrap();
+    assert_eq!(earlier.blocks[0].rows[0].outcomes[0].unwrap().value, 100.0);
+
+    let text = Format::Text.write(&found);
+    let table = text.split("what the episodes came to").nth(1).unwrap_or_else(|| panic!("{text}"));
+    assert!(table.contains("50.00") && table.contains("random") && !table.contains("\n  b "), "{table}");
+    let csv = Format::Csv.write(&found);
+    let mut lines = csv.lines();
+    assert!(lines.next().unwrap().ends_with("within 0.25 rad (%),within 0.25 rad (%) low,within 0.25 rad (%) high,\
+                                             angle to the goal (rad),angle to the goal (rad) low,angle to the goal (rad) high"));
+    assert!(lines.next().unwrap().contains(",50,0,100,"), "{csv}");
+    // Other tasks have no such columns.
+    assert!(
+        Format::Csv.write(&compare(&two(), &Question::default()).unwrap()).lines().next().unwrap().ends_with(",wall_s")
+    );
+}

@@ -59,7 +59,7 @@ fn text_width(text: &str, letters: f64) -> f64 {
 /// What colour a mark has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Colour {
-    /// That of the n-th series; they repeat after eight. The first six stay apart for colour-blind readers.
+    /// That of the n-th series; they repeat after ten. The first six stay apart for colour-blind readers.
     Series(usize),
     /// That of the text: what is real.
     Ink,
@@ -70,7 +70,7 @@ pub(crate) enum Colour {
 impl Colour {
     pub(crate) fn class(self) -> String {
         match self {
-            Self::Series(n) => format!("c{}", n % 8),
+            Self::Series(n) => format!("c{}", n % 10),
             Self::Ink => "ink".to_owned(),
             Self::Muted => "muted".to_owned(),
         }

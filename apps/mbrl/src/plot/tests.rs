@@ -195,7 +195,33 @@ fn a_picture_is_one_whole_file_that_knows_light_and_dark() {
     assert_eq!((svg.matches("<svg").count(), svg.matches("</svg>").count()), (3, 3));
 }
 
-/// The values of the custom properties `--c0` to `--c7` and others in each scheme of the style sheet.
+/// Three pictures in two columns: each in its place, none on another, whatever their heights.
+#[test]
+fn pictures_stand_side_by_side() {
+    let one = |title: &str, height: f64| {
+        let mut chart = Chart::new(Size::Panel(height), "a", "x", "y");
+        chart.marks = vec![Mark::Line(Colour::Series(0), Style::Thick, vec![(0.0, 0.0), (1.0, 1.0)])];
+        let charts = vec![(String::new(), chart)];
+        Picture { title: title.into(), legend: Vec::new(), columns: 1, charts, caption: String::new() }
+    };
+    let pictures = [one("low", 200.0), one("high", 300.0), one("last", 200.0)];
+    let svg = Picture::side_by_side("all < of them", &pictures, 2, "what it means");
+    // Charts have pictures of their own inside, without a style.
+    let part = |name: &str| -> Vec<f64> {
+        let inner = svg.split("<svg ").skip(2).map(|rest| format!(" {}", rest.split('>').next().unwrap()));
+        let value = |text: &String| -> f64 {
+            text.split(&format!("{name}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+        };
+        inner.filter(|text| text.contains("style=")).map(|text| value(&text)).collect()
+    };
+    assert_eq!(part(" x"), [0.0, 640.0, 0.0]);
+    let (tops, heights) = (part(" y"), part(" height"));
+    assert_eq!((tops[0], tops[1]), (0.0, 0.0));
+    assert!(heights[1] > heights[0] && tops[2] == heights[1], "{tops:?} {heights:?}");
+    assert!(svg.contains("viewBox=\"0 0 1280 ") && svg.contains("all &lt; of them") && svg.contains("what it means"));
+}
+
+/// The values of the custom properties `--c0` to `--c9` and others in each scheme of the style sheet.
 fn colour(scheme: usize, name: &str) -> [f64; 3] {
     let start = format!("--{name}: #");
     let text = STYLE.split(start.as_str()).nth(1 + scheme).unwrap();
@@ -214,7 +240,7 @@ fn series_stand_out_from_the_paper() {
     let luminance = |[r, g, b]: [f64; 3]| 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
     for scheme in 0..2 {
         let paper = luminance(colour(scheme, "paper"));
-        for name in ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "ink", "muted"] {
+        for name in ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "ink", "muted"] {
             let mark = luminance(colour(scheme, name));
             assert!(mark.max(paper) / mark.min(paper) >= 3.0, "{name} in scheme {scheme}");
         }

@@ -186,8 +186,26 @@ pub(super) fn evaluation(groups: &[Group], baselines: &[Baseline]) -> String {
     by_task(groups, |task, series| {
         let figures: Vec<&Baseline> =
             baselines.iter().filter(|figure| figure.task.as_ref().is_none_or(|of| of == task)).collect();
-        evaluation_of(series, &figures)
+        evaluation_of(series, &figures) + &outcome_of(series)
     })
+}
+
+/// The figure that a task is judged by first besides the return, a share say; nothing for most tasks.
+fn outcome_of(groups: &[Series<'_>]) -> String {
+    let judged: Vec<Vec<_>> =
+        groups.iter().map(|(_, group)| group.runs.iter().filter_map(Run::outcome_curve).collect()).collect();
+    let Some(name) = judged.iter().flatten().map(|(name, _)| *name).next() else { return String::new() };
+    let mut chart = over_steps(&format!("{name} over real steps"), name, groups);
+    if name.ends_with("(%)") {
+        chart.y_range = Some((0.0, 103.0));
+    }
+    for ((colour, group), judged) in groups.iter().zip(judged) {
+        let curves: Vec<Points> = judged.into_iter().map(|(_, points)| points).collect();
+        draw_group(&mut chart, *colour, &group.name, &curves);
+    }
+    let caption =
+        format!("What the episodes of the evaluations came to: {name}. {}", if several(groups) { BAND } else { "" });
+    figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
 }
 
 /// The mean of an evaluation, and its interval by the spread of its episodes: ± 1.96 standard errors.

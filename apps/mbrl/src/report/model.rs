@@ -1,7 +1,7 @@
 //! What a trained model foresees, and what the agent does: one stored run of each experiment on the episodes of its newest
 //! evaluation, which are not in its training data.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs};
 
 use anyhow::{Context, Result};
 #[cfg(feature = "mujoco")]
@@ -21,6 +21,7 @@ use super::{
 use crate::replay_episode::EpisodeReplay;
 use crate::{
     console,
+    diagnose::DIAGNOSIS,
     model_chart::{coverage_chart, error_chart, in_words},
     plot::{Chart, Colour, Key, Mark, Points, Size, Style},
     run::Restored,
@@ -52,6 +53,35 @@ pub(super) struct Shown {
 
 /// Shows a group. `id` is unique on the page. Whatever is missing or damaged is told instead.
 pub(super) fn show(group: &Group, id: usize) -> Shown {
+    let mut shown = show_run(group, id);
+    shown.model.extend(group.runs.iter().find_map(diagnosed));
+    shown
+}
+
+/// What `mbrl diagnose` found about the plans of a run, where it was asked.
+fn diagnosed(run: &Run) -> Option<String> {
+    let found: Value = serde_json::from_slice(&fs::read(run.folder.path.join(DIAGNOSIS)).ok()?).ok()?;
+    let plans = found.get("plans")?;
+    let told = |place: &str| plans.pointer(place).and_then(Value::as_f64).map_or("–".to_owned(), number);
+    let row = |name: &str, promised: &str, earned: &str| vec![name.to_owned(), told(promised), told(earned)];
+    let rows = [
+        row("plans in the model", "/plans/promised", "/plans/kept"),
+        row("random actions", "/random/promised", "/random/kept"),
+        row("the same planner in the simulator", "/with_simulator", "/with_simulator"),
+    ];
+    let count = |place: &str| found.pointer(place).and_then(Value::as_u64).unwrap_or_default();
+    let caption = format!(
+        "Return over plans of {} steps from {} states of the agent's own episodes, as the model promises it and as the simulator pays it: \
+         {}, step {}, by mbrl diagnose.",
+        count("/plans/horizon"),
+        count("/plans/states"),
+        run.label,
+        count("/env_step")
+    );
+    Some(figure(&table(&["what limits the plans", "promised", "earned"], 1, &rows), "", &caption))
+}
+
+fn show_run(group: &Group, id: usize) -> Shown {
     let mut shown = Shown::default();
     let Some((run, restored)) = restore(group, &mut shown.notes) else {
         shown.model = absent("No checkpoint that could be read.");
