@@ -262,6 +262,10 @@ fn names(folder: &Path) -> BTreeSet<String> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// Two environments of three are the task's own.
+const PRACTICE: &[&str] =
+    &["task=cliff", "train.environments=3", "practice.environments=1", "practice.task_options={drop=8.0}"];
+
 /// Each key with another value, and what has to be set in both runs for it to matter.
 const CHANGES: &[(&str, &[&str])] = &[
     ("task=cartpole-swingup", &["steps=250"]),
@@ -274,6 +278,8 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("wrappers.action_noise=0.1", &[]),
     ("wrappers.observation_delay=1", &[]),
     ("wrappers.action_delay=1", &[]),
+    ("practice.environments=2", PRACTICE),
+    ("practice.task_options={drop=9.0}", PRACTICE),
     ("knowledge.features=false", &["task=orbit"]),
     ("knowledge.symmetries=false", &["task=orbit"]),
     ("knowledge.known=false", &["task=orbit"]),
@@ -335,6 +341,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("fit.improvement=0.5", &["fit.max_epochs=40"]),
     ("fit.bootstrap=false", &[]),
     ("fit.grad_clip=0.01", &[]),
+    ("fit.final_rate=0.1", &[]),
     ("planner.kind=icem", &[]),
     ("planner.horizon=5", &[]),
     ("planner.population=20", &[]),
@@ -597,7 +604,8 @@ fn every_setting_of_learners_without_a_model_changes_a_run() {
     {
         let experiment = registry().load(name, &[]).unwrap();
         // What is the run's own is tried with the other agent.
-        let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge"];
+        let common =
+            ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge", "practice"];
         // Another kind than NPG has other sections.
         let is_own =
             |key: &String| !common.contains(&key.split('.').next().unwrap()) && (name != "npg" || key != "agent.kind");
@@ -629,7 +637,7 @@ fn every_setting_of_learners_without_a_model_changes_a_run() {
 #[test]
 fn every_setting_of_a_policy_in_a_learned_model_changes_a_run() {
     let experiment = registry().load("mbpo", &[]).unwrap();
-    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge"];
+    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge", "practice"];
     let is_own =
         |key: &String| !common.contains(&key.split('.').next().unwrap()) && !MBPO_SILENT.contains(&key.as_str());
     let keys: BTreeSet<String> = experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();
