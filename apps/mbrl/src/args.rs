@@ -39,9 +39,12 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Compare methods over seeds: medians, interquartile means, probabilities of improvement, steps to a threshold.
     Compare(CompareArgs),
+    /// Run every method of a study with every seed, and compare them: stopped or killed anywhere, the same command goes on.
+    Study(StudyArgs),
     /// Look into what limits an agent: its model at its own states, its plans in the simulator, its values beside what came.
     Diagnose(DiagnoseArgs),
-    /// Write a run's policy as one safetensors file, to be run without this program.
+    /// Write a run's policy as one safetensors file, to be run without this program; of an agent that plans, its experiment and its
+    /// model, for mbrl eval.
     Export(ExportArgs),
     /// Draw an episode of a run's evaluation as an animated PNG (tasks on MuJoCo; mbrl report plays those of all tasks).
     Render(RenderArgs),
@@ -103,8 +106,8 @@ pub(crate) struct ResumeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
-    /// Folder of a run.
-    #[arg(value_name = "DIR", required_unless_present = "random", conflicts_with = "random")]
+    /// Folder of a run, or the file of an exported agent.
+    #[arg(value_name = "DIR|FILE", required_unless_present = "random", conflicts_with = "random")]
     pub(crate) run: Option<PathBuf>,
     /// Evaluate an agent that acts uniformly at random instead, on a task or on that of an experiment.
     #[arg(long, value_name = "TASK|EXPERIMENT")]
@@ -118,6 +121,10 @@ pub(crate) struct EvalArgs {
         allow_negative_numbers = true
     )]
     pub(crate) checkpoint: WhichCheckpoint,
+    /// Judge an agent that plans on another goal, task or planner: one value of its experiment replaced, such as
+    /// task_options.goal=clockwise. Its model stays as it is; tasks of other observations or actions are refused.
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "random")]
+    pub(crate) set: Vec<String>,
     /// Episodes.
     #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) episodes: usize,
@@ -168,14 +175,42 @@ pub(crate) struct CompareArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct StudyArgs {
+    /// Name of a study (see `mbrl list`), or path of a .toml file.
+    pub(crate) study: String,
+    /// Seeds of every method, from 0 on (default: those of the study). More of them later go on from those that are there.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) seeds: Option<u64>,
+    /// Real environment steps of every run (default: those of the study).
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = integer())]
+    pub(crate) steps: Option<u64>,
+    /// Run these groups alone: comparison, ablations, or the name of one ablation; may be repeated.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) only: Vec<String>,
+    /// Train nothing: write tables and pictures of the runs that are finished.
+    #[arg(long)]
+    pub(crate) no_train: bool,
+    /// Folder of the study (default: studies/<name>).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Runs side by side (default: as many as the cores allow).
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) jobs: Option<usize>,
+    /// Threads of one run (default: one). The results do not depend on it.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct ExportArgs {
-    /// Folder of a run whose agent learns a policy: sac, td3, npg, mbpo.
+    /// Folder of a run whose agent learns a policy (sac, td3, npg, mbpo) or plans in its model (model-based).
     #[arg(value_name = "DIR")]
     pub(crate) run: PathBuf,
     /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
     #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
     pub(crate) checkpoint: WhichCheckpoint,
-    /// Where the policy goes; a file that is there already is left alone (default: policy-<step>.safetensors in the run's folder).
+    /// Where it goes; a file that is there already is left alone (default: policy-<step>.safetensors or agent-<step>.safetensors in the
+    /// run's folder).
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) out: Option<PathBuf>,
 }

@@ -15,10 +15,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, builder::PossibleValuesParser};
 use mbrl_env::{
     Env, World,
-    tasks::{Options, TaskEntry},
+    tasks::{Options, Task, TaskEntry},
 };
 use mbrl_policy::{
-    AgentError, EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluate_watched, experiment::DEVICES,
+    AgentError, EvaluationEpisode, ExportedAgent, Learner, MAX_EPISODES, Outcome, POLICY_EXTENSION, RandomAgent,
+    evaluate_watched,
+    experiment::{DEVICES, Experiment, Parts, Study},
     start_seeds,
 };
 
@@ -30,11 +32,12 @@ use crate::{
     record::Record,
     registry::{embedded, registry},
     render, report,
-    run::{Ended, RunFolder, in_pool},
+    run::{Ended, Restored, RunFolder, in_pool, warn},
+    study,
 };
 
 /// By Ctrl-C or SIGTERM, as shells report the first.
-const STOPPED: u8 = 130;
+pub(crate) const STOPPED: u8 = 130;
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.command {
@@ -46,6 +49,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::EvaluateModel(args) => evaluate_model::run(&args),
         Command::Report(args) => report(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Study(args) => study::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Render(args) => render::run(&args),
@@ -68,11 +72,22 @@ fn list() -> Result<ExitCode> {
         let needs = needs(tasks.iter().find(|entry| entry.name() == experiment.task));
         console::out(format_args!("  {:<30} {}{needs}", experiment.name, experiment.summary))?;
     }
+    console::out("\nstudies (mbrl study NAME):")?;
+    for name in registry().study_names() {
+        let study = registry().load_study(name)?;
+        let needs = needs(study_task(&study).and_then(|task| tasks.iter().find(|entry| entry.name() == task)));
+        console::out(format_args!("  {:<30} {}{needs}", study.name, study.summary))?;
+    }
     console::out("\ntasks:")?;
     for task in tasks {
         console::out(format_args!("  {:<30} {}{}", task.name(), task.summary(), needs(Some(task))))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The task of a study's experiments, which is that of all.
+fn study_task(study: &Study) -> Option<String> {
+    study.plan(registry(), study).ok()?.experiments.first().map(|experiment| experiment.task.clone())
 }
 
 fn train(args: &TrainArgs) -> Result<ExitCode> {
@@ -215,20 +230,20 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
 
 /// Whether a run that ended with this error may get further when it is resumed: runs are deterministic, so only where the
 /// cause lies outside of it.
-fn resume_may_help(error: &anyhow::Error) -> bool {
+pub(crate) fn resume_may_help(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<std::io::Error>() || cause.downcast_ref::<AgentError>().is_some_and(AgentError::resume_may_help)
     })
 }
 
 /// What a panic said.
-fn message_of(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
 /// The first Ctrl-C stops at the next step, the second at once. So does SIGTERM, which schedulers and service managers send.
-fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
+pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
     let asked = |stop: &AtomicBool| {
         if stop.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(STOPPED));
@@ -322,6 +337,56 @@ pub(crate) fn counted(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
+/// An agent on a task.
+struct Judged {
+    experiment: Experiment,
+    env_step: u64,
+    task: Task,
+    agent: Box<dyn Learner>,
+}
+
+impl Judged {
+    /// As a run's checkpoint has it.
+    fn of_run(experiment: Experiment, Restored { task, agent, env_step, .. }: Restored) -> Self {
+        Self { experiment, env_step, task, agent }
+    }
+
+    /// As `mbrl export` wrote it.
+    fn of_file(path: &Path) -> Result<Self> {
+        let exported = ExportedAgent::load(path)?;
+        Self::with_model(exported.experiment().clone(), &exported).with_context(|| path.display().to_string())
+    }
+
+    fn with_model(experiment: Experiment, exported: &ExportedAgent) -> Result<Self> {
+        let Parts { task, mut agent, .. } = experiment.build(registry())?;
+        exported.install(&mut *agent)?;
+        Ok(Self { experiment, env_step: exported.env_step(), task, agent })
+    }
+
+    /// The same model with other settings of the experiment, on another task say.
+    fn elsewhere(self, words: &[String]) -> Result<Self> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let exported = ExportedAgent::new(&self.experiment, self.env_step, &*self.agent).context("--set")?;
+        let there = self.experiment.overridden(&words)?;
+        let (own, other) = (self.task.env.spec(), there.make_task(registry())?.env);
+        for (what, own, other) in [
+            ("observations", own.column_names(), other.spec().column_names()),
+            ("actions", own.action_names(), other.spec().action_names()),
+        ] {
+            let differ = own.iter().zip(&other).find(|(own, other)| own != other);
+            let told = match differ {
+                Some((own, other)) => format!("{own:?} here is {other:?} there"),
+                None if own.len() != other.len() => format!("{} columns here, {} there", own.len(), other.len()),
+                None => continue,
+            };
+            let (from, to) = (&self.experiment.task, &there.task);
+            bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
+        }
+        let (from, to) = (self.experiment.task.clone(), there.task.clone());
+        Self::with_model(there, &exported).with_context(|| format!("the model of {from} on {to}"))
+    }
+}
+
 fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(cores);
     if args.episodes > MAX_EPISODES {
@@ -351,14 +416,24 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         }
         (None, run) => {
             let path: PathBuf = run.clone().unwrap_or_default();
-            RunFolder::open(&path)?.evaluate(
-                args.checkpoint,
-                args.episodes,
-                args.seed,
-                threads,
-                &Display::new(),
-                &mut tell,
-            )?
+            let is_file =
+                path.is_file() || (!path.exists() && path.extension().is_some_and(|of| of == POLICY_EXTENSION));
+            let seeds = start_seeds(args.seed, args.episodes);
+            in_pool(threads, || -> Result<_> {
+                let mut judged = match is_file {
+                    true => Judged::of_file(&path)?,
+                    false => {
+                        let restored = RunFolder::open(&path)?.restored(args.checkpoint)?;
+                        warn(&restored.damaged, &Display::new());
+                        Judged::of_run(RunFolder::open(&path)?.experiment, restored)
+                    }
+                };
+                if !args.set.is_empty() {
+                    judged = judged.elsewhere(&args.set)?;
+                }
+                console::out(format_args!("checkpoint of step {}", judged.env_step))?;
+                Ok(evaluate_watched(&mut judged.task.env, &mut *judged.agent, &seeds, &mut tell)?)
+            })??
         }
     };
     told?;
@@ -415,6 +490,9 @@ fn with_known_words(command: clap::Command) -> clap::Command {
             train
                 .mut_arg("experiment", |argument| known(argument, experiments()))
                 .mut_arg("device", |argument| known(argument, devices()))
+        })
+        .mut_subcommand("study", |study| {
+            study.mut_arg("study", |argument| known(argument, registry().study_names().collect()))
         })
         .mut_subcommand("fit", |fit| fit.mut_arg("device", |argument| known(argument, devices())))
         .mut_subcommand("eval", |eval| {

@@ -1,10 +1,10 @@
-//! `mbrl export`: a run's policy as a file of its own.
+//! `mbrl export`: a run's policy, or an agent that plans, as a file of its own.
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use mbrl_env::Env;
-use mbrl_policy::{ExportedPolicy, POLICY_EXTENSION, Policy, PolicyInfo};
+use mbrl_policy::{ExportedAgent, ExportedPolicy, POLICY_EXTENSION, Policy, PolicyInfo};
 
 use crate::{
     args::ExportArgs,
@@ -21,15 +21,23 @@ pub(crate) fn run(args: &ExportArgs) -> Result<ExitCode> {
     let Restored { task, agent, env_step, damaged } = in_pool(cores(), || folder.restored(args.checkpoint))??;
     warn(&damaged, &Display::new());
     let (path, kind) = (folder.path.display(), folder.experiment.agent.kind());
+    let place = |what: &str| folder.path.join(format!("{what}-{env_step}.{POLICY_EXTENSION}"));
     let Some(network) = agent.policy_network() else {
-        bail!(
-            "{path}: agent.kind = \"{kind}\" plans each action and has no policy to export; `mbrl eval {path}` runs it, and \
-             agent.kind = \"mbpo\" (`mbrl train dhmbpo-pendulum`) learns a policy in a model of the same kind"
-        );
+        let exported = ExportedAgent::new(&folder.experiment, env_step, &*agent).with_context(|| path.to_string())?;
+        let out = asked.unwrap_or_else(|| place("agent"));
+        exported.save(&out)?;
+        let bytes = exported.to_bytes()?;
+        let (size, sum) = (bytes.len() as f64 / 1e6, crc32c::crc32c(&bytes));
+        console::out(format_args!(
+            "{0}: an agent that plans on {1}, step {env_step}; {size:.2} MB, crc32c {sum:08x}; mbrl eval {0}",
+            out.display(),
+            folder.experiment.task
+        ))?;
+        return Ok(ExitCode::SUCCESS);
     };
     let info = PolicyInfo::of(task.env.spec()).for_task(&folder.experiment.task).learned_by(kind, env_step);
     let policy = ExportedPolicy::new(info, network)?;
-    let out = asked.unwrap_or_else(|| folder.path.join(format!("policy-{env_step}.{POLICY_EXTENSION}")));
+    let out = asked.unwrap_or_else(|| place("policy"));
     policy.save(&out)?;
     let (obs, action) = (policy.obs_width(), policy.action_width());
     console::out(format_args!("{}: observations [{obs}] to actions [{action}], step {env_step}", out.display()))?;

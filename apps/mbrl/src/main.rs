@@ -23,6 +23,7 @@ mod render;
 mod replay_episode;
 mod report;
 mod run;
+mod study;
 mod tensorboard;
 mod trajectories;
 

@@ -66,9 +66,15 @@ const EMBEDDED: &[(&str, &str)] = &[
 pub(crate) fn registry() -> &'static Registry {
     static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
         let own = Registry::new().tasks(tasks::entries()).experiments(EMBEDDED);
-        own.tasks(mbrl_hand::tasks()).experiments(mbrl_hand::EXPERIMENTS)
+        own.tasks(mbrl_hand::tasks()).experiments(mbrl_hand::EXPERIMENTS).studies(mbrl_hand::STUDIES)
     });
     &REGISTRY
+}
+
+/// What an episode of a task came to, by all its observations, the first one included: figures with their names, the most telling one
+/// first. Nothing where a task is judged by its return alone.
+pub(crate) fn outcomes(task: &str, observations: &[Vec<f32>]) -> Vec<(&'static str, f64)> {
+    mbrl_hand::Score::of(task, observations).map_or(Vec::new(), |score| score.figures())
 }
 
 /// The experiments that come with this program, in the order in which they are listed.

@@ -9,10 +9,9 @@ use std::{
 use anyhow::{Result, bail};
 use mbrl_env::tasks::Task;
 use mbrl_policy::{
-    AgentError, Best, Evaluation, EvaluationEpisode, Learner, Observer, Outcome, RunFiles, WhichCheckpoint,
-    evaluate_watched,
+    AgentError, Best, Learner, Observer, Outcome, RunFiles, WhichCheckpoint,
     experiment::{Experiment, Parts, is_gymnasium_id},
-    start_seeds, write_atomically,
+    write_atomically,
 };
 
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
 
 pub(crate) const EXPERIMENT: &str = "experiment.toml";
 pub(crate) const METRICS: &str = "metrics.jsonl";
-const CURVE: &str = "curve.svg";
+pub(crate) const CURVE: &str = "curve.svg";
 
 /// The folder of a run.
 #[derive(Debug, Clone)]
@@ -140,24 +139,6 @@ impl RunFolder {
             best: training.best(),
             wall_s: training.wall_s(),
         })
-    }
-
-    /// Evaluates a checkpoint, telling of each episode as it ends. Nothing is written.
-    pub(crate) fn evaluate(
-        &self,
-        which: WhichCheckpoint,
-        episodes: usize,
-        seed: u64,
-        threads: usize,
-        display: &Display,
-        watch: &mut (dyn FnMut(&EvaluationEpisode) + Send),
-    ) -> Result<Evaluation> {
-        in_pool(threads, || {
-            let Restored { mut task, mut agent, env_step, damaged } = self.restored(which)?;
-            warn(&damaged, display);
-            console::out(format_args!("checkpoint of step {env_step}"))?;
-            Ok(evaluate_watched(&mut task.env, &mut *agent, &start_seeds(seed, episodes), watch)?)
-        })?
     }
 
     /// The task, and the agent as a checkpoint has it. Nothing is written.

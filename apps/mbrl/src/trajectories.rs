@@ -80,6 +80,17 @@ impl Stored {
     pub(crate) fn total_reward(&self) -> f64 {
         self.transitions.iter().map(|t| t.reward).sum()
     }
+
+    /// All observations, the first one included.
+    pub(crate) fn observations(&self) -> Vec<Vec<f32>> {
+        observations(&self.transitions)
+    }
+}
+
+/// All observations of an episode, the first one included.
+pub(crate) fn observations(transitions: &[Transition]) -> Vec<Vec<f32>> {
+    let last = transitions.last().map(|t| t.next_obs.clone());
+    transitions.iter().map(|t| t.obs.clone()).chain(last).collect()
 }
 
 /// The step of a run's evaluation at `step`, or of its newest one, and its episodes in their order, each whole or with what is

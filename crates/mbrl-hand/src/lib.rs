@@ -8,7 +8,7 @@
 //! | From actions to servos | [`Servo`] |
 //! | Physics of a task, and variants of it | [`PhysicsConfig`], [`RandomizeConfig`] |
 //! | Random actions that keep what is handled | [`RandomActions`] |
-//! | Tables of tasks and experiments for a program's registry | [`tasks`], [`EXPERIMENTS`] |
+//! | Tables of tasks, experiments and studies for a program's registry | [`tasks`], [`EXPERIMENTS`], [`STUDIES`] |
 //!
 //! All of that is there without MuJoCo; the environments need the feature `mujoco`, and the engine's library
 //! (`docs/mujoco.md` in the repository). The tasks are `valve`, `baoding`, `reorient` and `write`, two of them
@@ -41,4 +41,4 @@ pub use random::RandomActions;
 pub use scene::{PERIOD, PhysicsConfig, RandomizeConfig, Variation};
 pub use score::Score;
 pub use servo::Servo;
-pub use table::{EXPERIMENTS, tasks};
+pub use table::{EXPERIMENTS, STUDIES, tasks};

@@ -41,6 +41,40 @@ impl Score {
             _ => return None,
         })
     }
+
+    /// The figures that episodes of the task are judged by, the most telling one first: name with its unit, and value. A name that ends in
+    /// `(%)` is a yes (100) or no (0), so that its mean over episodes is a share of them.
+    ///
+    /// ```
+    /// use mbrl_hand::Score;
+    ///
+    /// let at_the_goal = Score::of("valve", &vec![vec![0.0; 21]; 41]).unwrap();
+    /// assert_eq!(at_the_goal.figures(), [("within 0.25 rad (%)", 100.0), ("angle to the goal (rad)", 0.0)]);
+    /// ```
+    #[must_use]
+    pub fn figures(&self) -> Vec<(&'static str, f64)> {
+        let share = |yes: bool| if yes { 100.0 } else { 0.0 };
+        match self {
+            Self::Valve(score) => vec![
+                ("within 0.25 rad (%)", share(score.final_angle < 0.25)),
+                ("angle to the goal (rad)", score.final_angle),
+            ],
+            Self::Baoding(score) => vec![
+                ("90° without a drop (%)", share(score.rotation >= 90.0 && !score.dropped)),
+                ("180° without a drop (%)", share(score.rotation >= 180.0 && !score.dropped)),
+                ("rotation (°)", score.rotation),
+                ("dropped (%)", share(score.dropped)),
+                ("ball to target (mm)", score.distance * 1e3),
+                ("first ball at the end (mm)", score.final_distance * 1e3),
+            ],
+            Self::Reorient(score) => vec![
+                ("kept within 0.3 rad (%)", share(score.kept_angle < 0.3 && !score.dropped)),
+                ("angle to the goal (rad)", score.final_angle),
+                ("dropped (%)", share(score.dropped)),
+            ],
+            Self::Write(score) => vec![("tip error (mm)", score.error * 1e3), ("lost (%)", share(score.lost))],
+        }
+    }
 }
 
 impl fmt::Display for Score {
@@ -70,5 +104,26 @@ impl fmt::Display for Score {
                 write!(f, "tip {error:.2} mm from the path, {height:.2} mm high, {fate}")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_shares_and_means_of_what_scores_say() {
+        let turned = |rotation, dropped| {
+            let score = BaodingScore { rotation, dropped, distance: 0.012, final_distance: 0.02 };
+            Score::Baoding(score).figures().into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        assert_eq!(turned(200.0, false), [100.0, 100.0, 200.0, 0.0, 12.0, 20.0]);
+        // A turn that ends in a drop does not count.
+        assert_eq!(turned(200.0, true)[..4], [0.0, 0.0, 200.0, 100.0]);
+        assert_eq!(turned(120.0, false)[..3], [100.0, 0.0, 120.0]);
+        let cube = |kept_angle, dropped| {
+            Score::Reorient(ReorientScore { final_angle: 0.2, kept_angle, hit: Some(3), dropped }).figures()[0].1
+        };
+        assert_eq!([cube(0.25, false), cube(0.35, false), cube(0.25, true)], [100.0, 0.0, 0.0]);
     }
 }

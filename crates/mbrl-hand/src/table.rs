@@ -53,5 +53,15 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("ground-truth-write-eight", include_str!("../experiments/ground-truth-write-eight.toml")),
     ("ground-truth-write-unseen", include_str!("../experiments/ground-truth-write-unseen.toml")),
     ("pddm-valve", include_str!("../experiments/pddm-valve.toml")),
+    ("pddm-valve-paper", include_str!("../experiments/pddm-valve-paper.toml")),
     ("pddm-baoding", include_str!("../experiments/pddm-baoding.toml")),
+    ("pddm-baoding-paper", include_str!("../experiments/pddm-baoding-paper.toml")),
+    ("pddm-baoding-adroit", include_str!("../experiments/pddm-baoding-adroit.toml")),
+    ("pddm-reorient", include_str!("../experiments/pddm-reorient.toml")),
+    ("pddm-reorient-adroit", include_str!("../experiments/pddm-reorient-adroit.toml")),
+    ("pddm-write", include_str!("../experiments/pddm-write.toml")),
 ];
+
+/// The studies of this crate, comparisons and ablations on one task each: name and text.
+pub const STUDIES: &[(&str, &str)] =
+    &[("valve", include_str!("../studies/valve.toml")), ("baoding", include_str!("../studies/baoding.toml"))];

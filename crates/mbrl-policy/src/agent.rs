@@ -191,6 +191,25 @@ pub trait Learner: Agent {
     fn policy_network(&self) -> Option<PolicyNetwork> {
         None
     }
+
+    /// The model that it plans in, as bytes, where that is all it has learned: to be [exported](crate::ExportedAgent), or used on another
+    /// task. `None` (default) where there is no such model, or none yet.
+    ///
+    /// # Errors
+    /// What keeps the model from being written.
+    fn planned_model(&self) -> Result<Option<Vec<u8>>, AgentError> {
+        Ok(None)
+    }
+
+    /// Plans in a model that another learner [gave](Self::planned_model) from now on. Says `false` (default) where it plans in no model of
+    /// its own.
+    ///
+    /// # Errors
+    /// [`AgentError::Model`] for bytes that are damaged or of another model; nothing changes then.
+    fn plan_in(&mut self, model: &[u8]) -> Result<bool, AgentError> {
+        let _ = model;
+        Ok(false)
+    }
 }
 
 /// What an agent expects of states.

@@ -119,6 +119,15 @@ pub enum AgentError {
         /// What was expected and what came.
         reason: String,
     },
+    /// An agent whose model cannot be taken elsewhere.
+    #[error(
+        "agent.kind = {kind:?}: expected \"model-based\" without [value] and [distil], after its first fit: an agent that plans in its model \
+         and has learned nothing else"
+    )]
+    Untransferable {
+        /// What it is.
+        kind: String,
+    },
     /// An error of the environment.
     #[error(transparent)]
     Env(#[from] EnvError),

@@ -9,7 +9,8 @@
 //! - [`Policy`] maps observations to actions; [`Sac`] and [`Td3`] improve one on batches of transitions ([`OffPolicy`]), and
 //!   [`ModelFree`] feeds them real ones: what agents with a model are measured against. [`Mbpo`] learns a model besides, feeds them
 //!   imagined ones ([`imagine`]), and gradients through the model ([`ModelLookahead`]).
-//! - [`ExportedPolicy`] is a policy in a file of its own, which runs without the program that trained it.
+//! - [`ExportedPolicy`] is a policy in a file of its own, which runs without the program that trained it; [`ExportedAgent`] an agent
+//!   that plans, with its experiment.
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
 //! - [`experiment`] makes all of these from a TOML text: what the command line does, for programs of one's own.
@@ -129,7 +130,7 @@ pub use error::AgentError;
 pub use evaluate::{
     Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_together, evaluate_watched, start_seeds,
 };
-pub use export::{ExportedPolicy, POLICY_EXTENSION, PolicyInfo, PolicyNetwork};
+pub use export::{ExportedAgent, ExportedPolicy, POLICY_EXTENSION, PolicyInfo, PolicyNetwork};
 #[doc(hidden)]
 pub use files::{sync_parent, write_atomically};
 pub use goal::{Goal, GoalKey, TerminalValue};

@@ -288,4 +288,15 @@ impl<M: LearnedModel> Learner for ModelBased<M> {
     fn learned(&self) -> Option<Learned<'_>> {
         Some(self.learner.learned())
     }
+
+    fn planned_model(&self) -> Result<Option<Vec<u8>>, AgentError> {
+        self.is_fitted().then(|| Ok(self.learner.model().save()?)).transpose()
+    }
+
+    fn plan_in(&mut self, model: &[u8]) -> Result<bool, AgentError> {
+        self.learner.take_model(model)?;
+        self.controller.forget_beliefs();
+        self.controller.begin_episodes();
+        Ok(true)
+    }
 }

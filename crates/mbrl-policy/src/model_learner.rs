@@ -234,6 +234,16 @@ impl<M: LearnedModel> ModelLearner<M> {
         Ok(is_fitted)
     }
 
+    /// Takes over a model that another learner saved, as fitted; the data stay.
+    ///
+    /// # Errors
+    /// [`AgentError::Model`] for bytes that are damaged or of another model; nothing changes then.
+    pub fn take_model(&mut self, bytes: &[u8]) -> Result<(), AgentError> {
+        self.model.load(bytes)?;
+        self.progress.fitted = true;
+        Ok(())
+    }
+
     /// Writes data, model and progress.
     ///
     /// # Errors

@@ -10,17 +10,18 @@ mod words;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use mbrl_policy::{evaluate_watched, start_seeds, write_atomically};
+use mbrl_policy::{evaluate_watched, experiment::Experiment, start_seeds, write_atomically};
 
 pub(crate) use self::print::{Format, Tables};
 use crate::{
     args::CompareArgs,
     commands::{cores, counted, random_agent},
     console, folder,
-    plot::mean,
-    registry::registry,
+    plot::{estimate, mean},
+    registry::{outcomes, registry},
     report::{self, CurvePoint, Group, Metric, Run, interval, number},
     run::in_pool,
+    trajectories::observations,
 };
 
 /// The name of a group or figure that tells what random actions earn.
@@ -43,6 +44,8 @@ pub(crate) struct Baseline {
     /// `None` for every task.
     pub(crate) task: Option<String>,
     pub(crate) value: f64,
+    /// What the episodes came to besides, by name.
+    pub(crate) outcomes: Vec<(&'static str, f64)>,
 }
 
 /// What shall be compared.
@@ -88,6 +91,8 @@ pub(crate) struct Row {
     pub(crate) steps: Option<(f64, usize)>,
     /// Median over the runs (s).
     pub(crate) wall_s: Option<f64>,
+    /// What the episodes came to besides, as [`Block::outcomes`] names it: means over the runs.
+    pub(crate) outcomes: Vec<Option<Found>>,
 }
 
 /// Methods on one task, or on all of them.
@@ -98,6 +103,8 @@ pub(crate) struct Block {
     pub(crate) about: String,
     /// The threshold, and why that one.
     pub(crate) threshold: Option<(f64, String)>,
+    /// The figures that the task is judged by besides the return; none of most tasks.
+    pub(crate) outcomes: Vec<&'static str>,
     /// Methods in the order in which they were named, then baselines.
     pub(crate) rows: Vec<Row>,
 }
@@ -148,7 +155,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
         run.notes.iter().for_each(|note| console::note(format_args!("note: {}: {note}", run.label)));
     }
     if args.random {
-        baselines.extend(evaluate_random(&groups, &baselines)?);
+        baselines.extend(random_of_groups(&groups, &baselines)?);
     }
     let question = Question { baselines, at: args.at, thresholds: args.threshold.clone() };
     let comparison = compare(&groups, &question)?;
@@ -171,20 +178,35 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
 }
 
 /// What random actions earn on each task from the start states of the runs' evaluations.
-fn evaluate_random(groups: &[Group], baselines: &[Baseline]) -> Result<Vec<Baseline>> {
+fn random_of_groups(groups: &[Group], baselines: &[Baseline]) -> Result<Vec<Baseline>> {
     if groups.iter().any(|group| group.name == RANDOM) || baselines.iter().any(|figure| figure.name == RANDOM) {
         bail!("--random: there is a baseline of the name {RANDOM} already");
     }
     let mut found = Vec::new();
     for task in tasks_of(groups) {
         let experiment = groups.iter().find(|group| group.task() == task).context("a task has runs")?.experiment();
-        let mut world = experiment.make_task(registry())?.env;
-        let (mut agent, train) = (random_agent(&world), &experiment.train);
-        let seeds = start_seeds(train.eval_seed, train.eval_episodes);
-        let evaluation = in_pool(cores(), || evaluate_watched(&mut world, &mut agent, &seeds, &mut |_| {}))??;
-        found.push(Baseline { name: RANDOM.to_owned(), task: Some(task), value: evaluation.return_mean() });
+        found.push(Baseline { task: Some(task), ..evaluate_random(experiment)? });
     }
     Ok(found)
+}
+
+/// What random actions earn on an experiment's task, from the start states of its evaluations.
+pub(crate) fn evaluate_random(experiment: &Experiment) -> Result<Baseline> {
+    let mut world = experiment.make_task(registry())?.env;
+    let (mut agent, train) = (random_agent(&world), &experiment.train);
+    let seeds = start_seeds(train.eval_seed, train.eval_episodes);
+    let evaluation = in_pool(cores(), || evaluate_watched(&mut world, &mut agent, &seeds, &mut |_| {}))??;
+    let mut came: Vec<(&'static str, Vec<f64>)> = Vec::new();
+    for episode in &evaluation.episodes {
+        for (name, value) in outcomes(&experiment.task, &observations(&episode.transitions)) {
+            match came.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, values)) => values.push(value),
+                None => came.push((name, vec![value])),
+            }
+        }
+    }
+    let outcomes = came.into_iter().map(|(name, values)| (name, mean(&values))).collect();
+    Ok(Baseline { name: RANDOM.to_owned(), task: None, value: evaluation.return_mean(), outcomes })
 }
 
 /// The tasks of groups, in the order in which they come.
@@ -266,14 +288,14 @@ fn on_task(
     check_alike(groups, &whose, notes)?;
     let all_baselines = groups.iter().all(|group| group.is_baseline);
     let is_method = |group: &Group| all_baselines || !group.is_baseline;
-    let mut curves: Vec<Vec<Vec<CurvePoint>>> = Vec::new();
+    let mut curves: Vec<Vec<(&Run, Vec<CurvePoint>)>> = Vec::new();
     for group in groups {
         let mut own = Vec::new();
         for run in &group.runs {
             let curve = run.curve(metric);
             match curve.is_empty() {
                 true => notes.push(format!("{}: {}, left out", run.label, nothing_yet(metric))),
-                false => own.push(curve),
+                false => own.push((run, curve)),
             }
         }
         if own.is_empty() {
@@ -292,7 +314,7 @@ fn on_task(
     let mut finals: Vec<Vec<f64>> = Vec::new();
     for (group, curves) in groups.iter().zip(&mut curves) {
         let before = curves.len();
-        curves.retain(|curve| curve[place(group, curve)].value.is_finite());
+        curves.retain(|(_, curve)| curve[place(group, curve)].value.is_finite());
         if curves.len() < before {
             let lost = counted((before - curves.len()) as u64, "run");
             notes.push(format!("{whose}{}: {lost} without a finite return, left out", group.name));
@@ -300,7 +322,7 @@ fn on_task(
         if curves.is_empty() {
             bail!("{whose}{}: no run has a finite return", group.name);
         }
-        finals.push(curves.iter().map(|curve| curve[place(group, curve)].value).collect());
+        finals.push(curves.iter().map(|(_, curve)| curve[place(group, curve)].value).collect());
     }
     let figures: Vec<&Baseline> =
         question.baselines.iter().filter(|figure| figure.task.as_ref().is_none_or(|of| of == task)).collect();
@@ -316,7 +338,7 @@ fn on_task(
     let random = figures.iter().find(|figure| figure.name == RANDOM).map(|figure| figure.value);
     let random = random.or_else(|| iqms(&|group| group.name == RANDOM).first().copied());
     let firsts = groups.iter().zip(&curves).filter(|(group, _)| is_method(group));
-    let firsts = firsts.map(|(_, curves)| mean(&curves.iter().map(|curve| curve[0].value).collect::<Vec<_>>()));
+    let firsts = firsts.map(|(_, curves)| mean(&curves.iter().map(|(_, curve)| curve[0].value).collect::<Vec<_>>()));
     let threshold = match question.thresholds.iter().rev().find(|(of, _)| of.as_ref().is_none_or(|of| of == task)) {
         Some((_, value)) => Some((*value, "as asked for".to_owned())),
         None => threshold(random, firsts.fold(f64::INFINITY, f64::min), best),
@@ -327,12 +349,35 @@ fn on_task(
         ));
     }
 
+    // Of each group and run; recorded are evaluations alone.
+    let came: Vec<Vec<Vec<(&'static str, f64)>>> = groups
+        .iter()
+        .zip(&curves)
+        .map(|(group, curves)| match metric {
+            Metric::Evaluation => {
+                curves.iter().map(|(run, curve)| run.outcomes(curve[place(group, curve)].env_step)).collect()
+            }
+            Metric::Episode => Vec::new(),
+        })
+        .collect();
+    let named = came.iter().flatten().chain(figures.iter().map(|figure| &figure.outcomes)).find(|of| !of.is_empty());
+    let named: Vec<&'static str> = named.map_or(Vec::new(), |of| of.iter().map(|(name, _)| *name).collect());
+    let outcomes_of = |runs: &[Vec<(&'static str, f64)>]| -> Vec<Option<Found>> {
+        let values = |name: &str| -> Vec<f64> {
+            runs.iter().flatten().filter(|(other, _)| *other == name).map(|(_, value)| *value).collect()
+        };
+        named
+            .iter()
+            .map(|name| estimate(&values(name)).map(|found| Found { value: found.mean, interval: found.interval }))
+            .collect()
+    };
+
     let first = groups.iter().position(|group| is_method(group));
     let mut rows = Vec::new();
     for ((i, group), curves) in groups.iter().enumerate().zip(&curves) {
         let scores: Vec<Score> = curves
             .iter()
-            .map(|curve| {
+            .map(|(_, curve)| {
                 let end = place(group, curve);
                 let arrived = |point: &&CurvePoint| threshold.as_ref().is_some_and(|(t, _)| point.value >= *t);
                 let reached = curve[..=end].iter().find(arrived).map(|point| point.env_step);
@@ -340,7 +385,8 @@ fn on_task(
             })
             .collect();
         let against = first.filter(|first| *first != i && is_method(group)).map(|first| &finals[first]);
-        rows.push(row(group, !is_method(group), &scores, &finals[i], against, threshold.is_some()));
+        let outcomes = outcomes_of(&came[i]);
+        rows.push(Row { outcomes, ..row(group, !is_method(group), &scores, &finals[i], against, threshold.is_some()) });
         if scores.len() == 1 && is_method(group) {
             notes.push(format!("{whose}{}: one seed, so there is no interval", group.name));
         }
@@ -358,6 +404,7 @@ fn on_task(
         improvement: None,
         steps: None,
         wall_s: None,
+        outcomes: outcomes_of(std::slice::from_ref(&figure.outcomes)),
     }));
     let what = match metric {
         Metric::Evaluation => "mean return of the evaluation",
@@ -369,7 +416,7 @@ fn on_task(
         _ if at.is_none() => "return of the last whole training episode".to_owned(),
         _ => format!("{what} nearest to {when}"),
     };
-    Ok((Block { task: task.to_owned(), about, threshold, rows }, finals))
+    Ok((Block { task: task.to_owned(), about, threshold, outcomes: named, rows }, finals))
 }
 
 fn nothing_yet(metric: Metric) -> &'static str {
@@ -498,6 +545,7 @@ fn row(
         steps: has_threshold
             .then(|| (statistics::median(&of(&|score| score.reached.unwrap_or(f64::INFINITY))), reached)),
         wall_s: Some(statistics::median(&of(&|score| score.wall_s))),
+        outcomes: Vec::new(),
     }
 }
 
@@ -578,6 +626,7 @@ fn over_tasks(tasks: &[String], blocks: &[Block], scored: &[Scored<'_>], notes: 
             improvement,
             steps: None,
             wall_s: None,
+            outcomes: Vec::new(),
         }
     });
     let about = match ends {
@@ -585,7 +634,7 @@ fn over_tasks(tasks: &[String], blocks: &[Block], scored: &[Scored<'_>], notes: 
         None => "probability of improvement, the mean over the tasks",
     };
     let (task, about) = (format!("all {} tasks", tasks.len()), about.to_owned());
-    Some(Block { task, about, threshold: None, rows: rows.collect() })
+    Some(Block { task, about, threshold: None, outcomes: Vec::new(), rows: rows.collect() })
 }
 
 /// A figure with its interval, in words.

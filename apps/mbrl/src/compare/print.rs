@@ -32,7 +32,17 @@ impl Format {
         }
     }
 
-    pub(super) fn write(self, comparison: &Comparison) -> String {
+    /// That of its files.
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            Self::Text => "txt",
+            Self::Markdown => "md",
+            Self::Latex => "tex",
+            Self::Csv => "csv",
+        }
+    }
+
+    pub(crate) fn write(self, comparison: &Comparison) -> String {
         match self {
             Self::Text => Tables::of(comparison).text(),
             Self::Markdown => Tables::of(comparison).markdown(),
@@ -74,7 +84,8 @@ struct Table {
 
 impl Tables {
     pub(crate) fn of(comparison: &Comparison) -> Self {
-        Self { tables: comparison.blocks.iter().map(Table::of).collect() }
+        let of = |block| std::iter::once(Table::of(block)).chain(Table::of_outcomes(block));
+        Self { tables: comparison.blocks.iter().flat_map(of).collect() }
     }
 
     /// For a terminal.
@@ -244,6 +255,36 @@ impl Table {
     }
 }
 
+impl Table {
+    /// What episodes came to besides their return, where the task is judged by more.
+    fn of_outcomes(block: &Block) -> Option<Self> {
+        if block.outcomes.is_empty() {
+            return None;
+        }
+        let rows: Vec<&Row> = block.rows.iter().filter(|row| row.outcomes.iter().any(Option::is_some)).collect();
+        let mut header: Vec<String> = vec!["method".into(), "n".into()];
+        for name in &block.outcomes {
+            header.extend([(*name).to_owned(), "95 % interval".to_owned()]);
+        }
+        let cells = |row: &Row| {
+            let mut cells = vec![row.name.clone(), if row.n == 0 { "–".to_owned() } else { row.n.to_string() }];
+            for outcome in &row.outcomes {
+                let (value, ends) = outcome.map_or_else(|| ("–".to_owned(), "–".to_owned()), in_words);
+                cells.extend([value, ends]);
+            }
+            cells
+        };
+        Some(Self {
+            title: format!("{}: what the episodes came to, mean over the runs", block.task),
+            threshold: None,
+            header,
+            rows: rows.iter().map(|row| cells(row)).collect(),
+            colours: rows.iter().map(|row| row.colour).collect(),
+            baselines: rows.iter().filter(|row| !row.is_baseline).count(),
+        })
+    }
+}
+
 /// A probability and its ends.
 fn shares(found: Found) -> (String, String) {
     let share = |value: f64| format!("{value:.2}");
@@ -276,12 +317,23 @@ fn for_latex(text: &str) -> String {
     out
 }
 
-/// One line for each method and task; numbers in full, nothing where there is none.
+/// One line for each method and task; numbers in full, nothing where there is none. Figures that tasks are judged by besides the return
+/// follow, each with the ends of its interval.
 fn csv(comparison: &Comparison) -> String {
     let mut text = String::from(
         "task,method,baseline,n,median,iqm,iqm_low,iqm_high,p_improvement,p_low,p_high,threshold,steps_to_threshold,\
-         reached,wall_s\n",
+         reached,wall_s",
     );
+    let mut outcomes: Vec<&str> = Vec::new();
+    for name in comparison.blocks.iter().flat_map(|block| &block.outcomes) {
+        if !outcomes.contains(name) {
+            outcomes.push(name);
+        }
+    }
+    for name in &outcomes {
+        ["", " low", " high"].iter().for_each(|end| text.push_str(&format!(",{}", quoted(&format!("{name}{end}")))));
+    }
+    text.push('\n');
     let number = |value: Option<f64>| value.filter(|v| v.is_finite()).map_or(String::new(), |v| v.to_string());
     let whole = |found: Option<Found>| {
         let ends = found.and_then(|found| found.interval);
@@ -298,6 +350,10 @@ fn csv(comparison: &Comparison) -> String {
             cells.push(number(steps.map(|(median, _)| median)));
             cells.push(steps.map_or(String::new(), |(_, reached)| reached.to_string()));
             cells.push(number(*wall_s));
+            for name in &outcomes {
+                let place = block.outcomes.iter().position(|own| own == name);
+                cells.extend(whole(place.and_then(|place| row.outcomes.get(place).copied().flatten())));
+            }
             let _ = writeln!(text, "{}", cells.join(","));
         }
     }

@@ -60,7 +60,7 @@ fn a_step_a_threshold_and_baselines_can_be_given() {
     let mut groups = two();
     groups.push(method("truth", 2, &["planner.horizon=6"], &[[20.0, 20.0, 30.0]]));
     groups[2].is_baseline = true;
-    let random = Baseline { name: "random".into(), task: None, value: -3.0 };
+    let random = Baseline { name: "random".into(), task: None, value: -3.0, outcomes: Vec::new() };
     let question = Question { baselines: vec![random], at: Some(200), thresholds: vec![(None, 2.0)] };
     let found = compare(&groups, &question).unwrap();
     let block = &found.blocks[0];
@@ -137,7 +137,12 @@ fn several_tasks_are_summed_up_between_random_actions_and_the_best() {
     groups.push(method("a", 0, &CARTPOLE, &seeds));
     groups.push(method("b", 1, &CARTPOLE, &[[0.0, 10.0, 50.0], [0.0, 10.0, 50.0]]));
     groups.push(method("c", 2, &CARTPOLE, &seeds));
-    let figure = |task: &str, value| Baseline { name: "random".into(), task: Some(task.to_owned()), value };
+    let figure = |task: &str, value| Baseline {
+        name: "random".into(),
+        task: Some(task.to_owned()),
+        value,
+        outcomes: Vec::new(),
+    };
     let mut question =
         Question { baselines: vec![figure("pendulum", -3.0), figure("cartpole", 0.0)], ..Question::default() };
     let found = compare(&groups, &question).unwrap();
@@ -168,7 +173,7 @@ fn several_tasks_are_summed_up_between_random_actions_and_the_best() {
 fn tables_say_the_same_in_every_format() {
     let mut groups = two();
     groups[1].name = "b_1 & |c|".into();
-    let random = Baseline { name: "random".into(), task: None, value: -3.0 };
+    let random = Baseline { name: "random".into(), task: None, value: -3.0, outcomes: Vec::new() };
     let found = compare(&groups, &Question { baselines: vec![random], ..Question::default() }).unwrap();
     let text = Format::Text.write(&found);
     let lines: Vec<&str> = text.lines().collect();

@@ -73,7 +73,7 @@ fn understood(word: &str) -> Result<Word> {
         if !value.is_finite() || name.is_empty() {
             bail!("{word}: expected NAME=NUMBER or NAME@TASK=NUMBER with a finite number");
         }
-        return Ok(Word::Figure(Baseline { name: name.to_owned(), task, value }));
+        return Ok(Word::Figure(Baseline { name: name.to_owned(), task, value, outcomes: Vec::new() }));
     }
     match folders(Path::new(rest))? {
         Some(folders) => Ok(Word::Runs(Some(name.to_owned()), folders)),
@@ -238,7 +238,7 @@ mod tests {
         let both = vec![place("x-10"), place("x-2")];
         assert_eq!(word(&format!("mine={}", path("x-*"))), Word::Runs(Some("mine".into()), both));
         let figure = |name: &str, task: Option<&str>, value| {
-            Word::Figure(Baseline { name: name.into(), task: task.map(str::to_owned), value })
+            Word::Figure(Baseline { name: name.into(), task: task.map(str::to_owned), value, outcomes: Vec::new() })
         };
         assert_eq!(word("random=-1127.5"), figure("random", None, -1127.5));
         assert_eq!(word("random@pendulum=3"), figure("random", Some("pendulum"), 3.0));

@@ -80,6 +80,51 @@ impl Picture {
         )
     }
 
+    /// Pictures in rows as one file, with a title of their own and what they all mean in words.
+    pub(crate) fn side_by_side(title: &str, pictures: &[Self], columns: usize, caption: &str) -> String {
+        let columns = columns.clamp(1, pictures.len().max(1));
+        let width = WIDTH * columns as f64;
+        let mut body = String::new();
+        let mut y = 0.0;
+        for row in pictures.chunks(columns) {
+            let drawn: Vec<String> = row.iter().map(Self::svg).collect();
+            let mut tallest = 0.0;
+            for (i, svg) in drawn.iter().enumerate() {
+                let x = WIDTH * i as f64;
+                let height = height_of(svg);
+                // The size of its own style is that of a file by itself.
+                let place =
+                    format!(r#"<svg x="{x}" y="{y}" style="width: {WIDTH}px; height: {height}px; max-width: none" "#);
+                body.push_str(&svg.replacen("<svg ", &place, 1));
+                tallest = f64::max(tallest, height);
+            }
+            y += tallest;
+        }
+        let mut words = String::new();
+        let top = 34.0;
+        // Lines of one picture's width, so that they are legible beside it.
+        for line in wrapped(caption, SMALL) {
+            y += 21.0;
+            let _ = write!(words, r#"<text class="small" x="{MARGIN}" y="{}">{}</text>"#, y + top, escape(&line));
+        }
+        let height = (y + top + MARGIN).ceil();
+        let title = escape(title);
+        format!(
+            r#"<svg xmlns="http://www.w3.org/2000/svg" class="chart picture" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{title}">
+<style>
+{STYLE}.picture {{ max-width: 100%; height: auto; }}
+.picture .title {{ font-size: 18px; font-weight: 600; fill: var(--ink); }} .picture .small {{ font-size: 13px; }} .paper {{ fill: var(--paper); }}
+</style>
+<rect class="paper" width="100%" height="100%"/>
+<text class="title" x="{MARGIN}" y="26">{title}</text>
+<g transform="translate(0 {top})">
+{body}</g>
+{words}
+</svg>
+"#
+        )
+    }
+
     /// Draws the legend from `y` on and says where it ends.
     fn keys(&self, body: &mut String, mut y: f64) -> f64 {
         if self.legend.is_empty() {
@@ -119,6 +164,12 @@ impl Picture {
         }
         y + 8.0
     }
+}
+
+/// The height that a picture says it has.
+fn height_of(svg: &str) -> f64 {
+    let rest = svg.split(" height=\"").nth(1).unwrap_or_default();
+    rest.split('"').next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }
 
 /// Lines that fit the picture in letters of this height.

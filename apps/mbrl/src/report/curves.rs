@@ -447,7 +447,7 @@ mod tests {
         let curve = |last| vec![vec![episode(400, 0.0), evaluated(200, 0.0), evaluated(400, last)]];
         let mut groups = [group(&curve(10.0)), group(&curve(30.0))];
         (groups[1].is_baseline, groups[1].colour) = (true, 1);
-        let figure = |value| Baseline { name: "random".into(), task: None, value };
+        let figure = |value| Baseline { name: "random".into(), task: None, value, outcomes: Vec::new() };
         let elsewhere = Baseline { task: Some("cartpole".into()), ..figure(50.0) };
         let html = evaluation(&groups, &[elsewhere, figure(-10.0)]);
         let read = Read::new(&html, false, false);

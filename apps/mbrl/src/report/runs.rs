@@ -13,8 +13,9 @@ use mbrl_policy::{MetricsLine, MetricsReader, experiment::Experiment};
 use crate::{
     commands::counted,
     console,
-    registry::registry,
+    registry::{outcomes, registry},
     run::{EXPERIMENT, METRICS, RunFolder},
+    trajectories,
 };
 
 /// One line of `metrics.jsonl`.
@@ -116,6 +117,37 @@ impl Run {
             Metric::Evaluation => self.of("eval").map(|line| point(line, line.get("eval/return_mean"))).collect(),
             Metric::Episode => self.whole_lines().map(|line| point(line, line.get("episode/return"))).collect(),
         }
+    }
+
+    /// What the episodes of the evaluation at a step came to, besides their return: the figures that its task is judged by, means over the
+    /// episodes, in the task's order. Nothing where the task has none, or where the episodes are not there any more.
+    pub(crate) fn outcomes(&self, env_step: f64) -> Vec<(&'static str, f64)> {
+        let mut sums: Vec<(&'static str, f64, usize)> = Vec::new();
+        let stored = trajectories::newest(&self.folder.path, Some(env_step as u64)).ok().flatten();
+        for episode in stored.into_iter().flat_map(|(_, episodes)| episodes).flatten() {
+            for (i, (name, value)) in outcomes(&self.experiment().task, &episode.observations()).into_iter().enumerate()
+            {
+                if sums.len() <= i {
+                    sums.push((name, 0.0, 0));
+                }
+                sums[i].1 += value;
+                sums[i].2 += 1;
+            }
+        }
+        sums.into_iter().map(|(name, sum, n)| (name, sum / n as f64)).collect()
+    }
+
+    /// The first of these figures over real steps.
+    pub(crate) fn outcome_curve(&self) -> Option<(&'static str, Vec<(f64, f64)>)> {
+        let mut name = None;
+        let mut points = Vec::new();
+        for line in self.of("eval") {
+            if let Some((first, value)) = self.outcomes(line.env_step).first().copied() {
+                name = Some(first);
+                points.push((line.env_step, value));
+            }
+        }
+        name.map(|name| (name, points))
     }
 
     /// What its task says of itself; nothing of one that this program does not know, or that does not start here.

@@ -119,6 +119,23 @@ pub enum ExperimentError {
         #[source]
         source: Box<ExperimentError>,
     },
+    /// What is wrong in a study, or in one of its methods.
+    #[error("study {origin}")]
+    InStudy {
+        /// Its name or path, and the method.
+        origin: String,
+        /// The error.
+        #[source]
+        source: Box<ExperimentError>,
+    },
+    /// No study of that name in the registry.
+    #[error("unknown study `{name}`: expected a registered name, or the path of a file that ends in .toml{hint}")]
+    UnknownStudy {
+        /// The name asked for.
+        name: String,
+        /// Close names, as `; did you mean …?`, or nothing.
+        hint: String,
+    },
     /// An error of the task or its options.
     #[error(transparent)]
     Env(#[from] EnvError),

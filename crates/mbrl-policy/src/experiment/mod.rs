@@ -79,6 +79,7 @@ mod overrides;
 mod practice;
 mod read;
 mod registry;
+mod study;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -112,6 +113,7 @@ pub use self::{
     overrides::override_setting,
     practice::PracticeConfig,
     registry::{Registry, is_gymnasium_id},
+    study::{Ablation, COMPARISON, Study, StudyGroup, StudyMethod, StudyPlan},
 };
 use crate::{Device, Learner, Planning, TrainConfig, Training};
 
@@ -274,6 +276,14 @@ impl Experiment {
     #[must_use]
     pub fn with_seed(&self, seed: u64) -> Self {
         Self { seed, ..self.clone() }
+    }
+
+    /// The same with values replaced, `key=value` in order, as [`Registry::load`] does it.
+    ///
+    /// # Errors
+    /// [`ExperimentError`], naming the key.
+    pub fn overridden(&self, words: &[&str]) -> Result<Self, ExperimentError> {
+        overrides::apply(self.clone(), words, &mut Vec::new())
     }
 
     /// What must not change while a run goes on: all but the number of steps, which may be raised, the words about it, and how long a

@@ -9,7 +9,7 @@ use mbrl_env::{
 use mbrl_model::{Angles, EnsembleConfig};
 use toml::{Table, Value};
 
-use super::{Experiment, ExperimentError, overrides, suggest::suggest};
+use super::{Experiment, ExperimentError, Study, overrides, suggest::suggest};
 
 /// The tasks and the named experiments of a program, joined from wherever they come.
 ///
@@ -24,6 +24,7 @@ use super::{Experiment, ExperimentError, overrides, suggest::suggest};
 pub struct Registry {
     tasks: Vec<TaskEntry>,
     experiments: Vec<(String, String)>,
+    studies: Vec<(String, String)>,
 }
 
 impl Registry {
@@ -51,6 +52,37 @@ impl Registry {
             self.experiments.push(((*name).to_owned(), (*text).to_owned()));
         }
         self
+    }
+
+    /// With more studies, by name and text. One of a name that is there already takes its place.
+    #[must_use]
+    pub fn studies(mut self, studies: &[(&str, &str)]) -> Self {
+        for (name, text) in studies {
+            self.studies.retain(|(known, _)| known != name);
+            self.studies.push(((*name).to_owned(), (*text).to_owned()));
+        }
+        self
+    }
+
+    /// The names of the studies, in the order in which they came.
+    pub fn study_names(&self) -> impl Iterator<Item = &str> {
+        self.studies.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// A study by name, or one of a file whose path ends in `.toml`.
+    ///
+    /// # Errors
+    /// [`ExperimentError::UnknownStudy`], with the nearest names; [`ExperimentError::Io`]; what is wrong with the text.
+    pub fn load_study(&self, name_or_path: &str) -> Result<Study, ExperimentError> {
+        if name_or_path.ends_with(".toml") {
+            return Study::from_file(Path::new(name_or_path));
+        }
+        let found = self.studies.iter().find(|(name, _)| name == name_or_path);
+        let (name, text) = found.ok_or_else(|| ExperimentError::UnknownStudy {
+            name: name_or_path.to_owned(),
+            hint: suggest(name_or_path, self.study_names()),
+        })?;
+        Study::named(text, name, name)
     }
 
     /// The tasks, in the order in which they came.

@@ -1,8 +1,9 @@
-//! Policies in files of their own: trained here, run anywhere.
+//! Policies in files of their own: trained here, run anywhere. Agents that plan in files of their own: trained here, run by this program.
 //!
 //! A file is one of [safetensors](https://github.com/huggingface/safetensors): a JSON header, then the numbers, little-endian `f32`.
 //! `docs/policies.md` describes the layout; `examples/run_policy.py` reads it with NumPy alone.
 
+mod agent;
 mod safetensors;
 
 use std::{collections::BTreeMap, fs, path::Path, str::FromStr};
@@ -13,6 +14,7 @@ use mbrl_model::{
     mlp::{HostMlp, MlpConfig},
 };
 
+pub use self::agent::ExportedAgent;
 use self::safetensors::{Array, File};
 use crate::{
     ActMode, ActionScale, Actor, ActorHead, AgentError, Inputs, Policy, PolicyDraw, StochasticPolicy, files::io_error,
@@ -273,25 +275,9 @@ impl ExportedPolicy {
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let file = File::of_bytes(bytes)?;
-        match (file.words.get("format").map(String::as_str), file.words.get("format_version").map(String::as_str)) {
-            (Some(FORMAT), Some(VERSION)) => {}
-            (Some(FORMAT), version) => {
-                let found = version.unwrap_or("none");
-                return Err(format!(
-                    "format_version = {found}: expected {VERSION}, the version that this program reads"
-                ));
-            }
-            (found, _) => {
-                return Err(format!(
-                    "format = {}: expected {FORMAT}, as `mbrl export` writes it",
-                    found.map_or("none".to_owned(), |found| format!("{found:?}"))
-                ));
-            }
-        }
-        let (sum, told) = (format!("{:08x}", file.checksum(CHECKSUM)), file.words.get(CHECKSUM));
-        if told != Some(&sum) {
-            let told = told.map_or("none", String::as_str);
-            return Err(format!("damaged: its checksum is {sum}, and it says {told}"));
+        file.check(FORMAT, VERSION, CHECKSUM)?;
+        if let Some(stranger) = file.bytes.keys().next() {
+            return Err(format!("tensor {stranger}: dtype = U8: expected F32"));
         }
         Fields(file).policy()
     }

@@ -25,11 +25,12 @@ impl Array {
     }
 }
 
-/// What a file holds: words by their keys, arrays by their names.
+/// What a file holds: words by their keys, arrays and plain bytes by their names.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct File {
     pub(super) words: BTreeMap<String, String>,
     pub(super) arrays: BTreeMap<String, Array>,
+    pub(super) bytes: BTreeMap<String, Vec<u8>>,
 }
 
 impl File {
@@ -47,12 +48,19 @@ impl File {
             );
             from = to;
         }
+        for (name, bytes) in &self.bytes {
+            let to = from + bytes.len();
+            let entry = serde_json::json!({ "dtype": "U8", "shape": [bytes.len()], "data_offsets": [from, to] });
+            header.insert(name.clone(), entry);
+            from = to;
+        }
         let mut header = Value::Object(header).to_string().into_bytes();
         // So that the numbers are aligned.
         header.resize(header.len().next_multiple_of(8), b' ');
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header);
         bytes.extend(self.arrays.values().flat_map(|array| &array.values).flat_map(|value| value.to_le_bytes()));
+        bytes.extend(self.bytes.values().flatten());
         bytes
     }
 
@@ -74,9 +82,11 @@ impl File {
         let mut places = Vec::with_capacity(header.len());
         for (name, entry) in header {
             let dtype = entry.get("dtype").and_then(Value::as_str).unwrap_or("none");
-            if dtype != "F32" {
-                return Err(format!("tensor {name}: dtype = {dtype}: expected F32"));
-            }
+            let width = match dtype {
+                "F32" => 4_usize,
+                "U8" => 1,
+                _ => return Err(format!("tensor {name}: dtype = {dtype}: expected F32 or U8")),
+            };
             let numbers = |key: &str| -> Option<Vec<usize>> {
                 let list = entry.get(key)?.as_array()?;
                 list.iter().map(|n| usize::try_from(n.as_u64()?).ok()).collect()
@@ -85,27 +95,31 @@ impl File {
             let (Some(shape), Some(&[from, to])) = (shape, offsets.as_deref()) else {
                 return Err(broken(&format!("tensor {name} has no shape or no place")));
             };
-            let size = shape.iter().try_fold(4_usize, |size, width| size.checked_mul(*width));
+            let size = shape.iter().try_fold(width, |size, width| size.checked_mul(*width));
             if to.checked_sub(from).is_none_or(|length| Some(length) != size) {
                 return Err(broken(&format!("tensor {name} of shape {shape:?} at bytes {from} to {to}")));
             }
-            places.push((from, to, name, shape));
+            places.push((from, to, name, shape, width));
         }
         places.sort_unstable();
         let mut end = 0;
-        let mut arrays = BTreeMap::new();
-        for (from, to, name, shape) in places {
+        let (mut arrays, mut plain) = (BTreeMap::new(), BTreeMap::new());
+        for (from, to, name, shape, width) in places {
             let Some(part) = body.get(from..to).filter(|_| from == end) else {
                 return Err(broken(&format!("{} bytes of numbers, and tensor {name} at {from} to {to}", body.len())));
             };
-            let values = part.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            arrays.insert(name, Array { shape, values });
+            if width == 1 {
+                plain.insert(name, part.to_vec());
+            } else {
+                let values = part.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                arrays.insert(name, Array { shape, values });
+            }
             end = to;
         }
         if end != body.len() {
             return Err(broken(&format!("{} bytes of numbers, and tensors of {end}", body.len())));
         }
-        Ok(Self { words, arrays })
+        Ok(Self { words, arrays, bytes: plain })
     }
 
     /// CRC-32 of all words but `except`, by key, each with what names it, and of all numbers.
@@ -120,7 +134,31 @@ impl File {
         for value in self.arrays.values().flat_map(|array| &array.values) {
             sum.update(&value.to_le_bytes());
         }
+        self.bytes.values().for_each(|bytes| sum.update(bytes));
         sum.finalize()
+    }
+
+    /// Refuses a file that says it is something else, of another version, or that is not what its checksum says.
+    pub(super) fn check(&self, format: &str, version: &str, checksum: &str) -> Result<(), String> {
+        let word = |key: &str| self.words.get(key).map(String::as_str);
+        match (word("format"), word("format_version")) {
+            (Some(found), Some(of)) if found == format && of == version => {}
+            (Some(found), of) if found == format => {
+                let of = of.unwrap_or("none");
+                return Err(format!("format_version = {of}: expected {version}, the version that this program reads"));
+            }
+            (found, _) => {
+                return Err(format!(
+                    "format = {}: expected {format}, as `mbrl export` writes it",
+                    found.map_or("none".to_owned(), |found| format!("{found:?}"))
+                ));
+            }
+        }
+        let (sum, told) = (format!("{:08x}", self.checksum(checksum)), word(checksum));
+        match told {
+            Some(told) if told == sum => Ok(()),
+            told => Err(format!("damaged: its checksum is {sum}, and it says {}", told.unwrap_or("none"))),
+        }
     }
 }
 

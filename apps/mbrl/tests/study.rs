@@ -1,0 +1,181 @@
+//! `mbrl study`, from outside: one command that goes on from wherever it was stopped.
+
+mod util;
+
+use std::{fs, process::Stdio, thread::sleep, time::Duration};
+
+use util::Dir;
+
+/// Two methods and an ablation of a third experiment; the second variant is the first method.
+const STUDY: &str = r#"
+summary = "planners that look less far"
+experiment = "smoke"
+steps = 400
+seeds = 2
+set = [
+    "planner.population=8",
+    "planner.elites=2",
+    "fit.max_epochs=2",
+    "train.eval_every=200",
+    "train.eval_episodes=2",
+]
+
+[[method]]
+name = "Eight"
+
+[[method]]
+name = "SAC"
+experiment = "sac-pendulum"
+set = ["agent.random_steps=350", "policy.hidden=[8]", "critics.hidden=[8]"]
+
+[[ablation]]
+name = "horizon"
+title = "steps looked ahead"
+method = [{ name = "2", set = ["planner.horizon=2"] }, { name = "8" }]
+"#;
+
+const RUNS: [&str; 6] = ["eight-0", "sac-0", "horizon-2-0", "eight-1", "sac-1", "horizon-2-1"];
+
+/// SAC of this study reads no planner.
+fn study() -> String {
+    let (head, rest) = STUDY.split_once("set = [").unwrap();
+    let (common, rest) = rest.split_once("]\n").unwrap();
+    let common: Vec<&str> = common.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    let (of_models, of_all) = common.split_at(3);
+    let own = |set: &str| format!("{}, {set}", of_models.join(", "));
+    let rest = rest.replace("name = \"Eight\"\n", &format!("name = \"Eight\"\nset = [{}]\n", of_models.join(", ")));
+    let rest = rest.replace("set = [\"planner.horizon=2\"]", &format!("set = [{}]", own("\"planner.horizon=2\"")));
+    let rest = rest.replace("{ name = \"8\" }", &format!("{{ name = \"8\", set = [{}] }}", of_models.join(", ")));
+    format!("{head}set = [{}]\n{rest}", of_all.join(", "))
+}
+
+fn place(run: &str) -> String {
+    format!("studies/quick/{run}")
+}
+
+#[test]
+fn a_study_goes_on_from_wherever_it_was_killed() {
+    let dir = Dir::new();
+    dir.write("quick.toml", &study());
+    let words = ["study", "quick.toml", "--jobs", "1"];
+
+    // Before anything is there.
+    let said = dir.run(&["study", "quick.toml", "--no-train"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("no run of the study quick yet"), "{said:?}");
+    assert!(!dir.path("studies").exists(), "refused before anything is written");
+
+    // Killed in the middle.
+    let mut child = dir.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !dir.path(&place("sac-0")).exists() && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!dir.path(&place("horizon-2-1")).exists(), "killed too late to say anything");
+    let first = dir.metrics(&place("eight-0"));
+
+    // What is finished counts already, and says how much is missing.
+    let said = dir.run(&["study", "quick.toml", "--no-train"]).ok();
+    assert!(said.out.contains("Eight: 1 of 2 runs finished") && !said.out.contains("\n  SAC"), "{said:?}");
+    assert!(said.err.contains("5 of 6 runs are not there yet; to go on: mbrl study quick.toml"), "{said:?}");
+
+    // The same command goes on, and trains nothing twice.
+    let said = dir.run(&words).ok();
+    for word in ["pendulum: mean return of the evaluation", "Eight", "SAC", "random", "steps looked ahead", "IQM"] {
+        assert!(said.out.contains(word), "`{word}`: {said:?}");
+    }
+    assert!(said.err.contains("1 of 6 runs are finished") || said.err.contains("1 of 6"), "{said:?}");
+    assert_eq!(dir.metrics(&place("eight-0")), first);
+    for run in RUNS {
+        assert!(dir.path(&place(run)).join("curve.svg").exists(), "{run}");
+    }
+    // The ablation's second variant is a method, and has no run of its own.
+    assert!(!dir.path(&place("horizon-8-0")).exists());
+    // A run of a study is the run of the same experiment alone.
+    let alone = ["--steps", "400", "--seed", "1", "--out", "alone", "--set", "planner.population=8", "--set"];
+    let rest = ["planner.elites=2", "--set", "fit.max_epochs=2", "--set", "train.eval_every=200", "--set"];
+    dir.run(&[&["train", "smoke"], &alone[..], &rest[..], &["train.eval_episodes=2"]].concat()).ok();
+    assert_eq!(dir.metrics("alone"), dir.metrics(&place("eight-1")));
+
+    let read = |file: &str| fs::read_to_string(dir.path(&place(file))).unwrap();
+    assert!(read("comparison.md").contains("| Eight | 2 |") && read("comparison.md").contains("| random | – |"));
+    assert!(read("comparison.tex").contains("\\begin{tabular}") && read("comparison.txt").contains("SAC"));
+    assert_eq!(read("horizon.csv").lines().count(), 3);
+    assert!(read("ablations.svg").contains("steps looked ahead") && read("ablations.svg").contains("8 (n = 2)"));
+    assert!(read("report.html").contains("<section id=\"comparison\">"));
+    assert!(read("study.toml").contains("seeds = 2"));
+
+    // Finished, it trains nothing; more seeds go on from there.
+    let said = dir.run(&words).ok();
+    assert!(said.err.contains("6 of 6 runs are finished"), "{said:?}");
+    let said = dir.run(&["study", "quick.toml", "--seeds", "3", "--only", "horizon"]).ok();
+    assert!(dir.path(&place("eight-2")).exists() && !dir.path(&place("sac-2")).exists(), "{said:?}");
+
+    // Other settings are another method: its runs are not taken for this one's.
+    dir.write("quick.toml", &study().replace("planner.horizon=2", "planner.horizon=3"));
+    let before = dir.files();
+    let said = dir.run(&words);
+    assert_eq!(said.code, Some(1));
+    assert!(
+        said.err.contains("horizon-2-0 was made with other settings than the study has: planner.horizon = 2 (now 3)"),
+        "{said:?}"
+    );
+    assert_eq!(dir.files(), before);
+}
+
+#[test]
+fn what_cannot_be_run_is_said_before_anything_is_written() {
+    let dir = Dir::new();
+    for (text, word) in [
+        (study().replace("planner.horizon=2", "planner.horizn=2"), "quick, method horizon: 2"),
+        (study().replace("planner.horizon=2", "planner.horizon=0"), "planner.horizon = 0"),
+        (study().replace("sac-pendulum", "sac-pendulm"), "did you mean `sac-pendulum`?"),
+        (study().replace("steps = 400", "steps = \"many\""), "steps = \"many\""),
+    ] {
+        dir.write("quick.toml", &text);
+        let said = dir.run(&["study", "quick.toml"]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains(word), "`{word}`: {said:?}");
+        assert!(!dir.path("studies").exists());
+    }
+    let said = dir.run(&["study", "vlave"]);
+    assert!(said.err.contains("unknown study `vlave`") && said.err.contains("did you mean `valve`?"), "{said:?}");
+    dir.write("quick.toml", &study());
+    let said = dir.run(&["study", "quick.toml", "--only", "horizn"]);
+    assert!(said.err.contains("expected one of comparison, horizon, ablations; did you mean `horizon`?"), "{said:?}");
+}
+
+/// A policy that goes to pieces ends its own run alone.
+#[test]
+fn a_run_that_fails_is_named_and_the_others_go_on() {
+    let dir = Dir::new();
+    dir.write("quick.toml", &study().replace("agent.random_steps=350", "policy.learning_rate=1e30"));
+    let words = ["study", "quick.toml", "--seeds", "1", "--jobs", "1"];
+    let said = dir.run(&words);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("ended by an error that going on alone would meet again"), "{said:?}");
+    assert!(said.err.contains("studies/quick/sac-0") && said.err.contains("1 of 3 runs are not there yet"), "{said:?}");
+    assert!(dir.path(&place("horizon-2-0")).join("curve.svg").exists() && said.out.contains("Eight"), "{said:?}");
+    assert!(said.out.contains("SAC: 0 of 1 runs finished"), "{said:?}");
+}
+
+/// A full disk ends the study, not one run after the other; with room again the same command goes on to the same figures.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_loses_nothing() {
+    let dir = Dir::new();
+    dir.write("quick.toml", &study());
+    let words = ["study", "quick.toml", "--seeds", "1", "--jobs", "1"];
+    let said = dir.run_in_blocks(20, &words);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("to go on: mbrl study quick.toml --seeds 1"), "{said:?}");
+    assert!(!dir.path(&place("sac-0")).exists(), "the next run was begun all the same: {said:?}");
+    dir.run(&words).ok();
+    let other = Dir::new();
+    other.write("quick.toml", &study());
+    other.run(&words).ok();
+    for run in &RUNS[..3] {
+        assert_eq!(dir.metrics(&place(run)), other.metrics(&place(run)), "{run}");
+    }
+}

@@ -1,0 +1,450 @@
+//! Studies: which experiments are run, with which seeds, to compare methods on one task and to show what each part of a method does.
+//!
+//! A study is a TOML text. Its methods are experiments of a [`Registry`] with settings replaced; an ablation is a list of methods too,
+//! most often one experiment with one setting varied.
+//!
+//! ```toml
+//! summary = "planners on the pendulum"
+//! experiment = "pets-pendulum"          # of methods that name none
+//! steps = 2000
+//! seeds = 3
+//! set = ["train.eval_every=500"]        # in all methods, first
+//!
+//! [[method]]
+//! name = "PETS"
+//!
+//! [[method]]
+//! name = "SAC"
+//! experiment = "sac-pendulum"
+//!
+//! [[ablation]]
+//! name = "horizon"
+//! title = "steps looked ahead"
+//! method = [
+//!     { name = "5", set = ["planner.horizon=5"] },
+//!     { name = "15" },
+//! ]
+//! ```
+
+use std::{fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use super::{Experiment, ExperimentError, Registry, read::read, suggest::suggest};
+
+/// The name of the group that the methods of a study form.
+pub const COMPARISON: &str = "comparison";
+
+/// Which experiments are run, and how their results are laid out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Study {
+    /// Name, for folders; that of the file where it is left out.
+    #[serde(default)]
+    pub name: String,
+    /// One line about it.
+    #[serde(default)]
+    pub summary: String,
+    /// The experiment of the methods that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
+    /// Real environment steps of every run.
+    pub steps: u64,
+    /// Seeds of every method, from 0 on (default: 3).
+    #[serde(default = "three")]
+    pub seeds: u64,
+    /// Settings of all methods, `key=value`; those of a method come after them.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// Whether random actions are evaluated too, as a baseline (default: true).
+    #[serde(default = "yes")]
+    pub random: bool,
+    /// What is compared; the first one is what the others are compared with.
+    #[serde(default, rename = "method")]
+    pub methods: Vec<StudyMethod>,
+    /// What is varied.
+    #[serde(default, rename = "ablation")]
+    pub ablations: Vec<Ablation>,
+}
+
+/// An experiment under a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct StudyMethod {
+    /// What tables and pictures call it.
+    pub name: String,
+    /// An experiment of the registry, or the path of a file (default: that of the study).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
+    /// Settings of its own, `key=value`.
+    #[serde(default)]
+    pub set: Vec<String>,
+}
+
+/// One part of a method, varied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Ablation {
+    /// A short name.
+    pub name: String,
+    /// What tables and pictures say of it (default: the name).
+    #[serde(default)]
+    pub title: String,
+    /// The variants. One that is the same experiment as a method elsewhere in the study shares its runs.
+    #[serde(rename = "method")]
+    pub methods: Vec<StudyMethod>,
+}
+
+fn three() -> u64 {
+    3
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A study whose experiments are known: each different one once.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StudyPlan {
+    /// Each experiment, of seed 0, called after the method that it was named for first: a name that a folder can have.
+    pub experiments: Vec<Experiment>,
+    /// The comparison, where there is one, then the ablations.
+    pub groups: Vec<StudyGroup>,
+}
+
+/// Methods that are shown together.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StudyGroup {
+    /// [`COMPARISON`], or the name of an ablation.
+    pub name: String,
+    /// What it is about.
+    pub title: String,
+    /// Names, and which of the [experiments](StudyPlan::experiments) they are.
+    pub methods: Vec<(String, usize)>,
+}
+
+impl Study {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Syntax`] for a text that is not TOML; [`ExperimentError::UnknownKey`], [`ExperimentError::Missing`],
+    /// [`ExperimentError::Value`] and their siblings, naming the key.
+    pub fn from_toml(text: &str) -> Result<Self, ExperimentError> {
+        let table: Table = text.parse().map_err(ExperimentError::Syntax)?;
+        read(table, "")
+    }
+
+    /// Reads a file; a study without a name is called after it.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Io`]; [`ExperimentError::InStudy`], naming the file, for what [`from_toml`](Self::from_toml) gives.
+    pub fn from_file(path: &Path) -> Result<Self, ExperimentError> {
+        let text = fs::read_to_string(path).map_err(|source| ExperimentError::Io { path: path.to_owned(), source })?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        Self::named(&text, &stem, &path.display().to_string())
+    }
+
+    pub(super) fn named(text: &str, name: &str, origin: &str) -> Result<Self, ExperimentError> {
+        let mut study = Self::from_toml(text).map_err(in_study(origin.to_owned()))?;
+        if study.name.is_empty() {
+            name.clone_into(&mut study.name);
+        }
+        Ok(study)
+    }
+
+    /// With every value written out.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Unwritable`] for a number that TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String, ExperimentError> {
+        toml::to_string(self).map_err(ExperimentError::Unwritable)
+    }
+
+    /// The names of its groups, in their order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<&str> {
+        let comparison = (!self.methods.is_empty()).then_some(COMPARISON);
+        comparison.into_iter().chain(self.ablations.iter().map(|ablation| ablation.name.as_str())).collect()
+    }
+
+    /// With these of its groups alone: [`COMPARISON`], `ablations` for all of them, or the name of one.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Value`] for a name that no group has.
+    pub fn only(&self, names: &[String]) -> Result<Self, ExperimentError> {
+        const ABLATIONS: &str = "ablations";
+        let groups = self.groups();
+        let known: Vec<&str> = groups.iter().copied().chain([ABLATIONS]).collect();
+        if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            let rule = format!("one of {}{}", known.join(", "), suggest(name, known.iter().copied()));
+            return Err(ExperimentError::rule("group", format!("{name:?}"), rule));
+        }
+        let is_wanted = |name: &str| names.iter().any(|wanted| wanted == name);
+        let mut left = self.clone();
+        if !is_wanted(COMPARISON) {
+            left.methods.clear();
+        }
+        left.ablations.retain(|ablation| is_wanted(ABLATIONS) || is_wanted(&ablation.name));
+        Ok(left)
+    }
+
+    /// Loads every experiment. Folders are called after the whole study, also where only some of its groups are asked for: `within` is
+    /// that whole study.
+    ///
+    /// # Errors
+    /// [`ExperimentError::InStudy`], naming the method, for what [`Registry::load`] gives; [`ExperimentError::Value`] for names that
+    /// stand for two things, for a study without methods, and for methods on different tasks.
+    pub fn plan(&self, registry: &Registry, within: &Self) -> Result<StudyPlan, ExperimentError> {
+        let whole = within.planned(registry)?;
+        let wanted = self.groups();
+        let mut groups = whole.groups;
+        groups.retain(|group| wanted.contains(&group.name.as_str()));
+        // In the order in which they come.
+        let mut used: Vec<usize> = Vec::new();
+        for (_, experiment) in groups.iter_mut().flat_map(|group| &mut group.methods) {
+            let place = used.iter().position(|known| known == experiment);
+            *experiment = place.unwrap_or_else(|| {
+                used.push(*experiment);
+                used.len() - 1
+            });
+        }
+        let experiments = used.into_iter().map(|i| whole.experiments[i].clone()).collect();
+        Ok(StudyPlan { experiments, groups })
+    }
+
+    fn planned(&self, registry: &Registry) -> Result<StudyPlan, ExperimentError> {
+        let in_this = |error| in_study(self.name.clone())(error);
+        if self.methods.is_empty() && self.ablations.is_empty() {
+            let missing = "[[method]] or [[ablation]], with the experiments that are run".to_owned();
+            return Err(in_this(ExperimentError::Missing { what: missing }));
+        }
+        if self.seeds == 0 || i64::try_from(self.seeds).is_err() {
+            return Err(in_this(ExperimentError::rule("seeds", self.seeds, "at least 1")));
+        }
+        let mut plan = StudyPlan { experiments: Vec::new(), groups: Vec::new() };
+        if !self.methods.is_empty() {
+            self.add(&mut plan, COMPARISON, "methods", &self.methods, registry)?;
+        }
+        for ablation in &self.ablations {
+            if plan.groups.iter().any(|group| group.name == ablation.name) || ablation.name.is_empty() {
+                let rule = format!("a name of its own, and not {COMPARISON}");
+                return Err(in_this(ExperimentError::rule("ablation.name", format!("{:?}", ablation.name), rule)));
+            }
+            let title = if ablation.title.is_empty() { &ablation.name } else { &ablation.title };
+            self.add(&mut plan, &ablation.name, title, &ablation.methods, registry)?;
+        }
+        Ok(plan)
+    }
+
+    /// Adds a group with those of its experiments that are not there yet.
+    fn add(
+        &self,
+        plan: &mut StudyPlan,
+        name: &str,
+        title: &str,
+        methods: &[StudyMethod],
+        registry: &Registry,
+    ) -> Result<(), ExperimentError> {
+        let mut group = StudyGroup { name: name.to_owned(), title: title.to_owned(), methods: Vec::new() };
+        for method in methods {
+            let whose = match name {
+                COMPARISON => method.name.clone(),
+                _ => format!("{name}: {}", method.name),
+            };
+            let in_method = in_study(format!("{}, method {whose}", self.name));
+            let slug = if name == COMPARISON { slug(&method.name) } else { slug(&format!("{name} {}", method.name)) };
+            if slug.is_empty() || group.methods.iter().any(|(known, _)| *known == method.name) {
+                let rule = "a name of its own, with a letter or a digit";
+                return Err(in_method(ExperimentError::rule("method.name", format!("{:?}", method.name), rule)));
+            }
+            let experiment = match self.load(method, &slug, registry) {
+                Ok(experiment) => experiment,
+                Err(error) => return Err(in_method(error)),
+            };
+            if let Some(other) = plan.experiments.first().filter(|other| !same_task(other, &experiment)) {
+                let rule = format!("{}, with the options and wrappers of the other methods", other.task);
+                return Err(in_method(ExperimentError::rule("task", &experiment.task, rule)));
+            }
+            let settings = experiment.settings()?;
+            let known = plan.experiments.iter().map(Experiment::settings).collect::<Result<Vec<_>, _>>()?;
+            let place = known.iter().position(|other| *other == settings);
+            if place.is_none() && plan.experiments.iter().any(|other| other.name == slug) {
+                let rule = "a name whose folder is not that of another method";
+                return Err(in_method(ExperimentError::rule("method.name", format!("{:?}", method.name), rule)));
+            }
+            let place = place.unwrap_or_else(|| {
+                plan.experiments.push(experiment);
+                plan.experiments.len() - 1
+            });
+            group.methods.push((method.name.clone(), place));
+        }
+        if group.methods.is_empty() {
+            let missing = format!("methods of the ablation {name}");
+            return Err(in_study(self.name.clone())(ExperimentError::Missing { what: missing }));
+        }
+        plan.groups.push(group);
+        Ok(())
+    }
+
+    fn load(&self, method: &StudyMethod, slug: &str, registry: &Registry) -> Result<Experiment, ExperimentError> {
+        let name = method.experiment.as_ref().or(self.experiment.as_ref());
+        let name = name.ok_or_else(|| ExperimentError::Missing {
+            what: "key `experiment`, of the method or of the study".to_owned(),
+        })?;
+        let words: Vec<&str> = self.set.iter().chain(&method.set).map(String::as_str).collect();
+        let mut experiment = registry.load(name, &words)?;
+        (experiment.name, experiment.seed, experiment.steps) = (slug.to_owned(), 0, self.steps);
+        Ok(experiment)
+    }
+}
+
+/// Whether returns on the tasks of two experiments can be compared.
+fn same_task(one: &Experiment, other: &Experiment) -> bool {
+    one.task == other.task && one.task_options == other.task_options && one.wrappers == other.wrappers
+}
+
+fn in_study(origin: String) -> impl FnOnce(ExperimentError) -> ExperimentError {
+    move |error| ExperimentError::InStudy { origin, source: Box::new(error) }
+}
+
+/// A name that a folder can have: lower case, letters, digits and points; everything else is a dash.
+fn slug(name: &str) -> String {
+    let mut slug = String::new();
+    for c in name.chars().flat_map(char::to_lowercase) {
+        if c.is_alphanumeric() || (c == '.' && !slug.is_empty()) {
+            slug.push(c);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.trim_end_matches(['-', '.']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use mbrl_env::tasks;
+
+    use super::*;
+
+    const BASE: &str = "task = \"pendulum\"\nsteps = 400\n[model]\n[planner]\nkind = \"cem\"\nhorizon = 8\n[propagation]\n\
+                        rule = \"ts-inf\"\nnoise = true\nparticles = 5\n";
+
+    fn registry() -> Registry {
+        let other = BASE.replace("pendulum", "cartpole");
+        Registry::new().tasks(tasks::entries()).experiments(&[("base", BASE), ("other", &other)])
+    }
+
+    fn study(rest: &str) -> Study {
+        let head = "name = \"s\"\nexperiment = \"base\"\nsteps = 600\nset = [\"train.eval_every=200\"]\n";
+        Study::from_toml(&format!("{head}{rest}")).unwrap()
+    }
+
+    const WHOLE: &str = r#"
+        [[method]]
+        name = "Base"
+        [[method]]
+        name = "two members"
+        set = ["model.members=2"]
+        [[ablation]]
+        name = "horizon"
+        title = "steps looked ahead"
+        method = [{ name = "4", set = ["planner.horizon=4"] }, { name = "8" }]
+        [[ablation]]
+        name = "members"
+        method = [{ name = "2", set = ["model.members=2"] }, { name = "8", set = ["planner.horizon=8", "model.members=8"] }]
+    "#;
+
+    fn told(error: &ExperimentError) -> String {
+        use std::error::Error as _;
+        error.source().map_or(error.to_string(), |source| format!("{error}: {source}"))
+    }
+
+    #[test]
+    fn equal_experiments_are_run_once() {
+        let study = study(WHOLE);
+        let plan = study.plan(&registry(), &study).unwrap();
+        let names: Vec<&str> = plan.experiments.iter().map(|experiment| experiment.name.as_str()).collect();
+        assert_eq!(names, ["base", "two-members", "horizon-4", "members-8"]);
+        assert!(plan.experiments.iter().all(|one| one.steps == 600 && one.train.eval_every == 200));
+        let groups: Vec<(&str, &str, Vec<usize>)> = plan
+            .groups
+            .iter()
+            .map(|group| (&*group.name, &*group.title, group.methods.iter().map(|(_, i)| *i).collect()))
+            .collect();
+        let expected = [
+            (COMPARISON, "methods", vec![0, 1]),
+            ("horizon", "steps looked ahead", vec![2, 0]),
+            ("members", "members", vec![1, 3]),
+        ];
+        assert_eq!(groups, expected);
+        assert_eq!(Study::from_toml(&study.to_toml().unwrap()).unwrap(), study);
+    }
+
+    #[test]
+    fn groups_by_themselves_have_the_folders_of_the_whole_study() {
+        let whole = study(WHOLE);
+        let plan = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            whole.only(&names).unwrap().plan(&registry(), &whole).unwrap()
+        };
+        let names = |plan: &StudyPlan| plan.experiments.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        let members = plan(&["members"]);
+        assert_eq!(names(&members), ["two-members", "members-8"]);
+        assert_eq!(members.groups[0].methods, [("2".to_owned(), 0), ("8".to_owned(), 1)]);
+        assert_eq!(names(&plan(&["ablations"])), ["horizon-4", "base", "two-members", "members-8"]);
+        assert_eq!(plan(&[COMPARISON]).groups.len(), 1);
+        let error = whole.only(&["member".to_owned()]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "group = \"member\": expected one of comparison, horizon, members, ablations; did you mean `members`?"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_method() {
+        let refused = |rest: &str| {
+            let study = study(rest);
+            told(&study.plan(&registry(), &study).unwrap_err())
+        };
+        let method = |name: &str, rest: &str| format!("[[method]]\nname = \"{name}\"\n{rest}\n");
+        for (text, said) in [
+            (String::new(), "study s: missing [[method]] or [[ablation]]"),
+            (method("PETS", "set = [\"planner.horizn=3\"]"), "study s, method PETS: unknown key `planner.horizn`"),
+            (method("PETS", "experiment = \"bas\""), "study s, method PETS: unknown experiment `bas`"),
+            (method("a", "") + &method("b", "experiment = \"other\""), "method b: task = cartpole: expected pendulum"),
+            (
+                method("a", "") + &method("a", "set = [\"model.members=2\"]"),
+                "method a: method.name = \"a\": expected a name",
+            ),
+            (method("A!", "") + &method("a?", "set = [\"model.members=2\"]"), "expected a name whose folder"),
+            (method("!", ""), "with a letter or a digit"),
+            (
+                "[[ablation]]\nname = \"comparison\"\nmethod = [{ name = \"a\" }]\n".to_owned() + &method("a", ""),
+                "ablation.name",
+            ),
+            ("[[ablation]]\nname = \"x\"\nmethod = []\n".to_owned(), "missing methods of the ablation x"),
+        ] {
+            let told = refused(&text);
+            assert!(told.contains(said), "{told}: expected {said}");
+        }
+        let none = Study::from_toml("steps = 3\n[[method]]\nname = \"a\"\n").unwrap();
+        assert!(told(&none.plan(&registry(), &none).unwrap_err()).contains("missing key `experiment`"));
+        let error = Study::from_toml("steps = 3\nmethods = 2\n").unwrap_err().to_string();
+        assert!(error.contains("unknown key `methods`; did you mean `method`?"), "{error}");
+    }
+
+    #[test]
+    fn names_become_folders() {
+        for (name, folder) in
+            [("PDDM", "pddm"), ("kappa 0.5", "kappa-0.5"), ("2 × 64", "2-64"), ("..", ""), ("a/b.", "a-b")]
+        {
+            assert_eq!(slug(name), folder);
+        }
+    }
+}
