@@ -264,7 +264,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 
 /// Two environments of three are the task's own.
 const PRACTICE: &[&str] =
-    &["task=cliff", "train.environments=3", "practice.environments=1", "practice.task_options={drop=8.0}"];
+    &["task=cliff", "train.environments=3", "practice.environments=1", "practice.task_options={slope=0.5}"];
 
 /// Each key with another value, and what has to be set in both runs for it to matter.
 const CHANGES: &[(&str, &[&str])] = &[
@@ -279,7 +279,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("wrappers.observation_delay=1", &[]),
     ("wrappers.action_delay=1", &[]),
     ("practice.environments=2", PRACTICE),
-    ("practice.task_options={drop=9.0}", PRACTICE),
+    ("practice.task_options={slope=0.7}", PRACTICE),
     ("knowledge.features=false", &["task=orbit"]),
     ("knowledge.symmetries=false", &["task=orbit"]),
     ("knowledge.known=false", &["task=orbit"]),
@@ -305,6 +305,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("goal.termination=none", &["planner.horizon=20", "goal.after_termination=-5"]),
     ("goal.aggregate=worst", &["goal.cost=[1, 0, 1, 0]"]),
     ("goal.cost=[1, 0, 1, 0]", &[]),
+    ("goal.shaping=-next[0]^2", &["goal.cost=[0, 0, 1, 0]"]),
     ("goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", &[]),
     (
         "goal.disagreement={ weight = 2, scale = [1, 1, 1, 1] }",

@@ -35,6 +35,9 @@ pub struct GoalConfig {
     /// What a planned step pays on top, per column of the observation it leads to: this times the column's square, `[O]`. It
     /// tells plans apart that the task's reward does not; evaluations count the task's reward alone. Empty (default): nothing.
     pub cost: Vec<f32>,
+    /// What a planned step earns on top, as an [`Expression`] over named columns, for tasks whose reward shows plans the wrong way, or
+    /// none; evaluations do not count it. Empty (default): nothing.
+    pub shaping: String,
     /// What a planned step earns where the members of a learned model disagree (default: nothing).
     pub disagreement: DisagreementConfig,
 }
@@ -154,6 +157,7 @@ impl Default for GoalConfig {
             termination: None,
             aggregate: Aggregate::Mean,
             cost: Vec::new(),
+            shaping: String::new(),
             disagreement: DisagreementConfig::default(),
         }
     }
@@ -255,8 +259,23 @@ impl GoalConfig {
         }
     }
 
-    /// The cost of a planned step, as what is added to its reward.
+    /// What is added to the reward of a planned step.
     fn shaping(&self, task: &Task) -> Result<Option<Arc<dyn Reward>>, ExperimentError> {
+        let cost = self.costs(task)?;
+        if self.shaping.trim().is_empty() {
+            return Ok(cost);
+        }
+        let read = Expression::reward(&self.shaping, &ColumnNames::of(&task.env));
+        let bonus = read
+            .map_err(|error| ExperimentError::Refused { key: "goal.shaping".to_owned(), reason: error.to_string() })?;
+        let Some(cost) = cost else { return Ok(Some(Arc::new(bonus))) };
+        Ok(Some(Arc::new(reward_fn(move |obs: Tensor<2>, actions: Tensor<2>, next: Tensor<2>| {
+            cost.reward(obs.clone(), actions.clone(), next.clone()) + bonus.reward(obs, actions, next)
+        }))))
+    }
+
+    /// The cost of a planned step, as what is added to its reward.
+    fn costs(&self, task: &Task) -> Result<Option<Arc<dyn Reward>>, ExperimentError> {
         if self.cost.is_empty() {
             return Ok(None);
         }

@@ -610,6 +610,20 @@ fn a_cost_is_paid_by_plans_for_each_column() {
 }
 
 #[test]
+fn shaping_in_words_is_paid_on_top_of_costs() {
+    let paid = |words: &[&str]| {
+        let shaping = goal("cartpole", words).unwrap().shaping.unwrap();
+        let row = |x: [f32; 4]| Tensor::<2>::from_floats([x], &Device::flex());
+        let action = Tensor::<2>::from_floats([[0.5]], &Device::flex());
+        shaping.reward(row([2.0; 4]), action, row([3.0; 4])).into_scalar::<f32>()
+    };
+    assert_eq!(paid(&["goal.shaping=10 * obs[0] * next[1] + action[0]"]), 60.5);
+    assert_eq!(paid(&["goal.shaping=10 * obs[0] * next[1]", "goal.cost=[0, 0, 2, 0]"]), 60.0 - 18.0);
+    let error = goal("cartpole", &["goal.shaping=next.nowhere"]).unwrap_err().to_string();
+    assert!(error.starts_with("goal.shaping: ") && error.contains("nowhere"), "{error}");
+}
+
+#[test]
 fn sizes_that_no_machine_has_room_for_are_refused() {
     for word in ["planner.population=100000000000", "planner.horizon=100000000000", "model.members=100000000000"] {
         let experiment = loaded(&[word]).unwrap();
