@@ -24,7 +24,7 @@ use mbrl_policy::{
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, compare, console, diagnose, doctor, evaluate_model, export, fit, folder, naming,
+    chart, compare, console, diagnose, doctor, drive, evaluate_model, export, fit, folder, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -48,6 +48,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Compare(args) => compare::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Drive(args) => drive::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),
@@ -228,7 +229,7 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// The first Ctrl-C stops at the next step, the second at once. So does SIGTERM, which schedulers and service managers send.
-fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
+pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
     let asked = |stop: &AtomicBool| {
         if stop.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(STOPPED));
