@@ -46,6 +46,8 @@ pub(crate) enum Command {
     /// Write a run's policy as one safetensors file, to be run without this program; of an agent that plans, its experiment and its
     /// model, for mbrl eval.
     Export(ExportArgs),
+    /// Drive a robot, or a stand-in for one, in real time by the agent of a run.
+    Drive(DriveArgs),
     /// Draw an episode of a run's evaluation as an animated PNG (tasks on MuJoCo; mbrl report plays those of all tasks).
     Render(RenderArgs),
     /// Tell what this build and this machine can do, and what is missing.
@@ -213,6 +215,49 @@ pub(crate) struct ExportArgs {
     /// run's folder).
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DriveArgs {
+    /// Folder of a run.
+    #[arg(value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
+    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
+    pub(crate) checkpoint: WhichCheckpoint,
+    /// The robot (docs/robot-protocol.md); without it the run's task stands in, behind a socket of this machine.
+    #[arg(long, value_name = "tcp://HOST:PORT")]
+    pub(crate) link: Option<String>,
+    /// Commands per second (default: those of the task). A stand-in keeps up: its physics go faster or slower.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = above_zero)]
+    pub(crate) hz: Option<f64>,
+    /// Seconds to drive for.
+    #[arg(long = "for", value_name = "SECONDS", default_value = "10", allow_negative_numbers = true, value_parser = above_zero)]
+    pub(crate) seconds: f64,
+    /// Limits of commands and joints, as a TOML file: low, high, rate, rest, reaction, joints (default: those of the task's actions).
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) limits: Option<PathBuf>,
+    /// Control periods that the robot takes to act beyond what it tells.
+    #[arg(long, value_name = "PERIODS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub(crate) delay: u64,
+    /// Write what is sent and measured into this folder, for mbrl fit.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: Option<PathBuf>,
+    /// Seed of the stand-in's first episode and of the agent.
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0, value_parser = integer())]
+    pub(crate) seed: u64,
+    /// Time that messages to and from the stand-in take (ms).
+    #[arg(long, value_name = "MS", default_value_t = 0.0, allow_negative_numbers = true, value_parser = at_least_zero, conflicts_with = "link")]
+    pub(crate) latency: f64,
+    /// Largest time that they take on top (ms).
+    #[arg(long, value_name = "MS", default_value_t = 0.0, allow_negative_numbers = true, value_parser = at_least_zero, conflicts_with = "link")]
+    pub(crate) jitter: f64,
+    /// Share of them that is lost.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true, value_parser = at_least_zero, conflicts_with = "link")]
+    pub(crate) loss: f64,
+    /// Threads that plan (default: one a core).
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) threads: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -455,6 +500,20 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(0) => Err("at least 1".into()),
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 1e6 => Ok(number),
+        _ => Err("a number above 0, at most a million".into()),
+    }
+}
+
+fn at_least_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1e6).contains(&number) => Ok(number),
+        _ => Err("a number of at least 0".into()),
     }
 }
 

@@ -26,7 +26,7 @@ use mbrl_policy::{
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, compare, console, diagnose, doctor, evaluate_model, export, fit, folder, naming,
+    chart, compare, console, diagnose, doctor, drive, evaluate_model, export, fit, folder, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -52,6 +52,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Study(args) => study::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Drive(args) => drive::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),

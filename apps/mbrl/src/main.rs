@@ -9,6 +9,7 @@ mod compare;
 mod console;
 mod diagnose;
 mod doctor;
+mod drive;
 mod evaluate_model;
 mod export;
 mod fit;

@@ -130,6 +130,7 @@ mod knowledge;
 mod objective;
 mod replay;
 mod rng;
+mod scene;
 mod sketch;
 mod space;
 mod transition;
@@ -150,6 +151,7 @@ pub use objective::{
 };
 pub use replay::{Batch, Columns, RecordField, RecordKind, Replay, ReplayIndex};
 pub use rng::{Rng, philox4x32};
+pub use scene::{Form, Scene, Solid};
 pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, MAX_PAST, Situation, Transition};

@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use mbrl_env::{
-    ColumnNames, Env, Expression, ExpressionError, Reward, Termination, nearest::nearest, reward_fn, tasks::Task,
-    termination_fn,
+    ActionSpace, ColumnNames, Env, Expression, ExpressionError, Reward, Termination, nearest::nearest, reward_fn,
+    tasks::Task, termination_fn,
 };
 use mbrl_model::{Bool, EnsembleConfig};
-use mbrl_plan::{Aggregate, Disagreement};
+use mbrl_plan::{ActionRate, Aggregate, Disagreement};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, Visitor},
@@ -40,6 +40,24 @@ pub struct GoalConfig {
     pub shaping: String,
     /// What a planned step earns where the members of a learned model disagree (default: nothing).
     pub disagreement: DisagreementConfig,
+    /// What changes of the action cost plans, and how large they may be (default: nothing, and any).
+    pub action_rate: ActionRateConfig,
+}
+
+/// Changes of the action from step to step, in half ranges of each action: [`ActionRate`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActionRateConfig {
+    /// Cost of a planned step: this times the sum of the squared changes; 0 (default) for none.
+    pub weight: f32,
+    /// Largest change per step, above 0; 2 (default), from one bound to the other, is no limit.
+    pub limit: f32,
+}
+
+impl Default for ActionRateConfig {
+    fn default() -> Self {
+        Self { weight: 0.0, limit: 2.0 }
+    }
 }
 
 /// A bonus for planned steps on whose outcome the members disagree: [`Disagreement`].
@@ -159,6 +177,7 @@ impl Default for GoalConfig {
             cost: Vec::new(),
             shaping: String::new(),
             disagreement: DisagreementConfig::default(),
+            action_rate: ActionRateConfig::default(),
         }
     }
 }
@@ -188,6 +207,7 @@ impl GoalConfig {
             after_termination: self.after_termination,
             shaping: self.shaping(task)?,
             disagreement: self.disagreement(task, model)?,
+            action_rate: self.action_rate(task)?,
             ..Goal::of_model()
         })
     }
@@ -294,6 +314,24 @@ impl GoalConfig {
             let costs = weights.iter().map(cost).reduce(|sum, cost| sum + cost);
             costs.expect("a weight at least").squeeze_dim::<1>(1)
         }))))
+    }
+
+    fn action_rate(&self, task: &Task) -> Result<Option<ActionRate>, ExperimentError> {
+        let ActionRateConfig { weight, limit } = self.action_rate;
+        if weight == 0.0 && limit == 2.0 {
+            return Ok(None);
+        }
+        if !(weight >= 0.0 && weight.is_finite()) {
+            return Err(ExperimentError::rule("goal.action_rate.weight", weight, "a finite number of at least 0"));
+        }
+        if !(limit > 0.0 && limit <= 2.0) {
+            return Err(ExperimentError::rule("goal.action_rate.limit", limit, "a number in (0, 2]; 2 is no limit"));
+        }
+        if !matches!(&task.env.spec().actions, ActionSpace::Box(_)) {
+            let told = "0 and 2 where actions are choices: a choice does not change by degrees";
+            return Err(ExperimentError::rule("goal.action_rate", format!("{weight} and {limit}"), told));
+        }
+        Ok(Some(ActionRate::new(weight, limit)))
     }
 
     fn disagreement(

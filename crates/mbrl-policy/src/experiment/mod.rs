@@ -102,7 +102,7 @@ pub use self::{
     agent::{AgentConfig, NoSettings},
     device::{DEFAULT_DEVICE, DEVICES, device_name, open_device},
     error::ExperimentError,
-    goal::{DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
+    goal::{ActionRateConfig, DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
     ground_truth::GroundTruthSections,
     knowledge::KnowledgeConfig,
     limits::check_weights,
