@@ -17,6 +17,7 @@ use mbrl_env::{
     Env, World,
     tasks::{Options, TaskEntry},
 };
+use mbrl_model::MACHINES;
 use mbrl_policy::{
     AgentError, EvaluationEpisode, MAX_EPISODES, Outcome, RandomAgent, evaluate_watched, experiment::DEVICES,
     start_seeds,
@@ -24,7 +25,7 @@ use mbrl_policy::{
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, compare, console, diagnose, doctor, evaluate_model, export, fit, folder, naming,
+    chart, compare, console, diagnose, doctor, evaluate_model, export, fit, folder, identify, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -43,6 +44,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Resume(args) => resume(&args),
         Command::Eval(args) => eval(&args),
         Command::Fit(args) => fit::run(&args),
+        Command::Identify(args) => identify::run(&args),
         Command::EvaluateModel(args) => evaluate_model::run(&args),
         Command::Report(args) => report(&args),
         Command::Compare(args) => compare::run(&args),
@@ -417,6 +419,9 @@ fn with_known_words(command: clap::Command) -> clap::Command {
                 .mut_arg("device", |argument| known(argument, devices()))
         })
         .mut_subcommand("fit", |fit| fit.mut_arg("device", |argument| known(argument, devices())))
+        .mut_subcommand("identify", |identify| {
+            identify.mut_arg("model", |argument| known(argument, MACHINES.iter().map(|(name, _)| *name).collect()))
+        })
         .mut_subcommand("eval", |eval| {
             eval.mut_arg("random", |argument| known(argument, tasks()))
                 .mut_arg("checkpoint", |argument| known(argument, checkpoints()))
