@@ -15,3 +15,7 @@ struct WriteAnEnvironment;
 #[cfg(doctest)]
 #[doc = include_str!("guides/real-time.md")]
 struct RealTime;
+
+#[cfg(doctest)]
+#[doc = include_str!("guides/write-a-physics.md")]
+struct WriteAPhysics;

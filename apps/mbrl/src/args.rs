@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Fit a model to a log of transitions (CSV, Parquet, NumPy, a folder of them) and leave a model folder.
     Fit(FitArgs),
+    /// Find the masses, lengths and frictions of a machine in a log of it, with standard errors.
+    Identify(IdentifyArgs),
     /// Evaluate a fitted model on a log that it was not fitted to.
     EvaluateModel(EvaluateModelArgs),
     /// Put what runs left behind into one HTML page.
@@ -316,6 +318,43 @@ pub(crate) struct FitArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct IdentifyArgs {
+    /// The log: CSV or other text, Parquet, .npz or .npy; several files, a folder of them, or a pattern ('run*.csv'). Columns of the
+    /// observation and the action in the machine's order and units (default: those of its own names).
+    #[arg(required = true, value_name = "DATA")]
+    pub(crate) data: Vec<PathBuf>,
+    /// The machine: pendulum, pendulum-rod, cart-pole, two-link-arm, dc-motor, dc-motor-current.
+    #[arg(long, value_name = "MACHINE")]
+    pub(crate) model: String,
+    /// A parameter whose value is known, and is left alone; repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) known: Vec<(String, f64)>,
+    /// A parameter that is to be found, from this guess of its order of magnitude on; repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) guess: Vec<(String, f64)>,
+    /// Seconds per step (default: the median step of the log's time, which then is in seconds).
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub(crate) period: Option<f64>,
+    /// Transitions per window, each with a first state of its own; 0 for whole episodes. Shorter ones where the equations are not quite right.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) window: usize,
+    /// Standard deviation of the noise of each column of the observation, in its unit (default: estimated).
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) noise: Vec<f64>,
+    /// Steps of the integrator per step of the log (default: the machine's).
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) substeps: Option<usize>,
+    /// Folder of the model (default: models/<name of the log>).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Threads (default: one a core). The results do not depend on it.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct EvaluateModelArgs {
     /// Folder of a model, or of a run.
     #[arg(value_name = "DIR")]
@@ -523,6 +562,12 @@ fn threshold(text: &str) -> Result<(Option<String>, f64), String> {
         Ok(value) if value.is_finite() => Ok((task, value)),
         _ => Err("a finite return, as in -200 or pendulum=-200".into()),
     }
+}
+
+fn assignment(text: &str) -> Result<(String, f64), String> {
+    let (name, number) = text.split_once('=').ok_or("expected NAME=VALUE, as in mass=0.4")?;
+    let value = number.trim().parse::<f64>().map_err(|error| format!("{number}: {error}"))?;
+    Ok((name.trim().to_owned(), value))
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {

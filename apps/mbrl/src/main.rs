@@ -14,6 +14,7 @@ mod evaluate_model;
 mod export;
 mod fit;
 mod folder;
+mod identify;
 mod model_chart;
 mod naming;
 mod plot;
