@@ -2,7 +2,7 @@
 
 use mbrl_env::Rng;
 
-use crate::{Dataset, Dynamics, Ensemble, Fit, ModelError};
+use crate::{Dataset, Dynamics, Ensemble, Fit, LatentModel, ModelError};
 
 /// A model that is learned from an agent's own data: fitted whenever there is more of it, drawn anew, stored and restored.
 ///
@@ -63,5 +63,23 @@ impl LearnedModel for Ensemble {
 
     fn learns_termination(&self) -> bool {
         self.config().termination
+    }
+}
+
+impl LearnedModel for LatentModel {
+    fn reinitialize(&mut self, rng: &mut Rng) {
+        Self::reinitialize(self, rng);
+    }
+
+    fn save(&self) -> Result<Vec<u8>, ModelError> {
+        Self::save(self)
+    }
+
+    fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        Self::load(self, bytes)
+    }
+
+    fn learns_reward(&self) -> bool {
+        true
     }
 }

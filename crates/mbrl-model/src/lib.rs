@@ -114,6 +114,7 @@ mod evaluate;
 #[cfg(feature = "train")]
 mod fit;
 mod fitted;
+mod latent;
 #[cfg(feature = "train")]
 mod learned;
 pub mod mlp;
@@ -139,6 +140,9 @@ pub use fit::{Epoch, Examples, Fit, FitBatch, FitConfig, FitReport, Pairs, Stepp
 pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
 #[cfg(feature = "train")]
 pub use learned::LearnedModel;
+pub use latent::{LatentConfig, LatentModel, LatentNetwork, LatentNorm, LatentStatistics};
+#[cfg(feature = "train")]
+pub use latent::LatentExamples;
 pub use mlp::Activation;
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
