@@ -29,6 +29,11 @@ pub trait LearnedModel: Dynamics + Fit<Data = Dataset> + Clone {
         0
     }
 
+    /// Whether it observes pixels alone, whole numbers from 0 to 255, of which data are kept as bytes (default: no).
+    fn sees_pixels(&self) -> bool {
+        false
+    }
+
     /// Whether it learns rewards (default: no).
     fn learns_reward(&self) -> bool {
         false
@@ -77,6 +82,10 @@ impl LearnedModel for LatentModel {
 
     fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
         Self::load(self, bytes)
+    }
+
+    fn sees_pixels(&self) -> bool {
+        true
     }
 
     fn learns_reward(&self) -> bool {

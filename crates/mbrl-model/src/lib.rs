@@ -139,10 +139,10 @@ pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluati
 pub use fit::{Epoch, Examples, Fit, FitBatch, FitConfig, FitReport, Pairs, Stepper, fit, fit_watched};
 pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
 #[cfg(feature = "train")]
-pub use learned::LearnedModel;
+pub use latent::LatentExamples;
 pub use latent::{LatentConfig, LatentModel, LatentNetwork, LatentNorm, LatentStatistics};
 #[cfg(feature = "train")]
-pub use latent::LatentExamples;
+pub use learned::LearnedModel;
 pub use mlp::Activation;
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;

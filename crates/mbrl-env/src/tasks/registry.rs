@@ -153,7 +153,11 @@ fn seen_as_pixels(
         let config: PixelsConfig = options.read(name)?;
         let Task { env, sketch, .. } = make()?;
         let sketch = sketch.ok_or_else(|| EnvError::NoPicture { env: name.into() })?;
-        Ok(Task::new(World::from_simulator(Pixels::new(env.into_simulator()?, sketch, config.raster([width, height])?)?)))
+        Ok(Task::new(World::from_simulator(Pixels::new(
+            env.into_simulator()?,
+            sketch,
+            config.raster([width, height])?,
+        )?)))
     })
 }
 
@@ -183,7 +187,11 @@ impl PixelsConfig {
         let (width, height) = (self.width.unwrap_or(width), self.height.unwrap_or(height));
         for (field, value) in [("width", width), ("height", height)] {
             if !(1..=MOST).contains(&value) {
-                return Err(EnvError::Config { field, value: value.to_string(), rule: "a number of pixels from 1 to 256" });
+                return Err(EnvError::Config {
+                    field,
+                    value: value.to_string(),
+                    rule: "a number of pixels from 1 to 256",
+                });
             }
         }
         if self.colour { Raster::coloured(width, height) } else { Raster::gray(width, height) }
@@ -238,9 +246,12 @@ pub fn entries() -> Vec<TaskEntry> {
         seen_as_pixels("pendulum-pixels", "the pendulum, seen as a picture of 32 × 32 pixels", [32, 32], || {
             task(Pendulum::new(), 200, PendulumReward, pendulum::sketch)
         }),
-        seen_as_pixels("cartpole-swingup-pixels", "PETS's cart-pole, seen as a picture of 64 × 16 pixels", [64, 16], || {
-            task(CartPoleSwingup::new(), 200, CartPoleSwingupReward, cartpole_swingup::sketch)
-        }),
+        seen_as_pixels(
+            "cartpole-swingup-pixels",
+            "PETS's cart-pole, seen as a picture of 64 × 16 pixels",
+            [64, 16],
+            || task(CartPoleSwingup::new(), 200, CartPoleSwingupReward, cartpole_swingup::sketch),
+        ),
         TaskEntry::new(PROCESS, "any environment in a process of its own, of Gymnasium for one", |options| {
             options.read::<ProcessConfig>(PROCESS)?.task()
         }),

@@ -40,9 +40,10 @@ impl<E: Env> Pixels<E> {
         let shape = raster.shape();
         let width: usize = shape.iter().product();
         let obs = BoxSpace::new(vec![0.0; width], vec![255.0; width])?;
-        let mut spec = EnvSpec::new(format!("{}-pixels", inside.name), obs, inside.actions.clone(), inside.control_period)
-            .with_fields([Field::pixels("camera", shape)])?
-            .with_action_fields(inside.action_fields.clone())?;
+        let mut spec =
+            EnvSpec::new(format!("{}-pixels", inside.name), obs, inside.actions.clone(), inside.control_period)
+                .with_fields([Field::pixels("camera", shape)])?
+                .with_action_fields(inside.action_fields.clone())?;
         spec.max_steps = inside.max_steps;
         Ok(Self { env, spec: Arc::new(spec), sketch, raster, seen: Vec::new() })
     }

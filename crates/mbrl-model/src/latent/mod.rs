@@ -24,7 +24,7 @@ mod train;
 use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use mbrl_env::{Frame, Rng, Situation};
+use mbrl_env::{Rng, Situation};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     is_cpu, rollout_by_steps,
 };
 use config::Shapes;
-use images::{Patches, byte, scaled};
+use images::{Patches, scaled};
 use network::{HostNetwork, joined};
 
 pub use config::{LatentConfig, LatentNorm};
@@ -99,27 +99,6 @@ impl LatentModel {
         self.shapes.image
     }
 
-    /// What the decoder makes of latents `[N, S]`: a frame each, the newest of those that are encoded. Gray ones have their level in all
-    /// three colours.
-    ///
-    /// # Errors
-    /// [`ModelError::Width`] for latents of another width; [`ModelError::Config`] for images of neither one nor three channels.
-    pub fn decode(&self, latents: Tensor<2>) -> Result<Vec<Frame>, ModelError> {
-        check_size("columns of latents", self.spec.state, latents.dims()[1])?;
-        let [height, width, channels] = self.shapes.image;
-        if ![1, 3].contains(&channels) {
-            let (field, rule) = ("channels of the image", "1 or 3, which pictures have".into());
-            return Err(ModelError::Config { field, value: channels.to_string(), rule });
-        }
-        let said = self.network.decode(&to_vec(latents));
-        let frames = said.chunks_exact(self.shapes.pixels()).map(|frame| {
-            let levels = frame.iter().map(|x| byte(255.0 * (x + 0.5)));
-            let rgb = if channels == 3 { levels.collect() } else { levels.flat_map(|level| [level; 3]).collect() };
-            Ok(Frame::new(width as u32, height as u32, rgb)?)
-        });
-        frames.collect()
-    }
-
     fn module(&self) -> &LatentNetwork {
         self.module.get_or_init(|| self.network.to_module(&self.spec.device))
     }
@@ -147,8 +126,7 @@ impl LatentModel {
 
     /// Next latents and rewards, on the host.
     fn host_step(&self, latents: &[f32], actions: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let (next, mut rewards) =
-            self.network.step(&joined(latents, actions, self.spec.state, self.spec.action));
+        let (next, mut rewards) = self.network.step(&joined(latents, actions, self.spec.state, self.spec.action));
         let [mean, std] = self.reward_scale();
         rewards.iter_mut().for_each(|reward| *reward = mean + std * *reward);
         (next, rewards)
@@ -229,6 +207,15 @@ impl Dynamics for LatentModel {
             true => Tensor::empty(shape, &self.spec.device),
             false => Tensor::from_data(TensorData::new(self.network.encode(&images), shape), &self.spec.device),
         })
+    }
+
+    /// What the decoder makes of latents: the newest of the frames that are encoded.
+    fn reconstruct(&self, states: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        check_size("columns of states", self.spec.state, states.dims()[1])?;
+        let rows = states.dims()[0];
+        let mut frames = if rows > 0 { self.network.decode(&to_vec(states)) } else { Vec::new() };
+        frames.iter_mut().for_each(|x| *x = (255.0 * (*x + 0.5)).clamp(0.0, 255.0));
+        Ok(Tensor::from_data(TensorData::new(frames, [rows, self.spec.obs]), &self.spec.device))
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
@@ -343,3 +330,6 @@ impl LatentModel {
         self.changed();
     }
 }
+
+#[cfg(all(test, feature = "train"))]
+mod tests;

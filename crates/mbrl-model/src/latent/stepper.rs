@@ -139,8 +139,7 @@ impl Stepper<LatentNetwork> for HostStepper {
                 self.network.dynamics.forward(Rows::Shared(&inputs), Pass::Infer, Some(&mut self.dynamics[step]));
             let (next, mut rewards) = self.network.split(&inputs, &said);
             let mut next = self.normalised(next);
-            loss +=
-                pull(&mut rewards, &self.examples.rewards(rows, step), self.config.reward * share / count as f32);
+            loss += pull(&mut rewards, &self.examples.rewards(rows, step), self.config.reward * share / count as f32);
             of_rewards.push(rewards);
             if self.config.consistency > 0.0 {
                 let seen = &seen[step * count * width..][..count * width];
@@ -165,7 +164,9 @@ impl Stepper<LatentNetwork> for HostStepper {
                 of_outputs.push(*reward);
             }
             let of_inputs = network.dynamics.go_back(&mut dynamics[step], &of_outputs, true).unwrap_or_default();
-            for (gradients, row) in latents.gradients.chunks_exact_mut(width).zip(of_inputs.chunks_exact(width + action)) {
+            for (gradients, row) in
+                latents.gradients.chunks_exact_mut(width).zip(of_inputs.chunks_exact(width + action))
+            {
                 add(gradients, &row[..width]);
             }
             if norm.adds() {

@@ -108,7 +108,10 @@ impl LatentExamples {
 
     /// The actions `[B, A]` of some windows at a step.
     pub(super) fn actions(&self, rows: &[usize], step: usize) -> Vec<f32> {
-        rows.iter().flat_map(|row| &self.actions[(self.windows[*row].row + step) * self.action..][..self.action]).copied().collect()
+        rows.iter()
+            .flat_map(|row| &self.actions[(self.windows[*row].row + step) * self.action..][..self.action])
+            .copied()
+            .collect()
     }
 
     /// The rewards `[B]` of some windows at a step.

@@ -69,6 +69,7 @@ mod error;
 mod goal;
 mod ground_truth;
 mod knowledge;
+mod latent;
 mod limits;
 mod mbpo;
 mod model_based;
@@ -102,6 +103,7 @@ pub use self::{
     goal::{DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
     ground_truth::GroundTruthSections,
     knowledge::KnowledgeConfig,
+    latent::{LatentGoalConfig, LatentSections},
     limits::check_weights,
     mbpo::{ImaginedGoalConfig, MbpoSections},
     model_based::{ModelBasedSections, MpcConfig},
