@@ -121,6 +121,7 @@ mod evaluate;
 #[cfg(feature = "train")]
 mod fit;
 mod fitted;
+mod latent;
 #[cfg(feature = "train")]
 mod learned;
 pub mod mlp;
@@ -146,6 +147,9 @@ pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluati
 #[cfg(feature = "train")]
 pub use fit::{Epoch, Examples, Fit, FitBatch, FitConfig, FitReport, Pairs, Stepper, fit, fit_watched};
 pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
+#[cfg(feature = "train")]
+pub use latent::LatentExamples;
+pub use latent::{LatentConfig, LatentModel, LatentNetwork, LatentNorm, LatentStatistics};
 #[cfg(feature = "train")]
 pub use learned::LearnedModel;
 pub use mlp::Activation;

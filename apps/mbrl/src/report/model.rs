@@ -6,14 +6,15 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 #[cfg(feature = "mujoco")]
 use mbrl_env::EnvError;
-use mbrl_env::{Form, Replay, Rng, Scene, Shape, Situation, Solid, Transition};
+use mbrl_env::{Env, Form, Replay, Rng, Scene, Shape, Situation, Solid, Transition};
 use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Propagation, Start, evaluate};
 use mbrl_plan::PlannerConfig;
-use mbrl_policy::{Learned, Tensor, WhichCheckpoint};
+use mbrl_policy::{Learned, Tensor, WhichCheckpoint, experiment::AgentConfig};
 use serde_json::{Value, json};
 
 use super::{
     curves::mean_std,
+    film::film,
     html::{absent, escape, figure, json as script_json, legend, mean_and_std, number, table},
     runs::{Group, Run},
 };
@@ -66,6 +67,21 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
         return shown;
     };
     let episodes = episodes(run, &mut shown.notes);
+    if let (Some(learned), AgentConfig::Latent(sections)) = (restored.agent.learned(), &run.experiment().agent) {
+        let of = format!("{}, the checkpoint of step {}", run.label, restored.env_step);
+        shown.model = absent("A model of images is judged by what it foresees, below.");
+        shown.prediction = match &episodes {
+            None => absent(NO_EPISODES),
+            Some(_) if !learned.is_fitted => absent("The model was not fitted yet."),
+            Some(episodes) => {
+                let (spec, steps) = (restored.task.env.spec(), 2 * sections.planner.horizon());
+                film(learned.model, spec, &episodes.middle().transitions, steps, &of)
+                    .unwrap_or_else(|error| failed(&error))
+            }
+        };
+        shown.episode = episodes.map_or_else(|| absent(NO_EPISODES), |episodes| played_middle(run, &episodes, id));
+        return shown;
+    }
     let (Some(learned), Some(sections)) = (restored.agent.learned(), run.experiment().agent.model_based()) else {
         shown.model = absent(without_model(run.experiment().agent.ground_truth().is_some()));
         shown.prediction = shown.model.clone();

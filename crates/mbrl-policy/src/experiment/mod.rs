@@ -70,6 +70,7 @@ mod error;
 mod goal;
 mod ground_truth;
 mod knowledge;
+mod latent;
 mod limits;
 mod mbpo;
 mod model_based;
@@ -105,6 +106,7 @@ pub use self::{
     goal::{ActionRateConfig, DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
     ground_truth::GroundTruthSections,
     knowledge::KnowledgeConfig,
+    latent::{LatentGoalConfig, LatentSections},
     limits::check_weights,
     mbpo::{ImaginedGoalConfig, MbpoSections},
     model_based::{ModelBasedSections, MpcConfig},
