@@ -36,9 +36,9 @@ struct Latents {
 }
 
 impl HostStepper {
-    pub(super) fn new(model: &LatentModel, examples: LatentExamples, learning_rate: f32) -> Self {
+    pub(super) fn new(model: &LatentModel, examples: LatentExamples) -> Self {
         let network = model.network.clone();
-        let adam = AdamConfig { learning_rate, ..AdamConfig::default() };
+        let adam = AdamConfig::default();
         Self {
             adams: network.all().map(|mlp| Adam::new(mlp, adam.clone())).collect(),
             stages: vec![Tape::new(); network.stages.len()],
@@ -125,6 +125,10 @@ fn add(to: &mut [f32], what: &[f32]) {
 }
 
 impl Stepper<LatentNetwork> for HostStepper {
+    fn set_learning_rate(&mut self, rate: f64) {
+        self.adams.iter_mut().for_each(|adam| adam.set_learning_rate(rate as f32));
+    }
+
     fn step(&mut self, batch: &FitBatch<'_>) -> f32 {
         let rows = batch.rows;
         let (count, width, action) = (rows.len(), self.network.width(), self.examples.action);

@@ -243,7 +243,7 @@ impl Fit for LatentModel {
         if !is_cpu(&self.spec.device) || config.grad_clip > 0.0 {
             return None;
         }
-        Some(Box::new(HostStepper::new(self, examples.clone(), config.learning_rate as f32)))
+        Some(Box::new(HostStepper::new(self, examples.clone())))
     }
 
     fn finish(&mut self, parameters: LatentNetwork, statistics: LatentStatistics, _: &[f32]) {
