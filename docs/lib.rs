@@ -11,3 +11,11 @@ struct WriteAPlanner;
 #[cfg(doctest)]
 #[doc = include_str!("guides/write-an-environment.md")]
 struct WriteAnEnvironment;
+
+#[cfg(doctest)]
+#[doc = include_str!("guides/real-time.md")]
+struct RealTime;
+
+#[cfg(doctest)]
+#[doc = include_str!("guides/write-a-physics.md")]
+struct WriteAPhysics;

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Fit a model to a log of transitions (CSV, Parquet, NumPy, a folder of them) and leave a model folder.
     Fit(FitArgs),
+    /// Find the masses, lengths and frictions of a machine in a log of it, with standard errors.
+    Identify(IdentifyArgs),
     /// Evaluate a fitted model on a log that it was not fitted to.
     EvaluateModel(EvaluateModelArgs),
     /// Put what runs left behind into one HTML page.
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     /// Write a run's policy as one safetensors file, to be run without this program; of an agent that plans, its experiment and its
     /// model, for mbrl eval.
     Export(ExportArgs),
+    /// Drive a robot, or a stand-in for one, in real time by the agent of a run.
+    Drive(DriveArgs),
     /// Draw an episode of a run's evaluation as an animated PNG (tasks on MuJoCo; mbrl report plays those of all tasks).
     Render(RenderArgs),
     /// Tell what this build and this machine can do, and what is missing.
@@ -216,6 +220,49 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct DriveArgs {
+    /// Folder of a run.
+    #[arg(value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
+    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
+    pub(crate) checkpoint: WhichCheckpoint,
+    /// The robot (docs/robot-protocol.md); without it the run's task stands in, behind a socket of this machine.
+    #[arg(long, value_name = "tcp://HOST:PORT")]
+    pub(crate) link: Option<String>,
+    /// Commands per second (default: those of the task). A stand-in keeps up: its physics go faster or slower.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = above_zero)]
+    pub(crate) hz: Option<f64>,
+    /// Seconds to drive for.
+    #[arg(long = "for", value_name = "SECONDS", default_value = "10", allow_negative_numbers = true, value_parser = above_zero)]
+    pub(crate) seconds: f64,
+    /// Limits of commands and joints, as a TOML file: low, high, rate, rest, reaction, joints (default: those of the task's actions).
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) limits: Option<PathBuf>,
+    /// Control periods that the robot takes to act beyond what it tells.
+    #[arg(long, value_name = "PERIODS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub(crate) delay: u64,
+    /// Write what is sent and measured into this folder, for mbrl fit.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: Option<PathBuf>,
+    /// Seed of the stand-in's first episode and of the agent.
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0, value_parser = integer())]
+    pub(crate) seed: u64,
+    /// Time that messages to and from the stand-in take (ms).
+    #[arg(long, value_name = "MS", default_value_t = 0.0, allow_negative_numbers = true, value_parser = at_least_zero, conflicts_with = "link")]
+    pub(crate) latency: f64,
+    /// Largest time that they take on top (ms).
+    #[arg(long, value_name = "MS", default_value_t = 0.0, allow_negative_numbers = true, value_parser = at_least_zero, conflicts_with = "link")]
+    pub(crate) jitter: f64,
+    /// Share of them that is lost.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true, value_parser = at_least_zero, conflicts_with = "link")]
+    pub(crate) loss: f64,
+    /// Threads that plan (default: one a core).
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct RenderArgs {
     /// Folder of a run.
     #[arg(value_name = "DIR")]
@@ -263,6 +310,43 @@ pub(crate) struct FitArgs {
     /// Where tensors live: flex, ndarray, wgpu[:n] or cuda[:n].
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
+    /// Threads (default: one a core). The results do not depend on it.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct IdentifyArgs {
+    /// The log: CSV or other text, Parquet, .npz or .npy; several files, a folder of them, or a pattern ('run*.csv'). Columns of the
+    /// observation and the action in the machine's order and units (default: those of its own names).
+    #[arg(required = true, value_name = "DATA")]
+    pub(crate) data: Vec<PathBuf>,
+    /// The machine: pendulum, pendulum-rod, cart-pole, two-link-arm, dc-motor, dc-motor-current.
+    #[arg(long, value_name = "MACHINE")]
+    pub(crate) model: String,
+    /// A parameter whose value is known, and is left alone; repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) known: Vec<(String, f64)>,
+    /// A parameter that is to be found, from this guess of its order of magnitude on; repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) guess: Vec<(String, f64)>,
+    /// Seconds per step (default: the median step of the log's time, which then is in seconds).
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub(crate) period: Option<f64>,
+    /// Transitions per window, each with a first state of its own; 0 for whole episodes. Shorter ones where the equations are not quite right.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) window: usize,
+    /// Standard deviation of the noise of each column of the observation, in its unit (default: estimated).
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) noise: Vec<f64>,
+    /// Steps of the integrator per step of the log (default: the machine's).
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) substeps: Option<usize>,
+    /// Folder of the model (default: models/<name of the log>).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
     /// Threads (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,
@@ -458,12 +542,32 @@ fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+fn above_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 1e6 => Ok(number),
+        _ => Err("a number above 0, at most a million".into()),
+    }
+}
+
+fn at_least_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1e6).contains(&number) => Ok(number),
+        _ => Err("a number of at least 0".into()),
+    }
+}
+
 fn threshold(text: &str) -> Result<(Option<String>, f64), String> {
     let (task, number) = text.rsplit_once('=').map_or((None, text), |(task, number)| (Some(task.to_owned()), number));
     match number.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok((task, value)),
         _ => Err("a finite return, as in -200 or pendulum=-200".into()),
     }
+}
+
+fn assignment(text: &str) -> Result<(String, f64), String> {
+    let (name, number) = text.split_once('=').ok_or("expected NAME=VALUE, as in mass=0.4")?;
+    let value = number.trim().parse::<f64>().map_err(|error| format!("{number}: {error}"))?;
+    Ok((name.trim().to_owned(), value))
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {

@@ -17,6 +17,7 @@ use mbrl_env::{
     Env, World,
     tasks::{Options, Task, TaskEntry},
 };
+use mbrl_model::MACHINES;
 use mbrl_policy::{
     AgentError, EvaluationEpisode, ExportedAgent, Learner, MAX_EPISODES, Outcome, POLICY_EXTENSION, RandomAgent,
     evaluate_watched,
@@ -26,7 +27,7 @@ use mbrl_policy::{
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, compare, console, diagnose, doctor, evaluate_model, export, fit, folder, naming,
+    chart, compare, console, diagnose, doctor, drive, evaluate_model, export, fit, folder, identify, naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
@@ -46,12 +47,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Resume(args) => resume(&args),
         Command::Eval(args) => eval(&args),
         Command::Fit(args) => fit::run(&args),
+        Command::Identify(args) => identify::run(&args),
         Command::EvaluateModel(args) => evaluate_model::run(&args),
         Command::Report(args) => report(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Study(args) => study::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Drive(args) => drive::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Doctor => Ok(if doctor::examine()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => completions(shell),
@@ -495,6 +498,9 @@ fn with_known_words(command: clap::Command) -> clap::Command {
             study.mut_arg("study", |argument| known(argument, registry().study_names().collect()))
         })
         .mut_subcommand("fit", |fit| fit.mut_arg("device", |argument| known(argument, devices())))
+        .mut_subcommand("identify", |identify| {
+            identify.mut_arg("model", |argument| known(argument, MACHINES.iter().map(|(name, _)| *name).collect()))
+        })
         .mut_subcommand("eval", |eval| {
             eval.mut_arg("random", |argument| known(argument, tasks()))
                 .mut_arg("checkpoint", |argument| known(argument, checkpoints()))

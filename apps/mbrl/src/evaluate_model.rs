@@ -10,7 +10,9 @@ use mbrl_env::{
     EnvError, Rng,
     data::{DataError, ReadOptions},
 };
-use mbrl_model::{Dynamics, Ensemble, EvaluateConfig, FittedModel, ModelEvaluation, evaluate};
+use mbrl_model::{
+    Dynamics, Ensemble, EvaluateConfig, FittedModel, IdentifiedModel, ModelEvaluation, PhysicsModel, evaluate,
+};
 use mbrl_policy::{
     Learner, WhichCheckpoint,
     experiment::{DEFAULT_DEVICE, open_device},
@@ -105,6 +107,7 @@ fn place(args: &EvaluateModelArgs) -> Result<PathBuf> {
 /// A model to be judged, and what holds it.
 enum Judged {
     Fitted(Box<Ensemble>),
+    Identified(Box<PhysicsModel>),
     OfRun(Box<dyn Learner>),
 }
 
@@ -112,6 +115,7 @@ impl Judged {
     fn model(&self) -> Result<&dyn Dynamics> {
         match self {
             Self::Fitted(model) => Ok(&**model),
+            Self::Identified(model) => Ok(&**model),
             Self::OfRun(agent) => Ok(agent.learned().context("nothing was learned")?.model),
         }
     }
@@ -123,18 +127,29 @@ fn model(
     checkpoint: Option<WhichCheckpoint>,
     options: ReadOptions,
 ) -> Result<(Judged, ReadOptions, String)> {
-    if FittedModel::is_in(folder) {
+    let named = || folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
+    let is_identified = IdentifiedModel::is_in(folder);
+    if is_identified || FittedModel::is_in(folder) {
         if checkpoint.is_some() {
-            bail!("--checkpoint: {} is a model of `mbrl fit`, which has no checkpoints", folder.display());
+            let by = if is_identified { "identify" } else { "fit" };
+            bail!("--checkpoint: {} is a model of `mbrl {by}`, which has no checkpoints", folder.display());
         }
+    }
+    if is_identified {
+        let identified = IdentifiedModel::open(folder, &open_device(DEFAULT_DEVICE)?)?;
+        // Equations know the log's own units, without any offset.
+        let width = identified.model().spec().obs;
+        let options = options.with_stored(identified.layout().clone()).with_obs_offset(vec![0.0; width]);
+        return Ok((Judged::Identified(Box::new(identified.into_model())), options, named()));
+    }
+    if FittedModel::is_in(folder) {
         let fitted = FittedModel::open(folder, &open_device(DEFAULT_DEVICE)?)?;
-        let name = folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
         let card = fitted.card();
         let options = options.with_stored(card.layout.clone()).with_obs_offset(card.obs_offset.clone());
-        return Ok((Judged::Fitted(Box::new(fitted.into_model())), options, name));
+        return Ok((Judged::Fitted(Box::new(fitted.into_model())), options, named()));
     }
     let run = RunFolder::open(folder)
-        .with_context(|| format!("{}: neither a model of `mbrl fit` nor a run", folder.display()))?;
+        .with_context(|| format!("{}: neither a model of `mbrl fit` or `mbrl identify` nor a run", folder.display()))?;
     let restored = run.restored(checkpoint.unwrap_or_default())?;
     warn(&restored.damaged, &Display::new());
     let Some(learned) = restored.agent.learned() else {

@@ -153,7 +153,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
 }
 
 /// A name for the model of a log: that of the file without its extensions, or of the folder.
-fn name_of(path: &Path) -> Result<String> {
+pub(crate) fn name_of(path: &Path) -> Result<String> {
     let stem = path.file_name().with_context(|| format!("{}: no file", path.display()))?.to_string_lossy();
     let stem = stem.replace(['*', '?'], "");
     let stem = stem.strip_suffix(".gz").unwrap_or(&stem);

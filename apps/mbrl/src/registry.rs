@@ -30,6 +30,8 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("sac-cartpole-swingup", include_str!("../experiments/sac-cartpole-swingup.toml")),
     ("sac-reacher", include_str!("../experiments/sac-reacher.toml")),
     ("td3-pendulum", include_str!("../experiments/td3-pendulum.toml")),
+    ("latent-cartpole-swingup", include_str!("../experiments/latent-cartpole-swingup.toml")),
+    ("latent-pendulum", include_str!("../experiments/latent-pendulum.toml")),
     ("mbpo-pendulum", include_str!("../experiments/mbpo-pendulum.toml")),
     ("mbpo-cartpole-swingup", include_str!("../experiments/mbpo-cartpole-swingup.toml")),
     ("dhmbpo-pendulum", include_str!("../experiments/dhmbpo-pendulum.toml")),

@@ -1,7 +1,7 @@
 //! Recorded episodes in their task again: what was not recorded can be drawn afterwards.
 
 use anyhow::{Context, Result};
-use mbrl_env::{Env, EnvError, Frame, World};
+use mbrl_env::{Env, EnvError, Frame, Scene, World};
 use mbrl_policy::{experiment::Experiment, start_seeds};
 
 use crate::{registry::registry, trajectories::Stored};
@@ -34,6 +34,17 @@ impl<'a> EpisodeReplay<'a> {
 
     /// Draws the state after so many steps, which are not fewer than before.
     pub(crate) fn frame(&mut self, steps: usize, (width, height): (u32, u32)) -> Result<Frame, EnvError> {
+        self.go_on(steps)?;
+        self.env.render(width, height)
+    }
+
+    /// The state after so many steps, not fewer than before, as solids; `None` where the environment knows of none.
+    pub(crate) fn scene(&mut self, steps: usize) -> Result<Option<Scene>, EnvError> {
+        self.go_on(steps)?;
+        Ok(self.env.scene())
+    }
+
+    fn go_on(&mut self, steps: usize) -> Result<(), EnvError> {
         for recorded in &self.episode.transitions[self.at..steps] {
             let step = self.env.step(&recorded.action)?;
             self.at += 1;
@@ -47,7 +58,7 @@ impl<'a> EpisodeReplay<'a> {
                 return Err(differs(number, reason));
             }
         }
-        self.env.render(width, height)
+        Ok(())
     }
 }
 

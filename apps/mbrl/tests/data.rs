@@ -316,3 +316,75 @@ fn a_model_that_cannot_be_written_leaves_nothing() {
         assert_eq!(dir.files(), before, "{blocks} blocks");
     }
 }
+
+/// A motor's speed under a voltage, measured every 10 ms with some noise: four runs of 150 rows.
+fn motor_log() -> String {
+    let (inertia, constant, resistance, viscous, coulomb) = (2e-4, 0.05, 1.2, 2e-5, 4e-3);
+    let mut text = String::from("run,time,speed,voltage\n");
+    let mut state = 777_u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1 << 24) * 2.0 - 1.0
+    };
+    for run in 0..4 {
+        let (mut speed, mut voltage) = (0.0f64, 0.0);
+        for step in 0..150 {
+            if step % 20 == 0 {
+                voltage = 10.0 * random();
+            }
+            let noise = 0.2 * (random() + random() + random());
+            writeln!(text, "{run},{:.2},{:.4},{voltage:.4}", 0.01 * f64::from(step), speed + noise).unwrap();
+            for _ in 0..100 {
+                let torque =
+                    constant * (voltage - constant * speed) / resistance - viscous * speed - coulomb * speed.tanh();
+                speed += 1e-4 * torque / inertia;
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn a_machine_is_identified_from_its_log_and_judged_on_it() {
+    let dir = Dir::new();
+    dir.write("motor.csv", &motor_log());
+    let data_sheet = ["--known", "torque_constant=0.05", "--known", "resistance=1.2"];
+    let common = ["identify", "motor.csv", "--model", "dc-motor", "--episode", "run"];
+    let said = dir.run(&[&common[..], &data_sheet].concat()).ok();
+    for words in ["0.05000 N m/A (known)", "kg m²", "coulomb_friction", "(estimated)", "models/motor: physics.toml"] {
+        assert!(said.out.contains(words), "{words} is missing: {}", said.out);
+    }
+    assert!(!said.out.contains("not determined"), "{}", said.out);
+    let value = |name: &str| -> f64 {
+        let line = said.out.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    assert!(
+        (value("inertia") / 2e-4 - 1.0).abs() < 0.05 && (value("coulomb_friction") / 4e-3 - 1.0).abs() < 0.2,
+        "{}",
+        said.out
+    );
+
+    let said = dir.run(&["evaluate-model", "models/motor", "motor.csv", "--horizon", "10"]).ok();
+    assert!(said.out.contains("speed"), "{}", said.out);
+
+    // Without a data sheet the speed does not tell everything, and what is missing is named.
+    let said = dir.run(&common).ok();
+    for words in ["not determined by this log", "--known NAME=VALUE"] {
+        assert!(said.out.contains(words), "{words} is missing: {}", said.out);
+    }
+
+    for (more, words) in [
+        (&["--known", "masss=1"][..], "column `masss`: expected a parameter; the model has `inertia`"),
+        (&["--known", "inertia=-1"], "inertia of -1"),
+        (&["--guess", "inertia"], "NAME=VALUE"),
+        (&["--obs", "speed,run"], "--obs: 2 columns (speed, run), expected 1: speed (rad/s)"),
+        (&["--noise", "0.1,0.2"], "columns of noise = 2: expected 1"),
+        (&["--period", "0"], "period = 0"),
+    ] {
+        let said = dir.run(&[&common[..], more].concat());
+        assert!(said.code != Some(0) && said.err.contains(words), "{more:?}: {}", said.err);
+    }
+    let said = dir.run(&["identify", "motor.csv", "--model", "dc-moter"]);
+    assert!(said.code != Some(0) && said.err.contains("expected one of pendulum, "), "{}", said.err);
+}

@@ -3,7 +3,7 @@
 use std::{any::Any, borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
-    ActionSpace, AngleColumn, BoxSpace, EnvError, Field, Frame,
+    ActionSpace, AngleColumn, BoxSpace, EnvError, Field, Frame, Scene,
     error::{check_finite, check_width},
     field,
 };
@@ -247,6 +247,12 @@ pub trait Env: Send {
         let _ = (width, height);
         Err(EnvError::NoPicture { env: self.spec().name.clone() })
     }
+
+    /// The present state as solids in their places, for pictures that can be turned; `None` (default) where it knows of none. It changes
+    /// nothing.
+    fn scene(&mut self) -> Option<Scene> {
+        None
+    }
 }
 
 /// Checks an action against a specification: width and finiteness.
@@ -320,6 +326,9 @@ macro_rules! forwarded {
             }
             fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
                 (**self).render(width, height)
+            }
+            fn scene(&mut self) -> Option<Scene> {
+                (**self).scene()
             }
         }
 

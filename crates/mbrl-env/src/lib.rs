@@ -85,7 +85,7 @@
 //! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
 //! | Episodes on all threads | [`collect`](collect()), [`collect_with`]; [`collect_in`] in several processes |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
-//! | What makes a world harder | [`ActionRepeat`], [`ActionLimits`], [`Noise`], [`Delay`], around any environment; as plain data [`WrappersConfig`] |
+//! | What makes a world harder | [`ActionRepeat`], [`ActionLimits`], [`Noise`], [`Delay`], [`Pixels`], around any environment; as plain data [`WrappersConfig`] |
 //! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
 //! | Environments in other processes, in Python for one | [`process`] |
 //! | Tests for environments of your own | [`check`] |
@@ -128,8 +128,10 @@ mod field;
 mod frame;
 mod knowledge;
 mod objective;
+mod raster;
 mod replay;
 mod rng;
+mod scene;
 mod sketch;
 mod space;
 mod transition;
@@ -148,13 +150,17 @@ pub use knowledge::{Augment, Features, Knowledge, Known, KnownAt, KnownGrads, La
 pub use objective::{
     Reward, RewardFn, Termination, TerminationFn, Value, ValueFn, reward_fn, termination_fn, value_fn,
 };
+pub use raster::Raster;
 pub use replay::{Batch, Columns, RecordField, RecordKind, Replay, ReplayIndex};
 pub use rng::{Rng, philox4x32};
+pub use scene::{Form, Scene, Solid};
 pub use sketch::{Role, Shape, Sketch, SketchFn};
 pub use space::{ActionSpace, BoxSpace};
 pub use transition::{History, MAX_PAST, Situation, Transition};
 pub use world::World;
-pub use wrappers::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, NoiseStd, Own, TimeLimit, WrappersConfig};
+pub use wrappers::{
+    ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, NoiseStd, Own, Pixels, TimeLimit, WrappersConfig,
+};
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

@@ -2,12 +2,18 @@
 
 mod file;
 mod records;
+mod seen;
 
-use std::{borrow::Cow, collections::VecDeque, ops::Range};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 use crate::{EnvError, Rng, Transition, check_finite, check_width};
 
 pub use records::{RecordField, RecordKind, ReplayIndex};
+use seen::Seen;
 
 /// A ring of transitions in host columns that remembers its episodes.
 ///
@@ -52,10 +58,9 @@ pub struct Replay {
     episodes: VecDeque<usize>,
     /// Whether the last episode goes on.
     running: bool,
-    obs: Vec<f32>,
+    seen: Seen,
     actions: Vec<f32>,
     rewards: Vec<f64>,
-    next_obs: Vec<f32>,
     terminated: Vec<bool>,
     truncated: Vec<bool>,
 }
@@ -147,13 +152,51 @@ impl Replay {
             pushed: 0,
             episodes: VecDeque::new(),
             running: false,
-            obs: Vec::new(),
+            seen: Seen::Numbers { obs: Vec::new(), next: Vec::new() },
             actions: Vec::new(),
             rewards: Vec::new(),
-            next_obs: Vec::new(),
             terminated: Vec::new(),
             truncated: Vec::new(),
         })
+    }
+
+    /// Keeps observations as bytes, and each once: for pixels, whole numbers from 0 to 255, of which such a replay takes about an eighth
+    /// of the memory. What it gives back are the numbers that were pushed.
+    ///
+    /// ```
+    /// use mbrl_env::{Replay, Transition};
+    ///
+    /// // A thousand steps of 32 × 32 pixels.
+    /// let mut replay = Replay::new(1024, 1, 1000)?.in_bytes();
+    /// assert_eq!(replay.bytes_per_transition(), 1024 + 4 + 8 + 2);
+    /// let frame = |level: f32| vec![level; 1024];
+    /// let step = |from, to| Transition { obs: frame(from), action: vec![0.5], reward: 1.0, next_obs: frame(to), terminated: false, truncated: false };
+    /// replay.push(&step(0.0, 128.0))?;
+    /// replay.push(&step(128.0, 255.0))?;
+    /// assert_eq!(replay.get(0).unwrap(), step(0.0, 128.0));
+    /// let refused = replay.push(&step(255.0, 0.5)).unwrap_err().to_string();
+    /// assert_eq!(refused, "next observation = 0.5: expected whole numbers from 0 to 255, since the replay keeps bytes");
+    /// # Ok::<(), mbrl_env::EnvError>(())
+    /// ```
+    ///
+    /// A replay that holds numbers already stays what it is.
+    #[must_use]
+    pub fn in_bytes(mut self) -> Self {
+        if self.is_empty() {
+            self.seen = Seen::Bytes { obs: Vec::new(), after: BTreeMap::new() };
+        }
+        self
+    }
+
+    /// Whether it keeps observations [as bytes](Self::in_bytes).
+    #[must_use]
+    pub fn is_in_bytes(&self) -> bool {
+        self.seen.are_bytes()
+    }
+
+    /// Width of an observation, and slots of the ring.
+    fn ring(&self) -> [usize; 2] {
+        [self.obs_width, self.capacity]
     }
 
     /// O, entries of an observation.
@@ -202,20 +245,19 @@ impl Replay {
             return Err(EnvError::NonFinite { what: "reward".into(), index: 0, value: *reward as f32 });
         }
 
+        let newest = self.len().checked_sub(1).map(|last| self.slot(last));
         if self.len() < self.capacity {
             self.reserve();
-            self.obs.extend_from_slice(obs);
+            self.seen.put(self.len(), newest, [obs, next_obs])?;
             self.actions.extend_from_slice(action);
             self.rewards.push(*reward);
-            self.next_obs.extend_from_slice(next_obs);
             self.terminated.push(*terminated);
             self.truncated.push(*truncated);
         } else {
             let slot = self.oldest;
-            self.obs[slot * self.obs_width..][..self.obs_width].copy_from_slice(obs);
+            self.seen.put(slot, newest, [obs, next_obs])?;
             self.actions[slot * self.action_width..][..self.action_width].copy_from_slice(action);
             self.rewards[slot] = *reward;
-            self.next_obs[slot * self.obs_width..][..self.obs_width].copy_from_slice(next_obs);
             self.terminated[slot] = *terminated;
             self.truncated[slot] = *truncated;
             self.oldest = (slot + 1) % self.capacity;
@@ -241,16 +283,15 @@ impl Replay {
             return;
         }
         let more = self.len().max(FIRST).min(self.capacity - self.len());
-        self.obs.reserve_exact(more * self.obs_width);
+        self.seen.reserve(more * self.obs_width);
         self.actions.reserve_exact(more * self.action_width);
         self.rewards.reserve_exact(more);
-        self.next_obs.reserve_exact(more * self.obs_width);
         self.terminated.reserve_exact(more);
         self.truncated.reserve_exact(more);
     }
 
     /// Bytes that a transition takes: two observations and an action of 4 bytes per entry, the reward's 8, two flags. An episode takes 8
-    /// more.
+    /// more. [In bytes](Self::in_bytes) an entry of an observation takes one, and of an episode's observations only the last is kept besides.
     ///
     /// ```
     /// use mbrl_env::Replay;
@@ -261,13 +302,15 @@ impl Replay {
     /// ```
     #[must_use]
     pub fn bytes_per_transition(&self) -> usize {
-        (2 * self.obs_width + self.action_width) * size_of::<f32>() + size_of::<f64>() + 2 * size_of::<bool>()
+        let seen = if self.is_in_bytes() { self.obs_width } else { 2 * self.obs_width * size_of::<f32>() };
+        seen + self.action_width * size_of::<f32>() + size_of::<f64>() + 2 * size_of::<bool>()
     }
 
     /// Bytes that are allocated now, for transitions that are there and for those that there is room for.
     #[must_use]
     pub fn allocated(&self) -> usize {
-        (self.obs.capacity() + self.actions.capacity() + self.next_obs.capacity()) * size_of::<f32>()
+        self.seen.allocated()
+            + self.actions.capacity() * size_of::<f32>()
             + self.rewards.capacity() * size_of::<f64>()
             + self.terminated.capacity()
             + self.truncated.capacity()
@@ -279,8 +322,8 @@ impl Replay {
     /// # Panics
     /// If the position is not below [`len`](Self::len).
     #[must_use]
-    pub fn observation(&self, position: usize) -> &[f32] {
-        &self.obs[self.slot(position) * self.obs_width..][..self.obs_width]
+    pub fn observation(&self, position: usize) -> Cow<'_, [f32]> {
+        self.seen.before(self.slot(position), self.obs_width)
     }
 
     /// Appends an episode of its own, as [`collect`](crate::collect) gives it: what runs before it has ended, and so has it.
@@ -333,13 +376,14 @@ impl Replay {
     /// Everything, oldest first: borrowed until the ring wraps, copied from then on.
     #[must_use]
     pub fn columns(&self) -> Columns<'_> {
+        let [obs, next_obs] = self.seen.columns(self.oldest, self.ring());
         Columns {
             obs_width: self.obs_width,
             action_width: self.action_width,
-            obs: unrolled(&self.obs, self.oldest * self.obs_width),
+            obs,
             actions: unrolled(&self.actions, self.oldest * self.action_width),
             rewards: unrolled(&self.rewards, self.oldest),
-            next_obs: unrolled(&self.next_obs, self.oldest * self.obs_width),
+            next_obs,
             terminated: unrolled(&self.terminated, self.oldest),
             truncated: unrolled(&self.truncated, self.oldest),
         }
@@ -352,18 +396,19 @@ impl Replay {
     #[must_use]
     pub fn gather(&self, positions: impl IntoIterator<Item = usize>) -> Batch {
         let slots: Vec<usize> = positions.into_iter().map(|position| self.slot(position)).collect();
-        // As they lie in the ring.
+        let [obs, next_obs] = self.seen.pick(&slots, self.ring()).map(Cow::Owned);
+        // The rest as it lies in the ring.
         let ring = Columns {
-            obs_width: self.obs_width,
+            obs_width: 0,
             action_width: self.action_width,
-            obs: Cow::Borrowed(&self.obs[..]),
+            obs: Cow::Borrowed(&[]),
             actions: Cow::Borrowed(&self.actions[..]),
             rewards: Cow::Borrowed(&self.rewards[..]),
-            next_obs: Cow::Borrowed(&self.next_obs[..]),
+            next_obs: Cow::Borrowed(&[]),
             terminated: Cow::Borrowed(&self.terminated[..]),
             truncated: Cow::Borrowed(&self.truncated[..]),
         };
-        ring.select(&slots)
+        Columns { obs_width: self.obs_width, obs, next_obs, ..ring.select(&slots) }
     }
 
     /// The transition at a position.

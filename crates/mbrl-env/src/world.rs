@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Step};
+use crate::{Env, EnvError, EnvSpec, Frame, Scene, Simulator, Step};
 
 /// What an agent acts in: any environment, or a simulator whose complete state can be saved and restored.
 ///
@@ -119,6 +119,10 @@ impl Env for World {
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
         self.as_env_mut().render(width, height)
+    }
+
+    fn scene(&mut self) -> Option<Scene> {
+        self.as_env_mut().scene()
     }
 }
 

@@ -5,10 +5,10 @@
 use std::fs;
 
 use mbrl_env::{
-    Device, Env, EnvError, LimitsConfig, Rng, Tensor, Transition, check, collect,
+    Device, Env, EnvError, Form, LimitsConfig, Rng, Tensor, Transition, check, collect,
     mujoco::{
-        AntConfig, HalfCheetahConfig, HumanoidConfig, InvertedDoublePendulumConfig, Model, MujocoEnv, ReacherConfig,
-        Sim, SwimmerConfig, Walker2dConfig,
+        AntConfig, Camera, HalfCheetahConfig, HumanoidConfig, InvertedDoublePendulumConfig, Model, MujocoEnv,
+        ReacherConfig, Sim, SwimmerConfig, View, Walker2dConfig,
     },
     tasks::{self, Task},
 };
@@ -458,4 +458,62 @@ fn a_robot_without_actuators_is_moved_by_a_mocap_body() {
     assert!((obs[0] - 0.5).abs() < 0.1, "10 steps of 0.05 m: {obs:?}");
     assert_eq!(obs[3..], start[3..], "the goal stays where the episode put it");
     assert_ne!(env.reset(None).unwrap()[4], start[4]);
+}
+
+#[test]
+fn a_scene_has_the_visible_solids_where_they_are() {
+    let model = Model::from_xml(
+        r#"<mujoco>
+             <asset><material name="red" rgba="1 0 0 1"/></asset>
+             <worldbody>
+               <geom type="plane" size="0 2 .1" rgba=".5 .6 .7 1"/>
+               <body name="ball" pos="0 0 1">
+                 <joint name="slide" type="slide" axis="1 0 0"/>
+                 <geom type="sphere" size=".1" material="red"/>
+                 <geom type="capsule" fromto="0 0 0 0 .4 0" size=".02" rgba="0 1 0 .5"/>
+                 <geom type="box" size=".1 .1 .1" group="3"/>
+                 <geom type="box" size=".1 .1 .1" rgba="0 0 0 0"/>
+                 <site name="target" type="box" pos="0 0 .3" size=".01 .02 .03" rgba="0 0 1 1"/>
+               </body>
+             </worldbody>
+           </mujoco>"#,
+    )
+    .unwrap();
+    let mut sim = Sim::new(&model).unwrap();
+    sim.set_state(&[0.25], &[0.0]).unwrap();
+    let view = View { lookat: [1.0, 2.0, 3.0], distance: 4.0, azimuth: 30.0, elevation: -10.0, follow: None };
+    let scene = sim.scene(&Camera::Free(view));
+    assert_eq!((scene.lookat, scene.distance), ([1.0, 2.0, 3.0], 4.0));
+    assert_eq!((scene.azimuth, scene.elevation), (30.0, -10.0));
+    let forms: Vec<Form> = scene.solids.iter().map(|solid| solid.form).collect();
+    // Neither what is in a hidden group nor what is not to be seen.
+    assert_eq!(forms, [Form::Plane, Form::Ellipsoid, Form::Capsule, Form::Box]);
+    let [plane, ball, capsule, target] = &scene.solids[..] else { unreachable!("counted above") };
+    // An endless side has an end in pictures.
+    assert_eq!(plane.size, [1.0, 1.0, 0.0]);
+    assert_eq!((ball.size, ball.colour, ball.at), ([0.1; 3], [1.0, 0.0, 0.0, 1.0], [0.25, 0.0, 1.0]));
+    assert_eq!((capsule.size, capsule.colour), ([0.02, 0.02, 0.2], [0.0, 1.0, 0.0, 0.5]));
+    assert!(near(capsule.at, [0.25, 0.2, 1.0]));
+    // Its axis, the third column of its rotation, lies along y.
+    assert!(capsule.axes[5].abs() > 0.999, "{:?}", capsule.axes);
+    assert_eq!(target.size, [0.01, 0.02, 0.03]);
+    assert!(near(target.at, [0.25, 0.0, 1.3]));
+}
+
+fn near(found: [f32; 3], expected: [f32; 3]) -> bool {
+    found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6)
+}
+
+#[test]
+fn a_task_shows_its_scene_through_its_wrappers_and_is_not_changed_by_it() {
+    let mut task = mbrl_env::tasks::make("Reacher-v5").unwrap();
+    task.env.reset(Some(3)).unwrap();
+    let first = task.env.scene().unwrap();
+    let step = task.env.step(&[0.5, -0.5]).unwrap();
+    let second = task.env.scene().unwrap();
+    assert_eq!(first.solids.len(), second.solids.len());
+    assert_ne!(first, second);
+    let mut alone = mbrl_env::tasks::make("Reacher-v5").unwrap();
+    alone.env.reset(Some(3)).unwrap();
+    assert_eq!(alone.env.step(&[0.5, -0.5]).unwrap(), step);
 }

@@ -258,6 +258,15 @@ impl Dataset {
         Ok(self)
     }
 
+    /// The same transitions with other next observations, `[N, O]`.
+    #[cfg(feature = "train")]
+    pub(crate) fn with_next_obs(mut self, next_obs: Vec<f32>) -> Result<Self, ModelError> {
+        check_size("values of next_obs", self.next_obs.len(), next_obs.len())?;
+        check_rows("next_obs", &next_obs, self.obs_width)?;
+        self.next_obs = next_obs;
+        Ok(self)
+    }
+
     /// Number of transitions.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -493,6 +493,21 @@ pub trait Dynamics: Send + Sync {
         states
     }
 
+    /// The observations that states `[N, S]` stand for, `[N, O]`, where states are of another kind: frames that a model of images sees in its
+    /// latents, say, for people to look at. Default: what [`observe`](Self::observe) gives, where that is as wide as an observation.
+    ///
+    /// # Errors
+    /// [`ModelError::Width`] for arrays of the wrong size; [`ModelError::Unsupported`] for a model that cannot say.
+    fn reconstruct(&self, states: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        let spec = self.spec();
+        if spec.view != spec.obs {
+            let what = "say which observations its states stand for";
+            return Err(ModelError::Unsupported { model: spec.name.clone(), what });
+        }
+        check_size("columns of states", spec.state, states.dims()[1])?;
+        Ok(self.observe(states))
+    }
+
     /// Preferred number of candidates per roll-out, for a `horizon` and `particles` per candidate; `None` (default): roll out
     /// the whole population at once. Chunks stay in cache from the roll-out to the rewards, and are scored side by side; with
     /// [`Draw::chunk`] they give the bits of the whole.
@@ -580,6 +595,9 @@ macro_rules! forward_to_the_model_behind {
             }
             fn observe(&self, states: Tensor<2>) -> Tensor<2> {
                 (**self).observe(states)
+            }
+            fn reconstruct(&self, states: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+                (**self).reconstruct(states)
             }
             fn chunk_size(&self, horizon: usize, particles: usize) -> Option<usize> {
                 (**self).chunk_size(horizon, particles)

@@ -180,6 +180,9 @@ pub trait Stepper<P> {
     /// One step on a batch of examples; its loss.
     fn step(&mut self, batch: &FitBatch<'_>) -> f32;
 
+    /// Sets the learning rate of the next steps.
+    fn set_learning_rate(&mut self, rate: f64);
+
     /// As [`Fit::error`], of examples by their rows: `[E]` of `[out]`.
     fn errors(&self, rows: &[usize]) -> Vec<Vec<f32>>;
 
@@ -193,6 +196,8 @@ pub trait Stepper<P> {
 pub struct FitConfig {
     /// Learning rate of Adam (default 1e-3).
     pub learning_rate: f64,
+    /// What is left of the learning rate at the last step that the fit may take, as a share; it falls linearly (default 1: it stays).
+    pub final_rate: f64,
     /// Rows per batch and member (default 256).
     pub batch_size: usize,
     /// Most passes over the data (default 200; MBPO sets none and limits time instead).
@@ -221,6 +226,7 @@ impl Default for FitConfig {
     fn default() -> Self {
         Self {
             learning_rate: 1e-3,
+            final_rate: 1.0,
             batch_size: 256,
             max_epochs: 200,
             max_steps: 0,
@@ -251,11 +257,23 @@ impl FitConfig {
             &self.learning_rate,
             "a positive finite number",
         )?;
+        rule((0.0..=1.0).contains(&self.final_rate), "final_rate", &self.final_rate, "a fraction in [0, 1]")?;
         rule(self.batch_size > 0, "batch_size", &self.batch_size, "at least 1")?;
         rule(self.max_epochs > 0, "max_epochs", &self.max_epochs, "at least 1")?;
         rule((0.0..1.0).contains(&self.holdout), "holdout", &self.holdout, "a fraction in [0, 1)")?;
         rule(finite(self.improvement), "improvement", &self.improvement, "a finite number of at least 0")?;
         rule(finite(self.grad_clip), "grad_clip", &self.grad_clip, "a finite number of at least 0")
+    }
+
+    /// The learning rate at a step, of a fit to as many rows.
+    fn rate_at(&self, step: usize, rows: usize) -> f64 {
+        if self.final_rate == 1.0 {
+            return self.learning_rate;
+        }
+        let most = self.max_epochs.saturating_mul(rows.div_ceil(self.batch_size));
+        let last = if self.max_steps == 0 { most } else { most.min(self.max_steps) } - 1;
+        let gone = step as f64 / last.max(1) as f64;
+        self.learning_rate * (1.0 - (1.0 - self.final_rate) * gone)
     }
 }
 
@@ -479,14 +497,18 @@ impl<'a, M: Fit> Trainer<'a, M> {
             let to = (from + self.config.batch_size).min(rows);
             let rows: Vec<usize> = bags.iter().flat_map(|bag| &bag[from..to]).copied().collect();
             let batch = FitBatch::new(&rows, self.members, self.key).at_step(*steps as u32);
+            let rate = self.config.rate_at(*steps, bags[0].len());
             match &mut self.optimizer {
-                Optimizer::Own(stepper) => losses.push(stepper.step(&batch)),
+                Optimizer::Own(stepper) => {
+                    stepper.set_learning_rate(rate);
+                    losses.push(stepper.step(&batch));
+                }
                 Optimizer::Burn { adam, parameters } => {
                     let before = parameters.take().expect("put back after each step");
                     let loss = self.model.loss(&before, &self.examples, &batch);
                     tensors.push(loss.clone().inner());
                     let gradients = GradientsParams::from_grads(loss.backward(), &before);
-                    *parameters = Some(adam.step(self.config.learning_rate, before, gradients));
+                    *parameters = Some(adam.step(rate, before, gradients));
                 }
             }
             *steps += 1;

@@ -2,7 +2,7 @@
 
 use mbrl_env::Rng;
 
-use crate::{Dataset, Dynamics, Ensemble, Fit, ModelError};
+use crate::{Dataset, Dynamics, Ensemble, Fit, LatentModel, ModelError};
 
 /// A model that is learned from an agent's own data: fitted whenever there is more of it, drawn anew, stored and restored.
 ///
@@ -27,6 +27,11 @@ pub trait LearnedModel: Dynamics + Fit<Data = Dataset> + Clone {
     /// Steps before each transition that it looks back to (default: 0).
     fn past(&self) -> usize {
         0
+    }
+
+    /// Whether it observes pixels alone, whole numbers from 0 to 255, of which data are kept as bytes (default: no).
+    fn sees_pixels(&self) -> bool {
+        false
     }
 
     /// Whether it learns rewards (default: no).
@@ -63,5 +68,27 @@ impl LearnedModel for Ensemble {
 
     fn learns_termination(&self) -> bool {
         self.config().termination
+    }
+}
+
+impl LearnedModel for LatentModel {
+    fn reinitialize(&mut self, rng: &mut Rng) {
+        Self::reinitialize(self, rng);
+    }
+
+    fn save(&self) -> Result<Vec<u8>, ModelError> {
+        Self::save(self)
+    }
+
+    fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        Self::load(self, bytes)
+    }
+
+    fn sees_pixels(&self) -> bool {
+        true
+    }
+
+    fn learns_reward(&self) -> bool {
+        true
     }
 }

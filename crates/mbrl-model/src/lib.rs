@@ -13,6 +13,7 @@
 //!
 //! - To **plan with equations you know**, take [`dynamics_fn`] and the crate `mbrl-plan`; you need nothing else from here.
 //! - To **learn a model from transitions**, take [`EnsembleConfig`], [`Dataset`] and [`fit`](fit()).
+//! - To **find masses, lengths and frictions in measurements**, take [`Physics`] and [`identify`].
 //! - To **plan with a simulator as the model**, take [`SimulatorModel`].
 //! - For a whole agent that explores, learns and plans, take `mbrl-policy`, or the command line tool `mbrl`.
 //!
@@ -68,6 +69,8 @@
 //! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions; rewards and terminations for their heads |
 //! | [`Ensemble`], deterministic head | yes | epistemic | yes | the same |
 //! | [`DynamicsFn`] | no | none | if the closure's operations have them | equations |
+//! | [`PhysicsModel`] | its unknown parameters | standard errors of the parameters | yes | equations, and measurements in trajectories |
+//! | [`Residual`] | what its base leaves | those of its ensemble | if both have them | a base and transitions |
 //! | [`SimulatorModel`] | no | none | no | a [`Simulator`] and its snapshot |
 //!
 //! # Themes
@@ -85,6 +88,8 @@
 //! - **What is known of a task** besides data: features that networks look at, symmetries that fits use, columns that need no learning
 //!   ([`EnsembleConfig::init_for_task`]).
 //! - **Memory**: a model may keep a belief of a whole episode ([`Dynamics#models-with-memory`]).
+//! - **Equations with unknown constants**: write a [`Physics`], or take one of the [`MACHINES`]; [`identify`] finds the constants, says how sure it is
+//!   and names what the data do not determine.
 //! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
 //!   baselines, calibration and sharpness.
 //! - **A model in a folder**: [`FittedModel::open`] loads what `mbrl fit` wrote, with names, units, period and ranges.
@@ -102,7 +107,9 @@
 //! Spans of [`tracing`]: `fit` (debug; an event per epoch), `imagine` (trace; a roll-out).
 
 pub use burn::tensor::{Bool, Device, Tensor};
-pub use mbrl_env::{AngleColumn, EnvError, EnvSpec, History, Replay, Rng, Simulator, Situation, Snapshot, Transition};
+pub use mbrl_env::{
+    AngleColumn, EnvError, EnvSpec, Field, History, Replay, Rng, Simulator, Situation, Snapshot, Transition,
+};
 
 pub mod check;
 mod closure;
@@ -114,11 +121,14 @@ mod evaluate;
 #[cfg(feature = "train")]
 mod fit;
 mod fitted;
+mod latent;
 #[cfg(feature = "train")]
 mod learned;
 pub mod mlp;
 mod noise;
 mod normalizer;
+mod physics;
+mod residual;
 mod simulated;
 mod taped;
 mod vmath;
@@ -138,10 +148,20 @@ pub use evaluate::{Calibration, EvaluateConfig, ModelEvaluation, OneStepEvaluati
 pub use fit::{Epoch, Examples, Fit, FitBatch, FitConfig, FitReport, Pairs, Stepper, fit, fit_watched};
 pub use fitted::{DataCard, FittedModel, ModelCard, ResultCard};
 #[cfg(feature = "train")]
+pub use latent::LatentExamples;
+pub use latent::{LatentConfig, LatentModel, LatentNetwork, LatentNorm, LatentStatistics};
+#[cfg(feature = "train")]
 pub use learned::LearnedModel;
 pub use mlp::Activation;
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
+pub use physics::{
+    CartPole, DcMotor, Estimate, Identification, IdentifiedModel, IdentifyConfig, MACHINES, Named, Num, Parameter,
+    Pendulum, Physics, PhysicsModel, TwoLinkArm, Undetermined, identify, machine, runge_kutta,
+};
+#[cfg(feature = "train")]
+pub use physics::{PhysicsLogs, PhysicsWindows};
+pub use residual::Residual;
 pub use simulated::SimulatorModel;
 pub use taped::{Pullback, Taped, sample_taped_by_autodiff};
 

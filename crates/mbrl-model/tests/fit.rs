@@ -197,6 +197,31 @@ fn weight_decay_and_clipping_do_something() {
 }
 
 #[test]
+fn a_falling_rate_leaves_less_noise_in_the_weights() {
+    let data = linear_system(500, 0.3, &mut Rng::new(4));
+    let clean = linear_system(500, 0.0, &mut Rng::new(5));
+    // Mean squared error of the means where there is no noise; a limit that never bites takes Burn's steps.
+    let error = |final_rate: f64, grad_clip: f32| {
+        let config = FitConfig {
+            learning_rate: 1e-2,
+            final_rate,
+            grad_clip,
+            batch_size: 32,
+            max_steps: 600,
+            holdout: 0.0,
+            ..FitConfig::default()
+        };
+        let (model, report) = fitted(&small(Head::Deterministic), &data, &config, 7);
+        assert_eq!(report.steps, 600);
+        rmse(&model, &clean).map(|e| e * e).iter().sum::<f32>()
+    };
+    let [constant, falling] = [1.0, 0.01].map(|rate| error(rate, 0.0));
+    assert!(falling < 0.7 * constant, "{falling}, {constant} at a constant rate");
+    let burn = error(0.01, 1e9);
+    assert!((burn - falling).abs() < 0.02 * falling, "{burn} in Burn, {falling} on the host");
+}
+
+#[test]
 fn bad_data_and_settings_are_refused() {
     assert!(matches!(Dataset::new(vec![], vec![], vec![], 2, 1), Err(ModelError::TooLittleData { actual: 0, .. })));
     let nan = Dataset::new(vec![0.0, 1.0, 2.0, f32::NAN], vec![0.0; 2], vec![0.0; 4], 2, 1);
@@ -220,6 +245,7 @@ fn bad_data_and_settings_are_refused() {
         }
     };
     bad(|c| c.learning_rate = 0.0, "learning_rate");
+    bad(|c| c.final_rate = 1.5, "final_rate");
     bad(|c| c.batch_size = 0, "batch_size");
     bad(|c| c.max_epochs = 0, "max_epochs");
     bad(|c| c.holdout = 1.0, "holdout");

@@ -259,6 +259,57 @@ fn threads_and_tapes_change_no_bit_and_batches_none_of_a_row() {
 }
 
 #[test]
+fn a_step_over_several_passes_is_one_of_their_sum() {
+    // The network applied to what it said, as a recurrent one is: gradients add up over both passes.
+    for members in [1, 3] {
+        for layer_norm in [false, true] {
+            let mut rng = Rng::new(11);
+            let config =
+                MlpConfig { members, layer_norm, activation: Activation::Silu, ..MlpConfig::new(4, vec![20, 9], 4) };
+            let network = network(&config, &mut rng);
+            let (x, grad) = (normals(members * 33 * 4, &mut rng), normals(members * 33 * 4, &mut rng));
+            let mut tapes = vec![Tape::new(), Tape::new()];
+            let y = network.forward(Rows::Own(&x), Pass::Infer, Some(&mut tapes[0]));
+            network.forward(Rows::Own(&y), Pass::Infer, Some(&mut tapes[1]));
+            // By hand: two products with the transposed Jacobian.
+            let grad_between = network.input_grad(&tapes[1], &grad);
+            let both: Vec<f32> = network
+                .grads(&tapes[1], &grad)
+                .iter()
+                .zip(network.grads(&tapes[0], &grad_between))
+                .map(|(a, b)| a + b)
+                .collect();
+            let config = AdamConfig { learning_rate: 1e-2, betas: [0.0, 0.0], epsilon: 1.0, ..AdamConfig::default() };
+            let mut adam = Adam::new(&network, config);
+            let mut moved = network.clone();
+            assert_eq!(network.go_back(&mut tapes[1], &grad, true), Some(grad_between.clone()));
+            network.go_back(&mut tapes[0], &grad_between, false);
+            moved.step_over(&mut tapes, &mut adam);
+            let expected: Vec<f32> =
+                network.parameters().iter().zip(&both).map(|(p, g)| p - 1e-2 * g / (g.abs() + 1.0)).collect();
+            near("parameters", &moved.parameters(), &expected, 1e-5);
+            // The tapes can be used again.
+            moved.forward(Rows::Own(&x), Pass::Infer, Some(&mut tapes[0]));
+            assert_eq!(bits(&moved.input_grad(&tapes[0], &grad)), {
+                let mut fresh = Tape::new();
+                moved.forward(Rows::Own(&x), Pass::Infer, Some(&mut fresh));
+                bits(&moved.input_grad(&fresh, &grad))
+            });
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a tape without gradients")]
+fn a_step_over_a_pass_whose_gradients_have_not_gone_back_is_refused() {
+    let mut host = MlpConfig::new(1, vec![4], 1).init_host(&mut Rng::new(0)).unwrap();
+    let mut adam = Adam::new(&host, AdamConfig::default());
+    let mut tapes = vec![Tape::new()];
+    host.forward(Rows::Shared(&[1.0]), Pass::Infer, Some(&mut tapes[0]));
+    host.step_over(&mut tapes, &mut adam);
+}
+
+#[test]
 fn dropout_drops_its_share_and_keeps_the_mean() {
     // A linear layer of ones above hidden units that are 1: the output counts those that are kept.
     let units = 1000;

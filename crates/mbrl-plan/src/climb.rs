@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use mbrl_env::Rng;
 
-use crate::{PlanError, adam::Adam, host::to_host};
+use crate::{PlanError, action_rate::RateLimit, adam::Adam, host::to_host};
 
 /// A point that has not risen for this many steps goes back to its best place. Adam's mean of the gradients forgets in about as
 /// many steps: a point that swings past a summit has time to come back by itself.
@@ -24,6 +24,8 @@ pub(crate) struct Climb {
     len: usize,
     /// Whether points are held in `[-1, 1]^D`.
     bounded: bool,
+    /// What else holds them.
+    limit: Option<RateLimit>,
     adam: Adam,
     /// The best place of each point, `[K, D]`, and its value, −∞ where there is none yet.
     best: Vec<f32>,
@@ -43,6 +45,7 @@ impl Climb {
         Self {
             len,
             bounded,
+            limit: None,
             adam: Adam::new(count, len),
             best: points.clone(),
             best_values: vec![f32::NEG_INFINITY; count],
@@ -50,6 +53,16 @@ impl Climb {
             halved: vec![0; count],
             points,
         }
+    }
+
+    /// Holds the points within a limit of changes as well.
+    pub(crate) fn within(mut self, limit: Option<RateLimit>) -> Self {
+        if let Some(limit) = &limit {
+            limit.hold_host(&mut self.points, self.len);
+            self.best.clone_from(&self.points);
+        }
+        self.limit = limit;
+        self
     }
 
     /// Where the points are, `[K, D]`.
@@ -82,8 +95,9 @@ impl Climb {
                 let rate = rate * 0.5f32.powi(self.halved[k]);
                 self.adam.step(k, &mut self.points[row.clone()], gradient, rate);
                 if self.bounded {
-                    hold(&mut self.points[row]);
+                    hold(&mut self.points[row.clone()]);
                 }
+                self.keep_within(row);
                 continue;
             }
             self.adam.forget(k);
@@ -92,8 +106,15 @@ impl Climb {
                 self.halved[k] += 1;
                 self.points[row.clone()].copy_from_slice(&self.best[row]);
             } else {
-                self.points[row].copy_from_slice(&random(self.len, self.bounded, rng));
+                self.points[row.clone()].copy_from_slice(&random(self.len, self.bounded, rng));
+                self.keep_within(row);
             }
+        }
+    }
+
+    fn keep_within(&mut self, row: std::ops::Range<usize>) {
+        if let Some(limit) = &self.limit {
+            limit.hold_host(&mut self.points[row], self.len);
         }
     }
 

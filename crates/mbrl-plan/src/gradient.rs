@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Aggregate, IterationReport, Plan, PlanError, PlanStats, Planner, Problem, Refinement,
+    action_rate::RateLimit,
     climb::{Climb, value_and_gradient},
     clock::Clock,
     error::{check_size, require},
@@ -206,7 +207,8 @@ impl Planner for GradientShooting {
         let shape @ [horizon, width] = [self.config.horizon, self.width];
         let ascent = Ascent::new(NAME, problem, situation, self.propagation, self.aggregate)?;
         let device = &problem.dynamics.spec().device;
-        let units = Units::new(problem.actions, NAME, device)?;
+        let limit = RateLimit::of(problem.action_rate, problem.actions, situation)?;
+        let units = Units::new(problem.actions, NAME, device)?.within(limit);
         check_size("width of the action space", width, problem.actions.width())?;
         let mut starts = self.starts(rng);
         if let Some(proposals) = proposed(problem, situation, &units, horizon, rng)? {
@@ -219,7 +221,14 @@ impl Planner for GradientShooting {
         let (best_return, plan) = found.ok_or(PlanError::NoFiniteReturn { population, iteration })?;
         self.plan = plan;
         let actions = units.solution_to_env(self.plan.clone());
-        Ok(Plan { actions, shape, best_return, stats: PlanStats::of(&trace, clock.elapsed()), trace })
+        Ok(Plan {
+            actions,
+            shape,
+            best_return,
+            stats: PlanStats::of(&trace, clock.elapsed()),
+            trace,
+            candidates: Vec::new(),
+        })
     }
 
     fn advance(&mut self, executed: usize) {
@@ -238,6 +247,7 @@ pub(crate) struct Ascent<'a> {
     problem: &'a Problem<'a>,
     situation: &'a Situation<'a>,
     units: HalfRange<'a>,
+    rate: Option<RateLimit>,
     propagation: Propagation,
     aggregate: Aggregate,
 }
@@ -259,7 +269,8 @@ impl<'a> Ascent<'a> {
         }
         aggregate.check()?;
         let units = HalfRange::new(bounded(problem.actions, planner, BOXES)?, &spec.device);
-        Ok(Self { problem, situation, units, propagation, aggregate })
+        let rate = RateLimit::of(problem.action_rate, problem.actions, situation)?;
+        Ok(Self { problem, situation, units, rate, propagation, aggregate })
     }
 
     /// Climbs from `starts` `[K, H, A]`, in half ranges, always under the same random numbers of the model. Returns the best
@@ -275,7 +286,7 @@ impl<'a> Ascent<'a> {
     ) -> Result<Option<(f32, Vec<f32>)>, PlanError> {
         let len = horizon * width;
         let population = starts.len() / len;
-        let mut climb = Climb::new(starts, len, true);
+        let mut climb = Climb::new(starts, len, true).within(self.rate.clone());
         let key = rng.key();
         clock.start_phase();
         for iteration in 0..=steps.iterations {

@@ -114,7 +114,8 @@
 //! # What a problem is
 //!
 //! A [`Problem`] borrows model, reward, bounds, and, where wanted, a termination rule, a terminal value, proposals and a bonus
-//! for going where the members of an ensemble disagree ([`Disagreement`]: exploration). It is passed with each call, so the
+//! for going where the members of an ensemble disagree ([`Disagreement`]: exploration), and a cost and a limit of changes of the action
+//! ([`ActionRate`]). It is passed with each call, so the
 //! goal, and everything else, can change between two control steps. [`returns`] is the one place where sequences are scored;
 //! [`Aggregate`] says how the particles of an uncertain model count.
 //!
@@ -146,6 +147,7 @@ pub use mbrl_model::{
 pub mod check;
 pub mod optimize;
 
+mod action_rate;
 #[cfg(feature = "gradient")]
 mod adam;
 #[cfg(feature = "gradient")]
@@ -167,9 +169,11 @@ mod returns;
 mod sampler;
 mod samplers;
 mod shooting;
+mod trajectory;
 mod units;
 mod warm_start;
 
+pub use action_rate::ActionRate;
 pub use config::PlannerConfig;
 pub use disagreement::Disagreement;
 pub use error::PlanError;
@@ -177,7 +181,7 @@ pub use error::PlanError;
 pub use gradient::{GradientConfig, GradientShooting};
 pub use mpc::{LockstepSlot, Mpc, MpcAction, PlanSummary, Replan, act_in_lockstep};
 pub use noise::ColouredNoise;
-pub use planner::{IterationReport, Plan, PlanStats, Planner};
+pub use planner::{Candidate, IterationReport, Plan, PlanStats, Planner};
 pub use problem::Problem;
 pub use propose::Propose;
 pub use refinement::Refinement;
@@ -191,6 +195,7 @@ pub use samplers::{
     random::{Proposal, RandomShootingConfig, RandomShootingSampler},
 };
 pub use shooting::{Cem, Icem, Mppi, Pddm, RandomShooting, Shooting};
+pub use trajectory::Trajectory;
 pub use warm_start::Tail;
 
 /// Compiles and runs the code of the README.

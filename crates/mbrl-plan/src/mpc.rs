@@ -131,8 +131,12 @@ impl Mpc {
             if untold > 0 {
                 self.planner.advance(untold);
             }
-            let plan = self.planner.plan(situation, problem, rng)?;
+            let mut plan = self.planner.plan(situation, problem, rng)?;
             plan.check()?;
+            // Planners keep to it by themselves; one that does not is held to it here.
+            if let Some(rate) = problem.action_rate {
+                rate.hold(problem.actions, situation, &mut plan.actions)?;
+            }
             summary = Some(PlanSummary::new(plan.stats, plan.best_return));
             self.width = plan.shape[1];
             self.actions = plan.actions;
@@ -151,6 +155,18 @@ impl Mpc {
         let action = self.actions.get(self.executed * self.width..)?.get(..self.width)?.to_vec();
         self.executed += 1;
         Some(action)
+    }
+
+    /// What is left of the running plan, `[h, A]` in row-major order: the actions that follow the one handed out last.
+    #[must_use]
+    pub fn ahead(&self) -> &[f32] {
+        self.actions.get(self.executed * self.width..).unwrap_or_default()
+    }
+
+    /// Width of an action of the running plan, `A`; 1 before the first.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// A new episode begins: forgets the running plan, and the planner its warm start.

@@ -68,6 +68,16 @@ impl IterationReport {
     }
 }
 
+/// A sequence of actions that was scored.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// Actions in the environment's units, `[H, A]` in row-major order.
+    pub actions: Vec<f32>,
+    /// Its return, as the model expects it.
+    pub value: f32,
+}
+
 /// A planned sequence of actions.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -83,6 +93,9 @@ pub struct Plan {
     pub stats: PlanStats,
     /// What each iteration found, in order; empty where a planner does not tell.
     pub trace: Vec<IterationReport>,
+    /// The best sequences of the last iteration, best first, where the planner was told to keep some
+    /// ([`Shooting::with_candidates`](crate::Shooting::with_candidates)); else empty.
+    pub candidates: Vec<Candidate>,
 }
 
 impl Plan {
@@ -102,7 +115,7 @@ impl Plan {
     /// [`PlanError::Config`] for a plan without steps or without action dimensions, [`PlanError::Width`] where there are not
     /// `H · A` actions.
     pub fn new(actions: Vec<f32>, shape: [usize; 2], best_return: f32, stats: PlanStats) -> Result<Self, PlanError> {
-        let plan = Self { actions, shape, best_return, stats, trace: Vec::new() };
+        let plan = Self { actions, shape, best_return, stats, trace: Vec::new(), candidates: Vec::new() };
         plan.check()?;
         Ok(plan)
     }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use mbrl_env::{ActionSpace, Reward, Termination, Value};
 use mbrl_model::Dynamics;
 
-use crate::{Disagreement, Propose};
+use crate::{ActionRate, Disagreement, Propose};
 
 /// A planning problem: maximise the expected discounted sum of rewards over a horizon of actions.
 ///
@@ -52,6 +52,8 @@ pub struct Problem<'a> {
     /// What is paid for going where the members of an ensemble disagree, on top of the reward. Where neither the problem nor
     /// the model gives a reward, this is all that is paid: exploration for its own sake.
     pub disagreement: Option<&'a Disagreement>,
+    /// What changes of the action cost, and how large they may be. Every planner keeps to it.
+    pub action_rate: Option<ActionRate>,
     /// Action sequences to be tried among the candidates, in environment units `[M, H, A]`: a policy's, say.
     pub proposals: Option<Tensor<3>>,
     /// Who makes such sequences when a plan is made, beside those of `proposals`: a policy, say.
@@ -59,7 +61,7 @@ pub struct Problem<'a> {
 }
 
 impl<'a> Problem<'a> {
-    /// A problem without reward, termination, terminal value, shaping, disagreement, proposals or proposer, undiscounted.
+    /// A problem without reward, termination, terminal value, shaping, disagreement, action rate, proposals or proposer, undiscounted.
     #[must_use]
     pub fn new(dynamics: &'a dyn Dynamics, actions: &'a ActionSpace) -> Self {
         Self {
@@ -72,6 +74,7 @@ impl<'a> Problem<'a> {
             discount: 1.0,
             shaping: None,
             disagreement: None,
+            action_rate: None,
             proposals: None,
             proposer: None,
         }
@@ -126,6 +129,35 @@ impl<'a> Problem<'a> {
         self
     }
 
+    /// Lets changes of the action cost `weight` times their square, and keeps each within `limit` (infinity for no limit), both in half
+    /// ranges of the action: plans become smooth, and the limit holds for what [`Mpc`](crate::Mpc) hands out of any planner.
+    ///
+    /// The last action is that of the situation's [past](mbrl_env::Situation::past).
+    ///
+    /// ```
+    /// use mbrl_plan::{
+    ///     ActionSpace, BoxSpace, Device, History, IcemConfig, Planner, Problem, Propagation, Rng, Situation, Tensor, dynamics_fn,
+    ///     reward_fn,
+    /// };
+    ///
+    /// let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
+    /// let reward = reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim(1));
+    /// let actions = ActionSpace::Box(BoxSpace::symmetric(1, 10.0)?);
+    /// let problem = Problem::new(&model, &actions).with_reward(&reward).with_action_rate(0.0, 0.25);
+    /// let past = History { obs: vec![vec![0.0]], actions: vec![vec![-10.0]] };
+    /// let here = Situation { past: &past, ..Situation::of(&[0.0]) };
+    /// let mut planner = IcemConfig { horizon: 3, ..IcemConfig::default() }.init(&actions, Propagation::MEAN)?;
+    /// let plan = planner.plan(&here, &problem, &mut Rng::new(0))?;
+    /// // From −10 up by at most a quarter of half the range per step.
+    /// assert!(plan.action(0)[0] <= -7.5 && plan.action(1)[0] <= -5.0 && plan.action(2)[0] <= -2.5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_action_rate(mut self, weight: f32, limit: f32) -> Self {
+        self.action_rate = Some(ActionRate::new(weight, limit));
+        self
+    }
+
     /// Adds sequences `[M, H, A]`, in environment units, to the candidates.
     #[must_use]
     pub fn with_proposals(mut self, proposals: Tensor<3>) -> Self {
@@ -153,6 +185,7 @@ impl fmt::Debug for Problem<'_> {
             .field("discount", &self.discount)
             .field("shaping", &self.shaping.is_some())
             .field("disagreement", &self.disagreement)
+            .field("action_rate", &self.action_rate)
             .field("proposals", &self.proposals.as_ref().map(Tensor::dims))
             .field("proposer", &self.proposer.is_some())
             .finish()

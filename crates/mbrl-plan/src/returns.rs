@@ -91,7 +91,7 @@ impl Returns {
 /// and `V` is not counted after termination. (PDDM's code leaves the terminal step's own reward out; here it counts.)
 /// A model that gives rewards marks with NaN a candidate that broke it; that counts where the problem has its own reward too.
 /// What rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Shaping and the
-/// bonus for disagreement are added to the reward of each step.
+/// bonus for disagreement are added to the reward of each step, the cost of its change of the action is taken off.
 ///
 /// Differentiable with respect to `candidates` where the model, the reward and the value are; termination itself has no
 /// gradient. Rewards and values are then not even asked about rows that are over, since a NaN there would come back as the
@@ -134,6 +134,9 @@ pub fn returns(
     require(horizon > 0, "horizon", horizon, "at least one step")?;
     require(particles > 0, "particles", particles, "at least one particle")?;
     require(problem.discount > 0.0 && problem.discount <= 1.0, "discount", problem.discount, "a number in (0, 1]")?;
+    if let Some(rate) = problem.action_rate {
+        rate.check(problem.actions)?;
+    }
     require(problem.after_termination.is_finite(), "after_termination", problem.after_termination, "a finite number")?;
     check_size("width of the action space", spec.action, problem.actions.width())?;
     check_size("width of the candidates' actions", spec.action, width)?;
@@ -184,6 +187,10 @@ fn score(
     let rows = particles * population;
     let steps = horizon * rows;
     let actions = candidates.swap_dims(0, 1);
+    let rate = match problem.action_rate.filter(|rate| rate.weight > 0.0) {
+        Some(rate) => Some(rate.cost(problem.actions, situation, &actions)?.repeat_dim(1, particles)),
+        None => None,
+    };
     let imagined = problem.dynamics.rollout(Start::Situation(*situation), actions.clone(), draw)?;
     check_trajectories(&imagined, horizon, rows, spec.view)?;
     let obs = imagined.obs;
@@ -234,6 +241,10 @@ fn score(
     };
     let rewards = [rewards, shaping, bonus].into_iter().flatten().reduce(|sum, more| sum + more);
     let rewards = rewards.ok_or_else(|| PlanError::NoReward { model: spec.name.clone() })?;
+    let rewards = match rate {
+        Some(cost) => rewards - cost,
+        None => rewards,
+    };
     let rewards = match before {
         None => rewards,
         Some(before) => rewards.mask_fill(before, problem.after_termination),

@@ -7,8 +7,9 @@ use mbrl_env::{Rng, Situation};
 use mbrl_model::Propagation;
 
 use crate::{
-    Aggregate, CemSampler, IcemSampler, IterationReport, MppiSampler, PddmSampler, Plan, PlanError, PlanStats, Planner,
-    Problem, RandomShootingSampler, SequenceSampler,
+    Aggregate, Candidate, CemSampler, IcemSampler, IterationReport, MppiSampler, PddmSampler, Plan, PlanError,
+    PlanStats, Planner, Problem, RandomShootingSampler, SequenceSampler,
+    action_rate::RateLimit,
     clock::Clock,
     error::{check_size, require},
     host::to_host,
@@ -57,6 +58,8 @@ pub struct Shooting<S> {
     propagation: Propagation,
     aggregate: Aggregate,
     time_budget: Option<Duration>,
+    /// How many of the last iteration's sequences a plan tells of.
+    kept: usize,
     #[cfg(feature = "gradient")]
     refinement: Option<Refinement>,
 }
@@ -73,6 +76,7 @@ impl<S: SequenceSampler> Shooting<S> {
             propagation,
             aggregate: Aggregate::Mean,
             time_budget: None,
+            kept: 0,
             #[cfg(feature = "gradient")]
             refinement: None,
         })
@@ -111,6 +115,14 @@ impl<S: SequenceSampler> Shooting<S> {
         self
     }
 
+    /// Keeps the best sequences of the last iteration in [`Plan::candidates`], so many of them (default: none). Where they lead says
+    /// [`Trajectory::of`](crate::Trajectory::of).
+    #[must_use]
+    pub fn with_candidates(mut self, kept: usize) -> Self {
+        self.kept = kept;
+        self
+    }
+
     /// The sampler.
     #[must_use]
     pub fn sampler(&self) -> &S {
@@ -124,7 +136,8 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
         let name = self.sampler.name();
         let [horizon, width] = self.sampler.shape();
         let device = &problem.dynamics.spec().device;
-        let units = Units::new(problem.actions, name, device)?;
+        let limit = RateLimit::of(problem.action_rate, problem.actions, situation)?;
+        let units = Units::new(problem.actions, name, device)?.within(limit);
         check_size("width of the action space", width, units.width())?;
         self.aggregate.check()?;
         let proposals = proposed(problem, situation, &units, horizon, rng)?;
@@ -139,6 +152,7 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
 
         let mut trace = Vec::new();
         let mut best_return = f32::NEG_INFINITY;
+        let mut best = Vec::new();
         self.sampler.begin();
         #[cfg(feature = "gradient")]
         let mut last = None;
@@ -149,8 +163,12 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
             if let Some(proposals) = &proposals {
                 candidates = Tensor::cat(vec![candidates, proposals.clone()], 0);
             }
-            let scored = returns(problem, situation, units.to_env(candidates.clone()), self.propagation, rng.key())?;
+            let in_env = units.to_env(candidates.clone());
+            let scored = returns(problem, situation, in_env.clone(), self.propagation, rng.key())?;
             let scores = to_host(scored.aggregate(self.aggregate));
+            if self.kept > 0 {
+                best = best_of(&to_host(in_env), &scores, self.kept);
+            }
             let report = IterationReport::of(&scores, scored.model_steps);
             tracing::trace!(best = report.best_return, model_steps = report.model_steps);
             #[cfg(feature = "gradient")]
@@ -187,7 +205,7 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
         };
         let actions = units.solution_to_env(solution);
         let (shape, stats) = ([horizon, problem.actions.width()], PlanStats::of(&trace, clock.elapsed()));
-        Ok(Plan { actions, shape, best_return, stats, trace })
+        Ok(Plan { actions, shape, best_return, stats, trace, candidates: best })
     }
 
     fn advance(&mut self, executed: usize) {
@@ -197,4 +215,14 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
     fn reset(&mut self) {
         self.sampler.reset();
     }
+}
+
+/// The best of sequences `[K, H, A]` by their returns `[K]`, best first; those that never count are left out.
+fn best_of(sequences: &[f32], values: &[f32], count: usize) -> Vec<Candidate> {
+    let len = sequences.len() / values.len().max(1);
+    let mut order: Vec<usize> = (0..values.len()).filter(|k| values[*k].is_finite()).collect();
+    // Stable: the first of equals stays first.
+    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
+    let candidate = |k: usize| Candidate { actions: sequences[k * len..(k + 1) * len].to_vec(), value: values[k] };
+    order.into_iter().take(count).map(candidate).collect()
 }

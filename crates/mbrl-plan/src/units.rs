@@ -5,6 +5,7 @@ use mbrl_env::{ActionSpace, BoxSpace};
 
 use crate::{
     PlanError,
+    action_rate::RateLimit,
     error::{check_size, refused},
     host::{to_device, to_host},
     sampler::sampler_width,
@@ -32,7 +33,7 @@ pub(crate) fn bounded<'a>(
 #[derive(Debug)]
 pub(crate) enum Units<'a> {
     /// Half the range of a box.
-    HalfRange(HalfRange<'a>),
+    HalfRange(HalfRange<'a>, Option<RateLimit>),
     /// One number for each choice, of which the largest is taken.
     Choices { count: usize, device: &'a Device },
 }
@@ -43,24 +44,39 @@ impl<'a> Units<'a> {
     pub(crate) fn new(actions: &'a ActionSpace, planner: &'static str, device: &'a Device) -> Result<Self, PlanError> {
         let width = sampler_width(actions, planner)?;
         Ok(match actions {
-            ActionSpace::Box(bounds) => Self::HalfRange(HalfRange::new(bounds, device)),
+            ActionSpace::Box(bounds) => Self::HalfRange(HalfRange::new(bounds, device), None),
             _ => Self::Choices { count: width, device },
         })
+    }
+
+    /// With a limit of changes.
+    pub(crate) fn within(self, limit: Option<RateLimit>) -> Self {
+        match self {
+            Self::HalfRange(units, _) => Self::HalfRange(units, limit),
+            choices => choices,
+        }
     }
 
     /// Numbers per step.
     pub(crate) fn width(&self) -> usize {
         match self {
-            Self::HalfRange(units) => units.half.len(),
+            Self::HalfRange(units, _) => units.half.len(),
             Self::Choices { count, .. } => *count,
         }
     }
 
-    /// What comes of sequences `[K, H, W]` that a sampler asked for, as it is told of them: clipped to the bounds, or 1 for the
+    /// What comes of sequences `[K, H, W]` that a sampler asked for, as it is told of them: clipped to the bounds and to the limit of
+    /// changes, or 1 for the
     /// choice and −1 for the others.
     pub(crate) fn feasible(&self, asked: Tensor<3>) -> Tensor<3> {
         match self {
-            Self::HalfRange(_) => asked.clamp(-1.0, 1.0),
+            Self::HalfRange(_, rate) => {
+                let inside = asked.clamp(-1.0, 1.0);
+                match rate {
+                    Some(rate) => rate.hold(inside),
+                    None => inside,
+                }
+            }
             // Not clipped before: of two numbers beyond 1 the larger one is the choice.
             Self::Choices { count, device } => one_hot(asked.argmax(2), *count, device),
         }
@@ -69,7 +85,7 @@ impl<'a> Units<'a> {
     /// Actions `[K, H, A]` in the environment's units of feasible sequences `[K, H, W]`.
     pub(crate) fn to_env(&self, feasible: Tensor<3>) -> Tensor<3> {
         match self {
-            Self::HalfRange(units) => units.to_env(feasible),
+            Self::HalfRange(units, _) => units.to_env(feasible),
             Self::Choices { .. } => feasible.argmax(2).float(),
         }
     }
@@ -77,7 +93,15 @@ impl<'a> Units<'a> {
     /// Actions `[H, A]` in the environment's units of a sampler's solution `[H, W]`, in row-major order.
     pub(crate) fn solution_to_env(&self, solution: Vec<f32>) -> Vec<f32> {
         match self {
-            Self::HalfRange(units) => units.to_env_host(solution),
+            Self::HalfRange(units, rate) => {
+                let mut solution = solution;
+                if let Some(rate) = rate {
+                    solution.iter_mut().for_each(|x| *x = x.clamp(-1.0, 1.0));
+                    let len = solution.len();
+                    rate.hold_host(&mut solution, len);
+                }
+                units.to_env_host(solution)
+            }
             Self::Choices { count, .. } => {
                 solution.chunks_exact(*count).map(|step| first_largest(step) as f32).collect()
             }
@@ -91,7 +115,7 @@ impl<'a> Units<'a> {
     /// is none.
     pub(crate) fn of_proposals(&self, proposals: &Tensor<3>, horizon: usize) -> Result<Tensor<3>, PlanError> {
         let [_, h, a] = proposals.dims();
-        let width = if let Self::HalfRange(units) = self { units.half.len() } else { 1 };
+        let width = if let Self::HalfRange(units, _) = self { units.half.len() } else { 1 };
         check_size("horizon of the proposals", horizon, h)?;
         check_size("width of the proposals' actions", width, a)?;
         let values = to_host(proposals.clone());
@@ -99,7 +123,7 @@ impl<'a> Units<'a> {
             return Err(PlanError::NonFinite { what: "proposals", index, value: values[index] });
         }
         match self {
-            Self::HalfRange(units) => Ok(self.feasible(units.of_env(proposals.clone()))),
+            Self::HalfRange(units, _) => Ok(self.feasible(units.of_env(proposals.clone()))),
             Self::Choices { count, device } => {
                 let none = |v: &f32| v.fract() != 0.0 || *v < 0.0 || *v >= *count as f32;
                 match values.iter().copied().find(none) {

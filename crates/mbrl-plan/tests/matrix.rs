@@ -3,7 +3,10 @@
 
 use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, Env, Rng, Situation, tasks};
-use mbrl_model::{Dynamics, EnsembleConfig, Head, MemberRule, Propagation, SimulatorModel, dynamics_fn};
+use mbrl_model::{
+    Dynamics, EnsembleConfig, Head, MemberRule, Pendulum, PhysicsModel, Propagation, Residual, SimulatorModel,
+    dynamics_fn,
+};
 use mbrl_plan::{
     Aggregate, CemConfig, GradientConfig, IcemConfig, MppiConfig, PddmConfig, PlanError, PlannerConfig, Problem,
     RandomShootingConfig, Refinement,
@@ -81,6 +84,14 @@ fn every_planner_plans_with_every_model() {
     let closure = dynamics_fn(3, 1, &device, |s, a| s + Tensor::cat(vec![a.clone(), a.clone(), a], 1) * 0.1);
     let problem = Problem::new(&closure, &actions).with_reward(reward);
     column(&problem, &Situation::of(&obs), Propagation::MEAN, true);
+
+    let physics = PhysicsModel::new(Pendulum::gymnasium(), 0.05, &device).unwrap();
+    let problem = Problem::new(&physics, &actions).with_reward(reward);
+    column(&problem, &Situation::of(&obs), Propagation::MEAN, true);
+    let config = EnsembleConfig { members: 3, hidden: vec![16], ..Default::default() };
+    let joined = Residual::new(physics, config.init(3, 1, &device, &mut Rng::new(0)).unwrap()).unwrap();
+    let problem = Problem::new(&joined, &actions).with_reward(reward);
+    column(&problem, &Situation::of(&obs), particles, true);
 
     let choices = ActionSpace::Discrete(3);
     let problem = Problem::new(&closure, &choices).with_reward(reward);

@@ -75,6 +75,12 @@ pub trait Agent: Send {
         None
     }
 
+    /// Actions that it means to take after the one that it chose last, `[h][A]`, as far as it knows: the rest of its plan. They stand in
+    /// where the next plan is late. Empty by default.
+    fn ahead(&self) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+
     /// Environments that it can act in side by side, each with an episode of its own (default: 1). Agents that keep nothing of an
     /// episode say [`usize::MAX`].
     fn slots(&self) -> usize {

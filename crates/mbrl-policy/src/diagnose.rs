@@ -289,8 +289,8 @@ impl DiagnoseConfig {
     ) -> Result<PlanDiagnosis, AgentError> {
         let actions = simulator.spec().actions.clone();
         let truth = SimulatorModel::new(simulator.boxed_clone(), &model.spec().device);
-        // What is paid for disagreement is no part of what a plan earns.
-        let judged = Goal { disagreement: None, ..goal.clone() };
+        // What is paid for disagreement, or taken off for changes of the action, is no part of what a plan earns.
+        let judged = Goal { disagreement: None, action_rate: None, ..goal.clone() };
         let searched = goal.problem(model, &actions)?;
         let imagined = Judge { problem: judged.problem(model, &actions)?, propagation, model };
         let real = Judge { problem: judged.problem(&truth, &actions)?, propagation: Propagation::MEAN, model: &truth };

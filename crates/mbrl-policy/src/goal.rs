@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use mbrl_env::{ActionSpace, Reward, Termination, Value, tasks::Task};
 use mbrl_model::{Bool, Dynamics, Tensor};
-use mbrl_plan::{Disagreement, Problem, Propose};
+use mbrl_plan::{ActionRate, Disagreement, Problem, Propose};
 
 use crate::AgentError;
 
@@ -31,6 +31,8 @@ pub struct Goal {
     pub shaping: Option<Arc<dyn Reward>>,
     /// What is paid for going where the members of the model disagree (default: nothing).
     pub disagreement: Option<Disagreement>,
+    /// What changes of the action cost plans, and how large they may be (default: nothing, and any).
+    pub action_rate: Option<ActionRate>,
 }
 
 impl Goal {
@@ -52,6 +54,7 @@ impl Goal {
             discount: 1.0,
             shaping: None,
             disagreement: None,
+            action_rate: None,
         }
     }
 
@@ -141,6 +144,7 @@ impl Goal {
         problem.discount = self.discount;
         problem.shaping = self.shaping.as_deref();
         problem.disagreement = self.disagreement.as_ref();
+        problem.action_rate = self.action_rate;
         Ok(problem)
     }
 }
@@ -236,6 +240,7 @@ impl fmt::Debug for Goal {
             .field("discount", &self.discount)
             .field("shaping", &self.shaping.is_some())
             .field("disagreement", &self.disagreement)
+            .field("action_rate", &self.action_rate)
             .finish()
     }
 }

@@ -829,6 +829,11 @@ impl Agent for Guided {
         Ok(all)
     }
 
+    fn ahead(&self) -> Vec<Vec<f32>> {
+        // A policy that acts in the plan's place has no plan.
+        if self.stand_in(0, ActMode::Evaluate).is_some() { Vec::new() } else { self.agent.ahead() }
+    }
+
     fn take_plan_failure(&mut self) -> Option<PlanError> {
         let failure = self.agent.take_plan_failure();
         if failure.is_some() {

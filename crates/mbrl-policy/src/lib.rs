@@ -115,6 +115,7 @@ mod on_policy;
 mod policy;
 mod propose;
 mod provenance;
+pub mod realtime;
 mod record;
 mod train;
 mod value;

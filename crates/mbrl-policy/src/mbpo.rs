@@ -458,7 +458,7 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
         }
         // Of a state from which the actor goes on by itself, what followed does not matter.
         let mut obs = self.imagined.observations(&imagined);
-        real.into_iter().for_each(|position| obs.extend_from_slice(replay.observation(position)));
+        real.into_iter().for_each(|position| obs.extend_from_slice(&replay.observation(position)));
         let draw = Draw::new(self.propagation, rng.key());
         let (model, steps) = (self.learner.model(), self.config.training_rollout);
         let look = ModelLookahead::new(model, &self.goal, self.policy.parts(), &obs, steps, draw)?;

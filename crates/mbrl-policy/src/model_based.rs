@@ -222,6 +222,10 @@ impl<M: LearnedModel> Agent for ModelBased<M> {
         }
     }
 
+    fn ahead(&self) -> Vec<Vec<f32>> {
+        self.controller.ahead()
+    }
+
     fn take_plan_failure(&mut self) -> Option<PlanError> {
         self.controller.take_failure()
     }

@@ -62,8 +62,9 @@ impl<M: LearnedModel> ModelLearner<M> {
         }
         fit.validate()?;
         let spec = model.spec();
+        let replay = Replay::new(spec.obs, spec.action, config.replay_capacity)?;
         Ok(Self {
-            replay: Replay::new(spec.obs, spec.action, config.replay_capacity)?,
+            replay: if model.sees_pixels() { replay.in_bytes() } else { replay },
             config: config.clone(),
             fit,
             model,
@@ -261,6 +262,11 @@ impl<M: LearnedModel> ModelLearner<M> {
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         let progress = from.get_json(PROGRESS)?;
         let replay = from.get_replay(REPLAY)?;
+        if replay.is_in_bytes() != self.replay.is_in_bytes() {
+            let kind = |replay: &Replay| if replay.is_in_bytes() { "bytes" } else { "numbers" };
+            let reason = format!("expected observations in {}, found {}", kind(&self.replay), kind(&replay));
+            return Err(from.refuse(REPLAY, reason));
+        }
         let widths = (self.replay.obs_width(), self.replay.action_width());
         if (replay.obs_width(), replay.action_width()) != widths {
             let found = (replay.obs_width(), replay.action_width());
@@ -319,11 +325,11 @@ fn report_fit(fitted: &FitReport, model: &impl LearnedModel, report: &mut dyn Re
     let errors = || fitted.errors.iter().map(|e| f64::from(*e));
     report.scalar(ReportKind::Fit, "model/mse", errors().sum::<f64>() / fitted.errors.len() as f64);
     report.scalar(ReportKind::Fit, "model/mse_best", errors().fold(f64::INFINITY, f64::min));
-    // Behind the predicted columns of the observation.
-    let spec = model.spec();
+    // Behind what else is predicted.
     let heads = [(model.learns_reward(), "model/mse_reward"), (model.learns_termination(), "model/mse_end")];
-    let heads = heads.iter().filter(|(learned, _)| *learned);
-    for ((_, name), error) in heads.zip(&fitted.column_errors[spec.obs - spec.known.len()..]) {
+    let heads: Vec<&str> = heads.iter().filter(|(learned, _)| *learned).map(|(_, name)| *name).collect();
+    let first = fitted.column_errors.len().saturating_sub(heads.len());
+    for (name, error) in heads.into_iter().zip(&fitted.column_errors[first..]) {
         report.scalar(ReportKind::Fit, name, f64::from(*error));
     }
 }

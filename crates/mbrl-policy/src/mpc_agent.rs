@@ -99,6 +99,10 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
         self.controller.act(&problem, situation, rng)
     }
 
+    fn ahead(&self) -> Vec<Vec<f32>> {
+        self.controller.ahead()
+    }
+
     fn slots(&self) -> usize {
         self.controller.slots()
     }
@@ -192,6 +196,12 @@ impl Controller {
 
     pub(crate) fn slots(&self) -> usize {
         self.mpcs.len()
+    }
+
+    /// What is left of the running plan of the first environment.
+    pub(crate) fn ahead(&self) -> Vec<Vec<f32>> {
+        let mpc = &self.mpcs[0];
+        mpc.ahead().chunks_exact(mpc.width()).map(<[f32]>::to_vec).collect()
     }
 
     /// Other planners from the next step on, as many as there are.

@@ -102,6 +102,7 @@ impl TrainConfig {
         Ok(Training {
             config: self.clone(),
             steps,
+            evaluated: self.environments,
             stored: None,
             upgrade: |_| None,
             state: State {
@@ -132,6 +133,8 @@ pub struct Training {
     stored: Option<u64>,
     state: State,
     upgrade: fn(&str) -> Option<String>,
+    /// In how many of the environments it evaluates.
+    evaluated: usize,
 }
 
 /// All that a checkpoint holds besides the learner.
@@ -256,6 +259,13 @@ impl Training {
     #[must_use]
     pub fn upgrading(mut self, upgrade: fn(&str) -> Option<String>) -> Self {
         self.upgrade = upgrade;
+        self
+    }
+
+    /// Evaluates in the first `worlds` environments alone (at least 1; default: all): the others are variations of the task.
+    #[must_use]
+    pub fn evaluating_in(mut self, worlds: usize) -> Self {
+        self.evaluated = worlds.max(1);
         self
     }
 
@@ -408,7 +418,8 @@ impl Training {
                 }
                 observer.on_phase(clock.moment(&state), phase);
             };
-            let Some(evaluation) = evaluate_until(worlds, learner, &seeds, stop, &mut watch)? else {
+            let evaluated = self.evaluated.min(worlds.len());
+            let Some(evaluation) = evaluate_until(&mut worlds[..evaluated], learner, &seeds, stop, &mut watch)? else {
                 return Ok(false);
             };
             tell(files, observer, |o| o.on_eval(clock.moment(&state), &evaluation))?;

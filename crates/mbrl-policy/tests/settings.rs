@@ -138,6 +138,72 @@ const MBPO: &str = r#"
     eval_episodes = 2
 "#;
 
+/// The same for a model of images; fits in the middle of an episode.
+const LATENT: &str = r#"
+    name = "latent"
+    task = "pendulum-pixels"
+    steps = 50
+
+    [task_options]
+    width = 16
+    height = 16
+
+    [agent]
+    kind = "latent"
+    random_steps = 30
+    fit_every = 15
+
+    [model]
+    channels = [4, 4]
+    encoder = [12]
+    latent = 8
+    hidden = [12, 12]
+    decoder = [12]
+    window = 3
+
+    [fit]
+    batch_size = 16
+    max_epochs = 6
+    patience = 2
+
+    [planner]
+    kind = "cem"
+    horizon = 4
+    population = 12
+    elites = 3
+    iterations = 2
+
+    [train]
+    eval_every = 0
+"#;
+
+/// What is not tried of the planner and of how plans are executed is the same as with other agents.
+const LATENT_CHANGES: &[(&str, &[&str])] = &[
+    ("task_options.width=32", &[]),
+    ("task_options.height=32", &[]),
+    ("agent.random_steps=35", &[]),
+    ("agent.random_sigma=0.3", &[]),
+    ("agent.random_beta=0.5", &["agent.random_sigma=0.3"]),
+    ("agent.fit_every=18", &[]),
+    ("agent.reinitialize=true", &[]),
+    ("agent.replay_capacity=20", &[]),
+    ("goal.discount=0.5", &[]),
+    ("model.frames=1", &[]),
+    ("model.patch=2", &[]),
+    ("model.channels=[4, 5]", &[]),
+    ("model.encoder=[10]", &[]),
+    ("model.latent=16", &[]),
+    ("model.norm=simplex", &[]),
+    ("model.hidden=[10, 12]", &[]),
+    ("model.decoder=[10]", &[]),
+    ("model.activation=relu", &[]),
+    ("model.window=4", &[]),
+    ("model.consistency=3", &[]),
+    ("model.reward=3", &[]),
+    ("model.reconstruction=3", &[]),
+    ("model.fading=0.5", &[]),
+];
+
 fn registry() -> Registry {
     let orbit = TaskEntry::new("orbit", "of which everything is known that can be", |_| {
         let env = World::from_env(TimeLimit::new(Orbit::new(), 25)?);
@@ -146,7 +212,7 @@ fn registry() -> Registry {
         Ok(Task::new(env).with_reward(std::sync::Arc::new(reward)).with_knowledge(knowledge))
     });
     let td3 = SAC.replace("\"sac\"", "\"td3\"");
-    let all = [("small", SMALL), ("sac", SAC), ("td3", &td3[..]), ("mbpo", MBPO), ("npg", NPG)];
+    let all = [("small", SMALL), ("sac", SAC), ("td3", &td3[..]), ("mbpo", MBPO), ("npg", NPG), ("latent", LATENT)];
     Registry::new().tasks(tasks::entries()).tasks([orbit]).experiments(&all)
 }
 
@@ -262,6 +328,10 @@ fn names(folder: &Path) -> BTreeSet<String> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// Two environments of three are the task's own.
+const PRACTICE: &[&str] =
+    &["task=cliff", "train.environments=3", "practice.environments=1", "practice.task_options={slope=0.5}"];
+
 /// Each key with another value, and what has to be set in both runs for it to matter.
 const CHANGES: &[(&str, &[&str])] = &[
     ("task=cartpole-swingup", &["steps=250"]),
@@ -274,6 +344,8 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("wrappers.action_noise=0.1", &[]),
     ("wrappers.observation_delay=1", &[]),
     ("wrappers.action_delay=1", &[]),
+    ("practice.environments=2", PRACTICE),
+    ("practice.task_options={slope=0.7}", PRACTICE),
     ("knowledge.features=false", &["task=orbit"]),
     ("knowledge.symmetries=false", &["task=orbit"]),
     ("knowledge.known=false", &["task=orbit"]),
@@ -299,7 +371,10 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("goal.termination=none", &["planner.horizon=20", "goal.after_termination=-5"]),
     ("goal.aggregate=worst", &["goal.cost=[1, 0, 1, 0]"]),
     ("goal.cost=[1, 0, 1, 0]", &[]),
+    ("goal.shaping=-next[0]^2", &["goal.cost=[0, 0, 1, 0]"]),
     ("goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", &[]),
+    ("goal.action_rate.weight=0.5", &[]),
+    ("goal.action_rate.limit=0.2", &[]),
     (
         "goal.disagreement={ weight = 2, scale = [1, 1, 1, 1] }",
         &["goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", "goal.cost=[1, 0, 0, 0]"],
@@ -335,6 +410,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("fit.improvement=0.5", &["fit.max_epochs=40"]),
     ("fit.bootstrap=false", &[]),
     ("fit.grad_clip=0.01", &[]),
+    ("fit.final_rate=0.1", &[]),
     ("planner.kind=icem", &[]),
     ("planner.horizon=5", &[]),
     ("planner.population=20", &[]),
@@ -597,7 +673,8 @@ fn every_setting_of_learners_without_a_model_changes_a_run() {
     {
         let experiment = registry().load(name, &[]).unwrap();
         // What is the run's own is tried with the other agent.
-        let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge"];
+        let common =
+            ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge", "practice"];
         // Another kind than NPG has other sections.
         let is_own =
             |key: &String| !common.contains(&key.split('.').next().unwrap()) && (name != "npg" || key != "agent.kind");
@@ -629,7 +706,7 @@ fn every_setting_of_learners_without_a_model_changes_a_run() {
 #[test]
 fn every_setting_of_a_policy_in_a_learned_model_changes_a_run() {
     let experiment = registry().load("mbpo", &[]).unwrap();
-    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge"];
+    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge", "practice"];
     let is_own =
         |key: &String| !common.contains(&key.split('.').next().unwrap()) && !MBPO_SILENT.contains(&key.as_str());
     let keys: BTreeSet<String> = experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();
@@ -654,6 +731,44 @@ fn every_setting_of_a_policy_in_a_learned_model_changes_a_run() {
     let silent: Vec<&str> = changes
         .iter()
         .filter(|(word, with)| before(with) == run(&[*with, &[*word]].concat()))
+        .map(|(word, _)| *word)
+        .collect();
+    assert_eq!(silent, [""; 0], "change nothing");
+}
+
+#[test]
+fn every_setting_of_a_model_of_images_changes_a_run() {
+    let experiment = registry().load("latent", &[]).unwrap();
+    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge"];
+    // Another kind of agent has other sections.
+    let is_own = |key: &String| !common.contains(&key.split('.').next().unwrap()) && key != "agent.kind";
+    let keys: BTreeSet<String> = experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();
+    let part_of = |word: &str, parts: &[&str]| parts.iter().any(|part| word.starts_with(part));
+    let others = CHANGES.iter().filter(|(word, _)| part_of(word, &["fit.", "planner.", "refinement.", "mpc."]));
+    // Their costs are of columns that nobody sees here; the model's rewards tell plans apart.
+    let others: Vec<(&str, Vec<&str>)> = others
+        .map(|(word, with)| (*word, with.iter().copied().filter(|word| !word.starts_with("goal.")).collect()))
+        .collect();
+    let own = LATENT_CHANGES.iter().map(|(word, with)| (*word, with.to_vec()));
+    let changes: Vec<(&str, Vec<&str>)> = own.chain(others).collect();
+    assert_eq!(changes.iter().map(|(word, _)| key_of(word)).collect::<BTreeSet<_>>(), keys, "each key is tried");
+    let mut runs: Vec<(Vec<&str>, Left)> = Vec::new();
+    let mut run = |words: &[&'static str]| {
+        if let Some((_, left)) = runs.iter().find(|(known, _)| known == words) {
+            return Clone::clone(left);
+        }
+        let left = left_behind(&registry().load("latent", words).unwrap());
+        assert!(left.2.is_empty(), "{words:?}: {}", left.2);
+        runs.push((words.to_vec(), left.clone()));
+        left
+    };
+    let base = run(&[]);
+    let told = |event: &str| base.0.iter().filter(|line| line["event"] == event).count();
+    assert!(told("fit") > 1 && told("plan") > 0, "every part is in use: {base:?}");
+    assert!(base.0.iter().any(|line| line.contains_key("model/mse_reward")), "{base:?}");
+    let silent: Vec<&str> = changes
+        .iter()
+        .filter(|(word, with)| run(with) == run(&[&with[..], &[*word]].concat()))
         .map(|(word, _)| *word)
         .collect();
     assert_eq!(silent, [""; 0], "change nothing");

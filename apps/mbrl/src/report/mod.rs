@@ -4,6 +4,7 @@
 //! bytes.
 
 mod curves;
+mod film;
 mod html;
 mod model;
 pub(crate) mod runs;

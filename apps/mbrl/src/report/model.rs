@@ -6,24 +6,24 @@ use std::{fmt::Write as _, fs};
 use anyhow::{Context, Result};
 #[cfg(feature = "mujoco")]
 use mbrl_env::EnvError;
-use mbrl_env::{Replay, Rng, Shape, Situation, Transition};
+use mbrl_env::{Env, Form, Replay, Rng, Scene, Shape, Situation, Solid, Transition};
 use mbrl_model::{Draw, Dynamics, EvaluateConfig, ModelEvaluation, Propagation, Start, evaluate};
 use mbrl_plan::PlannerConfig;
-use mbrl_policy::{Learned, Tensor, WhichCheckpoint};
+use mbrl_policy::{Learned, Tensor, WhichCheckpoint, experiment::AgentConfig};
 use serde_json::{Value, json};
 
 use super::{
     curves::mean_std,
+    film::film,
     html::{absent, escape, figure, json as script_json, legend, mean_and_std, number, table},
     runs::{Group, Run},
 };
-#[cfg(feature = "mujoco")]
-use crate::replay_episode::EpisodeReplay;
 use crate::{
     console,
     diagnose::DIAGNOSIS,
     model_chart::{coverage_chart, error_chart, in_words},
     plot::{Chart, Colour, Key, Mark, Points, Size, Style},
+    replay_episode::EpisodeReplay,
     run::Restored,
     trajectories::{self, Stored},
 };
@@ -37,6 +37,8 @@ const FRAMES: usize = 1000;
 #[cfg(feature = "mujoco")]
 const PICTURES: usize = 100;
 const PICTURE: (u32, u32) = (240, 180);
+/// Most scenes of an episode.
+const SCENES: usize = 201;
 /// Steps of open-loop predictions: three planning horizons, within these.
 const AHEAD: (usize, usize) = (30, 100);
 /// Starts of the roll-outs that the model is judged by: a report should take seconds.
@@ -95,6 +97,21 @@ fn show_run(group: &Group, id: usize) -> Shown {
         return shown;
     };
     let episodes = episodes(run, &mut shown.notes);
+    if let (Some(learned), AgentConfig::Latent(sections)) = (restored.agent.learned(), &run.experiment().agent) {
+        let of = format!("{}, the checkpoint of step {}", run.label, restored.env_step);
+        shown.model = absent("A model of images is judged by what it foresees, below.");
+        shown.prediction = match &episodes {
+            None => absent(NO_EPISODES),
+            Some(_) if !learned.is_fitted => absent("The model was not fitted yet."),
+            Some(episodes) => {
+                let (spec, steps) = (restored.task.env.spec(), 2 * sections.planner.horizon());
+                film(learned.model, spec, &episodes.middle().transitions, steps, &of)
+                    .unwrap_or_else(|error| failed(&error))
+            }
+        };
+        shown.episode = episodes.map_or_else(|| absent(NO_EPISODES), |episodes| played_middle(run, &episodes, id));
+        return shown;
+    }
     let (Some(learned), Some(sections)) = (restored.agent.learned(), run.experiment().agent.model_based()) else {
         shown.model = absent(without_model(run.experiment().agent.ground_truth().is_some()));
         shown.prediction = shown.model.clone();
@@ -422,14 +439,14 @@ fn played_middle(run: &Run, episodes: &Episodes, id: usize) -> String {
     let (number, count, step) = (episode.number, episodes.episodes.len(), episodes.env_step);
     let what =
         format!("episode {number} of {count} of the evaluation at step {step}, the one in the middle of the returns");
-    let (pictures, note) = match pictures(run, episode) {
-        Ok(pictures) => (pictures, String::new()),
+    let (drawn, note) = match drawn(run, episode) {
+        Ok(drawn) => (drawn, String::new()),
         Err(error) => {
             let why = escape(&console::chain(&error));
-            (Vec::new(), format!("<p class=\"lead\"><small>Without pictures: {why}.</small></p>\n"))
+            (Drawn::Nothing, format!("<p class=\"lead\"><small>Without pictures: {why}.</small></p>\n"))
         }
     };
-    played(run, &episode.transitions, &pictures, &what, id) + &note
+    played(run, &episode.transitions, &drawn, &what, id) + &note
 }
 
 /// The last training episode, where nothing was evaluated.
@@ -440,36 +457,97 @@ fn played_training(run: &Run, learned: Learned<'_>, env_step: u64, id: usize) ->
         return absent(NO_EPISODES);
     }
     let what = format!("the last training episode by step {env_step}, since no evaluation episode was recorded");
-    played(run, &last, &[], &what, id)
+    played(run, &last, &Drawn::Nothing, &what, id)
 }
 
-/// An episode as the task draws it, as PNG files from its start to its end; none where the task draws none.
-#[cfg(feature = "mujoco")]
-fn pictures(run: &Run, episode: &Stored) -> Result<Vec<Vec<u8>>> {
+/// What an environment shows of an episode by itself.
+enum Drawn {
+    /// Nothing: the task's sketch, or its observations, are shown.
+    Nothing,
+    /// Scenes at as many moments, as the script reads them.
+    Scenes(Value, usize),
+    /// PNG files from its start to its end.
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "no task of such a build draws any"))]
+    Pictures(Vec<Vec<u8>>),
+}
+
+/// An episode as the task shows it.
+fn drawn(run: &Run, episode: &Stored) -> Result<Drawn> {
     let steps = episode.transitions.len();
-    let last = (PICTURES - 1).min(steps);
-    // What has a sketch draws nothing else, and may have been recorded by an earlier version. Nor does a process.
-    let has_sketch = run.known().is_some_and(|known| known.sketch.is_some());
-    if has_sketch || run.experiment().task == mbrl_env::process::TASK {
-        return Ok(Vec::new());
+    // What has a sketch shows nothing else, and may have been recorded by an earlier version. Nor does a process, or a task of another
+    // program.
+    let shows = run.known().is_some_and(|known| known.sketch.is_none());
+    if !shows || run.experiment().task == mbrl_env::process::TASK {
+        return Ok(Drawn::Nothing);
     }
     let mut replay = EpisodeReplay::new(run.experiment(), episode)?;
+    if let Some(first) = replay.scene(0)? {
+        let last = (SCENES - 1).min(steps);
+        let mut scenes = vec![first];
+        for i in 1..=last {
+            scenes.extend(replay.scene(i * steps / last)?);
+        }
+        return Ok(Drawn::Scenes(scenes_json(&scenes), scenes.len()));
+    }
+    pictures(replay, steps)
+}
+
+#[cfg(feature = "mujoco")]
+fn pictures(mut replay: EpisodeReplay<'_>, steps: usize) -> Result<Drawn> {
+    let last = (PICTURES - 1).min(steps);
     let draw = |i: usize| replay.frame(i * steps / last, PICTURE)?.png();
     match (0..=last).map(draw).collect() {
-        Err(EnvError::NoPicture { .. }) => Ok(Vec::new()),
-        pictures => Ok(pictures?),
+        Err(EnvError::NoPicture { .. }) => Ok(Drawn::Nothing),
+        pictures => Ok(Drawn::Pictures(pictures?)),
     }
 }
 
 /// No task of this build draws any.
 #[cfg(not(feature = "mujoco"))]
-fn pictures(_: &Run, _: &Stored) -> Result<Vec<Vec<u8>>> {
-    Ok(Vec::new())
+fn pictures(_: EpisodeReplay<'_>, _: usize) -> Result<Drawn> {
+    Ok(Drawn::Nothing)
 }
 
-/// An episode that plays, at least one step: pictures of it, the task's sketch, or its observations, with actions and
+/// Scenes of one environment: its solids, the places of those that move in each, and where to look from.
+fn scenes_json(scenes: &[Scene]) -> Value {
+    let round = |v: f32, digits: f64| if v.is_finite() { (f64::from(v) * digits).round() / digits } else { 0.0 };
+    let Some(first) = scenes.first() else { return Value::Null };
+    let place = |solid: &Solid| -> Vec<f64> {
+        solid.at.iter().map(|x| round(*x, 1e4)).chain(solid.axes.iter().map(|x| round(*x, 1e3))).collect()
+    };
+    let same = |scene: &&Scene| scene.solids.len() == first.solids.len();
+    let whole: Vec<&Scene> = scenes.iter().take_while(same).collect();
+    let moves = |i: usize| whole.iter().any(|scene| place(&scene.solids[i]) != place(&first.solids[i]));
+    let moving: Vec<usize> = (0..first.solids.len()).filter(|i| moves(*i)).collect();
+    let solids: Vec<Value> = first
+        .solids
+        .iter()
+        .map(|solid| {
+            let form = match solid.form {
+                Form::Plane => "plane",
+                Form::Ellipsoid => "ellipsoid",
+                Form::Capsule => "capsule",
+                Form::Cylinder => "cylinder",
+                _ => "box",
+            };
+            json!([form, solid.size.map(|x| round(x, 1e5)), solid.colour.map(|x| round(x, 1e3)), place(solid)])
+        })
+        .collect();
+    let places = |scene: &&Scene| moving.iter().map(|i| place(&scene.solids[*i])).collect::<Vec<_>>();
+    json!({
+        "solids": solids,
+        "moving": moving,
+        "places": whole.iter().map(places).collect::<Vec<_>>(),
+        "lookat": whole.iter().map(|scene| scene.lookat.map(|x| round(x, 1e4))).collect::<Vec<_>>(),
+        "distance": round(first.distance, 1e4),
+        "azimuth": round(first.azimuth, 1e2),
+        "elevation": round(first.elevation, 1e2),
+    })
+}
+
+/// An episode that plays, at least one step: what was drawn of it, the task's sketch, or its observations, with actions and
 /// rewards.
-fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: usize) -> String {
+fn played(run: &Run, all: &[Transition], drawn: &Drawn, what: &str, id: usize) -> String {
     let every = all.len().div_ceil(FRAMES);
     let shown: Vec<&Transition> = all.iter().step_by(every).collect();
     let period = period(run);
@@ -482,13 +560,23 @@ fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: u
     let sums: Vec<f64> = so_far.collect();
     let returns: Vec<f64> = sums.chunks(every).map(|chunk| (1e3 * chunk[chunk.len() - 1]).round() / 1e3).collect();
     let mut data = json!({ "dt": period * every as f64, "returns": returns });
-    let sketch = run.known().and_then(|known| known.sketch).filter(|_| pictures.is_empty());
+    let sketch = run.known().and_then(|known| known.sketch).filter(|_| matches!(drawn, Drawn::Nothing));
     let last = &all[all.len() - 1].next_obs;
     let mut canvas = String::new();
-    if !pictures.is_empty() {
-        data["pictures"] = pictures.iter().map(|png| format!("data:image/png;base64,{}", base64(png))).collect();
-        let (width, height) = PICTURE;
-        canvas = format!(r#"<img alt="the episode" width="{width}" height="{height}">"#);
+    let mut moments = String::new();
+    match drawn {
+        Drawn::Nothing => {}
+        Drawn::Scenes(scenes, count) => {
+            data["scene"] = scenes.clone();
+            canvas = r#"<canvas class="scene" tabindex="0" role="img" aria-label="the episode in space; drag or use the arrow keys to turn it, the wheel or + and - to come closer"></canvas>"#.to_owned();
+            moments = format!(" Shown at {count} moments; drag to turn it.");
+        }
+        Drawn::Pictures(pictures) => {
+            data["pictures"] = pictures.iter().map(|png| format!("data:image/png;base64,{}", base64(png))).collect();
+            let (width, height) = PICTURE;
+            canvas = format!(r#"<img alt="the episode" width="{width}" height="{height}">"#);
+            moments = format!(" Drawn at {} moments.", pictures.len());
+        }
     }
     if let Some(sketch) = sketch {
         let view = sketch(last).view;
@@ -537,12 +625,8 @@ fn played(run: &Run, all: &[Transition], pictures: &[Vec<u8>], what: &str, id: u
         _ => "cut by the end of the run",
     };
     let total: f64 = all.iter().map(|t| t.reward).sum();
-    let drawn = match pictures.len() {
-        0 => String::new(),
-        count => format!(" Drawn at {count} moments."),
-    };
     let caption =
-        format!("{}: {what}: {} steps, return {}, {ended}.{drawn}", escape(&run.label), all.len(), number(total));
+        format!("{}: {what}: {} steps, return {}, {ended}.{moments}", escape(&run.label), all.len(), number(total));
     let player = format!(
         r#"<div class="player" data-source="episode-{id}" data-frame="0">{canvas}<div class="controls"><button type="button">Play</button><input type="range" min="0" max="{}" value="0" aria-label="step"><select aria-label="speed"><option value="0.25">¼ ×</option><option value="0.5">½ ×</option><option value="1" selected>1 ×</option><option value="2">2 ×</option><option value="4">4 ×</option></select><output></output></div>{strips}</div><script type="application/json" id="episode-{id}">{}</script>"#,
         shown.len(),
@@ -683,7 +767,7 @@ mod tests {
     fn an_episode_is_played_with_its_actions_and_rewards() {
         let mut run = runs::tests::run(&[]);
         run.folder.experiment.task = "a task of another program".into();
-        let html = played(&run, &walk(), &[], "an episode", 0);
+        let html = played(&run, &walk(), &Drawn::Nothing, "an episode", 0);
         assert!(html.contains(r#""returns":[0.5,-3.5,-2.0]"#), "{html}");
         assert!(html.contains("3 steps, return −2.00, cut by the time limit"), "{html}");
         let strip = |name: &str| &html[html.find(&format!(r#"aria-label="{name} over time""#)).unwrap()..];
@@ -710,6 +794,36 @@ mod tests {
             html.split("<td").skip(1).map(|c| c[c.find('>').unwrap() + 1..].split('<').next().unwrap()).collect();
         let std = number((14.0_f64 / 9.0).sqrt());
         assert_eq!(cells, ["obs[0]", &std, &rms, &rms, "–", "–", "–", "4.00", "–", "–"]);
+    }
+
+    #[test]
+    fn scenes_tell_places_once_of_what_stands_and_each_time_of_what_moves() {
+        let ground = Solid::new(Form::Plane, [1.0, 1.0, 0.0], [0.5, 0.5, 0.5, 1.0]);
+        let turned = [0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+        let ball = |x: f32| Solid::new(Form::Ellipsoid, [0.02; 3], [1.0, 0.0, 0.0, 1.0]).at([x, 0.0, 0.123_46], turned);
+        let scene = |x| Scene::new(vec![ground, ball(x)], [0.0, 0.0, 0.1], 0.5, [90.0, -30.0]);
+        let json = scenes_json(&[scene(0.0), scene(0.25)]);
+        assert_eq!(json["moving"], json!([1]));
+        let at = |x: f64| json!([x, 0.0, 0.1235, 0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(json["places"], json!([[at(0.0)], [at(0.25)]]));
+        assert_eq!(
+            json["solids"][0],
+            json!([
+                "plane",
+                [1.0, 1.0, 0.0],
+                [0.5, 0.5, 0.5, 1.0],
+                [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+            ])
+        );
+        assert_eq!((&json["azimuth"], &json["elevation"]), (&json!(90.0), &json!(-30.0)));
+        let mut run = runs::tests::run(&[]);
+        run.folder.experiment.task = "a task of another program".into();
+        let html = played(&run, &walk(), &Drawn::Scenes(json, 2), "an episode", 0);
+        assert!(
+            html.contains(r#"<canvas class="scene""#) && html.contains("Shown at 2 moments; drag to turn it."),
+            "{html}"
+        );
+        assert!(html.contains(r#""moving":[1]"#), "{html}");
     }
 
     #[test]

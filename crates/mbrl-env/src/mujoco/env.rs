@@ -6,8 +6,8 @@ use mujoco_rs::prelude::{MjData, MjModel};
 
 use super::{Camera, InitialState, Model, Renderer, Sim, View, fields::parts, sim::State};
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Frame, Info, LimitsConfig, Rng, Simulator, Snapshot, Step,
-    check_action, field::with_unique_names, tasks::Phase, wrappers::narrowed,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Frame, Info, LimitsConfig, Rng, Scene, Simulator, Snapshot,
+    Step, check_action, field::with_unique_names, tasks::Phase, wrappers::narrowed,
 };
 
 /// What a step was worth.
@@ -422,6 +422,11 @@ impl Env for MujocoEnv {
             }
         };
         self.renderer.insert(renderer).draw(&self.sim)
+    }
+
+    fn scene(&mut self) -> Option<Scene> {
+        let camera = self.rules.camera(self.sim.model());
+        Some(self.sim.scene(&camera))
     }
 }
 

@@ -33,6 +33,7 @@ mod initial;
 mod limits;
 mod model;
 mod render;
+mod scene;
 mod sim;
 mod tasks;
 #[cfg(feature = "mujoco-viewer")]

@@ -20,7 +20,7 @@ use std::{
 
 use crc32fast::Hasher;
 
-use super::Replay;
+use super::{Replay, seen::Seen};
 use crate::{EnvError, atomic_file};
 
 const MAGIC: &[u8; 8] = b"MBRL.RPL";
@@ -28,7 +28,8 @@ const VERSION: u32 = 1;
 const HEADER: usize = 8 + 4 + 6 * 8;
 
 impl Replay {
-    /// Writes everything, so that [`load`](Self::load) gives back the same bits.
+    /// Writes everything, so that [`load`](Self::load) gives back the same bits. Observations [in bytes](Self::in_bytes) are written, and
+    /// read, as numbers.
     ///
     /// # Errors
     /// [`EnvError::Stream`].
@@ -157,10 +158,11 @@ impl Replay {
         replay.episodes = numbers(take(8 * episodes), u64::from_le_bytes).map(|n| n as usize).collect();
         replay.running = running == 1;
         replay.pushed = len;
-        replay.obs = numbers(take(4 * len * obs_width), f32::from_le_bytes).collect();
+        let obs = numbers(take(4 * len * obs_width), f32::from_le_bytes).collect();
         replay.actions = numbers(take(4 * len * action_width), f32::from_le_bytes).collect();
         replay.rewards = numbers(take(8 * len), f64::from_le_bytes).collect();
-        replay.next_obs = numbers(take(4 * len * obs_width), f32::from_le_bytes).collect();
+        let next = numbers(take(4 * len * obs_width), f32::from_le_bytes).collect();
+        replay.seen = Seen::Numbers { obs, next };
         let flags = take(len);
         replay.terminated = flags.iter().map(|flag| flag & 1 != 0).collect();
         replay.truncated = flags.iter().map(|flag| flag & 2 != 0).collect();

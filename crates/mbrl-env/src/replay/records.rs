@@ -1,9 +1,10 @@
 //! A replay as records of one size, which are written once and in order: what grows with a run is appended, never rewritten.
 //!
 //! ```text
-//! obs [O], action [A]        f32, little-endian bit patterns
+//! obs [O]                    f32, little-endian bit patterns; u8 where the replay is in bytes
+//! action [A]                 f32
 //! reward                     f64
-//! next_obs [O]               f32
+//! next_obs [O]               as obs
 //! flags                      u8: 1 terminated, 2 truncated, 4 first of its episode
 //! ```
 
@@ -76,6 +77,9 @@ pub struct ReplayIndex {
     pub running: bool,
     /// Whether the last transition was truncated after it was written.
     pub last_truncated: bool,
+    /// Whether observations are [bytes](Replay::in_bytes).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bytes: bool,
 }
 
 impl Replay {
@@ -88,7 +92,7 @@ impl Replay {
     /// What its records are made of.
     #[must_use]
     pub fn record_fields(&self) -> Vec<RecordField> {
-        fields(self.obs_width, self.action_width)
+        fields(self.obs_width, self.action_width, self.is_in_bytes())
     }
 
     /// What [`of_records`](Self::of_records) needs beside the records.
@@ -103,6 +107,7 @@ impl Replay {
             pushed: self.pushed,
             running: self.running,
             last_truncated: last.is_some_and(|last| self.truncated[last]),
+            bytes: self.is_in_bytes(),
         }
     }
 
@@ -126,12 +131,11 @@ impl Replay {
         let mut bytes = Vec::with_capacity(starts.len() * size);
         for (position, start) in (first..self.len()).zip(starts) {
             let slot = self.slot(position);
-            let (o, a) = (self.obs_width, self.action_width);
-            for values in [&self.obs[slot * o..][..o], &self.actions[slot * a..][..a]] {
-                bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-            }
+            let a = self.action_width;
+            self.seen.write(slot, self.ring(), false, &mut bytes);
+            bytes.extend(self.actions[slot * a..][..a].iter().flat_map(|x| x.to_le_bytes()));
             bytes.extend(self.rewards[slot].to_le_bytes());
-            bytes.extend(self.next_obs[slot * o..][..o].iter().flat_map(|x| x.to_le_bytes()));
+            self.seen.write(slot, self.ring(), true, &mut bytes);
             let flag = |on: bool, flag: u8| if on { flag } else { 0 };
             let ended = flag(self.terminated[slot], TERMINATED) | flag(self.truncated[slot], TRUNCATED);
             bytes.push(ended | flag(start, FIRST));
@@ -145,9 +149,12 @@ impl Replay {
     /// [`EnvError::Malformed`] for records that do not fit the index.
     pub fn of_records(index: &ReplayIndex, records: &[u8]) -> Result<Self, EnvError> {
         let malformed = |reason: String| EnvError::Malformed { what: "replay", reason };
-        let ReplayIndex { obs_width: o, action_width: a, capacity, len, pushed, running, last_truncated } = *index;
-        let mut replay = Self::new(o, a, capacity).map_err(|error| malformed(error.to_string()))?;
-        let size: usize = fields(o, a).iter().map(RecordField::size).sum();
+        let ReplayIndex { obs_width: o, action_width: a, capacity, len, pushed, running, last_truncated, bytes } =
+            *index;
+        let replay = Self::new(o, a, capacity).map_err(|error| malformed(error.to_string()))?;
+        let mut replay = if bytes { replay.in_bytes() } else { replay };
+        let sizes: Vec<usize> = fields(o, a, bytes).iter().map(RecordField::size).collect();
+        let size: usize = sizes.iter().sum();
         if len > capacity || (len as u64) > pushed || len.checked_mul(size) != Some(records.len()) {
             let found = records.len();
             return Err(malformed(format!(
@@ -157,17 +164,16 @@ impl Replay {
         (replay.pushed, replay.running) = (pushed, running && len > 0);
         for (position, record) in records.chunks_exact(size).enumerate() {
             let mut rest = record;
-            let mut numbers = |count: usize, into: &mut Vec<f32>| {
-                let (part, after) = rest.split_at(4 * count);
+            let [obs, action, reward, next_obs] = [0, 1, 2, 3].map(|field| {
+                let (part, after) = rest.split_at(sizes[field]);
                 rest = after;
-                into.extend(part.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
-            };
-            numbers(o, &mut replay.obs);
-            numbers(a, &mut replay.actions);
-            let reward = &record[4 * (o + a)..][..8];
+                part
+            });
+            let [obs, next_obs] = [obs, next_obs].map(|part| replay.seen.read(part));
+            let put = replay.seen.put(position, position.checked_sub(1), [&obs, &next_obs]);
+            put.map_err(|error| malformed(error.to_string()))?;
+            replay.actions.extend(action.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
             replay.rewards.push(f64::from_le_bytes(reward.try_into().unwrap_or_default()));
-            let next = &record[4 * (o + a) + 8..][..4 * o];
-            replay.next_obs.extend(next.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
             let flags = record[size - 1];
             if flags > TERMINATED | TRUNCATED | FIRST {
                 return Err(malformed(format!("record {position} has the flags {flags}")));
@@ -187,19 +193,20 @@ impl Replay {
     }
 }
 
-fn fields(o: usize, a: usize) -> Vec<RecordField> {
+fn fields(o: usize, a: usize, bytes: bool) -> Vec<RecordField> {
+    let seen = if bytes { RecordKind::U8 } else { RecordKind::F32 };
     vec![
-        RecordField::new("obs", RecordKind::F32, o),
+        RecordField::new("obs", seen, o),
         RecordField::new("action", RecordKind::F32, a),
         RecordField::new("reward", RecordKind::F64, 1),
-        RecordField::new("next_obs", RecordKind::F32, o),
+        RecordField::new("next_obs", seen, o),
         RecordField::new("flags", RecordKind::U8, 1),
     ]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::seen::Seen, *};
     use crate::Transition;
 
     fn push(replay: &mut Replay, x: f32, terminated: bool, truncated: bool) {
@@ -248,6 +255,48 @@ mod tests {
         // More than is kept cannot be had.
         assert_eq!(replay.records(0).len(), size * 7);
         assert!(replay.records(u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn a_replay_of_bytes_is_the_one_of_numbers_and_holds_each_frame_once() {
+        for capacity in [1, 2, 7, 100] {
+            let (mut bytes, mut numbers) =
+                (Replay::new(3, 1, capacity).unwrap().in_bytes(), Replay::new(3, 1, capacity).unwrap());
+            let (mut file, mut written) = (Vec::new(), 0);
+            let size: usize = bytes.record_fields().iter().map(RecordField::size).sum();
+            assert_eq!(size, 3 + 4 + 8 + 3 + 1);
+            let mut level = 0.0;
+            for step in 0..40_u8 {
+                let frame = |level: f32| vec![level, 255.0 - level, f32::from(step / 10)];
+                let (obs, next_obs) = (frame(level), frame(level + 1.0));
+                level = if step % 9 == 8 { 100.0 } else { level + 1.0 };
+                let (terminated, truncated) = (step % 9 == 8, false);
+                let seen = Transition { obs, action: vec![-0.5], reward: 0.25, next_obs, terminated, truncated };
+                bytes.push(&seen).unwrap();
+                numbers.push(&seen).unwrap();
+                assert_eq!(bytes.columns(), numbers.columns());
+                let last = bytes.len() - 1;
+                assert_eq!(bytes.get(last), Some(seen.clone()));
+                assert_eq!(bytes.gather([last, 0]), numbers.gather([last, 0]));
+                assert_eq!(bytes.observation(last), seen.obs);
+                if step % 3 == 0 {
+                    file.extend(bytes.records(written));
+                    written = bytes.pushed();
+                    let kept = &file[file.len() - size * bytes.len()..];
+                    let read = Replay::of_records(&bytes.index(), kept).unwrap();
+                    assert_same(&read, &bytes);
+                    assert!(read.is_in_bytes());
+                }
+            }
+            // What a frame becomes in the middle of an episode differs here from what comes next (its third entry) three times.
+            let Seen::Bytes { after, .. } = &bytes.seen else { panic!("numbers") };
+            assert!(after.len() <= 9, "{}", after.len());
+            let wrong = Transition { obs: vec![0.0, 256.0, 0.0], ..bytes.get(0).unwrap() };
+            let before = bytes.clone();
+            let error = bytes.push(&wrong).unwrap_err().to_string();
+            assert_eq!(error, "observation = 256: expected whole numbers from 0 to 255, since the replay keeps bytes");
+            assert_eq!(bytes, before);
+        }
     }
 
     #[test]

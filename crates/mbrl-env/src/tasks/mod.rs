@@ -16,7 +16,7 @@
 //!
 //! let unknown = tasks::make("pendulun").unwrap_err().to_string();
 //! assert!(unknown.starts_with("unknown task `pendulun`; known tasks: pendulum, cartpole, cartpole-swingup, reacher, \
-//!     point-mass, point-mass-sparse, mountain-car, cliff, process, HalfCheetah-v5"));
+//!     point-mass, point-mass-sparse, mountain-car, cliff, pendulum-pixels, cartpole-swingup-pixels, process, HalfCheetah-v5"));
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 
@@ -69,7 +69,7 @@ pub use options::{OptionValue, Options};
 pub use pendulum::{Pendulum, PendulumReward};
 pub use point_mass::{PointMass, PointMassReward};
 pub use reacher::{Reacher, ReacherReward};
-pub use registry::{TaskEntry, entries, make, make_with};
+pub use registry::{PixelsConfig, TaskEntry, entries, make, make_with};
 
 /// An environment with everything that model-based learning wants to know about it.
 ///

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use serde::Deserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     CartPole, CartPoleReward, CartPoleSwingup, CartPoleSwingupReward, CartPoleTermination, CliffConfig, MountainCar,
@@ -10,7 +10,7 @@ use super::{
     Task, cartpole, cartpole_swingup, cliff, mountain_car, pendulum, point_mass, reacher, task,
 };
 use crate::{
-    EnvError,
+    EnvError, Pixels, Raster, World,
     process::{ProcessConfig, TASK as PROCESS},
 };
 
@@ -142,6 +142,62 @@ fn plain(
     })
 }
 
+/// A task whose sketch is all that is seen of it: options are those of [`PixelsConfig`]. Rewards and ends must be learned.
+fn seen_as_pixels(
+    name: &'static str,
+    summary: &'static str,
+    [width, height]: [usize; 2],
+    make: impl Fn() -> Result<Task, EnvError> + Send + Sync + 'static,
+) -> TaskEntry {
+    TaskEntry::new(name, summary, move |options| {
+        let config: PixelsConfig = options.read(name)?;
+        let Task { env, sketch, .. } = make()?;
+        let sketch = sketch.ok_or_else(|| EnvError::NoPicture { env: name.into() })?;
+        Ok(Task::new(World::from_simulator(Pixels::new(
+            env.into_simulator()?,
+            sketch,
+            config.raster([width, height])?,
+        )?)))
+    })
+}
+
+/// How large a task is drawn whose pictures are what is observed; sides that are left out are the task's own.
+///
+/// ```
+/// use mbrl_env::{Env, tasks};
+///
+/// let task = tasks::make_with("pendulum-pixels", serde_json::json!({ "width": 64, "height": 64, "colour": true }))?;
+/// assert_eq!(task.env.spec().fields[0].shape, [64, 64, 3]);
+/// # Ok::<(), mbrl_env::EnvError>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PixelsConfig {
+    /// Pixels per row, up to 256.
+    pub width: Option<usize>,
+    /// Rows, up to 256.
+    pub height: Option<usize>,
+    /// Red, green and blue instead of a level of gray (default: false).
+    pub colour: bool,
+}
+
+impl PixelsConfig {
+    fn raster(&self, [width, height]: [usize; 2]) -> Result<Raster, EnvError> {
+        const MOST: usize = 256;
+        let (width, height) = (self.width.unwrap_or(width), self.height.unwrap_or(height));
+        for (field, value) in [("width", width), ("height", height)] {
+            if !(1..=MOST).contains(&value) {
+                return Err(EnvError::Config {
+                    field,
+                    value: value.to_string(),
+                    rule: "a number of pixels from 1 to 256",
+                });
+            }
+        }
+        if self.colour { Raster::coloured(width, height) } else { Raster::gray(width, height) }
+    }
+}
+
 /// All tasks of this crate, those that this build lacks among them: they are known by name in every build.
 ///
 /// ```
@@ -187,6 +243,15 @@ pub fn entries() -> Vec<TaskEntry> {
             task.sketch = task.sketch.filter(|_| config == CliffConfig::default());
             Ok(task.with_termination(Arc::new(config.termination())))
         }),
+        seen_as_pixels("pendulum-pixels", "the pendulum, seen as a picture of 32 × 32 pixels", [32, 32], || {
+            task(Pendulum::new(), 200, PendulumReward, pendulum::sketch)
+        }),
+        seen_as_pixels(
+            "cartpole-swingup-pixels",
+            "PETS's cart-pole, seen as a picture of 64 × 16 pixels",
+            [64, 16],
+            || task(CartPoleSwingup::new(), 200, CartPoleSwingupReward, cartpole_swingup::sketch),
+        ),
         TaskEntry::new(PROCESS, "any environment in a process of its own, of Gymnasium for one", |options| {
             options.read::<ProcessConfig>(PROCESS)?.task()
         }),
@@ -226,7 +291,8 @@ pub fn make(name: &str) -> Result<Task, EnvError> {
 }
 
 /// Makes a task with [`Options`], a map in any format: those left out keep their defaults. `cliff` takes the fields of
-/// [`CliffConfig`], `process` those of [`ProcessConfig`], those on MuJoCo the fields of their configurations (`mujoco::HalfCheetahConfig` and its siblings), the
+/// [`CliffConfig`], `process` those of [`ProcessConfig`],
+/// `pendulum-pixels` and `cartpole-swingup-pixels` those of [`PixelsConfig`], those on MuJoCo the fields of their configurations (`mujoco::HalfCheetahConfig` and its siblings), the
 /// others none.
 ///
 /// ```

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Step, check_action};
+use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Scene, Step, check_action};
 
 /// Gives actions other limits: narrower ones, limits where the environment has none, or the range [−1, 1] for all.
 ///
@@ -124,6 +124,10 @@ impl<E: Env> Env for ActionLimits<E> {
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
         self.env.render(width, height)
+    }
+
+    fn scene(&mut self) -> Option<Scene> {
+        self.env.scene()
     }
 }
 

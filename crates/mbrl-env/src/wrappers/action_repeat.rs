@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{Env, EnvError, EnvSpec, Frame, Step};
+use crate::{Env, EnvError, EnvSpec, Frame, Scene, Step};
 
 /// Holds each action for a number of steps of the environment inside: a longer control period, so a horizon of as many
 /// decisions sees further.
@@ -88,6 +88,10 @@ impl<E: Env> Env for ActionRepeat<E> {
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
         self.env.render(width, height)
+    }
+
+    fn scene(&mut self) -> Option<Scene> {
+        self.env.scene()
     }
 }
 

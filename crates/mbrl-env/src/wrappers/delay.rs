@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{ActionSpace, Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step, check_action};
+use crate::{ActionSpace, Env, EnvError, EnvSpec, Frame, Scene, Simulator, Snapshot, Step, check_action};
 
 /// Lets actions act, or observations come, a number of steps late.
 ///
@@ -105,6 +105,10 @@ impl<E: Env> Env for Delay<E> {
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
         self.env.render(width, height)
+    }
+
+    fn scene(&mut self) -> Option<Scene> {
+        self.env.scene()
     }
 }
 

@@ -30,6 +30,7 @@ mod action_repeat;
 mod config;
 mod delay;
 mod noise;
+mod pixels;
 mod time_limit;
 
 #[cfg(feature = "mujoco")]
@@ -39,4 +40,5 @@ pub use action_repeat::ActionRepeat;
 pub use config::{NoiseStd, WrappersConfig};
 pub use delay::Delay;
 pub use noise::Noise;
+pub use pixels::Pixels;
 pub use time_limit::TimeLimit;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Rng, Simulator, Snapshot, Step, check_action, check_width,
-    rng::Purpose,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Rng, Scene, Simulator, Snapshot, Step, check_action,
+    check_width, rng::Purpose,
 };
 
 /// Adds independent Gaussian noise to observations, to actions, or to both.
@@ -129,6 +129,10 @@ impl<E: Env> Env for Noise<E> {
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
         self.env.render(width, height)
+    }
+
+    fn scene(&mut self) -> Option<Scene> {
+        self.env.scene()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Env, EnvError, EnvSpec, Frame, Simulator, Snapshot, Step};
+use crate::{Env, EnvError, EnvSpec, Frame, Scene, Simulator, Snapshot, Step};
 
 /// Cuts episodes after a number of steps, and says so in the specification ([`EnvSpec::max_steps`]).
 ///
@@ -96,6 +96,10 @@ impl<E: Env> Env for TimeLimit<E> {
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
         self.env.render(width, height)
+    }
+
+    fn scene(&mut self) -> Option<Scene> {
+        self.env.scene()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Episodes in varying physics.
 
-use mbrl_env::{Env, EnvError, EnvSpec, Frame, Rng, Simulator, Snapshot, Step};
+use mbrl_env::{Env, EnvError, EnvSpec, Frame, Rng, Scene, Simulator, Snapshot, Step};
 
 /// Variants of one environment: each episode is in one of them, drawn from its seed.
 pub(crate) struct Variants {
@@ -35,6 +35,10 @@ impl Env for Variants {
 
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
         self.all[self.now].render(width, height)
+    }
+
+    fn scene(&mut self) -> Option<Scene> {
+        self.all[self.now].scene()
     }
 }
 

@@ -92,21 +92,12 @@ pub(super) struct HostStepper {
 }
 
 impl HostStepper {
-    pub(super) fn new(
-        network: &Network,
-        config: &EnsembleConfig,
-        examples: &EnsembleExamples,
-        learning_rate: f64,
-    ) -> Self {
+    pub(super) fn new(network: &Network, config: &EnsembleConfig, examples: &EnsembleExamples) -> Self {
         let (copies, examples) = (examples.copies(), examples.pairs());
         let inputs = examples.inputs.dims()[1];
         let outputs = network.biases.last().map_or(0, |bias| bias.val().dims()[2]);
         let layers = HostMlp::from_params(&config.mlp(inputs, outputs), [&network.weights, &network.biases, &[], &[]]);
-        let adam = AdamConfig {
-            learning_rate: learning_rate as f32,
-            decay: config.weight_decay.clone(),
-            ..AdamConfig::default()
-        };
+        let adam = AdamConfig { decay: config.weight_decay.clone(), ..AdamConfig::default() };
         let values = [to_vec(network.max_log_var.val()), to_vec(network.min_log_var.val())];
         let columns = values[0].len();
         let learned = (config.head == Head::Gaussian && config.learn_bounds).then_some(config.bounds_weight);
@@ -223,6 +214,10 @@ impl Stepper<Network> for HostStepper {
             }
         }
         loss as f32
+    }
+
+    fn set_learning_rate(&mut self, rate: f64) {
+        self.adam.set_learning_rate(rate as f32);
     }
 
     fn errors(&self, rows: &[usize]) -> Vec<Vec<f32>> {
@@ -467,7 +462,7 @@ mod tests {
             // A whole tile, less than one, several with a rest.
             for batch in [32, 5, 77] {
                 let rows: Vec<usize> = (0..config.members * batch).map(|_| rng.below(300)).collect();
-                let mut host = HostStepper::new(&model.network, &config, &examples, 1e-3);
+                let mut host = HostStepper::new(&model.network, &config, &examples);
                 let loss = host.walk(&FitBatch::new(&rows, config.members, 0));
                 let bounds = host.bound_gradients();
                 // Gradients take the places of what they are gradients of.

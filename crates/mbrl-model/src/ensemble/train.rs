@@ -287,7 +287,7 @@ impl Fit for Ensemble {
     /// On a CPU with the engine on; norms of gradients are clipped by Burn alone.
     fn stepper(&self, examples: &EnsembleExamples, config: &FitConfig) -> Option<Box<dyn Stepper<Network>>> {
         let own = self.use_engine && is_cpu(&self.spec.device) && config.grad_clip == 0.0;
-        own.then(|| Box::new(HostStepper::new(&self.network, &self.config, examples, config.learning_rate)) as Box<_>)
+        own.then(|| Box::new(HostStepper::new(&self.network, &self.config, examples)) as Box<_>)
     }
 
     fn choose(old: Network, new: Network, take: &[bool]) -> Network {

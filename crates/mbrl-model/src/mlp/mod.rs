@@ -11,6 +11,7 @@
 //! | [`step`](HostMlp::step) | Adam's step for gradients of the outputs, fused with them |
 //! | [`input_grad`](HostMlp::input_grad) | gradients of the inputs alone: actors through critics, plans through models |
 //! | [`grads`](HostMlp::grads), [`jvp`](HostMlp::jvp) | products with the Jacobian and its transpose: natural gradients |
+//! | [`go_back`](HostMlp::go_back), [`step_over`](HostMlp::step_over) | one step of Adam for several passes: recurrent networks |
 //! | [`track`](HostMlp::track) | target networks |
 //!
 //! A regression:

@@ -25,6 +25,47 @@ impl HostMlp {
         gradients
     }
 
+    /// Gradients of the inputs `[E, B, in]`, if they are wanted, for those of the outputs `[E, B, out]`. The tape keeps those of the layers
+    /// until [`step_over`](Self::step_over): of a network that is applied several times before it is moved, a recurrent one say.
+    ///
+    /// # Panics
+    /// As [`input_grad`](Self::input_grad).
+    pub fn go_back(&self, tape: &mut Tape, grad_out: &[f32], want_grad_in: bool) -> Option<Vec<f32>> {
+        let gradients = self.backward(tape, grad_out, want_grad_in);
+        tape.state = State::Back;
+        gradients
+    }
+
+    /// One step of Adam for the sum of the gradients that have gone [back](Self::go_back) over several passes. The tapes are spent.
+    ///
+    /// # Panics
+    /// If gradients have not gone back over one of the tapes; if `adam` is another network's.
+    pub fn step_over(&mut self, tapes: &mut [Tape], adam: &mut Adam) {
+        assert!(
+            tapes.iter().all(|tape| tape.state == State::Back),
+            "a tape without gradients: expected those over which gradients have gone back since the last step"
+        );
+        let members = self.config().members;
+        let per_member: usize = tapes.iter().map(|tape| tape.tiles.len() / members).sum();
+        let mut all = Tape { batch: per_member * TILE, ..Tape::new() };
+        for member in 0..members {
+            for tape in &mut *tapes {
+                let count = tape.tiles.len() / members;
+                all.tiles.extend(tape.tiles[member * count..][..count].iter_mut().map(std::mem::take));
+            }
+        }
+        self.update(&mut all, adam);
+        // Room for the next passes.
+        let mut tiles = all.tiles.into_iter();
+        for member in 0..members {
+            for tape in &mut *tapes {
+                let count = tape.tiles.len() / members;
+                tape.tiles[member * count..][..count].iter_mut().zip(&mut tiles).for_each(|(tile, used)| *tile = used);
+                tape.state = State::Spent;
+            }
+        }
+    }
+
     /// Gradients of all parameters, in the order of [`parameters`](Self::parameters), for those of the outputs `[E, B, out]`:
     /// the product of the transposed Jacobian with `grad_out`. The tape stays what it is.
     ///

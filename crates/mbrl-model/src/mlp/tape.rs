@@ -22,7 +22,9 @@ pub struct Tape {
 pub(crate) enum State {
     Empty,
     Ready,
-    /// Gradients have gone back, and taken the places of slopes.
+    /// Gradients have gone back, and taken the places of slopes; the step is still to come.
+    Back,
+    /// The step has been taken.
     Spent,
 }
 
@@ -72,7 +74,11 @@ impl Tape {
         assert!(
             self.state == State::Ready,
             "a tape that is {}: expected one of a forward pass since the last step",
-            if self.state == State::Empty { "empty" } else { "spent by a step" }
+            match self.state {
+                State::Empty => "empty",
+                State::Back => "waiting for a step",
+                State::Ready | State::Spent => "spent by a step",
+            }
         );
         let tiles = network.config().members * self.batch.div_ceil(TILE);
         let widths = self.tiles.first().map(|tile| tile.inputs.iter().map(|x| x.len()).collect::<Vec<_>>());

@@ -12,6 +12,7 @@ use toml::{Table, Value};
 use super::{
     ExperimentError,
     ground_truth::GroundTruthSections,
+    latent::LatentSections,
     mbpo::MbpoSections,
     model_based::ModelBasedSections,
     model_free::{SacSections, Td3Sections},
@@ -105,6 +106,9 @@ kinds! {
     /// `kind = "mbpo"`: learns an ensemble, and a policy in it (MBPO, DHMBPO). Sections `[agent]`, `[goal]`, `[model]`, `[fit]`,
     /// `[rollout]`, `[propagation]`, `[policy]`, `[critics]` and `[sac]`.
     Mbpo(MbpoSections),
+    /// `kind = "latent"`: sees images, learns a latent model of them and plans in its latent space. Sections `[agent]`, `[goal]`,
+    /// `[model]`, `[fit]`, `[planner]`, `[refinement]` and `[mpc]`.
+    Latent(LatentSections),
     /// `kind = "sac"`: learns a policy from real transitions alone, by soft actor-critic. Sections `[agent]`, `[policy]`,
     /// `[critics]` and `[sac]`.
     Sac(SacSections),
@@ -157,6 +161,7 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => sections.agent.random_steps,
             Self::Mbpo(sections) => sections.agent.random_steps,
+            Self::Latent(sections) => sections.agent.random_steps,
             Self::Sac(sections) => sections.agent.random_steps,
             Self::Td3(sections) => sections.agent.random_steps,
             Self::GroundTruth(_) | Self::Npg(_) => 0,
@@ -169,6 +174,7 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => Some(&sections.planner),
             Self::GroundTruth(sections) => Some(&sections.planner),
+            Self::Latent(sections) => Some(&sections.planner),
             Self::Mbpo(_) | Self::Sac(_) | Self::Td3(_) | Self::Npg(_) => None,
         }
     }

@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use mbrl_env::{
-    ColumnNames, Env, Expression, ExpressionError, Reward, Termination, nearest::nearest, reward_fn, tasks::Task,
-    termination_fn,
+    ActionSpace, ColumnNames, Env, Expression, ExpressionError, Reward, Termination, nearest::nearest, reward_fn,
+    tasks::Task, termination_fn,
 };
 use mbrl_model::{Bool, EnsembleConfig};
-use mbrl_plan::{Aggregate, Disagreement};
+use mbrl_plan::{ActionRate, Aggregate, Disagreement};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, Visitor},
@@ -35,8 +35,29 @@ pub struct GoalConfig {
     /// What a planned step pays on top, per column of the observation it leads to: this times the column's square, `[O]`. It
     /// tells plans apart that the task's reward does not; evaluations count the task's reward alone. Empty (default): nothing.
     pub cost: Vec<f32>,
+    /// What a planned step earns on top, as an [`Expression`] over named columns, for tasks whose reward shows plans the wrong way, or
+    /// none; evaluations do not count it. Empty (default): nothing.
+    pub shaping: String,
     /// What a planned step earns where the members of a learned model disagree (default: nothing).
     pub disagreement: DisagreementConfig,
+    /// What changes of the action cost plans, and how large they may be (default: nothing, and any).
+    pub action_rate: ActionRateConfig,
+}
+
+/// Changes of the action from step to step, in half ranges of each action: [`ActionRate`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActionRateConfig {
+    /// Cost of a planned step: this times the sum of the squared changes; 0 (default) for none.
+    pub weight: f32,
+    /// Largest change per step, above 0; 2 (default), from one bound to the other, is no limit.
+    pub limit: f32,
+}
+
+impl Default for ActionRateConfig {
+    fn default() -> Self {
+        Self { weight: 0.0, limit: 2.0 }
+    }
 }
 
 /// A bonus for planned steps on whose outcome the members disagree: [`Disagreement`].
@@ -154,7 +175,9 @@ impl Default for GoalConfig {
             termination: None,
             aggregate: Aggregate::Mean,
             cost: Vec::new(),
+            shaping: String::new(),
             disagreement: DisagreementConfig::default(),
+            action_rate: ActionRateConfig::default(),
         }
     }
 }
@@ -184,6 +207,7 @@ impl GoalConfig {
             after_termination: self.after_termination,
             shaping: self.shaping(task)?,
             disagreement: self.disagreement(task, model)?,
+            action_rate: self.action_rate(task)?,
             ..Goal::of_model()
         })
     }
@@ -255,8 +279,23 @@ impl GoalConfig {
         }
     }
 
-    /// The cost of a planned step, as what is added to its reward.
+    /// What is added to the reward of a planned step.
     fn shaping(&self, task: &Task) -> Result<Option<Arc<dyn Reward>>, ExperimentError> {
+        let cost = self.costs(task)?;
+        if self.shaping.trim().is_empty() {
+            return Ok(cost);
+        }
+        let read = Expression::reward(&self.shaping, &ColumnNames::of(&task.env));
+        let bonus = read
+            .map_err(|error| ExperimentError::Refused { key: "goal.shaping".to_owned(), reason: error.to_string() })?;
+        let Some(cost) = cost else { return Ok(Some(Arc::new(bonus))) };
+        Ok(Some(Arc::new(reward_fn(move |obs: Tensor<2>, actions: Tensor<2>, next: Tensor<2>| {
+            cost.reward(obs.clone(), actions.clone(), next.clone()) + bonus.reward(obs, actions, next)
+        }))))
+    }
+
+    /// The cost of a planned step, as what is added to its reward.
+    fn costs(&self, task: &Task) -> Result<Option<Arc<dyn Reward>>, ExperimentError> {
         if self.cost.is_empty() {
             return Ok(None);
         }
@@ -275,6 +314,24 @@ impl GoalConfig {
             let costs = weights.iter().map(cost).reduce(|sum, cost| sum + cost);
             costs.expect("a weight at least").squeeze_dim::<1>(1)
         }))))
+    }
+
+    fn action_rate(&self, task: &Task) -> Result<Option<ActionRate>, ExperimentError> {
+        let ActionRateConfig { weight, limit } = self.action_rate;
+        if weight == 0.0 && limit == 2.0 {
+            return Ok(None);
+        }
+        if !(weight >= 0.0 && weight.is_finite()) {
+            return Err(ExperimentError::rule("goal.action_rate.weight", weight, "a finite number of at least 0"));
+        }
+        if !(limit > 0.0 && limit <= 2.0) {
+            return Err(ExperimentError::rule("goal.action_rate.limit", limit, "a number in (0, 2]; 2 is no limit"));
+        }
+        if !matches!(&task.env.spec().actions, ActionSpace::Box(_)) {
+            let told = "0 and 2 where actions are choices: a choice does not change by degrees";
+            return Err(ExperimentError::rule("goal.action_rate", format!("{weight} and {limit}"), told));
+        }
+        Ok(Some(ActionRate::new(weight, limit)))
     }
 
     fn disagreement(

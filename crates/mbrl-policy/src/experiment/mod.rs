@@ -58,6 +58,7 @@
 //! | `device` | where tensors live: `flex` (default), `ndarray`, `wgpu[:n]`, `cuda[:n]` |
 //! | `[wrappers]` | [`WrappersConfig`]: what makes the task harder |
 //! | `[knowledge]` | [`KnowledgeConfig`]: what is used of what the task knows |
+//! | `[practice]` | [`PracticeConfig`]: other forms of the task that are learned from |
 //! | `[train]` | [`TrainConfig`]: environments side by side, evaluations, checkpoints |
 //! | `[agent]` | `kind` says which learner it is ([`AgentConfig`]) and which other sections there are |
 //!
@@ -69,12 +70,14 @@ mod error;
 mod goal;
 mod ground_truth;
 mod knowledge;
+mod latent;
 mod limits;
 mod mbpo;
 mod model_based;
 mod model_free;
 mod npg;
 mod overrides;
+mod practice;
 mod read;
 mod registry;
 mod study;
@@ -100,15 +103,17 @@ pub use self::{
     agent::{AgentConfig, NoSettings},
     device::{DEFAULT_DEVICE, DEVICES, device_name, open_device},
     error::ExperimentError,
-    goal::{DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
+    goal::{ActionRateConfig, DisagreementConfig, GoalConfig, RewardSource, TerminationSource},
     ground_truth::GroundTruthSections,
     knowledge::KnowledgeConfig,
+    latent::{LatentGoalConfig, LatentSections},
     limits::check_weights,
     mbpo::{ImaginedGoalConfig, MbpoSections},
     model_based::{ModelBasedSections, MpcConfig},
     model_free::{SacSections, Td3Sections},
     npg::NpgSections,
     overrides::override_setting,
+    practice::PracticeConfig,
     registry::{Registry, is_gymnasium_id},
     study::{Ablation, COMPARISON, Study, StudyGroup, StudyMethod, StudyPlan},
 };
@@ -147,14 +152,28 @@ pub struct Experiment {
     /// What is used of what the task knows (default: all).
     #[serde(default)]
     pub knowledge: KnowledgeConfig,
+    /// Other forms of the task that are learned from (default: none).
+    #[serde(default)]
+    pub practice: PracticeConfig,
     /// When the run evaluates and stores itself.
     #[serde(default)]
     pub train: TrainConfig,
 }
 
 /// The keys that are the run's own, whatever its agent.
-const COMMON: &[&str] =
-    &["name", "summary", "task", "steps", "seed", "device", "task_options", "wrappers", "knowledge", "train"];
+const COMMON: &[&str] = &[
+    "name",
+    "summary",
+    "task",
+    "steps",
+    "seed",
+    "device",
+    "task_options",
+    "wrappers",
+    "knowledge",
+    "practice",
+    "train",
+];
 
 /// A value as it would be typed. TOML has but one width of floats; the digits beyond the narrower one say nothing.
 fn shown(value: &Value) -> String {
@@ -189,7 +208,7 @@ pub struct Parts {
     /// The environment and what planning needs beside it.
     pub task: Task,
     /// Further environments of the same task, for [`TrainConfig::environments`] above 1: clones of the first where that is a
-    /// simulator.
+    /// simulator; the last of them as [`PracticeConfig`] says.
     pub more: Vec<World>,
     /// The learning loop at its start.
     pub training: Training,
@@ -317,17 +336,24 @@ impl Experiment {
     /// [`ExperimentError`], naming the key or section at fault.
     pub fn build_on(&self, registry: &Registry, device: &Device) -> Result<Parts, ExperimentError> {
         let task = self.make_task(registry)?;
+        let practised = self.practice.of(self, registry)?;
         let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
+        let training = training.evaluating_in(self.train.environments - self.practice.environments);
         let mut training = training.described(self.settings()?).upgrading(Self::settings_today);
         let environments = self.train.environments;
         let site = Site { task: &task, device, device_word: &self.device, environments };
         let agent = self.agent.build(&site, &mut training)?;
-        let more = (1..self.train.environments).map(|_| match task.env.simulator() {
+        let evaluated = self.train.environments - self.practice.environments;
+        let more = (1..evaluated).map(|_| match task.env.simulator() {
             // Snapshots of one are understood by all.
             Some(simulator) => Ok(World::Simulator(simulator.boxed_clone())),
             None => Ok(self.make_task(registry)?.env),
         });
-        let more = more.collect::<Result<_, ExperimentError>>()?;
+        let mut more = more.collect::<Result<Vec<_>, ExperimentError>>()?;
+        if let Some(other) = practised {
+            let practice = (0..self.practice.environments).map(|_| Ok(other.make_task(registry)?.env));
+            more.extend(practice.collect::<Result<Vec<_>, ExperimentError>>()?);
+        }
         Ok(Parts { task, more, training, agent })
     }
 

@@ -433,6 +433,30 @@ fn options_are_the_tasks_own() {
     assert!(error.contains("pendulum") && error.contains("`gravity`"), "{error}");
 }
 
+#[test]
+fn practice_is_of_other_options_and_evaluations_are_not() {
+    let words = ["task=cliff", "train.environments=3", "practice.environments=2", "practice.task_options={drop=9.0}"];
+    let registry = registry();
+    let build = |words: &[&str]| loaded(words).unwrap().build_on(&registry, &Device::flex());
+    let mut parts = build(&words).unwrap();
+    // Over the edge in each.
+    let mut fallen = |world: &mut World| {
+        world.reset(Some(0)).unwrap();
+        (0..200).map(|_| world.step(&[1.0]).unwrap()).find(|step| step.terminated).unwrap().reward
+    };
+    let [task, first, second] =
+        [&mut parts.task.env, &mut parts.more.remove(0), &mut parts.more.remove(0)].map(&mut fallen);
+    assert!(task > first && first == second, "{task} {first} {second}");
+
+    let told = |words: &[&str]| build(words).unwrap_err().to_string();
+    let error = told(&["task=cliff", "practice.task_options={drop=9.0}"]);
+    assert!(error.starts_with("practice.environments = 0: expected at least 1"), "{error}");
+    let error = told(&["task=cliff", "practice.environments=1", "practice.task_options={drop=9.0}"]);
+    assert!(error.starts_with("practice.environments = 1: expected less than train.environments = 1"), "{error}");
+    let edge = [&words[..3], &["practice.task_options={edge=3.0, drop=9.0}"]].concat();
+    assert!(told(&edge).starts_with("practice.task_options = "), "{}", told(&edge));
+}
+
 /// The goal of an experiment on a task, as its agent plans by it.
 fn goal(task: &str, words: &[&str]) -> Result<Goal, ExperimentError> {
     let experiment = loaded(words)?;
@@ -583,6 +607,20 @@ fn a_cost_is_paid_by_plans_for_each_column() {
         let error = goal("cartpole", &[word]).unwrap_err().to_string();
         assert!(error.contains("goal.cost = [") && error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn shaping_in_words_is_paid_on_top_of_costs() {
+    let paid = |words: &[&str]| {
+        let shaping = goal("cartpole", words).unwrap().shaping.unwrap();
+        let row = |x: [f32; 4]| Tensor::<2>::from_floats([x], &Device::flex());
+        let action = Tensor::<2>::from_floats([[0.5]], &Device::flex());
+        shaping.reward(row([2.0; 4]), action, row([3.0; 4])).into_scalar::<f32>()
+    };
+    assert_eq!(paid(&["goal.shaping=10 * obs[0] * next[1] + action[0]"]), 60.5);
+    assert_eq!(paid(&["goal.shaping=10 * obs[0] * next[1]", "goal.cost=[0, 0, 2, 0]"]), 60.0 - 18.0);
+    let error = goal("cartpole", &["goal.shaping=next.nowhere"]).unwrap_err().to_string();
+    assert!(error.starts_with("goal.shaping: ") && error.contains("nowhere"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,192 @@
+//! `mbrl drive`: a robot, or a stand-in for one, in real time.
+
+use std::{
+    fs,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use mbrl_env::{Env, Rng, tasks::Task};
+use mbrl_policy::{
+    Learner,
+    realtime::{
+        AgentPilot, Clock, DriveLog, DriveReport, Driver, DriverConfig, Envelope, EnvelopeConfig, Faults, Foresight,
+        LineConfig, Link, Loopback, MonotonicClock, Pilot, PlanRequest, PlanThread, SimulatedLink, SocketLink, StandIn,
+        StandInConfig,
+    },
+};
+
+use crate::{
+    args::DriveArgs,
+    commands::{cores, counted, stop_on_signals},
+    console,
+    plot::rounded,
+    progress::Display,
+    registry::registry,
+    run::{Restored, RunFolder, in_pool, warn},
+};
+
+pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
+    let folder = RunFolder::open(&args.run)?;
+    let threads = args.threads.unwrap_or_else(cores);
+    let Restored { task, agent, env_step, damaged } = in_pool(threads, || folder.restored(args.checkpoint))??;
+    warn(&damaged, &Display::new());
+    let spec = task.env.spec().clone();
+    let period = Duration::from_secs_f64(args.hz.map_or(spec.control_period, |hz| 1.0 / hz));
+    let limits = match &args.limits {
+        Some(path) => {
+            let text = fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+            toml::from_str::<EnvelopeConfig>(&text).with_context(|| format!("{}: no limits", path.display()))?
+        }
+        None => EnvelopeConfig::of_spec(&spec)?,
+    };
+    if limits.low.len() != spec.actions.width() {
+        bail!("limits: {} commands, expected {}", limits.low.len(), spec.actions.width());
+    }
+    let envelope = limits.init(period, spec.obs.width())?;
+    let log = args.log.as_deref().map(|path| DriveLog::create(path, &spec)).transpose()?;
+    let snapshots = agent.needs_snapshot();
+    if snapshots && args.link.is_some() {
+        bail!(
+            "--link: {} plans with the simulator's own state, which no robot tells; a learned model or a policy can drive it",
+            folder.experiment.agent.kind()
+        );
+    }
+    let (pilot, foresight) = pilot(agent, &task, args.seed)?;
+    let planner = planner(pilot, threads)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
+    let clock = MonotonicClock::start();
+    let course = Course { args, period, envelope, planner, log, stop, clock };
+    let hz = 1.0 / period.as_secs_f64();
+    console::out(format_args!(
+        "{} at {} Hz for {} s, checkpoint of step {env_step}; {foresight}",
+        spec.name,
+        rounded(hz, 2),
+        args.seconds
+    ))?;
+
+    let (report, robot) = if let Some(address) = &args.link {
+        let link = SocketLink::connect(address)?;
+        let hello = link.hello();
+        if (usize::from(hello.obs), usize::from(hello.actions)) != (spec.obs.width(), spec.actions.width()) {
+            bail!(
+                "the robot {} has {} numbers per observation and {} per command, expected {} and {}",
+                hello.name,
+                hello.obs,
+                hello.actions,
+                spec.obs.width(),
+                spec.actions.width()
+            );
+        }
+        (course.drive(link)?.0, None)
+    } else {
+        let robot = stand_in(&folder, args, period)?;
+        if snapshots {
+            // Snapshots do not go over a socket.
+            let link = SimulatedLink::new(robot, clock);
+            let (report, link) = course.drive(link)?;
+            (report, Some(link.into_robot()))
+        } else {
+            let loopback = Loopback::start(robot, "127.0.0.1:0")?;
+            let link = SocketLink::connect(&loopback.address())?;
+            let (report, link) = course.drive(link)?;
+            drop(link);
+            (report, loopback.stop())
+        }
+    };
+    console::out(&report)?;
+    if let Some(robot) = robot {
+        let returns = robot.returns();
+        if !returns.is_empty() {
+            let mean = returns.iter().sum::<f64>() / returns.len() as f64;
+            let episodes = counted(returns.len() as u64, "whole episode");
+            console::out(format_args!("mean return          {} over {episodes} of the stand-in", rounded(mean, 3)))?;
+        }
+        if let Some(trouble) = robot.trouble() {
+            bail!("the stand-in broke down: {trouble}");
+        }
+    }
+    let failed = report.stopped.is_some() && !course_was_stopped(&report);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Whether whoever drives stopped it.
+fn course_was_stopped(report: &DriveReport) -> bool {
+    report.stopped.as_deref().is_some_and(|reason| reason.contains("emergency stop was pulled"))
+}
+
+/// Who flies, and by what it foresees.
+fn pilot(agent: Box<dyn Learner>, task: &Task, seed: u64) -> Result<(AgentPilot, &'static str)> {
+    let rng = Rng::new(seed);
+    if agent.needs_snapshot() {
+        let simulator = task.env.require_simulator()?.boxed_clone();
+        let pilot = AgentPilot::of_learner(agent, Foresight::Simulator(simulator), rng)?;
+        return Ok((pilot, "commands under way are followed through the simulator"));
+    }
+    let learned = agent.learned().is_some_and(|learned| {
+        let spec = learned.model.spec();
+        learned.is_fitted && spec.view == spec.obs && !spec.needs_snapshot
+    });
+    let (foresight, told) = match learned {
+        true => (Foresight::Learned, "commands under way are followed through the learned model"),
+        false => {
+            (Foresight::Off, "it acts on what was measured: there is no model to follow commands under way through")
+        }
+    };
+    Ok((AgentPilot::of_learner(agent, foresight, rng)?, told))
+}
+
+/// The planner's thread, with a pool of threads of its own.
+fn planner(mut pilot: AgentPilot, threads: usize) -> Result<PlanThread> {
+    const STACK: usize = 16 << 20;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build()?;
+    Ok(PlanThread::start(move |request: &PlanRequest| pool.install(|| pilot.plan(request)))?)
+}
+
+/// The run's task in the robot's place.
+fn stand_in(folder: &RunFolder, args: &DriveArgs, period: Duration) -> Result<StandIn> {
+    let ms = |ms: f64| Duration::from_secs_f64(ms * 1e-3);
+    let line = LineConfig { latency: ms(args.latency), jitter: ms(args.jitter), loss: args.loss, seed: args.seed };
+    let config = StandInConfig::default().with_line(line).with_seed(args.seed).with_period(period);
+    let world = folder.experiment.make_task(registry())?.env;
+    Ok(StandIn::new(world, config, Faults::new())?)
+}
+
+/// All that driving needs but the link.
+struct Course<'a> {
+    args: &'a DriveArgs,
+    period: Duration,
+    envelope: Envelope,
+    planner: PlanThread,
+    log: Option<DriveLog>,
+    stop: Arc<AtomicBool>,
+    clock: MonotonicClock,
+}
+
+impl Course<'_> {
+    fn drive<L: Link>(self, link: L) -> Result<(DriveReport, L)> {
+        let Self { args, period, envelope, planner, log, stop, clock } = self;
+        let config = DriverConfig { delay: args.delay as usize, many_episodes: true, ..DriverConfig::default() };
+        let stop_after = config.stop_after;
+        let mut driver: Driver<L, PlanThread, MonotonicClock> = config.init(link, envelope, planner, clock)?;
+        if let Some(log) = log {
+            driver = driver.with_log(log);
+        }
+        let pulled = driver.emergency_stop();
+        let began = clock.now();
+        let ends = began + Duration::from_secs_f64(args.seconds);
+        while clock.now() + period / 2 < ends && driver.report().stops < stop_after {
+            if stop.load(Ordering::Relaxed) {
+                pulled.pull();
+            }
+            driver.tick();
+        }
+        Ok(driver.into_parts()?)
+    }
+}

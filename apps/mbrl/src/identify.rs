@@ -1,0 +1,156 @@
+//! `mbrl identify`: the constants of a machine in a log of it.
+
+use std::{path::Path, process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use mbrl_env::{Field, FieldKind, data::Log};
+use mbrl_model::{Dataset, Identification, IdentifiedModel, IdentifyConfig, PhysicsModel, identify, machine};
+use mbrl_policy::experiment::{DEFAULT_DEVICE, open_device};
+
+use crate::{args::IdentifyArgs, commands::cores, console, fit, folder, run::in_pool};
+
+/// From this correlation of what a column is off with what it was off before, the equations lack something.
+const FOLLOWS: f64 = 0.3;
+
+pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
+    let place = match &args.out {
+        Some(out) => out.clone(),
+        None => Path::new("models").join(fit::name_of(&args.data[0])?),
+    };
+    let next_free = args.out.is_none();
+    folder::check(&place, next_free)?;
+    let began = Instant::now();
+    let device = open_device(DEFAULT_DEVICE)?;
+    // What was typed is checked before the log is read.
+    let physics = || machine(&args.model, args.substeps).context("--model");
+    let mut model = parameters(PhysicsModel::new(physics()?, args.period.unwrap_or(1.0), &device)?, args)?;
+
+    let mut layout = args.columns.layout();
+    let names = |fields: &[Field]| fields.iter().map(|field| field.name.to_string()).collect::<Vec<_>>();
+    if layout.obs.is_empty() {
+        layout.obs = names(model.fields());
+    }
+    if layout.actions.is_empty() {
+        layout.actions = names(model.action_fields());
+    }
+    let log = fit::read(&args.data, &layout, &args.columns.options())?;
+    console::out(&log.report)?;
+    check_columns(&model, &log)?;
+    let period = match (args.period, log.period) {
+        (Some(period), _) => period,
+        (None, Some(period)) => {
+            model = parameters(PhysicsModel::new(physics()?, period, &device)?, args)?;
+            period
+        }
+        (None, None) => bail!("the log has no time: --period says how many seconds a step takes"),
+    };
+    let data = Dataset::of_replay(&log.replay, 0)?.with_offset(log.obs_offset.clone())?;
+    let mut config = IdentifyConfig::default().with_window(args.window);
+    if !args.noise.is_empty() {
+        config = config.with_noise(args.noise.clone());
+    }
+    let found = in_pool(args.threads.unwrap_or_else(cores), || identify(&model, &data, &config))??;
+    let named = IdentifiedModel::new(&args.model, args.substeps, &found)?.with_layout(log.layout.clone());
+    let path = folder::create(&place, next_free, |partial| Ok(named.save(partial)?))?;
+    let seconds = began.elapsed().as_secs_f64();
+    console::out(told(&args.model, &found, &log.obs_names, args.noise.is_empty()))?;
+    console::out(format_args!("  period  {period} s, {seconds:.1} s of work"))?;
+    console::out(format_args!("  files   {}: physics.toml", path.display()))?;
+    console::out(format_args!("to judge it on another log: mbrl evaluate-model {} LOG", path.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parameters(mut model: PhysicsModel, args: &IdentifyArgs) -> Result<PhysicsModel> {
+    for (name, value) in &args.known {
+        model = model.with_known(name, *value).context("--known")?;
+    }
+    for (name, value) in &args.guess {
+        if args.known.iter().any(|(known, _)| known == name) {
+            bail!("--guess {name}: it is known already");
+        }
+        model = model.with_unknown(name, *value).context("--guess")?;
+    }
+    Ok(model)
+}
+
+/// Refuses a log whose columns are not those of the machine.
+fn check_columns(model: &PhysicsModel, log: &Log) -> Result<()> {
+    let wanted = |fields: &[Field]| {
+        let told = |field: &Field| {
+            if field.unit.is_empty() { field.name.to_string() } else { format!("{} ({})", field.name, field.unit) }
+        };
+        fields.iter().map(told).collect::<Vec<_>>().join(", ")
+    };
+    for (option, fields, names) in
+        [("--obs", model.fields(), &log.obs_names), ("--actions", model.action_fields(), &log.action_names)]
+    {
+        if names.len() != fields.len() {
+            let count = names.len();
+            bail!("{option}: {count} columns ({}), expected {}: {}", names.join(", "), fields.len(), wanted(fields));
+        }
+    }
+    for angle in &log.angles {
+        if (angle.turn - std::f32::consts::TAU).abs() > 1e-3 {
+            bail!(
+                "column `{}` is in degrees: expected radians, and radians per second for its speed",
+                log.obs_names[angle.column]
+            );
+        }
+        if !matches!(model.fields()[angle.column].kind, FieldKind::Angle { .. }) {
+            bail!("column `{}` is no angle of this machine", log.obs_names[angle.column]);
+        }
+    }
+    Ok(())
+}
+
+/// What was found, a line per parameter.
+fn told(name: &str, found: &Identification, columns: &[String], estimated: bool) -> String {
+    let Identification { windows, transitions, iterations, .. } = *found;
+    let mut text =
+        format!("\nidentified: {name}, {transitions} transitions in {windows} windows, {iterations} iterations\n");
+    let width = found.estimates.iter().map(|estimate| estimate.name.chars().count()).max().unwrap_or(0);
+    for estimate in &found.estimates {
+        let (name, value, unit) = (&estimate.name, number(estimate.value), &estimate.unit);
+        let line = match (estimate.fitted, estimate.std_error) {
+            (false, _) => format!("{value} {unit} (known)"),
+            (true, error) if error.is_finite() => format!("{value} ± {} {unit}", number(error)),
+            (true, _) => "not determined".to_owned(),
+        };
+        text.push_str(&format!("  {name:<width$}  {line}\n"));
+    }
+    for undetermined in &found.undetermined {
+        text.push_str(&format!("  not determined by this log: {undetermined}\n"));
+    }
+    if !found.undetermined.is_empty() {
+        text.push_str("    --known NAME=VALUE says what is known besides, from a data sheet or a balance\n");
+    }
+    let from = if estimated { "estimated" } else { "as given" };
+    for (column, name) in columns.iter().enumerate() {
+        let (noise, rmse) = (number(found.noise[column]), number(found.rmse[column]));
+        text.push_str(&format!("  {name}: noise {noise} ({from}), root mean square error {rmse}\n"));
+        let follows = found.correlation[column];
+        if follows > FOLLOWS {
+            text.push_str(&format!(
+                "    its errors follow each other (correlation {follows:.2}): the equations lack something, the errors above are too \
+                 small; try --window {}\n",
+                (transitions / windows / 4).max(5)
+            ));
+        }
+    }
+    if !found.converged {
+        text.push_str("  the search had not settled when it ended: better guesses (--guess NAME=VALUE) help\n");
+    }
+    text.trim_end().to_owned()
+}
+
+/// With four digits.
+fn number(x: f64) -> String {
+    if x == 0.0 || !x.is_finite() {
+        return x.to_string();
+    }
+    let power = x.abs().log10().floor() as i32;
+    match power {
+        -3..=4 => format!("{x:.*}", (3 - power).max(0) as usize),
+        _ => format!("{x:.3e}"),
+    }
+}

@@ -1,0 +1,40 @@
+//! `mbrl drive`: a stand-in, in real time.
+
+mod util;
+
+use std::fs;
+
+use util::Dir;
+
+#[test]
+fn a_run_drives_its_task_in_real_time_and_its_log_can_be_fitted() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run"]).ok();
+    let words = ["drive", "run", "--for", "3", "--threads", "1", "--log", "log", "--jitter", "5", "--loss", "0.02"];
+    let said = dir.run(&words).ok().out;
+    for word in ["pendulum at 20 Hz for 3 s", "followed through the learned model", "control periods", "plans took"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let ticks = fs::read_to_string(dir.path("log/ticks.csv")).unwrap();
+    // As many as fit into the time, or fewer on a machine that is busy elsewhere.
+    let rows = ticks.lines().filter(|line| !line.starts_with('#')).count() - 1;
+    assert!((5..=61).contains(&rows), "{rows}");
+    // Read, whether that many transitions are enough for a fit or not.
+    let fitted = dir.run(&["fit", "log/transitions.csv", "--out", "model", "--set", "fit.max_epochs=1"]);
+    assert!(format!("{}{}", fitted.out, fitted.err).contains("transition"), "{fitted:#?}");
+    // A log is never overwritten.
+    dir.run(&words).fails(1, &["log/transitions.csv", "cannot be written"]);
+}
+
+#[test]
+fn what_cannot_be_driven_is_told_before_anything_moves() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run"]).ok();
+    dir.write("limits.toml", "low = [-1]\nhigh = [1]\nrate = [0]\nrest = [0]\n");
+    dir.run(&["drive", "run", "--limits", "limits.toml"]).fails(1, &["rate[0] = 0: expected a positive number"]);
+    dir.write("limits.toml", "low = [-1, -1]\nhigh = [1, 1]\nrate = [1, 1]\nrest = [0, 0]\n");
+    dir.run(&["drive", "run", "--limits", "limits.toml"]).fails(1, &["2 commands, expected 1"]);
+    dir.run(&["drive", "run", "--link", "tcp://127.0.0.1:1"]).fails(1, &["127.0.0.1:1"]);
+    dir.run(&["drive", "run", "--loss", "2"]).fails(1, &["loss = 2: expected a share from 0 to 1"]);
+    dir.run(&["drive", "run", "--hz", "0"]).fails(2, &["--hz", "a number above 0"]);
+}

@@ -1,0 +1,162 @@
+//! Everything that a robot was told and what it measured, in files.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use mbrl_env::EnvSpec;
+
+use super::DriveError;
+
+/// Files of what passed between a driver and a robot, written by a thread of its own: a slow disk does not hold up the control loop.
+///
+/// - `transitions.csv` is what `mbrl fit` reads: an observation per row, and the command that acted on it. Only what is known for sure
+///   becomes a transition; where a measurement was lost, or the robot held still by itself, an episode ends and the next begins.
+/// - `ticks.csv` has a row per command: when it left, what was wanted and what was sent, by what plan, what the envelope changed and what
+///   happened, control periods that were missed for one.
+///
+/// Both are written out at least once a second, so that a kill loses no more than that.
+#[derive(Debug)]
+pub struct DriveLog {
+    folder: PathBuf,
+    rows: mpsc::Sender<Row>,
+    writer: JoinHandle<Result<(), DriveError>>,
+}
+
+#[derive(Debug)]
+enum Row {
+    Tick(String),
+    Transition(String),
+}
+
+impl DriveLog {
+    /// Begins the files in a folder, which is made where it is not there.
+    ///
+    /// # Errors
+    /// [`DriveError::Log`] where a file cannot be made, or is there already: a log is never overwritten.
+    pub fn create(folder: &Path, spec: &EnvSpec) -> Result<Self, DriveError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DriveError::Log { path, source }
+        };
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+        let begin = |name: &str, head: &str| {
+            let path = folder.join(name);
+            let file = File::create_new(&path).map_err(failed(&path))?;
+            let mut file = BufWriter::new(file);
+            file.write_all(head.as_bytes()).map_err(failed(&path))?;
+            Ok::<_, DriveError>((path, file))
+        };
+        let transitions = begin("transitions.csv", &transitions_head(spec))?;
+        let ticks = begin("ticks.csv", &ticks_head(spec))?;
+        let (sender, rows) = mpsc::channel();
+        let work = move || write(&rows, transitions, ticks);
+        let writer = thread::Builder::new().name("drive log".into()).spawn(work).map_err(failed(folder))?;
+        Ok(Self { folder: folder.to_owned(), rows: sender, writer })
+    }
+
+    /// Where the files are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn tick(&self, row: String) {
+        // A writer that failed says so at the end.
+        let _ = self.rows.send(Row::Tick(row));
+    }
+
+    pub(super) fn transition(&self, row: String) {
+        let _ = self.rows.send(Row::Transition(row));
+    }
+
+    /// Writes what is left and waits until it is on the disk.
+    ///
+    /// # Errors
+    /// [`DriveError::Log`] for the first thing that could not be written.
+    pub fn finish(self) -> Result<(), DriveError> {
+        let Self { folder, rows, writer } = self;
+        drop(rows);
+        let panicked = |_| DriveError::Log { path: folder, source: io::Error::other("the writer panicked") };
+        writer.join().map_err(panicked)?
+    }
+}
+
+fn write(
+    rows: &mpsc::Receiver<Row>,
+    mut transitions: (PathBuf, BufWriter<File>),
+    mut ticks: (PathBuf, BufWriter<File>),
+) -> Result<(), DriveError> {
+    fn named<T>(path: &Path, done: io::Result<T>) -> Result<T, DriveError> {
+        done.map_err(|source| DriveError::Log { path: path.to_owned(), source })
+    }
+    const OFTEN: Duration = Duration::from_secs(1);
+    let mut flushed = Instant::now();
+    loop {
+        let row = rows.recv_timeout(OFTEN);
+        match &row {
+            Ok(Row::Tick(row)) => named(&ticks.0, writeln!(ticks.1, "{row}"))?,
+            Ok(Row::Transition(row)) => named(&transitions.0, writeln!(transitions.1, "{row}"))?,
+            Err(_) => {}
+        }
+        let ended = matches!(row, Err(RecvTimeoutError::Disconnected));
+        if ended || flushed.elapsed() >= OFTEN {
+            for (path, file) in [&mut transitions, &mut ticks] {
+                named(path, file.flush())?;
+            }
+            flushed = Instant::now();
+        }
+        if ended {
+            for (path, file) in [&transitions, &ticks] {
+                named(path, file.get_ref().sync_all())?;
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// What the numbered columns are, as comments.
+fn legend(spec: &EnvSpec) -> String {
+    let mut text = format!("# {}, {} s per step\n", spec.name, spec.control_period);
+    for (what, names) in [("obs", spec.column_names()), ("action", spec.action_names())] {
+        for (i, name) in names.iter().enumerate() {
+            let _ = writeln!(text, "# {what}_{i} = {}", name.replace('\n', " "));
+        }
+    }
+    text
+}
+
+fn columns(what: &str, count: usize) -> String {
+    (0..count).fold(String::new(), |mut text, i| {
+        let _ = write!(text, ",{what}_{i}");
+        text
+    })
+}
+
+fn transitions_head(spec: &EnvSpec) -> String {
+    let (obs, actions) = (columns("obs", spec.obs.width()), columns("action", spec.actions.width()));
+    format!("{}episode,step,time{obs}{actions},terminated\n", legend(spec))
+}
+
+fn ticks_head(spec: &EnvSpec) -> String {
+    let width = spec.actions.width();
+    let (wanted, sent) = (columns("wanted", width), columns("sent", width));
+    format!("{}tick,time,late_ms,source,plan_age,plan_ms,measurement,age{wanted}{sent},envelope,event\n", legend(spec))
+}
+
+/// Numbers of a row, each with a comma before it; so many empty fields where there are none.
+pub(super) fn fields(values: Option<&[f32]>, width: usize) -> String {
+    match values {
+        Some(values) => values.iter().fold(String::new(), |mut text, value| {
+            let _ = write!(text, ",{value}");
+            text
+        }),
+        None => ",".repeat(width),
+    }
+}

@@ -1,0 +1,461 @@
+//! Driving a stand-in: whatever line, planner, sensor and clock do.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mbrl_env::{Delay, Env, Rng, World, tasks::Pendulum};
+use mbrl_model::dynamics_fn;
+use mbrl_policy::{
+    ActMode, Agent, AgentError, Device, Tensor,
+    realtime::{
+        Acted, AgentPilot, Clock, DriveLog, Driver, DriverConfig, EnvelopeConfig, Faults, Foresight, LineConfig, Link,
+        Loopback, Measurement, MonotonicClock, PlanRequest, PlanSource, PlanThread, SafeAction, SimulatedClock,
+        SimulatedLink, SimulatedPlanning, SocketLink, Source, StandIn, StandInConfig,
+    },
+};
+
+const PERIOD: Duration = Duration::from_millis(50);
+/// Largest change of the torque per second, and so per control period.
+const RATE: f32 = 30.0;
+const CHANGE: f32 = 1.5;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn pendulum(line: LineConfig, faults: &Faults) -> StandIn {
+    let config = StandInConfig::default().with_line(line).with_seed(4);
+    StandIn::new(World::from_simulator(Pendulum::new()), config, faults.clone()).unwrap().recording()
+}
+
+fn envelope() -> EnvelopeConfig {
+    EnvelopeConfig::of_spec(Pendulum::new().spec()).unwrap().with_rate(RATE)
+}
+
+/// Wants anything, numbers or not, for as long as eight periods.
+fn wild() -> impl FnMut(&PlanRequest) -> Result<Vec<Vec<f32>>, AgentError> + Send {
+    let mut rng = Rng::new(8);
+    move |_: &PlanRequest| {
+        let wanted = |rng: &mut Rng| match rng.below(6) {
+            0 => f32::NAN,
+            1 => 1e30,
+            _ => rng.uniform(-3.0, 3.0),
+        };
+        if rng.below(20) == 0 {
+            return Err(AgentError::Config { field: "plan", value: "none".into(), rule: "a plan" });
+        }
+        Ok((0..8).map(|_| vec![wanted(&mut rng)]).collect())
+    }
+}
+
+/// The rows of a log, without comments and the header.
+fn rows(path: &Path) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(path).unwrap();
+    let rows = text.lines().filter(|line| !line.starts_with('#')).skip(1);
+    rows.map(|row| row.split(',').map(str::to_owned).collect()).collect()
+}
+
+/// Every transition is one of the pendulum's: observation, the command that acted, and the observation that came of it.
+fn check_transitions(path: &Path) -> usize {
+    let rows = rows(path);
+    let number = |row: &[String], i: usize| row[i].parse::<f32>().unwrap();
+    let mut found = 0;
+    for pair in rows.windows(2) {
+        let (row, next) = (&pair[0], &pair[1]);
+        if row[0] != next[0] {
+            // An episode ends with an observation alone.
+            assert!(row[6].is_empty() && row[7].is_empty(), "{row:?}");
+            continue;
+        }
+        let mut env = Pendulum::new();
+        let angle = f64::from(number(row, 4)).atan2(f64::from(number(row, 3)));
+        env.set_state([angle, f64::from(number(row, 5))]).unwrap();
+        let after = env.step(&[number(row, 6)]).unwrap().obs;
+        for (i, expected) in after.iter().enumerate() {
+            assert!((number(next, 3 + i) - expected).abs() < 1e-4, "{row:?} {next:?} {after:?}");
+        }
+        found += 1;
+    }
+    found
+}
+
+/// What goes wrong, by control period.
+type Scenario = (&'static str, LineConfig, fn(u64, &Faults, &SimulatedClock), fn(u64) -> Duration);
+
+#[test]
+fn faults_never_pass_the_limits_the_log_is_whole_and_a_stop_takes_one_period() {
+    let fine = LineConfig::default();
+    let bad = LineConfig { latency: ms(5), jitter: ms(30), loss: 0.05, seed: 1 };
+    let nothing = |_: u64, _: &Faults, _: &SimulatedClock| {};
+    let scenarios: [Scenario; 7] = [
+        ("a perfect line", fine, nothing, |_| ms(10)),
+        ("5 % loss and 30 ms of jitter", bad, nothing, |_| ms(30)),
+        ("a link that is killed and restarted", bad, |tick, faults, _| faults.kill(tick % 60 >= 54), |_| ms(20)),
+        ("a planner that stalls", bad, nothing, |tick| if tick % 50 == 20 { ms(1200) } else { ms(20) }),
+        ("a sensor that gives NaN", bad, |tick, faults, _| faults.blind(tick % 40 > 33), |_| ms(20)),
+        (
+            "a clock that jumps",
+            bad,
+            |tick, _, clock| match tick % 90 {
+                30 => clock.jump_to(clock.now() + Duration::from_secs(3600)),
+                60 => clock.jump_to(clock.now().saturating_sub(Duration::from_secs(1000))),
+                _ => {}
+            },
+            |_| ms(20),
+        ),
+        (
+            "a robot whose clock jumps",
+            bad,
+            |tick, faults, _| faults.shift_clock(if tick % 70 > 35 { -500.0 } else { 0.0 }),
+            |_| ms(20),
+        ),
+    ];
+    for (name, line, trouble, takes) in scenarios {
+        let folder = tempfile::tempdir().unwrap();
+        let (clock, faults) = (SimulatedClock::default(), Faults::new());
+        let link = SimulatedLink::new(pendulum(line, &faults), clock.clone());
+        let log = DriveLog::create(&folder.path().join("log"), Pendulum::new().spec()).unwrap();
+        let plans = SimulatedPlanning::new(wild(), takes);
+        let config = DriverConfig::default();
+        let stop_after = config.stop_after;
+        let envelope = envelope().init(PERIOD, 3).unwrap();
+        let mut driver = config.init(link, envelope, plans, clock.clone()).unwrap().with_log(log);
+
+        let (mut last, mut times) = (0.0_f32, Vec::new());
+        for tick in 0..600 {
+            trouble(tick, &faults, &clock);
+            let done = driver.tick();
+            assert_eq!(done.tick, tick);
+            times.push(clock.now());
+            let Some(action) = done.action else { panic!("{name}: stopped: {:?}", driver.report().stopped) };
+            assert!(action[0].abs() <= 2.0 && (action[0] - last).abs() <= CHANGE, "{name}: {last} {action:?}");
+            last = action[0];
+        }
+        // Never closer than a period, whatever the clock does: but where it goes back.
+        for pair in times.windows(2) {
+            assert!(pair[1] < pair[0] || pair[1] - pair[0] >= PERIOD - Duration::from_micros(1), "{name}: {pair:?}");
+        }
+        driver.emergency_stop().pull();
+        let stopped = driver.tick();
+        assert_eq!((stopped.tick, stopped.source, stopped.action), (600, Source::Stop, None), "{name}");
+        faults.kill(false);
+        driver.run(u64::MAX);
+        assert!(driver.link().robot().is_stopped(), "{name}");
+        // What acted on the robot was what was sent, within the limits from any command to any later one.
+        let acted = driver.link().robot().acted().to_vec();
+        let commands: Vec<(u64, f32)> = acted
+            .iter()
+            .filter_map(|(of, action)| match of {
+                Acted::Command(of) => Some((*of, action[0])),
+                _ => None,
+            })
+            .collect();
+        assert!(commands.len() > 300, "{name}: {}", commands.len());
+        for pair in commands.windows(2) {
+            let periods = (pair[1].0 - pair[0].0) as f32;
+            assert!((pair[1].1 - pair[0].1).abs() <= CHANGE * periods + 1e-5, "{name}: {pair:?}");
+        }
+        let report = driver.finish().unwrap();
+        let ticks = rows(&folder.path().join("log/ticks.csv"));
+        // Whole: a row for each control period, with what was sent.
+        assert_eq!(ticks.len() as u64, report.ticks, "{name}");
+        assert_eq!(report.stops, stop_after);
+        for (i, row) in ticks.iter().enumerate() {
+            assert_eq!((row.len(), row[0].parse()), (12, Ok(i)), "{name}: {row:?}");
+        }
+        for (of, action) in commands {
+            assert_eq!(ticks[of as usize][9].parse(), Ok(action), "{name}");
+        }
+        let transitions = check_transitions(&folder.path().join("log/transitions.csv"));
+        assert!(transitions > 250, "{name}: {transitions}");
+        match name {
+            "a perfect line" => {
+                assert_eq!((report.refused, report.missed, report.older), (0, 0, report.failed_plans), "{report}");
+                assert!(transitions > 590);
+            }
+            "a clock that jumps" => assert!(report.clock_jumps >= 12, "{report}"),
+            "a robot whose clock jumps" => assert!(report.clock_jumps >= 8, "{report}"),
+            "a planner that stalls" => assert!(report.older > 20 && report.safe > 100, "{report}"),
+            "a sensor that gives NaN" => assert!(report.refused > 50 && report.safe > 10, "{report}"),
+            "a link that is killed and restarted" => assert!(report.link_errors > 70, "{report}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_same_run_twice_has_the_same_bits() {
+    let run = || {
+        let clock = SimulatedClock::default();
+        let line = LineConfig { latency: ms(20), jitter: ms(60), loss: 0.1, seed: 9 };
+        let link = SimulatedLink::new(pendulum(line, &Faults::new()), clock.clone());
+        let plans = SimulatedPlanning::new(wild(), |tick| ms(20 + tick * 7 % 60));
+        let mut driver = DriverConfig::default().init(link, envelope().init(PERIOD, 3).unwrap(), plans, clock).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..200 {
+            let tick = driver.tick();
+            all.push((tick.source, tick.action.unwrap()[0].to_bits()));
+        }
+        (all, driver.newest().unwrap().obs.clone())
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_late_plan_falls_back_to_the_one_before_and_then_to_the_safe_action() {
+    let clock = SimulatedClock::default();
+    let link = SimulatedLink::new(pendulum(LineConfig::default(), &Faults::new()), clock.clone());
+    // A plan says for which control period each action is.
+    let numbered = |request: &PlanRequest| Ok((0..4).map(|i| vec![(request.tick + i) as f32 * 0.01]).collect());
+    let plans = SimulatedPlanning::new(numbered, |tick| if tick == 10 { ms(500) } else { ms(40) });
+    let config = DriverConfig { reuse: 2, safe_action: SafeAction::Hold, ..DriverConfig::default() };
+    let mut driver = config.init(link, envelope().init(PERIOD, 3).unwrap(), plans, clock).unwrap();
+    let ticks: Vec<_> = (0..24).map(|_| driver.tick()).collect();
+    let sources: Vec<Source> = ticks.iter().map(|tick| tick.source).collect();
+    let late = [Source::OlderPlan(1), Source::OlderPlan(2)];
+    assert_eq!(sources[0], Source::Waiting);
+    assert!(sources[1..10].iter().all(|source| *source == Source::Plan), "{sources:?}");
+    assert_eq!(sources[10..12], late);
+    // Asked for in period 9, ready ten later: for long over. The one after it is for the period in which it comes.
+    assert!(sources[12..20].iter().all(|source| *source == Source::Safe), "{sources:?}");
+    // Planning is quicker than a period, and catches up with it.
+    let caught_up = |source: &Source| matches!(source, Source::Plan | Source::OlderPlan(1));
+    assert!(sources[20..].iter().all(caught_up) && sources[23] == Source::Plan, "{sources:?}");
+    for tick in &ticks[1..12] {
+        assert_eq!(tick.action.as_deref(), Some(&[tick.tick as f32 * 0.01][..]));
+    }
+    assert_eq!(ticks[15].action, ticks[11].action, "held");
+}
+
+/// Brakes a mass on a rail: `x'' = u`, by a feedback that is stable for the state as it is and not for one of three periods ago.
+struct Feedback;
+
+impl Agent for Feedback {
+    fn act(&mut self, here: &mbrl_env::Situation<'_>, _: ActMode, _: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        Ok(vec![-40.0 * here.obs[0] - 11.0 * here.obs[1]])
+    }
+}
+
+#[derive(Clone)]
+struct Rail(mbrl_env::EnvSpec, [f32; 2]);
+
+impl Rail {
+    fn new() -> Self {
+        use mbrl_env::{ActionSpace, BoxSpace, EnvSpec};
+        let actions = ActionSpace::Box(BoxSpace::symmetric(1, 50.0).unwrap());
+        Self(EnvSpec::new("rail", BoxSpace::unbounded(2), actions, 0.05), [1.0, 0.0])
+    }
+}
+
+impl Env for Rail {
+    fn spec(&self) -> &mbrl_env::EnvSpec {
+        &self.0
+    }
+    fn reset(&mut self, _: Option<u64>) -> Result<Vec<f32>, mbrl_env::EnvError> {
+        self.1 = [1.0, 0.0];
+        Ok(self.1.to_vec())
+    }
+    fn step(&mut self, action: &[f32]) -> Result<mbrl_env::Step, mbrl_env::EnvError> {
+        let [x, v] = self.1;
+        self.1 = [x + 0.05 * v, v + 0.05 * action[0]];
+        Ok(mbrl_env::Step::new(self.1, 0.0))
+    }
+}
+
+/// How far from 0 the mass is in the last second of four, with a robot whose commands act so many periods late, or a line as slow.
+fn rail(foresees: bool, delay: usize, latency: Duration) -> f32 {
+    let clock = SimulatedClock::default();
+    let world = World::from_env(Delay::actions(Rail::new(), delay));
+    let line = LineConfig { latency, ..LineConfig::default() };
+    let robot = StandIn::new(world, StandInConfig::default().with_line(line), Faults::new()).unwrap();
+    let link = SimulatedLink::new(robot, clock.clone());
+    let model = dynamics_fn(2, 1, &Device::flex(), |s, a| {
+        let speed = s.clone().narrow(1, 1, 1);
+        s + Tensor::cat(vec![speed * 0.05, a * 0.05], 1)
+    });
+    let foresight = if foresees { Foresight::Model(Box::new(model)) } else { Foresight::Off };
+    let pilot = AgentPilot::new(Box::new(Feedback), foresight, Rng::new(0)).unwrap();
+    let envelope = EnvelopeConfig::of_spec(&Rail::new().0).unwrap().init(PERIOD, 2).unwrap();
+    let config = DriverConfig { delay, ..DriverConfig::default() };
+    let plans = SimulatedPlanning::new(pilot, |_| ms(10));
+    let mut driver = config.init(link, envelope, plans, clock).unwrap();
+    let mut furthest = 0.0_f32;
+    for tick in 0..80 {
+        driver.tick();
+        if tick >= 60 {
+            furthest = furthest.max(driver.newest().unwrap().obs[0].abs());
+        }
+    }
+    furthest
+}
+
+#[test]
+fn a_plan_starts_where_the_robot_will_be_when_it_acts() {
+    for (delay, latency) in [(0, ms(0)), (2, ms(0)), (0, ms(45)), (1, ms(60))] {
+        let (with, without) = (rail(true, delay, latency), rail(false, delay, latency));
+        assert!(with < 0.01, "delay {delay}, {latency:?}: {with}");
+        assert!(without > 0.2, "delay {delay}, {latency:?}: {without}");
+    }
+}
+
+/// A link that gives measurements from a list, one per call, and remembers what was sent.
+struct Scripted(Vec<Measurement>, Arc<Mutex<Vec<Option<Vec<f32>>>>>);
+
+impl Link for Scripted {
+    fn send(&mut self, command: &mbrl_policy::realtime::SafeCommand) -> Result<(), mbrl_policy::realtime::LinkError> {
+        self.1.lock().unwrap().push(command.action().map(<[f32]>::to_vec));
+        Ok(())
+    }
+    fn receive(&mut self) -> Result<Option<Measurement>, mbrl_policy::realtime::LinkError> {
+        Ok((!self.0.is_empty()).then(|| self.0.remove(0)))
+    }
+}
+
+fn scripted(measured: Vec<Measurement>) -> (Driver<Scripted, PlanThread, SimulatedClock>, SimulatedClock) {
+    let clock = SimulatedClock::default();
+    let plans = PlanThread::start(|_: &PlanRequest| -> Result<Vec<Vec<f32>>, AgentError> { panic!("a bug") }).unwrap();
+    let joint = mbrl_policy::realtime::JointLimits::new("hinge").with_velocity(2, 8.0);
+    let envelope = EnvelopeConfig { joints: vec![joint], ..envelope() }.init(PERIOD, 3).unwrap();
+    let driver = DriverConfig::default().init(Scripted(measured, Arc::default()), envelope, plans, clock.clone());
+    (driver.unwrap(), clock)
+}
+
+#[test]
+fn what_cannot_go_on_stops() {
+    // Too fast.
+    let (mut driver, _) = scripted(vec![Measurement::new(0, 0.0, [1.0, 0.0, 8.5])]);
+    assert_eq!(driver.tick().source, Source::Stop);
+    assert!(driver.report().stopped.as_ref().unwrap().contains("velocity of hinge = 8.5"));
+    // Nothing measured any more.
+    let (mut driver, _) = scripted(vec![Measurement::new(0, 0.0, [1.0, 0.0, 0.0])]);
+    driver.tick();
+    // Whoever plans has panicked: that is a stop as well, once it is known.
+    let began = Instant::now();
+    while driver.report().stopped.is_none() && began.elapsed() < Duration::from_secs(20) {
+        driver.tick();
+        thread::sleep(ms(1));
+    }
+    let reason = driver.report().stopped.clone().unwrap();
+    assert!(reason.contains("plans is gone") || reason.contains("no measurement for 11"), "{reason}");
+    // The episode is over.
+    let (mut driver, _) = scripted(vec![Measurement::new(0, 0.0, [1.0, 0.0, 0.0]).with_over(true)]);
+    assert_eq!(driver.tick().source, Source::Stop);
+    // Without any measurement it rests, and sends that as its heartbeat.
+    let (mut driver, _) = scripted(vec![]);
+    for _ in 0..50 {
+        let tick = driver.tick();
+        assert_eq!((tick.source, tick.action), (Source::Waiting, Some(vec![0.0])));
+    }
+    assert_eq!(driver.link().1.lock().unwrap().len(), 50);
+}
+
+#[test]
+fn a_planner_that_stalls_does_not_hold_up_the_loop() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let (count, (release, held)) = (Arc::clone(&asked), std::sync::mpsc::channel::<()>());
+    let stalled = move |_: &PlanRequest| -> Result<Vec<Vec<f32>>, AgentError> {
+        count.fetch_add(1, Ordering::SeqCst);
+        let _ = held.recv();
+        Ok(vec![vec![0.0]])
+    };
+    let clock = SimulatedClock::default();
+    let link = SimulatedLink::new(pendulum(LineConfig::default(), &Faults::new()), clock.clone());
+    let plans = PlanThread::start(stalled).unwrap();
+    let mut driver = DriverConfig::default().init(link, envelope().init(PERIOD, 3).unwrap(), plans, clock).unwrap();
+    let report = driver.run(1000);
+    assert_eq!((report.ticks, report.planned, report.stops), (1000, 0, 0));
+    // It was asked once, and has not come back from it.
+    assert!(asked.load(Ordering::SeqCst) <= 1);
+    drop(release);
+}
+
+#[test]
+fn over_a_socket_the_link_comes_back_after_it_was_killed_and_the_stop_arrives() {
+    let faults = Faults::new();
+    let line = LineConfig { jitter: ms(10), loss: 0.05, ..LineConfig::default() };
+    let loopback = Loopback::start(pendulum(line, &faults), "127.0.0.1:0").unwrap();
+    let link = SocketLink::connect(&loopback.address()).unwrap();
+    assert_eq!((link.hello().name.as_str(), link.hello().obs, link.hello().actions), ("pendulum", 3, 1));
+    let plans = PlanThread::start(|request: &PlanRequest| Ok(vec![vec![-0.3 * request.obs[2]]; 10])).unwrap();
+    // A machine that is busy elsewhere must not fail the test: nothing stops but what is told to.
+    let config = DriverConfig { stale_after: 1000, stop_after: 1001, ..DriverConfig::default() };
+    let envelope = envelope().init(PERIOD, 3).unwrap();
+    let mut driver = config.init(link, envelope, plans, MonotonicClock::start()).unwrap();
+    let began = Instant::now();
+    let mut until = |driver: &mut Driver<SocketLink, PlanThread, MonotonicClock>, measurements: u64| {
+        while driver.report().measurements < measurements {
+            driver.tick();
+            assert!(began.elapsed() < Duration::from_secs(60), "{}", driver.report());
+        }
+    };
+    until(&mut driver, 8);
+    faults.kill(true);
+    while driver.report().link_errors == 0 {
+        driver.tick();
+    }
+    let (before, session) = (driver.report().measurements, driver.newest().unwrap().session);
+    faults.kill(false);
+    until(&mut driver, before + 8);
+    assert!(driver.newest().unwrap().session > session);
+    assert!(driver.report().planned > 0, "{}", driver.report());
+    driver.emergency_stop().pull();
+    for _ in 0..5 {
+        assert_eq!(driver.tick().source, Source::Stop);
+    }
+    drop(driver);
+    let robot = loopback.stop().unwrap();
+    assert!(robot.is_stopped() && robot.acted().iter().any(|(of, _)| matches!(of, Acted::Command(_))));
+}
+
+#[test]
+fn an_address_where_nobody_answers_is_named() {
+    let error = SocketLink::connect("tcp://nowhere").unwrap_err().to_string();
+    assert!(error.starts_with("link = tcp://nowhere: expected tcp://HOST:PORT"), "{error}");
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = SocketLink::connect(&format!("127.0.0.1:{port}")).unwrap_err().to_string();
+    assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
+}
+
+#[test]
+fn a_log_is_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    DriveLog::create(folder.path(), Pendulum::new().spec()).unwrap().finish().unwrap();
+    let error = DriveLog::create(folder.path(), Pendulum::new().spec()).unwrap_err().to_string();
+    assert!(error.contains("transitions.csv"), "{error}");
+}
+
+/// A source that never has a plan.
+#[derive(Debug)]
+struct Nothing;
+
+impl PlanSource for Nothing {
+    fn ask(&mut self, _: PlanRequest, _: Duration) {}
+    fn poll(
+        &mut self,
+        _: Duration,
+    ) -> Result<Option<mbrl_policy::realtime::PlanReply>, mbrl_policy::realtime::PlannerGone> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let clock = SimulatedClock::default();
+    let link = SimulatedLink::new(pendulum(LineConfig::default(), &Faults::new()), clock.clone());
+    let config = DriverConfig { stale_after: 10, stop_after: 10, ..DriverConfig::default() };
+    let error = config.init(link, envelope().init(PERIOD, 3).unwrap(), Nothing, clock).unwrap_err().to_string();
+    assert_eq!(error, "stop_after = 10: expected more than stale_after = 10");
+    let lossy = LineConfig { loss: 1.5, ..LineConfig::default() };
+    let config = StandInConfig::default().with_line(lossy);
+    let error = StandIn::new(World::from_simulator(Pendulum::new()), config, Faults::new()).unwrap_err().to_string();
+    assert_eq!(error, "loss = 1.5: expected a share from 0 to 1");
+}
