@@ -12,13 +12,8 @@ summary = "planners that look less far"
 experiment = "smoke"
 steps = 400
 seeds = 2
-set = [
-    "planner.population=8",
-    "planner.elites=2",
-    "fit.max_epochs=2",
-    "train.eval_every=200",
-    "train.eval_episodes=2",
-]
+set = ["train.eval_every=200", "train.eval_episodes=2"]
+base_set = ["planner.population=8", "planner.elites=2", "fit.max_epochs=2"]
 
 [[method]]
 name = "Eight"
@@ -36,19 +31,6 @@ method = [{ name = "2", set = ["planner.horizon=2"] }, { name = "8" }]
 
 const RUNS: [&str; 6] = ["eight-0", "sac-0", "horizon-2-0", "eight-1", "sac-1", "horizon-2-1"];
 
-/// SAC of this study reads no planner.
-fn study() -> String {
-    let (head, rest) = STUDY.split_once("set = [").unwrap();
-    let (common, rest) = rest.split_once("]\n").unwrap();
-    let common: Vec<&str> = common.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-    let (of_models, of_all) = common.split_at(3);
-    let own = |set: &str| format!("{}, {set}", of_models.join(", "));
-    let rest = rest.replace("name = \"Eight\"\n", &format!("name = \"Eight\"\nset = [{}]\n", of_models.join(", ")));
-    let rest = rest.replace("set = [\"planner.horizon=2\"]", &format!("set = [{}]", own("\"planner.horizon=2\"")));
-    let rest = rest.replace("{ name = \"8\" }", &format!("{{ name = \"8\", set = [{}] }}", of_models.join(", ")));
-    format!("{head}set = [{}]\n{rest}", of_all.join(", "))
-}
-
 fn place(run: &str) -> String {
     format!("studies/quick/{run}")
 }
@@ -56,7 +38,7 @@ fn place(run: &str) -> String {
 #[test]
 fn a_study_goes_on_from_wherever_it_was_killed() {
     let dir = Dir::new();
-    dir.write("quick.toml", &study());
+    dir.write("quick.toml", STUDY);
     let words = ["study", "quick.toml", "--jobs", "1"];
 
     // Before anything is there.
@@ -113,7 +95,7 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     assert!(dir.path(&place("eight-2")).exists() && !dir.path(&place("sac-2")).exists(), "{said:?}");
 
     // Other settings are another method: its runs are not taken for this one's.
-    dir.write("quick.toml", &study().replace("planner.horizon=2", "planner.horizon=3"));
+    dir.write("quick.toml", &STUDY.replace("planner.horizon=2", "planner.horizon=3"));
     let before = dir.files();
     let said = dir.run(&words);
     assert_eq!(said.code, Some(1));
@@ -128,10 +110,10 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
 fn what_cannot_be_run_is_said_before_anything_is_written() {
     let dir = Dir::new();
     for (text, word) in [
-        (study().replace("planner.horizon=2", "planner.horizn=2"), "quick, method horizon: 2"),
-        (study().replace("planner.horizon=2", "planner.horizon=0"), "planner.horizon = 0"),
-        (study().replace("sac-pendulum", "sac-pendulm"), "did you mean `sac-pendulum`?"),
-        (study().replace("steps = 400", "steps = \"many\""), "steps = \"many\""),
+        (STUDY.replace("planner.horizon=2", "planner.horizn=2"), "quick, method horizon: 2"),
+        (STUDY.replace("planner.horizon=2", "planner.horizon=0"), "planner.horizon = 0"),
+        (STUDY.replace("sac-pendulum", "sac-pendulm"), "did you mean `sac-pendulum`?"),
+        (STUDY.replace("steps = 400", "steps = \"many\""), "steps = \"many\""),
     ] {
         dir.write("quick.toml", &text);
         let said = dir.run(&["study", "quick.toml"]);
@@ -141,7 +123,7 @@ fn what_cannot_be_run_is_said_before_anything_is_written() {
     }
     let said = dir.run(&["study", "vlave"]);
     assert!(said.err.contains("unknown study `vlave`") && said.err.contains("did you mean `valve`?"), "{said:?}");
-    dir.write("quick.toml", &study());
+    dir.write("quick.toml", STUDY);
     let said = dir.run(&["study", "quick.toml", "--only", "horizn"]);
     assert!(said.err.contains("expected one of comparison, horizon, ablations; did you mean `horizon`?"), "{said:?}");
 }
@@ -150,7 +132,7 @@ fn what_cannot_be_run_is_said_before_anything_is_written() {
 #[test]
 fn a_run_that_fails_is_named_and_the_others_go_on() {
     let dir = Dir::new();
-    dir.write("quick.toml", &study().replace("agent.random_steps=350", "policy.learning_rate=1e30"));
+    dir.write("quick.toml", &STUDY.replace("agent.random_steps=350", "policy.learning_rate=1e30"));
     let words = ["study", "quick.toml", "--seeds", "1", "--jobs", "1"];
     let said = dir.run(&words);
     assert_eq!(said.code, Some(1));
@@ -165,7 +147,7 @@ fn a_run_that_fails_is_named_and_the_others_go_on() {
 #[cfg(unix)]
 fn a_full_disk_loses_nothing() {
     let dir = Dir::new();
-    dir.write("quick.toml", &study());
+    dir.write("quick.toml", STUDY);
     let words = ["study", "quick.toml", "--seeds", "1", "--jobs", "1"];
     let said = dir.run_in_blocks(20, &words);
     assert_eq!(said.code, Some(1), "{said:?}");
@@ -173,7 +155,7 @@ fn a_full_disk_loses_nothing() {
     assert!(!dir.path(&place("sac-0")).exists(), "the next run was begun all the same: {said:?}");
     dir.run(&words).ok();
     let other = Dir::new();
-    other.write("quick.toml", &study());
+    other.write("quick.toml", STUDY);
     other.run(&words).ok();
     for run in &RUNS[..3] {
         assert_eq!(dir.metrics(&place(run)), other.metrics(&place(run)), "{run}");

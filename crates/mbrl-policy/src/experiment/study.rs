@@ -58,6 +58,9 @@ pub struct Study {
     /// Settings of all methods, `key=value`; those of a method come after them.
     #[serde(default)]
     pub set: Vec<String>,
+    /// Settings of the methods that name no experiment, after those and before their own.
+    #[serde(default)]
+    pub base_set: Vec<String>,
     /// Whether random actions are evaluated too, as a baseline (default: true).
     #[serde(default = "yes")]
     pub random: bool,
@@ -297,7 +300,8 @@ impl Study {
         let name = name.ok_or_else(|| ExperimentError::Missing {
             what: "key `experiment`, of the method or of the study".to_owned(),
         })?;
-        let words: Vec<&str> = self.set.iter().chain(&method.set).map(String::as_str).collect();
+        let base: &[String] = if method.experiment.is_none() { &self.base_set } else { &[] };
+        let words: Vec<&str> = self.set.iter().chain(base).chain(&method.set).map(String::as_str).collect();
         let mut experiment = registry.load(name, &words)?;
         (experiment.name, experiment.seed, experiment.steps) = (slug.to_owned(), 0, self.steps);
         Ok(experiment)
@@ -404,6 +408,20 @@ mod tests {
             error,
             "group = \"member\": expected one of comparison, horizon, members, ablations; did you mean `members`?"
         );
+    }
+
+    #[test]
+    fn settings_of_the_base_are_those_of_methods_that_name_no_experiment() {
+        let rest = "base_set = [\"model.members=2\", \"planner.horizon=3\"]\n[[method]]\nname = \"a\"\n[[method]]\nname = \"b\"\n\
+                    set = [\"planner.horizon=4\"]\n[[method]]\nname = \"c\"\nexperiment = \"base\"\n";
+        let study = study(rest);
+        let plan = study.plan(&registry(), &study).unwrap();
+        let of = |i: usize| {
+            let sections = plan.experiments[i].agent.model_based().unwrap();
+            (sections.model.members, sections.planner.horizon())
+        };
+        let default = registry().load("base", &[]).unwrap().agent.model_based().unwrap().model.members;
+        assert_eq!([of(0), of(1), of(2)], [(2, 3), (2, 4), (default, 8)]);
     }
 
     #[test]
