@@ -67,6 +67,7 @@
 //! |---|---|---|---|---|
 //! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions; rewards and terminations for their heads |
 //! | [`Ensemble`], deterministic head | yes | epistemic | yes | the same |
+//! | [`LatentModel`] | yes | none | yes | episodes of images and rewards |
 //! | [`DynamicsFn`] | no | none | if the closure's operations have them | equations |
 //! | [`SimulatorModel`] | no | none | no | a [`Simulator`] and its snapshot |
 //!
@@ -84,6 +85,7 @@
 //!   origin keep their changes: [`Dataset::of_f64`].
 //! - **What is known of a task** besides data: features that networks look at, symmetries that fits use, columns that need no learning
 //!   ([`EnsembleConfig::init_for_task`]).
+//! - **Images** are encoded into a latent space, where dynamics and rewards are learned: [`LatentConfig`].
 //! - **Memory**: a model may keep a belief of a whole episode ([`Dynamics#models-with-memory`]).
 //! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
 //!   baselines, calibration and sharpness.
