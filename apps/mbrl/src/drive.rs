@@ -84,6 +84,10 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
                 spec.actions.width()
             );
         }
+        let own = hello.period;
+        if (own - period.as_secs_f64()).abs() > 0.01 * own {
+            bail!("the robot {} has a control period of {own} s: --hz {}", hello.name, rounded(1.0 / own, 3));
+        }
         (course.drive(link)?.0, None)
     } else {
         let robot = stand_in(&folder, args, period)?;
