@@ -67,7 +67,7 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
     console::out(format_args!(
         "{} at {} Hz for {} s, checkpoint of step {env_step}; {foresight}",
         spec.name,
-        rounded(hz, 2),
+        (hz * 100.0).round() / 100.0,
         args.seconds
     ))?;
 

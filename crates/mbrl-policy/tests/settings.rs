@@ -300,8 +300,8 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("goal.aggregate=worst", &["goal.cost=[1, 0, 1, 0]"]),
     ("goal.cost=[1, 0, 1, 0]", &[]),
     ("goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", &[]),
-    ("goal.action_rate.weight=0.5", &[]),
-    ("goal.action_rate.limit=0.2", &[]),
+    ("goal.action_rate={ weight = 0.5 }", &[]),
+    ("goal.action_rate={ limit = 0.2 }", &[]),
     (
         "goal.disagreement={ weight = 2, scale = [1, 1, 1, 1] }",
         &["goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", "goal.cost=[1, 0, 0, 0]"],
