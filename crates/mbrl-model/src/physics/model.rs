@@ -47,9 +47,11 @@ pub struct PhysicsModel {
     spec: DynamicsSpec,
     parameters: Vec<Parameter>,
     /// Values before any fit, `[P]`.
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "fits alone go back to them"))]
     begun: Vec<f64>,
     period: f64,
     /// Steps of the windows that the trainer's loss looks at.
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "fits alone look at it"))]
     pub(super) window: usize,
     equations: Arc<Equations>,
     /// One step with the values put in.
