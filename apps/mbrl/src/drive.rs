@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use mbrl_env::{Env, Rng, tasks::Task};
+use mbrl_env::{Env, Rng, World, tasks::Task};
 use mbrl_policy::{
     Learner,
     realtime::{
@@ -90,7 +90,9 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
         }
         (course.drive(link)?.0, None)
     } else {
-        let robot = stand_in(&folder, args, period)?;
+        // A simulator takes snapshots of its own clones alone.
+        let own = task.env.simulator().filter(|_| snapshots).map(|simulator| World::from(simulator.boxed_clone()));
+        let robot = stand_in(&folder, own, args, period)?;
         if snapshots {
             // Snapshots do not go over a socket.
             let link = SimulatedLink::new(robot, clock);
@@ -154,11 +156,14 @@ fn planner(mut pilot: AgentPilot, threads: usize) -> Result<PlanThread> {
 }
 
 /// The run's task in the robot's place.
-fn stand_in(folder: &RunFolder, args: &DriveArgs, period: Duration) -> Result<StandIn> {
+fn stand_in(folder: &RunFolder, own: Option<World>, args: &DriveArgs, period: Duration) -> Result<StandIn> {
     let ms = |ms: f64| Duration::from_secs_f64(ms * 1e-3);
     let line = LineConfig { latency: ms(args.latency), jitter: ms(args.jitter), loss: args.loss, seed: args.seed };
     let config = StandInConfig::default().with_line(line).with_seed(args.seed).with_period(period);
-    let world = folder.experiment.make_task(registry())?.env;
+    let world = match own {
+        Some(own) => own,
+        None => folder.experiment.make_task(registry())?.env,
+    };
     Ok(StandIn::new(world, config, Faults::new())?)
 }
 

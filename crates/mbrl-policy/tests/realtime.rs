@@ -306,6 +306,31 @@ fn a_plan_starts_where_the_robot_will_be_when_it_acts() {
     }
 }
 
+#[test]
+fn between_two_episodes_of_the_robot_it_rests_and_plans_anew() {
+    let clock = SimulatedClock::default();
+    let world = World::from_simulator(mbrl_env::TimeLimit::new(Pendulum::new(), 20).unwrap());
+    let robot = StandIn::new(world, StandInConfig::default(), Faults::new()).unwrap();
+    let link = SimulatedLink::new(robot, clock.clone());
+    let begun = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&begun);
+    let plans = move |request: &PlanRequest| {
+        count.fetch_add(u64::from(request.begins), Ordering::SeqCst);
+        // Of a past that is this episode's alone.
+        assert!(!request.begins || request.past.obs.is_empty());
+        Ok(vec![vec![1.0]; 5])
+    };
+    let plans = SimulatedPlanning::new(plans, |_| ms(10));
+    let config = DriverConfig { many_episodes: true, ..DriverConfig::default() };
+    let mut driver = config.init(link, envelope().init(PERIOD, 3).unwrap(), plans, clock).unwrap();
+    let report = driver.run(100);
+    // 20 steps and a reset: five beginnings, and four ends before which everything was planned for.
+    assert_eq!((report.episodes, begun.load(Ordering::SeqCst)), (4, 5), "{report}");
+    assert_eq!((report.older, report.safe, report.stops), (0, 0, 0), "{report}");
+    assert_eq!(report.waiting, 5, "{report}");
+    assert_eq!(driver.link().robot().returns().len(), 4);
+}
+
 /// A link that gives measurements from a list, one per call, and remembers what was sent.
 struct Scripted(Vec<Measurement>, Arc<Mutex<Vec<Option<Vec<f32>>>>>);
 

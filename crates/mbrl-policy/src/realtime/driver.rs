@@ -111,6 +111,7 @@ impl DriverConfig {
             fresh_at: 0,
             past: History::default(),
             begins: true,
+            between: false,
             plan: None,
             sent: BTreeMap::new(),
             row: LogRow::default(),
@@ -140,7 +141,7 @@ impl EmergencyStop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// No measurement has come yet: rest.
+    /// No measurement of an episode has come yet to plan from: rest.
     Waiting,
     /// The plan that was made for this control period.
     Plan,
@@ -184,7 +185,7 @@ pub struct DriveReport {
     pub older: u64,
     /// Safe actions.
     pub safe: u64,
-    /// Commands before the first measurement.
+    /// Commands before the first measurement, and between two episodes of the robot.
     pub waiting: u64,
     /// Emergency stops sent.
     pub stops: u64,
@@ -192,6 +193,8 @@ pub struct DriveReport {
     pub changed: u64,
     /// Plans that failed.
     pub failed_plans: u64,
+    /// Why the first of them did.
+    pub plan_failure: Option<String>,
     /// Measurements taken in.
     pub measurements: u64,
     /// Measurements that were refused: no numbers, or another width.
@@ -211,7 +214,7 @@ pub struct DriveReport {
 }
 
 impl DriveReport {
-    /// Share of the control periods, those before the first measurement and after a stop aside, whose command left within its period by
+    /// Share of the control periods, those before the first measurement of an episode and after a stop aside, whose command left within its period by
     /// the plan that was made for it.
     #[must_use]
     pub fn planned_share(&self) -> f64 {
@@ -273,6 +276,9 @@ impl fmt::Display for DriveReport {
             "measurements         {} and {} refused; {} errors of the link, {} jumps of a clock; the envelope changed {} commands",
             self.measurements, self.refused, self.link_errors, self.clock_jumps, self.changed
         )?;
+        if let Some(reason) = &self.plan_failure {
+            write!(f, "\nfirst plan to fail   {reason}")?;
+        }
         match &self.stopped {
             Some(reason) => write!(f, "\nstopped              {reason}"),
             None => Ok(()),
@@ -314,6 +320,8 @@ pub struct Driver<L, P, C> {
     fresh_at: u64,
     past: History,
     begins: bool,
+    /// The robot's episode was over in the last control period: no plan was asked for.
+    between: bool,
     plan: Option<(u64, Vec<Vec<f32>>, Duration)>,
     /// What was sent in the last control periods.
     sent: BTreeMap<u64, Vec<f32>>,
@@ -537,7 +545,8 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
             follows = measured.session == last.session && measured.sequence == last.sequence + 1 && !last.over;
             let step = measured.time - last.time;
             let expected = (measured.sequence.saturating_sub(last.sequence)) as f64 * self.period.as_secs_f64();
-            if measured.session == last.session && !((step - expected).abs() <= expected + 0.1) {
+            let as_expected = (step - expected).abs() <= expected + 0.1;
+            if measured.session == last.session && !as_expected {
                 self.report.clock_jumps += 1;
                 events.push(format!("the robot's clock jumped by {:.3} s", step - expected));
             }
@@ -607,6 +616,7 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
             Err(error) => {
                 self.report.failed_plans += 1;
                 events.push(format!("no plan: {error}"));
+                self.report.plan_failure.get_or_insert_with(|| error.to_string());
             }
         }
     }
@@ -617,7 +627,7 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
             SafeAction::Rest => self.envelope.config().rest.clone(),
             SafeAction::Hold => self.envelope.last().to_vec(),
         };
-        if self.newest.is_none() {
+        if self.newest.is_none() || self.between {
             return (Source::Waiting, self.envelope.config().rest.clone(), String::new());
         }
         if age > self.config.stale_after {
@@ -653,6 +663,7 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
 
     /// Asks for the plan of the next control period.
     fn ask(&mut self, age: u64) {
+        self.between = self.newest.as_ref().is_some_and(|m| m.over);
         let Some(measured) = self.newest.as_ref().filter(|m| age <= self.config.stale_after && !m.over) else { return };
         let request = PlanRequest {
             tick: self.tick + 1,

@@ -156,8 +156,7 @@ impl EnvelopeConfig {
                     "finite limits in their order",
                 );
             }
-            // Written so that NaN fails too.
-            if !(rate > 0.0) {
+            if rate.is_nan() || rate <= 0.0 {
                 return refuse(format!("rate[{i}]"), rate, "a positive number, infinity for none");
             }
             if !(low..=high).contains(&rest) {
@@ -196,7 +195,7 @@ impl JointLimits {
             return refuse(field("position"), format!("[{low}, {high}]"), "a range of finite numbers");
         }
         if let Some((_, speed)) = self.velocity
-            && !(speed > 0.0)
+            && (speed.is_nan() || speed <= 0.0)
         {
             return refuse(field("velocity"), speed, "a positive speed");
         }
@@ -242,7 +241,7 @@ impl JointLimits {
             return Some(format!("position of {name} = {}: expected {low} to {high}", obs[column]));
         }
         if let Some((column, speed)) = self.velocity
-            && !(obs[column].abs() <= speed)
+            && obs[column].abs() > speed
         {
             return Some(format!("velocity of {name} = {}: expected at most {speed}", obs[column]));
         }

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn what_is_no_frame_is_refused() {
         let good = Measurement::new(1, 0.0, [1.0]).encode();
-        let mut flipped = good.clone();
+        let mut flipped = good;
         flipped[9] ^= 1;
         assert!(decoded(&flipped).unwrap_err().contains("checksum"));
         assert!(decoded(&[0, 0, 0, 0]).unwrap_err().contains("0 bytes"));
