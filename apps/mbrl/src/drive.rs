@@ -67,7 +67,7 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
     console::out(format_args!(
         "{} at {} Hz for {} s, checkpoint of step {env_step}; {foresight}",
         spec.name,
-        rounded(hz, 2),
+        (hz * 100.0).round() / 100.0,
         args.seconds
     ))?;
 
@@ -83,6 +83,10 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
                 spec.obs.width(),
                 spec.actions.width()
             );
+        }
+        let own = hello.period;
+        if (own - period.as_secs_f64()).abs() > 0.01 * own {
+            bail!("the robot {} has a control period of {own} s: --hz {}", hello.name, rounded(1.0 / own, 3));
         }
         (course.drive(link)?.0, None)
     } else {

@@ -79,7 +79,10 @@ impl Settings {
         }
         let experiment = Experiment::from_toml(text)?;
         let Some((model, fit)) = experiment.agent.learned_model() else {
-            bail!("agent.kind = \"{}\": expected a kind that learns a model", experiment.agent.kind());
+            bail!(
+                "agent.kind = \"{}\": expected a kind that learns a model of columns: \"model-based\" or \"mbpo\"",
+                experiment.agent.kind()
+            );
         };
         Ok(Self { seed: experiment.seed, device: experiment.device.clone(), model: model.clone(), fit: fit.clone() })
     }

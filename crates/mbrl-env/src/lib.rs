@@ -86,7 +86,8 @@
 //! | Episodes on all threads | [`collect`](collect()), [`collect_with`]; [`collect_in`] in several processes |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
 //! | What makes a world harder | [`ActionRepeat`], [`ActionLimits`], [`Noise`], [`Delay`], [`Pixels`], around any environment; as plain data [`WrappersConfig`] |
-//! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff` |
+//! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff`, and two of them as pictures |
+//! | Pictures instead of numbers | [`Raster`], [`Pixels`]: an environment that shows its sketch |
 //! | Environments in other processes, in Python for one | [`process`] |
 //! | Tests for environments of your own | [`check`] |
 //!

@@ -68,6 +68,7 @@
 //! |---|---|---|---|---|
 //! | [`Ensemble`], Gaussian head | yes | aleatoric and epistemic | yes | transitions; rewards and terminations for their heads |
 //! | [`Ensemble`], deterministic head | yes | epistemic | yes | the same |
+//! | [`LatentModel`] | yes | none | yes | episodes of images and rewards |
 //! | [`DynamicsFn`] | no | none | if the closure's operations have them | equations |
 //! | [`PhysicsModel`] | its unknown parameters | standard errors of the parameters | yes | equations, and measurements in trajectories |
 //! | [`Residual`] | what its base leaves | those of its ensemble | if both have them | a base and transitions |
@@ -87,6 +88,7 @@
 //!   origin keep their changes: [`Dataset::of_f64`].
 //! - **What is known of a task** besides data: features that networks look at, symmetries that fits use, columns that need no learning
 //!   ([`EnsembleConfig::init_for_task`]).
+//! - **Images** are encoded into a latent space, where dynamics and rewards are learned: [`LatentConfig`].
 //! - **Memory**: a model may keep a belief of a whole episode ([`Dynamics#models-with-memory`]).
 //! - **Equations with unknown constants**: write a [`Physics`], or take one of the [`MACHINES`]; [`identify`] finds the constants, says how sure it is
 //!   and names what the data do not determine.

@@ -33,7 +33,7 @@ const MAX_TORQUE: f32 = 2.0;
 /// Where the arm is to stand (rad from upright).
 const TARGET: f32 = 0.5;
 /// Cost of a change of the torque over half its range, squared.
-const WEIGHT: f32 = 0.3;
+const WEIGHT: f32 = 5.0;
 
 /// The arm: angle from upright (rad) and speed (rad/s), moved by a torque (N m).
 #[derive(Debug, Clone)]
@@ -92,7 +92,14 @@ fn model() -> impl mbrl_model::Dynamics + 'static {
 /// Plans to the target, 0.6 s ahead.
 fn pilot(foresees: bool, weight: f32) -> Result<AgentPilot, Box<dyn Error>> {
     let actions = ActionSpace::Box(BoxSpace::symmetric(1, MAX_TORQUE)?);
-    let planner = IcemConfig { horizon: 30, population: 40, iterations: 2, ..IcemConfig::default() };
+    let planner = IcemConfig {
+        horizon: 30,
+        population: 100,
+        iterations: 4,
+        noise_exponent: 3.0,
+        initial_std: 0.3,
+        ..IcemConfig::default()
+    };
     let mpc = Mpc::new(Box::new(planner.init(&actions, Propagation::MEAN)?), Replan::EveryStep)?;
     let reward = reward_fn(|_, _, next: Tensor<2>| {
         let (angle, speed) = (next.clone().narrow(1, 0, 1), next.narrow(1, 1, 1));
@@ -178,6 +185,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("  {name:36} {error:.4} rad, {hops:.3} N m, {hop:.3} N m{stopped}");
     }
 
+    if seconds == 0.0 {
+        return Ok(());
+    }
     println!("\nover a socket in real time, {seconds} s: 1 ms of latency, 5 ms of jitter, 1 % loss");
     let line = LineConfig { latency: Duration::from_millis(1), jitter: Duration::from_millis(5), loss: 0.01, seed: 0 };
     let loopback = Loopback::start(robot(line)?, "127.0.0.1:0")?;

@@ -390,7 +390,7 @@ fn over_a_socket_the_link_comes_back_after_it_was_killed_and_the_stop_arrives() 
     let envelope = envelope().init(PERIOD, 3).unwrap();
     let mut driver = config.init(link, envelope, plans, MonotonicClock::start()).unwrap();
     let began = Instant::now();
-    let mut until = |driver: &mut Driver<SocketLink, PlanThread, MonotonicClock>, measurements: u64| {
+    let until = |driver: &mut Driver<SocketLink, PlanThread, MonotonicClock>, measurements: u64| {
         while driver.report().measurements < measurements {
             driver.tick();
             assert!(began.elapsed() < Duration::from_secs(60), "{}", driver.report());

@@ -373,8 +373,8 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("goal.cost=[1, 0, 1, 0]", &[]),
     ("goal.shaping=-next[0]^2", &["goal.cost=[0, 0, 1, 0]"]),
     ("goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", &[]),
-    ("goal.action_rate.weight=0.5", &[]),
-    ("goal.action_rate.limit=0.2", &[]),
+    ("goal.action_rate={ weight = 0.5 }", &[]),
+    ("goal.action_rate={ limit = 0.2 }", &[]),
     (
         "goal.disagreement={ weight = 2, scale = [1, 1, 1, 1] }",
         &["goal.disagreement={ weight = 1, scale = [1, 1, 1, 1] }", "goal.cost=[1, 0, 0, 0]"],

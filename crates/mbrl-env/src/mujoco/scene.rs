@@ -30,7 +30,7 @@ impl Sim {
             }
             let (mut at, axes) = (data.geom_xpos()[i], data.geom_xmat()[i]);
             let [centre, half] = split(model.geom_aabb()[i]);
-            let Some((form, size)) = form(model.geom_type()[i], model.geom_size()[i], half) else { continue };
+            let (form, size) = form(model.geom_type()[i], model.geom_size()[i], half);
             if form == Form::Box {
                 // A mesh's box need not lie about its origin.
                 for (row, at) in at.iter_mut().enumerate() {
@@ -45,9 +45,8 @@ impl Sim {
                 continue;
             }
             let size = model.site_size()[i];
-            if let Some((form, size)) = form(model.site_type()[i], size, size) {
-                solids.push(solid(form, size, colour, data.site_xpos()[i], data.site_xmat()[i]));
-            }
+            let (form, size) = form(model.site_type()[i], size, size);
+            solids.push(solid(form, size, colour, data.site_xpos()[i], data.site_xmat()[i]));
         }
         let view = match camera {
             Camera::Free(view) => view.clone(),
@@ -68,10 +67,10 @@ fn split([a, b, c, d, e, f]: [f64; 6]) -> [[f64; 3]; 2] {
     [[a, b, c], [d, e, f]]
 }
 
-/// The form of a geom and half its extents; `None` for what has none, a line in the air say.
-fn form(kind: MjtGeomBase, [x, y, z]: [f64; 3], half: [f64; 3]) -> Option<(Form, [f64; 3])> {
+/// The form of a geom and half its extents.
+fn form(kind: MjtGeomBase, [x, y, z]: [f64; 3], half: [f64; 3]) -> (Form, [f64; 3]) {
     let side = |half: f64| if half > 0.0 { half.min(PLANE) } else { PLANE };
-    Some(match kind {
+    match kind {
         MjtGeomBase::mjGEOM_PLANE => (Form::Plane, [side(x), side(y), 0.0]),
         MjtGeomBase::mjGEOM_SPHERE => (Form::Ellipsoid, [x; 3]),
         MjtGeomBase::mjGEOM_ELLIPSOID => (Form::Ellipsoid, [x, y, z]),
@@ -79,8 +78,7 @@ fn form(kind: MjtGeomBase, [x, y, z]: [f64; 3], half: [f64; 3]) -> Option<(Form,
         MjtGeomBase::mjGEOM_CYLINDER => (Form::Cylinder, [x, x, y]),
         MjtGeomBase::mjGEOM_BOX => (Form::Box, [x, y, z]),
         MjtGeomBase::mjGEOM_MESH | MjtGeomBase::mjGEOM_HFIELD | MjtGeomBase::mjGEOM_SDF => (Form::Box, half),
-        _ => return None,
-    })
+    }
 }
 
 fn solid(form: Form, size: [f64; 3], colour: [f32; 4], at: [f64; 3], axes: [f64; 9]) -> Solid {

@@ -280,7 +280,9 @@ impl LatentModel {
             bytes.extend_from_slice(part);
         };
         put(&header);
-        self.network.all().for_each(|network| put(&network.save()));
+        for network in self.network.all() {
+            put(&network.parameters().iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        }
         Ok(bytes)
     }
 
@@ -309,7 +311,13 @@ impl LatentModel {
         }
         let mut network = self.network.clone();
         for network in network.all_mut() {
-            network.load(part().ok_or_else(|| broken("it ends in its networks".into()))?)?;
+            let (values, rest) = part().ok_or_else(|| broken("it ends in its networks".into()))?.as_chunks();
+            let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let count = network.config().parameters();
+            if values.len() != count || !rest.is_empty() {
+                return Err(broken(format!("{} parameters of a network, expected {count}", values.len())));
+            }
+            network.set_parameters(&values);
         }
         if !rest.is_empty() {
             return Err(broken(format!("{} bytes behind its networks", rest.len())));

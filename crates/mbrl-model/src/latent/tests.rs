@@ -76,24 +76,23 @@ fn steps_on_the_host_are_those_of_burn() {
         let before = model(config);
         for ((host, burn), before) in host.network.all().zip(burn.network.all()).zip(before.network.all()) {
             let (host, burn, before) = (host.parameters(), burn.parameters(), before.parameters());
-            let most = |of: &[f32]| of.iter().zip(&before).map(|(x, before)| (x - before).abs()).fold(0.0, f32::max);
-            let apart = host.iter().zip(&burn).map(|(host, burn)| (host - burn).abs()).fold(0.0, f32::max);
+            if reconstruction == 0.0 && host == before {
+                // The decoder, of which nothing is asked.
+                assert_eq!(burn, before);
+                continue;
+            }
+            let furthest = burn.iter().zip(&before).map(|(x, before)| (x - before).abs()).fold(0.0, f32::max);
+            assert!(furthest > 3e-3, "{norm:?}: nothing was learned");
             // Where a gradient is 0 but for rounding, Adam goes either way: the bias before a normalised layer, say.
             let far = host.iter().zip(&burn).filter(|(host, burn)| (*host - *burn).abs() > 2e-4).count();
-            let is_decoder = host.len() == before.len() && reconstruction == 0.0 && most(&host) == 0.0;
-            assert!(is_decoder || most(&burn) > 3e-3, "{norm:?}: nothing was learned");
-            assert!(
-                far * 50 <= host.len(),
-                "{norm:?}, {reconstruction}, {consistency}: {far} of {} apart, {apart}",
-                host.len()
-            );
+            let of = host.len();
+            assert!(far * 50 <= of, "{norm:?}, {reconstruction}, {consistency}: {far} of {of} apart");
         }
     }
 }
 
 #[test]
-fn the_loss_and_its_gradients_are_those_of_central_differences() {
-    // One step of Adam moves each weight by the step size against the sign of its gradient.
+fn the_loss_is_that_of_burn_and_a_step_goes_down_it_in_every_network() {
     for norm in [LatentNorm::Layer, LatentNorm::Simplex] {
         let before = model(small(norm));
         let data = Dataset::of_replay(&data(3, 20), 0).unwrap();
@@ -106,7 +105,6 @@ fn the_loss_and_its_gradients_are_those_of_central_differences() {
         let said = stepper.step(&batch);
         assert!((said - loss(&before)).abs() < 1e-4 * said.abs(), "{said}, in Burn {}", loss(&before));
         let moved = HostNetwork::of(&stepper.parameters());
-        // Of each network the weights that matter most go the way down.
         let networks: Vec<_> = before.network.all().map(|network| network.parameters()).collect();
         for (i, moved) in moved.all().enumerate() {
             let to = moved.parameters();
@@ -118,7 +116,7 @@ fn the_loss_and_its_gradients_are_those_of_central_differences() {
                 model.changed();
                 loss(&model)
             };
-            let slope = (along(0.5) - along(-0.5)) / 1.0;
+            let slope = along(0.5) - along(-0.5);
             assert!(slope < 0.0, "{norm:?}, network {i}: the loss rises by {slope}");
         }
     }
@@ -183,10 +181,10 @@ fn rewards_are_foreseen_and_frames_decoded() {
     let config = LatentConfig { window: 5, hidden: vec![64], encoder: vec![64], ..small(LatentNorm::Layer) };
     let mut model = model(config);
     let set = Dataset::of_replay(&data(12, 60), 0).unwrap();
-    let fit_config = FitConfig { batch_size: 64, max_steps: 500, max_epochs: 1000, ..quick() };
+    let fit_config = FitConfig { learning_rate: 2e-3, batch_size: 64, max_steps: 900, max_epochs: 1000, ..quick() };
     let report = fit(&mut model, &set, &fit_config, &mut Rng::new(3)).unwrap();
     // In standard deviations of the rewards, over five steps.
-    assert!(report.column_errors[1] < 0.1, "{report:?}");
+    assert!(report.column_errors[1] < 0.15, "{report:?}");
     // Of an episode that was not seen.
     let fresh = data(13, 60);
     let at = |i: usize| fresh.get(12 * 60 + i).unwrap();

@@ -578,6 +578,9 @@ fn numbers_of_a_goal_reach_it_or_are_refused() {
     assert_eq!((found.weight, found.scale), (2.0, vec![1.0, 2.0, 0.5, 1.0]));
     let inline = goal("cartpole", &["goal.disagreement={ weight = -1.0, scale = [1, 1, 1, 1] }"]).unwrap();
     assert_eq!(inline.disagreement.unwrap().weight, -1.0);
+    assert_eq!(plain.action_rate, None);
+    let smooth = goal("cartpole", &["goal.action_rate={ weight = 0.5, limit = 0.25 }"]).unwrap();
+    assert_eq!(smooth.action_rate, Some(mbrl_plan::ActionRate::new(0.5, 0.25)));
     for (words, expected) in [
         (&["goal.discount=0"][..], "goal.discount = 0: expected a number in (0, 1]"),
         (&["goal.discount=1.5"], "goal.discount = 1.5"),
@@ -586,6 +589,9 @@ fn numbers_of_a_goal_reach_it_or_are_refused() {
         (&["goal.disagreement.weight=1"], "goal.disagreement.scale = []: expected 4 numbers"),
         (&["goal.disagreement.weight=1", "goal.disagreement.scale=[1, 1, 1, 0]"], "expected finite numbers above 0"),
         (&["goal.disagreement.weight=nan"], "goal.disagreement.weight = NaN"),
+        (&["goal.action_rate.weight=-1"], "goal.action_rate.weight = -1: expected a finite number of at least 0"),
+        (&["goal.action_rate.limit=0"], "goal.action_rate.limit = 0: expected a number in (0, 2]"),
+        (&["goal.action_rate.limit=inf"], "goal.action_rate.limit = inf"),
     ] {
         let error = goal("cartpole", words).unwrap_err().to_string();
         assert!(error.contains(expected), "{words:?}: {error}");

@@ -39,4 +39,4 @@ pub use planning::{
 };
 pub use socket::{Loopback, SocketLink};
 pub use stand_in::{Faults, LineConfig, SimulatedLink, StandIn, StandInConfig};
-pub use wire::{Decoder, Frame, Hello, LONGEST_FRAME, WIRE_VERSION};
+pub use wire::{Hello, WIRE_VERSION};

@@ -5,7 +5,7 @@ use super::{Acted, Measurement, SafeCommand};
 /// Version of the protocol.
 pub const WIRE_VERSION: u16 = 1;
 /// Longest body of a frame in bytes: longer ones are no frames.
-pub const LONGEST_FRAME: usize = 1 << 16;
+const LONGEST_FRAME: usize = 1 << 16;
 
 const HELLO: u8 = 1;
 const COMMAND: u8 = 2;
@@ -32,7 +32,7 @@ pub struct Hello {
 
 /// A frame, as the other end reads it.
 #[derive(Debug, Clone)]
-pub enum Frame {
+pub(super) enum Frame {
     /// A robot introduces itself.
     Hello(Hello),
     /// A command of a control period.
@@ -108,13 +108,13 @@ impl Measurement {
 
 /// Takes bytes as they come and gives frames.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub(super) struct Decoder {
     bytes: Vec<u8>,
 }
 
 impl Decoder {
     /// Takes bytes.
-    pub fn take(&mut self, bytes: &[u8]) {
+    pub(super) fn take(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -122,7 +122,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What is wrong with the bytes, in words that follow "sent". Nothing that comes after is a frame for sure: connect anew.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, String> {
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, String> {
         let Some(length) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
         if length == 0 || length > LONGEST_FRAME {
