@@ -307,7 +307,7 @@ mod tests {
         let (first, second) = (sealed(b"first one"), sealed(b"other one"));
         assert_eq!(crc32fast::hash(&first), crc32fast::hash(&second));
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path());
+        let checkpoints = Checkpoints::in_folder(folder.path());
         let mut replay = Replay::new(1, 1, 100).unwrap();
         push(&mut replay, 1);
         write(&checkpoints, 1, None, &replay, &first);
