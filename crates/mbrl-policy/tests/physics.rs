@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use mbrl_env::{Env, Rng, tasks};
-use mbrl_model::{Device, Dynamics, FitConfig, Pendulum, PhysicsModel, Propagation};
+use mbrl_model::{Device, FitConfig, Pendulum, PhysicsModel, Propagation};
 use mbrl_plan::{IcemConfig, Mpc, Replan};
 use mbrl_policy::{
     ActorConfig, CriticsConfig, FitSchedule, Goal, Imagining, Learner, MbpoConfig, ModelBasedConfig, RolloutConfig,
