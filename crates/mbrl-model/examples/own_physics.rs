@@ -67,8 +67,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("noise of the thermometers: {:.3} K and {:.3} K", found.noise[0], found.noise[1]);
 
     // How warm the room is after an hour with the heating off.
-    let (room, heating) = (Tensor::from_floats([[20.0, 20.0]], &device), Tensor::zeros([12, 1, 1], &device));
-    let cooling = found.model.rollout(Start::States(room), heating, Draw::new(Propagation::MEAN, 0))?.obs;
+    let warm = Start::States(Tensor::from_floats([[20.0, 20.0]], &device));
+    let cooling = found.model.rollout(warm, Tensor::zeros([12, 1, 1], &device), Draw::new(Propagation::MEAN, 0))?.obs;
     let last: Vec<f32> = cooling.into_data().iter().collect();
     println!("an hour without heating leaves {:.2} K of 20 K", last[24]);
     Ok(())
