@@ -29,8 +29,8 @@ fn a_run_drives_its_task_in_real_time_and_its_log_can_be_fitted() {
 #[test]
 fn the_simulator_itself_drives_a_stand_in_that_carries_its_state() {
     let dir = Dir::new();
-    let words = ["--set", "agent.kind=ground-truth", "--set", "train.eval_every=0", "--steps", "2", "--out", "run"];
-    dir.train(&words).ok();
+    let set = ["--set", "agent.kind=ground-truth", "--set", "train.eval_every=0"];
+    dir.run(&[&["train", "smoke", "--steps", "2", "--out", "run"], &set[..]].concat()).ok();
     let said = dir.run(&["drive", "run", "--for", "2", "--threads", "1"]).ok().out;
     assert!(said.contains("followed through the simulator") && said.contains("; 0 failed"), "{said}");
     dir.run(&["drive", "run", "--link", "tcp://127.0.0.1:1"]).fails(1, &["--link", "ground-truth", "no robot tells"]);

@@ -216,16 +216,18 @@ fn simulate(simulator: &mut dyn Simulator, request: &PlanRequest) -> Result<Ahea
     };
     simulator.restore(snapshot)?;
     let mut ahead = Ahead { obs: request.obs.clone(), past: request.past.clone(), snapshot: None };
+    let mut reached = snapshot.clone();
     for action in &request.pending {
         let step = simulator.step(action)?;
-        let over = step.episode_over();
-        let before = std::mem::replace(&mut ahead.obs, step.obs);
-        ahead.past.push(before, action.clone(), MAX_PAST);
-        if over {
+        // Nothing can be planned beyond an end: the plan is for the last state before it.
+        if step.episode_over() {
             break;
         }
+        let before = std::mem::replace(&mut ahead.obs, step.obs);
+        ahead.past.push(before, action.clone(), MAX_PAST);
+        reached = simulator.save();
     }
-    ahead.snapshot = Some(simulator.save());
+    ahead.snapshot = Some(reached);
     Ok(ahead)
 }
 
