@@ -129,11 +129,9 @@ fn model(
 ) -> Result<(Judged, ReadOptions, String)> {
     let named = || folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     let is_identified = IdentifiedModel::is_in(folder);
-    if is_identified || FittedModel::is_in(folder) {
-        if checkpoint.is_some() {
-            let by = if is_identified { "identify" } else { "fit" };
-            bail!("--checkpoint: {} is a model of `mbrl {by}`, which has no checkpoints", folder.display());
-        }
+    if checkpoint.is_some() && (is_identified || FittedModel::is_in(folder)) {
+        let by = if is_identified { "identify" } else { "fit" };
+        bail!("--checkpoint: {} is a model of `mbrl {by}`, which has no checkpoints", folder.display());
     }
     if is_identified {
         let identified = IdentifiedModel::open(folder, &open_device(DEFAULT_DEVICE)?)?;
