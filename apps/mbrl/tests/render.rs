@@ -58,7 +58,7 @@ mod mujoco {
 
         dir.run(&["report", "runs/smoke-0"]).ok();
         let page = fs::read_to_string(run.join("report.html")).unwrap();
-        assert!(page.contains("<img alt=") && page.contains("\"data:image/png;base64,iVBORw0KGgo"));
+        assert!(page.contains("<canvas class=\"scene\"") && page.contains("drag to turn it"));
 
         // An action that was not taken leads elsewhere: nothing is drawn, and the report says why.
         let (head, row) = text.split_once('\n').unwrap();
@@ -73,7 +73,7 @@ mod mujoco {
         assert!(!picture.exists());
         dir.run(&["report", "runs/smoke-0"]).ok();
         let page = fs::read_to_string(run.join("report.html")).unwrap();
-        assert!(page.contains("Without pictures: ") && !page.contains("<img"));
+        assert!(page.contains("Without pictures: ") && !page.contains("class=\"scene\""));
     }
 
     #[test]

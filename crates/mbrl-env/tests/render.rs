@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use mbrl_env::{
     Env, EnvError, Frame, Rng, Simulator,
     mujoco::{Camera, Model, MujocoEnv, Renderer, Sim, View},
-    tasks::{self, Options},
+    tasks::{self, Options, TaskEntry},
 };
 
 /// A red ball on a slide before a green one that stands still, seen from the front.
@@ -100,7 +100,7 @@ fn every_task_shows_itself_and_its_movements() {
         };
         drawn += 1;
         let colours: BTreeSet<&[u8]> = first.rgb().chunks(3).collect();
-        assert!(colours.len() > 30, "{}: {} colours", entry.name(), colours.len());
+        assert!(colours.len() > 20, "{}: {} colours", entry.name(), colours.len());
         assert_eq!(env.render(120, 90).unwrap(), first, "{}: the same state", entry.name());
         let push: Vec<f32> = (0..spec.actions.width()).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
         for _ in 0..10 {
@@ -112,8 +112,8 @@ fn every_task_shows_itself_and_its_movements() {
         env.reset(Some(0)).unwrap();
         assert_eq!(env.render(120, 90).unwrap(), first, "{}: the same start", entry.name());
     }
-    let on_mujoco = tasks::entries().iter().filter(|entry| entry.needs() == Some("mujoco")).count();
-    assert_eq!(drawn, on_mujoco);
+    let is_drawn = |entry: &&TaskEntry| entry.needs() == Some("mujoco") || entry.name().ends_with("-pixels");
+    assert_eq!(drawn, tasks::entries().iter().filter(is_drawn).count());
 }
 
 /// Bits of all observations and rewards of a run of random actions, some of them after a restore.

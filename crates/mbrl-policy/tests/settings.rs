@@ -739,7 +739,7 @@ fn every_setting_of_a_policy_in_a_learned_model_changes_a_run() {
 #[test]
 fn every_setting_of_a_model_of_images_changes_a_run() {
     let experiment = registry().load("latent", &[]).unwrap();
-    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge"];
+    let common = ["name", "summary", "task", "steps", "seed", "device", "wrappers", "train", "knowledge", "practice"];
     // Another kind of agent has other sections.
     let is_own = |key: &String| !common.contains(&key.split('.').next().unwrap()) && key != "agent.kind";
     let keys: BTreeSet<String> = experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(is_own).collect();

@@ -171,7 +171,7 @@ mod tests {
         }
         let shown = film(&model, &spec, &episode, 20, "run").unwrap();
         assert_eq!(shown.matches("<g ").count(), 2 * FRAMES, "{shown}");
-        assert!(shown.contains("1 s") && shown.contains(">seen<"));
+        assert!(shown.contains(&format!(">{} s<", number(1.0))) && shown.contains(">seen<"), "{shown}");
         // Shorter than a strip.
         assert!(film(&model, &spec, &episode[..2], 20, "run").is_ok());
         let numbers = tasks::make("pendulum").unwrap();

@@ -295,8 +295,8 @@ fn a_section_of_another_kind_is_refused_and_left_out_where_the_kind_is_overridde
     let truth = registry().load("truth", &[]).unwrap();
     assert_eq!((has(&truth), has(&loaded(&[]).unwrap())), ([false; 4], [true; 4]));
     let error = Experiment::from_toml(&(TRUTH.to_owned() + "\n[model]\nmembers = 3\n")).unwrap_err().to_string();
-    let owner = "unknown key `model`; it belongs to agent.kind = \"model-based\" or \"mbpo\", and this experiment has \
-                 \"ground-truth\"";
+    let owner = "unknown key `model`; it belongs to agent.kind = \"model-based\" or \"mbpo\" or \"latent\", and this \
+                 experiment has \"ground-truth\"";
     assert_eq!(error, owner);
     let error = Experiment::from_toml(&TRUTH.replace("[goal]", "random_steps = 3\n[goal]")).unwrap_err().to_string();
     assert_eq!(error, "unknown key `agent.random_steps`");
