@@ -22,7 +22,7 @@
 //! title = "steps looked ahead"
 //! method = [
 //!     { name = "5", set = ["planner.horizon=5"] },
-//!     { name = "15" },
+//!     { name = "20" },                  # the experiment as it is
 //! ]
 //! ```
 
