@@ -1,4 +1,4 @@
-//! Selling many shares in a day: who sells fast pays for pushing the price, who sells slowly carries the risk that it falls.
+//! Selling a million shares in five days: who sells fast pays for pushing the price, who sells slowly carries the risk that it falls.
 //!
 //! In the market of Almgren and Chriss (2000), *Optimal execution of portfolio transactions*, J. Risk 3, the answer is known in closed form for each aversion
 //! to risk. A planner that has the market as its model finds the schedule again, replanning at every step, and the simulated market pays what the
@@ -23,10 +23,10 @@ const STEPS: usize = 10;
 #[derive(Debug, Parser)]
 #[command(about = "Draws planned schedules of selling beside the optimal ones")]
 struct Args {
-    /// Aversions to risk, per dollar of variance, in rising order.
+    /// Aversions to risk (1/$), in rising order.
     #[arg(long, value_delimiter = ',', default_value = "1e-8,3e-8,1e-7,3e-7,1e-6")]
     aversion: Vec<f64>,
-    /// Days by which schedules are judged in the simulated market.
+    /// Simulated sales, of five days each, by which schedules are judged.
     #[arg(long, default_value_t = 4000)]
     days: usize,
     #[arg(long, default_value_t = 0)]
@@ -78,7 +78,7 @@ impl Market {
         (0..=STEPS).map(at).collect()
     }
 
-    /// What a day of selling by a schedule costs in the simulated market: the worth at the first price less what was paid.
+    /// What one sale by a schedule costs in the simulated market: the worth at the first price less what was paid.
     fn day(&self, held: &[f64], rng: &mut Rng) -> f64 {
         let first = 50.0;
         let (mut price, mut paid) = (first, 0.0);

@@ -17,7 +17,7 @@
 //! - To **plan with a simulator as the model**, take [`SimulatorModel`].
 //! - For a whole agent that explores, learns and plans, take `mbrl-policy`, or the command line tool `mbrl`.
 //!
-//! It is not a general training framework: the trainer fits one-step models, and does that well.
+//! It is not a general training framework: the trainer fits models of dynamics, to single steps or to windows of some steps, and does that well.
 //!
 //! # Example: learn a system, ask for its next state and for how sure that is
 //!

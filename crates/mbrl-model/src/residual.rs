@@ -1,4 +1,4 @@
-//! What a model leaves unexplained, learned by an ensemble.
+//! The errors of a model, learned by an ensemble.
 
 use burn::tensor::Tensor;
 
@@ -12,10 +12,11 @@ use crate::{
 };
 use crate::{Draw, Dynamics, DynamicsSpec, Ensemble, Imagined, ModelError, Prediction, dynamics::check_size};
 
-/// A model and an ensemble of what it is off, as one model: `s' = base(s, a) + residual(s, a)`.
+/// A model and an ensemble of its errors, as one model: `s' = base(s, a) + residual(s, a)`.
 ///
 /// Equations that are nearly right leave little to learn: a friction that was left out, a motor that saturates. The base stays as it is; the
-/// [trainer](crate::fit()) fits the ensemble to the differences. Spread and noise are the ensemble's.
+/// [trainer](crate::fit()) fits the ensemble to the differences between the data and the base's predictions. Noise and disagreement of the members are
+/// the ensemble's.
 ///
 /// ```
 /// use mbrl_model::{
@@ -53,7 +54,7 @@ pub struct Residual<B> {
 }
 
 impl<B: Dynamics> Residual<B> {
-    /// A base and an ensemble of what it is off; before a fit the ensemble says what it happens to say.
+    /// A base and an ensemble of its errors. Before a fit the ensemble's predictions are those of random weights.
     ///
     /// # Errors
     /// [`ModelError::Width`] where both have other columns; [`ModelError::Unsupported`] for a base that has noise, members, a memory, or
@@ -82,7 +83,7 @@ impl<B: Dynamics> Residual<B> {
         &self.base
     }
 
-    /// The ensemble of what it is off.
+    /// The ensemble of the base's errors.
     #[must_use]
     pub fn ensemble(&self) -> &Ensemble {
         &self.ensemble

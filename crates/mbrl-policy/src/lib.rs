@@ -14,6 +14,7 @@
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
 //! - [`experiment`] makes all of these from a TOML text: what the command line does, for programs of one's own.
+//! - [`realtime`] drives a robot with an agent: one command per control period, within limits, plans on a thread of their own.
 //! - An [`Observer`] watches a run; [`RunFiles`] keep its metrics, which [`MetricsReader`] reads, its [`Checkpoints`], and
 //!   what it was made with ([`Provenance`]).
 //!

@@ -15,9 +15,9 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LatentNorm {
-    /// Mean 0 and variance 1 over a latent's entries; a step adds to a latent before it is normalised again.
+    /// Mean 0 and variance 1 over a latent's entries; a step predicts a change, which is added before the sum is normalised.
     Layer,
-    /// Groups of 8 entries that are positive and sum to 1 (SimNorm, TD-MPC2 \[2\]); a step says the logits anew.
+    /// Groups of 8 entries that are positive and sum to 1 (SimNorm, TD-MPC2 \[2\]); a step predicts new logits.
     Simplex,
 }
 
@@ -54,14 +54,14 @@ pub struct LatentConfig {
     /// Steps of a window that it is fitted to, `H` (default 8): the first frames are encoded, and what follows is predicted by the actions
     /// alone.
     pub window: usize,
-    /// Weight of the distance between predicted latents and those that are encoded of what was seen (default 1; \[2\]: 20 on simplices).
+    /// Weight of the squared distance between predicted latents and those encoded from the frames that were seen (default 1; \[2\]: 20 on simplices).
     pub consistency: f32,
     /// Weight of the squared error of rewards, in standard deviations (default 1).
     pub reward: f32,
-    /// Weight of the squared error of decoded pixels, in standard deviations over all pixels (default 1). With 0 nothing that the decoder
-    /// would need is kept in latents, and it is not fitted.
+    /// Weight of the squared error of decoded pixels, in standard deviations over all pixels (default 1). With 0 the decoder is not fitted,
+    /// and latents need not keep what it would need.
     pub reconstruction: f32,
-    /// What each step of a window counts, of what the one before it counts, in (0, 1] (default 1; \[2\]: 0.5).
+    /// Weight of each step of a window relative to that of the step before, in (0, 1] (default 1; \[2\]: 0.5).
     pub fading: f32,
 }
 

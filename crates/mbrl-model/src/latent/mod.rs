@@ -1,10 +1,10 @@
 //! Models of images: dynamics and rewards in a latent space.
 //!
-//! An encoder makes a latent of some successive frames, a network says of latent and action the next latent and the reward, and a
-//! decoder shows what a latent stands for. Windows of episodes are fitted: the frames before a window are encoded, what follows is
-//! predicted by the actions alone, and errors go back through all steps. What is asked of a predicted latent is the reward (what
-//! planners go by), that it is where the encoder puts what was seen (latent consistency, TD-MPC2 \[1\]), and that the frame can be
-//! decoded of it (PlaNet); a weight each.
+//! An encoder maps some successive frames to a latent, a network maps latent and action to the next latent and the reward, and a
+//! decoder maps a latent to the frame that it stands for. The model is fitted to windows of episodes: the first frames of a window are
+//! encoded, the rest is predicted from the actions alone, and gradients go back through all steps. The loss has three terms, with a
+//! weight each: the error of the predicted reward (which planners maximise), the distance of the predicted latent from the encoding of
+//! the frames that were seen (latent consistency, TD-MPC2 \[1\]), and the error of the decoded frame (PlaNet).
 //!
 //! Convolutions do not overlap, so that each is a small network of one square, applied to all squares: everything runs on
 //! [`HostMlp`](crate::mlp::HostMlp).
@@ -42,7 +42,7 @@ pub use network::LatentNetwork;
 #[cfg(feature = "train")]
 pub use train::LatentExamples;
 
-/// Statistics of the data of the first fit; later fits keep them, so that what the networks say does not change its meaning.
+/// Statistics of the data of the first fit; later fits keep them, so that the outputs of the networks keep their units.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LatentStatistics {
     /// Mean of the rewards.
@@ -87,7 +87,7 @@ impl LatentModel {
         }
     }
 
-    /// What it was made from.
+    /// The configuration that it was made from.
     #[must_use]
     pub fn config(&self) -> &LatentConfig {
         &self.config

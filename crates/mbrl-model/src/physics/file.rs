@@ -71,7 +71,8 @@ struct Entry {
 }
 
 impl IdentifiedModel {
-    /// What was found for the machine of that name, to be [saved](Self::save).
+    /// The result of [`identify`](super::identify()) for the machine of that name (one of [`MACHINES`](super::MACHINES)), made with `substeps` as in
+    /// [`machine`](super::machine), to be [saved](Self::save).
     ///
     /// # Errors
     /// [`ModelError::Config`] for a name that is no machine's.
@@ -111,13 +112,13 @@ impl IdentifiedModel {
         &self.card.layout
     }
 
-    /// The model, to plan with.
+    /// The model with the parameters that were found, to plan with.
     #[must_use]
     pub fn model(&self) -> &PhysicsModel {
         &self.model
     }
 
-    /// The model alone.
+    /// The model alone, without the name and the columns.
     #[must_use]
     pub fn into_model(self) -> PhysicsModel {
         self.model
@@ -142,7 +143,7 @@ impl IdentifiedModel {
         atomic_file::write_bytes(&path, text.as_bytes()).map_err(io(path.clone()))
     }
 
-    /// Reads a folder.
+    /// Reads the `physics.toml` of a folder; tensors of the model live on `device`.
     ///
     /// # Errors
     /// [`ModelError::Io`] where there is none; [`ModelError::File`] where the file is damaged or newer.

@@ -20,14 +20,14 @@ use crate::{Dataset, Dynamics, ModelError, dynamics::check_size};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct IdentifyConfig {
-    /// Transitions per window, 0 for whole episodes (default 100). Each window has a first state of its own. Long ones tell more where
-    /// the noise is that of the measurements; short ones are off less where the equations are not quite right, or the motion is
-    /// chaotic.
+    /// Transitions per window, 0 for whole episodes (default 100). Each window has a first state of its own, which is estimated too. Long
+    /// windows determine the parameters better where the measurements' noise is the only error; short ones are less sensitive to equations
+    /// that are not quite right, and to chaotic motion.
     pub window: usize,
-    /// Standard deviation of the noise of each column of the observations, `[O]`, in their units. Without it (default) it is estimated, which
+    /// Standard deviation of the noise of each column of the observations, `[O]`, in the column's unit. `None` (default): it is estimated, which
     /// needs windows of at least as many transitions as the state has numbers.
     pub noise: Option<Vec<f64>>,
-    /// Most iterations at each length of windows (default 100).
+    /// Maximum number of iterations at each length of windows (default 100).
     pub max_iterations: usize,
 }
 
@@ -51,7 +51,7 @@ impl IdentifyConfig {
     }
 }
 
-/// What was found about a parameter.
+/// The estimate of a parameter.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Estimate {
@@ -68,7 +68,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The interval of 1.96 standard errors, 95 %, below 0 cut off.
+    /// The 95 % interval, 1.96 standard errors to either side, in the parameter's unit; cut off at 0 from below.
     #[must_use]
     pub fn interval(&self) -> (f64, f64) {
         let half = 1.96 * self.std_error;
@@ -76,7 +76,7 @@ impl Estimate {
     }
 }
 
-/// A change of parameters that changes nothing of what was measured.
+/// A change of parameters that leaves the predicted measurements as they are, so that the data cannot determine them.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Undetermined {
@@ -111,18 +111,18 @@ pub struct Identification {
     pub undetermined: Vec<Undetermined>,
     /// Standard deviation of the noise of each column, `[O]`: as given, or as estimated.
     pub noise: Vec<f64>,
-    /// Root mean square of what each column is off, `[O]`.
+    /// Root mean square residual of each column, `[O]`, in its unit.
     pub rmse: Vec<f64>,
-    /// How what a column is off at an instant goes with what it was off at the one before, `[O]`, from −1 to 1: near 0 where there is nothing but the
-    /// noise of the measurements. Far above, the equations lack something, and the standard errors are too small.
+    /// Correlation of each column's residuals with those of the measurement before, `[O]`, from −1 to 1: near 0 where the only error is the
+    /// noise of the measurements. Far above 0, the equations lack something, and the standard errors are too small.
     pub correlation: Vec<f64>,
-    /// Windows.
+    /// Number of windows.
     pub windows: usize,
-    /// Transitions within them.
+    /// Number of transitions in all windows.
     pub transitions: usize,
-    /// Iterations, over all lengths of windows.
+    /// Number of iterations, over all lengths of windows.
     pub iterations: usize,
-    /// Whether the last ones changed nothing any more.
+    /// Whether the search had settled when it ended; better guesses or more iterations help where it had not.
     pub converged: bool,
 }
 
@@ -138,9 +138,9 @@ impl Identification {
     }
 }
 
-/// Finds the unknown parameters of `model` that explain the motion in `data` best, from their present values on.
+/// Finds the unknown parameters of `model` that explain the motion in `data` best; their present values are the guesses.
 ///
-/// Windows are short at first, where any guess leads somewhere, and then grow. Angles are compared the short way round.
+/// Windows are short at first, where the search converges from poor guesses too, and then grow. Angles are compared the short way round.
 ///
 /// ```
 /// use mbrl_model::{

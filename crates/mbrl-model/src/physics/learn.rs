@@ -78,10 +78,10 @@ impl PhysicsModel {
     }
 }
 
-/// For learners that collect and fit again and again, by gradients. [`identify`](super::identify()) finds more from less, and says how sure it is.
+/// Fits by gradients, for learners that collect data and fit again and again. [`identify`](super::identify()) needs less data, and gives standard errors.
 ///
 /// Windows of [`with_window`](PhysicsModel::with_window) steps, or of the longest episode where that is shorter, begin at measured states. Logarithms
-/// of parameters move by the learning rate at most in a step: 1e-2 is a good one.
+/// of parameters move by about the learning rate at most per optimizer step: 1e-2 is a good one.
 impl Fit for PhysicsModel {
     type Data = Dataset;
     type Examples = PhysicsWindows;

@@ -139,16 +139,16 @@ pub trait Physics: Send + Sync {
     /// Its constants.
     fn parameters(&self) -> Vec<Parameter>;
 
-    /// What moves: one number each.
+    /// The numbers of the state: names and units.
     fn state(&self) -> Vec<Field>;
 
-    /// What acts on it: one number each.
+    /// The numbers of the action: names and units.
     fn actions(&self) -> Vec<Field>;
 
-    /// How fast each number of the state changes, per second.
+    /// The time derivative of each number of the state, in its unit per second, `[S]`.
     fn rate(&self, p: &Named, x: &Named, u: &Named) -> Vec<Num>;
 
-    /// Steps of the integrator per control period (default 1). More where the period is long beside what happens in it.
+    /// Steps of the integrator per control period (default 1). Take more where the period is long compared with how fast the state changes.
     fn substeps(&self) -> usize {
         1
     }

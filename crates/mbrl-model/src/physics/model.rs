@@ -261,13 +261,13 @@ impl PhysicsModel {
         self.period
     }
 
-    /// What is observed, `[O]`.
+    /// The columns of the observation, `[O]`.
     #[must_use]
     pub fn fields(&self) -> &[Field] {
         &self.equations.fields
     }
 
-    /// What acts, `[A]`.
+    /// The columns of the action, `[A]`.
     #[must_use]
     pub fn action_fields(&self) -> &[Field] {
         &self.equations.actions

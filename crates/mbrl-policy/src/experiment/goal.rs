@@ -32,11 +32,11 @@ pub struct GoalConfig {
     pub termination: Option<TerminationSource>,
     /// How the particles of a candidate count: `"mean"` (default), `"worst"` or `{ mean-minus-std = k }`.
     pub aggregate: Aggregate,
-    /// What a planned step pays on top, per column of the observation it leads to: this times the column's square, `[O]`. It
-    /// tells plans apart that the task's reward does not; evaluations count the task's reward alone. Empty (default): nothing.
+    /// Cost of a planned step per column of the observation that it leads to: this times the column's square, `[O]`, subtracted from the
+    /// reward. It distinguishes plans that the task's reward does not; evaluations count the task's reward alone. Empty (default): none.
     pub cost: Vec<f32>,
-    /// What a planned step earns on top, as an [`Expression`] over named columns, for tasks whose reward shows plans the wrong way, or
-    /// none; evaluations do not count it. Empty (default): nothing.
+    /// Added to the reward of a planned step: an [`Expression`] over named columns, for tasks whose reward misleads plans, or does not guide
+    /// them; evaluations do not count it. Empty (default): nothing.
     pub shaping: String,
     /// What a planned step earns where the members of a learned model disagree (default: nothing).
     pub disagreement: DisagreementConfig,

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Experiment, ExperimentError, Registry};
 
-/// Other forms of the task in some of the environments that an agent learns in: goals that move more slowly, or another way. What it
-/// learns of the world is the same there, and comes from states that it does not yet reach by itself. Evaluations are of the
-/// task alone.
+/// Other options of the task in some of the environments that an agent learns in: goals that move more slowly, say, or in another direction. The
+/// dynamics are the same there, and the data come from states that the agent does not yet reach by itself. Evaluations use the task itself
+/// alone.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PracticeConfig {

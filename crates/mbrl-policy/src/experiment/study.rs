@@ -22,7 +22,7 @@
 //! title = "steps looked ahead"
 //! method = [
 //!     { name = "5", set = ["planner.horizon=5"] },
-//!     { name = "15" },
+//!     { name = "20" },                  # the experiment as it is
 //! ]
 //! ```
 
@@ -58,16 +58,16 @@ pub struct Study {
     /// Settings of all methods, `key=value`; those of a method come after them.
     #[serde(default)]
     pub set: Vec<String>,
-    /// Settings of the methods that name no experiment, after those and before their own.
+    /// Settings of the methods that name no experiment; they come after `set` and before the method's own.
     #[serde(default)]
     pub base_set: Vec<String>,
     /// Whether random actions are evaluated too, as a baseline (default: true).
     #[serde(default = "yes")]
     pub random: bool,
-    /// What is compared; the first one is what the others are compared with.
+    /// The methods that are compared; the first is the one that the others are compared with.
     #[serde(default, rename = "method")]
     pub methods: Vec<StudyMethod>,
-    /// What is varied.
+    /// The ablations.
     #[serde(default, rename = "ablation")]
     pub ablations: Vec<Ablation>,
 }
@@ -110,7 +110,7 @@ fn yes() -> bool {
     true
 }
 
-/// A study whose experiments are known: each different one once.
+/// A study whose experiments are loaded: equal ones once.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StudyPlan {

@@ -12,8 +12,8 @@ const VERSION: &str = "1";
 const MODEL: &str = "model";
 
 /// An agent that plans in the model that it learned, without the data and the checkpoints of its run: experiment and model in one file of
-/// safetensors. The model is one tensor of bytes, in a format of this program's own; the experiment is TOML in the metadata. It plans to the
-/// bit as the run that it was made of.
+/// safetensors. The model is one tensor of bytes, in a format of this program's own; the experiment is TOML in the metadata. It plans as the run that it was made from
+/// does, bit for bit.
 ///
 /// `mbrl export RUN` writes such files, and `mbrl eval FILE` runs them.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,14 +27,15 @@ impl ExportedAgent {
     /// The agent of an experiment as it is after so many real steps.
     ///
     /// # Errors
-    /// [`AgentError::Untransferable`] for an agent that has no model yet, or more than a model; what the model gives.
+    /// [`AgentError::Untransferable`] for an agent that has no model yet, or that has learned more than a model; an error of the
+    /// model's own storage.
     pub fn new(experiment: &Experiment, env_step: u64, learner: &dyn Learner) -> Result<Self, AgentError> {
         let kind = experiment.agent.kind();
         let model = learner.planned_model()?.ok_or_else(|| AgentError::Untransferable { kind: kind.to_owned() })?;
         Ok(Self { experiment: experiment.clone(), env_step, model })
     }
 
-    /// What it does, resolved.
+    /// The resolved experiment.
     #[must_use]
     pub fn experiment(&self) -> &Experiment {
         &self.experiment

@@ -1,4 +1,4 @@
-//! Time, behind a seam that tests can drive.
+//! Time, behind a trait, so that tests can simulate it.
 
 use std::{
     fmt,

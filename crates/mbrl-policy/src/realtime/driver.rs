@@ -33,19 +33,20 @@ pub enum SafeAction {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DriverConfig {
-    /// Control periods that a command takes to act beyond what measurements tell (default 0): of a robot that says which command acted
-    /// ([`Acted`]) its own delay after that; of one that does not, the whole delay.
+    /// Delay until a command acts that measurements do not show, in control periods (default 0): for a robot that says which command acted
+    /// ([`Acted`]) its own delay after that; for one that does not, the whole delay.
     pub delay: usize,
-    /// Control periods without a new measurement after which the safe action is sent (default 3). Until then plans go by what the model
-    /// makes of the commands sent.
+    /// Control periods without a new measurement after which the safe action is sent (default 3). Until then plans start where the
+    /// model leads under the commands sent.
     pub stale_after: u64,
     /// Control periods without one after which the robot is stopped (default 10).
     pub stop_after: u64,
-    /// Actions of an older plan that are sent at most where later plans are late; then the safe action (default 5).
+    /// How many control periods late an action of an older plan may be sent where newer plans are late; then the safe action (default 5).
     pub reuse: u64,
-    /// What is sent where there is no plan.
+    /// What is sent where there is no plan (default: the envelope's rest).
     pub safe_action: SafeAction,
-    /// Whether to go on when the robot says that its episode is over, rather than to stop (default no).
+    /// Whether to go on when the robot says that its episode is over, resting until the next one begins, instead of an emergency stop (default:
+    /// false).
     pub many_episodes: bool,
 }
 
@@ -153,11 +154,11 @@ pub enum Source {
     Stop,
 }
 
-/// What one control period came to.
+/// What happened in one control period.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Tick {
-    /// Its number.
+    /// Number of the control period, from 0 on.
     pub tick: u64,
     /// How long after its time the command left.
     pub late: Duration,
@@ -171,17 +172,17 @@ pub struct Tick {
     pub missed: u64,
 }
 
-/// What a run came to.
+/// Counts and times of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct DriveReport {
-    /// Commands sent, or meant to be.
+    /// Control periods in which a command was sent, emergency stops and failed sends included.
     pub ticks: u64,
-    /// Control periods in which none was, because the machine was late by a whole period or more.
+    /// Control periods without a command, because the machine was late by a whole period or more.
     pub missed: u64,
-    /// Commands by the plan that was made for them.
+    /// Commands from the plan that was made for their control period.
     pub planned: u64,
-    /// Commands by an older plan.
+    /// Commands from an older plan.
     pub older: u64,
     /// Safe actions.
     pub safe: u64,
@@ -214,21 +215,21 @@ pub struct DriveReport {
 }
 
 impl DriveReport {
-    /// Share of the control periods, those before the first measurement of an episode and after a stop aside, whose command left within its period by
-    /// the plan that was made for it.
+    /// Share of the control periods whose command left within its period and came from the plan that was made for it. Periods before the first
+    /// measurement of an episode and after a stop do not count.
     #[must_use]
     pub fn planned_share(&self) -> f64 {
         let all = self.planned + self.older + self.safe + self.missed;
         if all == 0 { 0.0 } else { self.planned as f64 / all as f64 }
     }
 
-    /// Time that a share of the commands was late by at most (s): 0.99 for the 99th percentile. 0 before the first.
+    /// Quantile of how late commands left (s): 0.99 gives the 99th percentile. 0 before the first.
     #[must_use]
     pub fn late_quantile(&self, share: f64) -> f32 {
         quantile(&self.late, share)
     }
 
-    /// Time that a share of the plans took at most (s).
+    /// Quantile of the time that plans took (s), as in [`late_quantile`](Self::late_quantile).
     #[must_use]
     pub fn planning_quantile(&self, share: f64) -> f32 {
         quantile(&self.planning, share)
@@ -301,7 +302,8 @@ struct LogRow {
 /// plan starts at the state that the robot will be in when its first action acts ([`Foresight`](super::Foresight)). Where it is late,
 /// the next action of the plan before is sent, a few times, and then the safe action.
 ///
-/// What cannot go on is an emergency stop: it is pulled, a limit was passed, no measurement came for too long, or whoever plans is gone.
+/// Emergency stops have these causes: somebody pulled it, a limit was passed or can no longer be kept, no measurement came for too long, the episode was over (without
+/// [`DriverConfig::many_episodes`]), or the planner panicked.
 pub struct Driver<L, P, C> {
     config: DriverConfig,
     link: L,
@@ -366,14 +368,14 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
         self.newest.as_ref()
     }
 
-    /// What came of it so far.
+    /// The report so far.
     #[must_use]
     pub fn report(&self) -> &DriveReport {
         &self.report
     }
 
-    /// Drives for so many control periods, or until it has stopped the robot: then it sends the stop as often as a robot may be deaf
-    /// ([`DriverConfig::stop_after`] times), in case one is lost.
+    /// Drives for so many control periods, or until it has stopped the robot: then it sends the stop
+    /// [`DriverConfig::stop_after`] times, in case some are lost.
     pub fn run(&mut self, ticks: u64) -> DriveReport {
         let end = self.tick.saturating_add(ticks);
         while self.tick < end && self.report.stops < self.config.stop_after {

@@ -1,4 +1,4 @@
-//! The last stage before the link: what lies outside of the limits does not pass, whoever asks for it.
+//! The last stage before the link: no command outside of the limits passes, wherever it comes from.
 
 use std::{fmt, time::Duration};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DriveError, error::refuse};
 
-/// Limits of a robot, as plain data.
+/// Limits of a robot, as plain data; `mbrl drive --limits` reads them from a TOML file with these keys.
 ///
 /// ```
 /// use mbrl_policy::realtime::{EnvelopeConfig, JointLimits};
@@ -33,7 +33,7 @@ pub struct EnvelopeConfig {
     /// Largest change of a command per second, `[A]`; infinity where there is none to keep.
     pub rate: Vec<f32>,
     /// The command at which the robot comes to no harm, `[A]`: no torque, say. The first command changes from it, and a command that is
-    /// no number becomes it.
+    /// not finite is replaced by it.
     pub rest: Vec<f32>,
     /// Longest time from sending a command until it acts (s), for [`Drive`]: latency, jitter and delays of the robot (default 0).
     #[serde(default)]
@@ -49,13 +49,13 @@ pub struct EnvelopeConfig {
 pub struct JointLimits {
     /// Name, for messages.
     pub name: String,
-    /// Column of the observation that holds the position, and its range.
+    /// Column of the observation that holds the position, and its range (rad, m: the column's unit).
     #[serde(default)]
     pub position: Option<(usize, [f32; 2])>,
-    /// Column of the observation that holds the velocity, and the largest speed.
+    /// Column of the observation that holds the velocity, and the largest speed (rad/s, m/s: the column's unit).
     #[serde(default)]
     pub velocity: Option<(usize, f32)>,
-    /// What drives it, where commands are forces or torques.
+    /// How its command moves it, where that is a force or a torque. Needs `velocity`.
     #[serde(default)]
     pub drive: Option<Drive>,
 }
@@ -66,9 +66,9 @@ pub struct JointLimits {
 pub struct Drive {
     /// Column of the command. Positive commands accelerate the joint in its positive direction.
     pub action: usize,
-    /// Largest acceleration under any command within the limits, gravity and other joints included (rad/s², m/s²).
+    /// Largest acceleration under any command within the limits, gravity and coupling to other joints included (rad/s², m/s²).
     pub acceleration: f64,
-    /// Deceleration that the command at its limit reaches for sure, whatever else acts.
+    /// Smallest deceleration under the full braking command, with gravity and everything else acting against it (rad/s², m/s²).
     pub braking: f64,
 }
 
@@ -102,7 +102,7 @@ impl JointLimits {
 }
 
 impl EnvelopeConfig {
-    /// The limits that an environment gives for its actions, without others: no rate, no joints. It rests at the command nearest to 0.
+    /// The limits of an environment's actions and no others: no rate, no joints. The rest is the command nearest to 0.
     ///
     /// # Errors
     /// [`DriveError::Config`] for discrete actions and for actions without finite limits.
@@ -129,8 +129,8 @@ impl EnvelopeConfig {
     /// The envelope for a control period and observations of a width.
     ///
     /// # Errors
-    /// [`DriveError::Config`] for limits that are no limits, columns that are not there, and a joint that its drive cannot hold within its
-    /// range for certain.
+    /// [`DriveError::Config`] for limits that are not finite or in the wrong order, columns that do not exist, and a joint that cannot be
+    /// guaranteed to stay within its range.
     pub fn init(self, period: Duration, obs_width: usize) -> Result<Envelope, DriveError> {
         let width = self.low.len();
         if width == 0 {
@@ -275,7 +275,7 @@ impl JointLimits {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Intervention {
-    /// The command was no number, or had the wrong width: the rest took its place.
+    /// The command was not finite, or had the wrong width: the rest took its place.
     pub replaced: bool,
     /// It lay outside of its limits.
     pub clipped: bool,
@@ -328,16 +328,16 @@ impl SafeCommand {
     }
 }
 
-/// Keeps commands within limits of range, rate, and of where they lead; made by [`EnvelopeConfig::init`].
+/// Keeps commands within limits of range and rate, and joints within theirs; made by [`EnvelopeConfig::init`].
 ///
 /// - **Range**: each command lies within `low` and `high`.
-/// - **Rate**: it differs from the command before by at most the rate times a control period. So does any part of the sequence that a
-///   lossy link lets through, from one command to the next, by the rate times the periods between them.
+/// - **Rate**: it differs from the command before by at most the rate times a control period. Where a link loses commands, those that arrive
+///   differ by at most the rate times the periods between them.
 /// - **Joints**: a measurement beyond a limit, or one that is older than the driver allows, is an emergency stop. Where a [`Drive`] is
 ///   known, the command is moved towards full braking early enough that position and speed stay within, however the joint accelerates
 ///   until then.
-/// - A command that is no number becomes the rest.
-/// - A stop is for good: whoever wants to go on makes a new envelope.
+/// - A command that is not finite, or has the wrong width, is replaced by the rest.
+/// - A stop is final: to go on, make a new envelope.
 #[derive(Debug)]
 pub struct Envelope {
     config: EnvelopeConfig,
@@ -383,7 +383,7 @@ impl Envelope {
         self.stopped.as_deref()
     }
 
-    /// Tells what was measured so long ago (s). Whatever lies beyond a limit stops; what is no measurement is not taken in.
+    /// Takes in a measurement `[O]` of an `age` (s). One beyond a limit is an emergency stop; one of another width, or that is not finite, is ignored.
     pub fn observe(&mut self, obs: &[f32], age: f64) {
         if obs.len() != self.obs_width || obs.iter().any(|x| !x.is_finite()) {
             return;
@@ -395,7 +395,7 @@ impl Envelope {
         self.seen = Some((obs.to_vec(), age));
     }
 
-    /// The command for a control period that comes nearest to what is wanted, and what was changed. After a stop, a stop.
+    /// The safe command nearest to the `wanted` one, `[A]`, for a control period, and what was changed. After a stop, a stop.
     pub fn pass(&mut self, tick: u64, wanted: &[f32]) -> (SafeCommand, Intervention) {
         let mut done = Intervention::default();
         if self.stopped.is_some() {

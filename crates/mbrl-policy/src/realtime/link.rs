@@ -20,7 +20,7 @@ pub enum Acted {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Measurement {
-    /// Counts the connections: a robot that came back numbers its measurements anew.
+    /// Number of the connection: on a new one the robot numbers its measurements anew.
     pub session: u32,
     /// Number of the measurement; one that is not above the last is a repetition, or late.
     pub sequence: u64,
@@ -28,7 +28,7 @@ pub struct Measurement {
     pub time: f64,
     /// The observation, `[O]`.
     pub obs: Vec<f32>,
-    /// What acted until then.
+    /// What acted in the control period before.
     pub acted: Acted,
     /// The robot's episode is over: it fell, it dropped what it held.
     pub over: bool,
@@ -65,12 +65,12 @@ impl Measurement {
     }
 }
 
-/// The way to a robot and back. Whatever a link does, loses, delays or makes up, the [`Driver`](super::Driver) has to stand it.
+/// The way to a robot and back. The [`Driver`](super::Driver) copes with a link that fails, loses, delays or repeats messages.
 ///
 /// Commands are the heartbeat: one leaves in every control period, and a robot that hears none for a while should halt by itself.
 /// Measurements are the robot's.
 ///
-/// A robot of one number, whose bus is a vector:
+/// A robot with one joint, in the same process:
 ///
 /// ```
 /// use mbrl_policy::realtime::{Acted, Link, LinkError, Measurement, SafeCommand};

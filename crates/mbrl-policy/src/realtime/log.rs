@@ -1,4 +1,4 @@
-//! Everything that a robot was told and what it measured, in files.
+//! All commands and measurements of a robot, in files.
 
 use std::{
     fmt::Write as _,
@@ -18,8 +18,8 @@ use super::DriveError;
 ///
 /// - `transitions.csv` is what `mbrl fit` reads: an observation per row, and the command that acted on it. Only what is known for sure
 ///   becomes a transition; where a measurement was lost, or the robot held still by itself, an episode ends and the next begins.
-/// - `ticks.csv` has a row per command: when it left, what was wanted and what was sent, by what plan, what the envelope changed and what
-///   happened, control periods that were missed for one.
+/// - `ticks.csv` has a row per command: when it left, what was wanted and what was sent, from which plan, what the envelope changed, and events
+///   such as missed control periods.
 ///
 /// Both are written out at least once a second, so that a kill loses no more than that.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //!    └── SafeCommand ── Envelope <─ action of the newest plan for this period, or the safe action
 //! ```
 //!
-//! - [`Driver`] sends one command per control period, at its time, whatever planner, link and clock do ([`DriverConfig`]).
+//! - [`Driver`] sends one command per control period, at its time, whatever the planner, the link and the clock do ([`DriverConfig`]).
 //! - [`Envelope`] is the last stage before the link. A [`Link`] takes [`SafeCommand`]s, and nothing else makes them.
 //! - [`PlanThread`] lets a [`Pilot`] plan beside the loop; [`AgentPilot`] is one for any [`Agent`](crate::Agent). It starts at the
 //!   state that the robot will be in when the plan acts ([`Foresight`]).

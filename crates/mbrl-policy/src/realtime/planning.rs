@@ -1,4 +1,4 @@
-//! Planning beside the control loop: whoever plans may take its time, the loop does not wait.
+//! Planning beside the control loop, which does not wait for plans.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ pub struct PlanRequest {
     pub tick: u64,
     /// The newest measurement, `[O]`.
     pub obs: Vec<f32>,
-    /// What came before it.
+    /// Measurements and commands before it.
     pub past: History,
     /// The complete state, where the robot is a simulator in the same process.
     pub snapshot: Option<Snapshot>,
@@ -60,14 +60,14 @@ impl<F: FnMut(&PlanRequest) -> Result<Vec<Vec<f32>>, AgentError> + Send> Pilot f
     }
 }
 
-/// By what a pilot foresees the state in which its action will act.
+/// How a pilot predicts the state in which its action will act.
 #[derive(Default)]
 #[non_exhaustive]
 pub enum Foresight {
-    /// By nothing: it acts on what was measured, as if commands acted at once.
+    /// It does not: it plans from the measurement, as if commands acted at once.
     #[default]
     Off,
-    /// By a model, whose mean is followed over the commands that are under way.
+    /// By the mean predictions of a model under the commands that are still under way.
     Model(Box<dyn Dynamics>),
     /// By a simulator, which starts at the snapshot that the measurement carries.
     Simulator(Box<dyn Simulator>),
@@ -91,7 +91,7 @@ enum Who {
     Learner(Box<dyn Learner>),
 }
 
-/// Flies by an agent: each plan is the agent's action in the state in which it will act, and what the agent
+/// A pilot that asks an agent: each plan is the agent's action in the state in which it will act, and what the agent
 /// [means to do](Agent::ahead) after that.
 pub struct AgentPilot {
     who: Who,
@@ -111,7 +111,7 @@ impl fmt::Debug for AgentPilot {
 }
 
 impl AgentPilot {
-    /// Flies by any agent.
+    /// A pilot for any agent.
     ///
     /// # Errors
     /// [`DriveError::Config`] for [`Foresight::Learned`], which needs a learner, and a model that does not tell observations.
@@ -126,7 +126,7 @@ impl AgentPilot {
         Ok(Self { who: Who::Agent(agent), foresight, rng, mode: ActMode::Evaluate })
     }
 
-    /// Flies by what a learner has learned; it learns nothing more.
+    /// A pilot for what a learner has learned; it learns nothing more.
     ///
     /// # Errors
     /// [`DriveError::Config`] for [`Foresight::Learned`] of a learner without a fitted model, and a model that does not tell
@@ -239,11 +239,11 @@ pub trait PlanSource: Send + fmt::Debug {
     /// The next plan that is ready, oldest first.
     ///
     /// # Errors
-    /// Where no plan will come any more: whoever planned is gone.
+    /// [`PlannerGone`] where no plan will come any more, because the planner panicked.
     fn poll(&mut self, now: Duration) -> Result<Option<PlanReply>, PlannerGone>;
 }
 
-/// Whoever planned is gone: it panicked.
+/// The planner panicked, and no plan will come any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannerGone;
 
@@ -352,7 +352,7 @@ impl<P> fmt::Debug for SimulatedPlanning<P> {
 }
 
 impl<P: Pilot> SimulatedPlanning<P> {
-    /// Plans for the control period k take `takes(k)`.
+    /// A plan for the control period k is ready `takes(k)` after it was asked for.
     #[must_use]
     pub fn new(pilot: P, takes: impl FnMut(u64) -> Duration + Send + 'static) -> Self {
         Self { pilot, takes: Box::new(takes), busy: None, waiting: None }

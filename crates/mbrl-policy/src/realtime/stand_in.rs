@@ -1,4 +1,4 @@
-//! An environment in a robot's place, behind a bad line.
+//! An environment in a robot's place, behind an unreliable connection.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Acted, Clock, DriveError, Link, LinkError, Measurement, SafeCommand, error::refuse};
 
-/// What a line does to messages, each way.
+/// What a connection does to messages, each way.
 ///
 /// ```
 /// use mbrl_policy::realtime::LineConfig;
@@ -27,7 +27,7 @@ pub struct LineConfig {
     pub latency: Duration,
     /// Largest time that a message takes on top; uniform. Messages may overtake each other.
     pub jitter: Duration,
-    /// Share of the messages that never arrive.
+    /// Share of the messages that never arrive, 0 to 1.
     pub loss: f64,
     /// Seed of jitter and loss.
     pub seed: u64,
@@ -174,12 +174,12 @@ impl Faults {
         self.state().killed = killed;
     }
 
-    /// Lets the sensors give NaN, or what they should.
+    /// Makes the sensors give NaN, or ends that.
     pub fn blind(&self, blind: bool) {
         self.state().blind = blind;
     }
 
-    /// Lets the robot's clock show so many seconds too many.
+    /// Sets the robot's clock ahead by so many seconds.
     pub fn shift_clock(&self, seconds: f64) {
         self.state().clock_offset = seconds;
     }
@@ -285,7 +285,7 @@ impl StandIn {
         self
     }
 
-    /// What acted in each period so far, and which command that was, where it [records](Self::recording).
+    /// The action that acted in each period so far, `[A]`, and which command it came from, where it [records](Self::recording).
     #[must_use]
     pub fn acted(&self) -> &[(Acted, Vec<f32>)] {
         self.acted.as_deref().unwrap_or_default()
