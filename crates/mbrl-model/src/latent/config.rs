@@ -108,6 +108,15 @@ impl Shapes {
     pub(super) fn action(&self) -> usize {
         self.middle.len()
     }
+
+    /// Actions `[N, A]` in the environment's units become those within ±1.
+    pub(super) fn scale(&self, actions: &mut [f32]) {
+        for row in actions.chunks_exact_mut(self.action()) {
+            for ((value, middle), half) in row.iter_mut().zip(&self.middle).zip(&self.half_range) {
+                *value = (*value - middle) / half;
+            }
+        }
+    }
 }
 
 /// Sizes of all networks.

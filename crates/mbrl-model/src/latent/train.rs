@@ -266,17 +266,6 @@ impl LatentConfig {
     }
 }
 
-impl Shapes {
-    /// Actions `[N, A]` in the environment's units become those within ±1.
-    pub(super) fn scale(&self, actions: &mut [f32]) {
-        for row in actions.chunks_exact_mut(self.action()) {
-            for ((value, middle), half) in row.iter_mut().zip(&self.middle).zip(&self.half_range) {
-                *value = (*value - middle) / half;
-            }
-        }
-    }
-}
-
 /// `[rows, …]`.
 pub(super) fn to_rows(values: Vec<f32>, rows: usize, device: &Device) -> Tensor<2> {
     let width = values.len() / rows.max(1);
