@@ -60,6 +60,7 @@ pub(super) fn scaled(level: f32) -> f32 {
 }
 
 /// The nearest byte to an intensity.
+#[cfg(feature = "train")]
 pub(super) fn byte(level: f32) -> u8 {
     // Saturating, and 0 of a NaN.
     level.round() as u8

@@ -31,6 +31,7 @@ fn apply(mlp: &Mlp, rows: Tensor<2>) -> Tensor<2> {
 
 impl LatentNetwork {
     /// The latents `[N, S]` of images, `[N, …]` in the order of the first convolution.
+    #[cfg(feature = "train")]
     pub(super) fn encode(&self, images: Tensor<2>) -> Tensor<2> {
         let [count, _] = images.dims();
         let mut x = images;
@@ -53,6 +54,7 @@ impl LatentNetwork {
     }
 
     /// The newest frames `[N, pixels]`, within ±½, of latents `[N, S]`.
+    #[cfg(feature = "train")]
     pub(super) fn decode(&self, latents: Tensor<2>) -> Tensor<2> {
         apply(&self.decoder, latents)
     }
@@ -81,6 +83,7 @@ impl HostNetwork {
         }
     }
 
+    #[cfg(feature = "train")]
     pub(super) fn of(network: &LatentNetwork) -> Self {
         Self {
             stages: network.stages.iter().map(HostMlp::of).collect(),

@@ -35,6 +35,7 @@ impl LatentNorm {
     }
 
     /// Gradients of what came out, normalised as `rows`, become those of what went in.
+    #[cfg(feature = "train")]
     pub(super) fn back(self, rows: &[f32], width: usize, scales: &[f32], gradients: &mut [f32]) {
         match self {
             Self::Layer => {
