@@ -169,7 +169,7 @@ fn picture(args: &Args, learned: &[(f64, Talk)], others: [(&str, Talk); 3]) -> P
             chart("Return", "mean return", |talk| talk.worth),
         ],
         caption: format!(
-            "{} dialogues each. Three things to agree on, four values each; one answer in ten, in five and in three is misheard. A right \
+            "{} dialogues each. Three things to agree on, four values each; 10, 20 or 30 % of the answers are misheard. A right \
              booking pays 20, a wrong one costs 20, each turn 1.",
             args.dialogues
         ),

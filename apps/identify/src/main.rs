@@ -35,8 +35,8 @@ const HORIZON: usize = 25;
 #[command(about = "Draws what is found of a cart-pole's constants, and what plans with it are worth")]
 struct Args {
     /// Transitions to learn from, in rising order.
-    #[arg(long, value_delimiter = ',', default_value = "25,50,100,200,400")]
-    transitions: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_value = "25,50,100,200,400", value_parser = clap::value_parser!(u32).range(2..))]
+    transitions: Vec<u32>,
     /// Start states by which plans are judged.
     #[arg(long, default_value_t = 5)]
     episodes: usize,
@@ -141,6 +141,7 @@ fn main() -> Result<()> {
     let mut returns: [Points; 4] = Default::default();
     let mut found = Vec::new();
     for &transitions in &args.transitions {
+        let transitions = transitions as usize;
         let data = measured(transitions, args.seed)?;
         let identified = identify(&guessed()?, &data, &IdentifyConfig::default())?;
         println!("{} transitions in {} trajectories", identified.transitions, identified.windows);

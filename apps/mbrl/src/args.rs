@@ -231,7 +231,7 @@ pub(crate) struct DriveArgs {
     #[arg(long, value_name = "tcp://HOST:PORT")]
     pub(crate) link: Option<String>,
     /// Commands per second (default: those of the task). A stand-in keeps up: its physics go faster or slower.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = above_zero)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = rate)]
     pub(crate) hz: Option<f64>,
     /// Seconds to drive for.
     #[arg(long = "for", value_name = "SECONDS", default_value = "10", allow_negative_numbers = true, value_parser = above_zero)]
@@ -342,8 +342,8 @@ pub(crate) struct IdentifyArgs {
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) noise: Vec<f64>,
     /// Steps of the integrator per step of the log (default: the machine's).
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
-    pub(crate) substeps: Option<usize>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = substeps())]
+    pub(crate) substeps: Option<u64>,
     /// Folder of the model (default: models/<name of the log>).
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -546,6 +546,17 @@ fn above_zero(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number <= 1e6 => Ok(number),
         _ => Err("a number above 0, at most a million".into()),
+    }
+}
+
+fn substeps() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=10_000)
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (1e-3..=1e6).contains(&number) => Ok(number),
+        _ => Err("a number from 0.001 to a million".into()),
     }
 }
 

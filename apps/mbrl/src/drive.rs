@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use mbrl_env::{Env, Rng, World, tasks::Task};
+use mbrl_env::{Env, EnvSpec, Rng, World, tasks::Task};
 use mbrl_policy::{
     Learner,
     realtime::{
@@ -48,8 +48,10 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
     if limits.low.len() != spec.actions.width() {
         bail!("limits: {} commands, expected {}", limits.low.len(), spec.actions.width());
     }
+    if args.seconds < period.as_secs_f64() {
+        bail!("--for = {}: expected at least one control period, {} s", args.seconds, period.as_secs_f64());
+    }
     let envelope = limits.init(period, spec.obs.width())?;
-    let log = args.log.as_deref().map(|path| DriveLog::create(path, &spec)).transpose()?;
     let snapshots = agent.needs_snapshot();
     if snapshots && args.link.is_some() {
         bail!(
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
     let clock = MonotonicClock::start();
-    let course = Course { args, period, envelope, planner, log, stop, clock };
+    let course = Course { args, period, envelope, planner, spec: spec.clone(), stop, clock };
     let hz = 1.0 / period.as_secs_f64();
     console::out(format_args!(
         "{} at {} Hz for {} s, checkpoint of step {env_step}; {foresight}",
@@ -85,6 +87,9 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
             );
         }
         let own = hello.period;
+        if !(own.is_finite() && own > 0.0) {
+            bail!("the robot {} tells a control period of {own} s, expected a number above 0", hello.name);
+        }
         if (own - period.as_secs_f64()).abs() > 0.01 * own {
             bail!("the robot {} has a control period of {own} s: --hz {}", hello.name, rounded(1.0 / own, 3));
         }
@@ -117,6 +122,12 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
         if let Some(trouble) = robot.trouble() {
             bail!("the stand-in broke down: {trouble}");
         }
+    }
+    if report.planned + report.older == 0 && report.stopped.is_none() {
+        bail!(match &report.plan_failure {
+            Some(why) => format!("no plan worked; the first one failed: {why}"),
+            None => "the robot sent no measurement that could be used, so nothing was planned".to_owned(),
+        });
     }
     let failed = report.stopped.is_some() && !course_was_stopped(&report);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -173,14 +184,17 @@ struct Course<'a> {
     period: Duration,
     envelope: Envelope,
     planner: PlanThread,
-    log: Option<DriveLog>,
+    spec: EnvSpec,
     stop: Arc<AtomicBool>,
     clock: MonotonicClock,
 }
 
 impl Course<'_> {
     fn drive<L: Link>(self, link: L) -> Result<(DriveReport, L)> {
-        let Self { args, period, envelope, planner, log, stop, clock } = self;
+        let Self { args, period, envelope, planner, spec, stop, clock } = self;
+        // Last of all: what is refused leaves no folder behind.
+        let log = args.log.as_deref().map(|path| DriveLog::create(path, &spec)).transpose();
+        let log = log.context("--log: expected a folder without another drive's log")?;
         let config = DriverConfig { delay: args.delay as usize, many_episodes: true, ..DriverConfig::default() };
         let stop_after = config.stop_after;
         let mut driver: Driver<L, PlanThread, MonotonicClock> = config.init(link, envelope, planner, clock)?;

@@ -22,7 +22,8 @@ pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
     let began = Instant::now();
     let device = open_device(DEFAULT_DEVICE)?;
     // What was typed is checked before the log is read.
-    let physics = || machine(&args.model, args.substeps).context("--model");
+    let substeps = args.substeps.map(|steps| steps as usize);
+    let physics = || machine(&args.model, substeps).context("--model");
     let mut model = parameters(PhysicsModel::new(physics()?, args.period.unwrap_or(1.0), &device)?, args)?;
 
     let mut layout = args.columns.layout();
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
         config = config.with_noise(args.noise.clone());
     }
     let found = in_pool(args.threads.unwrap_or_else(cores), || identify(&model, &data, &config))??;
-    let named = IdentifiedModel::new(&args.model, args.substeps, &found)?.with_layout(log.layout.clone());
+    let named = IdentifiedModel::new(&args.model, substeps, &found)?.with_layout(log.layout.clone());
     let path = folder::create(&place, next_free, |partial| Ok(named.save(partial)?))?;
     let seconds = began.elapsed().as_secs_f64();
     console::out(told(&args.model, &found, &log.obs_names, args.noise.is_empty()))?;

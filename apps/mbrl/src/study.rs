@@ -181,7 +181,9 @@ fn opened(due: &Due, experiment: &Experiment) -> Result<Option<RunFolder>> {
             told.collect::<Vec<_>>().join(", ")
         );
     }
-    Ok(Some(folder.with_steps(wanted.steps)?))
+    // One that went on beyond the study's budget is compared where all are.
+    let steps = wanted.steps.max(folder.experiment.steps);
+    Ok(Some(folder.with_steps(steps)?))
 }
 
 impl Work {

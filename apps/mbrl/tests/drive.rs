@@ -46,5 +46,14 @@ fn what_cannot_be_driven_is_told_before_anything_moves() {
     dir.run(&["drive", "run", "--limits", "limits.toml"]).fails(1, &["2 commands, expected 1"]);
     dir.run(&["drive", "run", "--link", "tcp://127.0.0.1:1"]).fails(1, &["127.0.0.1:1"]);
     dir.run(&["drive", "run", "--loss", "2"]).fails(1, &["loss = 2: expected a share from 0 to 1"]);
-    dir.run(&["drive", "run", "--hz", "0"]).fails(2, &["--hz", "a number above 0"]);
+    for hz in ["0", "1e-300", "nan"] {
+        dir.run(&["drive", "run", "--hz", hz]).fails(2, &["--hz", "a number from 0.001 to a million"]);
+    }
+    dir.run(&["drive", "run", "--hz", "0.5", "--for", "1"])
+        .fails(1, &["--for = 1", "at least one control period, 2 s"]);
+    // What is refused leaves no folder behind.
+    dir.run(&["drive", "run", "--link", "tcp://127.0.0.1:1", "--log", "refused"]).fails(1, &["127.0.0.1:1"]);
+    assert!(!dir.path("refused").exists());
+    // A robot of which nothing arrives is no success.
+    dir.run(&["drive", "run", "--loss", "1", "--for", "0.5"]).fails(1, &["no measurement that could be used"]);
 }

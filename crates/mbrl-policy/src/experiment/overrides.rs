@@ -91,7 +91,8 @@ fn replace<T>(
 ) -> Result<T, ExperimentError> {
     let present = get(table, key).cloned();
     // Which keys there are is the task's to say.
-    let is_option = key.split_once('.').is_some_and(|(head, rest)| head == TASK_OPTIONS && !rest.is_empty());
+    let of_practice = key.strip_prefix("practice.").unwrap_or(key);
+    let is_option = of_practice.split_once('.').is_some_and(|(head, rest)| head == TASK_OPTIONS && !rest.is_empty());
     let is_section = !key.contains('.') && present.as_ref().is_some_and(Value::is_table);
     if is_section {
         let first = entries(table).into_iter().map(|(name, _)| name).find(|name| name.starts_with(&format!("{key}.")));

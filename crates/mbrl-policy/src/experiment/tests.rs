@@ -448,6 +448,10 @@ fn practice_is_of_other_options_and_evaluations_are_not() {
         [&mut parts.task.env, &mut parts.more.remove(0), &mut parts.more.remove(0)].map(&mut fallen);
     assert!(task > first && first == second, "{task} {first} {second}");
 
+    // An option by itself.
+    let dotted = [&words[..3], &["practice.task_options.drop=9.0"]].concat();
+    assert_eq!(loaded(&dotted).unwrap(), loaded(&words).unwrap());
+
     let told = |words: &[&str]| build(words).unwrap_err().to_string();
     let error = told(&["task=cliff", "practice.task_options={drop=9.0}"]);
     assert!(error.starts_with("practice.environments = 0: expected at least 1"), "{error}");

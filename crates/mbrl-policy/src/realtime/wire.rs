@@ -145,7 +145,7 @@ impl Decoder {
                 obs: body.u16()?,
                 actions: body.u16()?,
                 period: f64::from_bits(body.u64()?),
-                name: String::from_utf8_lossy(std::mem::take(&mut body.0)).into_owned(),
+                name: String::from_utf8_lossy(std::mem::take(&mut body.0)).replace(char::is_control, ""),
             }),
             COMMAND => Frame::Command { tick: body.u64()?, action: body.floats()? },
             STOP => Frame::Stop { tick: body.u64()? },
