@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor};
-use mbrl_env::{AngleColumn, Situation};
+use mbrl_env::{AngleColumn, Situation, lanes::TILE};
 use serde::{Deserialize, Serialize};
 use tracing::trace_span;
 
 use crate::{
     ModelError, Taped,
+    ensemble::to_vec,
     noise::{self, Distribution, Rows},
     sample_taped_by_autodiff,
 };
@@ -727,6 +728,35 @@ pub fn is_cpu(device: &Device) -> bool {
 fn names_a_cpu(text: &str) -> bool {
     let name = text.strip_prefix("Device<").and_then(|text| text.split('(').next());
     matches!(name, Some("Flex" | "NdArray"))
+}
+
+/// Observations of a chunk of a population (bytes): about what a second-level cache holds.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Candidates in a chunk of a population on a CPU: as many as keep observations of `width` columns in cache, in whole tiles of rows, one
+/// tile at least.
+pub(crate) fn host_chunk(horizon: usize, particles: usize, width: usize) -> usize {
+    let bytes = size_of::<f32>() * particles * (horizon + 1) * width;
+    (CHUNK_BYTES / bytes.max(1) / TILE).max(1) * TILE
+}
+
+/// Whether a roll-out carries gradients of its start or of its actions.
+pub(crate) fn is_tracked(from: &Start<'_>, actions: &Tensor<3>) -> bool {
+    actions.is_autodiff() || matches!(from, Start::States(states) if states.is_autodiff())
+}
+
+/// What a roll-out on the host starts from: a state for each candidate, or one for all. Checks it, and the actions' columns.
+pub(crate) fn host_start<D: Dynamics>(model: &D, from: Start<'_>, actions: &Tensor<3>) -> Result<Vec<f32>, ModelError> {
+    let [_, candidates, width] = actions.dims();
+    check_size("columns of actions", model.spec().action, width)?;
+    match from {
+        Start::States(states) => {
+            check_size("rows of the start states", candidates, states.dims()[0])?;
+            check_size("columns of the start states", model.spec().state, states.dims()[1])?;
+            Ok(to_vec(states))
+        }
+        Start::Situation(situation) => Ok(to_vec(model.encode(&situation)?)),
+    }
 }
 
 /// Refuses particles that do not divide the rows.

@@ -467,7 +467,7 @@ enum Drawn {
     /// Scenes at as many moments, as the script reads them.
     Scenes(Value, usize),
     /// PNG files from its start to its end.
-    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "no task of such a build draws any"))]
+    #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "PNG files need the feature"))]
     Pictures(Vec<Vec<u8>>),
 }
 
@@ -502,7 +502,7 @@ fn pictures(mut replay: EpisodeReplay<'_>, steps: usize) -> Result<Drawn> {
     }
 }
 
-/// No task of this build draws any.
+/// PNG files need the feature.
 #[cfg(not(feature = "mujoco"))]
 fn pictures(_: EpisodeReplay<'_>, _: usize) -> Result<Drawn> {
     Ok(Drawn::Nothing)

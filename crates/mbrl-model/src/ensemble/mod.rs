@@ -39,13 +39,10 @@ use tracing::trace_span;
 
 use crate::{
     Chunk, Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Normalizer, Prediction, Start, Taped, Trajectories,
-    dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
-    mlp::kernel::{self, Packed},
+    dynamics::{check_particles, check_size, host_chunk, host_start, is_cpu, is_tracked, rollout_by_steps},
+    mlp::kernel::Packed,
     sample_taped_by_autodiff,
 };
-
-/// Observations of a chunk of a population: about what a second-level cache holds.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// An ensemble of multilayer perceptrons that predicts how observations change.
 ///
@@ -706,27 +703,17 @@ impl Dynamics for Ensemble {
     }
 
     fn chunk_size(&self, horizon: usize, particles: usize) -> Option<usize> {
-        let bytes = size_of::<f32>() * particles * (horizon + 1) * self.spec.obs;
-        self.engine.is_some().then(|| (CHUNK_BYTES / bytes.max(1) / kernel::TILE).max(1) * kernel::TILE)
+        self.engine.is_some().then(|| host_chunk(horizon, particles, self.spec.obs))
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
         let Some(engine) = &self.engine else { return rollout_by_steps(self, from, actions, draw) };
         let _span = trace_span!("imagine", model = "ensemble").entered();
-        let tracked = actions.is_autodiff() || matches!(&from, Start::States(s) if s.is_autodiff());
-        if tracked {
+        if is_tracked(&from, &actions) {
             return rollout_by_steps(self, from, actions, draw);
         }
-        let [horizon, candidates, width] = actions.dims();
-        check_size("columns of actions", self.spec.action, width)?;
-        let start = match from {
-            Start::States(states) => {
-                check_size("rows of the start states", candidates, states.dims()[0])?;
-                check_size("columns of the start states", self.spec.state, states.dims()[1])?;
-                to_vec(states)
-            }
-            Start::Situation(situation) => to_vec(self.encode(&situation)?),
-        };
+        let [horizon, candidates, _] = actions.dims();
+        let start = host_start(self, from, &actions)?;
         let all = self.run_engine(engine, &start, &to_vec(actions), [horizon, candidates], draw)?;
         let rows = draw.propagation.particles * candidates;
         let device = &self.spec.device;

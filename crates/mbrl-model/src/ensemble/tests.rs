@@ -3,7 +3,7 @@ use std::f32::consts::TAU;
 use mbrl_env::{AngleColumn, History, MAX_PAST, Rng, Situation};
 
 use super::*;
-use crate::{Activation, MemberRule, Propagation, check};
+use crate::{Activation, MemberRule, Propagation, check, mlp::kernel};
 
 mod heads;
 mod knowledge;

@@ -16,12 +16,9 @@ use super::{
 };
 use crate::{
     Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction, Start, Trajectories,
-    dynamics::{check_particles, check_size, is_cpu, rollout_by_steps},
+    dynamics::{check_particles, check_size, host_chunk, host_start, is_cpu, is_tracked, rollout_by_steps},
     ensemble::to_vec,
 };
-
-/// Bytes of observations per chunk of a population: what stays in cache.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// A [`Physics`] with values for its parameters, as a model: it has no noise of its own, and gradients.
 ///
@@ -394,26 +391,16 @@ impl Dynamics for PhysicsModel {
     }
 
     fn chunk_size(&self, horizon: usize, particles: usize) -> Option<usize> {
-        let bytes = size_of::<f32>() * particles * (horizon + 1) * self.spec.obs;
-        is_cpu(&self.spec.device).then(|| (CHUNK_BYTES / bytes.max(1) / TILE).max(1) * TILE)
+        is_cpu(&self.spec.device).then(|| host_chunk(horizon, particles, self.spec.obs))
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
-        let tracked = actions.is_autodiff() || matches!(&from, Start::States(states) if states.is_autodiff());
-        if !self.on_the_host(tracked) {
+        if !self.on_the_host(is_tracked(&from, &actions)) {
             return rollout_by_steps(self, from, actions, draw);
         }
         let _span = trace_span!("imagine", model = %self.spec.name).entered();
-        let [horizon, candidates, width] = actions.dims();
-        check_size("columns of actions", self.spec.action, width)?;
-        let start = match from {
-            Start::States(states) => {
-                check_size("rows of the start states", candidates, states.dims()[0])?;
-                check_size("columns of the start states", self.spec.state, states.dims()[1])?;
-                to_vec(states)
-            }
-            Start::Situation(situation) => to_vec(self.encode(&situation)?),
-        };
+        let [horizon, candidates, _] = actions.dims();
+        let start = host_start(self, from, &actions)?;
         let particles = draw.propagation.particles;
         check_particles(particles, particles * candidates)?;
         let all = self.rolled(&start, &to_vec(actions), [horizon, candidates], particles);
