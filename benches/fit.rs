@@ -1,12 +1,13 @@
 //! Optimizer steps: of an ensemble (gather, forward, backward, Adam; a fit of one epoch, so that what it does once weighs
 //! little), and of one critic (forward, squared error, backward, Adam) on one thread.
 //!
-//! `cargo bench -p mbrl-benches --bench fit`. Throughput is in optimizer steps.
+//! `cargo bench -p mbrl-benches --bench fit`. Throughput is in optimizer steps. With the feature `wgpu` or `cuda` also on a GPU:
+//! `fit-wgpu`, `fit-cuda`.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use burn::tensor::Device;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use mbrl_benches::SHAPES;
+use mbrl_benches::{SHAPES, gpus};
 use mbrl_env::{Augment, Knowledge, Rng};
 use mbrl_model::{
     Dataset, FitConfig, fit,
@@ -14,7 +15,14 @@ use mbrl_model::{
 };
 
 fn fits(c: &mut Criterion) {
-    let mut group = c.benchmark_group("fit");
+    fits_on(c, "fit", &Device::flex());
+    for (name, gpu) in gpus() {
+        fits_on(c, &format!("fit-{name}"), &gpu);
+    }
+}
+
+fn fits_on(c: &mut Criterion, group: &str, device: &Device) {
+    let mut group = c.benchmark_group(group);
     group.sample_size(10);
     for (shape, batch_size, id, copies) in [
         (SHAPES[0], 256, "halfcheetah-5x256", false),
@@ -28,7 +36,7 @@ fn fits(c: &mut Criterion) {
             .expect("a data set");
         let config = FitConfig { batch_size, max_epochs: 1, holdout: 0.0, ..FitConfig::default() };
         let knowledge = if copies { Knowledge::none().with_augment(Turns) } else { Knowledge::none() };
-        let model = shape.knowing(&knowledge, &Device::flex());
+        let model = shape.knowing(&knowledge, device);
         group.throughput(Throughput::Elements(STEPS as u64));
         group.bench_function(id, |b| {
             b.iter_batched_ref(

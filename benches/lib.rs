@@ -70,6 +70,17 @@ pub const SHAPES: [Shape; 4] = [
     },
 ];
 
+/// The GPUs that this build supports, by the name that their benches carry: `plan-cuda`, `fit-wgpu`.
+#[must_use]
+pub fn gpus() -> Vec<(&'static str, Device)> {
+    vec![
+        #[cfg(feature = "wgpu")]
+        ("wgpu", Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "cuda")]
+        ("cuda", Device::cuda(0)),
+    ]
+}
+
 impl Shape {
     /// The ensemble, with random weights.
     #[must_use]
@@ -107,7 +118,7 @@ impl Shape {
 #[allow(missing_debug_implementations, reason = "planners have none")]
 pub struct ControlStep {
     /// Stable name, part of the bench's id.
-    pub name: &'static str,
+    pub name: String,
     /// Model steps that it takes: one particle, one step of the horizon.
     pub model_steps: u64,
     shape: Shape,
@@ -121,22 +132,36 @@ impl ControlStep {
     /// PETS's and PDDM's, as in the comparison with other frameworks.
     #[must_use]
     pub fn all(precision: Precision, device: &Device) -> Vec<Self> {
-        let step = |name, shape: Shape, model_steps, planner: &dyn Fn(&ActionSpace) -> Box<dyn Planner>| {
+        Self::with_population(1, precision, device)
+    }
+
+    /// The same with 16 times the candidates, named `…-x16`: enough of them that a GPU has work for all its cores.
+    #[must_use]
+    pub fn large(precision: Precision, device: &Device) -> Vec<Self> {
+        Self::with_population(16, precision, device)
+    }
+
+    fn with_population(times: usize, precision: Precision, device: &Device) -> Vec<Self> {
+        let step = |name: &str, shape: Shape, model_steps, planner: &dyn Fn(&ActionSpace) -> Box<dyn Planner>| {
+            let name = if times == 1 { name.to_owned() } else { format!("{name}-x{times}") };
             let actions = ActionSpace::Box(BoxSpace::symmetric(shape.action, 1.0).expect("bounds"));
             let mut model = shape.ensemble(device);
             model.set_precision(precision);
+            let model_steps = model_steps * times as u64;
             Self { name, model_steps, shape, model, planner: planner(&actions), actions, rng: Rng::new(0) }
         };
         let pets = |horizon: usize| {
-            let config = CemConfig { horizon, population: 350, elites: 35, variance_stop: 0.0, ..CemConfig::default() };
+            let (population, elites) = (350 * times, 35 * times);
+            let config = CemConfig { horizon, population, elites, variance_stop: 0.0, ..CemConfig::default() };
             let particles = Propagation { rule: MemberRule::Ts1, noise: true, particles: 20 };
             move |actions: &ActionSpace| -> Box<dyn Planner> {
                 Box::new(config.init(actions, particles).expect("a planner"))
             }
         };
-        let pddm = |actions: &ActionSpace| -> Box<dyn Planner> {
+        let pddm = move |actions: &ActionSpace| -> Box<dyn Planner> {
             let every_member = Propagation { rule: MemberRule::TsInf, noise: false, particles: 3 };
-            let config = PddmConfig { horizon: 7, population: 700, kappa: 20.0, beta: 0.6, ..PddmConfig::default() };
+            let population = 700 * times;
+            let config = PddmConfig { horizon: 7, population, kappa: 20.0, beta: 0.6, ..PddmConfig::default() };
             Box::new(config.init(actions, every_member).expect("a planner"))
         };
         vec![

@@ -8,6 +8,7 @@
 
 use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mbrl_benches::gpus;
 use mbrl_env::{ActionSpace, BoxSpace, Env, EnvSpec, Replay, Rng, Situation, Transition, tasks};
 use mbrl_policy::{
     ActMode, ActorConfig, Agent, CriticsConfig, Learner, ModelFreeConfig, OffPolicy, OnDevice, Report, ReportKind, Sac,
@@ -38,10 +39,9 @@ fn updates(c: &mut Criterion) {
     updates_of(c, "sac-update", |sac| Box::new(sac));
     let on = |device: Device| move |sac| -> Box<dyn OffPolicy> { Box::new(OnDevice::new(sac, &device)) };
     updates_of(c, "sac-update-flex", on(Device::flex()));
-    #[cfg(feature = "wgpu")]
-    updates_of(c, "sac-update-wgpu", on(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)));
-    #[cfg(feature = "cuda")]
-    updates_of(c, "sac-update-cuda", on(Device::cuda(0)));
+    for (name, gpu) in gpus() {
+        updates_of(c, &format!("sac-update-{name}"), on(gpu));
+    }
 }
 
 fn updates_of(c: &mut Criterion, group: &str, learner: impl Fn(Sac) -> Box<dyn OffPolicy>) {
