@@ -82,6 +82,7 @@ fn main() -> Result<()> {
     let history = Weeks::of(&prices);
     let setup = Setup::new(&history, &prices.assets, args.test_from, args.test_until)?;
     let setup = Setup { cost: 1e-4 * args.cost, horizon: args.horizon, ..setup };
+    setup.check(prices.width())?;
     let (first, last) = (history.dates[setup.test.start], history.dates[setup.test.end]);
     println!(
         "{} assets, {} days; traded in {} weeks from {first} to {last}, at a cost of {} hundredths of a percent",

@@ -40,12 +40,20 @@ impl Setup {
             weeks >= LEAST_WEEKS,
             "test-from = {from}: {weeks} weeks of prices before it, expected at least {LEAST_WEEKS} to fit to"
         );
+        if let Some(until) = until {
+            ensure!(until > from, "test-until = {until}: expected a day after {from}, the first of the test");
+        }
         ensure!(!test.is_empty(), "test-from = {from}: no week of prices from it on, expected at least one to test on");
         for (asset, name) in assets.iter().enumerate() {
             let constant = (1..weeks).all(|week| history.returns(week)[asset] == history.returns(0)[asset]);
             ensure!(!constant, "{name}: no variation before {from}; leave it out of the file");
         }
         Ok(Self { test, cost: 0.001, horizon: 3, population: 100, particles: 200, fit: FitPlan::default() })
+    }
+
+    /// Whether plans for `n` assets can be made.
+    pub(crate) fn check(&self, n: usize) -> Result<()> {
+        self.planner(n).map(drop)
     }
 
     fn planner(&self, n: usize) -> Result<(Mpc, ActionSpace)> {
@@ -251,15 +259,9 @@ mod tests {
     fn setup(history: &Weeks, test: Range<usize>, cost: f64) -> Setup {
         let names: Vec<String> = (0..history.width).map(|i| format!("asset {i}")).collect();
         let whole = Setup::new(history, &names, history.dates[test.start], None).unwrap();
-        let fit = FitPlan { hidden: 16, epochs: 80, ..FitPlan::default() };
-        Setup { test, cost, horizon: 2, population: 60, particles: 100, fit }.check(&whole)
-    }
-
-    impl Setup {
-        fn check(self, whole: &Self) -> Self {
-            assert_eq!(self.test.start, whole.test.start);
-            self
-        }
+        let fit = FitPlan { hidden: 16, steps: 300, ..FitPlan::default() };
+        assert_eq!(test.start, whole.test.start);
+        Setup { test, cost, horizon: 2, population: 60, particles: 100, fit }
     }
 
     /// Prices after a day are replaced by others: every decision up to that day, and every prediction, stays as it is, to the bit.
@@ -267,7 +269,7 @@ mod tests {
     fn nothing_is_decided_by_what_comes_later() {
         let history = weeks(&Kind::Momentum { phi: 0.5 }, 3, 190, 1);
         let mut setup = setup(&history, 130..190, 0.001);
-        setup.fit.epochs = 2;
+        setup.fit.steps = 20;
         let before = planned(&history, &setup, 0).unwrap();
         let logs = |all: &Planned| all.years.iter().flat_map(|year| year.assets.logs.clone()).collect::<Vec<f64>>();
         // In the middle of a year, and in the week before one begins.
@@ -318,20 +320,21 @@ mod tests {
     /// Prices that nobody can foresee: predicted intervals hold what they should, and trading costs keep the hands still.
     #[test]
     fn noise_is_called_noise() {
-        let history = weeks(&Kind::Noise, 4, 700, 4);
-        let setup = setup(&history, 600..700, 0.02);
+        let history = weeks(&Kind::Noise, 4, 800, 4);
+        let mut setup = setup(&history, 500..800, 0.02);
+        setup.fit.steps = 200;
         let found = planned(&history, &setup, 0).unwrap();
         let mut scores = Scores::default();
         found.years.iter().for_each(|year| scores.extend(&year.assets));
-        // 400 returns: standard errors of 2.5, 2 and 1.1 %.
-        for (share, error) in [(0.5, 0.08), (0.8, 0.06), (0.95, 0.035)] {
+        // 1200 returns: standard errors of 1.4, 1.2 and 0.6 %, and what the moving averages add by chance.
+        for (share, error) in [(0.5, 0.05), (0.8, 0.04), (0.95, 0.025)] {
             assert!((scores.coverage(share) - share).abs() < error, "{share}: {}", scores.coverage(share));
         }
-        assert!(found.path.turnover.iter().sum::<f64>() < 0.5, "{:?}", found.path.turnover);
+        assert!(found.path.turnover.iter().sum::<f64>() < 1.5, "{:?}", found.path.turnover);
         for years in [simple(&history, &setup).constant, simple(&history, &setup).moving] {
             let mut scores = Scores::default();
             years.iter().for_each(|year| scores.extend(&year.assets));
-            assert!((scores.coverage(0.8) - 0.8).abs() < 0.06);
+            assert!((scores.coverage(0.8) - 0.8).abs() < 0.04, "{}", scores.coverage(0.8));
         }
     }
 
@@ -339,7 +342,7 @@ mod tests {
     fn the_number_of_threads_changes_nothing() {
         let history = weeks(&Kind::Momentum { phi: 0.5 }, 3, 140, 5);
         let mut setup = setup(&history, 120..140, 0.001);
-        setup.fit.epochs = 2;
+        setup.fit.steps = 20;
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| planned(&history, &setup, 3)).unwrap()
