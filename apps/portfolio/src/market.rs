@@ -1,5 +1,7 @@
 //! A market as a model of dynamics: what prices do next is predicted by an ensemble; what a trade makes of the weights is known.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use anyhow::{Result, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use mbrl_env::{Reward, Rng, reward_fn};
@@ -311,12 +313,19 @@ impl Default for FitPlan {
 /// drawn depends on the particle, not on the candidate, and portfolios are compared on the same scenarios. Particles of the first
 /// half and of the second one draw the same noise with opposite signs, so that the means of the scenarios are those predicted: otherwise
 /// the luck of a few hundred draws would be larger than anything that can be foreseen.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Market {
     spec: DynamicsSpec,
     axes: Axes,
     ensemble: Ensemble,
+    /// The scenarios that were drawn last: those of the next chunk too.
+    last: Mutex<Option<(Drawn, Scenarios)>>,
 }
+
+/// What scenarios are drawn for: a state, steps, and how.
+type Drawn = (Vec<f32>, usize, Propagation, u64, u32);
+/// Log returns of the assets in each step, `[H][P · n]`.
+type Scenarios = Arc<Vec<Vec<f32>>>;
 
 /// What is predicted for a week.
 #[derive(Debug, Clone)]
@@ -366,7 +375,7 @@ impl Market {
             .with_view(2 * n)
             .with_members(ensemble.spec().members)
             .with_stochastic(true);
-        Self { spec, axes, ensemble }
+        Self { spec, axes, ensemble, last: Mutex::new(None) }
     }
 
     pub(crate) fn axes(&self) -> &Axes {
@@ -415,6 +424,29 @@ impl Market {
         let mut all = ask(first, true)?;
         let (means, mirrored) = (ask(second, false)?, ask(second, true)?);
         all.extend(means.iter().zip(&mirrored).map(|(mean, y)| 2.0 * mean - y));
+        Ok(all)
+    }
+
+    /// Draws whole scenarios from a state.
+    fn scenarios(&self, start: &[f32], horizon: usize, draw: Draw) -> Result<Scenarios, ModelError> {
+        let wanted = (start.to_vec(), horizon, draw.propagation, draw.key, draw.step);
+        let last = |found: &Option<(Drawn, Scenarios)>| {
+            found.as_ref().filter(|(drawn, _)| *drawn == wanted).map(|(_, scenarios)| scenarios.clone())
+        };
+        // Not held while drawing, which waits for other threads.
+        if let Some(scenarios) = last(&self.last.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(scenarios);
+        }
+        let n = self.axes.n;
+        let mut market = vec![start.to_vec(); draw.propagation.particles];
+        let mut all = Vec::new();
+        for step in 0..horizon {
+            let drawn = self.drawn(&market.iter().map(Vec::as_slice).collect::<Vec<_>>(), draw.later(step))?;
+            market.iter_mut().zip(drawn.chunks_exact(n)).for_each(|(state, y)| self.axes.advance(state, y));
+            all.push(market.iter().flat_map(|state| &state[Axes::returns(n)..][..n]).copied().collect());
+        }
+        let all = Arc::new(all);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((wanted, all.clone()));
         Ok(all)
     }
 
@@ -517,15 +549,12 @@ impl Dynamics for Market {
         let (start, particles) = (host(self.encode(&situation)?), draw.propagation.particles);
         let rows = particles * candidates;
         let targets: Vec<Vec<f64>> = host(actions).chunks_exact(n).map(weights).collect();
-        let mut market = vec![start.clone(); particles];
         let shown = &start[Axes::returns(n)..];
-        let mut obs = shown.repeat(rows);
+        let mut obs = Vec::with_capacity((horizon + 1) * rows * 2 * n);
+        (0..rows).for_each(|_| obs.extend(shown));
         let mut held: Vec<f64> = shown[n..].iter().map(|weight| f64::from(*weight)).collect::<Vec<_>>().repeat(rows);
-        for step in 0..horizon {
-            let drawn = self.drawn(&market.iter().map(Vec::as_slice).collect::<Vec<_>>(), draw.later(step))?;
-            for (p, state) in market.iter_mut().enumerate() {
-                self.axes.advance(state, &drawn[p * n..][..n]);
-                let returns = &state[Axes::returns(n)..][..n];
+        for (step, returns) in self.scenarios(&start, horizon, draw)?.iter().enumerate() {
+            for (p, returns) in returns.chunks_exact(n).enumerate() {
                 let gross: Vec<f64> = returns.iter().map(|r| f64::from(*r).exp()).collect();
                 for (k, target) in targets[step * candidates..][..candidates].iter().enumerate() {
                     let held = &mut held[(p * candidates + k) * n..][..n];
