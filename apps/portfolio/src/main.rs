@@ -246,7 +246,7 @@ fn picture(history: &Weeks, setup: &Setup, runs: &[Planned], rules: &Rules, simp
     for run in runs {
         wealth.marks.push(Mark::Line(Colour::Series(0), Style::Thin, line(&run.path)));
     }
-    wealth.marks.push(Mark::Line(Colour::Ink, Style::Thin, line(&rules.even)));
+    wealth.marks.push(Mark::Line(Colour::Ink, Style::Thick, line(&rules.even)));
     wealth.marks.push(Mark::Line(Colour::Muted, Style::Thin, line(&rules.kept)));
     wealth.marks.push(Mark::Line(Colour::Series(3), Style::Thin, line(&rules.steady)));
 
@@ -255,23 +255,19 @@ fn picture(history: &Weeks, setup: &Setup, runs: &[Planned], rules: &Rules, simp
         [(&ensemble, Colour::Series(0)), (&simple.constant, Colour::Series(1)), (&simple.moving, Colour::Series(2))];
     let mut covered = Chart::new(Size::Panel(290.0), "share in predicted intervals", "year", "share of returns");
     (covered.percent_y, covered.y_range) = (true, Some((0.4, 1.0)));
-    let mut pits = Chart::new(
-        Size::Panel(290.0),
-        "histogram of PITs",
-        "share of the predicted distribution below the return",
-        "returns, over what should be",
-    );
+    let mut pits =
+        Chart::new(Size::Panel(290.0), "histogram of PITs", "predicted share below", "returns, over what should be");
     pits.x_range = Some((0.0, 1.0));
     let mut scores = Chart::new(Size::Panel(290.0), "log scores", "year", "log score less the constant normal's");
     let ends: Vec<f64> =
         [ensemble.first(), ensemble.last()].iter().flatten().map(|year| f64::from(year.year)).collect();
-    for share in [0.5, 0.8, 0.95] {
+    for share in [0.5, 0.95] {
         let level = ends.iter().map(|x| (*x, share)).collect();
         covered.marks.push(Mark::Line(Colour::Muted, Style::Dashed, level));
     }
     pits.marks.push(Mark::Line(Colour::Muted, Style::Dashed, vec![(0.0, 1.0), (1.0, 1.0)]));
     for (years, colour) in three {
-        for share in [0.5, 0.8, 0.95] {
+        for share in [0.5, 0.95] {
             let points: Points = years.iter().map(|year| (f64::from(year.year), year.assets.coverage(share))).collect();
             covered.marks.push(Mark::Line(colour, Style::Thin, points));
         }
@@ -292,7 +288,7 @@ fn picture(history: &Weeks, setup: &Setup, runs: &[Planned], rules: &Rules, simp
         title: "A portfolio planned with an ensemble that predicts weekly returns".into(),
         legend: vec![
             key(Colour::Series(0), &format!("planned, and the ensemble's predictions{seeds}")),
-            key(Colour::Ink, "equal weights"),
+            (Key::Line, Colour::Ink, "equal weights".to_owned()),
             key(Colour::Muted, "bought and held"),
             key(Colour::Series(3), "least variance"),
             key(Colour::Series(1), "constant normal"),
@@ -302,13 +298,10 @@ fn picture(history: &Weeks, setup: &Setup, runs: &[Planned], rules: &Rules, simp
         columns: 2,
         charts: vec![
             ("Wealth after costs".into(), wealth),
-            ("In the 50, 80 and 95 % intervals".into(), covered),
+            ("In the 50 and 95 % intervals".into(), covered),
             ("Where returns fell".into(), pits),
             ("How likely returns were made".into(), scores),
         ],
-        caption: format!(
-            "{} stocks, decisions each week, from the model of the years before. {verdict}",
-            history.width
-        ),
+        caption: format!("{} assets, a decision each week, with a model of the years before. {verdict}", history.width),
     }
 }

@@ -345,7 +345,7 @@ impl Market {
         let states = axes.follow(history, weeks);
         let [last, rest] = axes.inputs(states[plan.skipped..weeks].iter().map(Vec::as_slice));
         let next = states[plan.skipped + 1..].iter().flat_map(|state| &state[..n]).copied().collect::<Vec<f32>>();
-        // The rest comes with each step from outside, as actions do.
+        // To the ensemble the last return is the state. The rest stands where actions do: inputs that it does not predict.
         let data = Dataset::new(last, rest, next, 1, INPUTS)?;
         let config = EnsembleConfig {
             members: plan.members,
