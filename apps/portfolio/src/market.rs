@@ -654,8 +654,13 @@ mod tests {
         let state = market.axes().follow(&history, 260).pop().unwrap();
         let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 20 };
         let actions = Tensor::<3>::from_floats([[[1.0, 0.0, 0.0], [0.0, 0.5, 1.0]]], &Device::flex());
-        let from = Start::Situation(Situation::of(&state));
-        let obs = host(market.rollout(from, actions, Draw::new(propagation, 3)).unwrap().obs);
+        let rollout = |key| {
+            let from = Start::Situation(Situation::of(&state));
+            host(market.rollout(from, actions.clone(), Draw::new(propagation, key)).unwrap().obs)
+        };
+        let obs = rollout(3);
+        // Scenarios are kept, but not for another key.
+        assert!(obs == rollout(3) && obs != rollout(4));
         let row = |p: usize, k: usize| &obs[(40 + p * 2 + k) * 6..][..6];
         let predicted = market.forecast(&state).unwrap();
         let mut means = [0.0; 3];

@@ -273,7 +273,7 @@ mod tests {
         let before = planned(&history, &setup, 0).unwrap();
         // Who only keeps what he has decides nothing.
         assert!(before.path.turnover.iter().sum::<f64>() > 10.0, "{:?}", before.path.turnover);
-        let logs = |all: &Planned| all.years.iter().flat_map(|year| year.assets.logs.clone()).collect::<Vec<f64>>();
+        let logs = |years: &[Year]| years.iter().flat_map(|year| year.assets.logs.clone()).collect::<Vec<f64>>();
         // In the week before a year begins, in its first, and in some others.
         let begins = (131..190).find(|week| setup.begins(&history, *week)).unwrap();
         for changed in [begins - 1, begins].into_iter().chain((135..185).step_by(10)) {
@@ -285,10 +285,32 @@ mod tests {
             assert_eq!(before.targets[..decided], after.targets[..decided]);
             assert_ne!(before.targets[decided..], after.targets[decided..]);
             let scored = 3 * (decided - 1);
-            assert_eq!(logs(&before)[..scored], logs(&after)[..scored]);
+            assert_eq!(logs(&before.years)[..scored], logs(&after.years)[..scored]);
             let (rules_before, rules_after) = (rules(&history, &setup), rules(&other, &setup));
             assert_eq!(rules_before.steady.growth[..decided - 1], rules_after.steady.growth[..decided - 1]);
             assert_eq!(rules_before.steady.turnover[..decided], rules_after.steady.turnover[..decided]);
+        }
+    }
+
+    /// By hand, for the first two weeks of the test and the second asset.
+    #[test]
+    fn simple_predictions_are_of_the_weeks_before() {
+        let history = weeks(&Kind::Momentum { phi: 0.5 }, 3, 140, 1);
+        // Two weeks of the same year.
+        let first = (105..130).find(|week| history.dates[*week].year == history.dates[week + 1].year).unwrap();
+        let found = simple(&history, &setup(&history, first..140, 0.001));
+        let past: Vec<f64> = (0..first).map(|week| history.returns(week)[1]).collect();
+        let mean = past.iter().sum::<f64>() / first as f64;
+        let variance = past.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / first as f64;
+        let followed = |variance: f64, r: &f64| 0.94 * variance + 0.06 * (r - mean).powi(2);
+        let mut moving = past.iter().fold(variance, followed);
+        for week in [first, first + 1] {
+            let came = history.returns(week)[1];
+            for (years, variance) in [(&found.constant, variance), (&found.moving, moving)] {
+                let expected = Gaussian { mean, std: variance.sqrt() }.log_density(came);
+                assert!((years[0].assets.logs[3 * (week - first) + 1] - expected).abs() < 1e-9);
+            }
+            moving = followed(moving, &came);
         }
     }
 
