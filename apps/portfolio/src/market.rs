@@ -20,7 +20,7 @@ pub(crate) const DECAY: f64 = 0.94;
 /// assets move.
 const INPUTS: usize = MEANS.len() + 4;
 /// Candidates that are rolled out together: what becomes of them stays in cache.
-const CHUNK: usize = 25;
+const CHUNK: usize = 8;
 /// Keeps shares of nothing from being divided by 0.
 const LEAST: f64 = 1e-6;
 
