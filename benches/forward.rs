@@ -8,7 +8,8 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mbrl_benches::{SHAPES, normal};
+use mbrl_benches::{SHAPES, gpus, normal};
+use mbrl_env::Situation;
 use mbrl_model::{Draw, Dynamics, MemberRule, Precision, Propagation, Start};
 
 fn forward(c: &mut Criterion) {
@@ -66,5 +67,36 @@ fn sgemm(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, forward, sgemm);
+/// Roll-outs as planners ask for them, on a GPU.
+fn rollouts(c: &mut Criterion) {
+    for (name, device) in gpus() {
+        let mut group = c.benchmark_group(format!("rollout-{name}"));
+        group.sample_size(10);
+        for (id, shape, horizon, candidates, rule, particles) in [
+            ("pets-cartpole", SHAPES[2], 15, 350, MemberRule::Ts1, 20),
+            ("pets-halfcheetah", SHAPES[0], 30, 350, MemberRule::Ts1, 20),
+            ("pddm-hand", SHAPES[3], 7, 700, MemberRule::TsInf, 3),
+            ("pets-halfcheetah-x16", SHAPES[0], 30, 16 * 350, MemberRule::Ts1, 20),
+            ("pddm-hand-x16", SHAPES[3], 7, 16 * 700, MemberRule::TsInf, 3),
+        ] {
+            let draw = Draw::new(Propagation { rule, noise: rule == MemberRule::Ts1, particles }, 0);
+            let model = shape.ensemble(&device);
+            let obs = vec![0.1; shape.obs];
+            let actions = normal(horizon * candidates, shape.action, 2, &device);
+            let actions = actions.reshape([horizon, candidates, shape.action]);
+            group.throughput(Throughput::Elements((horizon * candidates * particles) as u64));
+            group.bench_function(id, |b| {
+                b.iter(|| {
+                    let start = Start::Situation(Situation::of(&obs));
+                    let all = model.rollout(start, actions.clone(), draw).expect("a roll-out").obs;
+                    // Reading one number waits for the device.
+                    all.sum().into_scalar::<f32>()
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, forward, rollouts, sgemm);
 criterion_main!(benches);

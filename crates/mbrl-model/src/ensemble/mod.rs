@@ -6,6 +6,8 @@ mod bf16;
 mod config;
 #[cfg(feature = "train")]
 mod copies;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod device;
 mod engine;
 mod inputs;
 mod network;
@@ -50,9 +52,9 @@ use crate::{
 /// Members that disagree show what the data has not taught (epistemic spread); a Gaussian head shows the noise of the world
 /// (aleatoric spread). Made by [`EnsembleConfig::init`], fitted by [`fit`](crate::fit()).
 ///
-/// Roll-outs without gradients run on the fused CPU engine where the device is a CPU; with a gradient on states or actions,
-/// or on a GPU, they run as Burn tensors. Both draw the same noise and agree to 1e-5 a step, unless the engine is told to
-/// [round](Self::set_precision).
+/// Roll-outs without gradients are fused: on a CPU by an engine, on a GPU, with the feature `wgpu` or `cuda`, by one kernel for the
+/// whole horizon. With a gradient on states or actions they run as Burn tensors. All draw the same noise and agree to 1e-5 per step (1e-4 on a
+/// GPU), unless the engine is told to [round](Self::set_precision).
 ///
 /// ## State
 /// The observation; with [`past`](EnsembleConfig::past) steps the observation, then that many pairs of an earlier
@@ -101,6 +103,9 @@ pub struct Ensemble {
     /// The host's snapshot of the elites; `None` on a GPU, or where switched off.
     engine: Option<Arc<Engine>>,
     use_engine: bool,
+    /// What the fused kernel of a GPU needs, where it serves; made when a roll-out asks for it.
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    fused: OnceLock<Option<Arc<device::Fused>>>,
     precision: Precision,
     /// What steps with a way back need on the host; made when they are asked for.
     taped: OnceLock<Arc<HostTaped>>,
@@ -252,7 +257,6 @@ impl Ensemble {
         let (statistics, delta) = ([&inputs, &targets], delta(&config, obs));
         let device_weights =
             DeviceWeights::new(&network, statistics, &delta, (&seen, &predicted), &wraps, &elites, &device);
-        let use_engine = is_cpu(&device);
         let mut ensemble = Self {
             spec,
             network,
@@ -266,7 +270,9 @@ impl Ensemble {
             elites,
             device_weights,
             engine: None,
-            use_engine,
+            use_engine: true,
+            #[cfg(any(feature = "wgpu", feature = "cuda"))]
+            fused: OnceLock::new(),
             precision: Precision::default(),
             taped: OnceLock::new(),
             config,
@@ -309,8 +315,8 @@ impl Ensemble {
         &self.network
     }
 
-    /// Whether roll-outs without gradients run on the fused CPU engine, and on a CPU fits on its kernels (default: where the
-    /// device is a CPU).
+    /// Whether roll-outs without gradients are fused, and on a CPU fits run on the engine's kernels (default), or all runs as Burn
+    /// tensors.
     pub fn set_engine(&mut self, on: bool) {
         self.use_engine = on;
         self.snapshot();
@@ -343,7 +349,17 @@ impl Ensemble {
 
     fn snapshot(&mut self) {
         self.taped = OnceLock::new();
-        self.engine = self.use_engine.then(|| Arc::new(self.engine_snapshot()));
+        self.engine = (self.use_engine && is_cpu(&self.spec.device)).then(|| Arc::new(self.engine_snapshot()));
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        {
+            self.fused = OnceLock::new();
+        }
+    }
+
+    /// What the fused kernel of a GPU needs, where it serves.
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    fn fused(&self) -> Option<&device::Fused> {
+        self.fused.get_or_init(|| device::Fused::new(self).filter(|_| self.use_engine).map(Arc::new)).as_deref()
     }
 
     fn engine_snapshot(&self) -> Engine {
@@ -707,11 +723,19 @@ impl Dynamics for Ensemble {
     }
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
-        let Some(engine) = &self.engine else { return rollout_by_steps(self, from, actions, draw) };
-        let _span = trace_span!("imagine", model = "ensemble").entered();
         if is_tracked(&from, &actions) {
             return rollout_by_steps(self, from, actions, draw);
         }
+        let _span = trace_span!("imagine", model = "ensemble").entered();
+        let Some(engine) = &self.engine else {
+            #[cfg(any(feature = "wgpu", feature = "cuda"))]
+            if let Some(fused) = self.fused() {
+                if let Some(trajectories) = fused.rollout(self, &from, &actions, draw)? {
+                    return Ok(trajectories);
+                }
+            }
+            return rollout_by_steps(self, from, actions, draw);
+        };
         let [horizon, candidates, _] = actions.dims();
         let start = host_start(self, from, &actions)?;
         let all = self.run_engine(engine, &start, &to_vec(actions), [horizon, candidates], draw)?;

@@ -66,6 +66,8 @@ fn devices() -> Vec<Device> {
     let gpus = [
         #[cfg(feature = "wgpu")]
         Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        #[cfg(feature = "cuda")]
+        Device::cuda(0),
     ];
     cpus().into_iter().chain(gpus).collect()
 }
@@ -86,6 +88,114 @@ fn differing(a: &[bool], b: &[bool]) -> usize {
 
 fn to_bools<const D: usize>(tensor: Tensor<D, Bool>) -> Vec<bool> {
     to_vec(tensor.float()).iter().map(|&end| end == 1.0).collect()
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[test]
+fn the_fused_kernel_of_a_gpu_gives_the_roll_outs_of_single_steps() {
+    use crate::dynamics::Chunk;
+
+    let jump = AngleColumn { column: 0, turn: 2.5, wraps: true };
+    let angles = Angles::Columns(vec![jump, AngleColumn { column: 3, turn: 360.0, wraps: false }]);
+    let gaussian = EnsembleConfig { members: 5, hidden: vec![30, 70], ..EnsembleConfig::default() };
+    let turning = EnsembleConfig { angles, reward: true, termination: true, ..gaussian.clone() };
+    let deterministic = EnsembleConfig {
+        head: Head::Deterministic,
+        activation: Activation::Relu,
+        hidden: vec![260],
+        termination: true,
+        no_delta: vec![1],
+        ..gaussian.clone()
+    };
+    let [elu, mish, tanh] = [Activation::Elu, Activation::Mish, Activation::Tanh].map(|activation| EnsembleConfig {
+        activation,
+        reward: true,
+        ..gaussian.clone()
+    });
+    for device in devices().into_iter().filter(|device| !crate::is_cpu(device)) {
+        for config in [&gaussian, &turning, &deterministic, &elu, &mish, &tanh] {
+            let model = ensemble(config, 5, 2, &device, 1);
+            assert!(model.fused().is_some(), "{device:?}: {config:?}");
+            let mut tensors = model.clone();
+            tensors.set_engine(false);
+            assert!(tensors.fused().is_none());
+            let mut rng = Rng::new(2);
+            // Not a multiple of any tile.
+            let (horizon, candidates) = (4, 77);
+            let starts = normal(candidates, 5, &device, &mut rng);
+            let actions = normal(horizon * candidates, 2, &device, &mut rng).reshape([horizon, candidates, 2]);
+            for (rule, particles) in [(MemberRule::Ts1, 10), (MemberRule::TsInf, 5)] {
+                for noise in [true, false] {
+                    let draw = Draw::new(Propagation { rule, noise, particles }, 3).at_step(2);
+                    let chunk = draw.in_chunk(Chunk { first: 100, population: 1000 });
+                    let one = [0.3, -0.1, 0.4, 0.2, 0.0];
+                    for (draw, single) in [(draw, false), (chunk, true)] {
+                        let roll = |m: &Ensemble| {
+                            let start = match single {
+                                true => Start::Situation(Situation::of(&one)),
+                                false => Start::States(starts.clone()),
+                            };
+                            m.rollout(start, actions.clone(), draw).unwrap()
+                        };
+                        let (fused, looped) = (roll(&model), roll(&tensors));
+                        // Rounding grows with the steps.
+                        let near = |a: Vec<f32>, b: Vec<f32>, what: &str| {
+                            assert_eq!(a.len(), b.len());
+                            let far = a.iter().zip(&b).filter(|(a, b)| !((**a - **b).abs() <= 2e-4 * b.abs().max(1.0)));
+                            // An angle may jump on one side of a turn and not on the other.
+                            assert!(far.count() <= a.len() / 500, "{device:?}: {what} of {config:?}, {draw:?}");
+                        };
+                        near(to_vec(fused.obs), to_vec(looped.obs), "observations");
+                        assert_eq!(fused.reward.is_some(), config.reward);
+                        if let (Some(fused), Some(looped)) = (fused.reward, looped.reward) {
+                            near(to_vec(fused), to_vec(looped), "rewards");
+                        }
+                        assert_eq!(fused.terminated.is_some(), config.termination);
+                        if let (Some(fused), Some(looped)) = (fused.terminated, looped.terminated) {
+                            assert!(differing(&to_bools(fused), &to_bools(looped)) <= 2);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads must wait for the kernel, large roll-outs included.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[test]
+#[ignore = "slow on a CPU that plays a GPU"]
+fn a_large_fused_roll_out_is_complete_when_it_is_read() {
+    let config = EnsembleConfig { members: 5, hidden: vec![200; 4], ..EnsembleConfig::default() };
+    for device in devices().into_iter().filter(|device| !crate::is_cpu(device)) {
+        let model = ensemble(&config, 17, 6, &device, 1);
+        let mut tensors = model.clone();
+        tensors.set_engine(false);
+        let mut rng = Rng::new(2);
+        let (horizon, candidates) = (10, 2000);
+        let actions = normal(horizon * candidates, 6, &device, &mut rng).reshape([horizon, candidates, 6]) * 0.1;
+        let draws = [3, 4].map(|key| Draw::new(Propagation { rule: MemberRule::Ts1, noise: true, particles: 20 }, key));
+        let roll = |m: &Ensemble, draw: Draw, last: bool| {
+            let start = Start::Situation(Situation::of(&[0.1; 17]));
+            let obs = m.rollout(start, actions.clone(), draw).unwrap().obs;
+            let rows = obs.dims()[1];
+            to_vec(if last { obs.narrow(0, horizon, 1).narrow(1, rows - 1, 1) } else { obs })
+        };
+        let whole = draws.map(|draw| {
+            let (fused, looped) = (roll(&model, draw, false), roll(&tensors, draw, false));
+            let off =
+                fused.iter().zip(&looped).filter(|(a, b)| !((**a - **b).abs() <= 1e-3 * b.abs().max(1.0))).count();
+            let most = fused.iter().zip(&looped).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+            println!("{device:?}: {off} of {} differ, most {most}", fused.len());
+            fused
+        });
+        for i in 0..20 {
+            let began = std::time::Instant::now();
+            let last = roll(&model, draws[i % 2], true);
+            println!("{:?}", began.elapsed());
+            assert_eq!(last, whole[i % 2][whole[0].len() - 17..], "{device:?}");
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{HostMlp, Mlp};
 use crate::ModelError;
 
 /// Activation between layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// x / (1 + e^-x), also called swish (PETS, MBPO).

@@ -116,7 +116,29 @@ fn fill(
     let row = unit / blocks;
     let block = unit % blocks;
     // The number of the row in the whole population.
-    let mut c0 = row / candidates * population + first + row % candidates;
+    let counted = row / candidates * population + first + row % candidates;
+    let (c0, c1, c2, c3) = words(counted, block, step, stream, key_low, key_high);
+    let at = (row * dims + 4 * block) as usize;
+    let end = ((row + 1) * dims) as usize;
+    if comptime!(kind == NORMAL) {
+        let (a, b) = normals(c0, c1);
+        let (c, d) = normals(c2, c3);
+        put(out, at, end, a);
+        put(out, at + 1, end, b);
+        put(out, at + 2, end, c);
+        put(out, at + 3, end, d);
+    } else {
+        put(out, at, end, single(c0, limit, mass, kind));
+        put(out, at + 1, end, single(c1, limit, mass, kind));
+        put(out, at + 2, end, single(c2, limit, mass, kind));
+        put(out, at + 3, end, single(c3, limit, mass, kind));
+    }
+}
+
+/// Four words of a row and a block of four dimensions (Philox4x32-10).
+#[cube]
+pub(crate) fn words(row: u32, block: u32, step: u32, stream: u32, key_low: u32, key_high: u32) -> (u32, u32, u32, u32) {
+    let mut c0 = row;
     let mut c1 = block;
     let mut c2 = step;
     let mut c3 = stream;
@@ -134,17 +156,7 @@ fn fill(
         k0 += 0x9E37_79B9u32;
         k1 += 0xBB67_AE85u32;
     }
-    let at = (row * dims + 4 * block) as usize;
-    let end = ((row + 1) * dims) as usize;
-    if comptime!(kind == NORMAL) {
-        pair(out, at, end, c0, c1);
-        pair(out, at + 2, end, c2, c3);
-    } else {
-        put(out, at, end, single(c0, limit, mass, kind));
-        put(out, at + 1, end, single(c1, limit, mass, kind));
-        put(out, at + 2, end, single(c2, limit, mass, kind));
-        put(out, at + 3, end, single(c3, limit, mass, kind));
-    }
+    (c0, c1, c2, c3)
 }
 
 /// A number of one word.
@@ -182,7 +194,7 @@ fn put(out: &mut cubecl::prelude::Tensor<f32>, at: usize, end: usize, value: f32
 
 /// Two normals of two words (Box-Muller).
 #[cube]
-fn pair(out: &mut cubecl::prelude::Tensor<f32>, at: usize, end: usize, first: u32, second: u32) {
+pub(crate) fn normals(first: u32, second: u32) -> (f32, f32) {
     let u = f32::cast_from((first >> 8) + 1) * (1.0f32 / 16_777_216.0f32);
     let v = f32::cast_from(second >> 8) * (1.0f32 / 16_777_216.0f32);
     let radius = f32::sqrt(f32::max(-2.0f32 * ln(u), 0.0f32));
@@ -196,13 +208,12 @@ fn pair(out: &mut cubecl::prelude::Tensor<f32>, at: usize, end: usize, first: u3
     let swap = quadrant & 1 == 1;
     let a = select(swap, cos, sin);
     let b = select(swap, sin, cos);
-    put(out, at, end, radius * select((quadrant + 1) & 2 == 2, -b, b));
-    put(out, at + 1, end, radius * select(quadrant & 2 == 2, -a, a));
+    (radius * select((quadrant + 1) & 2 == 2, -b, b), radius * select(quadrant & 2 == 2, -a, a))
 }
 
 /// As [`crate::vmath::ln`].
 #[cube]
-fn ln(x: f32) -> f32 {
+pub(crate) fn ln(x: f32) -> f32 {
     let shifted = u32::reinterpret(x) - 0x3f35_04f3u32;
     let e = f32::cast_from(i32::reinterpret(shifted) >> 23);
     let m = f32::reinterpret((shifted & 0x007f_ffffu32) + 0x3f35_04f3u32) - 1.0f32;

@@ -5,7 +5,7 @@
 //! pairs make four normals of them.
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
-mod device;
+pub(crate) mod device;
 
 use std::f32::consts::SQRT_2;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
@@ -18,7 +18,7 @@ use crate::vmath::{ln, sin_cos};
 /// Rows that are drawn side by side, one a vector lane.
 const LANES: usize = 16;
 /// Sets normals apart from other uses of the same key.
-const STREAM: u32 = 0x6d62_726c;
+pub(crate) const STREAM: u32 = 0x6d62_726c;
 
 /// What is drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
