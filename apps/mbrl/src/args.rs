@@ -318,12 +318,13 @@ pub(crate) struct FitArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = crate::identify::machines())]
 pub(crate) struct IdentifyArgs {
     /// The log: CSV or other text, Parquet, .npz or .npy; several files, a folder of them, or a pattern ('run*.csv'). Columns of the
     /// observation and the action in the machine's order and units (default: those of its own names).
     #[arg(required = true, value_name = "DATA")]
     pub(crate) data: Vec<PathBuf>,
-    /// The machine: pendulum, pendulum-rod, cart-pole, two-link-arm, dc-motor, dc-motor-current.
+    /// The machine: one of those below.
     #[arg(long, value_name = "MACHINE")]
     pub(crate) model: String,
     /// A parameter whose value is known, and is left alone; repeated.

@@ -4,7 +4,10 @@ use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use mbrl_env::{Field, FieldKind, data::Log};
-use mbrl_model::{Dataset, Identification, IdentifiedModel, IdentifyConfig, PhysicsModel, identify, machine};
+use mbrl_model::{
+    Bound, Dataset, Identification, IdentifiedModel, IdentifyConfig, MACHINES, Parameter, PhysicsModel, identify,
+    machine,
+};
 use mbrl_policy::experiment::{DEFAULT_DEVICE, open_device};
 
 use crate::{args::IdentifyArgs, commands::cores, console, fit, folder, run::in_pool};
@@ -43,7 +46,9 @@ pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
             model = parameters(PhysicsModel::new(physics()?, period, &device)?, args)?;
             period
         }
-        (None, None) => bail!("the log has no time: --period says how many seconds a step takes"),
+        (None, None) => {
+            bail!("the log has no time, or one that counts rows: --period says how many seconds a step takes")
+        }
     };
     let data = Dataset::of_replay(&log.replay, 0)?.with_offset(log.obs_offset.clone())?;
     let mut config = IdentifyConfig::default().with_window(args.window);
@@ -74,20 +79,49 @@ fn parameters(mut model: PhysicsModel, args: &IdentifyArgs) -> Result<PhysicsMod
     Ok(model)
 }
 
+/// What a field is called, with its unit where it has one.
+fn with_unit(name: &str, unit: &str) -> String {
+    if unit.is_empty() { name.to_owned() } else { format!("{name} ({unit})") }
+}
+
+fn listed(fields: &[Field]) -> String {
+    fields.iter().map(|field| with_unit(&field.name, &field.unit)).collect::<Vec<_>>().join(", ")
+}
+
+/// The machines with their columns and parameters, for the help.
+pub(crate) fn machines() -> String {
+    let mut text = "Machines:\n".to_owned();
+    for (name, summary) in MACHINES {
+        // All of them can be made.
+        let Ok(machine) = machine(name, None) else { continue };
+        let parameters = machine.parameters();
+        let told = |fitted: bool| {
+            let those = parameters.iter().filter(|parameter| parameter.fitted == fitted);
+            let told = those.map(|Parameter { name, unit, value, .. }| match unit.is_empty() {
+                true => format!("{name} = {value}"),
+                false => format!("{name} = {value} {unit}"),
+            });
+            told.collect::<Vec<_>>().join(", ")
+        };
+        text.push_str(&format!("  {name}: {summary}\n"));
+        text.push_str(&format!("    observation  {}\n", listed(&machine.observations())));
+        text.push_str(&format!("    action       {}\n", listed(&machine.actions())));
+        text.push_str(&format!("    to be found  {} (the guesses)\n", told(true)));
+        if parameters.iter().any(|parameter| !parameter.fitted) {
+            text.push_str(&format!("    known        {}\n", told(false)));
+        }
+    }
+    text
+}
+
 /// Refuses a log whose columns are not those of the machine.
 fn check_columns(model: &PhysicsModel, log: &Log) -> Result<()> {
-    let wanted = |fields: &[Field]| {
-        let told = |field: &Field| {
-            if field.unit.is_empty() { field.name.to_string() } else { format!("{} ({})", field.name, field.unit) }
-        };
-        fields.iter().map(told).collect::<Vec<_>>().join(", ")
-    };
     for (option, fields, names) in
         [("--obs", model.fields(), &log.obs_names), ("--actions", model.action_fields(), &log.action_names)]
     {
         if names.len() != fields.len() {
             let count = names.len();
-            bail!("{option}: {count} columns ({}), expected {}: {}", names.join(", "), fields.len(), wanted(fields));
+            bail!("{option}: {count} columns ({}), expected {}: {}", names.join(", "), fields.len(), listed(fields));
         }
     }
     for angle in &log.angles {
@@ -112,10 +146,20 @@ fn told(name: &str, found: &Identification, columns: &[String], estimated: bool)
     let width = found.estimates.iter().map(|estimate| estimate.name.chars().count()).max().unwrap_or(0);
     for estimate in &found.estimates {
         let (name, value, unit) = (&estimate.name, number(estimate.value), &estimate.unit);
-        let line = match (estimate.fitted, estimate.std_error) {
-            (false, _) => format!("{value} {unit} (known)"),
-            (true, error) if error.is_finite() => format!("{value} ± {} {unit}", number(error)),
-            (true, _) => "not determined".to_owned(),
+        let line = match (estimate.fitted, estimate.std_error, estimate.at_bound) {
+            (false, ..) => format!("{value} {unit} (known)"),
+            (true, error, None) if error.is_finite() => format!("{value} ± {} {unit}", number(error)),
+            (true, error, Some(Bound::Lower)) if error.is_finite() => {
+                let most = number(estimate.interval().1);
+                format!("not determined: at the lower bound of the search, as good as 0 (below {most} {unit})")
+            }
+            (true, _, Some(Bound::Lower)) => {
+                format!("not determined: at the lower bound of the search, {value} {unit}")
+            }
+            (true, _, Some(Bound::Upper)) => {
+                format!("not determined: at the upper bound of the search, {value} {unit}")
+            }
+            (true, ..) => "not determined".to_owned(),
         };
         text.push_str(&format!("  {name:<width$}  {line}\n"));
     }
@@ -124,6 +168,11 @@ fn told(name: &str, found: &Identification, columns: &[String], estimated: bool)
     }
     if !found.undetermined.is_empty() {
         text.push_str("    --known NAME=VALUE says what is known besides, from a data sheet or a balance\n");
+    }
+    if found.estimates.iter().any(|estimate| estimate.at_bound.is_some() && estimate.std_error.is_infinite()) {
+        text.push_str(
+            "    --guess NAME=VALUE says where the search begins; it goes from a millionth of that to a million times it\n",
+        );
     }
     let from = if estimated { "estimated" } else { "as given" };
     for (column, name) in columns.iter().enumerate() {
@@ -145,7 +194,7 @@ fn told(name: &str, found: &Identification, columns: &[String], estimated: bool)
 }
 
 /// With four digits.
-fn number(x: f64) -> String {
+pub(crate) fn number(x: f64) -> String {
     if x == 0.0 || !x.is_finite() {
         return x.to_string();
     }

@@ -98,6 +98,8 @@ fn a_run_is_judged_on_its_own_evaluation_episodes() {
         said.out
     );
     assert!(dir.path("run/evaluation.json").exists() && dir.path("run/evaluation.svg").exists());
+    let other = ["evaluate-model", "run", "run/episodes/500-1.csv", "--period", "0.1"];
+    dir.run(&other).fails(1, &["period = 0.1000, expected that of the model, 0.05000"]);
     // The folder is still one that can be resumed.
     dir.run(&["resume", "run"]).ok();
 }
@@ -375,7 +377,8 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
     }
 
     for (more, words) in [
-        (&["--known", "masss=1"][..], "column `masss`: expected a parameter; the model has `inertia`"),
+        (&["--known", "inertai=1"][..], "parameter `inertai`: expected one of `inertia`, "),
+        (&["--known", "inertai=1"], "did you mean `inertia`?"),
         (&["--known", "inertia=-1"], "inertia of -1"),
         (&["--guess", "inertia"], "NAME=VALUE"),
         (&["--obs", "speed,run"], "--obs: 2 columns (speed, run), expected 1: speed (rad/s)"),
@@ -384,6 +387,44 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
     ] {
         let said = dir.run(&[&common[..], more].concat());
         assert!(said.code != Some(0) && said.err.contains(words), "{more:?}: {}", said.err);
+    }
+    // A guess from which the search does not go as far as the truth: what it stops at is no finding.
+    let said = dir.run(&[&common[..], &data_sheet, &["--guess", "coulomb_friction=1e-12"]].concat()).ok();
+    let line = said.out.lines().find(|line| line.trim_start().starts_with("coulomb_friction")).unwrap();
+    assert!(line.contains("not determined: at the upper bound of the search, 1.000e-6 N m"), "{}", said.out);
+    assert!(said.out.contains("--guess NAME=VALUE says where the search begins"), "{}", said.out);
+    let stored = fs::read_to_string(dir.path("models/motor-3/physics.toml")).unwrap();
+    assert!(stored.contains("coulomb_friction: at the upper bound of the search"), "{stored}");
+    // A motor that stands still says nothing.
+    let still = |line: &str| line.split(',').take(2).collect::<Vec<_>>().join(",") + ",3.0,0.0\n";
+    dir.write(
+        "still.csv",
+        &(motor_log()
+            .lines()
+            .take(1)
+            .map(|line| format!("{line}\n"))
+            .chain(motor_log().lines().skip(1).map(still))
+            .collect::<String>()),
+    );
+    let before = dir.files();
+    let said = dir.run(&["identify", "still.csv", "--model", "dc-motor", "--episode", "run"]);
+    said.fails(1, &["data = observations that never change: expected a log in which the machine moves"]);
+    assert!(dir.files() == before);
+    // Machines with their columns and parameters are in the help.
+    let help = dir.run(&["identify", "--help"]).ok().out;
+    for words in ["two-link-arm", "shoulder_velocity (rad/s)", "coulomb_friction", "gravity = 9.81 m/s²", "voltage (V)"]
+    {
+        assert!(help.contains(words), "{words}: {help}");
+    }
+    // What cannot be is refused in the file too.
+    let file = dir.path("models/motor/physics.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let noise = text.lines().find(|line| line.starts_with("noise = ")).unwrap();
+    for (bad, words) in
+        [("[-0.1]", "noise of speed = -0.1"), ("[nan]", "noise of speed = NaN"), ("[0.1, 0.2]", "expected 1")]
+    {
+        fs::write(&file, text.replace(noise, &format!("noise = {bad}"))).unwrap();
+        dir.run(&["evaluate-model", "models/motor", "motor.csv"]).fails(1, &["physics.toml", words]);
     }
     let said = dir.run(&["identify", "motor.csv", "--model", "dc-moter"]);
     assert!(said.code != Some(0) && said.err.contains("expected one of pendulum, "), "{}", said.err);

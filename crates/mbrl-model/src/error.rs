@@ -118,6 +118,14 @@ pub enum ModelError {
         /// The names that the model knows.
         known: Vec<String>,
     },
+    /// A name that is no parameter of a physics.
+    #[error("parameter `{name}`: expected one of `{}`{}", known.join("`, `"), near(name, known))]
+    Parameter {
+        /// The name.
+        name: String,
+        /// The parameters that there are.
+        known: Vec<String>,
+    },
     /// A model breaks its contract (module `check`).
     #[error("check of {model} failed: {reason}")]
     Check {
@@ -129,6 +137,12 @@ pub enum ModelError {
     /// An error of the environment underneath.
     #[error(transparent)]
     Env(#[from] EnvError),
+}
+
+/// The names that a mistyped one may have been meant for.
+fn near(name: &str, known: &[String]) -> String {
+    let near = mbrl_env::nearest::nearest(name, known.iter().map(String::as_str));
+    if near.is_empty() { String::new() } else { format!("; did you mean `{}`?", near.join("`, `")) }
 }
 
 impl ModelError {

@@ -158,8 +158,8 @@ pub use mlp::Activation;
 pub use noise::{fill_normal, normals, truncated_normals, uniforms};
 pub use normalizer::Normalizer;
 pub use physics::{
-    CartPole, DcMotor, Estimate, Identification, IdentifiedModel, IdentifyConfig, MACHINES, Named, Num, Parameter,
-    Pendulum, Physics, PhysicsModel, TwoLinkArm, Undetermined, identify, machine, runge_kutta,
+    Bound, CartPole, DcMotor, Estimate, Identification, IdentifiedModel, IdentifyConfig, MACHINES, Named, Num,
+    Parameter, Pendulum, Physics, PhysicsModel, TwoLinkArm, Undetermined, identify, machine, runge_kutta,
 };
 #[cfg(feature = "train")]
 pub use physics::{PhysicsLogs, PhysicsWindows};

@@ -5,9 +5,9 @@ use mbrl_env::{
     tasks::{self, CartPoleSwingup, Reacher},
 };
 use mbrl_model::{
-    AngleColumn, Angles, CartPole, Dataset, DcMotor, Device, Draw, Dynamics, EnsembleConfig, Estimate, FitConfig,
-    Identification, IdentifyConfig, LearnedModel, MACHINES, ModelError, Named, Num, Parameter, Pendulum, Physics,
-    PhysicsModel, Propagation, Residual, Start, Tensor, TwoLinkArm,
+    AngleColumn, Angles, Bound, CartPole, Dataset, DcMotor, Device, Draw, Dynamics, EnsembleConfig, Estimate,
+    FitConfig, Identification, IdentifyConfig, LearnedModel, MACHINES, ModelError, Named, Num, Parameter, Pendulum,
+    Physics, PhysicsModel, Propagation, Residual, Start, Tensor, TwoLinkArm,
     check::{check_dynamics, check_gradients},
     dynamics_fn, fit, identify, machine,
 };
@@ -312,6 +312,45 @@ fn what_the_data_do_not_determine_is_named() {
 }
 
 #[test]
+fn a_parameter_at_the_end_of_the_search_is_no_finding() {
+    let motor = PhysicsModel::new(DcMotor::default(), 0.01, &Device::flex()).unwrap();
+    let motor = motor.with_known("torque_constant", 0.05).unwrap().with_known("resistance", 1.0).unwrap();
+    let found_at = |found: &Identification, name: &str| {
+        let estimate = found.estimate(name).unwrap();
+        (estimate.at_bound, estimate.std_error, estimate.value)
+    };
+    let mut rng = Rng::new(5);
+    let without = motor.clone().with_known("coulomb_friction", 0.0).unwrap();
+    let motion = Motion::of(&without, &uniform(&mut rng, 8, 50.0), 60, 5.0, 10, &mut rng);
+    let noise = motion.noise(0.002);
+    let config = IdentifyConfig::default().with_noise(noise.clone());
+    let mut at_zero = 0;
+    for _ in 0..6 {
+        // A friction that is not there goes down as far as the search does, where chance does not give it the other sign.
+        let found = identify(&motor, &motion.measured(&noise, &mut rng), &config).unwrap();
+        let (bound, error, value) = found_at(&found, "coulomb_friction");
+        if bound == Some(Bound::Lower) {
+            at_zero += 1;
+            assert!(error.is_finite() && error > value && error < 0.05, "{:?}", found.estimates);
+        }
+        assert_eq!(found_at(&found, "inertia").0, None, "{:?}", found.estimates);
+    }
+    assert!((1..6).contains(&at_zero), "{at_zero}");
+    // Guesses from which the search may not go as far as the truth: what it stops at is not taken for found.
+    let data = motion.measured(&noise, &mut rng);
+    for (name, factor, bound) in [("inertia", 1e7, Bound::Lower), ("viscous_friction", 1e-7, Bound::Upper)] {
+        let known = ["inertia", "viscous_friction"].iter().fold(without.clone(), |model, known| {
+            let value = model.value(known).unwrap();
+            model.with_known(known, value).unwrap()
+        });
+        let guess = known.clone().with_unknown(name, factor * known.value(name).unwrap()).unwrap();
+        let found = identify(&guess, &data, &config).unwrap();
+        let (at, error, _) = found_at(&found, name);
+        assert_eq!((at, error), (Some(bound), f64::INFINITY), "{:?}", found.estimates);
+    }
+}
+
+#[test]
 fn noise_is_estimated_and_what_the_equations_lack_shows() {
     let truth = PhysicsModel::new(Pendulum::default(), 0.05, &Device::flex()).unwrap();
     let mut rng = Rng::new(3);
@@ -393,7 +432,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     let told = |result: Result<PhysicsModel, ModelError>| result.unwrap_err().to_string();
     assert_eq!(
         told(pendulum().with_known("lenght", 1.0)),
-        "column `lenght`: expected a parameter; the model has `mass`, `length`, `friction`, `gravity`"
+        "parameter `lenght`: expected one of `mass`, `length`, `friction`, `gravity`; did you mean `length`?"
     );
     assert_eq!(
         told(pendulum().with_known("mass", -1.0)),
@@ -412,6 +451,11 @@ fn what_makes_no_sense_is_refused_by_name() {
         told(&pendulum(), IdentifyConfig::default().with_noise([0.1])).contains("columns of noise = 1: expected 2")
     );
     assert!(told(&pendulum(), IdentifyConfig::default().with_noise([0.1, 0.0])).contains("noise = 0"));
+    // Nothing moves: that is no measurement of motion, whatever its noise.
+    for config in [IdentifyConfig::default(), IdentifyConfig::default().with_noise([0.1, 0.1])] {
+        let told = told(&pendulum(), config);
+        assert!(told.starts_with("data = observations that never change: expected a log in which"), "{told}");
+    }
     let few = Dataset::new([0.1; 2], [0.0], [0.1; 2], 2, 1).unwrap();
     let told = identify(&pendulum(), &few, &IdentifyConfig::default().with_noise([0.1, 0.1])).unwrap_err();
     assert!(matches!(told, ModelError::TooLittleData { actual: 1, needed: 2 }), "{told}");

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use mbrl_env::{atomic_file, data::Layout};
 use serde::{Deserialize, Serialize};
 
-use super::{Estimate, Identification, PhysicsModel, machine};
+use super::{Bound, Estimate, Identification, PhysicsModel, machine};
 use crate::ModelError;
 
 const FILE: &str = "physics.toml";
@@ -85,6 +85,13 @@ impl IdentifiedModel {
             std_error: estimate.std_error.is_finite().then_some(estimate.std_error),
             fitted: estimate.fitted,
         };
+        let at_bounds = found.estimates.iter().filter_map(|estimate| {
+            let bound = match estimate.at_bound? {
+                Bound::Lower => "lower",
+                Bound::Upper => "upper",
+            };
+            Some(format!("{}: at the {bound} bound of the search", estimate.name))
+        });
         let card = Card {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -92,7 +99,7 @@ impl IdentifiedModel {
             substeps,
             period: found.model.period(),
             noise: found.noise.clone(),
-            undetermined: found.undetermined.iter().map(ToString::to_string).collect(),
+            undetermined: found.undetermined.iter().map(ToString::to_string).chain(at_bounds).collect(),
             layout: Layout::default(),
             parameters: found.estimates.iter().map(entry).collect(),
         };
@@ -146,7 +153,7 @@ impl IdentifiedModel {
     /// Reads the `physics.toml` of a folder; tensors of the model live on `device`.
     ///
     /// # Errors
-    /// [`ModelError::Io`] where there is none; [`ModelError::File`] where the file is damaged or newer.
+    /// [`ModelError::Io`] where there is none; [`ModelError::File`] where the file is damaged or newer, or holds numbers that cannot be.
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
         let path = folder.as_ref().join(FILE);
         let text = fs::read_to_string(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
@@ -166,6 +173,17 @@ impl IdentifiedModel {
         let names = |model: &PhysicsModel| model.parameters().iter().map(|p| p.name.clone()).collect::<Vec<_>>();
         if names(&model) != card.parameters.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>() {
             return Err(broken(format!("expected the parameters {}", names(&model).join(", "))));
+        }
+        let errors =
+            card.parameters.iter().filter_map(|entry| Some((format!("std_error of {}", entry.name), entry.std_error?)));
+        let noise =
+            model.fields().iter().zip(&card.noise).map(|(field, noise)| (format!("noise of {}", field.name), *noise));
+        if let Some((what, bad)) = errors.chain(noise).find(|(_, number)| !(*number >= 0.0 && number.is_finite())) {
+            return Err(broken(format!("{what} = {bad}: expected a finite number of at least 0")));
+        }
+        if card.noise.len() != model.fields().len() {
+            let (found, columns) = (card.noise.len(), model.fields().len());
+            return Err(broken(format!("noise of {found} columns: expected {columns}, those of the observation")));
         }
         for Entry { name, value, fitted, .. } in &card.parameters {
             let with = if *fitted { PhysicsModel::with_unknown } else { PhysicsModel::with_known };

@@ -65,6 +65,18 @@ pub struct Estimate {
     pub std_error: f64,
     /// Whether it was fitted.
     pub fitted: bool,
+    /// The end of the search that it stopped at, a million times its guess or a millionth of it: the search would have gone on, so the value
+    /// is none that was found. A finite standard error at the lower end says that the value cannot be told from 0, and how far from it it may be.
+    pub at_bound: Option<Bound>,
+}
+
+/// An end of the range in which [`identify`] looks for a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// A millionth of the guess.
+    Lower,
+    /// A million times the guess.
+    Upper,
 }
 
 impl Estimate {
@@ -130,11 +142,11 @@ impl Identification {
     /// The estimate of a parameter.
     ///
     /// # Errors
-    /// [`ModelError::Column`] for a name that is not there.
+    /// [`ModelError::Parameter`] for a name that is not there.
     pub fn estimate(&self, name: &str) -> Result<&Estimate, ModelError> {
         let names = || self.estimates.iter().map(|estimate| estimate.name.clone()).collect();
         let found = self.estimates.iter().find(|estimate| estimate.name == name);
-        found.ok_or_else(|| ModelError::Column { name: name.to_owned(), rule: "a parameter", known: names() })
+        found.ok_or_else(|| ModelError::Parameter { name: name.to_owned(), known: names() })
     }
 }
 
@@ -166,7 +178,7 @@ impl Identification {
 ///
 /// # Errors
 /// [`ModelError::Width`] for data of other columns; [`ModelError::Config`] where nothing is to be fitted, for noise that is not positive or cannot
-/// be estimated, and for guesses that lead to numbers that are not finite; [`ModelError::TooLittleData`].
+/// be estimated, for observations that never change, and for guesses that lead to numbers that are not finite; [`ModelError::TooLittleData`].
 pub fn identify(model: &PhysicsModel, data: &Dataset, config: &IdentifyConfig) -> Result<Identification, ModelError> {
     let (spec, equations) = (model.spec(), model.equations());
     check_size("columns of obs", spec.obs, data.obs_width())?;
@@ -180,7 +192,6 @@ pub fn identify(model: &PhysicsModel, data: &Dataset, config: &IdentifyConfig) -
     }
     let o = spec.obs;
     let runs = runs(data);
-    let ranges = ranges(&runs, equations);
     if let Some(noise) = &config.noise {
         check_size("columns of noise", o, noise.len())?;
         if let Some(bad) = noise.iter().find(|noise| !(noise.is_finite() && **noise > 0.0)) {
@@ -202,6 +213,9 @@ pub fn identify(model: &PhysicsModel, data: &Dataset, config: &IdentifyConfig) -
             (chunks.iter().map(|chunk| chunk.count - 1).sum::<usize>() as f64 / measured as f64 * needed as f64).ceil();
         return Err(ModelError::TooLittleData { actual: data.len(), needed: per as usize });
     }
+    let Some(ranges) = ranges(&runs, equations) else {
+        return refuse("data", "observations that never change", "a log in which the machine moves");
+    };
     // What a sensor of a hundredth of the range would have: only the ratios matter until the last stage.
     let noise = config.noise.clone().unwrap_or_else(|| ranges.iter().map(|range| 0.01 * range).collect());
     let mut search = Search {
@@ -277,18 +291,19 @@ fn runs(data: &Dataset) -> Vec<Run> {
     runs
 }
 
-/// How far each column of the measurements goes; a turn at most for angles. 1 where a column stands still.
-fn ranges(runs: &[Run], equations: &Equations) -> Vec<f64> {
+/// How far each column of the measurements goes; a turn at most for angles. 1 where a column stands still; `None` where all do.
+fn ranges(runs: &[Run], equations: &Equations) -> Option<Vec<f64>> {
     let o = equations.fields.len();
-    (0..o)
+    let ranges: Vec<f64> = (0..o)
         .map(|c| {
             let values = runs.iter().flat_map(|run| run.obs.iter().skip(c).step_by(o));
             let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), x| (low.min(*x), high.max(*x)));
             let turn = equations.angles.iter().find(|angle| angle.column == c).map(|angle| f64::from(angle.turn));
-            let range = (high - low).min(turn.unwrap_or(f64::MAX));
-            if range > 0.0 { range } else { 1.0 }
+            (high - low).min(turn.unwrap_or(f64::MAX))
         })
-        .collect()
+        .collect();
+    let moves = ranges.iter().any(|range| *range > 0.0);
+    moves.then(|| ranges.into_iter().map(|range| if range > 0.0 { range } else { 1.0 }).collect())
 }
 
 /// Some measurements of a run: a window.
@@ -362,6 +377,11 @@ const NULL: [f64; 2] = [1e-11, 1e-2];
 impl Search<'_> {
     fn widths(&self) -> [usize; 2] {
         [self.equations.states, self.unknown.len()]
+    }
+
+    /// Where a parameter is looked for.
+    fn bounds(&self, parameter: usize) -> [f64; 2] {
+        [self.guesses[parameter] / FARTHEST, self.guesses[parameter] * FARTHEST]
     }
 
     /// Walks through a window with `values` from `start`, telling `visit` the column, what it is off, in units of its noise, and derivatives
@@ -525,8 +545,8 @@ impl Search<'_> {
             };
             let mut values = self.values.clone();
             for (&i, by) in self.unknown.iter().zip(&of_parameters) {
-                let bounds = [self.guesses[i] / FARTHEST, self.guesses[i] * FARTHEST];
-                values[i] = (values[i] * by.exp()).clamp(bounds[0], bounds[1]);
+                let [low, high] = self.bounds(i);
+                values[i] = (values[i] * by.exp()).clamp(low, high);
             }
             let moved = |(start, by): (&Vec<f64>, &Vec<f64>)| start.iter().zip(by).map(|(x, by)| x + by).collect();
             let starts: Vec<Vec<f64>> = self.starts.iter().zip(&of_starts).map(moved).collect();
@@ -625,12 +645,20 @@ impl Search<'_> {
         let model = model.clone().with_values(&self.values)?;
         let estimate = |(i, parameter): (usize, &super::Parameter)| {
             let (name, unit, value) = (parameter.name.clone(), parameter.unit.clone(), parameter.value);
+            let [low, high] = self.bounds(i);
+            let at_bound = match parameter.fitted {
+                true if value <= low => Some(Bound::Lower),
+                true if value >= high => Some(Bound::Upper),
+                _ => None,
+            };
             let std_error = self.unknown.iter().position(|&of| of == i).map_or(0.0, |j| {
                 let error = judged.covariance[j * p + j].sqrt() * value;
                 let told = judged.null.iter().all(|v| v[j].abs() < 1e-3) && error <= 10.0 * value.max(self.guesses[i]);
+                // Where a search was cut off, its errors say nothing, unless they say that what is left cannot be told from 0.
+                let told = told && (at_bound.is_none() || at_bound == Some(Bound::Lower) && error >= value);
                 if told { error } else { f64::INFINITY }
             });
-            Estimate { name, unit, value, std_error, fitted: parameter.fitted }
+            Estimate { name, unit, value, std_error, fitted: parameter.fitted, at_bound }
         };
         let powers = |v: &Vec<f64>| {
             names.iter().cloned().zip(v.iter().copied()).filter(|(_, power)| power.abs() >= 0.02).collect()

@@ -7,11 +7,11 @@ use crate::ModelError;
 
 /// The machines of this crate: names, and what they are.
 pub const MACHINES: &[(&str, &str)] = &[
-    ("pendulum", "a bob on a rod without mass, hanging at angle 0; angle, angular_velocity; torque"),
+    ("pendulum", "a bob on a rod without mass, hanging at angle 0"),
     ("pendulum-rod", "the same as a uniform rod"),
-    ("cart-pole", "a cart with a pole, hanging at angle 0; position, angle, velocity, angular_velocity; force"),
-    ("two-link-arm", "two uniform rods on a table; shoulder, elbow, their velocities; two torques"),
-    ("dc-motor", "speed under a voltage, with viscous and Coulomb friction; speed; voltage"),
+    ("cart-pole", "a cart with a pole, hanging at angle 0"),
+    ("two-link-arm", "two uniform rods on a table"),
+    ("dc-motor", "a motor under a voltage, with viscous and Coulomb friction"),
     ("dc-motor-current", "the same with a measured current and an inductance; speed, current; voltage"),
 ];
 

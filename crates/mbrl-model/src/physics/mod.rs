@@ -15,7 +15,7 @@ use mbrl_env::Field;
 
 pub use file::IdentifiedModel;
 pub use formula::Num;
-pub use identify::{Estimate, Identification, IdentifyConfig, Undetermined, identify};
+pub use identify::{Bound, Estimate, Identification, IdentifyConfig, Undetermined, identify};
 #[cfg(feature = "train")]
 pub use learn::{PhysicsLogs, PhysicsWindows};
 pub use machines::{CartPole, DcMotor, MACHINES, Pendulum, TwoLinkArm, machine};

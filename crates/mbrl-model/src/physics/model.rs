@@ -170,7 +170,7 @@ impl PhysicsModel {
     /// The value of a parameter.
     ///
     /// # Errors
-    /// [`ModelError::Column`] for a name that is not there.
+    /// [`ModelError::Parameter`] for a name that is not there.
     pub fn value(&self, name: &str) -> Result<f64, ModelError> {
         Ok(self.parameters[self.index(name)?].value)
     }
@@ -178,7 +178,7 @@ impl PhysicsModel {
     /// With a parameter whose value is known: fits leave it alone.
     ///
     /// # Errors
-    /// [`ModelError::Column`] for a name that is not there, [`ModelError::Config`] for a value that is negative or not finite.
+    /// [`ModelError::Parameter`] for a name that is not there, [`ModelError::Config`] for a value that is negative or not finite.
     pub fn with_known(self, name: &str, value: f64) -> Result<Self, ModelError> {
         self.with(name, value, false)
     }
@@ -186,7 +186,7 @@ impl PhysicsModel {
     /// With a parameter that is to be fitted, from a guess on.
     ///
     /// # Errors
-    /// [`ModelError::Column`] for a name that is not there, [`ModelError::Config`] for a guess that is not positive and finite.
+    /// [`ModelError::Parameter`] for a name that is not there, [`ModelError::Config`] for a guess that is not positive and finite.
     pub fn with_unknown(self, name: &str, guess: f64) -> Result<Self, ModelError> {
         self.with(name, guess, true)
     }
@@ -245,11 +245,8 @@ impl PhysicsModel {
 
     fn index(&self, name: &str) -> Result<usize, ModelError> {
         let names = || self.parameters.iter().map(|parameter| parameter.name.clone());
-        names().position(|known| known == name).ok_or_else(|| ModelError::Column {
-            name: name.to_owned(),
-            rule: "a parameter",
-            known: names().collect(),
-        })
+        let found = names().position(|known| known == name);
+        found.ok_or_else(|| ModelError::Parameter { name: name.to_owned(), known: names().collect() })
     }
 
     /// Seconds per step.
