@@ -663,20 +663,9 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
     let [horizon, candidates, _] = actions.dims();
     let particles = draw.propagation.particles;
     check_particles(particles, candidates * particles)?;
-    let start = match from {
-        Start::States(states) => {
-            check_size("rows of the start states", candidates, states.dims()[0])?;
-            states
-        }
-        Start::Situation(situation) => {
-            let state = model.encode(&situation)?;
-            check_size("rows of the encoded state", 1, state.dims()[0])?;
-            state.repeat_dim(0, candidates)
-        }
-    };
+    let start = start_states(model, from, candidates)?;
     let spec = model.spec();
     let rows = candidates * particles;
-    check_size("columns of the start states", spec.state, start.dims()[1])?;
     // What a model gives is its author's to get right; a wrong shape would be a panic further on, or a wrong sum.
     let observed = |states: Tensor<2>| {
         let obs = model.observe(states);
@@ -757,6 +746,27 @@ pub(crate) fn host_start<D: Dynamics>(model: &D, from: Start<'_>, actions: &Tens
         }
         Start::Situation(situation) => Ok(to_vec(model.encode(&situation)?)),
     }
+}
+
+/// The states that a roll-out of tensors starts from, one per candidate, `[K, S]`. Checks them.
+pub(crate) fn start_states<D: Dynamics + ?Sized>(
+    model: &D,
+    from: Start<'_>,
+    candidates: usize,
+) -> Result<Tensor<2>, ModelError> {
+    let start = match from {
+        Start::States(states) => {
+            check_size("rows of the start states", candidates, states.dims()[0])?;
+            states
+        }
+        Start::Situation(situation) => {
+            let state = model.encode(&situation)?;
+            check_size("rows of the encoded state", 1, state.dims()[0])?;
+            state.repeat_dim(0, candidates)
+        }
+    };
+    check_size("columns of the start states", model.spec().state, start.dims()[1])?;
+    Ok(start)
 }
 
 /// Refuses particles that do not divide the rows.

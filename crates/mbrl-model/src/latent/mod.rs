@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Draw, Dynamics, DynamicsSpec, Imagined, ModelError, Prediction, Start, Trajectories,
-    dynamics::{check_particles, check_size},
+    dynamics::{check_particles, check_size, start_states},
     ensemble::to_vec,
     is_cpu, rollout_by_steps,
 };
@@ -220,12 +220,7 @@ impl Dynamics for LatentModel {
 
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
         let [horizon, candidates, width] = actions.dims();
-        let start = match from {
-            Start::Situation(situation) => self.encode(&situation)?.repeat_dim(0, candidates),
-            Start::States(states) => states,
-        };
-        check_size("rows of the start states", candidates, start.dims()[0])?;
-        check_size("columns of the start states", self.spec.state, start.dims()[1])?;
+        let start = start_states(self, from, candidates)?;
         check_size("columns of actions", self.spec.action, width)?;
         if horizon * candidates == 0 || !self.on_the_host(&start, actions.is_autodiff()) {
             return rollout_by_steps(self, Start::States(start), actions, draw);

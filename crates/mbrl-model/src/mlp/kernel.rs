@@ -8,15 +8,11 @@
 
 use std::ops::{Deref, DerefMut};
 
+// A tile is that of the features that the engine computes on the way: rows side by side, and one feature of them.
+pub(crate) use mbrl_env::{Lanes, TILE};
 use pulp::{Simd, WithSimd};
 
 use super::Activation;
-
-/// Rows of a tile.
-pub(crate) const TILE: usize = 32;
-
-/// One feature of the rows of a tile.
-pub(crate) type Lanes = [f32; TILE];
 
 /// Features of the rows of a tile, on the boundary of a cache line: a register that is loaded across two lines costs two
 /// loads, and gradients of weights are sums of such loads (164 against 213 GFLOP/s on Zen 5).
