@@ -14,8 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use mbrl_env::atomic_file;
 use mbrl_policy::{
-    Outcome,
+    FolderLock, Outcome,
     experiment::{COMPARISON, Experiment, StudyGroup, StudyPlan},
     write_atomically,
 };
@@ -86,6 +87,12 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         bail!("{}: no run of the study {} yet; without --no-train they are made", out.display(), study.name);
     }
     fs::create_dir_all(&out).with_context(|| format!("folder {}", out.display()))?;
+    // Two that train here would take each other's runs for failures. Tables can be written beside one that trains.
+    let _lock = if args.no_train { None } else { Some(FolderLock::acquire(&out)?) };
+    for file in atomic_file::leftovers(&out) {
+        // Nothing depends on it.
+        let _ = fs::remove_file(file);
+    }
     // What the folder is about, for those who find it; nothing reads it.
     write_atomically(&out.join("study.toml"), whole.to_toml()?.as_bytes())?;
 

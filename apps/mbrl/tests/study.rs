@@ -49,6 +49,13 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
 
     // Killed in the middle.
     let mut child = dir.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !dir.path(&place("eight-0")).exists() && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(2));
+    }
+    // Meanwhile nobody else trains there, and says so at once; tables can be written.
+    let said = dir.run(&words).fails(1, &["studies/quick: another process is at work in this folder"]);
+    assert!(!said.err.contains("runs are finished") && !said.err.contains("not there yet"), "{said:?}");
+    dir.run(&["study", "quick.toml", "--no-train"]).ok();
     while !dir.path(&place("sac-0")).exists() && child.try_wait().unwrap().is_none() {
         sleep(Duration::from_millis(2));
     }

@@ -2,12 +2,19 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
+/// What the names of files end in that are not whole yet.
+const PARTIAL: &str = "partial";
+
 /// Replaces a file whole: what `write` writes goes into a temporary file in the same folder, which is renamed into place when it
-/// is on the disk. A file that was there before survives a failure.
+/// is on the disk. A file that was there before survives a failure. Writers at the same time do not meet: each has a temporary file of its
+/// own, and the last one that is done wins.
 ///
 /// # Errors
 /// Those of `write`, and what `failed` makes of those of the operating system.
@@ -16,11 +23,9 @@ pub fn write<E>(
     failed: impl Fn(io::Error) -> E,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial: PathBuf = path.with_file_name(name);
+    let (file, partial) = temporary(path).map_err(&failed)?;
     let written = || -> Result<(), E> {
-        let mut output = BufWriter::new(File::create(&partial).map_err(&failed)?);
+        let mut output = BufWriter::new(file);
         write(&mut output)?;
         let place = || -> io::Result<()> {
             output.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -33,6 +38,35 @@ pub fn write<E>(
         // The error of writing is the one to report, whether or not the remains can be removed.
         let _ = fs::remove_file(&partial);
     })
+}
+
+/// A new file beside the one that it will become, under a name that nobody else has: threads are told apart by a count, processes by their
+/// numbers, and processes of the same number on other machines by who makes the file first.
+fn temporary(path: &Path) -> io::Result<(File, PathBuf)> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}-{}.{PARTIAL}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        let partial = path.with_file_name(name);
+        match File::create_new(&partial) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| (file, partial)),
+        }
+    }
+}
+
+/// Files of a folder that a kill kept from becoming whole: temporary ones, those younger than a minute left out, which somebody may be
+/// writing.
+#[must_use]
+pub fn leftovers(folder: &Path) -> Vec<PathBuf> {
+    const YOUNG: Duration = Duration::from_secs(60);
+    let is_old = |path: &PathBuf| {
+        let age = fs::metadata(path).and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
+        age.is_some_and(|age| age > YOUNG)
+    };
+    let is_half = |path: &PathBuf| path.extension().is_some_and(|end| end == PARTIAL) && path.is_file();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(is_half).filter(is_old).collect()
 }
 
 /// As [`write`](fn@write), with the content at hand.
@@ -96,12 +130,41 @@ mod tests {
         assert_eq!(halfway.unwrap_err().to_string(), "enough");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        // A folder in the place of the temporary file: as unwritable for root as for anyone.
-        fs::create_dir(folder.path().join("curve.svg.partial")).unwrap();
-        assert!(write_bytes(&path, b"new").is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        fs::remove_dir(folder.path().join("curve.svg.partial")).unwrap();
+        // A file cannot take the place of a folder with something in it, for root no more than for anyone.
+        let taken = folder.path().join("taken");
+        fs::create_dir_all(taken.join("inside")).unwrap();
+        assert!(write_bytes(&taken, b"new").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         write_bytes(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn writers_of_one_file_at_the_same_time_all_succeed_and_one_of_them_wins_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        // What a killed process of this very number left is passed over.
+        for count in 0..64 {
+            fs::write(folder.path().join(format!("table.csv.{}-{count}.partial", process::id())), "half").unwrap();
+        }
+        std::thread::scope(|scope| {
+            for writer in 0..4_u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..25 {
+                        write_bytes(path, &vec![writer; 20_000]).unwrap();
+                    }
+                });
+            }
+        });
+        let found = fs::read(&path).unwrap();
+        assert!(found.len() == 20_000 && found.iter().all(|byte| *byte == found[0]));
+        let remains = || fs::read_dir(folder.path()).unwrap().count() - 1;
+        assert_eq!(remains(), 64);
+        assert!(leftovers(folder.path()).is_empty(), "they are young");
+        let hour = Duration::from_secs(3600);
+        let old = folder.path().join(format!("table.csv.{}-0.partial", process::id()));
+        File::open(&old).unwrap().set_modified(std::time::SystemTime::now() - hour).unwrap();
+        assert_eq!(leftovers(folder.path()), [old]);
     }
 }

@@ -90,7 +90,7 @@ pub enum AgentError {
         source: std::io::Error,
     },
     /// Another process works in the folder of this run.
-    #[error("{path}: another process is at work in this folder", path = path.display())]
+    #[error("{path}: another process is at work in this folder; wait until it has ended, or stop it", path = path.display())]
     InUse {
         /// The folder.
         path: PathBuf,

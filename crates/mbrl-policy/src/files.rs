@@ -1,6 +1,10 @@
 //! Writing files so that a kill or a full disk at any moment leaves the old or the new content, never half of it.
 
-use std::{io, path::Path};
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    path::Path,
+};
 
 use mbrl_env::atomic_file;
 
@@ -39,6 +43,30 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
     atomic_file::write_bytes(path, bytes).map_err(io_error(path))
 }
 
+/// A folder in which nobody else works. The operating system lets go of it however the process ends.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the folder by a file `lock` in it: a file of its own, because some systems do not let others read a locked one.
+    ///
+    /// # Errors
+    /// [`AgentError::InUse`] while somebody else has it; [`AgentError::Io`].
+    pub fn acquire(folder: &Path) -> Result<Self, AgentError> {
+        let path = folder.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io_error(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(AgentError::InUse { path: folder.to_owned() }),
+            // A file system without locks: better without than not at all.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Self { _file: file }),
+            Err(TryLockError::Error(error)) => Err(io_error(&path)(error)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -48,14 +76,23 @@ mod tests {
     #[test]
     fn an_error_names_the_file_and_leaves_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
+        // A file cannot take the place of a folder with something in it, for root no more than for anyone.
         let path = folder.path().join("curve.svg");
-        write_atomically(&path, b"old").unwrap();
-        // A folder in the place of the temporary file: as unwritable for root as for anyone.
-        fs::create_dir(folder.path().join("curve.svg.partial")).unwrap();
+        fs::create_dir_all(path.join("old")).unwrap();
         match write_atomically(&path, b"new").unwrap_err() {
             AgentError::Io { path: named, .. } => assert_eq!(named, path),
             other => panic!("{other}"),
         }
-        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert!(path.join("old").exists());
+    }
+
+    #[test]
+    fn a_folder_is_one_workers_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(folder.path()).unwrap();
+        let error = FolderLock::acquire(folder.path()).unwrap_err();
+        assert!(matches!(&error, AgentError::InUse { path } if path == folder.path()), "{error}");
+        drop(lock);
+        FolderLock::acquire(folder.path()).unwrap();
     }
 }

@@ -134,7 +134,7 @@ pub use evaluate::{
 };
 pub use export::{ExportedAgent, ExportedPolicy, POLICY_EXTENSION, PolicyInfo, PolicyNetwork};
 #[doc(hidden)]
-pub use files::{sync_parent, write_atomically};
+pub use files::{FolderLock, sync_parent, write_atomically};
 pub use goal::{Goal, GoalKey, TerminalValue};
 pub use guided::{DistilConfig, DistilRole, Guided, GuidedConfig, PlanningAgent, ValueConfig, ValueSource, WarmUpBy};
 pub use imagine::{Act, Imagination, Rollouts, imagine};

@@ -13,8 +13,7 @@
 //! the same random numbers: its metrics are those of a run that was never interrupted, bit for bit, wall times aside.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::ErrorKind,
+    fs,
     iter::repeat,
     path::{Path, PathBuf},
     str::FromStr,
@@ -22,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mbrl_env::{Env, Info, Rng, Transition};
+use mbrl_env::{Env, Info, Rng, Transition, atomic_file};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,7 +29,7 @@ use crate::{
     MetricsReader, MetricsWriter, Moment, Observer, Phase, Provenance, Report, ReportKind, World,
     checkpoint::{KEPT, leftovers},
     evaluate::{check_episodes, evaluate_until},
-    files::io_error,
+    files::FolderLock,
     means::Means,
     start_seeds,
     world::{Episode, Seat, step_together},
@@ -731,8 +730,8 @@ fn setting(expected: &str, found: &str) -> (&'static str, String, String) {
 /// What a run leaves on the disk: `metrics.jsonl`, `checkpoints/` and `machine.json` in one folder. One process at a time has them.
 #[derive(Debug)]
 pub struct RunFiles {
-    /// Held while the files are open; the operating system lets go of it however the process ends.
-    _lock: File,
+    /// Held while the files are open.
+    _lock: FolderLock,
     metrics: MetricsWriter,
     checkpoints: Checkpoints,
 }
@@ -751,7 +750,7 @@ impl RunFiles {
         training: &mut Training,
         learner: &mut dyn Learner,
     ) -> Result<(Self, Vec<AgentError>), AgentError> {
-        let lock = locked(folder)?;
+        let lock = FolderLock::acquire(folder)?;
         tidy_locked(folder);
         let damaged = training.restore(folder, learner)?;
         let metrics = folder.join("metrics.jsonl");
@@ -784,7 +783,7 @@ impl RunFiles {
             && half_written(folder).is_empty()
             && steps.len() <= KEPT + usize::from(best_of(folder).is_some());
         // The lock is left alone where it is not needed: another process may want it this instant.
-        if !is_tidy && let Ok(_lock) = locked(folder) {
+        if !is_tidy && let Ok(_lock) = FolderLock::acquire(folder) {
             tidy_locked(folder);
         }
     }
@@ -805,17 +804,9 @@ fn tidy_locked(folder: &Path) {
     checkpoints_of(folder).tidy(best_of(folder));
 }
 
-/// Files that are renamed into place when they are whole, in a run's folder and that of its episodes, and were not.
+/// Files in a run's folder and that of its episodes that were being written when the process was killed.
 fn half_written(folder: &Path) -> Vec<PathBuf> {
-    // What writes a report or a picture has no lock on the folder: it may be at it.
-    const YOUNG: Duration = Duration::from_secs(60);
-    let is_old = |path: &PathBuf| {
-        let age = fs::metadata(path).and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
-        age.is_some_and(|age| age > YOUNG)
-    };
-    let entries = [folder.to_owned(), folder.join("episodes")].into_iter().flat_map(fs::read_dir).flatten().flatten();
-    let is_half = |path: &PathBuf| path.extension().is_some_and(|end| end == "partial") && path.is_file();
-    entries.map(|entry| entry.path()).filter(is_half).filter(is_old).collect()
+    [folder.to_owned(), folder.join("episodes")].iter().flat_map(|folder| atomic_file::leftovers(folder)).collect()
 }
 
 /// Step of the best evaluation.
@@ -825,19 +816,6 @@ fn best_of(folder: &Path) -> Option<u64> {
 
 fn checkpoints_of(folder: &Path) -> Checkpoints {
     Checkpoints::in_folder(folder.join(CHECKPOINTS))
-}
-
-/// The lock of a run's folder: a file of its own, because some systems do not let others read a locked one.
-fn locked(folder: &Path) -> Result<File, AgentError> {
-    let path = folder.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io_error(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(AgentError::InUse { path: folder.to_owned() }),
-        // A file system without locks: better without than not at all.
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(error)) => Err(io_error(&path)(error)),
-    }
 }
 
 /// Tells the files first, so that an observer that reads them finds the event.
