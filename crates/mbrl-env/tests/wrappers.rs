@@ -175,11 +175,18 @@ fn the_noise_does_not_repeat_the_draws_of_the_start() {
 fn bad_noise_is_named() {
     for std in [vec![-0.1, 0.0, 0.0], vec![f32::NAN, 0.0, 0.0], vec![0.0, f32::INFINITY, 0.0]] {
         let refused = Noise::new(Pendulum::new()).on_observations(std);
-        assert!(matches!(refused, Err(EnvError::Config { field: "observation noise", .. })));
+        assert!(matches!(refused, Err(EnvError::Config { field: "observation_noise", .. })));
     }
+    // Pixels are whole numbers; a world of pixels says so before its first step.
+    let pixels = || mbrl_env::tasks::make("pendulum-pixels").unwrap().env;
+    let width = pixels().spec().obs.width();
+    assert!(Noise::new(pixels()).on_observations(vec![0.0; width]).is_ok());
+    let config = mbrl_env::WrappersConfig { observation_noise: mbrl_env::NoiseStd::All(0.5), ..Default::default() };
+    let refused = config.apply(pixels()).unwrap_err().to_string();
+    assert!(refused.starts_with("observation_noise = 0.5: expected 0 for a picture"), "{refused}");
     assert!(matches!(Noise::new(Pendulum::new()).on_observations([0.1]), Err(EnvError::Width { expected: 3, .. })));
     assert!(matches!(Noise::new(Pendulum::new()).on_actions([-1.0]), Err(EnvError::Config { .. })));
-    assert!(matches!(Noise::new(Choice::new()).on_actions([0.1]), Err(EnvError::Config { field: "action noise", .. })));
+    assert!(matches!(Noise::new(Choice::new()).on_actions([0.1]), Err(EnvError::Config { field: "action_noise", .. })));
 }
 
 #[test]

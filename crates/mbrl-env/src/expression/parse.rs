@@ -241,7 +241,7 @@ fn number(text: &str, at: usize, letters: &mut Peekable<CharIndices<'_>>) -> Res
     }
     let word = &text[at..end];
     match word.parse::<f64>() {
-        Ok(number) if number.is_finite() => Ok(number),
+        Ok(number) if (number as f32).is_finite() => Ok(number),
         _ if word.ends_with(char::is_alphabetic) && word.starts_with(|c: char| c.is_ascii_digit()) => {
             Err((at, format!("found `{word}`, expected a number; a product needs its `*`")))
         }
@@ -385,7 +385,7 @@ impl<'a> Parser<'a> {
             left = of_kind(left, at, Kind::Number)?;
             let (right, right_at) = self.sum()?;
             let right = of_kind(right, right_at, Kind::Number)?;
-            let one = folded(Node::Compare(comparison, left.into(), right.clone().into()));
+            let one = folded(Node::Compare(comparison, left.into(), right.clone().into()), at)?;
             // `a < b < c` is both of them.
             found = Some(match found {
                 None => one,
@@ -424,7 +424,8 @@ impl<'a> Parser<'a> {
     fn operated(&mut self, (left, at): (Node, usize), operator: Operator, right: fn(&mut Self) -> Read) -> Read {
         let left = of_kind(left, at, Kind::Number)?;
         let (right, right_at) = right(self)?;
-        Ok((folded(Node::Operate(operator, left.into(), of_kind(right, right_at, Kind::Number)?.into())), at))
+        let right = of_kind(right, right_at, Kind::Number)?;
+        Ok((folded(Node::Operate(operator, left.into(), right.into()), at)?, at))
     }
 
     fn signed(&mut self) -> Read {
@@ -438,7 +439,7 @@ impl<'a> Parser<'a> {
         self.deeper(|parser| {
             let (node, inner) = parser.signed()?;
             let node = of_kind(node, inner, Kind::Number)?;
-            Ok((if negative { folded(Node::Negate(node.into())) } else { node }, at))
+            Ok((if negative { folded(Node::Negate(node.into()), at)? } else { node }, at))
         })
     }
 
@@ -631,12 +632,12 @@ impl<'a> Parser<'a> {
         }
         let numbers: Result<Vec<Node>, Fault> =
             arguments.into_iter().map(|(node, at)| of_kind(node, at, Kind::Number)).collect();
-        Ok((folded(Node::Call(*function, numbers?)), at))
+        Ok((folded(Node::Call(*function, numbers?), at)?, at))
     }
 }
 
-/// What consists of numbers alone is the number that it gives.
-fn folded(node: Node) -> Node {
+/// What consists of numbers alone is the number that it gives, which must be one: `1/0` is a mistake.
+fn folded(node: Node, at: usize) -> Result<Node, Fault> {
     let constant = |node: &Node| if let Node::Number(number) = node { Some(*number) } else { None };
     let value = match &node {
         Node::Negate(a) => constant(a).map(|a| -a),
@@ -646,12 +647,18 @@ fn folded(node: Node) -> Node {
             numbers.map(|numbers| call(*function, &numbers))
         }
         Node::Compare(comparison, a, b) => {
-            return match constant(a).zip(constant(b)) {
+            return Ok(match constant(a).zip(constant(b)) {
                 Some((a, b)) => Node::Truth(compare(*comparison, a, b)),
                 None => node,
-            };
+            });
         }
         _ => None,
     };
-    value.map_or(node, Node::Number)
+    match value {
+        // Tensors hold numbers of single precision.
+        Some(value) if !(value as f32).is_finite() => {
+            Err((at, format!("what begins here is {value}, expected a finite number")))
+        }
+        value => Ok(value.map_or(node, Node::Number)),
+    }
 }

@@ -30,7 +30,7 @@ pub struct WrappersConfig {
     /// Steps of the environment per action ([`ActionRepeat`]; default 1). More of them let a horizon of as many decisions see
     /// further, and react later.
     pub action_repeat: u32,
-    /// Standard deviation of the noise on observations, in their units ([`Noise`]; default 0).
+    /// Standard deviation of the noise on observations, in their units ([`Noise`]; default 0). Pictures take none.
     pub observation_noise: NoiseStd,
     /// Standard deviation of the noise on actions, in their units ([`Noise`]; default 0).
     pub action_noise: NoiseStd,
@@ -100,7 +100,7 @@ impl WrappersConfig {
     /// Puts the wrappers around a world. A simulator stays one.
     ///
     /// # Errors
-    /// [`EnvError::Config`] for an `action_repeat` of 0, and for noise that is negative, not finite or on discrete actions;
+    /// [`EnvError::Config`] for an `action_repeat` of 0, and for noise that is negative, not finite, on pixels or on discrete actions;
     /// [`EnvError::Width`] for a list that has not as many numbers as there are columns; those of
     /// [`LimitsConfig::resolve`] and [`ActionLimits::clip`].
     pub fn apply(&self, world: World) -> Result<World, EnvError> {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Rng, Scene, Simulator, Snapshot, Step, check_action,
-    check_width, rng::Purpose,
+    ActionSpace, BoxSpace, Env, EnvError, EnvSpec, FieldKind, Frame, Rng, Scene, Simulator, Snapshot, Step,
+    check_action, check_width, rng::Purpose,
 };
 
 /// Adds independent Gaussian noise to observations, to actions, or to both.
@@ -47,11 +47,22 @@ impl<E: Env> Noise<E> {
     /// of an episode too.
     ///
     /// # Errors
-    /// [`EnvError::Width`], and [`EnvError::Config`] for one that is negative or not finite.
+    /// [`EnvError::Width`], and [`EnvError::Config`] for one that is negative or not finite, and for noise on pixels.
     pub fn on_observations(mut self, std: impl Into<Vec<f32>>) -> Result<Self, EnvError> {
         let std = std.into();
         let inside = &self.env.spec().obs;
-        check_std("observation noise", inside.width(), &std)?;
+        check_std("observation_noise", inside.width(), &std)?;
+        let mut of_column = std.iter();
+        for field in &self.env.spec().fields {
+            let noisy = of_column.by_ref().take(field.width()).find(|std| **std > 0.0);
+            if let (FieldKind::Pixels, Some(std)) = (field.kind, noisy) {
+                return Err(EnvError::Config {
+                    field: "observation_noise",
+                    value: std.to_string(),
+                    rule: "0 for a picture: pixels are whole numbers from 0 to 255",
+                });
+            }
+        }
         let widened = |bounds: &[f32], free: f32| -> Vec<f32> {
             bounds.iter().zip(&std).map(|(&bound, &std)| if std > 0.0 { free } else { bound }).collect()
         };
@@ -67,11 +78,11 @@ impl<E: Env> Noise<E> {
     /// [`EnvError::Width`], and [`EnvError::Config`] for one that is negative or not finite and for discrete actions.
     pub fn on_actions(mut self, std: impl Into<Vec<f32>>) -> Result<Self, EnvError> {
         let std = std.into();
-        check_std("action noise", self.spec.actions.width(), &std)?;
+        check_std("action_noise", self.spec.actions.width(), &std)?;
         if let ActionSpace::Discrete(n) = self.spec.actions {
             let value = format!("{std:?} on {n} choices");
             return Err(EnvError::Config {
-                field: "action noise",
+                field: "action_noise",
                 value,
                 rule: "actions in a box, which noise can move",
             });

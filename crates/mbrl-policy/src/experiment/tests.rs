@@ -620,6 +620,13 @@ fn a_cost_is_paid_by_plans_for_each_column() {
 }
 
 #[test]
+fn noise_on_pictures_is_refused_with_its_key() {
+    let set = ["wrappers.observation_noise=0.01", "task=pendulum-pixels"];
+    let error = registry().load("smoke", &set).unwrap().make_task(&registry()).unwrap_err().to_string();
+    assert!(error.starts_with("wrappers.observation_noise = 0.01: expected 0 for a picture"), "{error}");
+}
+
+#[test]
 fn shaping_in_words_is_paid_on_top_of_costs() {
     let paid = |words: &[&str]| {
         let shaping = goal("cartpole", words).unwrap().shaping.unwrap();
@@ -629,6 +636,14 @@ fn shaping_in_words_is_paid_on_top_of_costs() {
     };
     assert_eq!(paid(&["goal.shaping=10 * obs[0] * next[1] + action[0]"]), 60.5);
     assert_eq!(paid(&["goal.shaping=10 * obs[0] * next[1]", "goal.cost=[0, 0, 2, 0]"]), 60.0 - 18.0);
+    for (text, said) in
+        [("1/0", "what begins here is inf"), ("obs[0] + log(0)", "letter 10"), ("1e300", "a finite number")]
+    {
+        let error = goal("cartpole", &[&format!("goal.shaping={text:?}")]).unwrap_err().to_string();
+        assert!(error.starts_with("goal.shaping: ") && error.contains(said), "{error}");
+    }
+    let error = goal("cartpole", &["goal.shaping=inf"]).unwrap_err().to_string();
+    assert!(error.starts_with("goal.shaping"), "{error}");
     let error = goal("cartpole", &["goal.shaping=next.nowhere"]).unwrap_err().to_string();
     assert!(error.starts_with("goal.shaping: ") && error.contains("nowhere"), "{error}");
 }
