@@ -41,7 +41,13 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
     let limits = match &args.limits {
         Some(path) => {
             let text = fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-            toml::from_str::<EnvelopeConfig>(&text).with_context(|| format!("{}: no limits", path.display()))?
+            toml::from_str::<EnvelopeConfig>(&text).with_context(|| {
+                format!(
+                    "{}: expected the limits of the robot: low, high, rate and rest with a number per command, and [[joints]] (an \
+                     example is in docs/guides/real-time.md)",
+                    path.display()
+                )
+            })?
         }
         None => EnvelopeConfig::of_spec(&spec)?,
     };
@@ -194,7 +200,7 @@ impl Course<'_> {
         let Self { args, period, envelope, planner, spec, stop, clock } = self;
         // Last of all: what is refused leaves no folder behind.
         let log = args.log.as_deref().map(|path| DriveLog::create(path, &spec)).transpose();
-        let log = log.context("--log: expected a folder without another drive's log")?;
+        let log = log.context("--log")?;
         let config = DriverConfig { delay: args.delay as usize, many_episodes: true, ..DriverConfig::default() };
         let stop_after = config.stop_after;
         let mut driver: Driver<L, PlanThread, MonotonicClock> = config.init(link, envelope, planner, clock)?;
@@ -210,6 +216,8 @@ impl Course<'_> {
             }
             driver.tick();
         }
-        Ok(driver.into_parts()?)
+        let report = driver.report().clone();
+        // A drive whose log failed is told about all the same.
+        Ok(driver.into_parts().inspect_err(|_| console::note(&report))?)
     }
 }

@@ -2,7 +2,10 @@
 
 mod util;
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use util::Dir;
 
@@ -23,7 +26,23 @@ fn a_run_drives_its_task_in_real_time_and_its_log_can_be_fitted() {
     let fitted = dir.run(&["fit", "log/transitions.csv", "--out", "model", "--set", "fit.max_epochs=1"]);
     assert!(format!("{}{}", fitted.out, fitted.err).contains("transition"), "{fitted:#?}");
     // A log is never overwritten.
-    dir.run(&words).fails(1, &["log/transitions.csv", "cannot be written"]);
+    dir.run(&words).fails(1, &["log/transitions.csv", "cannot be written", "without another drive's log"]);
+}
+
+/// A drive whose log is lost is stopped, and says so when it happens.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_under_the_log_stops_the_robot() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run"]).ok();
+    let began = Instant::now();
+    let said = dir.run_in_blocks(2, &["drive", "run", "--for", "300", "--threads", "1", "--log", "log"]);
+    assert!(began.elapsed() < Duration::from_secs(100), "{said:?}");
+    let said = said.fails(1, &[".csv: the log cannot be written", "File too large", "stopped"]);
+    assert!(said.err.contains("control periods"), "the report is told all the same: {said:?}");
+    // What was written before is there.
+    let ticks = fs::read_to_string(dir.path("log/ticks.csv")).unwrap();
+    assert!(ticks.contains("\ntick,time,late_ms"), "{ticks}");
 }
 
 #[test]
@@ -44,6 +63,11 @@ fn what_cannot_be_driven_is_told_before_anything_moves() {
     dir.run(&["drive", "run", "--limits", "limits.toml"]).fails(1, &["rate[0] = 0: expected a positive number"]);
     dir.write("limits.toml", "low = [-1, -1]\nhigh = [1, 1]\nrate = [1, 1]\nrest = [0, 0]\n");
     dir.run(&["drive", "run", "--limits", "limits.toml"]).fails(1, &["2 commands, expected 1"]);
+    dir.write("limits.toml", "lower = [-1]\n");
+    dir.run(&["drive", "run", "--limits", "limits.toml"]).fails(
+        1,
+        &["limits.toml: expected the limits of the robot: low, high, rate and rest", "real-time.md", "lower"],
+    );
     dir.run(&["drive", "run", "--link", "tcp://127.0.0.1:1"]).fails(1, &["127.0.0.1:1"]);
     dir.run(&["drive", "run", "--loss", "2"]).fails(1, &["loss = 2: expected a share from 0 to 1"]);
     for hz in ["0", "1e-300", "nan"] {

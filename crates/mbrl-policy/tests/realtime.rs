@@ -369,7 +369,7 @@ fn what_cannot_go_on_stops() {
         thread::sleep(ms(1));
     }
     let reason = driver.report().stopped.clone().unwrap();
-    assert!(reason.contains("plans is gone") || reason.contains("no measurement for 11"), "{reason}");
+    assert!(reason.contains("planner's thread has ended") || reason.contains("no measurement for 11"), "{reason}");
     // The episode is over.
     let (mut driver, _) = scripted(vec![Measurement::new(0, 0.0, [1.0, 0.0, 0.0]).with_over(true)]);
     assert_eq!(driver.tick().source, Source::Stop);

@@ -303,7 +303,7 @@ struct LogRow {
 /// the next action of the plan before is sent, a few times, and then the safe action.
 ///
 /// Emergency stops have these causes: somebody pulled it, a limit was passed or can no longer be kept, no measurement came for too long, the episode was over (without
-/// [`DriverConfig::many_episodes`]), or the planner panicked.
+/// [`DriverConfig::many_episodes`]), the log could not be written, or the planner panicked.
 pub struct Driver<L, P, C> {
     config: DriverConfig,
     link: L,
@@ -343,7 +343,7 @@ impl<L, P, C> fmt::Debug for Driver<L, P, C> {
 }
 
 impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
-    /// Logs everything.
+    /// Logs everything. A log that cannot be written is an emergency stop: what the robot does next would be known to nobody.
     #[must_use]
     pub fn with_log(mut self, log: DriveLog) -> Self {
         self.log = Some(log);
@@ -416,7 +416,10 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
                 Ok(Some(reply)) => self.take_plan(reply, &mut events),
                 Ok(None) => break,
                 Err(_) => {
-                    gone = Some("whoever plans is gone");
+                    gone = Some(
+                        "the planner's thread has ended, by a panic that it wrote to the standard error; mend that, and start a new drive"
+                            .to_owned(),
+                    );
                     break;
                 }
             }
@@ -429,8 +432,10 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
             Some(format!("no measurement for {age} control periods"))
         } else if self.newest.as_ref().is_some_and(|m| m.over) && !self.config.many_episodes {
             Some("the robot's episode is over".to_owned())
+        } else if let Some(failure) = self.log.as_ref().and_then(DriveLog::failure) {
+            Some(failure)
         } else {
-            gone.map(str::to_owned)
+            gone
         };
         let (command, intervention) = match reason {
             Some(reason) => (self.envelope.stop(tick, reason), Intervention::default()),

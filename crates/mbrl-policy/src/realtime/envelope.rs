@@ -209,7 +209,11 @@ impl JointLimits {
             }
         }
         if self.velocity.is_none() {
-            return refuse(field("drive"), "set", "a velocity too: without it nobody knows the way until it stands");
+            let rule = format!(
+                "joints.{}.velocity = [COLUMN, LARGEST] beside it, because the way until the joint stands depends on its speed; or no drive",
+                self.name
+            );
+            return refuse(field("drive"), "set", rule);
         }
         // What both directions need at once at the worst speed; two periods of age.
         let (a, b) = (drive.acceleration, drive.braking);
@@ -419,7 +423,11 @@ impl Envelope {
             };
             let [below, above] = joint.room(drive, obs, age + config.until_braking(i, self.period));
             if below == 0.0 && above == 0.0 {
-                self.stopped = Some(format!("{} has no room to brake in any more", joint.name));
+                self.stopped = Some(format!(
+                    "{} has no room left to brake in: it moves faster than joints.{}.drive says that it can; bring it back by hand, and give a \
+                     larger acceleration, a smaller braking or a longer reaction",
+                    joint.name, joint.name
+                ));
                 return (SafeCommand { tick, action: None }, done);
             }
             let whole = f64::from(config.high[i] - config.low[i]);
@@ -667,7 +675,10 @@ mod tests {
                 "joints.elbow.position = [-0.5, 0.5]: expected a range above",
             ),
             (|c| c.joints[0].velocity = Some((1, 2.0)), "joints.elbow.velocity = 2: expected a speed above"),
-            (|c| c.joints[0].velocity = None, "joints.elbow.drive = set: expected a velocity too"),
+            (
+                |c| c.joints[0].velocity = None,
+                "joints.elbow.drive = set: expected joints.elbow.velocity = [COLUMN, LARGEST] beside it",
+            ),
             (|c| c.joints[0].drive.as_mut().unwrap().braking = 0.0, "joints.elbow.drive.braking = 0"),
         ] {
             let error = refused(change);

@@ -35,7 +35,7 @@ pub enum LinkError {
     },
 }
 
-/// An error that keeps a robot from being driven, found before the first command.
+/// An error that keeps a robot from being driven, found before the first command; that of a log also ends a drive.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DriveError {
@@ -50,7 +50,10 @@ pub enum DriveError {
         rule: String,
     },
     /// A log that cannot be written.
-    #[error("{path}: cannot be written", path = path.display())]
+    #[error(
+        "{path}: the log cannot be written, expected a folder without another drive's log on a disk with room; free some, or log elsewhere",
+        path = path.display()
+    )]
     Log {
         /// The file or folder.
         path: PathBuf,

@@ -1,11 +1,15 @@
 //! All commands and measurements of a robot, in files.
 
 use std::{
+    error::Error as _,
     fmt::Write as _,
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -21,10 +25,13 @@ use super::DriveError;
 /// - `ticks.csv` has a row per command: when it left, what was wanted and what was sent, from which plan, what the envelope changed, and events
 ///   such as missed control periods.
 ///
-/// Both are written out at least once a second, so that a kill loses no more than that.
+/// Both are written out at least once a second, so that a kill loses no more than that, and a full disk is known as soon: the driver then stops
+/// the robot.
 #[derive(Debug)]
 pub struct DriveLog {
     folder: PathBuf,
+    /// What could not be written, once that is so.
+    failure: Arc<OnceLock<String>>,
     rows: mpsc::Sender<Row>,
     writer: JoinHandle<Result<(), DriveError>>,
 }
@@ -55,10 +62,32 @@ impl DriveLog {
         };
         let transitions = begin("transitions.csv", &transitions_head(spec))?;
         let ticks = begin("ticks.csv", &ticks_head(spec))?;
+        Self::write_to(folder, transitions, ticks)
+    }
+
+    fn write_to(
+        folder: &Path,
+        transitions: (PathBuf, BufWriter<File>),
+        ticks: (PathBuf, BufWriter<File>),
+    ) -> Result<Self, DriveError> {
         let (sender, rows) = mpsc::channel();
-        let work = move || write(&rows, transitions, ticks);
-        let writer = thread::Builder::new().name("drive log".into()).spawn(work).map_err(failed(folder))?;
-        Ok(Self { folder: folder.to_owned(), rows: sender, writer })
+        let failure = Arc::new(OnceLock::new());
+        let told = failure.clone();
+        let work = move || {
+            write(&rows, transitions, ticks).inspect_err(|error| {
+                let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+                told.get_or_init(|| format!("{error}{cause}"));
+            })
+        };
+        let writer = thread::Builder::new().name("drive log".into()).spawn(work);
+        let writer = writer.map_err(|source| DriveError::Log { path: folder.to_owned(), source })?;
+        Ok(Self { folder: folder.to_owned(), failure, rows: sender, writer })
+    }
+
+    /// What could not be written, with its cause; `None` while all could.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
     }
 
     /// Where the files are.
@@ -68,7 +97,7 @@ impl DriveLog {
     }
 
     pub(super) fn tick(&self, row: String) {
-        // A writer that failed says so at the end.
+        // A writer that failed has said so.
         let _ = self.rows.send(Row::Tick(row));
     }
 
@@ -81,7 +110,7 @@ impl DriveLog {
     /// # Errors
     /// [`DriveError::Log`] for the first thing that could not be written.
     pub fn finish(self) -> Result<(), DriveError> {
-        let Self { folder, rows, writer } = self;
+        let Self { folder, rows, writer, .. } = self;
         drop(rows);
         let panicked = |_| DriveError::Log { path: folder, source: io::Error::other("the writer panicked") };
         writer.join().map_err(panicked)?
@@ -158,5 +187,34 @@ pub(super) fn fields(values: Option<&[f32]>, width: usize) -> String {
             text
         }),
         None => ",".repeat(width),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// A log both of whose files are on a full disk.
+    pub(in crate::realtime) fn on_a_full_disk() -> DriveLog {
+        let full = || {
+            let path = PathBuf::from("/dev/full");
+            let file = File::options().write(true).open(&path).unwrap();
+            (path, BufWriter::new(file))
+        };
+        DriveLog::write_to(Path::new("drive"), full(), full()).unwrap()
+    }
+
+    #[test]
+    fn a_full_disk_is_known_while_the_drive_goes_on() {
+        let log = on_a_full_disk();
+        assert_eq!(log.failure(), None);
+        log.tick("0,0.0".to_owned());
+        let began = Instant::now();
+        while log.failure().is_none() && began.elapsed() < Duration::from_secs(30) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let failure = log.failure().unwrap();
+        assert!(failure.starts_with("/dev/full: ") && failure.contains("No space left"), "{failure}");
+        assert!(matches!(log.finish(), Err(DriveError::Log { .. })));
     }
 }
