@@ -370,6 +370,9 @@ pub(crate) struct EvaluateModelArgs {
     /// Steps to predict.
     #[arg(long, value_name = "N", default_value = "20", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) horizon: usize,
+    /// Time per step of the log, in the model's unit (default: the median step of the log's time, which then is in that unit).
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = above_zero)]
+    pub(crate) period: Option<f64>,
     /// The picture; the figures go beside it as .json (default: evaluation.svg in DIR).
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) out: Option<PathBuf>,

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::{
-    EnvError, Rng,
+    Env, EnvError, Rng,
     data::{DataError, ReadOptions},
 };
 use mbrl_model::{
@@ -25,10 +25,14 @@ use crate::{
     commands::cores,
     console, fit,
     folder::checked_out,
+    identify::number,
     model_chart,
     progress::Display,
     run::{RunFolder, in_pool, warn},
 };
+
+/// Periods that differ by no more than this share are the same.
+const SAME_PERIOD: f64 = 0.05;
 
 /// What `evaluation.json` holds.
 #[derive(Debug, Serialize)]
@@ -45,7 +49,7 @@ struct Written<'a> {
 
 pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     let svg = place(args)?;
-    let (judged, options, label) = model(&args.model, args.checkpoint, args.columns.options())?;
+    let Found { judged, period, options, label } = found(&args.model, args.checkpoint, args.columns.options())?;
     let model = judged.model()?;
     let named = args.data[0].display();
     let log = fit::read(&args.data, &args.columns.layout(), &options).map_err(|error| {
@@ -57,6 +61,16 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
             _ => error,
         }
     })?;
+    if let (Some(log), Some(of_model)) = (args.period.or(log.period), period) {
+        // The median of a clock that is not regular is not exact.
+        if (log / of_model - 1.0).abs() > SAME_PERIOD {
+            let [log, of_model] = [log, of_model].map(number);
+            bail!(
+                "{named}: period = {log}, expected that of the model, {of_model}, in which it learned what changes per step; where the log's \
+                 time has another unit, --period says how long a step takes"
+            );
+        }
+    }
     let spec = model.spec();
     for (what, expected, names) in
         [("observations", spec.obs, &log.obs_names), ("actions", spec.action, &log.action_names)]
@@ -111,6 +125,17 @@ enum Judged {
     OfRun(Box<dyn Learner>),
 }
 
+/// What a folder holds.
+struct Found {
+    judged: Judged,
+    /// Time per step, in the unit of the log's time; seconds where the model knows its unit.
+    period: Option<f64>,
+    /// How its log is to be read.
+    options: ReadOptions,
+    /// A short name.
+    label: String,
+}
+
 impl Judged {
     fn model(&self) -> Result<&dyn Dynamics> {
         match self {
@@ -121,12 +146,8 @@ impl Judged {
     }
 }
 
-/// The model of a folder, how its log is to be read, and a short name.
-fn model(
-    folder: &Path,
-    checkpoint: Option<WhichCheckpoint>,
-    options: ReadOptions,
-) -> Result<(Judged, ReadOptions, String)> {
+/// The model of a folder.
+fn found(folder: &Path, checkpoint: Option<WhichCheckpoint>, options: ReadOptions) -> Result<Found> {
     let named = || folder.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     let is_identified = IdentifiedModel::is_in(folder);
     if checkpoint.is_some() && (is_identified || FittedModel::is_in(folder)) {
@@ -138,13 +159,17 @@ fn model(
         // Equations know the log's own units, without any offset.
         let width = identified.model().spec().obs;
         let options = options.with_stored(identified.layout().clone()).with_obs_offset(vec![0.0; width]);
-        return Ok((Judged::Identified(Box::new(identified.into_model())), options, named()));
+        let period = Some(identified.model().period());
+        let judged = Judged::Identified(Box::new(identified.into_model()));
+        return Ok(Found { judged, period, options, label: named() });
     }
     if FittedModel::is_in(folder) {
         let fitted = FittedModel::open(folder, &open_device(DEFAULT_DEVICE)?)?;
         let card = fitted.card();
         let options = options.with_stored(card.layout.clone()).with_obs_offset(card.obs_offset.clone());
-        return Ok((Judged::Fitted(Box::new(fitted.into_model())), options, named()));
+        let period = fitted.period();
+        let judged = Judged::Fitted(Box::new(fitted.into_model()));
+        return Ok(Found { judged, period, options, label: named() });
     }
     let run = RunFolder::open(folder)
         .with_context(|| format!("{}: neither a model of `mbrl fit` or `mbrl identify` nor a run", folder.display()))?;
@@ -160,5 +185,6 @@ fn model(
         bail!("{}: no fit yet at step {}", folder.display(), restored.env_step);
     }
     let label = format!("{}, step {}", run.label(), restored.env_step);
-    Ok((Judged::OfRun(restored.agent), options, label))
+    let period = Some(restored.task.env.spec().control_period);
+    Ok(Found { judged: Judged::OfRun(restored.agent), period, options, label })
 }

@@ -82,6 +82,20 @@ fn a_log_becomes_a_model_that_is_judged_on_another() {
     let words = ["evaluate-model", "models/bench", "renamed.csv", "--obs", "theta,speed", "--out", "other.svg"];
     dir.run(&words).ok();
     assert!(dir.path("other.svg").exists() && dir.path("other.json").exists());
+
+    // A model's changes are those of one step: a log whose steps take half the time is not judged by them.
+    let halved = |line: &str| {
+        let mut fields: Vec<String> = line.split(',').map(str::to_owned).collect();
+        if let Ok(time) = fields[1].parse::<f64>() {
+            fields[1] = format!("{:.3}", 0.5 * time);
+        }
+        fields.join(",") + "\n"
+    };
+    dir.write("fast.csv", &log(4).lines().map(halved).collect::<String>());
+    let words = ["evaluate-model", "models/bench", "fast.csv", "--out", "fast.svg"];
+    dir.run(&words).fails(1, &["fast.csv: period = 0.02500, expected that of the model, 0.05000", "--period"]);
+    assert!(!dir.path("fast.svg").exists());
+    dir.run(&[&words[..], &["--period", "0.05"]].concat()).ok();
     let words = ["evaluate-model", "models/bench", "renamed.csv", "--obs", "theta"];
     dir.run(&words).fails(1, &["observations of 1 columns, the model has 2"]);
 }
@@ -369,6 +383,8 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
 
     let said = dir.run(&["evaluate-model", "models/motor", "motor.csv", "--horizon", "10"]).ok();
     assert!(said.out.contains("speed"), "{}", said.out);
+    let other = ["evaluate-model", "models/motor", "motor.csv", "--period", "0.02"];
+    dir.run(&other).fails(1, &["period = 0.02000, expected that of the model, 0.01000"]);
 
     // Without a data sheet the speed does not tell everything, and what is missing is named.
     let said = dir.run(&common).ok();

@@ -1034,6 +1034,13 @@ fn names_with_commas_and_usual_names_of_others() {
         assert_eq!(log.layout.obs, names(&["Position [m]", "Velocity (m/s), filtered"]));
         assert_eq!((log.obs_units, log.period), (names(&["m", ""]), Some(1.0)));
     }
+    // Rows that are counted say nothing of the time that they take.
+    for (column, period) in [("time", Some(1.0)), ("step", None), ("Frame_Index", None)] {
+        let text = format!("{column},x,u\n0,0,1\n1,1,1\n2,2,2\n");
+        let layout = Layout { obs: names(&["x"]), actions: names(&["u"]), ..Layout::default() };
+        let log = csv(&text, &layout).unwrap();
+        assert_eq!((log.period, log.report.sources()), (period, format!("no episode column, time `{column}`")));
+    }
     let text = "observation.state,action,next.reward,next.done,timestamp,episode_index\n1,1,0.5,0,0.0,0\n2,1,0.5,1,0.1,0\n3,1,0.5,0,0.0,1\n4,1,0.5,1,0.1,1\n";
     let log = csv(text, &Layout::default()).unwrap();
     assert!(log.has_rewards);

@@ -6,7 +6,7 @@ use super::{
     DataError, DataReport, Log, Missing, ReadOptions,
     clock::{self, Clock, Cut},
     input::Files,
-    layout::{Part, Use},
+    layout::{Part, Use, counts_rows},
     report::{self, EndCause, RESOLUTION, Taken},
     table::{FLAG, Fault, NUMBER, Table, shown},
     turns,
@@ -172,6 +172,9 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
             _ => {}
         }
     }
+    // Rows that are counted follow each other, but nobody says how long they take.
+    let counted = report.taken.iter().any(|taken| taken.part == "time" && counts_rows(&taken.column));
+    let clock = found.clock.filter(|clock| clock.period > 0.0 && !counted);
     Ok(Log {
         layout,
         obs_names: plan.entries(Part::Obs),
@@ -183,7 +186,7 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
         dropped: report.dropped,
         obs_offset: offsets,
         angles,
-        period: found.clock.map(|clock| clock.period).filter(|period| *period > 0.0).or(files.period),
+        period: clock.map(|clock| clock.period).or(files.period),
         replay: built.replay,
         report,
     })

@@ -145,6 +145,11 @@ impl Part {
     }
 }
 
+/// Whether a column of times counts rows, by its name.
+pub(super) fn counts_rows(name: &str) -> bool {
+    ["step", "frame_index"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// A column that is read.
 #[derive(Debug, Clone)]
 pub(super) struct Use {

@@ -161,7 +161,7 @@ pub struct Log {
     pub rows: u64,
     /// Rows with an action that made no transition, because no observation follows them.
     pub dropped: u64,
-    /// Median step of the time, in its unit, where there is a time.
+    /// Median step of the time, in its unit, where there is a time; `step` and `frame_index` count rows, and say none.
     pub period: Option<f64>,
     /// What was found.
     pub report: DataReport,
