@@ -28,6 +28,7 @@
 
 use std::{fs, path::Path};
 
+use mbrl_env::atomic_file;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -47,7 +48,8 @@ pub struct Study {
     /// One line about it.
     #[serde(default)]
     pub summary: String,
-    /// The experiment of the methods that name none.
+    /// The experiment of the methods that name none: one of the registry, or the path of a file that ends in `.toml`, relative to the study's
+    /// file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<String>,
     /// Real environment steps of every run.
@@ -79,7 +81,7 @@ pub struct Study {
 pub struct StudyMethod {
     /// What tables and pictures call it.
     pub name: String,
-    /// An experiment of the registry, or the path of a file (default: that of the study).
+    /// An experiment of the registry, or the path of a file, relative to the study's file (default: that of the study).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<String>,
     /// Settings of its own, `key=value`.
@@ -143,14 +145,25 @@ impl Study {
         read(table, "")
     }
 
-    /// Reads a file; a study without a name is called after it.
+    /// Reads a file; a study without a name is called after it. Paths of experiments in it are relative to its folder, and absolute from here on.
     ///
     /// # Errors
     /// [`ExperimentError::Io`]; [`ExperimentError::InStudy`], naming the file, for what [`from_toml`](Self::from_toml) gives.
     pub fn from_file(path: &Path) -> Result<Self, ExperimentError> {
         let text = fs::read_to_string(path).map_err(|source| ExperimentError::Io { path: path.to_owned(), source })?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        Self::named(&text, &stem, &path.display().to_string())
+        let mut study = Self::named(&text, &stem, &path.display().to_string())?;
+        let own = study.experiment.iter_mut();
+        let methods = study.methods.iter_mut().chain(study.ablations.iter_mut().flat_map(|of| &mut of.methods));
+        for experiment in own.chain(methods.filter_map(|method| method.experiment.as_mut())) {
+            if experiment.ends_with(".toml") {
+                let place = atomic_file::parent(path).join(&*experiment);
+                // Fails without a current directory alone, and then what was typed is as good.
+                let place = std::path::absolute(&place).unwrap_or(place);
+                *experiment = place.to_string_lossy().into_owned();
+            }
+        }
+        Ok(study)
     }
 
     pub(super) fn named(text: &str, name: &str, origin: &str) -> Result<Self, ExperimentError> {
@@ -422,6 +435,25 @@ mod tests {
         };
         let default = registry().load("base", &[]).unwrap().agent.model_based().unwrap().model.members;
         assert_eq!([of(0), of(1), of(2)], [(2, 3), (2, 4), (default, 8)]);
+    }
+
+    #[test]
+    fn paths_of_experiments_are_relative_to_the_study() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("studies")).unwrap();
+        fs::write(folder.path().join("own.toml"), BASE.replace("horizon = 8", "horizon = 5")).unwrap();
+        fs::write(folder.path().join("studies/other.toml"), BASE.replace("horizon = 8", "horizon = 3")).unwrap();
+        let text = "experiment = \"../own.toml\"\nsteps = 600\n[[method]]\nname = \"a\"\n[[method]]\nname = \"b\"\n\
+                    experiment = \"base\"\n[[ablation]]\nname = \"c\"\nmethod = [{ name = \"d\", experiment = \"other.toml\" }]\n";
+        let path = folder.path().join("studies/mine.toml");
+        fs::write(&path, text).unwrap();
+        let study = registry().load_study(path.to_str().unwrap()).unwrap();
+        let plan = study.plan(&registry(), &study).unwrap();
+        let horizons = plan.experiments.iter().map(|one| one.agent.model_based().unwrap().planner.horizon());
+        assert_eq!(horizons.collect::<Vec<_>>(), [5, 8, 3]);
+        // Its copy in the study's own folder finds them as well.
+        let again = Study::from_toml(&study.to_toml().unwrap()).unwrap();
+        assert_eq!(again.plan(&registry(), &again).unwrap(), plan);
     }
 
     #[test]
