@@ -116,15 +116,9 @@ pub(crate) struct EvalArgs {
     /// Evaluate an agent that acts uniformly at random instead, on a task or on that of an experiment.
     #[arg(long, value_name = "TASK|EXPERIMENT")]
     pub(crate) random: Option<String>,
-    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
-    #[arg(
-        long,
-        value_name = "best|last|STEP",
-        default_value = "last",
-        conflicts_with = "random",
-        allow_negative_numbers = true
-    )]
-    pub(crate) checkpoint: WhichCheckpoint,
+    /// Which checkpoint of a run: that of the best evaluation, the last one (default), or the one after so many steps.
+    #[arg(long, value_name = "best|last|STEP", conflicts_with = "random", allow_negative_numbers = true)]
+    pub(crate) checkpoint: Option<WhichCheckpoint>,
     /// Judge an agent that plans on another goal, task or planner: one value of its experiment replaced, such as
     /// task_options.goal=clockwise. Its model stays as it is; tasks of other observations or actions are refused.
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "random")]

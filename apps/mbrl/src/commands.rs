@@ -104,6 +104,9 @@ fn train(args: &TrainArgs) -> Result<ExitCode> {
     for note in notes {
         console::note(format_args!("note: {note}"));
     }
+    if let Some(warning) = experiment.learns_nothing() {
+        console::note(format_args!("warning: {warning}"));
+    }
 
     let name = &experiment.name;
     let several = args.seeds.is_some();
@@ -424,9 +427,13 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
             let seeds = start_seeds(args.seed, args.episodes);
             in_pool(threads, || -> Result<_> {
                 let mut judged = match is_file {
+                    true if args.checkpoint.is_some() => bail!(
+                        "--checkpoint: {} is an exported agent, which has no checkpoints; mbrl export RUN --checkpoint … writes another one",
+                        path.display()
+                    ),
                     true => Judged::of_file(&path)?,
                     false => {
-                        let restored = RunFolder::open(&path)?.restored(args.checkpoint)?;
+                        let restored = RunFolder::open(&path)?.restored(args.checkpoint.unwrap_or_default())?;
                         warn(&restored.damaged, &Display::new());
                         Judged::of_run(RunFolder::open(&path)?.experiment, restored)
                     }

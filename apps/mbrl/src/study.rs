@@ -72,6 +72,9 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
             experiment
                 .check(registry())
                 .with_context(|| format!("study {}, method {}", study.name, experiment.name))?;
+            if let Some(warning) = experiment.learns_nothing() {
+                console::note(format_args!("warning: method {}: {warning}", experiment.name));
+            }
         }
     }
     let out = args.out.clone().unwrap_or_else(|| Path::new("studies").join(&whole.name));

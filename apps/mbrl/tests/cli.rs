@@ -772,6 +772,8 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     let before = dir.files();
     fs::rename(dir.path("run"), dir.path("gone")).unwrap();
     assert_eq!(judge(&["agent.safetensors"]), in_its_run);
+    let which = ["eval", "agent.safetensors", "--checkpoint", "best"];
+    dir.run(&which).fails(1, &["--checkpoint: agent.safetensors is an exported agent, which has no checkpoints"]);
     assert_eq!(judge(&[&["agent.safetensors"], &elsewhere[..]].concat()), from_run);
     fs::rename(dir.path("gone"), dir.path("run")).unwrap();
     assert_eq!(dir.files(), before, "an evaluation leaves nothing");
@@ -785,7 +787,11 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     fs::write(dir.path("cut.safetensors"), &bytes[..bytes.len() - 9]).unwrap();
     dir.run(&["eval", "cut.safetensors"]).fails(1, &["cut.safetensors", "no whole file of safetensors"]);
     dir.run(&["eval", "nowhere.safetensors"]).fails(1, &["nowhere.safetensors"]);
-    dir.train(&["--steps", "100", "--out", "young"]).ok();
+    let said = dir.train(&["--steps", "100", "--out", "young"]).ok();
+    assert!(
+        said.err.contains("warning: agent.random_steps = 200: expected less than steps = 100; all actions are random"),
+        "{said:?}"
+    );
     dir.run(&["export", "young"]).fails(1, &["young", "after its first fit"]);
 }
 

@@ -366,6 +366,19 @@ impl Experiment {
         self.agent.model_based().map(|sections| sections.planning(task)).transpose()
     }
 
+    /// What to tell a user whose run would take random actions alone; `None` where it would learn. Such a run is no error: it can go on with
+    /// more steps.
+    #[must_use]
+    pub fn learns_nothing(&self) -> Option<String> {
+        let (random, steps) = (self.agent.random_steps(), self.steps);
+        (random >= steps).then(|| {
+            format!(
+                "agent.random_steps = {random}: expected less than steps = {steps}; all actions are random, and what is learned is never \
+                 used: take more steps, now or when the run is resumed, or fewer random ones"
+            )
+        })
+    }
+
     /// Whether the experiment can run, found out without writing anything.
     ///
     /// # Errors
