@@ -60,7 +60,7 @@ pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
     let path = folder::create(&place, next_free, |partial| Ok(named.save(partial)?))?;
     let seconds = began.elapsed().as_secs_f64();
     console::out(told(&args.model, &found, &log.obs_names, args.noise.is_empty()))?;
-    console::out(format_args!("  period  {period} s, {seconds:.1} s of work"))?;
+    console::out(format_args!("  period  {} s, {seconds:.1} s of work", number(period)))?;
     console::out(format_args!("  files   {}: physics.toml", path.display()))?;
     console::out(format_args!("to judge it on another log: mbrl evaluate-model {} LOG", path.display()))?;
     Ok(ExitCode::SUCCESS)
@@ -97,9 +97,10 @@ pub(crate) fn machines() -> String {
         let parameters = machine.parameters();
         let told = |fitted: bool| {
             let those = parameters.iter().filter(|parameter| parameter.fitted == fitted);
-            let told = those.map(|Parameter { name, unit, value, .. }| match unit.is_empty() {
-                true => format!("{name} = {value}"),
-                false => format!("{name} = {value} {unit}"),
+            let told = those.map(|Parameter { name, unit, value, .. }| {
+                // Without zeros at the end.
+                let value = number(*value).parse().unwrap_or(*value);
+                format!("{name} = {value} {unit}").trim_end().to_owned()
             });
             told.collect::<Vec<_>>().join(", ")
         };

@@ -405,12 +405,12 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
         assert!(said.code != Some(0) && said.err.contains(words), "{more:?}: {}", said.err);
     }
     // A guess from which the search does not go as far as the truth: what it stops at is no finding.
-    let said = dir.run(&[&common[..], &data_sheet, &["--guess", "coulomb_friction=1e-12"]].concat()).ok();
-    let line = said.out.lines().find(|line| line.trim_start().starts_with("coulomb_friction")).unwrap();
-    assert!(line.contains("not determined: at the upper bound of the search, 1.000e-6 N m"), "{}", said.out);
+    let said = dir.run(&[&common[..], &data_sheet, &["--guess", "inertia=1e3"]].concat()).ok();
+    let line = said.out.lines().find(|line| line.trim_start().starts_with("inertia")).unwrap();
+    assert!(line.contains("not determined: at the lower bound of the search, 0.001000 kg m²"), "{}", said.out);
     assert!(said.out.contains("--guess NAME=VALUE says where the search begins"), "{}", said.out);
     let stored = fs::read_to_string(dir.path("models/motor-3/physics.toml")).unwrap();
-    assert!(stored.contains("coulomb_friction: at the upper bound of the search"), "{stored}");
+    assert!(stored.contains("inertia: at the lower bound of the search"), "{stored}");
     // A motor that stands still says nothing.
     let still = |line: &str| line.split(',').take(2).collect::<Vec<_>>().join(",") + ",3.0,0.0\n";
     dir.write(
@@ -428,8 +428,14 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
     assert!(dir.files() == before);
     // Machines with their columns and parameters are in the help.
     let help = dir.run(&["identify", "--help"]).ok().out;
-    for words in ["two-link-arm", "shoulder_velocity (rad/s)", "coulomb_friction", "gravity = 9.81 m/s²", "voltage (V)"]
-    {
+    for words in [
+        "two-link-arm",
+        "shoulder_velocity (rad/s)",
+        "coulomb_friction",
+        "gravity = 9.81 m/s²",
+        "inertia_ratio = 0.3333,",
+        "voltage (V)",
+    ] {
         assert!(help.contains(words), "{words}: {help}");
     }
     // What cannot be is refused in the file too.

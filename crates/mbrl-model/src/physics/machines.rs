@@ -12,7 +12,7 @@ pub const MACHINES: &[(&str, &str)] = &[
     ("cart-pole", "a cart with a pole, hanging at angle 0"),
     ("two-link-arm", "two uniform rods on a table"),
     ("dc-motor", "a motor under a voltage, with viscous and Coulomb friction"),
-    ("dc-motor-current", "the same with a measured current and an inductance; speed, current; voltage"),
+    ("dc-motor-current", "the same with a measured current and an inductance"),
 ];
 
 /// A machine by its name in [`MACHINES`], with another number of integrator steps per period than its own where that is given.
