@@ -175,3 +175,14 @@ fn picture(args: &Args, learned: &[(f64, Talk)], others: [(&str, Talk); 3]) -> P
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dialogues_succeed_whose_last_turn_pays() {
+        let talk = Talk::of(&[(19.0, 5, 15.0), (-21.0, 3, -23.0), (-1.0, 20, -20.0), (19.0, 8, 12.0)]);
+        assert_eq!((talk.success, talk.turns, talk.worth), (0.5, 9.0, -4.0));
+    }
+}

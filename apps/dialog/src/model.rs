@@ -313,4 +313,34 @@ mod tests {
             assert!((found - real).abs() < 0.08, "{found}, not {real}");
         }
     }
+
+    #[test]
+    fn talking_on_is_worth_a_booking_or_the_turns_that_the_open_bits_take() {
+        // Three slots of four values: six bits.
+        assert!((TalkingOn::of(&Known::NOTHING) - (17.0 - 1.6 * 6.0)).abs() < 1e-5);
+        let mut sure = Known::NOTHING;
+        for slot in 0..SLOTS {
+            sure.likely[slot] = [0.0, 0.0, 1.0, 0.0];
+            sure.notebook.0[slot][2] = 1.0;
+        }
+        assert_eq!(TalkingOn::of(&sure), 20.0 - 1.0);
+        // Sure, but of something else than what is noted: better not to book.
+        sure.notebook = Notebook::EMPTY;
+        assert_eq!((UserModel::worth(&sure, Act::Book), TalkingOn::of(&sure)), (-21.0, 17.0));
+    }
+
+    #[test]
+    fn all_candidates_of_a_particle_talk_with_the_same_user() {
+        let (model, particles, candidates) = (UserModel::new(User::real()), 16, 3);
+        let device = Device::flex();
+        let states = model.begin(Tensor::zeros([particles * candidates, 1], &device)).unwrap();
+        let acts = Tensor::zeros([particles * candidates, 1], &device);
+        let propagation = mbrl_model::Propagation { rule: MemberRule::TsInf, noise: true, particles };
+        let next = host(model.sample(states, acts, Draw::new(propagation, 7)).unwrap().next);
+        let of: Vec<&[f32]> = next.chunks(candidates * STATE).collect();
+        for same in &of {
+            assert!(same.chunks(STATE).all(|row| row == &same[..STATE]));
+        }
+        assert!(of.iter().any(|other| other != &of[0]), "particles differ");
+    }
 }

@@ -273,3 +273,47 @@ impl Env for Dialogue {
         Ok(Step::new([answer.code()], -1.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_notebook_goes_by_what_speaks_for_each_value() {
+        let mut notebook = Notebook::EMPTY;
+        // Nothing speaks for any: the first one.
+        assert_eq!(notebook.noted(1), 0);
+        let hears = |notebook: &mut Notebook, value| notebook.note(Act::Ask(1), Answer::Value(1, value));
+        hears(&mut notebook, 3);
+        hears(&mut notebook, 2);
+        // As much for either: the one that comes first.
+        assert_eq!(notebook.noted(1), 2);
+        // What is confirmed counts for more than one answer, and what is denied for less than none.
+        notebook.note(Act::Confirm(1), Answer::Yes);
+        hears(&mut notebook, 3);
+        assert_eq!(notebook.noted(1), 2);
+        notebook.note(Act::Confirm(1), Answer::No);
+        assert_eq!((notebook.noted(1), notebook.noted(0)), (3, 0));
+        notebook.note(Act::Confirm(1), Answer::Silence);
+        assert_eq!(notebook.0[1], [0.0, 0.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_turn_costs_one_and_a_booking_pays_only_where_everything_is_right() {
+        let mut world = Dialogue::new().unwrap();
+        for right in 0..=SLOTS {
+            world.reset(Some(3)).unwrap();
+            assert_eq!(world.notebook, Notebook::EMPTY);
+            let asked = world.step(&[Act::Ask(0).code()]).unwrap();
+            assert_eq!((asked.reward, asked.terminated), (-1.0, false));
+            for slot in 0..SLOTS {
+                let value = if slot < right { world.wanted[slot] } else { (world.wanted[slot] + 1) % VALUES };
+                world.notebook.0[slot] = [0.0; VALUES];
+                world.notebook.0[slot][value] = 1.0;
+            }
+            let booked = world.step(&[Act::Book.code()]).unwrap();
+            let worth = if right == SLOTS { 20.0 } else { -20.0 };
+            assert_eq!((booked.reward, booked.terminated), (worth - 1.0, true), "{right} right");
+        }
+    }
+}

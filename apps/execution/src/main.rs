@@ -233,6 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn without_chance_the_simulated_market_pays_what_the_formulas_say_exactly() {
+        let calm = Market { sigma: 0.0, ..MARKET };
+        let even: Vec<f64> = (0..=STEPS).map(|j| calm.shares * (1.0 - j as f64 / STEPS as f64)).collect();
+        for held in [MARKET.optimal(1e-8), MARKET.optimal(1e-6), even] {
+            let ([cost, variance], paid) = (calm.cost(&held), calm.day(&held, &mut Rng::new(0)));
+            assert!((paid / cost - 1.0).abs() < 1e-9 && variance == 0.0, "{paid}, not {cost}");
+            let judged = Judged { cost: [3.0, 2.0], held, simulated: [0.0; 2] };
+            assert_eq!(judged.objective(0.5), 4.0);
+        }
+    }
+
+    #[test]
     fn the_simulated_market_pays_what_the_formulas_say() {
         let held = MARKET.optimal(1e-7);
         let judged = Judged::of(held, 20_000, &mut Rng::new(2));

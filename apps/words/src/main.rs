@@ -275,6 +275,21 @@ mod tests {
         let states = Tensor::from_floats([[19.0, 7.0, 4.0, 26.0, 16.0], [4.0, 26.0, 11.0, 0.0, 25.0]], &device);
         check_dynamics(&writer, states, Tensor::from_floats([[0.0], [3.0]], &device)).unwrap();
         // After "the q" comes "u"; after "e la" comes "z", which is not allowed.
+        let context = tokens("the q");
+        let next = writer.ngrams.next(&context);
+        let mut likeliest: Vec<f64> = next.to_vec();
+        likeliest.sort_by(|a, b| b.total_cmp(a));
+        for (rank, probability) in likeliest[..RANKS].iter().enumerate() {
+            let (token, worth) = writer.chosen(&context, rank);
+            let fine = if text(&[token]) == "z" { FINE } else { 0.0 };
+            assert!(next[token as usize] == *probability && worth == probability.ln() - fine, "rank {rank}");
+        }
+        // Ranks beyond are the last one.
+        assert_eq!(writer.chosen(&context, 99), writer.chosen(&context, RANKS - 1));
+        // A text's likelihood is per character, of those that were written.
+        let after = tokens("he qu");
+        let both = next[20].ln() + writer.ngrams.next(&after)[8].ln();
+        assert!((likelihood(&writer, &context, &tokens("ui")) - 0.5 * both).abs() < 1e-12);
         let (token, worth) = writer.chosen(&tokens("the q"), 0);
         assert!(text(&[token]) == "u" && worth > -0.2);
         let (token, worth) = writer.chosen(&tokens("he la"), 0);

@@ -89,6 +89,7 @@ mod tests {
     #[test]
     fn probabilities_are_those_by_hand_and_add_up() {
         assert_eq!(text(&tokens("Aha! -- 42 b.")), "aha b.");
+        assert_eq!((text(&tokens("A, b.")), tokens(",.")), ("a, b.".to_owned(), vec![28, 27]));
         let ngrams = Ngrams::of(&tokens("abababac"), 1);
         let next = ngrams.next(&tokens("a"));
         assert!((next.iter().sum::<f64>() - 1.0).abs() < 1e-12);

@@ -484,3 +484,188 @@ fn settings_that_contradict_each_other_are_refused() {
     let error = StandIn::new(World::from_simulator(Pendulum::new()), config, Faults::new()).unwrap_err().to_string();
     assert_eq!(error, "loss = 1.5: expected a share from 0 to 1");
 }
+
+/// A link that gives the measurements of each control period, and goes to the next with the command.
+struct ByTick(std::collections::VecDeque<Vec<Measurement>>);
+
+impl Link for ByTick {
+    fn send(&mut self, _: &mbrl_policy::realtime::SafeCommand) -> Result<(), mbrl_policy::realtime::LinkError> {
+        self.0.pop_front();
+        Ok(())
+    }
+    fn receive(&mut self) -> Result<Option<Measurement>, mbrl_policy::realtime::LinkError> {
+        Ok(self.0.front_mut().filter(|due| !due.is_empty()).map(|due| due.remove(0)))
+    }
+}
+
+/// What came of measurements by control period: ticks, the requests for plans, and the transitions of the log, by episode: what was observed
+/// first, and what acted (empty at the end).
+struct Drove {
+    ticks: Vec<mbrl_policy::realtime::Tick>,
+    report: mbrl_policy::realtime::DriveReport,
+    requests: Vec<PlanRequest>,
+    episodes: Vec<Vec<(f32, String)>>,
+}
+
+/// Plans tell the control period that each action is for, in hundredths.
+fn drove(config: DriverConfig, due: Vec<Vec<Measurement>>) -> Drove {
+    let (clock, count) = (SimulatedClock::default(), due.len());
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&requests);
+    let numbered = move |request: &PlanRequest| {
+        asked.lock().unwrap().push(request.clone());
+        Ok((0..8).map(|i| vec![(request.tick + i) as f32 * 0.01]).collect())
+    };
+    let plans = SimulatedPlanning::new(numbered, |_| ms(10));
+    let folder = tempfile::tempdir().unwrap();
+    let log = DriveLog::create(&folder.path().join("log"), Pendulum::new().spec()).unwrap();
+    let envelope = envelope().init(PERIOD, 3).unwrap();
+    let mut driver = config.init(ByTick(due.into()), envelope, plans, clock).unwrap().with_log(log);
+    let ticks = (0..count).map(|_| driver.tick()).collect();
+    let report = driver.finish().unwrap();
+    let mut episodes: Vec<Vec<(f32, String)>> = Vec::new();
+    for row in rows(&folder.path().join("log/transitions.csv")) {
+        let episode: usize = row[0].parse().unwrap();
+        episodes.resize(episodes.len().max(episode + 1), Vec::new());
+        episodes[episode].push((row[3].parse().unwrap(), row[6].clone()));
+    }
+    let requests = std::mem::take(&mut *requests.lock().unwrap());
+    Drove { ticks, report, requests, episodes }
+}
+
+/// The measurement with this number, which is also what it observes.
+fn numbered(sequence: u64) -> Measurement {
+    Measurement::new(sequence, sequence as f64 * PERIOD.as_secs_f64(), [sequence as f32, 0.0, 0.0])
+}
+
+#[test]
+fn old_measurements_are_planned_from_then_safe_and_then_a_stop() {
+    let config = DriverConfig { stale_after: 3, stop_after: 6, reuse: 20, ..DriverConfig::default() };
+    let mut due = vec![vec![numbered(0)]];
+    due.resize(9, Vec::new());
+    let Drove { ticks, requests, report, .. } = drove(config, due);
+    let sources: Vec<Source> = ticks.iter().map(|tick| tick.source).collect();
+    let [waiting, plan, safe, stop] = [Source::Waiting, Source::Plan, Source::Safe, Source::Stop];
+    assert_eq!(sources, [waiting, plan, plan, plan, safe, safe, safe, stop, stop]);
+    // Beyond three periods nobody plans from it.
+    assert_eq!(requests.iter().map(|request| request.tick).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(report.stopped.as_deref(), Some("no measurement for 7 control periods"));
+}
+
+#[test]
+fn commands_under_way_and_those_that_acted_are_told_by_the_delay() {
+    // A robot that names its command, and one that does not, both of which act a period later than they tell.
+    for names in [true, false] {
+        let acted = |tick: u64| match tick.checked_sub(1) {
+            Some(before) if names => Acted::Command(before),
+            _ => Acted::Unknown,
+        };
+        let due = (0..12).map(|tick| vec![numbered(tick).with_acted(acted(tick))]).collect();
+        let Drove { requests, episodes, ticks, .. } = drove(DriverConfig { delay: 1, ..DriverConfig::default() }, due);
+        let sent: Vec<f32> = ticks.iter().map(|tick| tick.action.as_ref().unwrap()[0]).collect();
+        assert!((sent[5] - 0.05).abs() < 1e-6, "a plan's: {sent:?}");
+        for request in &requests[2..] {
+            let now = request.tick as usize - 1;
+            assert_eq!(request.pending, [[sent[now - 1]], [sent[now]]], "names: {names}, period {now}");
+        }
+        // Between the observations t and t + 1 the command of t − 1 acted.
+        let [episode] = &episodes[..] else { panic!("{episodes:?}") };
+        assert!(episode.len() >= 10, "{episode:?}");
+        for (seen, action) in &episode[..episode.len() - 1] {
+            assert_eq!(action.parse::<f32>().unwrap(), sent[*seen as usize - 1], "names: {names}, {episode:?}");
+        }
+        assert_eq!(episode[episode.len() - 1].1, "");
+    }
+}
+
+#[test]
+fn only_what_follows_becomes_a_transition() {
+    let measured = |sequence: u64| numbered(sequence);
+    let due = vec![
+        // All that came at once is taken in.
+        (0..3).map(measured).collect(),
+        vec![measured(3)],
+        // Twice, and overtaken.
+        vec![measured(3), measured(1), measured(4)],
+        // One is lost.
+        vec![measured(6)],
+        vec![measured(7).with_over(true)],
+        // The next episode begins.
+        vec![measured(8)],
+        vec![measured(9)],
+        // The robot held still by itself.
+        vec![measured(10).with_acted(Acted::Itself)],
+        vec![measured(11)],
+        // It was switched on anew.
+        vec![measured(0).in_session(1)],
+        vec![measured(1).in_session(1)],
+    ];
+    let Drove { episodes, report, requests, .. } =
+        drove(DriverConfig { many_episodes: true, ..DriverConfig::default() }, due);
+    let seen: Vec<Vec<f32>> = episodes.iter().map(|episode| episode.iter().map(|row| row.0).collect()).collect();
+    // The end of an episode is told by the row before it, which says that it terminated; so the last observation has a row of its own.
+    // Of the first two nobody knows what acted on them.
+    assert_eq!(seen, [vec![2.0, 3.0, 4.0], vec![6.0, 7.0], vec![8.0, 9.0], vec![10.0, 11.0], vec![0.0, 1.0]]);
+    assert_eq!((report.measurements, report.episodes), (13, 1), "{report}");
+    // A past never reaches over a gap.
+    let past = |at: usize| requests[at].past.obs.len();
+    assert_eq!((requests[0].obs[0], [0, 1, 2, 3].map(past)), (2.0, [0, 1, 2, 0]), "{requests:?}");
+}
+
+#[test]
+fn the_older_what_is_known_the_earlier_it_brakes() {
+    let drive = mbrl_policy::realtime::Drive { action: 0, acceleration: 20.0, braking: 5.0 };
+    let joint = mbrl_policy::realtime::JointLimits::new("hinge").with_velocity(2, 8.0).with_drive(drive);
+    let wants = |acted: u64| {
+        let clock = SimulatedClock::default();
+        let envelope = EnvelopeConfig { joints: vec![joint.clone()], ..envelope() }.init(PERIOD, 3).unwrap();
+        let plans = SimulatedPlanning::new(|_: &PlanRequest| Ok(vec![vec![2.0]; 8]), |_| ms(10));
+        let measured = |tick: u64, acted| {
+            let obs = [1.0, 0.0, 1.0];
+            vec![Measurement::new(tick, tick as f64 * PERIOD.as_secs_f64(), obs).with_acted(Acted::Command(acted))]
+        };
+        let mut due: Vec<Vec<Measurement>> = (0..10).map(|tick: u64| measured(tick, tick.saturating_sub(1))).collect();
+        due.push(measured(10, acted));
+        let mut driver = DriverConfig::default().init(ByTick(due.into()), envelope, plans, clock).unwrap();
+        let last = (0..11).map(|_| driver.tick()).last().unwrap();
+        (last.action.unwrap()[0], last.intervention.braked)
+    };
+    // The same motion, but two periods ago: by now it may be as fast as it may become.
+    assert_eq!(wants(9), (2.0, false));
+    let (action, braked) = wants(7);
+    assert!(action < 1.0 && braked, "{action}");
+}
+
+#[test]
+fn the_report_says_what_was_missed_late_and_first_to_fail() {
+    let mut report = mbrl_policy::realtime::DriveReport::default();
+    (report.planned, report.older, report.safe, report.missed, report.waiting) = (5, 1, 2, 2, 7);
+    assert_eq!(report.planned_share(), 0.5);
+    report.late = vec![3.0, 1.0, 2.0];
+    // The smallest that a half, or all, lie at or below.
+    assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| report.late_quantile(share)), [1.0, 2.0, 3.0, 3.0]);
+
+    let clock = SimulatedClock::default();
+    let mut failures = 0;
+    let fails = move |_: &PlanRequest| {
+        failures += 1;
+        Err(AgentError::Config { field: "plan", value: failures.to_string(), rule: "a plan" })
+    };
+    let plans = SimulatedPlanning::new(fails, |_| ms(10));
+    let due: Vec<Vec<Measurement>> = (0..9).map(|tick| vec![numbered(tick)]).collect();
+    let envelope = envelope().init(PERIOD, 3).unwrap();
+    let mut driver = DriverConfig::default().init(ByTick(due.into()), envelope, plans, clock.clone()).unwrap();
+    (0..3).for_each(|_| drop(driver.tick()));
+    // Away for 2.4 periods beyond the next one's time: two are missed, and the command is late by the rest.
+    clock.jump_to(clock.now() + PERIOD.mul_f64(3.4));
+    let tick = driver.tick();
+    assert_eq!((tick.missed, driver.report().clock_jumps), (2, 0));
+    assert!((tick.late.as_secs_f64() - 0.4 * PERIOD.as_secs_f64()).abs() < 1e-6, "{tick:?}");
+    // Away for longer than any measurement may be: as if the clock had jumped.
+    clock.jump_to(clock.now() + PERIOD * 30 + ms(10));
+    driver.tick();
+    assert_eq!((driver.report().missed, driver.report().clock_jumps), (2 + 29, 1));
+    assert!(driver.report().failed_plans > 1);
+    let first = driver.report().plan_failure.clone().unwrap();
+    assert!(first.starts_with("plan = 1:"), "{first}");
+}

@@ -448,6 +448,13 @@ fn practice_is_of_other_options_and_evaluations_are_not() {
         [&mut parts.task.env, &mut parts.more.remove(0), &mut parts.more.remove(0)].map(&mut fallen);
     assert!(task > first && first == second, "{task} {first} {second}");
 
+    // Evaluations are of the task itself alone.
+    let evaluated = |words: &[&str]| {
+        let training = format!("{:?}", build(words).unwrap().training);
+        training.split("evaluated: ").nth(1).unwrap().split([',', ' ']).next().unwrap().to_owned()
+    };
+    assert_eq!((&*evaluated(&words), &*evaluated(&words[..2])), ("1", "3"));
+
     // An option by itself.
     let dotted = [&words[..3], &["practice.task_options.drop=9.0"]].concat();
     assert_eq!(loaded(&dotted).unwrap(), loaded(&words).unwrap());
@@ -617,6 +624,13 @@ fn a_cost_is_paid_by_plans_for_each_column() {
         let error = goal("cartpole", &[word]).unwrap_err().to_string();
         assert!(error.contains("goal.cost = [") && error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn a_run_of_random_actions_alone_is_told() {
+    let told = |name: &str, steps: u64| registry().load(name, &[&format!("steps={steps}")]).unwrap().learns_nothing();
+    assert!(told("smoke", 200).unwrap().starts_with("agent.random_steps = 200: expected less than steps = 200"));
+    assert_eq!((told("smoke", 201), told("truth", 1)), (None, None));
 }
 
 #[test]

@@ -653,6 +653,91 @@ mod tests {
         assert!(beyond > 100, "{beyond}");
     }
 
+    /// What comes of a wanted command where this was measured so long ago.
+    fn passed(config: EnvelopeConfig, obs: [f32; 2], age: f64, wanted: f32) -> (Option<f32>, Intervention, Envelope) {
+        let mut envelope = config.init(period(), 2).unwrap();
+        envelope.observe(&obs, age);
+        let (command, done) = envelope.pass(0, &[wanted]);
+        (command.action().map(|action| action[0]), done, envelope)
+    }
+
+    #[test]
+    fn a_speed_beyond_its_limit_stops_in_either_direction_and_the_first_reason_stays() {
+        let joint = JointLimits::new("elbow").with_position(0, [-1.0, 1.0]).with_velocity(1, 2.0);
+        let config = EnvelopeConfig { joints: vec![joint], ..driven(0.0) };
+        for speed in [2.5, -2.5] {
+            let (action, _, mut envelope) = passed(config.clone(), [0.0, speed], 0.0, 0.0);
+            assert_eq!(action, None);
+            let reason = format!("velocity of elbow = {speed}: expected at most 2");
+            assert_eq!(envelope.stopped(), Some(&*reason));
+            envelope.observe(&[5.0, 0.0], 0.0);
+            envelope.stop(1, "somebody pulled it");
+            assert_eq!(envelope.stopped(), Some(&*reason));
+        }
+        assert_eq!(passed(config, [0.9, -2.0], 0.0, 0.5).0, Some(0.5));
+    }
+
+    #[test]
+    fn what_was_changed_is_said() {
+        let config = EnvelopeConfig { rate: vec![10.0], rest: vec![0.5], joints: Vec::new(), ..driven(0.0) };
+        let mut envelope = config.init(period(), 2).unwrap();
+        let none = Intervention::default();
+        let mut pass = |wanted: &[f32]| {
+            let (command, done) = envelope.pass(0, wanted);
+            (command.action().unwrap()[0], done)
+        };
+        assert_eq!(pass(&[0.4]), (0.4, none));
+        // No number, or another width: not the last command, but the rest.
+        for wanted in [&[f32::NAN][..], &[0.1, 0.1]] {
+            assert_eq!(pass(wanted), (0.5, Intervention { replaced: true, ..none }));
+            assert_eq!(pass(&[0.4]), (0.4, none));
+        }
+        let (action, done) = pass(&[5.0]);
+        assert!((action - 0.6).abs() < 1e-6, "{action}");
+        assert_eq!(done, Intervention { clipped: true, slowed: true, ..none });
+        assert_eq!(done.to_string(), "clipped+slowed");
+        // With a drive it rests until it knows where the joint is.
+        let mut envelope = driven(0.0).init(period(), 2).unwrap();
+        let (command, done) = envelope.pass(0, &[1.0]);
+        assert_eq!((command.action(), done), (Some(&[0.0][..]), Intervention { braked: true, ..none }));
+    }
+
+    #[test]
+    fn braking_begins_in_time_by_the_closed_form() {
+        // The reaction, a period until the next decision, the swing of 2 at 200 per second, and the rest of its last period.
+        let config = driven(0.06);
+        assert!((config.until_braking(0, PERIOD) - (0.06 + 0.02 + 0.01 + 0.02)).abs() < 1e-9);
+        let free = EnvelopeConfig { rate: vec![f32::INFINITY], ..config.clone() };
+        assert!((free.until_braking(0, PERIOD) - 0.08).abs() < 1e-9);
+        // With two periods of age, 0.15 s at 40: 2 · 6² / 20 + 40 · 0.15².
+        let narrow = |half: f32| {
+            let mut config = config.clone();
+            config.joints[0].position = Some((0, [-half, half]));
+            config.init(period(), 2)
+        };
+        assert!(narrow(2.26).is_ok());
+        let error = narrow(2.24).unwrap_err().to_string();
+        assert!(error.contains("expected a range above 4.500"), "{error}");
+
+        // At a speed at which it may become too fast before it brakes, without any limit of its position.
+        let mut of_speed = config.clone();
+        of_speed.joints[0].position = None;
+        assert_eq!(passed(of_speed.clone(), [0.0, 0.0], 0.0, 1.0).0, Some(1.0));
+        assert_eq!(passed(of_speed, [0.0, 9.0], 0.0, 1.0).0, Some(-1.0));
+        // Near a bound and fast on its way from it: it brakes for the other one, and nothing holds it here.
+        let mut fast = config.clone();
+        fast.joints[0].velocity = Some((1, 100.0));
+        let (action, done, envelope) = passed(fast, [2.4, -30.0], 0.0, 0.0);
+        assert_eq!((action, done.braked, envelope.stopped()), (Some(1.0), true, None));
+        // An age below 0 is none.
+        assert_eq!(passed(config.clone(), [1.9, 5.0], -1.0, 1.0).0, passed(config.clone(), [1.9, 5.0], 0.0, 1.0).0);
+        // Where both sides ask for the same, the middle; where neither has any room, a stop.
+        assert_eq!(passed(config.clone(), [0.0, 0.0], 0.0879, 1.0).0.map(|action| action.abs() < 1e-6), Some(true));
+        let (action, _, envelope) = passed(config, [0.0, 0.0], 1.0, 1.0);
+        assert_eq!(action, None);
+        assert!(envelope.stopped().unwrap().starts_with("elbow has no room left to brake in"));
+    }
+
     #[test]
     fn limits_that_cannot_be_are_refused() {
         let refused = |change: fn(&mut EnvelopeConfig)| {

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     /// A log both of whose files are on a full disk.
-    pub(in crate::realtime) fn on_a_full_disk() -> DriveLog {
+    fn on_a_full_disk() -> DriveLog {
         let full = || {
             let path = PathBuf::from("/dev/full");
             let file = File::options().write(true).open(&path).unwrap();
@@ -216,5 +216,32 @@ mod tests {
         let failure = log.failure().unwrap();
         assert!(failure.starts_with("/dev/full: ") && failure.contains("No space left"), "{failure}");
         assert!(matches!(log.finish(), Err(DriveError::Log { .. })));
+    }
+
+    #[test]
+    fn a_drive_whose_log_is_lost_is_stopped() {
+        use mbrl_env::{Env, World, tasks::Pendulum};
+
+        use crate::realtime::{
+            DriverConfig, EnvelopeConfig, Faults, PlanRequest, SimulatedClock, SimulatedLink, SimulatedPlanning,
+            StandIn, StandInConfig,
+        };
+
+        let (clock, world) = (SimulatedClock::default(), World::from_simulator(Pendulum::new()));
+        let envelope = EnvelopeConfig::of_spec(world.spec()).unwrap().init(Duration::from_millis(50), 3).unwrap();
+        let robot = StandIn::new(world, StandInConfig::default(), Faults::new()).unwrap();
+        let plans = SimulatedPlanning::new(|_: &PlanRequest| Ok(vec![vec![0.0]]), |_| Duration::from_millis(10));
+        let driver = DriverConfig::default().init(SimulatedLink::new(robot, clock.clone()), envelope, plans, clock);
+        let mut driver = driver.unwrap().with_log(on_a_full_disk());
+        let began = Instant::now();
+        while driver.report().stopped.is_none() && began.elapsed() < Duration::from_secs(30) {
+            driver.tick();
+            thread::sleep(Duration::from_millis(5));
+        }
+        let reason = driver.report().stopped.clone().unwrap();
+        assert!(reason.starts_with("/dev/full: the log cannot be written"), "{reason}");
+        driver.run(20);
+        assert!(driver.link().robot().is_stopped());
+        assert!(driver.finish().is_err());
     }
 }
