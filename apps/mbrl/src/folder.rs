@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,12 +31,10 @@ pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> 
     fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
     let name = place.file_name().context("the folder needs a name")?.to_string_lossy().into_owned();
     remove_leftovers(parent);
-    let partial = parent.join(format!(".{name}.{}.partial", std::process::id()));
+    let partial = temporary(parent, &name).with_context(|| format!("folder {}", place.display()))?;
     // Held until the folder has its name, so that no other command takes it for a leftover.
-    let mut at_work = None;
+    let at_work = lock(&partial);
     let filled = || -> Result<()> {
-        fs::create_dir(&partial).with_context(|| format!("folder {}", place.display()))?;
-        at_work = lock(&partial);
         // Errors name the place that was asked for, not the temporary one.
         let asked = |path: PathBuf| path.strip_prefix(&partial).map_or(path.clone(), |inner| place.join(inner));
         let renamed = |error: anyhow::Error| match error.downcast() {
@@ -73,6 +72,18 @@ pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> 
     placed
 }
 
+/// A new folder of a name that nobody else has: processes of the same number, in containers say, are told apart by who makes it first.
+fn temporary(parent: &Path, name: &str) -> io::Result<PathBuf> {
+    let mut number = std::process::id();
+    loop {
+        let partial = parent.join(format!(".{name}.{number}.partial"));
+        match fs::create_dir(&partial) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number = number.wrapping_add(1),
+            made => return made.map(|()| partial),
+        }
+    }
+}
+
 /// Removes the folders that a kill left before they had their names. Nothing depends on it, so what cannot be removed stays.
 fn remove_leftovers(parent: &Path) {
     // Between its making and its lock a folder looks like a leftover.
@@ -107,8 +118,7 @@ pub(crate) fn check(place: &Path, next_free: bool) -> Result<()> {
     // The nearest folder above that exists must take another one.
     let mut folders = place.ancestors().skip(1).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
     let above = folders.find(|p| p.exists()).unwrap_or(Path::new("."));
-    let probe = above.join(format!(".mbrl.{}.partial", std::process::id()));
-    let probed = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
+    let probed = temporary(above, "mbrl").and_then(|probe| fs::remove_dir(&probe));
     probed.with_context(|| format!("folder {}", place.display()))
 }
 
@@ -124,4 +134,31 @@ pub(crate) fn check_free(place: &Path) -> Result<()> {
 fn taken(place: &Path) -> anyhow::Error {
     let what = if place.is_dir() { "is not empty" } else { "is no folder" };
     anyhow!("{} exists and {what}; choose another --out", place.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn who_comes_at_the_same_time_gets_a_place_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("run");
+        let fill = |partial: &Path| {
+            check(&place, true)?;
+            fs::write(partial.join("experiment.toml"), "")?;
+            std::thread::sleep(Duration::from_millis(50));
+            Ok(())
+        };
+        let paths: Vec<PathBuf> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| create(&place, true, fill).unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let names: BTreeSet<String> = ["run", "run-2", "run-3", "run-4"].map(str::to_owned).into();
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(paths.iter().map(name).collect::<BTreeSet<_>>(), names);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "nothing else is left");
+    }
 }
