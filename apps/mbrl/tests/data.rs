@@ -426,6 +426,11 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
     let said = dir.run(&["identify", "still.csv", "--model", "dc-motor", "--episode", "run"]);
     said.fails(1, &["data = observations that never change: expected a log in which the machine moves"]);
     assert!(dir.files() == before);
+    // Nor do rows that are counted, of the time that a step takes.
+    dir.write("counted.csv", &motor_log().replace("run,time", "run,step"));
+    let counted = ["identify", "counted.csv", "--model", "dc-motor", "--episode", "run"];
+    dir.run(&counted).fails(1, &["the log has no time, or one that counts rows: --period says"]);
+    dir.run(&[&counted[..], &["--period", "0.01"], &data_sheet].concat()).ok();
     // Machines with their columns and parameters are in the help.
     let help = dir.run(&["identify", "--help"]).ok().out;
     for words in [
