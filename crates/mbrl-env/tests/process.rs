@@ -67,7 +67,8 @@ class Line:
     def step(self, action):
         self.steps += 1
         {step}
-        self.v += 0.1 * action[0]
+        # With NumPy at hand an action is an array of single precision.
+        self.v += 0.1 * float(action[0])
         self.x += 0.1 * self.v
         return [self.x, self.v], -self.x**2, abs(self.x) > 2.0, False, {{"distance": abs(self.x)}}
 
