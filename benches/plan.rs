@@ -2,7 +2,7 @@
 //! and of bfloat16 (`plan-bf16`).
 //!
 //! `cargo bench -p mbrl-benches --bench plan`. Throughput is in model steps (one particle, one step of the horizon). With the
-//! feature `wgpu` or `cuda` also on a GPU: `plan-wgpu`, `plan-cuda`. `…-x16` has 16 times the candidates.
+//! feature `wgpu` or `cuda` also on a GPU: `plan-wgpu`, `plan-cuda`; there `…-x16` has 16 times the candidates.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use burn::tensor::Device;
@@ -11,17 +11,18 @@ use mbrl_benches::{ControlStep, gpus};
 use mbrl_model::Precision;
 
 fn plan(c: &mut Criterion) {
-    plan_on(c, "plan", Precision::F32, &Device::flex());
-    plan_on(c, "plan-bf16", Precision::Bf16, &Device::flex());
+    plan_with(c, "plan", ControlStep::all(Precision::F32, &Device::flex()));
+    plan_with(c, "plan-bf16", ControlStep::all(Precision::Bf16, &Device::flex()));
     for (name, gpu) in gpus() {
-        plan_on(c, &format!("plan-{name}"), Precision::F32, &gpu);
+        let all = [ControlStep::all, ControlStep::large].map(|steps| steps(Precision::F32, &gpu));
+        plan_with(c, &format!("plan-{name}"), all.into_iter().flatten());
     }
 }
 
-fn plan_on(c: &mut Criterion, group: &str, precision: Precision, device: &Device) {
+fn plan_with(c: &mut Criterion, group: &str, steps: impl IntoIterator<Item = ControlStep>) {
     let mut group = c.benchmark_group(group);
     group.sample_size(10);
-    for mut step in ControlStep::all(precision, device).into_iter().chain(ControlStep::large(precision, device)) {
+    for mut step in steps {
         group.throughput(Throughput::Elements(step.model_steps));
         group.bench_function(step.name.clone(), |b| b.iter(|| step.run()));
     }

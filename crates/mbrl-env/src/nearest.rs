@@ -12,6 +12,18 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<
     found.into_iter().take_while(|(d, _)| *d <= closest + 1).take(3).map(|(_, k)| k).collect()
 }
 
+/// `; did you mean `a`, `b`?`, with the names [`nearest`] to a word; nothing where none is near.
+#[must_use]
+pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    did_you_mean(&nearest(word, known))
+}
+
+/// `; did you mean `a`, `b`?`, nothing without names.
+pub(crate) fn did_you_mean(names: &[impl AsRef<str>]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    if names.is_empty() { String::new() } else { format!("; did you mean `{}`?", names.join("`, `")) }
+}
+
 /// Levenshtein's distance.
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

@@ -734,39 +734,37 @@ pub(crate) fn is_tracked(from: &Start<'_>, actions: &Tensor<3>) -> bool {
     actions.is_autodiff() || matches!(from, Start::States(states) if states.is_autodiff())
 }
 
-/// What a roll-out on the host starts from: a state for each candidate, or one for all. Checks it, and the actions' columns.
+/// What a roll-out starts from: a state for each candidate, `[K, S]`, or one for all, `[1, S]`. Checks it.
+pub(crate) fn start_rows<D: Dynamics + ?Sized>(
+    model: &D,
+    from: Start<'_>,
+    candidates: usize,
+) -> Result<Tensor<2>, ModelError> {
+    let (start, rows, what) = match from {
+        Start::States(states) => (states, candidates, "rows of the start states"),
+        Start::Situation(situation) => (model.encode(&situation)?, 1, "rows of the encoded state"),
+    };
+    check_size(what, rows, start.dims()[0])?;
+    check_size("columns of the start states", model.spec().state, start.dims()[1])?;
+    Ok(start)
+}
+
+/// The same on the host. Checks the actions' columns too.
 pub(crate) fn host_start<D: Dynamics>(model: &D, from: Start<'_>, actions: &Tensor<3>) -> Result<Vec<f32>, ModelError> {
     let [_, candidates, width] = actions.dims();
     check_size("columns of actions", model.spec().action, width)?;
-    match from {
-        Start::States(states) => {
-            check_size("rows of the start states", candidates, states.dims()[0])?;
-            check_size("columns of the start states", model.spec().state, states.dims()[1])?;
-            Ok(to_vec(states))
-        }
-        Start::Situation(situation) => Ok(to_vec(model.encode(&situation)?)),
-    }
+    start_rows(model, from, candidates).map(to_vec)
 }
 
-/// The states that a roll-out of tensors starts from, one per candidate, `[K, S]`. Checks them.
+/// The same with a state for each candidate, `[K, S]`.
 pub(crate) fn start_states<D: Dynamics + ?Sized>(
     model: &D,
     from: Start<'_>,
     candidates: usize,
 ) -> Result<Tensor<2>, ModelError> {
-    let start = match from {
-        Start::States(states) => {
-            check_size("rows of the start states", candidates, states.dims()[0])?;
-            states
-        }
-        Start::Situation(situation) => {
-            let state = model.encode(&situation)?;
-            check_size("rows of the encoded state", 1, state.dims()[0])?;
-            state.repeat_dim(0, candidates)
-        }
-    };
-    check_size("columns of the start states", model.spec().state, start.dims()[1])?;
-    Ok(start)
+    let one = matches!(from, Start::Situation(_));
+    let start = start_rows(model, from, candidates)?;
+    Ok(if one { start.repeat_dim(0, candidates) } else { start })
 }
 
 /// Refuses particles that do not divide the rows.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, path::PathBuf};
 
-use mbrl_env::EnvError;
+use mbrl_env::{EnvError, nearest::suggest};
 
 /// An error of this crate. Every variant carries what was expected and what came.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +119,7 @@ pub enum ModelError {
         known: Vec<String>,
     },
     /// A name that is no parameter of a physics.
-    #[error("parameter `{name}`: expected one of `{}`{}", known.join("`, `"), near(name, known))]
+    #[error("parameter `{name}`: expected one of `{}`{}", known.join("`, `"), suggest(name, known.iter().map(String::as_str)))]
     Parameter {
         /// The name.
         name: String,
@@ -137,12 +137,6 @@ pub enum ModelError {
     /// An error of the environment underneath.
     #[error(transparent)]
     Env(#[from] EnvError),
-}
-
-/// The names that a mistyped one may have been meant for.
-fn near(name: &str, known: &[String]) -> String {
-    let near = mbrl_env::nearest::nearest(name, known.iter().map(String::as_str));
-    if near.is_empty() { String::new() } else { format!("; did you mean `{}`?", near.join("`, `")) }
 }
 
 impl ModelError {

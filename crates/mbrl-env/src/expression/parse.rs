@@ -6,7 +6,7 @@ use super::{
     ColumnNames, ExpressionError,
     evaluate::{call, compare, operate},
 };
-use crate::nearest::nearest;
+use crate::nearest::{did_you_mean, nearest, suggest};
 
 /// Deepest nesting: each level is a call of the parser and of the evaluation.
 const DEEPEST: usize = 100;
@@ -589,7 +589,7 @@ impl<'a> Parser<'a> {
         if near.is_empty() && CALLS.iter().any(|(known, ..)| *known == name) {
             near = vec![format!("{name}(…)")];
         }
-        let hint = if near.is_empty() { String::new() } else { format!("; did you mean `{}`?", near.join("`, `")) };
+        let hint = did_you_mean(&near);
         let shown: Vec<&str> = names.iter().take(30).map(String::as_str).collect();
         let more = if names.len() > 30 { ", …" } else { "" };
         let known = format!("{}{more}", shown.join(", "));
@@ -620,8 +620,7 @@ impl<'a> Parser<'a> {
         }
         let Some((_, function, least, most)) = CALLS.iter().find(|(known, ..)| *known == word) else {
             let known: Vec<&str> = CALLS.iter().map(|(known, ..)| *known).chain(["if"]).collect();
-            let near = nearest(word, known.iter().copied());
-            let hint = if near.is_empty() { String::new() } else { format!("; did you mean `{}`?", near.join("`, `")) };
+            let hint = suggest(word, known.iter().copied());
             return Err((at, format!("no function `{word}`{hint}; there are: {}", known.join(", "))));
         };
         if count < *least || count > *most {

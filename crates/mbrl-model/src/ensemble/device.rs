@@ -16,10 +16,12 @@ use burn_cubecl::{
     ops::numeric::empty_device_contiguous_dtype,
 };
 
+use tracing::trace_span;
+
 use super::{Assignment, Ensemble, Head, to_vec};
 use crate::{
     Activation, Draw, ModelError, Start, Trajectories,
-    dynamics::{check_particles, check_size},
+    dynamics::{check_particles, check_size, start_rows},
     noise::{STREAM, device as noise},
 };
 
@@ -79,7 +81,7 @@ impl Layout {
     }
     /// Blocks of a member's weights: for each layer its rows, then its biases.
     fn member(&self) -> usize {
-        self.blocks.windows(2).map(|pair| (4 * pair[0] + 1) * pair[1]).sum()
+        self.layer(self.blocks.len() - 1)
     }
     /// Where a layer's weights start.
     fn layer(&self, layer: usize) -> usize {
@@ -219,6 +221,7 @@ impl Fused {
         actions: &Tensor<3>,
         draw: Draw,
     ) -> Result<Option<Trajectories>, ModelError> {
+        let _span = trace_span!("imagine", model = "ensemble").entered();
         let [horizon, candidates, width] = actions.dims();
         let particles = draw.propagation.particles;
         let rows = particles * candidates;
@@ -233,14 +236,11 @@ impl Fused {
             members.extend(assigned.iter().map(|&member| member as f32));
         }
         let device = &model.spec.device;
-        let start = match from {
-            Start::States(states) => {
-                check_size("rows of the start states", candidates, states.dims()[0])?;
-                check_size("columns of the start states", model.spec.state, states.dims()[1])?;
-                states.clone()
-            }
-            Start::Situation(situation) => crate::Dynamics::encode(model, situation)?,
+        let from = match from {
+            Start::States(states) => Start::States(states.clone()),
+            Start::Situation(situation) => Start::Situation(*situation),
         };
+        let start = start_rows(model, from, candidates)?;
         let members = Tensor::<1>::from_data(TensorData::new(members, [horizon * particles]), device);
         let chunk = draw.chunk_of(candidates);
         let call = Call {

@@ -359,7 +359,8 @@ impl Ensemble {
     /// What the fused kernel of a GPU needs, where it serves.
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
     fn fused(&self) -> Option<&device::Fused> {
-        self.fused.get_or_init(|| device::Fused::new(self).filter(|_| self.use_engine).map(Arc::new)).as_deref()
+        let make = || self.use_engine.then(|| device::Fused::new(self)).flatten().map(Arc::new);
+        self.fused.get_or_init(make).as_deref()
     }
 
     fn engine_snapshot(&self) -> Engine {
@@ -726,16 +727,16 @@ impl Dynamics for Ensemble {
         if is_tracked(&from, &actions) {
             return rollout_by_steps(self, from, actions, draw);
         }
-        let _span = trace_span!("imagine", model = "ensemble").entered();
         let Some(engine) = &self.engine else {
             #[cfg(any(feature = "wgpu", feature = "cuda"))]
-            if let Some(fused) = self.fused() {
-                if let Some(trajectories) = fused.rollout(self, &from, &actions, draw)? {
-                    return Ok(trajectories);
-                }
+            if let Some(fused) = self.fused()
+                && let Some(trajectories) = fused.rollout(self, &from, &actions, draw)?
+            {
+                return Ok(trajectories);
             }
             return rollout_by_steps(self, from, actions, draw);
         };
+        let _span = trace_span!("imagine", model = "ensemble").entered();
         let [horizon, candidates, _] = actions.dims();
         let start = host_start(self, from, &actions)?;
         let all = self.run_engine(engine, &start, &to_vec(actions), [horizon, candidates], draw)?;

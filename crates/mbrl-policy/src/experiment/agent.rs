@@ -3,6 +3,7 @@
 //! A kind is a type with serde's derives whose fields are the sections it owns, in a file of its own, that implements
 //! [`Kind`] and has a line in the list at the end of [`AgentConfig`]. It knows nothing of the other kinds.
 
+use mbrl_env::nearest::suggest;
 use mbrl_env::tasks::Task;
 use mbrl_model::{EnsembleConfig, FitConfig};
 use mbrl_plan::PlannerConfig;
@@ -18,7 +19,6 @@ use super::{
     model_free::{SacSections, Td3Sections},
     npg::NpgSections,
     read::read,
-    suggest::suggest,
 };
 use crate::{Device, Learner, Training};
 

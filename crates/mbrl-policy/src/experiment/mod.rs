@@ -81,7 +81,6 @@ mod practice;
 mod read;
 mod registry;
 mod study;
-mod suggest;
 #[cfg(test)]
 mod tests;
 mod translate;

@@ -1,5 +1,6 @@
 //! Single values replaced: `key=value`, as `--set` of the command line takes them.
 
+use mbrl_env::nearest::suggest;
 use mbrl_plan::PlannerConfig;
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
@@ -9,7 +10,6 @@ use super::{
     agent::{AGENT, sections_of},
     read::read,
     shown,
-    suggest::suggest,
     translate::DYNAMICS,
 };
 

@@ -3,6 +3,7 @@
 //! TOML's own reader names lines, which `--set` and resolved experiments do not have, and tells an unknown key without the
 //! nearest known one.
 
+use mbrl_env::nearest::suggest;
 use std::fmt::{self, Display};
 
 use serde::{
@@ -14,7 +15,7 @@ use serde::{
 };
 use toml::{Table, Value};
 
-use super::{ExperimentError, suggest::suggest};
+use super::ExperimentError;
 
 /// Reads a value of any type from a table, below `path` (empty for a whole experiment).
 pub(super) fn read<T: DeserializeOwned>(table: Table, path: &str) -> Result<T, ExperimentError> {

@@ -3,13 +3,15 @@
 use std::{fs, path::Path};
 
 use mbrl_env::{
-    AngleColumn, Env, process,
+    AngleColumn, Env,
+    nearest::suggest,
+    process,
     tasks::{Options, Task, TaskEntry},
 };
 use mbrl_model::{Angles, EnsembleConfig};
 use toml::{Table, Value};
 
-use super::{Experiment, ExperimentError, Study, overrides, suggest::suggest};
+use super::{Experiment, ExperimentError, Study, overrides};
 
 /// The tasks and the named experiments of a program, joined from wherever they come.
 ///

@@ -28,11 +28,11 @@
 
 use std::{fs, path::Path};
 
-use mbrl_env::atomic_file;
+use mbrl_env::{atomic_file, nearest::suggest};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::{Experiment, ExperimentError, Registry, read::read, suggest::suggest};
+use super::{Experiment, ExperimentError, Registry, read::read};
 
 /// The name of the group that the methods of a study form.
 pub const COMPARISON: &str = "comparison";
