@@ -33,6 +33,7 @@ use account::{Figures, Interval, Path};
 use anyhow::{Context, Result, bail, ensure};
 use calibration::Scores;
 use clap::Parser;
+use mbrl_env::atomic_file::parent;
 use plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style};
 use prices::{Date, Prices, Weeks};
 use walk::{Planned, Rules, Setup, Simple, Year, planned, rules, simple};
@@ -75,6 +76,10 @@ fn main() -> Result<()> {
     let args = Args::parse();
     ensure!((0.0..1000.0).contains(&args.cost), "cost = {}: expected hundredths of a percent, 0 to 1000", args.cost);
     ensure!(args.seeds > 0, "seeds = 0: expected at least 1");
+    let after_last = args.seed.checked_add(args.seeds);
+    let after_last = after_last.with_context(|| format!("seed = {}: expected one that others follow", args.seed))?;
+    let folder = parent(&args.out);
+    ensure!(folder.is_dir(), "out = {}: expected a file in a folder that is there; make it first", args.out.display());
     if !args.prices.exists() {
         bail!(prices::help(&args.prices));
     }
@@ -93,7 +98,7 @@ fn main() -> Result<()> {
     );
     let (rules, simple) = (rules(&history, &setup), simple(&history, &setup));
     let mut runs = Vec::new();
-    for seed in args.seed..args.seed + args.seeds {
+    for seed in args.seed..after_last {
         runs.push(planned(&history, &setup, seed)?);
     }
     let years = last.years() - first.years();

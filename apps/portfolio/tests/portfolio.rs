@@ -78,4 +78,10 @@ fn bad_prices_end_the_program_before_any_work() {
     assert!(told(&["--test-from", "2030-01-01"]).contains("no week of prices from it on"));
     assert!(told(&["--cost=-1"]).contains("cost = -1: expected"));
     assert!(told(&["--horizon", "0"]).contains("horizon = 0"));
+    let last = u64::MAX.to_string();
+    assert!(told(&["--seed", &last]).contains("expected one that others follow"));
+    // Minutes of work would have nowhere to go.
+    let output = run(&file, &folder.path().join("nowhere/portfolio.svg"), &[]);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("expected a file in a folder that is there"));
 }
