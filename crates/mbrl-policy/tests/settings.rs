@@ -388,6 +388,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("model.hidden=[10, 12]", &[]),
     ("model.activation=relu", &[]),
     ("model.head=deterministic", &[]),
+    ("model.variance=column", &[]),
     ("model.weight_decay=[0.1, 0.1, 0.1]", &[]),
     ("model.angles=[2]", &[]),
     ("model.no_delta=[0]", &[]),

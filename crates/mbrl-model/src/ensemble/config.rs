@@ -1,6 +1,6 @@
 //! What an ensemble looks like.
 
-use std::{borrow::Cow, f32::consts::TAU};
+use std::{borrow::Cow, f32::consts::TAU, ops::Range};
 
 use burn::tensor::Device;
 use mbrl_env::{AngleColumn, EnvSpec, Knowledge, MAX_PAST, Rng};
@@ -16,6 +16,18 @@ pub enum Head {
     Gaussian,
     /// The mean alone, fitted by squared error (PDDM, PETS's "DE").
     Deterministic,
+}
+
+/// What the variance of a [Gaussian head](Head::Gaussian) depends on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variance {
+    /// On observation and action (default, PETS and MBPO): the world is noisier in some places than in others.
+    #[default]
+    Input,
+    /// On nothing: each member has one variance per predicted column, that of its errors (DHMBPO). Means are then fitted as by squared
+    /// errors, columns with small errors weighing more, and imagined steps are as noisy everywhere as the model is wrong on average.
+    Column,
 }
 
 /// Which columns of an observation are angles that turn all the way round.
@@ -161,6 +173,8 @@ pub struct EnsembleConfig {
     pub activation: Activation,
     /// What the last layer says (default Gaussian).
     pub head: Head,
+    /// What the variance of a Gaussian head depends on (default: observation and action).
+    pub variance: Variance,
     /// Weight decay of each layer's weights, added to the loss as `decay · ½‖W‖²`; one for each layer, the last one
     /// included, or none (default none; PETS has a table for each task, see [`pets_half_cheetah`](Self::pets_half_cheetah)).
     pub weight_decay: Vec<f32>,
@@ -206,6 +220,7 @@ impl Default for EnsembleConfig {
             hidden: vec![200; 4],
             activation: Activation::Silu,
             head: Head::Gaussian,
+            variance: Variance::Input,
             weight_decay: Vec::new(),
             angles: Angles::Task,
             no_delta: Vec::new(),
@@ -311,6 +326,12 @@ impl EnsembleConfig {
             "bounds_weight",
             self.bounds_weight,
             "a finite number of at least 0",
+        )?;
+        rule(
+            self.variance == Variance::Input || self.head == Head::Gaussian,
+            "variance",
+            self.variance,
+            "input with a deterministic head, which has no variance",
         )?;
         rule((0.0..=1.0).contains(&self.nll_beta), "nll_beta", self.nll_beta, "a number in [0, 1]")
     }
@@ -438,6 +459,15 @@ impl EnsembleConfig {
     /// Columns that the head describes: those of the observation that are predicted, then the reward.
     pub(crate) fn targets(&self, predicted: usize) -> usize {
         predicted + usize::from(self.reward)
+    }
+
+    /// Which outputs of the last layer are log-variances that do not depend on its inputs: their weights stay 0.
+    pub(crate) fn constant_outputs(&self, predicted: usize) -> Range<usize> {
+        let targets = self.targets(predicted);
+        match (self.head, self.variance) {
+            (Head::Gaussian, Variance::Column) => targets..2 * targets,
+            _ => 0..0,
+        }
     }
 
     /// Width of the network's output: means, log-variances, the logit of a termination.

@@ -6,7 +6,7 @@ use burn::{
 };
 use mbrl_env::Rng;
 
-use super::config::{EnsembleConfig, Head};
+use super::config::{EnsembleConfig, Head, Variance};
 use crate::{
     Activation,
     mlp::{self, draw_weights},
@@ -37,7 +37,8 @@ pub(crate) struct Heads {
 }
 
 impl Network {
-    /// Weights from a normal of standard deviation 1/(2·√in), truncated at two of them; biases 0 (PETS, `FC.py`).
+    /// Weights from a normal of standard deviation 1/(2·√in), truncated at two of them; biases 0 (PETS, `FC.py`). Outputs that do not
+    /// depend on inputs have weights of 0.
     pub(crate) fn new(
         config: &EnsembleConfig,
         inputs: usize,
@@ -50,10 +51,15 @@ impl Network {
         let members = config.members;
         let mut weights = Vec::new();
         let mut biases = Vec::new();
-        for pair in widths.windows(2) {
+        for (l, pair) in widths.windows(2).enumerate() {
             let (inputs, outputs) = (pair[0], pair[1]);
             let shape = [members, inputs, outputs];
-            weights.push(Param::from_data(TensorData::new(draw_weights(shape, rng), shape), device));
+            let mut drawn = draw_weights(shape, rng);
+            if l == config.hidden.len() {
+                let constant = config.constant_outputs(predicted);
+                drawn.chunks_exact_mut(outputs).for_each(|row| row[constant.clone()].fill(0.0));
+            }
+            weights.push(Param::from_data(TensorData::new(drawn, shape), device));
             biases
                 .push(Param::from_data(TensorData::new(vec![0f32; members * outputs], [members, 1, outputs]), device));
         }
@@ -102,7 +108,15 @@ impl Network {
                 if !config.learn_bounds {
                     (max, min) = (max.detach(), min.detach());
                 }
-                let below_max = max.clone() - activation::softplus(max - out.narrow(2, width, width), 1.0);
+                let raw = match config.variance {
+                    Variance::Input => out.narrow(2, width, width),
+                    // The weights are 0; past them no gradient reaches them.
+                    Variance::Column => {
+                        let bias = self.biases[self.biases.len() - 1].val().narrow(2, width, width);
+                        bias.expand([out.dims()[0], out.dims()[1], width])
+                    }
+                };
+                let below_max = max.clone() - activation::softplus(max - raw, 1.0);
                 let log_var = min.clone() + activation::softplus(below_max - min, 1.0);
                 Heads { mean, log_var: Some(log_var), end }
             }

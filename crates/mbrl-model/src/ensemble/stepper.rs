@@ -4,7 +4,7 @@
 //! thread. Panels of weights then sum their gradients over all rows and take Adam's step while they are in cache. The tests compare
 //! loss and gradients with Burn's autodiff.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -80,6 +80,8 @@ pub(super) struct HostStepper {
     verdicts: Vec<Verdict>,
     bounds: Bounds,
     objective: Objective,
+    /// Outputs of the last layer whose weights stay 0.
+    constant: Range<usize>,
     /// `[N, in]` and `[N, out]`, of the transitions as they are.
     inputs: Vec<f32>,
     targets: Vec<f32>,
@@ -113,6 +115,7 @@ impl HostStepper {
                 columns,
                 end: config.termination.then(|| (end_weight(config.head) * 2.0 / columns as f64) as f32),
             },
+            constant: config.constant_outputs(columns - usize::from(config.reward)),
             width: examples.targets.dims()[1],
             inputs: to_vec(examples.inputs.clone()),
             targets: to_vec(examples.targets.clone()),
@@ -204,7 +207,7 @@ impl HostStepper {
 impl Stepper<Network> for HostStepper {
     fn step(&mut self, batch: &FitBatch<'_>) -> f32 {
         let loss = self.walk(batch);
-        self.layers.update(&mut self.tape, &mut self.adam);
+        self.layers.update_without(&mut self.tape, &mut self.adam, &self.constant);
         if self.bounds.learned.is_some() {
             let gradients = self.bound_gradients();
             for ((values, moments), gradients) in
@@ -402,7 +405,7 @@ mod tests {
     use mbrl_env::Rng;
 
     use super::*;
-    use crate::{Activation, Dataset, Fit, FitConfig, ensemble::Ensemble};
+    use crate::{Activation, Dataset, Fit, FitConfig, Variance, ensemble::Ensemble};
 
     fn data(rows: usize, obs: usize, action: usize, past: usize, rng: &mut Rng) -> Dataset {
         assert_eq!(past, 0);
@@ -417,7 +420,18 @@ mod tests {
 
     /// Every setting that the loss depends on, in turn.
     fn configs() -> Vec<EnsembleConfig> {
-        let mut configs = Vec::new();
+        let mut configs = vec![EnsembleConfig {
+            members: 2,
+            hidden: vec![24, 17],
+            variance: Variance::Column,
+            weight_decay: vec![0.03; 3],
+            reward: true,
+            termination: true,
+            max_log_var: 0.2,
+            min_log_var: -0.7,
+            normalize_targets: true,
+            ..EnsembleConfig::default()
+        }];
         for (i, head) in [Head::Gaussian, Head::Deterministic].into_iter().enumerate() {
             for (j, activation) in [Activation::Silu, Activation::Relu, Activation::Tanh].into_iter().enumerate() {
                 // The widest on several threads.
@@ -475,6 +489,7 @@ mod tests {
                         }
                     }
                 }
+                crate::mlp::clear(&mut gradients, &host.constant);
                 host.layers.members = gradients;
                 let gradients = host.parameters();
 

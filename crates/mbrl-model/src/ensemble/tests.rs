@@ -215,7 +215,9 @@ fn every_activation_and_head_keeps_the_contract_on_every_device() {
                 let angles = Angles::Columns(vec![jump, AngleColumn { column: 3, turn: 360.0, wraps: false }]);
                 let turning = EnsembleConfig { angles, ..extended(plain.clone()) };
                 let pays = EnsembleConfig { reward: true, ..plain.clone() };
-                for config in [pays, turning, extended(plain.clone()), plain] {
+                let variance = if head == Head::Gaussian { Variance::Column } else { Variance::Input };
+                let even = EnsembleConfig { variance, ..plain.clone() };
+                for config in [pays, turning, even, extended(plain.clone()), plain] {
                     let model = ensemble(&config, 4, 2, &device, 1);
                     let width = model.spec.state;
                     let mut rng = Rng::new(2);
@@ -579,6 +581,7 @@ fn each_rule_of_the_configuration_is_checked() {
     bad(|c| c.no_delta = vec![1, 1], "no_delta");
     bad(|c| c.min_log_var = 1.0, "min_log_var");
     bad(|c| c.bounds_weight = -1.0, "bounds_weight");
+    bad(|c| (c.head, c.variance) = (Head::Deterministic, Variance::Column), "variance");
     bad(|c| c.nll_beta = 1.5, "nll_beta");
     bad(|c| c.nll_beta = f32::NAN, "nll_beta");
     bad(|c| c.past = MAX_PAST + 1, "past");

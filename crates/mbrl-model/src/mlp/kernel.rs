@@ -6,7 +6,7 @@
 //! the products are added in the order of the inputs, so that a row's result depends neither on its place nor on the other
 //! rows, and is the same on every processor with fused multiply-adds.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 // A tile is that of the features that the engine computes on the way: rows side by side, and one feature of them.
 pub(crate) use mbrl_env::{Lanes, TILE};
@@ -132,6 +132,17 @@ impl Packed {
             self.transpose_panel(i, panel);
         }
         back
+    }
+
+    /// Sets the weights of some outputs to 0.
+    pub(crate) fn clear(&mut self, outputs: &Range<usize>) {
+        let (inputs, width) = (self.inputs.max(1), self.panel);
+        for (i, panel) in self.panels().enumerate() {
+            let columns = panel.len() / inputs;
+            let within = |output: usize| output.saturating_sub(i * width).min(columns);
+            let cleared = within(outputs.start)..within(outputs.end);
+            panel.chunks_exact_mut(columns).for_each(|row| row[cleared.clone()].fill(0.0));
+        }
     }
 
     /// The weights panel by panel, `[in, width]` each.

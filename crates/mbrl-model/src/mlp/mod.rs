@@ -55,6 +55,8 @@ pub use host::HostMlp;
 pub(crate) use host::{Layer, gather};
 pub use network::Mlp;
 pub(crate) use network::forward;
+#[cfg(test)]
+pub(crate) use step::clear;
 pub use tape::Tape;
 #[cfg(feature = "train")]
 pub(crate) use tape::Tile;

@@ -1,5 +1,7 @@
 //! Gradients of parameters, and Adam's step on them while they are in cache.
 
+use std::ops::Range;
+
 use super::{
     Adam, HostMlp, Tape,
     dropout::Dropout,
@@ -113,6 +115,11 @@ impl HostMlp {
 
     /// Adam's step, where gradients have gone back through all tiles.
     pub(crate) fn update(&mut self, tape: &mut Tape, adam: &mut Adam) {
+        self.update_without(tape, adam, &(0..0));
+    }
+
+    /// As [`update`](Self::update); the weights of some outputs of the last layer stay 0.
+    pub(crate) fn update_without(&mut self, tape: &mut Tape, adam: &mut Adam, constant: &Range<usize>) {
         let serial = self.serial(tape.batch);
         let rates = adam.begin();
         let decay = |l: usize| adam.config.decay.get(l).copied().unwrap_or(0.0);
@@ -173,6 +180,7 @@ impl HostMlp {
                 }
             }
         }
+        clear(&mut self.members, constant);
         self.transpose(serial);
         tape.state = State::Spent;
     }
@@ -270,6 +278,13 @@ struct Task<'a, const N: usize> {
 }
 
 /// The tasks of a layer: its inputs by [`INPUTS`], of these all panels.
+/// Sets weights of the last layers to 0, those of some outputs.
+pub(crate) fn clear(members: &mut Params, outputs: &Range<usize>) {
+    if !outputs.is_empty() {
+        members.iter_mut().filter_map(|layers| layers.last_mut()).for_each(|last| last.packed.clear(outputs));
+    }
+}
+
 fn push_tasks<'a, const N: usize>(
     tasks: &mut Vec<Task<'a, N>>,
     pairs: &'a [(&'a [Lanes], &'a [Lanes])],
