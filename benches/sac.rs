@@ -1,18 +1,20 @@
 //! Updates of SAC as published: 256 × 256 units, two critics, 256 transitions, everything of an update (targets, critics, actor,
 //! temperature, slow copies) with the drawing of its batch; and whole steps, in which the policy acts and the world answers too. On one
-//! thread.
+//! thread. And what an action of a policy takes (`policy-act`).
 //!
 //! `cargo bench -p mbrl-benches --bench sac`. Throughput is in updates. With the feature `wgpu` or `cuda` also with the networks on a GPU:
 //! `sac-update-wgpu`, `sac-update-cuda`; `sac-update-flex` is the same in Burn's tensors on the CPU.
 #![allow(missing_docs, reason = "criterion's macros")]
+
+use std::hint::black_box;
 
 use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mbrl_benches::gpus;
 use mbrl_env::{ActionSpace, BoxSpace, Env, EnvSpec, Replay, Rng, Situation, Transition, tasks};
 use mbrl_policy::{
-    ActMode, ActorConfig, Agent, CriticsConfig, Learner, ModelFreeConfig, OffPolicy, OnDevice, Report, ReportKind, Sac,
-    SacConfig,
+    ActMode, ActorConfig, ActorHead, Agent, CriticsConfig, Learner, ModelFreeConfig, OffPolicy, OnDevice, Policy,
+    PolicyDraw, Report, ReportKind, Sac, SacConfig,
 };
 
 struct Quiet;
@@ -98,5 +100,23 @@ fn steps(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, updates, steps);
+/// What an action of a policy takes: a deterministic actor asked for one observation at a time.
+fn acts(c: &mut Criterion) {
+    let mut group = c.benchmark_group("policy-act");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
+    let task = tasks::make("cartpole-swingup").expect("a task");
+    let spec = task.env.spec();
+    for (id, width, layer_norm) in [("128x128", 128, false), ("256x256", 256, false), ("256x256-layer-norm", 256, true)]
+    {
+        let config = ActorConfig { hidden: vec![width; 2], layer_norm, ..ActorConfig::default() };
+        let actor =
+            config.init(spec, ActorHead::Deterministic { exploration: 0.1 }, &mut Rng::new(3)).expect("an actor");
+        let obs: Vec<f32> = (0..spec.obs.width()).map(|i| 0.1 * i as f32).collect();
+        let act = || actor.act(black_box(&obs), ActMode::Evaluate, PolicyDraw::new(0));
+        group.bench_function(id, |b| pool.install(|| b.iter(act)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, updates, steps, acts);
 criterion_main!(benches);
