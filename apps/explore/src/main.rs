@@ -100,10 +100,17 @@ impl Report for Silent {
     fn scalar(&mut self, _: ReportKind, _: &str, _: f64) {}
 }
 
-/// How many of the episodes from fixed starts end at the goal.
-fn reached(place: &Place, target: [f32; 2], agent: &mut dyn Agent) -> Result<u64> {
+/// What became of the three goals: how many episodes ended there, and how far from it they did (m, medians).
+#[derive(Debug, Default)]
+struct Found {
+    reached: [u64; 3],
+    distance: [f32; 3],
+}
+
+/// How far from the goal episodes from fixed starts end (m), the nearest first.
+fn distances(place: &Place, target: [f32; 2], agent: &mut dyn Agent) -> Result<Vec<f32>> {
     let mut task = tasks::make(place.task)?;
-    let mut count = 0;
+    let mut all = Vec::new();
     for seed in 1000..1000 + EPISODES {
         let mut rng = Rng::new(seed);
         let mut obs = task.env.reset(Some(seed))?;
@@ -117,20 +124,25 @@ fn reached(place: &Place, target: [f32; 2], agent: &mut dyn Agent) -> Result<u64
             }
         }
         let [x, y] = (place.at)(&obs);
-        count += u64::from((x - target[0]).hypot(y - target[1]) < place.near);
+        all.push((x - target[0]).hypot(y - target[1]));
     }
-    Ok(count)
+    all.sort_by(f32::total_cmp);
+    Ok(all)
 }
 
 /// Episodes of each goal that were planned to it, and that a policy of it came to; both in this one model.
-fn goals(place: &Place, experiment: &Experiment, data: &Replay, updates: u64, seed: u64) -> Result<[[u64; 3]; 2]> {
+fn goals(place: &Place, experiment: &Experiment, data: &Replay, updates: u64, seed: u64) -> Result<[Found; 2]> {
     let task = tasks::make(place.task)?;
     let spec = task.env.spec();
     let sections = experiment.agent.model_based().context("an agent that learns a model")?;
     let mut rng = Rng::new(seed);
     let mut model: Ensemble = sections.model.init_for_task(spec, &task.knowledge, &Device::flex(), &mut rng)?;
     fit(&mut model, &Dataset::of_replay(data, 0)?, &sections.fit, &mut rng)?;
-    let mut counts = [[0; 3]; 2];
+    let mut found = [Found::default(), Found::default()];
+    let note = |found: &mut Found, i: usize, distances: &[f32]| {
+        found.reached[i] = distances.iter().filter(|distance| **distance < place.near).count() as u64;
+        found.distance[i] = distances[distances.len() / 2];
+    };
     for (i, target) in place.goals.into_iter().enumerate() {
         let planner = CemConfig {
             horizon: sections.planner.horizon(),
@@ -142,7 +154,7 @@ fn goals(place: &Place, experiment: &Experiment, data: &Replay, updates: u64, se
         let planner = planner.init(&spec.actions, sections.propagation)?;
         let mpc = Mpc::new(Box::new(planner), Replan::EveryStep)?;
         let mut planned = MpcAgent::new(&model, (place.goal)(target), spec.actions.clone(), mpc);
-        counts[0][i] = reached(place, target, &mut planned)?;
+        note(&mut found[0], i, &distances(place, target, &mut planned)?);
 
         let policy = ActorConfig { hidden: vec![128, 128], learning_rate: 1e-3, ..ActorConfig::default() };
         let critics = CriticsConfig {
@@ -160,9 +172,9 @@ fn goals(place: &Place, experiment: &Experiment, data: &Replay, updates: u64, se
         let learner = MbpoConfig::default().init(spec, model.clone(), sections.fit.clone(), imagining, policy)?;
         let mut learner = learner.with_data(data.clone())?;
         learner.practise(updates, &mut rng, &mut Silent)?;
-        counts[1][i] = reached(place, target, &mut learner)?;
+        note(&mut found[1], i, &distances(place, target, &mut learner)?);
     }
-    Ok(counts)
+    Ok(found)
 }
 
 fn main() -> Result<()> {
@@ -179,8 +191,12 @@ fn main() -> Result<()> {
                 let data = explore(&experiment, &registry)?;
                 let [planned, policies] = goals(place, &experiment, &data, args.updates, seed)?;
                 println!(
-                    "{} seed {seed}, explored {heading}: planned {planned:?}, by policies {policies:?} of {EPISODES} episodes each",
-                    place.task
+                    "{} seed {seed}, explored {heading}: planned {:?}, by policies {:?} of {EPISODES} episodes each",
+                    place.task, planned.reached, policies.reached
+                );
+                println!(
+                    "  median distance from the goals at the end (m): planned {:.3?}, by policies {:.3?}",
+                    planned.distance, policies.distance
                 );
                 if seed == args.seed {
                     charts.push((format!("{}, {heading}", place.task), chart(place, &data)));

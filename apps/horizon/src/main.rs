@@ -157,8 +157,9 @@ fn picture(series: &[Vec<Point>; 4]) -> Picture {
         columns: 1,
         charts: vec![(String::new(), chart)],
         caption: format!(
-            "Cart-pole swing-up, one learned model. iCEM looks {HORIZONS:?} steps ahead, from left to right; the value is that of the critics \
-             that learned in the same model."
+            "Cart-pole swing-up, one learned model. iCEM looks {} steps ahead, from left to right; the value is that of the critics \
+             that learned in the same model.",
+            HORIZONS.map(|steps| steps.to_string()).join(", ")
         ),
     }
 }

@@ -129,6 +129,9 @@ pub(crate) struct EvalArgs {
     /// Seed of the start states; 0 gives those of the evaluations during training.
     #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// A new folder for the episodes, whose files (episodes/STEP-NUMBER.csv) are those that a run has of its evaluations.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) record: Option<PathBuf>,
     /// Threads (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,

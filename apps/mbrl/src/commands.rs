@@ -35,6 +35,7 @@ use crate::{
     render, report,
     run::{Ended, Restored, RunFolder, in_pool, warn},
     study,
+    trajectories::TrajectoryWriter,
 };
 
 /// By Ctrl-C or SIGTERM, as shells report the first.
@@ -398,6 +399,8 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     if args.episodes > MAX_EPISODES {
         bail!("--episodes {}: expected at most {MAX_EPISODES}", args.episodes);
     }
+    let record = args.record.as_deref().map(TrajectoryWriter::in_new_folder).transpose()?;
+    let mut env_step = 0;
     let (mut number, mut told) = (0, Ok(()));
     let mut tell = |episode: &EvaluationEpisode| {
         number += 1;
@@ -441,12 +444,16 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
                 if !args.set.is_empty() {
                     judged = judged.elsewhere(&args.set)?;
                 }
-                console::out(format_args!("checkpoint of step {}", judged.env_step))?;
+                env_step = judged.env_step;
+                console::out(format_args!("checkpoint of step {env_step}"))?;
                 Ok(evaluate_watched(&mut judged.task.env, &mut *judged.agent, &seeds, &mut tell)?)
             })??
         }
     };
     told?;
+    if let Some(record) = record {
+        record.write_new(env_step, &evaluation)?;
+    }
     let returns: Vec<f64> = evaluation.returns().collect();
     let between = estimate(&returns).and_then(|found| found.interval).map_or(String::new(), |(low, high)| {
         format!(", 95 % bootstrap interval {} to {}", rounded(low, 3), rounded(high, 3))

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use mbrl_env::Transition;
 use mbrl_policy::{AgentError, Evaluation, Moment, Observer, write_atomically};
 
@@ -30,18 +30,41 @@ impl TrajectoryWriter {
     }
 }
 
-impl Observer for TrajectoryWriter {
-    fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
+impl TrajectoryWriter {
+    /// In a folder that is made when there is something to write: it must not be there yet, what it lies in must.
+    pub(crate) fn in_new_folder(path: &Path) -> Result<Self> {
+        let told = |expected: &str| format!("--record {}: expected {expected}", path.display());
+        ensure!(path.symlink_metadata().is_err(), told("a folder that is not there yet"));
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        ensure!(parent.is_dir(), told("a new folder in one that is there; make that first"));
+        Ok(Self::new(path))
+    }
+
+    /// Makes the folder that [`in_new_folder`](Self::in_new_folder) found possible, and writes an evaluation there.
+    pub(crate) fn write_new(&self, env_step: u64, evaluation: &Evaluation) -> Result<()> {
+        let path = self.folder.parent().unwrap_or(&self.folder);
+        fs::create_dir(path).with_context(|| format!("--record {}", path.display()))?;
+        Ok(self.write(env_step, evaluation)?)
+    }
+
+    /// Writes the episodes of an evaluation at an environment step.
+    fn write(&self, env_step: u64, evaluation: &Evaluation) -> Result<(), AgentError> {
         // A run's folder that was renamed or removed meanwhile is not made anew.
         match fs::create_dir(&self.folder) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             made => made.map_err(|source| AgentError::Io { path: self.folder.clone(), source })?,
         }
         for (number, episode) in evaluation.episodes.iter().enumerate() {
-            let path = self.folder.join(format!("{}-{}.csv", at.env_step, number + 1));
+            let path = self.folder.join(format!("{env_step}-{}.csv", number + 1));
             write_atomically(&path, csv(&episode.transitions).as_bytes())?;
         }
         Ok(())
+    }
+}
+
+impl Observer for TrajectoryWriter {
+    fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
+        self.write(at.env_step, evaluation)
     }
 }
 

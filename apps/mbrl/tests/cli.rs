@@ -118,6 +118,13 @@ fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
     let mean = format!("mean return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
     let said = dir.run(&["eval", "one", "--episodes", "1"]).ok();
     assert!(said.out.contains(&mean), "{mean}: {}", said.out);
+    // The same episode is recorded as the run has it.
+    dir.run(&["eval", "one", "--episodes", "1", "--record", "seen"]).ok();
+    let [seen, own] = ["seen", "one"].map(|run| fs::read(dir.path(run).join("episodes/250-1.csv")).unwrap());
+    assert_eq!(seen, own);
+    dir.run(&["eval", "one", "--episodes", "1", "--record", "seen"])
+        .fails(1, &["--record seen: expected", "not there yet"]);
+    dir.run(&["eval", "one", "--episodes", "1", "--record", "no/where"]).fails(1, &["--record no/where: expected"]);
 
     let resolved = fs::read_to_string(dir.path("one/experiment.toml")).unwrap();
     assert!(resolved.contains("kind = \"ground-truth\"") && !resolved.contains("[model]"), "{resolved}");

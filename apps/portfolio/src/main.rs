@@ -60,7 +60,7 @@ struct Args {
     /// What is paid for what is bought or sold, in hundredths of a percent.
     #[arg(long, default_value_t = 10.0)]
     cost: f64,
-    /// Weeks that plans look ahead.
+    /// Weeks that plans look ahead, 1 to 52.
     #[arg(long, default_value_t = 3)]
     horizon: usize,
     /// Runs with seeds of their own, one after another.
@@ -75,6 +75,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!((0.0..1000.0).contains(&args.cost), "cost = {}: expected hundredths of a percent, 0 to 1000", args.cost);
+    ensure!((1..=52).contains(&args.horizon), "horizon = {}: expected 1 to 52 weeks", args.horizon);
     ensure!(args.seeds > 0, "seeds = 0: expected at least 1");
     let after_last = args.seed.checked_add(args.seeds);
     let after_last = after_last.with_context(|| format!("seed = {}: expected one that others follow", args.seed))?;

@@ -78,6 +78,7 @@ fn bad_prices_end_the_program_before_any_work() {
     assert!(told(&["--test-from", "2030-01-01"]).contains("no week of prices from it on"));
     assert!(told(&["--cost=-1"]).contains("cost = -1: expected"));
     assert!(told(&["--horizon", "0"]).contains("horizon = 0"));
+    assert!(told(&["--horizon", "1000000000"]).contains("expected 1 to 52 weeks"));
     let last = u64::MAX.to_string();
     assert!(told(&["--seed", &last]).contains("expected one that others follow"));
     // Minutes of work would have nowhere to go.

@@ -400,6 +400,7 @@ fn a_look_ahead_gives_targets_and_the_actors_gradient() {
 fn saved_and_loaded_it_goes_on_to_the_same_bits_and_threads_change_none() {
     let (mut actor, mut critics) = small();
     (actor.hidden, critics.hidden) = (vec![80, 70], vec![80, 70]);
+    actor.averaging = 0.3;
     (actor.normalize, critics.dropout, critics.layer_norm, critics.learning_rate) = (true, 0.1, true, 1e-3);
     let sac = || SacConfig::default().init(&spec(), &actor, &critics, &mut Rng::new(1)).unwrap();
     let td3 = || Td3Config::default().init(&spec(), &actor, &critics, &mut Rng::new(1)).unwrap();

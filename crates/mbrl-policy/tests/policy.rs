@@ -3,7 +3,9 @@
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use mbrl_env::{ActionSpace, BoxSpace, EnvSpec, Rng};
 use mbrl_model::{Activation, mlp::Pass};
-use mbrl_policy::{ActMode, Actor, ActorConfig, ActorHead, ActorPass, Policy, PolicyDraw};
+use mbrl_policy::{
+    ActMode, Actor, ActorConfig, ActorHead, ActorPass, ExportedPolicy, Policy, PolicyDraw, PolicyInfo,
+};
 
 const GAUSSIAN: ActorHead = ActorHead::Gaussian { log_std: [-3.0, 0.5] };
 
@@ -252,12 +254,52 @@ fn actions_depend_on_neither_batch_nor_threads_and_lie_within_the_bounds() {
 }
 
 #[test]
+fn evaluations_act_by_the_running_average_of_the_weights_and_nothing_else_does() {
+    let spec = spec(3, &[-2.0, 0.0], &[1.0, 0.5]);
+    let made = |averaging: f32| {
+        let config = ActorConfig { hidden: vec![9], layer_norm: true, averaging, ..ActorConfig::default() };
+        config.init(&spec, GAUSSIAN, &mut Rng::new(1)).unwrap()
+    };
+    let (mut plain, mut averaged) = (made(0.0), made(0.25));
+    let mut rng = Rng::new(2);
+    let mut average = plain.network().parameters();
+    for _ in 0..5 {
+        let inputs = normals(3 * 16, &mut rng);
+        let grad_out = normals(4 * 16, &mut rng);
+        for actor in [&mut plain, &mut averaged] {
+            let mut pass = ActorPass::default();
+            actor.sample(&inputs, PolicyDraw::new(7), true, &mut pass);
+            actor.step(&mut pass, &grad_out);
+        }
+        let now = plain.network().parameters();
+        average.iter_mut().zip(&now).for_each(|(average, now)| *average += 0.25 * (now - *average));
+    }
+    // What is learned is the same.
+    assert_eq!(averaged.network().parameters(), plain.network().parameters());
+    assert_eq!(plain.evaluated().parameters(), plain.network().parameters());
+    for (found, wanted) in averaged.evaluated().parameters().iter().zip(&average) {
+        assert!((found - wanted).abs() <= 1e-6 * wanted.abs().max(1.0), "{found} and {wanted}");
+    }
+    let obs = normals(3 * 8, &mut rng);
+    let act = |actor: &Actor, mode| actor.act(&obs, mode, PolicyDraw::new(3));
+    assert_eq!(act(&averaged, ActMode::Explore), act(&plain, ActMode::Explore));
+    assert_ne!(act(&averaged, ActMode::Evaluate), act(&plain, ActMode::Evaluate));
+    plain.network_mut().set_parameters(&averaged.evaluated().parameters());
+    assert_eq!(act(&averaged, ActMode::Evaluate), act(&plain, ActMode::Evaluate));
+    // It is what is exported.
+    let file = |actor: Actor| ExportedPolicy::new(PolicyInfo::of(&spec), actor).unwrap().to_bytes();
+    assert_eq!(file(averaged), file(plain));
+}
+
+#[test]
 fn bad_settings_are_refused_by_name() {
     let spec = spec(1, &[-1.0], &[1.0]);
     let told = |config: ActorConfig, head| config.init(&spec, head, &mut Rng::new(0)).unwrap_err().to_string();
     let usual = ActorConfig::default;
     let negative = told(ActorConfig { learning_rate: -1.0, ..usual() }, GAUSSIAN);
     assert!(negative.starts_with("learning_rate = -1"), "{negative}");
+    let averaging = told(ActorConfig { averaging: 1.5, ..usual() }, GAUSSIAN);
+    assert!(averaging.starts_with("averaging = 1.5: expected a number in [0, 1]"), "{averaging}");
     let turned = told(usual(), ActorHead::Gaussian { log_std: [1.0, 0.0] });
     assert!(turned.starts_with("log_std = [1.0, 0.0]"), "{turned}");
     let noise = told(usual(), ActorHead::Deterministic { exploration: f32::NAN });

@@ -227,7 +227,7 @@ impl ExportedPolicy {
             format!("[{}]", columns.join(","))
         };
         let (network, inputs, head) = match &self.network {
-            PolicyNetwork::Actor(actor) => (actor.network(), actor.inputs(), Head::of_actor(actor)),
+            PolicyNetwork::Actor(actor) => (actor.evaluated(), actor.inputs(), Head::of_actor(actor)),
             PolicyNetwork::Stochastic(policy) => (policy.network(), policy.inputs(), Head::of_stochastic(policy)),
         };
         let activation = serde_json::to_value(network.config().activation).expect("an activation is a word");

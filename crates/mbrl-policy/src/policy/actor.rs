@@ -31,6 +31,7 @@ pub(crate) const HALF_LOG_TAU: f32 = 0.918_938_5;
 
 const NETWORK: &str = "network.bin";
 const ADAM: &str = "adam.bin";
+const AVERAGE: &str = "average.bin";
 
 /// What an actor's network looks like, and how it learns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct ActorConfig {
     pub layer_norm: bool,
     /// Adam's step size (default 3e-4; SAC).
     pub learning_rate: f32,
+    /// Evaluations and exports act by a running average of the weights, which moves towards them by this share at each update: 0.001 averages
+    /// about the last thousand. 0 (default; SAC, TD3): they act by the weights themselves. What is learned does not depend on it.
+    pub averaging: f32,
     /// Whether columns that the task calls angles enter as sine and cosine, for the critics too (default: yes). Tasks that show
     /// sines and cosines themselves, as Gymnasium's pendulum does, have no such columns.
     pub angles: bool,
@@ -59,6 +63,7 @@ impl Default for ActorConfig {
             activation: Activation::Relu,
             layer_norm: false,
             learning_rate: 3e-4,
+            averaging: 0.0,
             angles: true,
             normalize: false,
         }
@@ -97,6 +102,10 @@ impl ActorConfig {
     /// [`AgentError::Config`] or [`AgentError::Model`], naming the field.
     pub fn validate(&self) -> Result<(), AgentError> {
         check_learning_rate(self.learning_rate)?;
+        if !(0.0..=1.0).contains(&self.averaging) {
+            let (value, rule) = (self.averaging.to_string(), "a number in [0, 1]");
+            return Err(AgentError::Config { field: "averaging", value, rule });
+        }
         Ok(MlpConfig::new(1, self.hidden.clone(), 1).validate()?)
     }
 
@@ -133,7 +142,8 @@ impl ActorConfig {
         };
         let network = init_network(&network, rng)?;
         let adam = AdamConfig { learning_rate: self.learning_rate, ..AdamConfig::default() };
-        Ok(Actor { adam: Adam::new(&network, adam), network, head, scale, inputs })
+        let average = (self.averaging > 0.0).then(|| Average { network: network.clone(), share: self.averaging });
+        Ok(Actor { adam: Adam::new(&network, adam), network, average, head, scale, inputs })
     }
 }
 
@@ -144,10 +154,19 @@ impl ActorConfig {
 #[derive(Debug, Clone)]
 pub struct Actor {
     network: HostMlp,
+    average: Option<Average>,
     adam: Adam,
     head: ActorHead,
     scale: ActionScale,
     inputs: Inputs,
+}
+
+/// What evaluations act by in place of the network.
+#[derive(Debug, Clone)]
+struct Average {
+    network: HostMlp,
+    /// By which it moves towards the network at each update.
+    share: f32,
 }
 
 /// Actions that an actor drew, and what gradients need of them. Used again and again, it allocates little.
@@ -185,7 +204,7 @@ impl ActorPass {
 impl Actor {
     /// Out of a file, with an optimizer that has not stepped yet.
     pub(crate) fn of_parts(network: HostMlp, head: ActorHead, scale: ActionScale, inputs: Inputs) -> Self {
-        Self { adam: Adam::new(&network, AdamConfig::default()), network, head, scale, inputs }
+        Self { adam: Adam::new(&network, AdamConfig::default()), network, average: None, head, scale, inputs }
     }
 
     /// What the network sees of observations.
@@ -209,6 +228,12 @@ impl Actor {
     #[must_use]
     pub fn network(&self) -> &HostMlp {
         &self.network
+    }
+
+    /// What evaluations act by: the [running average](ActorConfig::averaging) of the network where there is one, else the network.
+    #[must_use]
+    pub fn evaluated(&self) -> &HostMlp {
+        self.average.as_ref().map_or(&self.network, |average| &average.network)
     }
 
     /// Its network, to be set or moved.
@@ -264,7 +289,11 @@ impl Actor {
     /// Mean actions `[N, A]` in [−1, 1]: `tanh(μ)`.
     #[must_use]
     pub fn mean(&self, inputs: &[f32]) -> Vec<f32> {
-        let mut outputs = self.network.forward(Rows::Shared(inputs), Pass::Infer, None);
+        self.mean_of(&self.network, inputs)
+    }
+
+    fn mean_of(&self, network: &HostMlp, inputs: &[f32]) -> Vec<f32> {
+        let mut outputs = network.forward(Rows::Shared(inputs), Pass::Infer, None);
         let (width, per_row) = (self.scale.width(), self.network.config().outputs);
         if per_row != width {
             outputs = outputs.chunks_exact(per_row).flat_map(|row| &row[..width]).copied().collect();
@@ -317,6 +346,9 @@ impl Actor {
     /// One step of Adam against gradients of the outputs of a pass with a tape, which is spent.
     pub fn step(&mut self, pass: &mut ActorPass, grad_out: &[f32]) {
         self.network.step(&mut pass.tape, grad_out, false, &mut self.adam);
+        if let Some(average) = &mut self.average {
+            average.network.track(&self.network, average.share);
+        }
     }
 
     /// Log-probability density `[N]` of given actions `[N, A]` in (−1, 1) under a Gaussian head, and the gradients of their mean
@@ -360,6 +392,9 @@ impl Actor {
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         into.put(NETWORK, &self.network.save())?;
         into.put(ADAM, &self.adam.save(&self.network))?;
+        if let Some(average) = &self.average {
+            into.put(AVERAGE, &average.network.save())?;
+        }
         self.inputs.save(into)
     }
 
@@ -370,6 +405,9 @@ impl Actor {
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         load_network(&mut self.network, from, NETWORK)?;
         self.adam.load(&self.network, from.get(ADAM)?).map_err(|e| from.refuse(ADAM, e.to_string()))?;
+        if let Some(average) = &mut self.average {
+            load_network(&mut average.network, from, AVERAGE)?;
+        }
         self.inputs.load(from)
     }
 }
@@ -407,7 +445,7 @@ impl Policy for Actor {
         let mut inputs = Vec::with_capacity(obs.len());
         self.inputs.prepare(obs, &mut inputs);
         let mut actions = match (mode, self.head) {
-            (ActMode::Evaluate, _) => self.mean(&inputs),
+            (ActMode::Evaluate, _) => self.mean_of(self.evaluated(), &inputs),
             (ActMode::Explore, ActorHead::Gaussian { .. }) => {
                 let mut pass = ActorPass::default();
                 self.sample(&inputs, draw, false, &mut pass);
