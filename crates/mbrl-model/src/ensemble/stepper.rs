@@ -207,7 +207,7 @@ impl HostStepper {
 impl Stepper<Network> for HostStepper {
     fn step(&mut self, batch: &FitBatch<'_>) -> f32 {
         let loss = self.walk(batch);
-        self.layers.update_without(&mut self.tape, &mut self.adam, &self.constant);
+        self.layers.update_with_constants(&mut self.tape, &mut self.adam, &self.constant);
         if self.bounds.learned.is_some() {
             let gradients = self.bound_gradients();
             for ((values, moments), gradients) in

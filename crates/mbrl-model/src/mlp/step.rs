@@ -115,11 +115,11 @@ impl HostMlp {
 
     /// Adam's step, where gradients have gone back through all tiles.
     pub(crate) fn update(&mut self, tape: &mut Tape, adam: &mut Adam) {
-        self.update_without(tape, adam, &(0..0));
+        self.update_with_constants(tape, adam, &(0..0));
     }
 
     /// As [`update`](Self::update); the weights of some outputs of the last layer stay 0.
-    pub(crate) fn update_without(&mut self, tape: &mut Tape, adam: &mut Adam, constant: &Range<usize>) {
+    pub(crate) fn update_with_constants(&mut self, tape: &mut Tape, adam: &mut Adam, constant: &Range<usize>) {
         let serial = self.serial(tape.batch);
         let rates = adam.begin();
         let decay = |l: usize| adam.config.decay.get(l).copied().unwrap_or(0.0);
