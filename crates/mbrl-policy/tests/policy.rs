@@ -3,9 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use mbrl_env::{ActionSpace, BoxSpace, EnvSpec, Rng};
 use mbrl_model::{Activation, mlp::Pass};
-use mbrl_policy::{
-    ActMode, Actor, ActorConfig, ActorHead, ActorPass, ExportedPolicy, Policy, PolicyDraw, PolicyInfo,
-};
+use mbrl_policy::{ActMode, Actor, ActorConfig, ActorHead, ActorPass, ExportedPolicy, Policy, PolicyDraw, PolicyInfo};
 
 const GAUSSIAN: ActorHead = ActorHead::Gaussian { log_std: [-3.0, 0.5] };
 
