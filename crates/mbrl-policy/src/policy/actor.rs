@@ -142,7 +142,8 @@ impl ActorConfig {
         };
         let network = init_network(&network, rng)?;
         let adam = AdamConfig { learning_rate: self.learning_rate, ..AdamConfig::default() };
-        let average = (self.averaging > 0.0).then(|| Average { network: network.clone(), share: self.averaging });
+        let average =
+            (self.averaging > 0.0).then(|| Box::new(Average { network: network.clone(), share: self.averaging }));
         Ok(Actor { adam: Adam::new(&network, adam), network, average, head, scale, inputs })
     }
 }
@@ -154,7 +155,7 @@ impl ActorConfig {
 #[derive(Debug, Clone)]
 pub struct Actor {
     network: HostMlp,
-    average: Option<Average>,
+    average: Option<Box<Average>>,
     adam: Adam,
     head: ActorHead,
     scale: ActionScale,
