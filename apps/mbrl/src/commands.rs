@@ -34,8 +34,7 @@ use crate::{
     registry::{embedded, registry},
     render, report,
     run::{Ended, Restored, RunFolder, in_pool, warn},
-    study,
-    trajectories::TrajectoryWriter,
+    study, trajectories,
 };
 
 /// By Ctrl-C or SIGTERM, as shells report the first.
@@ -399,7 +398,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     if args.episodes > MAX_EPISODES {
         bail!("--episodes {}: expected at most {MAX_EPISODES}", args.episodes);
     }
-    let record = args.record.as_deref().map(TrajectoryWriter::in_new_folder).transpose()?;
+    args.record.as_deref().map(trajectories::check_record).transpose()?;
     let mut env_step = 0;
     let (mut number, mut told) = (0, Ok(()));
     let mut tell = |episode: &EvaluationEpisode| {
@@ -451,9 +450,6 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         }
     };
     told?;
-    if let Some(record) = record {
-        record.write_new(env_step, &evaluation)?;
-    }
     let returns: Vec<f64> = evaluation.returns().collect();
     let between = estimate(&returns).and_then(|found| found.interval).map_or(String::new(), |(low, high)| {
         format!(", 95 % bootstrap interval {} to {}", rounded(low, 3), rounded(high, 3))
@@ -472,6 +468,10 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     } else {
         let (mean, episodes) = (rounded(evaluation.return_mean(), 3), counted(returns.len() as u64, "episode"));
         console::out(format_args!("mean return {mean} over {episodes}{between} ({seconds:.1} s)"))?;
+    }
+    // Last: a disk that is full takes no figures with it.
+    if let Some(place) = &args.record {
+        trajectories::record(place, env_step, &evaluation)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use mbrl_env::atomic_file::parent;
 use mbrl_model::ModelError;
 use mbrl_policy::{AgentError, sync_parent};
 
@@ -16,7 +17,7 @@ pub(crate) fn checked_out(out: &Path, extension: &str) -> Result<PathBuf> {
     if out.extension().is_none_or(|found| found != extension) {
         bail!("--out {}: expected a name that ends in .{extension}", out.display());
     }
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent(out);
     if !parent.is_dir() {
         bail!("--out {}: no folder {}", out.display(), parent.display());
     }
@@ -27,7 +28,7 @@ pub(crate) fn checked_out(out: &Path, extension: &str) -> Result<PathBuf> {
 ///
 /// `place` is taken where it is free or empty; otherwise, with `next_free`, the first free one of `place-2`, `place-3`, …
 pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent(place);
     fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
     let name = place.file_name().context("the folder needs a name")?.to_string_lossy().into_owned();
     remove_leftovers(parent);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use mbrl_env::Transition;
+use mbrl_env::{Transition, atomic_file::parent};
 use mbrl_policy::{AgentError, Evaluation, Moment, Observer, write_atomically};
 
 const EPISODES: &str = "episodes";
@@ -27,24 +27,6 @@ pub(crate) struct TrajectoryWriter {
 impl TrajectoryWriter {
     pub(crate) fn new(run: &Path) -> Self {
         Self { folder: folder(run) }
-    }
-}
-
-impl TrajectoryWriter {
-    /// In a folder that is made when there is something to write: it must not be there yet, what it lies in must.
-    pub(crate) fn in_new_folder(path: &Path) -> Result<Self> {
-        let told = |expected: &str| format!("--record {}: expected {expected}", path.display());
-        ensure!(path.symlink_metadata().is_err(), told("a folder that is not there yet"));
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        ensure!(parent.is_dir(), told("a new folder in one that is there; make that first"));
-        Ok(Self::new(path))
-    }
-
-    /// Makes the folder that [`in_new_folder`](Self::in_new_folder) found possible, and writes an evaluation there.
-    pub(crate) fn write_new(&self, env_step: u64, evaluation: &Evaluation) -> Result<()> {
-        let path = self.folder.parent().unwrap_or(&self.folder);
-        fs::create_dir(path).with_context(|| format!("--record {}", path.display()))?;
-        Ok(self.write(env_step, evaluation)?)
     }
 
     /// Writes the episodes of an evaluation at an environment step.
@@ -66,6 +48,20 @@ impl Observer for TrajectoryWriter {
     fn on_eval(&mut self, at: Moment, evaluation: &Evaluation) -> Result<(), AgentError> {
         self.write(at.env_step, evaluation)
     }
+}
+
+/// Refuses a place that [`record`] could not take, before there is anything to write: it must not be there yet, what it lies in must.
+pub(crate) fn check_record(place: &Path) -> Result<()> {
+    let told = |expected: &str| format!("--record {}: expected {expected}", place.display());
+    ensure!(place.symlink_metadata().is_err(), told("a folder that is not there yet"));
+    ensure!(parent(place).is_dir(), told("a new folder in one that is there; make that first"));
+    crate::folder::check(place, false)
+}
+
+/// Writes an evaluation into a new folder, whole or not at all, where a run has its own.
+pub(crate) fn record(place: &Path, env_step: u64, evaluation: &Evaluation) -> Result<()> {
+    let fill = |partial: &Path| Ok(TrajectoryWriter::new(partial).write(env_step, evaluation)?);
+    crate::folder::create(place, false, fill).map(drop)
 }
 
 /// A row a step: the observation before it, the action, and what came of it. A last row holds the last observation.
