@@ -39,7 +39,12 @@ fn environments_keep_their_contracts() {
 #[test]
 fn goals_and_targets_are_known() {
     let options = |name: &str| match name {
-        "baoding" => vec![Options::new(), Options::new().with("goal", "mixed"), Options::new().with("goal", "place")],
+        "baoding" => vec![
+            Options::new(),
+            Options::new().with("goal", "mixed"),
+            Options::new().with("goal", "place"),
+            Options::new().with("goal", "mixed").with("lead", 0.8),
+        ],
         "write" => vec![Options::new().with("path", "unseen"), Options::new().with("path", "figure-eight")],
         _ => vec![Options::new()],
     };
@@ -49,6 +54,43 @@ fn goals_and_targets_are_known() {
             let known = task.knowledge.known.clone().unwrap();
             check::check_known(&*known, &mut task.env, 2, &Device::flex(), &mut Rng::new(0)).unwrap();
         }
+    }
+}
+
+#[test]
+fn targets_wait_for_balls_that_lie_still() {
+    use std::f64::consts::{PI, TAU};
+    let wrapped = |angle: f64| (angle + PI).rem_euclid(TAU) - PI;
+    // On the circle that the ellipse is made of: the phase of the first target, and by how much it is ahead of the balls.
+    let phases = |obs: &[f32], side: f64| {
+        let [x, y] = [0.036, 0.022];
+        let at = |k: usize| f64::from(obs[k]);
+        let target = (at(61) / y).atan2((at(60) - 0.062) / x);
+        let balls = ((at(49) - at(55)) / y).atan2((at(48) - at(54)) / x);
+        (target, side * wrapped(target - balls))
+    };
+    for (goal, side) in [("counter-clockwise", 1.0), ("clockwise", -1.0)] {
+        let mut env = simulator("baoding", &Options::new().with("goal", goal).with("lead", 0.8));
+        let mut obs = env.reset(Some(3)).unwrap();
+        let (mut full, mut still) = (0, 0);
+        for step in 0..60 {
+            let (before, ahead) = phases(&obs, side);
+            obs = env.step(&[0.0; 24]).unwrap().obs;
+            let moved = side * wrapped(phases(&obs, side).0 - before);
+            match ahead {
+                ..0.399 => {
+                    assert!((moved - TAU / 60.0).abs() < 1e-5, "{goal}, step {step}: {moved} at {ahead}");
+                    full += 1;
+                }
+                0.801.. => {
+                    assert!(moved.abs() < 1e-5, "{goal}, step {step}: {moved} at {ahead}");
+                    still += 1;
+                }
+                _ => assert!((-1e-5..TAU / 60.0 + 1e-5).contains(&moved), "{goal}, step {step}: {moved} at {ahead}"),
+            }
+        }
+        // The other way round balls lag from the start on.
+        assert!(still > 2 && (full > 2 || side < 0.0), "{goal}: {full} steps by the clock, {still} without any");
     }
 }
 

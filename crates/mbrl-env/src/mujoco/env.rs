@@ -155,6 +155,11 @@ impl Controls<'_> {
         self.data.userdata()
     }
 
+    /// The same, to be written: what a goal does while an episode goes on.
+    pub fn userdata_mut(&mut self) -> &mut [f64] {
+        self.data.userdata_mut()
+    }
+
     /// Controls of the actuators, `[nu]`.
     pub fn ctrl_mut(&mut self) -> &mut [f64] {
         self.data.ctrl_mut()

@@ -21,7 +21,7 @@ use crate::{
     task::{
         AdroitPenConfig, AdroitPenObjective, BaodingAdroitConfig, BaodingGoal, ReorientAdroitConfig,
         adroit::{ABOVE_PALM, ELLIPSE, RANGES, pen},
-        baoding::{clock, exchange},
+        baoding::{Targets, exchange},
         reorient::{CubeRotations, GOALS, known},
     },
 };
@@ -151,7 +151,7 @@ impl BaodingAdroitConfig {
     /// those of the engine.
     pub fn task(&self, name: &str) -> Result<Task, EnvError> {
         self.check()?;
-        let (centre, radii) = self.ellipse()?;
+        let targets = self.targets()?;
         let make = |variation: &Variation| {
             let (model, servo) = (self.model(variation)?, self.servo());
             let play = Baoding {
@@ -160,9 +160,8 @@ impl BaodingAdroitConfig {
                 start_noise: self.start_noise,
                 objective: self.objective(),
                 servo: servo.clone(),
-                targets: [model.mocap("target0")?, model.mocap("target1")?],
-                centre,
-                radii,
+                targets,
+                shown_by: [model.mocap("target0")?, model.mocap("target1")?],
                 start_phase: START_PHASE,
                 shown: 0.26,
                 view: ([0.0, -0.06, 0.2], 0.5, [120.0, -45.0]),
@@ -170,7 +169,7 @@ impl BaodingAdroitConfig {
             Ok((model, play, servo))
         };
         let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
-        let mut knowledge = Knowledge::none().with_known(clock(centre, radii));
+        let mut knowledge = Knowledge::none().with_known(targets.known());
         if self.goal != BaodingGoal::Place {
             knowledge = knowledge.with_augment(exchange());
         }
@@ -183,8 +182,8 @@ impl BaodingAdroitConfig {
         Model::from_xml(&scene(&self.physics, variation, &objects)?)
     }
 
-    /// The targets' ellipse in the world: where PDDM's targets are while the wrist is in the key pose.
-    fn ellipse(&self) -> Result<([f64; 2], [f64; 2]), EnvError> {
+    /// The targets in the world: on PDDM's ellipse while the wrist is in the key pose.
+    fn targets(&self) -> Result<Targets, EnvError> {
         let model = self.model(&Variation::default())?;
         let palm = model.body("palm")?;
         let mut sim = Sim::new(&model)?;
@@ -196,7 +195,7 @@ impl BaodingAdroitConfig {
         // Rows of the matrix are the world's axes; the palm's own are x across, −y up, z along.
         let world = |row: usize, [x, y, z]: [f64; 3]| axes[3 * row] * x + axes[3 * row + 1] * y + axes[3 * row + 2] * z;
         let centre = [0, 1].map(|row| at[row] + world(row, [across, -ABOVE_PALM, along]));
-        Ok((centre, [world(0, [rx, 0.0, 0.0]), world(1, [0.0, 0.0, rz])]))
+        Ok(Targets { centre, radii: [world(0, [rx, 0.0, 0.0]), world(1, [0.0, 0.0, rz])], lead: self.lead })
     }
 }
 

@@ -14,9 +14,7 @@ use crate::{
     objective::judge,
     robot::HandConfig,
     scene::Variation,
-    task::baoding::{
-        BALLS, BaodingConfig, BaodingGoal, BaodingObjective, CENTRE, JOINTS, RADII, START_PHASE, TARGETS, on_ellipse,
-    },
+    task::baoding::{BALLS, BaodingConfig, BaodingGoal, BaodingObjective, JOINTS, START_PHASE, TARGETS, Targets},
 };
 
 /// The phase at the start and the turn per step, among what the episode remembers.
@@ -34,9 +32,9 @@ pub(crate) struct Baoding {
     pub(crate) start_noise: f64,
     pub(crate) objective: BaodingObjective,
     pub(crate) servo: Servo,
-    pub(crate) targets: [usize; 2],
-    pub(crate) centre: [f64; 2],
-    pub(crate) radii: [f64; 2],
+    pub(crate) targets: Targets,
+    /// Bodies that show them.
+    pub(crate) shown_by: [usize; 2],
     pub(crate) start_phase: f64,
     /// Height at which targets are shown (m): above the balls.
     pub(crate) shown: f64,
@@ -68,16 +66,15 @@ impl BaodingConfig {
 
     fn parts(&self, variation: &Variation) -> Result<Parts<Baoding>, EnvError> {
         let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
-        let targets = [model.mocap("target0")?, model.mocap("target1")?];
+        let shown_by = [model.mocap("target0")?, model.mocap("target1")?];
         let play = Baoding {
             goal: self.goal,
             period: self.period,
             start_noise: self.start_noise,
             objective: self.objective(),
             servo: servo.clone(),
-            targets,
-            centre: CENTRE,
-            radii: RADII,
+            targets: self.targets(),
+            shown_by,
             start_phase: START_PHASE,
             shown: 0.32,
             view: ([0.06, 0.0, 0.27], 0.42, [150.0, -45.0]),
@@ -147,9 +144,21 @@ fn scatter_balls(state: &mut InitialState, rng: &mut Rng) {
 }
 
 impl Baoding {
-    fn targets(&self, memory: &[f64], step: f64) -> [[f64; 2]; 2] {
+    /// Where the targets are after so many steps.
+    fn at(&self, memory: &[f64], step: f64) -> [[f64; 2]; 2] {
         let phase = memory[PHASE] + memory[TURN] * step;
-        [0.0, PI].map(|more| on_ellipse(self.centre, self.radii, phase + more))
+        [0.0, PI].map(|more| self.targets.at(phase + more))
+    }
+}
+
+impl Baoding {
+    /// Turns the targets back by what they wait in the step to `next`.
+    fn hold_back(&self, next: f64, controls: &mut Controls<'_>) {
+        let [first, second] = POSITIONS.map(|ball| part::<2>(controls.qpos(), ball));
+        let turn = controls.userdata()[TURN];
+        let target = self.at(controls.userdata(), next - 1.0)[0];
+        let advance = self.targets.advance(&turn, &target, &first, &second);
+        controls.userdata_mut()[PHASE] += advance - turn;
     }
 }
 
@@ -157,7 +166,7 @@ impl Play for Baoding {
     fn observe(&self, sim: &Sim, step: f64, obs: &mut Vec<f64>) {
         obs.extend_from_slice(&sim.qpos()[..JOINTS]);
         obs.extend_from_slice(&sim.qvel()[..JOINTS]);
-        observe_balls(sim, &self.targets(sim.userdata(), step), obs);
+        observe_balls(sim, &self.at(sim.userdata(), step), obs);
     }
 
     fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
@@ -176,16 +185,17 @@ impl Play for Baoding {
 
     fn settle(&self, sim: &mut Sim, rng: &mut Rng) -> Result<(), EnvError> {
         remember(sim, draw(self.goal, self.period, self.start_phase, rng));
-        let targets = self.targets(sim.userdata(), 0.0);
-        for (mocap, [x, y]) in self.targets.into_iter().zip(targets) {
+        let targets = self.at(sim.userdata(), 0.0);
+        for (mocap, [x, y]) in self.shown_by.into_iter().zip(targets) {
             sim.mocap_pos_mut()[mocap] = [x, y, self.shown];
         }
         wait(sim, 0.5)
     }
 
     fn show(&self, step: f64, controls: &mut Controls<'_>) {
-        let targets = self.targets(controls.userdata(), step);
-        for (mocap, [x, y]) in self.targets.into_iter().zip(targets) {
+        self.hold_back(step, controls);
+        let targets = self.at(controls.userdata(), step);
+        for (mocap, [x, y]) in self.shown_by.into_iter().zip(targets) {
             controls.mocap_pos_mut()[mocap] = [x, y, self.shown];
         }
     }

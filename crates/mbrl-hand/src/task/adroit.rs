@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BaodingGoal, BaodingObjective, Choices, FALLEN_ADROIT, ReorientObjective, SensorNoise, Told,
-    baoding::ball_fields,
+    baoding::{ball_fields, check_lead},
     check_above_0, check_at_least_0, choices, hand_layout,
     reorient::{check_goals, cube_fields},
 };
@@ -88,6 +88,8 @@ pub struct BaodingAdroitConfig {
     pub goal: BaodingGoal,
     /// Steps per turn of the targets (default: 60).
     pub period: f64,
+    /// How far the targets may be ahead of the balls (rad; [`BaodingConfig::lead`](super::BaodingConfig::lead)).
+    pub lead: Option<f64>,
     /// How the engine steps (default: 2.5 ms, as there).
     pub physics: PhysicsConfig,
     /// Largest speed of a joint (default: 3 rad/s, as there).
@@ -111,6 +113,7 @@ impl Default for BaodingAdroitConfig {
         Self {
             goal: BaodingGoal::default(),
             period: 60.0,
+            lead: None,
             physics: physics(),
             speed: 3.0,
             action_scale: 0.9,
@@ -131,6 +134,7 @@ impl BaodingAdroitConfig {
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise)])?;
+        check_lead(self.lead)?;
         self.choices().check()
     }
 

@@ -88,6 +88,9 @@ pub struct BaodingConfig {
     pub goal: BaodingGoal,
     /// Steps per turn of the targets (default: 60).
     pub period: f64,
+    /// How far the targets may be ahead of the balls (rad). From half of it on they turn more slowly, and at all of it they wait. By default
+    /// they go by the clock, as PDDM's do.
+    pub lead: Option<f64>,
     /// How the engine steps.
     pub physics: PhysicsConfig,
     /// Largest speed of a joint (default: 3 rad/s, which bounds the servos' forces).
@@ -111,6 +114,7 @@ impl Default for BaodingConfig {
         Self {
             goal: BaodingGoal::default(),
             period: 60.0,
+            lead: None,
             physics: PhysicsConfig::default(),
             speed: 3.0,
             action_scale: 0.9,
@@ -131,6 +135,7 @@ impl BaodingConfig {
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise)])?;
+        check_lead(self.lead)?;
         self.choices().check()
     }
 
@@ -153,6 +158,10 @@ impl BaodingConfig {
         choices!(self)
     }
 
+    pub(crate) fn targets(&self) -> Targets {
+        Targets { centre: CENTRE, radii: RADII, lead: self.lead }
+    }
+
     pub(crate) fn layout() -> Vec<(Field, Told)> {
         hand_layout(ball_fields())
     }
@@ -163,8 +172,8 @@ impl BaodingConfig {
         BaodingObjective::of(self.goal, FALLEN)
     }
 
-    /// What a model of the task may use: the hand beside the balls, measured and commanded; that the balls may be exchanged; targets
-    /// that turn by the clock.
+    /// What a model of the task may use: the hand beside the balls, measured and commanded; that the balls may be exchanged; how
+    /// the targets turn.
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
         let mut knowledge = Knowledge::none();
@@ -172,7 +181,7 @@ impl BaodingConfig {
             knowledge = knowledge.with_augment(exchange());
         }
         knowledge.features = Some(std::sync::Arc::new(self.features()));
-        knowledge.known = Some(std::sync::Arc::new(clock(CENTRE, RADII)));
+        knowledge.known = Some(std::sync::Arc::new(self.targets().known()));
         knowledge
     }
 
@@ -196,12 +205,6 @@ pub(crate) fn ball_fields() -> Vec<(Field, Told)> {
     ]
 }
 
-/// Where the first ball should be at a phase on an ellipse; the second one is opposite.
-pub(crate) fn on_ellipse(centre: [f64; 2], radii: [f64; 2], phase: f64) -> [f64; 2] {
-    let (sin, cos) = phase.sin_cos();
-    [centre[0] + radii[0] * cos, centre[1] + radii[1] * sin]
-}
-
 /// The first ball starts at the palm's end of the ellipse.
 pub(crate) const START_PHASE: f64 = PI;
 
@@ -218,23 +221,65 @@ pub(crate) fn exchange() -> Permutations {
     Permutations { name: "baoding-exchange-1", copies: vec![same, (exchanged, Permutation::identity(JOINTS))] }
 }
 
-/// Targets that turn on an ellipse by the angle in the observation.
-struct Clock {
-    centre: [f64; 2],
-    radii: [f64; 2],
+pub(crate) fn check_lead(lead: Option<f64>) -> Result<(), EnvError> {
+    lead.map_or(Ok(()), |lead| check_above_0(&[("lead", lead)]))
+}
+
+/// Opposite targets that turn on an ellipse.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Targets {
+    pub(crate) centre: [f64; 2],
+    pub(crate) radii: [f64; 2],
+    /// See [`BaodingConfig::lead`].
+    pub(crate) lead: Option<f64>,
+}
+
+impl Targets {
+    /// Where the first ball should be at a phase; the second one is opposite.
+    pub(crate) fn at(&self, phase: f64) -> [f64; 2] {
+        let (sin, cos) = phase.sin_cos();
+        [self.centre[0] + self.radii[0] * cos, self.centre[1] + self.radii[1] * sin]
+    }
+
+    /// By how much the targets turn in a step, of `turn` by the clock: less where they wait for balls that lag. `target` belongs to `ball`.
+    pub(crate) fn advance<S: Scalar>(&self, turn: &S, target: &[S; 2], ball: &[S; 2], other: &[S; 2]) -> S {
+        let Some(lead) = self.lead else { return turn.clone() };
+        // On the circle that the ellipse is made of, where phases are angles.
+        let [u, v] = [0, 1].map(|k| target[k].shift(-self.centre[k]).scale(1.0 / self.radii[k]));
+        let [x, y] = [0, 1].map(|k| (ball[k].clone() - other[k].clone()).scale(1.0 / self.radii[k]));
+        let across = x.clone() * v.clone() - y.clone() * u.clone();
+        // The shift keeps the gradient finite where both balls are at one point.
+        let ahead = across.atan2(&(x * u + y * v).shift(1e-9));
+        let direction = turn.above(0.0) - turn.below(0.0);
+        turn.clone() * (ahead * direction).scale(-2.0 / lead).shift(2.0).clamp(0.0, 1.0)
+    }
+
+    /// The targets' columns need no learning.
+    pub(crate) fn known(self) -> impl Known {
+        let columns = |first: usize, number: usize| (first..first + number).map(Input::Obs);
+        let block = |(target, ball, other): (usize, usize, usize)| {
+            let mut inputs: Vec<Input> = columns(target, 2).chain(columns(TURN, 1)).collect();
+            if self.lead.is_some() {
+                inputs.extend(columns(ball, 2).chain(columns(other, 2)));
+            }
+            Block { inputs, width: 2 }
+        };
+        let mut blocks: Vec<Block> =
+            [(TARGETS[0], BALLS[0], BALLS[1]), (TARGETS[1], BALLS[1], BALLS[0])].map(block).into();
+        blocks.push(Block { inputs: vec![Input::Obs(TURN)], width: 1 });
+        FormulaKnown { formula: Turning { targets: self, blocks }, columns: (TARGETS[0]..WIDTH).collect() }
+    }
+}
+
+/// The targets' next places, by the angle in the observation.
+struct Turning {
+    targets: Targets,
     blocks: Vec<Block>,
 }
 
-pub(crate) fn clock(centre: [f64; 2], radii: [f64; 2]) -> impl Known {
-    let inputs = |target: usize| vec![Input::Obs(target), Input::Obs(target + 1), Input::Obs(TURN)];
-    let mut blocks: Vec<Block> = TARGETS.map(|target| Block { inputs: inputs(target), width: 2 }).into();
-    blocks.push(Block { inputs: vec![Input::Obs(TURN)], width: 1 });
-    FormulaKnown { formula: Clock { centre, radii, blocks }, columns: (TARGETS[0]..WIDTH).collect() }
-}
-
-impl Formula for Clock {
+impl Formula for Turning {
     fn name(&self) -> &'static str {
-        "baoding-clock-1"
+        if self.targets.lead.is_some() { "baoding-waiting-1" } else { "baoding-clock-1" }
     }
 
     fn blocks(&self) -> &[Block] {
@@ -242,13 +287,15 @@ impl Formula for Clock {
     }
 
     fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
-        if block == 2 {
-            out.push(inputs[0].clone());
-            return;
-        }
-        let ([cx, cy], [rx, ry]) = (self.centre, self.radii);
-        let (x, y) = (inputs[0].shift(-cx), inputs[1].shift(-cy));
-        let (sin, cos) = inputs[2].sin_cos();
+        let pair = |first: usize| [0, 1].map(|k| inputs[first + k].clone());
+        let (target, turn) = match inputs {
+            [turn] if block == 2 => return out.push(turn.clone()),
+            [_, _, turn] => (pair(0), turn.clone()),
+            _ => (pair(0), self.targets.advance(&inputs[2], &pair(0), &pair(3), &pair(5))),
+        };
+        let Targets { centre: [cx, cy], radii: [rx, ry], .. } = self.targets;
+        let (x, y) = (target[0].shift(-cx), target[1].shift(-cy));
+        let (sin, cos) = turn.sin_cos();
         out.push((x.clone() * cos.clone() - (y.clone() * sin.clone()).scale(rx / ry)).shift(cx));
         out.push((y * cos + (x * sin).scale(ry / rx)).shift(cy));
     }
@@ -405,12 +452,12 @@ mod tests {
 
     /// An episode in which the balls follow their targets at a constant distance behind.
     fn episode(steps: usize, turn: f64, lag: f64) -> Vec<Vec<f32>> {
+        let targets = BaodingConfig::default().targets();
         let row = |t: usize| {
             let mut row = vec![0.0; WIDTH];
             let phase = START_PHASE + turn * t as f64;
             for (ball, more) in [0.0, PI].into_iter().enumerate() {
-                let (at, target) =
-                    (on_ellipse(CENTRE, RADII, phase + more - lag), on_ellipse(CENTRE, RADII, phase + more));
+                let (at, target) = (targets.at(phase + more - lag), targets.at(phase + more));
                 for k in 0..2 {
                     row[BALLS[ball] + k] = at[k] as f32;
                     row[TARGETS[ball] + k] = target[k] as f32;
@@ -439,7 +486,7 @@ mod tests {
 
     #[test]
     fn the_clock_turns_targets_as_the_ellipse_does_and_exchanges_with_the_balls() {
-        let known = clock(CENTRE, RADII);
+        let known = BaodingConfig::default().targets().known();
         let rows = episode(7, TAU / 60.0, 0.4);
         let exchanged = |row: &Vec<f32>| {
             let mut row = row.clone();
@@ -461,6 +508,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn targets_wait_for_balls_that_lag_either_way_round() {
+        let targets = Targets { lead: Some(0.8), ..BaodingConfig::default().targets() };
+        for turn in [0.1, -0.1_f64] {
+            for phase in [0.3, 2.9, -1.2] {
+                let target = targets.at(phase);
+                // Balls ahead or behind by less than half of the lead, by three quarters, by all of it, by nearly half a turn.
+                for (behind, share) in [(-0.5, 1.0), (0.0, 1.0), (0.39, 1.0), (0.6, 0.5), (0.8, 0.0), (3.0, 0.0)] {
+                    let at = phase - behind * turn.signum();
+                    // The place between the balls does not count.
+                    let [ball, other] = [at, at + PI].map(|phase| targets.at(phase).map(|x| x + 0.004));
+                    let found = targets.advance(&turn, &target, &ball, &other);
+                    assert!((found - share * turn).abs() < 1e-5, "{behind} behind: {found} of {turn}");
+                }
+            }
+        }
+        let config = BaodingConfig { lead: Some(0.0), ..BaodingConfig::default() };
+        assert!(config.check().unwrap_err().to_string().starts_with("lead = 0: expected"));
     }
 
     #[test]
