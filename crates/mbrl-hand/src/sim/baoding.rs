@@ -17,7 +17,7 @@ use crate::{
     task::baoding::{BALLS, BaodingConfig, BaodingGoal, BaodingObjective, JOINTS, START_PHASE, TARGETS, Targets},
 };
 
-/// The phase at the start and the turn per step, among what the episode remembers.
+/// Among what the episode remembers: the phase at the start, less what the targets have waited since; and the turn per step by the clock.
 const PHASE: usize = OWN;
 const TURN: usize = OWN + 1;
 
@@ -149,9 +149,7 @@ impl Baoding {
         let phase = memory[PHASE] + memory[TURN] * step;
         [0.0, PI].map(|more| self.targets.at(phase + more))
     }
-}
 
-impl Baoding {
     /// Turns the targets back by what they wait in the step to `next`.
     fn hold_back(&self, next: f64, controls: &mut Controls<'_>) {
         let [first, second] = POSITIONS.map(|ball| part::<2>(controls.qpos(), ball));
