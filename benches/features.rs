@@ -1,8 +1,8 @@
-//! What features cost: a roll-out of a hand with and without its fingertips, and the fingertips alone.
+//! What features cost: a roll-out of a hand with and without its fingertips, and the fingertips alone; and the features of `mbrl-hand`'s tasks.
 //!
 //! `cargo bench -p mbrl-benches --bench features`. Three members of 2 × 500, 512 candidates of seven steps, 24 joints; the features are
 //! the positions of five fingertips by forward kinematics, as the joints stand and as they are commanded. Before criterion's figures
-//! it prints the shares of rounds that alternate, which other work on the machine moves less.
+//! it prints the shares of rounds that alternate, which other work on the machine moves less. `hand-features/…` is the time per tile of 32 rows.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use std::{hint::black_box, time::Instant};
@@ -11,6 +11,7 @@ use burn::tensor::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mbrl_benches::{SHAPES, normal};
 use mbrl_env::{Features, Knowledge, Lanes, Rng, TILE, lanes::sin_cos_of};
+use mbrl_hand::task::{BaodingConfig, ReorientConfig, ValveConfig, WriteConfig};
 use mbrl_model::{Draw, Dynamics, Ensemble, MemberRule, Propagation, Start};
 
 const CANDIDATES: usize = 512;
@@ -161,5 +162,27 @@ fn features(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, features);
+/// Features of a tile of the hands' own tasks.
+fn hands(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hand-features");
+    group.throughput(Throughput::Elements(TILE as u64));
+    let features: [(&str, Box<dyn Features>); 4] = [
+        ("valve", Box::new(ValveConfig::default().features())),
+        ("reorient", Box::new(ReorientConfig::default().features())),
+        ("write", Box::new(WriteConfig::default().features())),
+        ("baoding", Box::new(BaodingConfig::default().features())),
+    ];
+    let mut rng = Rng::new(5);
+    for (task, features) in features {
+        // Wider than any observation.
+        let mut lanes = || -> Vec<Lanes> { (0..128).map(|_| std::array::from_fn(|_| rng.normal())).collect() };
+        let (obs, actions, mut out) = (lanes(), lanes(), vec![[0.0; TILE]; features.width()]);
+        group.bench_function(task, |b| {
+            b.iter(|| features.tile(black_box(&obs), black_box(&actions), black_box(&mut out)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, features, hands);
 criterion_main!(benches);

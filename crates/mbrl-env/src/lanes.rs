@@ -13,6 +13,8 @@
 
 use std::f32::consts::FRAC_2_PI;
 
+use multiversion::multiversion;
+
 pub use crate::knowledge::{Lanes, TILE};
 
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer.
@@ -39,6 +41,7 @@ pub fn sin_cos(x: f32) -> (f32, f32) {
 }
 
 /// [`sin_cos`] of a whole column.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
 pub fn sin_cos_of(x: &Lanes, sin: &mut Lanes, cos: &mut Lanes) {
     for ((x, sin), cos) in x.iter().zip(sin).zip(cos) {
         (*sin, *cos) = sin_cos(*x);

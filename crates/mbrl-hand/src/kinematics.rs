@@ -42,28 +42,24 @@ impl<S: Scalar> Frame<S> {
     /// Where a point of the frame is in the world.
     pub fn point(&self, at: &[f64; 3]) -> Vector<S> {
         let mut point = self.origin.clone();
-        for (axis, by) in self.axes.iter().zip(at) {
-            if *by != 0.0 {
-                point = std::array::from_fn(|i| point[i].clone() + axis[i].scale(*by));
-            }
-        }
+        advance(&mut point, &self.axes, at);
         point
     }
 
     /// A point of the world in the frame's own coordinates.
     pub fn inside(&self, point: &Vector<S>) -> Vector<S> {
         let away = crate::scalar::subtract(point, &self.origin);
-        std::array::from_fn(|i| crate::scalar::dot(&self.axes[i], &away))
+        [0, 1, 2].map(|i| crate::scalar::dot(&self.axes[i], &away))
     }
 
     fn turn(&mut self, axis: Axis, sin: &S, cos: &S) {
-        let (i, j) = ((axis.index() + 1) % 3, (axis.index() + 2) % 3);
-        let mix = |a: &Vector<S>, b: &Vector<S>, sin: &S| -> Vector<S> {
-            std::array::from_fn(|k| a[k].clone() * cos.clone() + b[k].clone() * sin.clone())
+        let [x, y, z] = &mut self.axes;
+        let (a, b) = match axis {
+            Axis::X => (y, z),
+            Axis::Y => (z, x),
+            Axis::Z => (x, y),
         };
-        let turned = mix(&self.axes[i], &self.axes[j], sin);
-        self.axes[j] = mix(&self.axes[j], &self.axes[i], &-sin.clone());
-        self.axes[i] = turned;
+        S::turn(a, b, sin, cos);
     }
 }
 
@@ -92,21 +88,24 @@ impl Chain {
         Some(Self { parts, bodies })
     }
 
+    /// After how many parts the frames of some bodies on the way begin, in the order of the chain.
+    pub(crate) fn stops(&self, bodies: &[&str]) -> Vec<usize> {
+        self.bodies.iter().filter(|(name, _)| bodies.contains(&name.as_str())).map(|(_, at)| *at).collect()
+    }
+
     /// The frame at the end of the chain, by all joint angles (rad).
     pub fn frame<S: Scalar>(&self, angles: &[S]) -> Frame<S> {
         self.frame_and_origins(angles, &[]).0
     }
 
-    /// The same, and the origins of some bodies on the way (m), in the order of the chain.
-    pub fn frame_and_origins<S: Scalar>(&self, angles: &[S], bodies: &[&str]) -> (Frame<S>, Vec<Vector<S>>) {
+    /// The same, and the origins of the bodies (m) that begin at these [`stops`](Self::stops).
+    pub(crate) fn frame_and_origins<S: Scalar>(&self, angles: &[S], stops: &[usize]) -> (Frame<S>, Vec<Vector<S>>) {
         let mut frame = Frame::world(&angles[0]);
-        let mut origins = Vec::with_capacity(bodies.len());
-        let asked: Vec<usize> =
-            self.bodies.iter().filter(|(name, _)| bodies.contains(&name.as_str())).map(|(_, at)| *at).collect();
+        let mut origins = Vec::with_capacity(stops.len());
         for (number, part) in self.parts.iter().enumerate() {
-            origins.extend(asked.iter().filter(|at| **at == number).map(|_| frame.origin.clone()));
+            origins.extend(stops.iter().filter(|stop| **stop == number).map(|_| frame.origin.clone()));
             match part {
-                Part::Shift(by) => frame.origin = frame.point(by),
+                Part::Shift(by) => advance(&mut frame.origin, &frame.axes, by),
                 Part::Turn(axis, sin, cos) => {
                     let (sin, cos) = (angles[0].like(*sin), angles[0].like(*cos));
                     frame.turn(*axis, &sin, &cos);
@@ -117,7 +116,7 @@ impl Chain {
                 }
             }
         }
-        origins.extend(asked.iter().filter(|at| **at == self.parts.len()).map(|_| frame.origin.clone()));
+        origins.extend(stops.iter().filter(|stop| **stop == self.parts.len()).map(|_| frame.origin.clone()));
         (frame, origins)
     }
 
@@ -131,6 +130,15 @@ impl Chain {
             .collect();
         found.sort_unstable();
         found
+    }
+}
+
+/// Moves a point along axes.
+fn advance<S: Scalar>(point: &mut Vector<S>, axes: &[Vector<S>; 3], by: &[f64; 3]) {
+    for (axis, by) in axes.iter().zip(by) {
+        if *by != 0.0 {
+            S::advance(point, axis, *by);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::{Add, Mul, Neg, Sub};
 
 use burn::tensor::Tensor;
 use mbrl_env::lanes::{self, Lanes, TILE};
+use multiversion::multiversion;
 
 /// What kinematics, features and rewards are written in.
 ///
@@ -43,7 +44,49 @@ pub trait Scalar:
 
     /// Its square.
     fn square(&self) -> Self {
-        self.clone() * self.clone()
+        self.times(self)
+    }
+
+    /// The sum: `+` without copies, which cost [`Wide`] more than the sum.
+    fn plus(&self, other: &Self) -> Self {
+        self.clone() + other.clone()
+    }
+
+    /// The difference, as [`plus`](Self::plus).
+    fn minus(&self, other: &Self) -> Self {
+        self.clone() - other.clone()
+    }
+
+    /// The product, as [`plus`](Self::plus).
+    fn times(&self, other: &Self) -> Self {
+        self.clone() * other.clone()
+    }
+
+    /// Turns the directions `a` and `b` in their plane: they become `a cos + b sin` and `b cos − a sin`.
+    fn turn(a: &mut Vector<Self>, b: &mut Vector<Self>, sin: &Self, cos: &Self) {
+        for (a, b) in a.iter_mut().zip(b) {
+            (*a, *b) = (a.times(cos).plus(&b.times(sin)), b.times(cos).minus(&a.times(sin)));
+        }
+    }
+
+    /// Moves a point by a distance along a direction: `point + along · by`.
+    fn advance(point: &mut Vector<Self>, along: &Vector<Self>, by: f64) {
+        for (point, along) in point.iter_mut().zip(along) {
+            *point = point.plus(&along.scale(by));
+        }
+    }
+
+    /// Inner product.
+    fn inner(a: &Vector<Self>, b: &Vector<Self>) -> Self {
+        a[0].times(&b[0]).plus(&a[1].times(&b[1])).plus(&a[2].times(&b[2]))
+    }
+
+    /// How far a point is from the line between two others, at least 1e-6.
+    fn distance_to_line([from, to]: [&Vector<Self>; 2], point: &Vector<Self>) -> Self {
+        let (along, away) = (subtract(to, from), subtract(point, from));
+        let over = dot(&along, &along).shift(1e-9).recip();
+        let part = dot(&along, &away).times(&over).clamp(0.0, 1.0);
+        length(&each(|i| away[i].minus(&along[i].times(&part))))
     }
 }
 
@@ -134,6 +177,7 @@ impl Neg for Wide {
 }
 
 impl Scalar for Wide {
+    #[inline(always)]
     fn like(&self, value: f64) -> Self {
         Self([value as f32; TILE])
     }
@@ -152,22 +196,93 @@ impl Scalar for Wide {
         lanes::sin_cos_of(&self.0, &mut sin, &mut cos);
         (Self(sin), Self(cos))
     }
+    #[inline(always)]
     fn root(&self) -> Self {
         self.map(|x| x.max(1e-12).sqrt())
     }
+    #[inline(always)]
     fn recip(&self) -> Self {
         self.map(|x| 1.0 / x)
     }
+    #[inline(always)]
     fn atan2(&self, x: &Self) -> Self {
         self.with(x, f32::atan2)
     }
+    #[inline(always)]
     fn clamp(&self, low: f64, high: f64) -> Self {
         let (low, high) = (low as f32, high as f32);
         self.map(|x| x.max(low).min(high))
     }
+    #[inline(always)]
     fn below(&self, limit: f64) -> Self {
         let limit = limit as f32;
         self.map(|x| f32::from(u8::from(x < limit)))
+    }
+    #[inline(always)]
+    fn plus(&self, other: &Self) -> Self {
+        self.with(other, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn minus(&self, other: &Self) -> Self {
+        self.with(other, |x, y| x - y)
+    }
+    #[inline(always)]
+    fn times(&self, other: &Self) -> Self {
+        self.with(other, |x, y| x * y)
+    }
+    fn turn(a: &mut Vector<Self>, b: &mut Vector<Self>, sin: &Self, cos: &Self) {
+        turn_lanes(a, b, &sin.0, &cos.0);
+    }
+    fn advance(point: &mut Vector<Self>, along: &Vector<Self>, by: f64) {
+        advance_lanes(point, along, by as f32);
+    }
+    fn inner(a: &Vector<Self>, b: &Vector<Self>) -> Self {
+        let mut out = [0.0; TILE];
+        inner_lanes(a, b, &mut out);
+        Self(out)
+    }
+    fn distance_to_line(ends: [&Vector<Self>; 2], point: &Vector<Self>) -> Self {
+        let mut out = [0.0; TILE];
+        distance_lanes(ends, point, &mut out);
+        Self(out)
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
+fn turn_lanes(a: &mut Vector<Wide>, b: &mut Vector<Wide>, sin: &Lanes, cos: &Lanes) {
+    for (Wide(a), Wide(b)) in a.iter_mut().zip(b) {
+        for i in 0..TILE {
+            (a[i], b[i]) = (a[i] * cos[i] + b[i] * sin[i], b[i] * cos[i] - a[i] * sin[i]);
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
+fn advance_lanes(point: &mut Vector<Wide>, along: &Vector<Wide>, by: f32) {
+    for (Wide(point), Wide(along)) in point.iter_mut().zip(along) {
+        for i in 0..TILE {
+            point[i] += along[i] * by;
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
+fn inner_lanes([ax, ay, az]: &Vector<Wide>, [bx, by, bz]: &Vector<Wide>, out: &mut Lanes) {
+    for i in 0..TILE {
+        out[i] = ax.0[i] * bx.0[i] + ay.0[i] * by.0[i] + az.0[i] * bz.0[i];
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
+fn distance_lanes([from, to]: [&Vector<Wide>; 2], point: &Vector<Wide>, out: &mut Lanes) {
+    let ([fx, fy, fz], [tx, ty, tz], [px, py, pz]) = (from, to, point);
+    for i in 0..TILE {
+        let (x, y, z) = (tx.0[i] - fx.0[i], ty.0[i] - fy.0[i], tz.0[i] - fz.0[i]);
+        let (u, v, w) = (px.0[i] - fx.0[i], py.0[i] - fy.0[i], pz.0[i] - fz.0[i]);
+        let over = 1.0 / (x * x + y * y + z * z + 1e-9);
+        let part = ((x * u + y * v + z * w) * over).max(0.0).min(1.0);
+        let (u, v, w) = (u - x * part, v - y * part, w - z * part);
+        out[i] = (u * u + v * v + w * w).max(1e-12).sqrt();
     }
 }
 
@@ -311,30 +426,35 @@ impl<const K: usize> Scalar for Dual<K> {
 /// Three numbers: a point or a direction.
 pub type Vector<S> = [S; 3];
 
+/// As `std::array::from_fn`, which copies what is large.
+#[inline(always)]
+fn each<S>(of: impl Fn(usize) -> S) -> Vector<S> {
+    [of(0), of(1), of(2)]
+}
+
 /// `a + b`.
 pub fn add<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
-    std::array::from_fn(|i| a[i].clone() + b[i].clone())
+    each(|i| a[i].plus(&b[i]))
 }
 
 /// `a − b`.
 pub fn subtract<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
-    std::array::from_fn(|i| a[i].clone() - b[i].clone())
+    each(|i| a[i].minus(&b[i]))
 }
 
 /// `a · by`.
 pub fn scaled<S: Scalar>(a: &Vector<S>, by: f64) -> Vector<S> {
-    std::array::from_fn(|i| a[i].scale(by))
+    each(|i| a[i].scale(by))
 }
 
 /// Inner product.
 pub fn dot<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> S {
-    let [x, y, z] = std::array::from_fn(|i| a[i].clone() * b[i].clone());
-    x + y + z
+    S::inner(a, b)
 }
 
 /// Cross product.
 pub fn cross<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
-    let part = |i: usize, j: usize| a[i].clone() * b[j].clone() - a[j].clone() * b[i].clone();
+    let part = |i: usize, j: usize| a[i].times(&b[j]).minus(&a[j].times(&b[i]));
     [part(1, 2), part(2, 0), part(0, 1)]
 }
 
@@ -356,6 +476,20 @@ mod tests {
             + x.shift(3.0).recip()
             - x.below(0.2)
             + y.above(0.1)
+            + directions(x, y)
+    }
+
+    /// What is written for lanes by itself.
+    fn directions<S: Scalar>(x: &S, y: &S) -> S {
+        let (mut a, mut b) = ([x.clone(), y.shift(0.3), x.scale(0.4)], [y.clone(), x.shift(-0.7), y.scale(-1.5)]);
+        let (sin, cos) = y.sin_cos();
+        S::turn(&mut a, &mut b, &sin, &cos);
+        S::advance(&mut a, &b, 0.3);
+        // Nearest to one end, to the other, and to what lies between.
+        let [one, two] = [0.2, 5.0].map(|by| [x.scale(by), y.scale(-by), x.shift(by)]);
+        let apart = [&a, &one, &two].map(|point| S::distance_to_line([&a, &b], point));
+        let [p, q, r] = apart;
+        S::inner(&a, &b).scale(0.1) + p.plus(&q).minus(&r.times(x).scale(0.05))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     blocks::{Block, Formula, Input},
     kinematics::{Chain, Frame},
     robot::HandConfig,
-    scalar::{Scalar, Vector, dot, length, scaled, subtract},
+    scalar::{Scalar, Vector, scaled, subtract},
 };
 
 /// Digits by the beginning of their joints' names.
@@ -21,7 +21,8 @@ pub(crate) struct Digit {
     /// Its joints and the wrist's, by their numbers.
     joints: Vec<usize>,
     chain: Chain,
-    links: [String; 3],
+    /// Where its links begin in the chain.
+    links: Vec<usize>,
     /// The centre of the tip, in the last link's frame.
     tip: f64,
     /// Radii of the links.
@@ -41,12 +42,7 @@ impl<S: Scalar> Place<S> {
 
     /// How far a point is from the axis of a link: 0 is the proximal one.
     pub(crate) fn distance(&self, link: usize, point: &Vector<S>) -> S {
-        let (from, to) = (&self.points[link], &self.points[link + 1]);
-        let (along, away) = (subtract(to, from), subtract(point, from));
-        let over = dot(&along, &along).shift(1e-9).recip();
-        let part = (dot(&along, &away) * over).clamp(0.0, 1.0);
-        let nearest: Vector<S> = along.map(|x| x * part.clone());
-        length(&subtract(&away, &nearest))
+        S::distance_to_line([&self.points[link], &self.points[link + 1]], point)
     }
 }
 
@@ -65,6 +61,7 @@ impl Digit {
                 _ => (HandConfig::FINGER, HandConfig::FINGER_RADIUS),
             };
             let links = LINKS.map(|link| format!("{digit}{link}"));
+            let links = chain.stops(&links.each_ref().map(String::as_str));
             Some(Self { joints, chain, links, tip: lengths[2] - radii[2], radii })
         };
         DIGITS.iter().filter_map(of).collect()
@@ -87,8 +84,7 @@ impl Digit {
     }
 
     fn place<S: Scalar>(&self, angles: &[S]) -> Place<S> {
-        let names: Vec<&str> = self.links.iter().map(String::as_str).collect();
-        let (frame, origins) = self.chain.frame_and_origins(angles, &names);
+        let (frame, origins) = self.chain.frame_and_origins(angles, &self.links);
         let tip = frame.point(&[self.tip, 0.0, 0.0]);
         // Three links by name, and the tip.
         let mut points = origins.into_iter().chain([tip]);
