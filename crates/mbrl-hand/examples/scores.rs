@@ -1,4 +1,5 @@
-//! What the episodes of runs came to: `scores TASK RUN...`, by the newest evaluation in each run's folder.
+//! What the episodes of runs came to: `scores TASK RUN...`, by the newest evaluation in each run's folder. `scores write RUN... --draw
+//! FILE.svg` also draws what the pencil wrote in the first episode of each run.
 
 use std::{
     env, fs,
@@ -6,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use mbrl_hand::Score;
+use mbrl_hand::{Score, task::WriteScore};
 
 /// The episodes of the newest evaluation, in their order.
 fn newest(run: &Path) -> Result<Vec<PathBuf>, String> {
@@ -55,17 +56,62 @@ fn run(task: &str, folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// What was written in the first episode of each run, beside the paths.
+fn draw(runs: &[String]) -> Result<String, String> {
+    // A panel shows 32 mm.
+    const SIDE: f64 = 240.0;
+    let (mut panels, width) = (String::new(), SIDE * runs.len() as f64);
+    for (number, run) in runs.iter().enumerate() {
+        let first =
+            newest(Path::new(run))?.into_iter().next().ok_or_else(|| format!("{run}: no evaluation was recorded"))?;
+        let observations = observations(&first)?;
+        if Score::of("write", &observations).is_none() || observations.iter().any(|obs| obs.len() < 66) {
+            return Err(format!("{}: not an episode of `write`", first.display()));
+        }
+        let track: Vec<([f64; 3], [f64; 2])> = WriteScore::track(&observations).collect();
+        let middle = [0, 1].map(|k| track.iter().map(|(_, target)| target[k]).sum::<f64>() / track.len() as f64);
+        let line = |colour: &str, wide: f64, points: Vec<[f64; 2]>| {
+            let scale = SIDE / 0.032;
+            let points = points.iter().map(|[x, y]| {
+                format!("{:.1},{:.1}", SIDE / 2.0 + scale * (x - middle[0]), SIDE / 2.0 - scale * (y - middle[1]))
+            });
+            let points = points.collect::<Vec<String>>().join(" ");
+            format!("<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{wide}\"/>\n")
+        };
+        panels += &format!("<g transform=\"translate({:.0} 0)\">\n", SIDE * number as f64);
+        panels += &line("#bbb", 7.0, track.iter().map(|(_, target)| *target).collect());
+        panels += &line("#1f5fae", 1.5, track.iter().map(|([x, y, _], _)| [*x, *y]).collect());
+        panels += "</g>\n";
+    }
+    Ok(format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {SIDE}\" width=\"{width}\" height=\"{SIDE}\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{panels}</svg>\n"
+    ))
+}
+
 fn main() -> ExitCode {
-    let words: Vec<String> = env::args().skip(1).collect();
+    let mut words: Vec<String> = env::args().skip(1).collect();
+    let picture = match &words[..] {
+        [.., flag, file] if flag == "--draw" => Some(file.clone()),
+        _ => None,
+    };
+    if picture.is_some() {
+        words.truncate(words.len() - 2);
+    }
     let [task, runs @ ..] = &words[..] else {
-        eprintln!("usage: scores TASK RUN...");
+        eprintln!("usage: scores TASK RUN... [--draw FILE.svg]");
         return ExitCode::from(2);
     };
-    for folder in runs {
-        if let Err(reason) = run(task, Path::new(folder)) {
+    let told = || -> Result<(), String> {
+        runs.iter().try_for_each(|folder| run(task, Path::new(folder)))?;
+        let Some(picture) = &picture else { return Ok(()) };
+        fs::write(picture, draw(runs)?).map_err(|error| format!("{picture}: {error}"))
+    };
+    match told() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
             eprintln!("{reason}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }

@@ -268,21 +268,22 @@ fn advance_lanes(point: &mut Vector<Wide>, along: &Vector<Wide>, by: f32) {
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
 fn inner_lanes([ax, ay, az]: &Vector<Wide>, [bx, by, bz]: &Vector<Wide>, out: &mut Lanes) {
-    for i in 0..TILE {
-        out[i] = ax.0[i] * bx.0[i] + ay.0[i] * by.0[i] + az.0[i] * bz.0[i];
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = ax.0[i] * bx.0[i] + ay.0[i] * by.0[i] + az.0[i] * bz.0[i];
     }
 }
 
+#[allow(clippy::manual_clamp, reason = "a NaN becomes what `Wide::clamp` makes of it")]
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
 fn distance_lanes([from, to]: [&Vector<Wide>; 2], point: &Vector<Wide>, out: &mut Lanes) {
     let ([fx, fy, fz], [tx, ty, tz], [px, py, pz]) = (from, to, point);
-    for i in 0..TILE {
+    for (i, out) in out.iter_mut().enumerate() {
         let (x, y, z) = (tx.0[i] - fx.0[i], ty.0[i] - fy.0[i], tz.0[i] - fz.0[i]);
         let (u, v, w) = (px.0[i] - fx.0[i], py.0[i] - fy.0[i], pz.0[i] - fz.0[i]);
         let over = 1.0 / (x * x + y * y + z * z + 1e-9);
         let part = ((x * u + y * v + z * w) * over).max(0.0).min(1.0);
         let (u, v, w) = (u - x * part, v - y * part, w - z * part);
-        out[i] = (u * u + v * v + w * w).max(1e-12).sqrt();
+        *out = (u * u + v * v + w * w).max(1e-12).sqrt();
     }
 }
 

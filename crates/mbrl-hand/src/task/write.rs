@@ -393,15 +393,21 @@ impl WriteScore {
     #[must_use]
     pub fn of(observations: &[Vec<f32>]) -> Self {
         let (mut error, mut height) = (0.0, 0.0);
-        for obs in observations {
-            let next = |column: usize| f64::from(obs[column]);
-            let [x, y, z] = tip(&next);
-            error += (x - next(TARGET)).hypot(y - next(TARGET + 1));
+        for ([x, y, z], target) in Self::track(observations) {
+            error += (x - target[0]).hypot(y - target[1]);
             height += (z - PENCIL_TIP_RADIUS).abs();
         }
         let count = observations.len() as f64;
         let lost = |obs: &Vec<f32>| WriteObjective.lost(&|column: usize| f64::from(obs[column])) > 0.5;
         Self { error: error / count, height: height / count, lost: observations.iter().any(lost) }
+    }
+
+    /// Where the tip was, and where on the paper it should have been (m), at each observation.
+    pub fn track(observations: &[Vec<f32>]) -> impl Iterator<Item = ([f64; 3], [f64; 2])> {
+        observations.iter().map(|obs| {
+            let next = |column: usize| f64::from(obs[column]);
+            (tip(&next), [next(TARGET), next(TARGET + 1)])
+        })
     }
 }
 
