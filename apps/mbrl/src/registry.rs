@@ -56,6 +56,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("dhmbpo-walker2d", include_str!("../experiments/dhmbpo-walker2d.toml")),
     ("dhmbpo-halfcheetah", include_str!("../experiments/dhmbpo-halfcheetah.toml")),
     ("value-cartpole-swingup", include_str!("../experiments/value-cartpole-swingup.toml")),
+    ("value-icem-cartpole-swingup", include_str!("../experiments/value-icem-cartpole-swingup.toml")),
     ("value-point-mass-sparse", include_str!("../experiments/value-point-mass-sparse.toml")),
     ("value-hopper", include_str!("../experiments/value-hopper.toml")),
     ("distil-cartpole-swingup", include_str!("../experiments/distil-cartpole-swingup.toml")),
