@@ -252,14 +252,18 @@ fn get<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     }
 }
 
-/// Sets a value whose place is known to be there.
+/// Sets a value. Tables on the way that are not there are made: a task's options may have tables of their own.
 fn set(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         None => {
             table.insert(key.to_owned(), value);
         }
         Some((head, rest)) => {
-            if let Some(inner) = table.get_mut(head).and_then(Value::as_table_mut) {
+            let inner = table.entry(head).or_insert_with(|| Value::Table(Table::new()));
+            if !inner.is_table() {
+                *inner = Value::Table(Table::new());
+            }
+            if let Some(inner) = inner.as_table_mut() {
                 set(inner, rest, value);
             }
         }

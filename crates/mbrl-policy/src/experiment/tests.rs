@@ -431,6 +431,19 @@ fn options_are_the_tasks_own() {
     assert!(error.contains("cliff") && error.contains("far"), "{error}");
     let error = loaded(&["task_options.gravity=1"]).unwrap().make_task(&registry).unwrap_err().to_string();
     assert!(error.contains("pendulum") && error.contains("`gravity`"), "{error}");
+    // Tables of options need not be there before one of them is set, one after the other.
+    for section in ["task_options", "practice.task_options"] {
+        let word = |rest: &str| format!("{section}.physics.{rest}");
+        let words = [word("timestep=0.005"), word("solver.iterations=5"), word("solver.iterations=6")];
+        let experiment = loaded(&words.each_ref().map(String::as_str)).unwrap();
+        let text = experiment.to_toml().unwrap();
+        let expected = format!("[{section}.physics]\ntimestep = 0.005\n\n[{section}.physics.solver]\niterations = 6\n");
+        assert!(text.contains(&expected), "{text}");
+    }
+    // Nor are they taken where a number belongs.
+    let error =
+        loaded(&["task=cliff", "task_options.edge.far=1"]).unwrap().make_task(&registry).unwrap_err().to_string();
+    assert!(error.contains("cliff") && error.contains("edge: "), "{error}");
 }
 
 #[test]
