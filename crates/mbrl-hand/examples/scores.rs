@@ -43,32 +43,25 @@ fn observations(path: &Path) -> Result<Vec<Vec<f32>>, String> {
     lines.map(row).collect()
 }
 
-fn run(task: &str, folder: &Path) -> Result<(), String> {
-    let episodes = newest(folder)?;
-    if episodes.is_empty() {
-        return Err(format!("{}: no evaluation was recorded", folder.display()));
-    }
-    for (number, path) in episodes.iter().enumerate() {
+/// Prints the scores of a run's episodes and returns the observations of the first one.
+fn run(task: &str, folder: &Path) -> Result<Vec<Vec<f32>>, String> {
+    let mut first = None;
+    for (number, path) in newest(folder)?.iter().enumerate() {
         let observations = observations(path)?;
         let score = Score::of(task, &observations).ok_or_else(|| format!("{task}: no task with a score"))?;
         println!("{} {:>3}: {} steps, {score}", folder.display(), number + 1, observations.len() - 1);
+        first.get_or_insert(observations);
     }
-    Ok(())
+    first.ok_or_else(|| format!("{}: no evaluation was recorded", folder.display()))
 }
 
-/// What was written in the first episode of each run, beside the paths.
-fn draw(runs: &[String]) -> Result<String, String> {
+/// What was written in these episodes, beside the paths.
+fn draw(episodes: &[Vec<Vec<f32>>]) -> String {
     // A panel shows 32 mm.
     const SIDE: f64 = 240.0;
-    let (mut panels, width) = (String::new(), SIDE * runs.len() as f64);
-    for (number, run) in runs.iter().enumerate() {
-        let first =
-            newest(Path::new(run))?.into_iter().next().ok_or_else(|| format!("{run}: no evaluation was recorded"))?;
-        let observations = observations(&first)?;
-        if Score::of("write", &observations).is_none() || observations.iter().any(|obs| obs.len() < 66) {
-            return Err(format!("{}: not an episode of `write`", first.display()));
-        }
-        let track: Vec<([f64; 3], [f64; 2])> = WriteScore::track(&observations).collect();
+    let (mut panels, width) = (String::new(), SIDE * episodes.len() as f64);
+    for (number, observations) in episodes.iter().enumerate() {
+        let track: Vec<([f64; 3], [f64; 2])> = WriteScore::track(observations).collect();
         let middle = [0, 1].map(|k| track.iter().map(|(_, target)| target[k]).sum::<f64>() / track.len() as f64);
         let line = |colour: &str, wide: f64, points: Vec<[f64; 2]>| {
             let scale = SIDE / 0.032;
@@ -83,29 +76,29 @@ fn draw(runs: &[String]) -> Result<String, String> {
         panels += &line("#1f5fae", 1.5, track.iter().map(|([x, y, _], _)| [*x, *y]).collect());
         panels += "</g>\n";
     }
-    Ok(format!(
+    format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {SIDE}\" width=\"{width}\" height=\"{SIDE}\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{panels}</svg>\n"
-    ))
+    )
 }
 
 fn main() -> ExitCode {
-    let mut words: Vec<String> = env::args().skip(1).collect();
-    let picture = match &words[..] {
-        [.., flag, file] if flag == "--draw" => Some(file.clone()),
-        _ => None,
+    let words: Vec<String> = env::args().skip(1).collect();
+    let (words, picture) = match &words[..] {
+        [words @ .., flag, file] if flag == "--draw" => (words, Some(file)),
+        words => (words, None),
     };
-    if picture.is_some() {
-        words.truncate(words.len() - 2);
-    }
-    let [task, runs @ ..] = &words[..] else {
-        eprintln!("usage: scores TASK RUN... [--draw FILE.svg]");
-        return ExitCode::from(2);
+    let (task, runs) = match words {
+        [task, runs @ ..] if picture.is_none() || (task == "write" && !runs.is_empty()) => (task, runs),
+        _ => {
+            eprintln!("usage: scores TASK RUN..., or scores write RUN... --draw FILE.svg");
+            return ExitCode::from(2);
+        }
     };
     let told = || -> Result<(), String> {
-        runs.iter().try_for_each(|folder| run(task, Path::new(folder)))?;
-        let Some(picture) = &picture else { return Ok(()) };
-        fs::write(picture, draw(runs)?).map_err(|error| format!("{picture}: {error}"))
+        let episodes: Vec<_> = runs.iter().map(|folder| run(task, Path::new(folder))).collect::<Result<_, _>>()?;
+        let Some(picture) = picture else { return Ok(()) };
+        fs::write(picture, draw(&episodes)).map_err(|error| format!("{picture}: {error}"))
     };
     match told() {
         Ok(()) => ExitCode::SUCCESS,

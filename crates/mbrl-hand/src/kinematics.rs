@@ -2,7 +2,7 @@
 
 use crate::{
     robot::{Axis, Body},
-    scalar::{Scalar, Vector},
+    scalar::{Scalar, Vector, dot, each, subtract},
 };
 
 /// From the world to a point of a robot: shifts, turns and joints, one after the other.
@@ -48,8 +48,8 @@ impl<S: Scalar> Frame<S> {
 
     /// A point of the world in the frame's own coordinates.
     pub fn inside(&self, point: &Vector<S>) -> Vector<S> {
-        let away = crate::scalar::subtract(point, &self.origin);
-        [0, 1, 2].map(|i| crate::scalar::dot(&self.axes[i], &away))
+        let away = subtract(point, &self.origin);
+        each(|i| dot(&self.axes[i], &away))
     }
 
     fn turn(&mut self, axis: Axis, sin: &S, cos: &S) {

@@ -429,7 +429,7 @@ pub type Vector<S> = [S; 3];
 
 /// As `std::array::from_fn`, which copies what is large.
 #[inline(always)]
-fn each<S>(of: impl Fn(usize) -> S) -> Vector<S> {
+pub(crate) fn each<S>(of: impl Fn(usize) -> S) -> Vector<S> {
     [of(0), of(1), of(2)]
 }
 
