@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Go on with runs that were stopped or killed, or with finished ones for more steps.
     Resume(ResumeArgs),
+    /// Fit another model to the data of a run, without a new real step, and leave a run that can be evaluated and resumed.
+    Refit(RefitArgs),
     /// Evaluate a checkpoint of a run, or a random agent.
     Eval(EvalArgs),
     /// Fit a model to a log of transitions (CSV, Parquet, NumPy, a folder of them) and leave a model folder.
@@ -198,6 +200,25 @@ pub(crate) struct StudyArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) jobs: Option<usize>,
     /// Threads of one run (default: one). The results do not depend on it.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RefitArgs {
+    /// Folder of a run whose agent plans in its model (model-based). It stays as it is.
+    #[arg(value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// Whose data: the checkpoint of the best evaluation, the last one, or the one after so many steps.
+    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
+    pub(crate) checkpoint: WhichCheckpoint,
+    /// Override one value of the run's experiment, for example model.hidden=[512,512].
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Folder of the new run (default: <DIR>-refit).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Threads (default: one a core). The results do not depend on it.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) threads: Option<usize>,
 }

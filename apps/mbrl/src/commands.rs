@@ -31,6 +31,7 @@ use crate::{
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
+    refit,
     registry::{embedded, registry},
     render, report,
     run::{Ended, Restored, RunFolder, in_pool, warn},
@@ -45,6 +46,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::List => list(),
         Command::Train(args) => train(&args),
         Command::Resume(args) => resume(&args),
+        Command::Refit(args) => refit::run(&args),
         Command::Eval(args) => eval(&args),
         Command::Fit(args) => fit::run(&args),
         Command::Identify(args) => identify::run(&args),
@@ -285,7 +287,7 @@ fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result
     chart::draw_runs(&path, &format!("{name}, {} seeds", records.len()), records)
 }
 
-fn ending(folder: &RunFolder, end: &Ended) -> String {
+pub(crate) fn ending(folder: &RunFolder, end: &Ended) -> String {
     let number = |value: Option<f64>| value.map_or("none".into(), |v| format!("{v:.2}"));
     let how = match (end.outcome, end.stored_step) {
         (Outcome::Finished, _) if end.was_finished => "already finished".to_owned(),
@@ -374,23 +376,29 @@ impl Judged {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let exported = ExportedAgent::new(&self.experiment, self.env_step, &*self.agent).context("--set")?;
         let there = self.experiment.overridden(&words)?;
-        let (own, other) = (self.task.env.spec(), there.make_task(registry())?.env);
-        for (what, own, other) in [
-            ("observations", own.column_names(), other.spec().column_names()),
-            ("actions", own.action_names(), other.spec().action_names()),
-        ] {
-            let differ = own.iter().zip(&other).find(|(own, other)| own != other);
-            let told = match differ {
-                Some((own, other)) => format!("{own:?} here is {other:?} there"),
-                None if own.len() != other.len() => format!("{} columns here, {} there", own.len(), other.len()),
-                None => continue,
-            };
-            let (from, to) = (&self.experiment.task, &there.task);
-            bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
-        }
+        same_columns(&self.task, &there)?;
         let (from, to) = (self.experiment.task.clone(), there.task.clone());
         Self::with_model(there, &exported).with_context(|| format!("the model of {from} on {to}"))
     }
+}
+
+/// Refuses an experiment whose task has other observations or actions than this one.
+pub(crate) fn same_columns(task: &Task, there: &Experiment) -> Result<()> {
+    let (own, other) = (task.env.spec(), there.make_task(registry())?.env);
+    for (what, own, other) in [
+        ("observations", own.column_names(), other.spec().column_names()),
+        ("actions", own.action_names(), other.spec().action_names()),
+    ] {
+        let differ = own.iter().zip(&other).find(|(own, other)| own != other);
+        let told = match differ {
+            Some((own, other)) => format!("{own:?} here is {other:?} there"),
+            None if own.len() != other.len() => format!("{} columns here, {} there", own.len(), other.len()),
+            None => continue,
+        };
+        let (from, to) = (&task.env.spec().name, &there.task);
+        bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
+    }
+    Ok(())
 }
 
 fn eval(args: &EvalArgs) -> Result<ExitCode> {
@@ -519,6 +527,7 @@ fn with_known_words(command: clap::Command) -> clap::Command {
             eval.mut_arg("random", |argument| known(argument, tasks()))
                 .mut_arg("checkpoint", |argument| known(argument, checkpoints()))
         })
+        .mut_subcommand("refit", |refit| refit.mut_arg("checkpoint", |argument| known(argument, checkpoints())))
         .mut_subcommand("diagnose", |diagnose| {
             diagnose.mut_arg("checkpoint", |argument| known(argument, checkpoints()))
         })

@@ -20,6 +20,7 @@ mod naming;
 mod plot;
 mod progress;
 mod record;
+mod refit;
 mod registry;
 mod render;
 mod replay_episode;

@@ -767,6 +767,57 @@ fn judged(said: &Said) -> Vec<String> {
 }
 
 #[test]
+fn a_run_is_refitted_without_a_new_step_and_goes_on() {
+    let dir = Dir::new();
+    dir.train(&["--out", "run"]).ok();
+    let before = dir.files();
+    let evaluated = ["--set", "train.eval_every=100", "--set", "train.eval_episodes=2"];
+    let words = [&["refit", "run", "--set", "model.hidden=[24]", "--set", "fit.holdout=0.2"], &evaluated[..]].concat();
+    let said = dir.run(&words).ok();
+    let rest = "run-refit: refitted to 500 transitions\n  fit     ";
+    assert!(said.out.contains(rest) && said.out.contains("on held-out data"), "{said:?}");
+    // One fit to the data of the run, of another network, judged by its held-out part, and one evaluation.
+    let metrics = dir.metrics("run-refit");
+    let events: Vec<&str> = metrics.iter().filter_map(|line| line["event"].as_str()).collect();
+    assert_eq!(events, ["fit", "eval"]);
+    assert!(metrics.iter().all(|line| line["env_step"] == 500));
+    let (rows, held) = (&metrics[0]["model/transitions"], &metrics[0]["model/holdout_rows"]);
+    assert_eq!((rows.as_f64(), held.as_f64()), (Some(500.0), Some(100.0)));
+    // The start states of an evaluation are those of any other.
+    let judged_by = |run: &str| judged(&dir.run(&["eval", run, "--episodes", "2"]).ok());
+    let (old, new) = (judged_by("run"), judged_by("run-refit"));
+    assert_ne!(old, new, "another model");
+    let mean = metrics[1]["eval/return_mean"].as_f64().unwrap();
+    assert!(new.last().unwrap().contains(&format!("mean return {mean:.3}")), "{mean}: {new:?}");
+    // The same bits on any number of threads, into the next free folder; the run stays as it is.
+    dir.run(&[&words[..], &["--threads", "1"]].concat()).ok();
+    assert_eq!(dir.metrics("run-refit-2"), metrics);
+    let mut kept = dir.files();
+    kept.retain(|file, _| before.contains_key(file));
+    assert_eq!(kept, before);
+
+    // It goes on from there.
+    let said = dir.run(&["resume", "run-refit", "--steps", "700"]).ok();
+    assert!(said.out.contains("steps   700 in"), "{said:?}");
+    let steps = dir.metrics("run-refit").iter().filter_map(|line| line["env_step"].as_u64()).collect::<Vec<_>>();
+    assert!(steps[..2] == [500, 500] && steps[2..].iter().all(|step| *step > 500), "{steps:?}");
+
+    // What cannot be: another task's columns, fewer steps than were taken, a fit that diverges, a place that is taken, agents that learn a
+    // policy. Nothing is left then.
+    let before = dir.files();
+    let refused = |words: &[&str], told: &[&str]| dir.run(&[&["refit"], words].concat()).fails(1, told);
+    refused(&["run", "--set", "task=cliff"], &["expected the same observations"]);
+    refused(&["run", "--set", "steps=400"], &["expected at most steps = 400, found 500 steps taken"]);
+    refused(&["run", "--set", "fit.learning_rate=1e30"], &["a fit that does not diverge"]);
+    refused(&["run", "--out", "run"], &["run exists and is not empty"]);
+    refused(&["run", "--checkpoint", "7"], &["no checkpoint of step 7"]);
+    assert_eq!(dir.files(), before);
+    let small = ["policy.hidden=[8]", "critics.hidden=[8]"].map(|set| ["--set", set]).concat();
+    dir.run(&[&["train", "sac-pendulum", "--steps", "300", "--out", "free"], &small[..]].concat()).ok();
+    refused(&["free"], &["agent sac: cannot be refitted", "model-based"]);
+}
+
+#[test]
 fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     let dir = Dir::new();
     dir.train(&["--set", "task=cliff", "--out", "run"]).ok();

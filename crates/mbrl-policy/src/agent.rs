@@ -183,6 +183,16 @@ pub trait Learner: Agent {
     /// A truncated, foreign or newer checkpoint.
     fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError>;
 
+    /// Takes over the data in the checkpoint of another learner, whatever that one's model is, and nothing else; the next
+    /// [update](Self::update) learns from them. Says `false` (default) where it learns no model, or more than a model.
+    ///
+    /// # Errors
+    /// A checkpoint without data, or with data of other widths.
+    fn take_data(&mut self, from: &CheckpointReader) -> Result<bool, AgentError> {
+        let _ = from;
+        Ok(false)
+    }
+
     /// The model that it learns and the data that it has, for reports; `None` (default) where it learns no model.
     fn learned(&self) -> Option<Learned<'_>> {
         None

@@ -128,6 +128,14 @@ pub enum AgentError {
         /// What it is.
         kind: String,
     },
+    /// An agent whose model cannot be fitted anew by itself.
+    #[error("agent {agent}: cannot be refitted, expected {rule}")]
+    NoRefit {
+        /// The agent.
+        agent: String,
+        /// What is expected.
+        rule: &'static str,
+    },
     /// An error of the environment.
     #[error(transparent)]
     Env(#[from] EnvError),

@@ -289,6 +289,12 @@ impl<M: LearnedModel> Learner for ModelBased<M> {
         Ok(())
     }
 
+    fn take_data(&mut self, from: &CheckpointReader) -> Result<bool, AgentError> {
+        self.learner.take_data(from)?;
+        self.controller.begin_episodes();
+        Ok(true)
+    }
+
     fn learned(&self) -> Option<Learned<'_>> {
         Some(self.learner.learned())
     }

@@ -260,6 +260,27 @@ impl<M: LearnedModel> ModelLearner<M> {
     /// # Errors
     /// [`AgentError::Checkpoint`] for what is not there, damaged or of other widths.
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
+        let (progress, replay) = self.read_data(from)?;
+        self.model.load(from.get(MODEL)?).map_err(|e| from.refuse(MODEL, e.to_string()))?;
+        self.running.iter_mut().for_each(Vec::clear);
+        (self.replay, self.progress, self.due) = (replay, progress, false);
+        Ok(())
+    }
+
+    /// Takes over the data of what [`save`](Self::save) wrote, of another model maybe: this one learns from them at the next
+    /// [`update`](Self::update).
+    ///
+    /// # Errors
+    /// [`AgentError::Checkpoint`] for what is not there, damaged or of other widths; nothing changes then.
+    pub fn take_data(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
+        let (progress, replay) = self.read_data(from)?;
+        self.running.iter_mut().for_each(Vec::clear);
+        (self.replay, self.progress, self.due) = (replay, Progress { fitted: false, ..progress }, true);
+        Ok(())
+    }
+
+    /// Steps and data of a checkpoint.
+    fn read_data(&self, from: &CheckpointReader) -> Result<(Progress, Replay), AgentError> {
         let progress = from.get_json(PROGRESS)?;
         let replay = from.get_replay(REPLAY)?;
         if replay.is_in_bytes() != self.replay.is_in_bytes() {
@@ -273,10 +294,7 @@ impl<M: LearnedModel> ModelLearner<M> {
             let reason = format!("expected observations and actions of widths {widths:?}, found {found:?}");
             return Err(from.refuse(REPLAY, reason));
         }
-        self.model.load(from.get(MODEL)?).map_err(|e| from.refuse(MODEL, e.to_string()))?;
-        self.running.iter_mut().for_each(Vec::clear);
-        (self.replay, self.progress, self.due) = (replay, progress, false);
-        Ok(())
+        Ok((progress, replay))
     }
 }
 

@@ -384,7 +384,13 @@ impl Training {
                 [world] => round.episode(world, learner, &mut state)?,
                 worlds => round.episodes(worlds, learner, &mut state)?,
             };
-            if !finished || !self.store(began, state, worlds, learner, &mut files, observer, stop, &clock)? {
+            let last = state.env_step >= self.steps;
+            let per = self.config.checkpoint_episodes;
+            let due = Due {
+                evaluation: self.config.evaluates(began, state.env_step, last),
+                checkpoint: last || state.episode / per > self.state.episode / per,
+            };
+            if !finished || !self.store(due, state, worlds, learner, &mut files, observer, stop, &clock)? {
                 return Ok(Outcome::Stopped);
             }
         }
@@ -396,7 +402,7 @@ impl Training {
     #[expect(clippy::too_many_arguments, reason = "all that a round has")]
     fn store(
         &mut self,
-        began: u64,
+        due: Due,
         mut state: State,
         worlds: &mut [World],
         learner: &mut dyn Learner,
@@ -405,9 +411,8 @@ impl Training {
         stop: &AtomicBool,
         clock: &Clock,
     ) -> Result<bool, AgentError> {
-        let last = state.env_step >= self.steps;
         let mut is_best = false;
-        if self.config.evaluates(began, state.env_step, last) {
+        if due.evaluation {
             let seeds = start_seeds(self.config.eval_seed, self.config.eval_episodes);
             let mut phase = Phase::Evaluating { episode: 0, episodes: seeds.len() };
             observer.on_phase(clock.moment(&state), phase);
@@ -430,14 +435,12 @@ impl Training {
         }
 
         state.wall_s = clock.moment(&state).wall_s;
-        let before = self.state.episode;
         self.state = state;
         if let Some(files) = files.as_deref_mut() {
             files.metrics.check_in_place()?;
         }
-        let passed = self.state.episode / self.config.checkpoint_episodes > before / self.config.checkpoint_episodes;
         if let Some(files) = files
-            && (passed || last || is_best)
+            && (due.checkpoint || is_best)
             // An episode without a step leaves what there is; resuming repeats it.
             && self.stored != Some(self.state.env_step)
         {
@@ -474,6 +477,57 @@ impl Training {
         Ok(())
     }
 
+    /// Begins where another run stands, with its data and nothing else that it learned: fits the model of `learner` to them,
+    /// evaluates it, where the settings say so, and writes a checkpoint, from which the run goes on ([`run`](Self::run)). So another model, or
+    /// another fit, is tried without a new real step.
+    ///
+    /// `files` belong to a new run; those in `folder` stay as they are. Returns what is wrong with newer checkpoints of the other run that had
+    /// to be passed over; `None` where it was stopped, and nothing was written then but metrics.
+    ///
+    /// # Errors
+    /// [`AgentError::Checkpoint`] as [`restore_from`](Self::restore_from) has it, for data of other widths, and for a run that has taken
+    /// more steps than this one shall; [`AgentError::NoRefit`] for a learner that learns no model, or more than a model. What fits,
+    /// environments and files give.
+    #[expect(clippy::too_many_arguments, reason = "those of a run, and where it begins")]
+    pub fn refit(
+        &mut self,
+        folder: &Path,
+        which: WhichCheckpoint,
+        worlds: &mut [World],
+        learner: &mut dyn Learner,
+        files: &mut RunFiles,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<AgentError>>, AgentError> {
+        let found = Self::find(folder, which)?;
+        let Some((reader, damaged)) = found else {
+            let reason = "no checkpoint yet".to_owned();
+            return Err(AgentError::Checkpoint { path: folder.join(CHECKPOINTS), reason });
+        };
+        let other: State = reader.get_json(STATE)?;
+        if other.env_step > self.steps {
+            let (taken, steps) = (other.env_step, self.steps);
+            return Err(reader.refuse(STATE, format!("expected at most steps = {steps}, found {taken} steps taken")));
+        }
+        if !learner.take_data(&reader)? {
+            let rule = "an agent that plans in its model (model-based), without [value] and [distil]";
+            return Err(AgentError::NoRefit { agent: learner.name().to_owned(), rule });
+        }
+        let clock = Clock { start: Instant::now(), before: 0.0 };
+        let mut state = self.state.clone();
+        (state.env_step, state.episode) = (other.env_step, other.episode);
+        (state.environment, state.agent) = (worlds[0].spec().name.clone(), learner.name().to_owned());
+        let files = &mut Some(files);
+        let mut round = Round { training: self, files, observer, clock: &clock, stop, began: state.env_step, endless: false };
+        round.update(learner, &mut state, &mut Reported::default())?;
+        if !learner.learned().is_some_and(|learned| learned.is_fitted) {
+            let rule = "at least two transitions, and a fit that does not diverge";
+            return Err(AgentError::NoRefit { agent: learner.name().to_owned(), rule });
+        }
+        let due = Due { evaluation: self.config.eval_every > 0, checkpoint: true };
+        Ok(self.store(due, state, worlds, learner, files, observer, stop, &clock)?.then_some(damaged))
+    }
+
     /// Goes back to the newest whole checkpoint in a run's folder, learner included, where there is one; writes
     /// nothing. Returns what is wrong with newer checkpoints that had to be passed over.
     ///
@@ -481,13 +535,7 @@ impl Training {
     /// [`AgentError::Checkpoint`] for checkpoints that are foreign, newer than this program, of another run or all
     /// damaged, naming the file; [`AgentError::Io`] for one that cannot be read.
     pub fn restore(&mut self, folder: &Path, learner: &mut dyn Learner) -> Result<Vec<AgentError>, AgentError> {
-        match checkpoints_of(folder).newest()? {
-            None => Ok(Vec::new()),
-            Some(newest) => {
-                self.load(&newest.reader, learner)?;
-                Ok(newest.damaged)
-            }
-        }
+        self.restore_from(folder, WhichCheckpoint::Last, learner)
     }
 
     /// As [`restore`](Self::restore), to a checkpoint of one's choice: to look at an agent, not to go on from there.
@@ -500,12 +548,20 @@ impl Training {
         which: WhichCheckpoint,
         learner: &mut dyn Learner,
     ) -> Result<Vec<AgentError>, AgentError> {
+        let Some((reader, damaged)) = Self::find(folder, which)? else { return Ok(Vec::new()) };
+        self.load(&reader, learner)?;
+        Ok(damaged)
+    }
+
+    /// A checkpoint of a run, and what is wrong with newer ones; `None` where there is none yet.
+    fn find(folder: &Path, which: WhichCheckpoint) -> Result<Option<(CheckpointReader, Vec<AgentError>)>, AgentError> {
         let checkpoints = checkpoints_of(folder);
+        let newest = || checkpoints.newest();
         let (step, damaged) = match which {
-            WhichCheckpoint::Last => return self.restore(folder, learner),
+            WhichCheckpoint::Last => return Ok(newest()?.map(|newest| (newest.reader, newest.damaged))),
             WhichCheckpoint::Step(step) => (step, Vec::new()),
             WhichCheckpoint::Best => {
-                let Some(newest) = checkpoints.newest()? else { return Ok(Vec::new()) };
+                let Some(newest) = newest()? else { return Ok(None) };
                 let state: State = newest.reader.get_json(STATE)?;
                 let none =
                     || newest.reader.refuse(STATE, "no evaluation so far, so there is no best checkpoint".into());
@@ -518,8 +574,7 @@ impl Training {
             let reason = format!("no checkpoint of step {step}; there are those of steps {}", steps.join(", "));
             return Err(AgentError::Checkpoint { path: folder.join(CHECKPOINTS), reason });
         }
-        self.load(&CheckpointReader::open(&folder.join(CHECKPOINTS).join(step.to_string()))?, learner)?;
-        Ok(damaged)
+        Ok(Some((CheckpointReader::open(&folder.join(CHECKPOINTS).join(step.to_string()))?, damaged)))
     }
 
     fn load(&mut self, reader: &CheckpointReader, learner: &mut dyn Learner) -> Result<(), AgentError> {
@@ -541,6 +596,13 @@ impl Training {
         self.state = state;
         Ok(())
     }
+}
+
+/// What follows a round of episodes.
+#[derive(Clone, Copy)]
+struct Due {
+    evaluation: bool,
+    checkpoint: bool,
 }
 
 /// What goes on until a round of episodes is over.
