@@ -13,6 +13,8 @@ const AT_ONCE: usize = 16;
 pub(crate) enum Input {
     Obs(usize),
     Action(usize),
+    /// A column of the next observation, of those that are predicted: for known columns alone.
+    Next(usize),
 }
 
 /// A part of a formula that depends on few inputs.
@@ -33,8 +35,8 @@ pub(crate) trait Formula: Send + Sync {
         self.blocks().iter().map(|block| block.width).sum()
     }
 
-    /// The values `[N, W]` of `obs` `[N, O]` and `actions` `[N, A]`.
-    fn batch(&self, obs: &Tensor<2>, actions: &Tensor<2>) -> Tensor<2>
+    /// The values `[N, W]` of `obs` `[N, O]`, `actions` `[N, A]` and `next` `[N, O]`.
+    fn batch(&self, [obs, actions, next]: [&Tensor<2>; 3]) -> Tensor<2>
     where
         Self: Sized,
     {
@@ -43,6 +45,7 @@ pub(crate) trait Formula: Send + Sync {
             let column = |input: &Input| match input {
                 Input::Obs(column) => obs.clone().narrow(1, *column, 1),
                 Input::Action(column) => actions.clone().narrow(1, *column, 1),
+                Input::Next(column) => next.clone().narrow(1, *column, 1),
             };
             let inputs: Vec<Tensor<2>> = block.inputs.iter().map(column).collect();
             self.evaluate(number, &inputs, &mut out);
@@ -51,14 +54,14 @@ pub(crate) trait Formula: Send + Sync {
     }
 
     /// The values of a tile.
-    fn of_tile(&self, obs: &[Lanes], actions: &[Lanes], out: &mut [Lanes])
+    fn of_tile(&self, at: KnownAt<'_>, out: &mut [Lanes])
     where
         Self: Sized,
     {
         let (mut inputs, mut values) = (Vec::new(), Vec::with_capacity(out.len()));
         for (number, block) in self.blocks().iter().enumerate() {
             inputs.clear();
-            inputs.extend(block.inputs.iter().map(|input| Wide(*input.lanes(obs, actions))));
+            inputs.extend(block.inputs.iter().map(|input| Wide(*input.lanes(at))));
             self.evaluate(number, &inputs, &mut values);
         }
         for (out, Wide(value)) in out.iter_mut().zip(values) {
@@ -66,14 +69,9 @@ pub(crate) trait Formula: Send + Sync {
         }
     }
 
-    /// Adds what a gradient with respect to the values makes of one with respect to observation and action.
-    fn pull(
-        &self,
-        (obs, actions): (&[Lanes], &[Lanes]),
-        grad: &[Lanes],
-        grad_obs: &mut [Lanes],
-        grad_actions: &mut [Lanes],
-    ) where
+    /// Adds what a gradient with respect to the values makes of one with respect to the inputs.
+    fn pull(&self, at: KnownAt<'_>, grad: &[Lanes], into: KnownGrads<'_>)
+    where
         Self: Sized,
     {
         let mut first = 0;
@@ -81,7 +79,7 @@ pub(crate) trait Formula: Send + Sync {
         for (number, block) in self.blocks().iter().enumerate() {
             for followed in (0..block.inputs.len()).step_by(AT_ONCE) {
                 let input = |(index, input): (usize, &Input)| {
-                    let lanes = input.lanes(obs, actions);
+                    let lanes = input.lanes(at);
                     match index.checked_sub(followed) {
                         Some(k) if k < AT_ONCE => Dual::input(lanes, k),
                         _ => Dual::of(lanes),
@@ -93,8 +91,9 @@ pub(crate) trait Formula: Send + Sync {
                 let rest = block.inputs[followed..].iter().take(AT_ONCE);
                 for (k, input) in rest.enumerate() {
                     let into = match input {
-                        Input::Obs(column) => &mut grad_obs[*column],
-                        Input::Action(column) => &mut grad_actions[*column],
+                        Input::Obs(column) => &mut into.obs[*column],
+                        Input::Action(column) => &mut into.actions[*column],
+                        Input::Next(column) => &mut into.next[*column],
                     };
                     for (value, grad) in values.iter().zip(&grad[first..]) {
                         for ((into, slope), grad) in into.iter_mut().zip(&value.tangent[k].0).zip(grad) {
@@ -109,10 +108,11 @@ pub(crate) trait Formula: Send + Sync {
 }
 
 impl Input {
-    fn lanes<'a>(self, obs: &'a [Lanes], actions: &'a [Lanes]) -> &'a Lanes {
+    fn lanes<'a>(self, at: KnownAt<'a>) -> &'a Lanes {
         match self {
-            Self::Obs(column) => &obs[column],
-            Self::Action(column) => &actions[column],
+            Self::Obs(column) => &at.obs[column],
+            Self::Action(column) => &at.actions[column],
+            Self::Next(column) => &at.next[column],
         }
     }
 }
@@ -138,11 +138,12 @@ impl<F: Formula> Features for FormulaFeatures<F> {
     }
 
     fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
-        self.formula.batch(&obs, &actions)
+        // No feature looks at the next observation.
+        self.formula.batch([&obs, &actions, &obs])
     }
 
     fn tile(&self, obs: &[Lanes], actions: &[Lanes], out: &mut [Lanes]) {
-        self.formula.of_tile(obs, actions, out);
+        self.formula.of_tile(KnownAt { obs, actions, next: &[] }, out);
     }
 
     fn pullback(
@@ -153,11 +154,12 @@ impl<F: Formula> Features for FormulaFeatures<F> {
         into: &mut [Lanes],
         into_actions: &mut [Lanes],
     ) {
-        self.formula.pull((obs, actions), grad, into, into_actions);
+        let into = KnownGrads { obs: into, actions: into_actions, next: &mut [] };
+        self.formula.pull(KnownAt { obs, actions, next: &[] }, grad, into);
     }
 }
 
-/// A formula of the observation alone as known columns of a task.
+/// A formula as known columns of a task.
 pub(crate) struct FormulaKnown<F> {
     pub(crate) formula: F,
     /// The columns, in rising order, as many as the formula has values.
@@ -173,16 +175,16 @@ impl<F: Formula> Known for FormulaKnown<F> {
         &self.columns
     }
 
-    fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>, _: Tensor<2>) -> Tensor<2> {
-        self.formula.batch(&obs, &actions)
+    fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>, next: Tensor<2>) -> Tensor<2> {
+        self.formula.batch([&obs, &actions, &next])
     }
 
-    fn tile(&self, obs: &[Lanes], actions: &[Lanes], _: &[Lanes], out: &mut [Lanes]) {
-        self.formula.of_tile(obs, actions, out);
+    fn tile(&self, obs: &[Lanes], actions: &[Lanes], next: &[Lanes], out: &mut [Lanes]) {
+        self.formula.of_tile(KnownAt { obs, actions, next }, out);
     }
 
     fn pullback(&self, at: KnownAt<'_>, grad: &[Lanes], into: KnownGrads<'_>) {
-        self.formula.pull((at.obs, at.actions), grad, into.obs, into.actions);
+        self.formula.pull(at, grad, into);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use mbrl_env::{
     EnvError, Info, Rng,
-    mujoco::{InitialState, MujocoEnv, Sim},
+    mujoco::{Controls, InitialState, MujocoEnv, Sim},
     tasks::Task,
 };
 
@@ -18,6 +18,8 @@ use crate::{
 /// Where the cube started, and the goal as a quaternion, among what the episode remembers.
 const HOME: usize = OWN;
 const TURN: usize = OWN + 3;
+/// The cube's orientation before the last step, as a quaternion.
+const BEFORE: usize = OWN + 7;
 
 /// A cube in a hand.
 pub(crate) struct Reorient {
@@ -77,6 +79,7 @@ fn observe_cube(sim: &Sim, obs: &mut Vec<f64>) {
     obs.extend_from_slice(axes_of(orientation).as_flattened());
     // The engine tells a free body's angular velocity in the body's own frame.
     obs.extend(turned(orientation, part::<3>(v, JOINTS + 3)));
+    obs.extend(turned_by(part::<4>(memory, BEFORE), orientation));
     obs.extend(part::<3>(memory, HOME));
     let goal = part::<4>(memory, TURN);
     // Before the first episode there is none.
@@ -84,11 +87,31 @@ fn observe_cube(sim: &Sim, obs: &mut Vec<f64>) {
     obs.extend_from_slice(axes_of(goal).as_flattened());
 }
 
+/// The rotation vector from one orientation to another, both as unit quaternions, in the world (rad): the shorter way round.
+fn turned_by(from: [f64; 4], to: [f64; 4]) -> [f64; 3] {
+    // Before the first episode there is none.
+    if from == [0.0; 4] {
+        return [0.0; 3];
+    }
+    let ([a, b, c, d], [w, x, y, z]) = (from, to);
+    let real = w * a + x * b + y * c + z * d;
+    let rest = [x * a - w * b - y * d + z * c, y * a - w * c - z * b + x * d, z * a - w * d - x * c + y * b];
+    let sine = rest.iter().map(|v| v * v).sum::<f64>().sqrt();
+    if sine < 1e-12 {
+        return [0.0; 3];
+    }
+    // A quaternion and its negative are the same orientation.
+    let angle = 2.0 * (sine * real.signum()).atan2(real.abs());
+    rest.map(|v| v * angle / sine)
+}
+
 /// Remembers where the cube lies and draws a goal.
 fn remember(sim: &mut Sim, goals: &[(usize, f64)], target: usize, rng: &mut Rng) {
     let (axis, angle) = goals[rng.below(goals.len())];
     let (home, goal) = (part::<3>(sim.qpos(), JOINTS), about(axis, angle));
+    let orientation = part::<4>(sim.qpos(), JOINTS + 3);
     let memory = sim.userdata_mut();
+    memory[BEFORE..BEFORE + 4].copy_from_slice(&orientation);
     memory[HOME..HOME + 3].copy_from_slice(&home);
     memory[TURN..TURN + 4].copy_from_slice(&goal);
     sim.mocap_quat_mut()[target] = goal;
@@ -121,6 +144,11 @@ impl Play for Reorient {
         wait(sim, 0.6)?;
         remember(sim, &self.goals, self.target, rng);
         Ok(())
+    }
+
+    fn show(&self, _: f64, controls: &mut Controls<'_>) {
+        let orientation = part::<4>(controls.qpos(), JOINTS + 3);
+        controls.userdata_mut()[BEFORE..BEFORE + 4].copy_from_slice(&orientation);
     }
 
     fn view(&self) -> ([f64; 3], f64, [f64; 2]) {

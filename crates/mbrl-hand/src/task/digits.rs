@@ -156,11 +156,22 @@ pub(crate) trait Look: 'static {
     /// Columns of points that are told in the palm's frame.
     fn in_palm() -> Vec<usize>;
 
+    /// Numbers of [`once`](Self::once).
+    const ONCE: usize = 0;
+
+    /// Columns that [`once`](Self::once) goes by.
+    fn whole() -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Appends what is told of the objects alone.
+    fn once<S: Scalar>(_objects: &[S], _out: &mut Vec<S>) {}
+
     /// Appends what is told of a digit that is at one place and commanded to the other.
     fn look<S: Scalar>(digit: &Digit, places: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>);
 }
 
-/// The hand beside objects: a block for each digit, and one for the palm.
+/// The hand beside objects: a block for each digit, one for the palm, and one for the objects alone.
 pub(crate) struct Beside<L> {
     servo: Servo,
     digits: Vec<Digit>,
@@ -177,6 +188,9 @@ impl<L: Look> Beside<L> {
         let of = |digit: &Digit| Block { inputs: digit.inputs(&objects), width: L::WIDTH + digit.width() - 2 };
         let mut blocks: Vec<Block> = digits.iter().map(of).collect();
         blocks.push(Palm::block(&in_palm, in_palm.len()));
+        if L::ONCE > 0 {
+            blocks.push(Block { inputs: L::whole().into_iter().map(Input::Obs).collect(), width: L::ONCE });
+        }
         Self { servo, digits, palm, blocks, look: PhantomData }
     }
 }
@@ -192,6 +206,9 @@ impl<L: Look> Formula for Beside<L> {
 
     fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
         let Some(digit) = self.digits.get(block) else {
+            if block > self.digits.len() {
+                return L::once(inputs, out);
+            }
             let (frame, turns) = self.palm.frame(&self.servo, inputs);
             let objects = &inputs[4..];
             out.extend(turns);

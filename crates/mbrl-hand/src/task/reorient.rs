@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{
     Servo,
-    blocks::{Constant, FormulaFeatures},
+    blocks::{Block, Formula, FormulaFeatures, FormulaKnown, Input},
     objective::{Objective, either},
     robot::{HandConfig, Pose},
-    scalar::{Scalar, Vector, add, cross, dot, length, subtract},
+    scalar::{Scalar, Vector, add, cross, dot, each, length, subtract},
     scene::{CUBE_AT, Contacts, PhysicsConfig, RandomizeConfig, Variation, cube, hand_scene},
 };
 
@@ -23,11 +23,13 @@ pub(crate) const JOINTS: usize = 24;
 pub(crate) const AT: usize = 48;
 /// The directions of its first two axes, after its velocity.
 pub(crate) const AXES: usize = 54;
-/// Where it lay at the start, after its angular velocity.
-pub(crate) const HOME: usize = 63;
+/// By how much it turned in the last step, after its angular velocity.
+pub(crate) const TURNED: usize = 63;
+/// Where it lay at the start.
+pub(crate) const HOME: usize = 66;
 /// The directions of the goal's first two axes.
-pub(crate) const GOAL: usize = 66;
-pub(crate) const WIDTH: usize = 72;
+pub(crate) const GOAL: usize = 69;
+pub(crate) const WIDTH: usize = 75;
 
 /// The cube lies on the roots of the fingers and the palm's far edge; half-curled fingers are the front, the thumb the side.
 pub(crate) const REST: Pose = &[
@@ -59,8 +61,9 @@ pub(crate) const GOALS: [(usize, f64); 8] =
 ///
 /// Reward per step: `−7 · angle − 1000·[it fell] − 20·|position − start|`, with the geodesic angle to the goal (rad). The position
 /// term turns "reaches" into "reaches and stays". The episode is over when the cube is 6 cm below or 9 cm beside its start.
-/// Observed are 24 joint angles and velocities; the cube's position, velocity, directions of two axes and angular
-/// velocity; where it started; the goal's two axes: 72 columns. Two axes instead of a quaternion, because they never jump.
+/// Observed are 24 joint angles and velocities; the cube's position, velocity, directions of two axes, angular velocity, and the rotation
+/// vector by which it turned in the last step; where it started; the goal's two axes: 75 columns. Two axes instead of a quaternion,
+/// because they never jump. The rotation vector has no need of names for the cube's sides: a model that predicts it knows the axes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReorientConfig {
@@ -149,10 +152,11 @@ impl ReorientConfig {
         ReorientObjective { position: self.position_weight }
     }
 
-    /// What a model of the task may use: the hand beside the cube, in the cube's own frame; the cube's 24 rotations; what stays.
+    /// What a model of the task may use: the hand beside the cube, in a frame of the cube that does not depend on how its sides are called;
+    /// the axes, which follow from by how much the cube turns; what stays.
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
-        let mut knowledge = Knowledge::none().with_augment(CubeRotations::new());
+        let mut knowledge = Knowledge::none();
         knowledge.features = Some(std::sync::Arc::new(self.features()));
         knowledge.known = Some(std::sync::Arc::new(known()));
         knowledge
@@ -161,7 +165,8 @@ impl ReorientConfig {
     /// The features alone.
     #[must_use]
     pub fn features(&self) -> impl Features + use<> {
-        FormulaFeatures { formula: Beside::<InCube>::new(self.servo()), replaces: (HOME..WIDTH).collect() }
+        let replaces = (AXES..AXES + 6).chain(TURNED..WIDTH).collect();
+        FormulaFeatures { formula: Beside::<InCube>::new(self.servo()), replaces }
     }
 }
 
@@ -173,15 +178,82 @@ pub(crate) fn cube_fields() -> Vec<(Field, Told)> {
         field("cube_x", "", 3, Told::Goal),
         field("cube_y", "", 3, Told::Goal),
         field("cube_turning", "rad/s", 3, Told::Velocity),
+        field("cube_turned", "rad", 3, Told::Goal),
         field("home", "m", 3, Told::Goal),
         field("goal_x", "", 3, Told::Goal),
         field("goal_y", "", 3, Told::Goal),
     ]
 }
 
-/// Start and goal stay.
+/// The axes follow from by how much the cube turned; start and goal stay.
 pub(crate) fn known() -> impl Known {
-    Constant::known("reorient-goal-1", (HOME..WIDTH).collect())
+    let turned = (AXES..AXES + 6).map(Input::Obs).chain((TURNED..TURNED + 3).map(Input::Next));
+    let kept = (HOME..WIDTH).map(Input::Obs);
+    let blocks = [Block { inputs: turned.collect(), width: 6 }, Block { inputs: kept.collect(), width: WIDTH - HOME }];
+    FormulaKnown { formula: TurnedAxes(blocks), columns: (AXES..AXES + 6).chain(HOME..WIDTH).collect() }
+}
+
+/// The axes after a turn, and then what stays.
+struct TurnedAxes([Block; 2]);
+
+impl Formula for TurnedAxes {
+    fn name(&self) -> &'static str {
+        "reorient-turned-1"
+    }
+
+    fn blocks(&self) -> &[Block] {
+        &self.0
+    }
+
+    fn evaluate<S: Scalar>(&self, block: usize, inputs: &[S], out: &mut Vec<S>) {
+        if block > 0 {
+            return out.extend_from_slice(inputs);
+        }
+        let by = point(inputs, 2);
+        for axis in [point(inputs, 0), point(inputs, 1)] {
+            out.extend(rotated(&axis, &by));
+        }
+    }
+}
+
+/// A vector turned by a rotation vector (rad).
+fn rotated<S: Scalar>(v: &Vector<S>, by: &Vector<S>) -> Vector<S> {
+    let angle = length(by);
+    // Half angles keep their digits where the turn is small.
+    let (sin, cos) = angle.scale(0.5).sin_cos();
+    let over = angle.recip();
+    let across = sin.times(&cos).times(&over).scale(2.0);
+    let along = sin.times(&over).square().times(&dot(by, v)).scale(2.0);
+    let kept = sin.square().scale(-2.0).shift(1.0);
+    let normal = cross(by, v);
+    each(|i| v[i].times(&kept).plus(&normal[i].times(&across)).plus(&by[i].times(&along)))
+}
+
+/// Of the 24 ways to call the axes of a cube the one whose first axis is nearest to the world's x, and whose second, of those left, is
+/// nearest to y. So a network sees the same whichever of its equal sides a cube lies on.
+fn nearest_axes<S: Scalar>([x, y]: [Vector<S>; 2]) -> [Vector<S>; 3] {
+    let axes = [x.clone(), y.clone(), cross(&x, &y)];
+    let none = each(|i| axes[i][0].like(0.0));
+    let first = largest(&each(|i| axes[i][0].clone()), &none);
+    let taken = each(|i| first[i].square());
+    let second = largest(&each(|i| axes[i][1].clone()), &taken);
+    let [first, second] = [first, second].map(|parts| {
+        each(|k| axes[0][k].times(&parts[0]).plus(&axes[1][k].times(&parts[1])).plus(&axes[2][k].times(&parts[2])))
+    });
+    let third = cross(&first, &second);
+    [first, second, third]
+}
+
+/// The sign of the number with the largest magnitude in its place, of those that are not `taken`, and 0 in the others.
+fn largest<S: Scalar>(numbers: &[S; 3], taken: &[S; 3]) -> [S; 3] {
+    let size = each(|i| numbers[i].magnitude().times(&taken[i].scale(-1.0).shift(1.0)).minus(&taken[i]));
+    let beaten = |i: usize, j: usize| size[i].minus(&size[j]).below(0.0);
+    let not = |flag: S| flag.scale(-1.0).shift(1.0);
+    let first = not(beaten(0, 1)).times(&not(beaten(0, 2)));
+    let second = not(first.clone()).times(&not(beaten(1, 2)));
+    let third = not(first.plus(&second));
+    let chosen = [first, second, third];
+    each(|i| chosen[i].times(&numbers[i].below(0.0).scale(-2.0).shift(1.0)))
 }
 
 /// The 24 rotations that map a cube to itself: which of its sides is called which makes no difference.
@@ -289,12 +361,12 @@ impl ReorientObjective {
     }
 }
 
-/// The hand in the cube's frame: of each digit its tip and last joint, and the tip's commanded place, within 8 cm; the cube in the palm's
-/// frame.
+/// The hand in the frame of the cube's [nearest axes](nearest_axes): of each digit its tip and last joint, and the tip's commanded place,
+/// within 8 cm; these axes; the cube in the palm's frame.
 struct InCube;
 
 impl Look for InCube {
-    const NAME: &'static str = "reorient-tips-1";
+    const NAME: &'static str = "reorient-tips-2";
     const WIDTH: usize = 9;
 
     fn objects() -> Vec<usize> {
@@ -305,12 +377,23 @@ impl Look for InCube {
         (AT..AT + 3).collect()
     }
 
+    const ONCE: usize = 6;
+
+    fn whole() -> Vec<usize> {
+        (AXES..AXES + 6).collect()
+    }
+
+    fn once<S: Scalar>(objects: &[S], out: &mut Vec<S>) {
+        let [first, second, _] = nearest_axes([point(objects, 0), point(objects, 1)]);
+        out.extend(first.into_iter().chain(second));
+    }
+
     fn look<S: Scalar>(_: &Digit, [measured, commanded]: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>) {
-        let [at, x, y] = [0, 1, 2].map(|k| point(objects, k));
-        let z = cross(&x, &y);
+        let at = point(objects, 0);
+        let axes = nearest_axes([point(objects, 1), point(objects, 2)]);
         for tip in [measured.tip(), &measured.points[2], commanded.tip()] {
             let away = beside(tip, &at, 0.3);
-            out.extend([&x, &y, &z].map(|axis| dot(axis, &away).clamp(-0.08, 0.08)));
+            out.extend(axes.each_ref().map(|axis| dot(axis, &away).clamp(-0.08, 0.08)));
         }
     }
 }
@@ -423,6 +506,62 @@ mod tests {
         let actions = vec![0.1; 3 * JOINTS];
         check::check_augment(&rotations, &rows, &actions, &rows, [WIDTH, JOINTS], Some(&reward), &Device::flex())
             .unwrap();
+    }
+
+    #[test]
+    fn features_do_not_depend_on_how_the_sides_are_called() {
+        let (rotations, features) = (CubeRotations::new(), ReorientConfig::default().features());
+        let mut rng = mbrl_env::Rng::new(5);
+        for _ in 0..20 {
+            let angles = [0, 1, 2].map(|axis| about(axis, rng.uniform_f64(-3.0, 3.0)));
+            let [a, b, c] = angles.map(|turn| axes_of(turn));
+            // Three turns one after the other.
+            let turn = |axes: [[f64; 3]; 2], [x, y]: [[f64; 3]; 2]| {
+                let z = cross(&x, &y);
+                axes.map(|v| each(|k| x[k] * v[0] + y[k] * v[1] + z[k] * v[2]))
+            };
+            let axes = turn(turn(a, b), c);
+            let mut obs: Vec<f32> = row([0.1, 0.003, 0.29], about(0, 0.0), about(2, 1.5));
+            obs[AXES..AXES + 6].iter_mut().zip(axes.as_flattened()).for_each(|(to, from)| *to = *from as f32);
+            let seen = |copy: usize| -> Vec<f32> {
+                let mut obs = obs.clone();
+                rotations.observation(copy, &mut obs);
+                let (device, rows) = (Device::flex(), [1, WIDTH]);
+                let obs = burn::tensor::Tensor::<1>::from_floats(&obs[..], &device).reshape(rows);
+                let actions = burn::tensor::Tensor::<2>::zeros([1, JOINTS], &device);
+                features.tensor(obs, actions).into_data().iter::<f32>().collect()
+            };
+            let first = seen(0);
+            for copy in 1..24 {
+                for (found, expected) in seen(copy).iter().zip(&first) {
+                    assert!((found - expected).abs() < 1e-5, "copy {copy}: {found}, expected {expected}");
+                }
+            }
+            // A frame: right-handed, and within 55° of the world's axes, as the nearest of 24 is.
+            let [x, y, z] = nearest_axes(axes);
+            for (axis, k) in [(&x, 0), (&y, 1), (&z, 2)] {
+                assert!((length(axis) - 1.0).abs() < 1e-9);
+                assert!(k == 2 || axis[k] > 0.5, "{axis:?}");
+            }
+            assert!(dot(&x, &y).abs() < 1e-9 && dot(&cross(&x, &y), &z) > 0.999);
+        }
+    }
+
+    #[test]
+    fn axes_turn_by_a_rotation_vector() {
+        for angle in [0.0, 1e-5, 0.3, 2.0] {
+            let direction = [0.48, -0.6, 0.64];
+            let by = direction.map(|x| x * angle);
+            let (v, w) = ([0.2, 0.9, -0.3], [-0.7, 0.1, 0.4]);
+            let (turned, other) = (rotated(&v, &by), rotated(&w, &by));
+            // Lengths and angles stay, and so does what lies along the direction; the part across turns by the angle.
+            assert!((dot(&turned, &other) - dot(&v, &w)).abs() < 1e-12 && (dot(&turned, &turned) - dot(&v, &v)).abs() < 1e-12);
+            assert!((dot(&turned, &direction) - dot(&v, &direction)).abs() < 1e-12);
+            let across = |v: &[f64; 3]| each(|i| v[i] - direction[i] * dot(v, &direction));
+            let (before, after) = (across(&v), across(&turned));
+            let sine = dot(&cross(&before, &after), &direction);
+            assert!((sine.atan2(dot(&before, &after)) - angle).abs() < 1e-9, "{angle}");
+        }
     }
 
     #[test]

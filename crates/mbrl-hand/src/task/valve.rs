@@ -304,6 +304,7 @@ mod tests {
                 let get = |input: &Input| match input {
                     Input::Obs(column) => f64::from(obs[*column]),
                     Input::Action(column) => f64::from(action[*column]),
+                    Input::Next(_) => f64::NAN,
                 };
                 let inputs: Vec<f64> = block.inputs.iter().map(get).collect();
                 formula.evaluate(number, &inputs, &mut out);
