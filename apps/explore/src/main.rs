@@ -16,7 +16,7 @@ use mbrl_env::{
     Env, Replay, Rng, Situation, Tensor, reward_fn,
     tasks::{self, Reacher, ReacherReward},
 };
-use mbrl_model::{Dataset, Ensemble, MemberRule, Propagation, fit};
+use mbrl_model::{Dataset, Ensemble, FitConfig, MemberRule, Propagation, fit};
 use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{
     ActMode, ActorConfig, Agent, CriticsConfig, Goal, Imagining, MbpoConfig, MpcAgent, Reduction, Report, ReportKind,
@@ -40,6 +40,9 @@ struct Args {
     /// Updates of each policy.
     #[arg(long, default_value_t = 3000)]
     updates: u64,
+    /// Passes over the data of the fit that the goals are reached with (default: those of the fits on the way, 40).
+    #[arg(long)]
+    epochs: Option<usize>,
     /// Only this world: reacher or point-mass.
     #[arg(long)]
     world: Option<String>,
@@ -131,13 +134,15 @@ fn distances(place: &Place, target: [f32; 2], agent: &mut dyn Agent) -> Result<V
 }
 
 /// Episodes of each goal that were planned to it, and that a policy of it came to; both in this one model.
-fn goals(place: &Place, experiment: &Experiment, data: &Replay, updates: u64, seed: u64) -> Result<[Found; 2]> {
+fn goals(place: &Place, experiment: &Experiment, data: &Replay, args: &Args, seed: u64) -> Result<[Found; 2]> {
     let task = tasks::make(place.task)?;
     let spec = task.env.spec();
     let sections = experiment.agent.model_based().context("an agent that learns a model")?;
     let mut rng = Rng::new(seed);
     let mut model: Ensemble = sections.model.init_for_task(spec, &task.knowledge, &Device::flex(), &mut rng)?;
-    fit(&mut model, &Dataset::of_replay(data, 0)?, &sections.fit, &mut rng)?;
+    let epochs = args.epochs.unwrap_or(sections.fit.max_epochs);
+    let config = FitConfig { max_epochs: epochs, ..sections.fit.clone() };
+    fit(&mut model, &Dataset::of_replay(data, 0)?, &config, &mut rng)?;
     let mut found = [Found::default(), Found::default()];
     let note = |found: &mut Found, i: usize, distances: &[f32]| {
         found.reached[i] = distances.iter().filter(|distance| **distance < place.near).count() as u64;
@@ -171,7 +176,7 @@ fn goals(place: &Place, experiment: &Experiment, data: &Replay, updates: u64, se
         let imagining = Imagining { goal: (place.goal)(target), rollout: RolloutConfig::default(), propagation };
         let learner = MbpoConfig::default().init(spec, model.clone(), sections.fit.clone(), imagining, policy)?;
         let mut learner = learner.with_data(data.clone())?;
-        learner.practise(updates, &mut rng, &mut Silent)?;
+        learner.practise(args.updates, &mut rng, &mut Silent)?;
         note(&mut found[1], i, &distances(place, target, &mut learner)?);
     }
     Ok(found)
@@ -187,11 +192,14 @@ fn main() -> Result<()> {
             let curious = registry.load(place.task, &[&seeded])?;
             let all_random = format!("agent.random_steps={}", curious.steps + 1);
             let random = registry.load(place.task, &[&seeded, &all_random])?;
-            for (heading, experiment) in [("where members disagree", curious), ("at random", random)] {
+            // The second word is short enough for a panel's heading.
+            for (how, short, experiment) in
+                [("where members disagree", "curious", curious), ("at random", "at random", random)]
+            {
                 let data = explore(&experiment, &registry)?;
-                let [planned, policies] = goals(place, &experiment, &data, args.updates, seed)?;
+                let [planned, policies] = goals(place, &experiment, &data, &args, seed)?;
                 println!(
-                    "{} seed {seed}, explored {heading}: planned {:?}, by policies {:?} of {EPISODES} episodes each",
+                    "{} seed {seed}, explored {how}: planned {:?}, by policies {:?} of {EPISODES} episodes each",
                     place.task, planned.reached, policies.reached
                 );
                 println!(
@@ -199,7 +207,7 @@ fn main() -> Result<()> {
                     planned.distance, policies.distance
                 );
                 if seed == args.seed {
-                    charts.push((format!("{}, {heading}", place.task), chart(place, &data)));
+                    charts.push((format!("{}, {short}", place.task), chart(place, &data)));
                 }
             }
         }

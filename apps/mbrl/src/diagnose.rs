@@ -61,7 +61,12 @@ fn look(args: &DiagnoseArgs, folder: &RunFolder) -> Result<(Diagnosis, u64, Vec<
     (config.episodes, config.plans, config.seed) = (args.episodes, args.plans, args.seed);
     let planning = folder.experiment.planning(&task)?;
     let device = open_device(&folder.experiment.device)?;
+    console::note(format_args!("running {}", counted(args.episodes as u64, "episode")));
     let visited = config.visit(&mut task.env, &mut *agent)?;
+    if planning.as_ref().is_some_and(|planning| planning.with_simulator.is_some()) && task.env.simulator().is_some() {
+        let plans = counted(args.plans as u64, "plan");
+        console::note(format_args!("making {plans} in the model and as many in the simulator, which may take minutes"));
+    }
     let value = agent.value();
     let found = visited.diagnose(&task.env, &device, agent.learned(), planning, value.as_ref())?;
     let spec = task.env.spec();

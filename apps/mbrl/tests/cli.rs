@@ -65,6 +65,10 @@ fn a_diagnosis_looks_at_model_plans_and_values_of_a_run() {
     for word in ["angular_velocity", "the same planner in the simulator", "diagnosis.json", "diagnosis.svg"] {
         assert!(said.out.contains(word), "{word}: {}", said.out);
     }
+    assert!(
+        said.err.contains("running 1 episode\nmaking 2 plans in the model and as many in the simulator"),
+        "{said:?}"
+    );
     let text = fs::read_to_string(dir.path("run/diagnosis.json")).unwrap();
     let found: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&found["plans"]["states"], &found["env_step"]), (&2.into(), &500.into()));

@@ -518,7 +518,8 @@ impl Training {
         (state.env_step, state.episode) = (other.env_step, other.episode);
         (state.environment, state.agent) = (worlds[0].spec().name.clone(), learner.name().to_owned());
         let files = &mut Some(files);
-        let mut round = Round { training: self, files, observer, clock: &clock, stop, began: state.env_step, endless: false };
+        let mut round =
+            Round { training: self, files, observer, clock: &clock, stop, began: state.env_step, endless: false };
         round.update(learner, &mut state, &mut Reported::default())?;
         if !learner.learned().is_some_and(|learned| learned.is_fitted) {
             let rule = "at least two transitions, and a fit that does not diverge";

@@ -555,7 +555,10 @@ mod tests {
             let (v, w) = ([0.2, 0.9, -0.3], [-0.7, 0.1, 0.4]);
             let (turned, other) = (rotated(&v, &by), rotated(&w, &by));
             // Lengths and angles stay, and so does what lies along the direction; the part across turns by the angle.
-            assert!((dot(&turned, &other) - dot(&v, &w)).abs() < 1e-12 && (dot(&turned, &turned) - dot(&v, &v)).abs() < 1e-12);
+            assert!(
+                (dot(&turned, &other) - dot(&v, &w)).abs() < 1e-12
+                    && (dot(&turned, &turned) - dot(&v, &v)).abs() < 1e-12
+            );
             assert!((dot(&turned, &direction) - dot(&v, &direction)).abs() < 1e-12);
             let across = |v: &[f64; 3]| each(|i| v[i] - direction[i] * dot(v, &direction));
             let (before, after) = (across(&v), across(&turned));
