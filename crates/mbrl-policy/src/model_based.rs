@@ -24,7 +24,7 @@ use std::fmt;
 
 use mbrl_env::{ActionSpace, EnvSpec, Replay, Rng, Situation, Transition};
 use mbrl_model::{Dynamics, Ensemble, FitConfig, LearnedModel, ModelError};
-use mbrl_plan::{Mpc, PlanError};
+use mbrl_plan::{Disagreement, Mpc, PlanError, Problem};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
@@ -187,6 +187,13 @@ impl<M: LearnedModel> ModelBased<M> {
     }
 }
 
+/// Evaluations never explore: what is paid for disagreement counts in training alone. Where disagreement costs, it costs always.
+fn as_judged(mode: ActMode, mut problem: Problem<'_>) -> Problem<'_> {
+    let counts = |disagreement: &&Disagreement| mode == ActMode::Explore || disagreement.weight < 0.0;
+    problem.disagreement = problem.disagreement.filter(counts);
+    problem
+}
+
 impl<M: LearnedModel> Agent for ModelBased<M> {
     fn name(&self) -> &str {
         "model-based"
@@ -206,7 +213,7 @@ impl<M: LearnedModel> Agent for ModelBased<M> {
 
     fn act_batch(&mut self, turns: Vec<Turn<'_>>, mode: ActMode) -> Result<Vec<Acted>, AgentError> {
         if self.learner.is_fitted() {
-            let problem = self.goal.problem(self.learner.model(), &self.actions)?;
+            let problem = as_judged(mode, self.goal.problem(self.learner.model(), &self.actions)?);
             self.controller.act_batch(&problem, turns)
         } else {
             self.explorer.act_batch(turns, mode)
@@ -215,7 +222,7 @@ impl<M: LearnedModel> Agent for ModelBased<M> {
 
     fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
         if self.learner.is_fitted() {
-            let problem = self.goal.problem(self.learner.model(), &self.actions)?;
+            let problem = as_judged(mode, self.goal.problem(self.learner.model(), &self.actions)?);
             self.controller.act(&problem, situation, rng)
         } else {
             self.explorer.act(situation, mode, rng)

@@ -8,13 +8,13 @@ use std::{
 };
 
 use common::{Point, metrics};
-use mbrl_env::{Env, Info, Rng, Transition, reward_fn};
+use mbrl_env::{Env, Info, Rng, Situation, Transition, reward_fn};
 use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
-use mbrl_plan::{CemConfig, Mpc, Replan};
+use mbrl_plan::{CemConfig, Disagreement, Mpc, Replan};
 use mbrl_policy::{
-    Agent, AgentError, Device, EpisodeSummary, FitSchedule, Goal, Learner, ModelBased, ModelBasedConfig, Moment,
-    Observer, Outcome, Phase, RandomAgent, Report, ReportKind, RunFiles, Scalars, Tensor, TrainConfig, Training,
-    evaluate, start_seeds,
+    ActMode, Agent, AgentError, Device, EpisodeSummary, FitSchedule, Goal, Learner, ModelBased, ModelBasedConfig,
+    Moment, Observer, Outcome, Phase, PlanningAgent, RandomAgent, Report, ReportKind, RunFiles, Scalars, Tensor,
+    TrainConfig, Training, evaluate, start_seeds,
 };
 
 fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<ModelBased, AgentError> {
@@ -109,6 +109,25 @@ fn the_oldest_transitions_are_forgotten_beyond_the_capacity() {
     let mut agent = learner(&config, quick_fit(), &mut training.split_rng()).unwrap();
     run(&mut training, &mut agent, &mut Diary::default());
     assert_eq!(agent.replay().len(), 17);
+}
+
+#[test]
+fn disagreement_is_paid_in_training_alone_and_costs_always() {
+    let mut training = TrainConfig::default().init(40, 1).unwrap();
+    let mut agent = learner(&config(FitSchedule::Episode), quick_fit(), &mut training.split_rng()).unwrap();
+    run(&mut training, &mut agent, &mut Diary::default());
+    let mut act = |weight: Option<f32>, mode: ActMode| {
+        agent.goal_mut().disagreement = weight.map(|weight| Disagreement { weight, scale: vec![0.01] });
+        agent.begin_episode();
+        agent.act(&Situation::of(&[0.3]), mode, &mut Rng::new(5)).unwrap()
+    };
+    let plain = act(None, ActMode::Evaluate);
+    assert_eq!(act(None, ActMode::Explore), plain);
+    assert_eq!(act(Some(1e3), ActMode::Evaluate), plain, "an evaluation explores");
+    assert_ne!(act(Some(1e3), ActMode::Explore), plain);
+    let careful = act(Some(-1e3), ActMode::Explore);
+    assert_ne!(careful, plain);
+    assert_eq!(act(Some(-1e3), ActMode::Evaluate), careful, "the cost of what is not known is gone");
 }
 
 #[test]

@@ -64,7 +64,8 @@ impl Default for ActionRateConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DisagreementConfig {
-    /// Reward per unit of variance; negative to avoid what is not known, 0 (default) for none.
+    /// Reward per unit of variance, in training alone: evaluations never explore. Negative to avoid what is not known, in evaluations
+    /// too; 0 (default) for none.
     pub weight: f32,
     /// What counts as 1 in each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
     pub scale: Vec<f32>,
