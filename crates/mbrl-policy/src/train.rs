@@ -356,18 +356,8 @@ impl Training {
         observer: &mut dyn Observer,
         stop: &AtomicBool,
     ) -> Result<Outcome, AgentError> {
-        let refuse = |rule| {
-            let value = self.config.environments.to_string();
-            Err(AgentError::Config { field: "environments", value, rule })
-        };
-        if worlds.len() != self.config.environments {
-            return refuse("as many worlds as there are passed");
-        }
-        if worlds.len() > learner.slots() {
-            return refuse("at most as many as the agent can act in");
-        }
+        self.check_worlds(worlds, learner)?;
         let clock = Clock { start: Instant::now(), before: self.state.wall_s };
-        worlds.iter().try_for_each(|world| world.spec().check())?;
         let (began, now) = (&self.state.environment, &worlds[0].spec().name);
         if !began.is_empty() && began != now {
             return Err(AgentError::World { expected: began.clone(), actual: now.clone() });
@@ -395,6 +385,22 @@ impl Training {
             }
         }
         Ok(Outcome::Finished)
+    }
+
+    /// Refuses another number of environments than this run has, or than the agent can act in.
+    fn check_worlds(&self, worlds: &[World], learner: &dyn Learner) -> Result<(), AgentError> {
+        let refuse = |rule| {
+            let value = self.config.environments.to_string();
+            Err(AgentError::Config { field: "environments", value, rule })
+        };
+        if worlds.len() != self.config.environments {
+            return refuse("as many worlds as there are passed");
+        }
+        if worlds.len() > learner.slots() {
+            return refuse("at most as many as the agent can act in");
+        }
+        worlds.iter().try_for_each(|world| world.spec().check())?;
+        Ok(())
     }
 
     /// What follows a round of episodes: evaluates and writes a checkpoint, where they are due; `false` where it was stopped, and
@@ -499,8 +505,8 @@ impl Training {
         observer: &mut dyn Observer,
         stop: &AtomicBool,
     ) -> Result<Option<Vec<AgentError>>, AgentError> {
-        let found = Self::find(folder, which)?;
-        let Some((reader, damaged)) = found else {
+        self.check_worlds(worlds, learner)?;
+        let Some((reader, damaged)) = Self::find(folder, which)? else {
             let reason = "no checkpoint yet".to_owned();
             return Err(AgentError::Checkpoint { path: folder.join(CHECKPOINTS), reason });
         };
