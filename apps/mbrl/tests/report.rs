@@ -312,7 +312,7 @@ fn completions_are_scripts_that_know_the_words() {
         let output =
             std::process::Command::new("bash").current_dir(dir.path("")).args(["-c", script]).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(said.trim(), "resume report render", "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(said.trim(), "resume report refit render", "{}", String::from_utf8_lossy(&output.stderr));
         for (words, known, other) in [
             ("train ground", "ground-truth-hopper", "smoke"),
             ("eval --random mountain", "mountain-car", "pendulum"),
