@@ -376,29 +376,22 @@ impl Judged {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let exported = ExportedAgent::new(&self.experiment, self.env_step, &*self.agent).context("--set")?;
         let there = self.experiment.overridden(&words)?;
-        same_columns(&self.task, &there)?;
+        let (own, other) = (self.task.env.spec(), there.make_task(registry())?.env);
         let (from, to) = (self.experiment.task.clone(), there.task.clone());
+        for (what, own, other) in [
+            ("observations", own.column_names(), other.spec().column_names()),
+            ("actions", own.action_names(), other.spec().action_names()),
+        ] {
+            let differ = own.iter().zip(&other).find(|(own, other)| own != other);
+            let told = match differ {
+                Some((own, other)) => format!("{own:?} here is {other:?} there"),
+                None if own.len() != other.len() => format!("{} columns here, {} there", own.len(), other.len()),
+                None => continue,
+            };
+            bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
+        }
         Self::with_model(there, &exported).with_context(|| format!("the model of {from} on {to}"))
     }
-}
-
-/// Refuses an experiment whose task has other observations or actions than this one.
-pub(crate) fn same_columns(task: &Task, there: &Experiment) -> Result<()> {
-    let (own, other) = (task.env.spec(), there.make_task(registry())?.env);
-    for (what, own, other) in [
-        ("observations", own.column_names(), other.spec().column_names()),
-        ("actions", own.action_names(), other.spec().action_names()),
-    ] {
-        let differ = own.iter().zip(&other).find(|(own, other)| own != other);
-        let told = match differ {
-            Some((own, other)) => format!("{own:?} here is {other:?} there"),
-            None if own.len() != other.len() => format!("{} columns here, {} there", own.len(), other.len()),
-            None => continue,
-        };
-        let (from, to) = (&task.env.spec().name, &there.task);
-        bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
-    }
-    Ok(())
 }
 
 fn eval(args: &EvalArgs) -> Result<ExitCode> {

@@ -1,8 +1,15 @@
 //! `mbrl refit`: another model for the data of a run.
 
-use std::{path::Path, process::ExitCode, sync::Arc, sync::atomic::AtomicBool};
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use mbrl_env::World;
 use mbrl_policy::{
     MetricsReader, Observer, RunFiles,
@@ -12,7 +19,7 @@ use mbrl_policy::{
 
 use crate::{
     args::RefitArgs,
-    commands::{STOPPED, cores, same_columns, stop_on_signals},
+    commands::{STOPPED, cores, stop_on_signals},
     console, folder,
     plot::rounded,
     progress::Display,
@@ -24,33 +31,62 @@ use crate::{
 pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     let from = RunFolder::open(&args.run)?;
     let words: Vec<&str> = args.set.iter().map(String::as_str).collect();
-    let experiment = from.experiment.overridden(&words)?;
-    same_columns(&from.experiment.make_task(registry())?, &experiment)?;
+    let mut experiment = from.experiment.overridden(&words)?;
+    same_world(&from.experiment, &experiment)?;
     experiment.check(registry())?;
-    let place = args.out.clone().unwrap_or_else(|| from.path.with_file_name(format!("{}-refit", from.label())));
+    // A folder has its name in its whole path alone: `.` may be typed.
+    let source = from.path.canonicalize().with_context(|| from.path.display().to_string())?;
+    let label = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let place = match &args.out {
+        Some(out) => out.clone(),
+        None if from.path.ends_with(&label) => from.path.with_file_name(format!("{label}-refit")),
+        None => source.with_file_name(format!("{label}-refit")),
+    };
     let next_free = args.out.is_none();
     folder::check(&place, next_free)?;
+    let above = place.ancestors().skip(1).map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    let above = above.filter_map(|path| path.canonicalize().ok()).next().unwrap_or_default();
+    if above.starts_with(&source) {
+        bail!("--out {}: expected a folder outside of the run {}", place.display(), from.path.display());
+    }
+    // It is no run of the same experiment from its first step on, and must not be taken for one.
+    if experiment.name == from.experiment.name {
+        experiment.name.push_str("-refit");
+    }
+    experiment.summary = format!("{} (refitted to the data of {label})", experiment.summary);
 
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
-    let mut is_whole = true;
     // It gets its name when there is a checkpoint: a run without one would begin at its first step.
-    let made = folder::create(&place, next_free, |partial| {
-        let refit = || refit(args, &from, &experiment, partial, &stop);
-        is_whole = in_pool(args.threads.unwrap_or_else(cores), refit)??;
-        if is_whole { Ok(()) } else { bail!("stopped") }
-    });
-    if !is_whole {
-        console::note("stopped: nothing was written");
+    let path = folder::create(&place, next_free, |partial| {
+        in_pool(args.threads.unwrap_or_else(cores), || refit(args, &from, &experiment, partial, &stop))?
+    })?;
+    console::out(summary(&path, experiment.steps)?)?;
+    if stop.load(Ordering::Relaxed) {
+        console::note("stopped: the fit is kept, the evaluation is left out");
         return Ok(ExitCode::from(STOPPED));
     }
-    let path = made?;
-    console::out(summary(&path)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fills the folder of the new run; `false` where it was stopped.
-fn refit(args: &RefitArgs, from: &RunFolder, experiment: &Experiment, place: &Path, stop: &AtomicBool) -> Result<bool> {
+/// Refuses an experiment in another world: the data are of the one that they were made in.
+fn same_world(from: &Experiment, experiment: &Experiment) -> Result<()> {
+    for (key, same) in [
+        ("task", from.task == experiment.task),
+        ("task_options", from.task_options == experiment.task_options),
+        ("wrappers", from.wrappers == experiment.wrappers),
+    ] {
+        if !same {
+            bail!(
+                "--set {key}: expected that of the run, whose data are of its own world; mbrl eval RUN --set {key}… takes a model to another goal"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Fills the folder of the new run.
+fn refit(args: &RefitArgs, from: &RunFolder, experiment: &Experiment, place: &Path, stop: &AtomicBool) -> Result<()> {
     write_atomically(&place.join(EXPERIMENT), experiment.to_toml()?.as_bytes())?;
     let Parts { task, more, mut training, mut agent, .. } = experiment.build(registry())?;
     let mut worlds: Vec<World> = [task.env].into_iter().chain(more).collect();
@@ -61,14 +97,12 @@ fn refit(args: &RefitArgs, from: &RunFolder, experiment: &Experiment, place: &Pa
     let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
     let (other, which) = (&from.path, args.checkpoint);
     let damaged = training.refit(other, which, &mut worlds, &mut *agent, &mut files, &mut observers, stop)?;
-    if let Some(damaged) = &damaged {
-        warn(damaged, &display);
-    }
-    Ok(damaged.is_some())
+    warn(&damaged, &display);
+    Ok(())
 }
 
 /// What came of it.
-fn summary(path: &Path) -> Result<String> {
+fn summary(path: &Path, steps: u64) -> Result<String> {
     let metrics = MetricsReader::open_whole(&path.join(METRICS))?;
     let mut text = format!("\n{}: refitted", path.display());
     if let Some(fit) = metrics.of("fit").last() {
@@ -90,6 +124,8 @@ fn summary(path: &Path) -> Result<String> {
         let (mean, std) = (number("eval/return_mean"), number("eval/return_std"));
         text.push_str(&format!("  eval    mean return {mean}, standard deviation {std}\n"));
     }
-    text.push_str(&format!("  next    mbrl eval {0}, mbrl diagnose {0}, mbrl resume {0}", path.display()));
+    let taken = metrics.of("fit").last().map_or(0, |fit| fit.env_step);
+    let more = if taken < steps { String::new() } else { format!(" --steps {}", 2 * steps) };
+    text.push_str(&format!("  next    mbrl eval {0}, mbrl diagnose {0}, mbrl resume {0}{more}", path.display()));
     Ok(text)
 }

@@ -806,11 +806,26 @@ fn a_run_is_refitted_without_a_new_step_and_goes_on() {
     let steps = dir.metrics("run-refit").iter().filter_map(|line| line["env_step"].as_u64()).collect::<Vec<_>>();
     assert!(steps[..2] == [500, 500] && steps[2..].iter().all(|step| *step > 500), "{steps:?}");
 
-    // What cannot be: another task's columns, fewer steps than were taken, a fit that diverges, a place that is taken, agents that learn a
+    // It keeps as many of the newest transitions as it is told to, and stands beside a run that is called by `.`.
+    let few = ["--set", "agent.replay_capacity=120", "--set", "train.eval_every=0"];
+    let said = dir.run(&[&["refit", "run", "--out", "few"], &few[..]].concat()).ok();
+    assert!(
+        said.out.contains("few: refitted to 120 transitions") && said.out.contains("mbrl resume few --steps"),
+        "{said:?}"
+    );
+    let said = dir.command(&[&["refit", "."], &few[..]].concat()).current_dir(dir.path("run")).output().unwrap();
+    let said = Said::of(&said).ok();
+    assert!(said.out.contains("run-refit-3: refitted"), "{said:?}");
+    let text = fs::read_to_string(dir.path("few/experiment.toml")).unwrap();
+    assert!(text.contains("-refit\"") && text.contains("(refitted to the data of run)"), "{text}");
+
+    // What cannot be: another world, fewer steps than were taken, a fit that diverges, a place that is taken, agents that learn a
     // policy. Nothing is left then.
     let before = dir.files();
     let refused = |words: &[&str], told: &[&str]| dir.run(&[&["refit"], words].concat()).fails(1, told);
-    refused(&["run", "--set", "task=cliff"], &["expected the same observations"]);
+    refused(&["run", "--set", "task=cliff"], &["--set task: expected that of the run"]);
+    refused(&["run", "--set", "wrappers.action_repeat=2"], &["--set wrappers: expected that of the run"]);
+    refused(&["run", "--out", "run/inner"], &["expected a folder outside of the run run"]);
     refused(&["run", "--set", "steps=400"], &["expected at most steps = 400, found 500 steps taken"]);
     refused(&["run", "--set", "fit.learning_rate=1e30"], &["a fit that does not diverge"]);
     refused(&["run", "--out", "run"], &["run exists and is not empty"]);

@@ -273,7 +273,14 @@ impl<M: LearnedModel> ModelLearner<M> {
     /// # Errors
     /// [`AgentError::Checkpoint`] for what is not there, damaged or of other widths; nothing changes then.
     pub fn take_data(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
-        let (progress, replay) = self.read_data(from)?;
+        let (progress, mut replay) = self.read_data(from)?;
+        if replay.capacity() != self.config.replay_capacity {
+            // As many of the newest as it keeps itself.
+            let spec = self.model.spec();
+            let own = Replay::new(spec.obs, spec.action, self.config.replay_capacity)?;
+            let all = std::mem::replace(&mut replay, if self.replay.is_in_bytes() { own.in_bytes() } else { own });
+            (0..all.len()).filter_map(|place| all.get(place)).try_for_each(|step| replay.push(&step))?;
+        }
         self.running.iter_mut().for_each(Vec::clear);
         (self.replay, self.progress, self.due) = (replay, Progress { fitted: false, ..progress }, true);
         Ok(())

@@ -488,7 +488,7 @@ impl Training {
     /// another fit, is tried without a new real step.
     ///
     /// `files` belong to a new run; those in `folder` stay as they are. Returns what is wrong with newer checkpoints of the other run that had
-    /// to be passed over; `None` where it was stopped, and nothing was written then but metrics.
+    /// to be passed over. A fit that has begun ends, and is kept; raising `stop` leaves out the evaluation.
     ///
     /// # Errors
     /// [`AgentError::Checkpoint`] as [`restore_from`](Self::restore_from) has it, for data of other widths, and for a run that has taken
@@ -504,7 +504,7 @@ impl Training {
         files: &mut RunFiles,
         observer: &mut dyn Observer,
         stop: &AtomicBool,
-    ) -> Result<Option<Vec<AgentError>>, AgentError> {
+    ) -> Result<Vec<AgentError>, AgentError> {
         self.check_worlds(worlds, learner)?;
         let Some((reader, damaged)) = Self::find(folder, which)? else {
             let reason = "no checkpoint yet".to_owned();
@@ -527,12 +527,18 @@ impl Training {
         let mut round =
             Round { training: self, files, observer, clock: &clock, stop, began: state.env_step, endless: false };
         round.update(learner, &mut state, &mut Reported::default())?;
-        if !learner.learned().is_some_and(|learned| learned.is_fitted) {
-            let rule = "at least two transitions, and a fit that does not diverge";
+        if let Some(learned) = learner.learned().filter(|learned| !learned.is_fitted) {
+            let rule =
+                if learned.replay.len() < 2 { "at least two transitions" } else { "a fit that does not diverge" };
             return Err(AgentError::NoRefit { agent: learner.name().to_owned(), rule });
         }
-        let due = Due { evaluation: self.config.eval_every > 0, checkpoint: true };
-        Ok(self.store(due, state, worlds, learner, files, observer, stop, &clock)?.then_some(damaged))
+        let evaluation = self.config.eval_every > 0 && !stop.load(Ordering::Relaxed);
+        let due = Due { evaluation, checkpoint: true };
+        if !self.store(due, state.clone(), worlds, learner, files, observer, stop, &clock)? {
+            let due = Due { evaluation: false, ..due };
+            self.store(due, state, worlds, learner, files, observer, stop, &clock)?;
+        }
+        Ok(damaged)
     }
 
     /// Goes back to the newest whole checkpoint in a run's folder, learner included, where there is one; writes
@@ -576,6 +582,9 @@ impl Training {
             }
         };
         let steps = checkpoints.steps()?;
+        if steps.is_empty() {
+            return Ok(None);
+        }
         if !steps.contains(&step) {
             let steps: Vec<String> = steps.iter().map(u64::to_string).collect();
             let reason = format!("no checkpoint of step {step}; there are those of steps {}", steps.join(", "));

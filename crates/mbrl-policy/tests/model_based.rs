@@ -14,7 +14,7 @@ use mbrl_plan::{CemConfig, Disagreement, Mpc, Replan};
 use mbrl_policy::{
     ActMode, Agent, AgentError, Device, EpisodeSummary, FitSchedule, Goal, Learner, ModelBased, ModelBasedConfig,
     Moment, Observer, Outcome, Phase, PlanningAgent, RandomAgent, Report, ReportKind, RunFiles, Scalars, Tensor,
-    TrainConfig, Training, evaluate, start_seeds,
+    TrainConfig, Training, WhichCheckpoint, evaluate, start_seeds,
 };
 
 fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<ModelBased, AgentError> {
@@ -175,6 +175,40 @@ fn resumed_runs_are_the_same_bit_for_bit() {
             assert_eq!(metrics(folder.path()), metrics(whole.path()), "stopped at {stop_at}");
         }
     }
+}
+
+#[test]
+fn a_refit_begins_where_the_data_end_and_a_stop_leaves_out_the_evaluation() {
+    let (from, places) = (tempfile::tempdir().unwrap(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
+    let trained = |steps: u64, folder: &Path| {
+        let mut training =
+            TrainConfig { eval_every: 30, eval_episodes: 2, ..Default::default() }.init(steps, 7).unwrap();
+        let mut agent = learner(&config(FitSchedule::Steps(10)), quick_fit(), &mut training.split_rng()).unwrap();
+        let (files, _) = RunFiles::open(folder, &mut training, &mut agent).unwrap();
+        (training, agent, files)
+    };
+    let (mut training, mut agent, mut files) = trained(52, from.path());
+    training.run(&mut Point::world(10), &mut agent, Some(&mut files), &mut (), &AtomicBool::new(false)).unwrap();
+    let before = agent.model().save().unwrap();
+    for (place, stop) in places.iter().zip([false, true]) {
+        let (mut training, mut agent, mut files) = trained(70, place.path());
+        let (worlds, stop) = (&mut [Point::world(10)], AtomicBool::new(stop));
+        let which = WhichCheckpoint::Last;
+        training.refit(from.path(), which, worlds, &mut agent, &mut files, &mut (), &stop).unwrap();
+        assert_eq!((training.env_step(), training.stored_step(), agent.replay().len()), (52, Some(52), 52));
+        assert_ne!(agent.model().save().unwrap(), before);
+        let events: Vec<_> = metrics(place.path()).iter().map(|line| line["event"].clone()).collect();
+        assert_eq!(events, if stop.into_inner() { vec!["fit"] } else { vec!["fit", "eval"] });
+        drop(files);
+        // What goes on from there is the same, evaluated or not.
+        let (mut training, mut agent, mut files) = trained(70, place.path());
+        assert_eq!(training.env_step(), 52);
+        training.run(&mut Point::world(10), &mut agent, Some(&mut files), &mut (), &AtomicBool::new(false)).unwrap();
+    }
+    let [whole, stopped] =
+        places.map(|place| metrics(place.path()).into_iter().filter(|line| line["env_step"] != 52).collect::<Vec<_>>());
+    assert!(!whole.is_empty());
+    assert_eq!(whole, stopped);
 }
 
 #[test]
