@@ -514,7 +514,7 @@ mod tests {
         let mut rng = mbrl_env::Rng::new(5);
         for _ in 0..20 {
             let angles = [0, 1, 2].map(|axis| about(axis, rng.uniform_f64(-3.0, 3.0)));
-            let [a, b, c] = angles.map(|turn| axes_of(turn));
+            let [a, b, c] = angles.map(axes_of);
             // Three turns one after the other.
             let turn = |axes: [[f64; 3]; 2], [x, y]: [[f64; 3]; 2]| {
                 let z = cross(&x, &y);
