@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand, builder::RangedU64ValueParser};
 use mbrl_env::data::{Layout, Missing, ReadOptions, split_names};
 use mbrl_policy::WhichCheckpoint;
 
-use crate::compare::Format;
+use crate::{commands::cores, compare::Format};
 
 /// Learn a model of a task and control it by planning.
 #[derive(Debug, Parser)]
@@ -61,6 +61,29 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// Which checkpoint of a run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckpointArg {
+    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
+    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
+    pub(crate) checkpoint: WhichCheckpoint,
+}
+
+/// On how many threads.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ThreadsArg {
+    /// Threads (default: one a core). The results do not depend on it.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
+    threads: Option<usize>,
+}
+
+impl ThreadsArg {
+    /// Those that were asked for, or one a core.
+    pub(crate) fn count(&self) -> usize {
+        self.threads.unwrap_or_else(cores)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -134,9 +157,8 @@ pub(crate) struct EvalArgs {
     /// A new folder for the episodes, whose files (episodes/STEP-NUMBER.csv) are those that a run has of its evaluations.
     #[arg(long, value_name = "DIR")]
     pub(crate) record: Option<PathBuf>,
-    /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArg,
 }
 
 #[derive(Debug, clap::Args)]
@@ -209,18 +231,16 @@ pub(crate) struct RefitArgs {
     /// Folder of a run whose agent plans in its model (model-based). It stays as it is.
     #[arg(value_name = "DIR")]
     pub(crate) run: PathBuf,
-    /// Whose data: the checkpoint of the best evaluation, the last one, or the one after so many steps.
-    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
-    pub(crate) checkpoint: WhichCheckpoint,
+    #[command(flatten)]
+    pub(crate) which: CheckpointArg,
     /// Override one value of the run's experiment, for example model.hidden=[512,512].
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Folder of the new run (default: <DIR>-refit).
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArg,
 }
 
 #[derive(Debug, clap::Args)]
@@ -228,9 +248,8 @@ pub(crate) struct ExportArgs {
     /// Folder of a run whose agent learns a policy (sac, td3, npg, mbpo) or plans in its model (model-based).
     #[arg(value_name = "DIR")]
     pub(crate) run: PathBuf,
-    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
-    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
-    pub(crate) checkpoint: WhichCheckpoint,
+    #[command(flatten)]
+    pub(crate) which: CheckpointArg,
     /// Where it goes; a file that is there already is left alone (default: policy-<step>.safetensors or agent-<step>.safetensors in the
     /// run's folder).
     #[arg(long, value_name = "FILE.safetensors")]
@@ -242,9 +261,8 @@ pub(crate) struct DriveArgs {
     /// Folder of a run.
     #[arg(value_name = "DIR")]
     pub(crate) run: PathBuf,
-    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
-    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
-    pub(crate) checkpoint: WhichCheckpoint,
+    #[command(flatten)]
+    pub(crate) which: CheckpointArg,
     /// The robot (docs/robot-protocol.md); without it the run's task stands in, behind a socket of this machine.
     #[arg(long, value_name = "tcp://HOST:PORT")]
     pub(crate) link: Option<String>,
@@ -328,9 +346,8 @@ pub(crate) struct FitArgs {
     /// Where tensors live: flex, ndarray, wgpu[:n] or cuda[:n].
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
-    /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArg,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
 }
@@ -366,9 +383,8 @@ pub(crate) struct IdentifyArgs {
     /// Folder of the model (default: models/<name of the log>).
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArg,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
 }
@@ -397,9 +413,8 @@ pub(crate) struct EvaluateModelArgs {
     /// Seed of the start instants and the particles.
     #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArg,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
 }
@@ -409,9 +424,8 @@ pub(crate) struct DiagnoseArgs {
     /// Folder of a run.
     #[arg(value_name = "DIR")]
     pub(crate) run: PathBuf,
-    /// Which checkpoint: that of the best evaluation, the last one, or the one after so many steps.
-    #[arg(long, value_name = "best|last|STEP", default_value = "last", allow_negative_numbers = true)]
-    pub(crate) checkpoint: WhichCheckpoint,
+    #[command(flatten)]
+    pub(crate) which: CheckpointArg,
     /// Episodes whose states are looked at.
     #[arg(long, value_name = "N", default_value = "5", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) episodes: usize,
@@ -424,9 +438,8 @@ pub(crate) struct DiagnoseArgs {
     /// The picture; the figures go beside it as .json (default: diagnosis.svg in the run's folder).
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) out: Option<PathBuf>,
-    /// Threads (default: one a core). The results do not depend on it.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArg,
 }
 
 /// Which columns of a log are what; those left out are looked for under usual names (obs_0, action_0, reward, …).

@@ -287,7 +287,7 @@ fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result
     chart::draw_runs(&path, &format!("{name}, {} seeds", records.len()), records)
 }
 
-pub(crate) fn ending(folder: &RunFolder, end: &Ended) -> String {
+fn ending(folder: &RunFolder, end: &Ended) -> String {
     let number = |value: Option<f64>| value.map_or("none".into(), |v| format!("{v:.2}"));
     let how = match (end.outcome, end.stored_step) {
         (Outcome::Finished, _) if end.was_finished => "already finished".to_owned(),
@@ -395,7 +395,7 @@ impl Judged {
 }
 
 fn eval(args: &EvalArgs) -> Result<ExitCode> {
-    let threads = args.threads.unwrap_or_else(cores);
+    let threads = args.threads.count();
     if args.episodes > MAX_EPISODES {
         bail!("--episodes {}: expected at most {MAX_EPISODES}", args.episodes);
     }

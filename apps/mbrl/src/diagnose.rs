@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     args::DiagnoseArgs,
-    commands::{cores, counted},
+    commands::counted,
     console,
     folder::checked_out,
     model_chart::{error_chart, number},
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode> {
         None => args.run.join(DIAGNOSIS).with_extension("svg"),
     };
     let folder = RunFolder::open(&args.run)?;
-    let (found, env_step, columns) = in_pool(args.threads.unwrap_or_else(cores), || look(args, &folder))??;
+    let (found, env_step, columns) = in_pool(args.threads.count(), || look(args, &folder))??;
     let label = folder.label();
     let json = svg.with_extension("json");
     let written = Written { run: &label, env_step, seed: args.seed, found: &found };
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode> {
 }
 
 fn look(args: &DiagnoseArgs, folder: &RunFolder) -> Result<(Diagnosis, u64, Vec<String>)> {
-    let Restored { mut task, mut agent, env_step, damaged } = folder.restored(args.checkpoint)?;
+    let Restored { mut task, mut agent, env_step, damaged } = folder.restored(args.which.checkpoint)?;
     warn(&damaged, &Display::new());
     let mut config = DiagnoseConfig::default();
     (config.episodes, config.plans, config.seed) = (args.episodes, args.plans, args.seed);

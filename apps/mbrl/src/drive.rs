@@ -34,7 +34,7 @@ use crate::{
 pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
     let folder = RunFolder::open(&args.run)?;
     let threads = args.threads.unwrap_or_else(cores);
-    let Restored { task, agent, env_step, damaged } = in_pool(threads, || folder.restored(args.checkpoint))??;
+    let Restored { task, agent, env_step, damaged } = in_pool(threads, || folder.restored(args.which.checkpoint))??;
     warn(&damaged, &Display::new());
     let spec = task.env.spec().clone();
     let period = Duration::from_secs_f64(args.hz.map_or(spec.control_period, |hz| 1.0 / hz));

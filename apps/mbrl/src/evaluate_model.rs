@@ -22,7 +22,6 @@ use serde::Serialize;
 
 use crate::{
     args::EvaluateModelArgs,
-    commands::cores,
     console, fit,
     folder::checked_out,
     identify::number,
@@ -81,9 +80,8 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     }
 
     let config = EvaluateConfig { horizon: args.horizon, ..EvaluateConfig::default() };
-    let mut evaluation = in_pool(args.threads.unwrap_or_else(cores), || {
-        evaluate(model, &log.replay, &config, &mut Rng::new(args.seed))
-    })??;
+    let mut evaluation =
+        in_pool(args.threads.count(), || evaluate(model, &log.replay, &config, &mut Rng::new(args.seed)))??;
     if !log.has_rewards {
         // The zeros that stand for rewards judge nothing.
         evaluation.steps.iter_mut().for_each(|step| step.reward_rmse = None);

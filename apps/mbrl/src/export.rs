@@ -18,7 +18,7 @@ use crate::{
 pub(crate) fn run(args: &ExportArgs) -> Result<ExitCode> {
     let folder = RunFolder::open(&args.run)?;
     let asked = args.out.as_deref().map(|out| checked_out(out, POLICY_EXTENSION)).transpose()?;
-    let Restored { task, agent, env_step, damaged } = in_pool(cores(), || folder.restored(args.checkpoint))??;
+    let Restored { task, agent, env_step, damaged } = in_pool(cores(), || folder.restored(args.which.checkpoint))??;
     warn(&damaged, &Display::new());
     let (path, kind) = (folder.path.display(), folder.experiment.agent.kind());
     let place = |what: &str| folder.path.join(format!("{what}-{env_step}.{POLICY_EXTENSION}"));

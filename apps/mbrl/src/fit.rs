@@ -22,7 +22,7 @@ use mbrl_policy::{
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::{args::FitArgs, commands::cores, console, folder, registry::registry, run::in_pool};
+use crate::{args::FitArgs, console, folder, registry::registry, run::in_pool};
 
 /// How to fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,7 +141,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     // All of it is in the data set now.
     drop(log.replay);
 
-    let report = in_pool(args.threads.unwrap_or_else(cores), || fitted(&mut model, &data, &card.fit, &mut rng))??;
+    let report = in_pool(args.threads.count(), || fitted(&mut model, &data, &card.fit, &mut rng))??;
     card.result.epochs = report.epochs;
     card.result.train_rows = report.train_rows;
     card.result.holdout_rows = report.holdout_rows;

@@ -116,11 +116,16 @@ pub(crate) fn check(place: &Path, next_free: bool) -> Result<()> {
         check_free(place)?;
     }
     place.file_name().with_context(|| format!("{}: the folder needs a name", place.display()))?;
-    // The nearest folder above that exists must take another one.
-    let mut folders = place.ancestors().skip(1).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
-    let above = folders.find(|p| p.exists()).unwrap_or(Path::new("."));
+    // It must take another folder.
+    let above = above(place);
     let probed = temporary(above, "mbrl").and_then(|probe| fs::remove_dir(&probe));
     probed.with_context(|| format!("folder {}", place.display()))
+}
+
+/// The nearest folder above a place that exists.
+pub(crate) fn above(place: &Path) -> &Path {
+    let mut folders = place.ancestors().skip(1).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    folders.find(|p| p.exists()).unwrap_or(Path::new("."))
 }
 
 /// Refuses a place where something is already.

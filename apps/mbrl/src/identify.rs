@@ -10,7 +10,7 @@ use mbrl_model::{
 };
 use mbrl_policy::experiment::{DEFAULT_DEVICE, open_device};
 
-use crate::{args::IdentifyArgs, commands::cores, console, fit, folder, run::in_pool};
+use crate::{args::IdentifyArgs, console, fit, folder, run::in_pool};
 
 /// From this correlation of what a column is off with what it was off before, the equations lack something.
 const FOLLOWS: f64 = 0.3;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
     if !args.noise.is_empty() {
         config = config.with_noise(args.noise.clone());
     }
-    let found = in_pool(args.threads.unwrap_or_else(cores), || identify(&model, &data, &config))??;
+    let found = in_pool(args.threads.count(), || identify(&model, &data, &config))??;
     let named = IdentifiedModel::new(&args.model, substeps, &found)?.with_layout(log.layout.clone());
     let path = folder::create(&place, next_free, |partial| Ok(named.save(partial)?))?;
     let seconds = began.elapsed().as_secs_f64();

@@ -19,7 +19,7 @@ use mbrl_policy::{
 
 use crate::{
     args::RefitArgs,
-    commands::{STOPPED, cores, stop_on_signals},
+    commands::{STOPPED, stop_on_signals},
     console, folder,
     plot::rounded,
     progress::Display,
@@ -44,9 +44,7 @@ pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     };
     let next_free = args.out.is_none();
     folder::check(&place, next_free)?;
-    let above = place.ancestors().skip(1).map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
-    let above = above.filter_map(|path| path.canonicalize().ok()).next().unwrap_or_default();
-    if above.starts_with(&source) {
+    if folder::above(&place).canonicalize().is_ok_and(|above| above.starts_with(&source)) {
         bail!("--out {}: expected a folder outside of the run {}", place.display(), from.path.display());
     }
     // It is no run of the same experiment from its first step on, and must not be taken for one.
@@ -59,7 +57,7 @@ pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     stop_on_signals(&stop)?;
     // It gets its name when there is a checkpoint: a run without one would begin at its first step.
     let path = folder::create(&place, next_free, |partial| {
-        in_pool(args.threads.unwrap_or_else(cores), || refit(args, &from, &experiment, partial, &stop))?
+        in_pool(args.threads.count(), || refit(args, &from, &experiment, partial, &stop))?
     })?;
     console::out(summary(&path, experiment.steps)?)?;
     if stop.load(Ordering::Relaxed) {
@@ -95,7 +93,7 @@ fn refit(args: &RefitArgs, from: &RunFolder, experiment: &Experiment, place: &Pa
     let mut progress = display.run(&from.label(), &training);
     let mut trajectories = TrajectoryWriter::new(place);
     let mut observers: Vec<&mut dyn Observer> = vec![&mut progress, &mut trajectories];
-    let (other, which) = (&from.path, args.checkpoint);
+    let (other, which) = (&from.path, args.which.checkpoint);
     let damaged = training.refit(other, which, &mut worlds, &mut *agent, &mut files, &mut observers, stop)?;
     warn(&damaged, &display);
     Ok(())
@@ -105,7 +103,8 @@ fn refit(args: &RefitArgs, from: &RunFolder, experiment: &Experiment, place: &Pa
 fn summary(path: &Path, steps: u64) -> Result<String> {
     let metrics = MetricsReader::open_whole(&path.join(METRICS))?;
     let mut text = format!("\n{}: refitted", path.display());
-    if let Some(fit) = metrics.of("fit").last() {
+    let fit = metrics.of("fit").last();
+    if let Some(fit) = fit {
         let number = |name: &str, digits| fit.get(name).map_or("none".to_owned(), |value| rounded(value, digits));
         let of = match fit.get("model/holdout_rows") {
             Some(rows) if rows > 0.0 => "held-out data",
@@ -124,8 +123,9 @@ fn summary(path: &Path, steps: u64) -> Result<String> {
         let (mean, std) = (number("eval/return_mean"), number("eval/return_std"));
         text.push_str(&format!("  eval    mean return {mean}, standard deviation {std}\n"));
     }
-    let taken = metrics.of("fit").last().map_or(0, |fit| fit.env_step);
-    let more = if taken < steps { String::new() } else { format!(" --steps {}", 2 * steps) };
+    // A run that is over goes on only for more steps.
+    let over = fit.is_some_and(|fit| fit.env_step >= steps);
+    let more = if over { format!(" --steps {}", 2 * steps) } else { String::new() };
     text.push_str(&format!("  next    mbrl eval {0}, mbrl diagnose {0}, mbrl resume {0}{more}", path.display()));
     Ok(text)
 }

@@ -569,12 +569,11 @@ impl Training {
     /// A checkpoint of a run, and what is wrong with newer ones; `None` where there is none yet.
     fn find(folder: &Path, which: WhichCheckpoint) -> Result<Option<(CheckpointReader, Vec<AgentError>)>, AgentError> {
         let checkpoints = checkpoints_of(folder);
-        let newest = || checkpoints.newest();
         let (step, damaged) = match which {
-            WhichCheckpoint::Last => return Ok(newest()?.map(|newest| (newest.reader, newest.damaged))),
+            WhichCheckpoint::Last => return Ok(checkpoints.newest()?.map(|newest| (newest.reader, newest.damaged))),
             WhichCheckpoint::Step(step) => (step, Vec::new()),
             WhichCheckpoint::Best => {
-                let Some(newest) = newest()? else { return Ok(None) };
+                let Some(newest) = checkpoints.newest()? else { return Ok(None) };
                 let state: State = newest.reader.get_json(STATE)?;
                 let none =
                     || newest.reader.refuse(STATE, "no evaluation so far, so there is no best checkpoint".into());
