@@ -8,7 +8,8 @@
 //!
 //! is climbed by the actor along its gradient, which goes through actions, rewards and states, step by step back: a stochastic value
 //! gradient \[1\]. The critics learn from the same roll-out: of the first observation and action, with all that follows as the target (model-based
-//! value expansion \[2\]). Both together are the training roll-out of DHMBPO \[3\].
+//! value expansion \[2\]). Both together are the training roll-out of DHMBPO \[3\]. Of transitions that the world made they may learn what came
+//! of them there instead ([`ModelLookahead::with_real`]).
 //!
 //! ## References
 //! \[1\] Heess et al. (2015), *Learning Continuous Control Policies by Stochastic Value Gradients*, NeurIPS; Amos et al. (2021), *On the
@@ -27,7 +28,7 @@ use mbrl_model::{Draw, Dynamics, Pullback};
 
 use crate::{
     Actor, ActorCritic, ActorGradient, ActorPass, AgentError, CriticPass, Goal, Lookahead, PolicyDraw, Tensor,
-    imagine::check_markov,
+    imagine::check_markov, off_policy::bootstrapped,
 };
 
 /// A roll-out of an actor through a model, made before an update and used in it twice: [`Lookahead::targets`] reads it, and
@@ -36,6 +37,8 @@ use crate::{
 /// The update must be on [`batch`](Self::batch), by the learner whose parts it was made with.
 pub struct ModelLookahead {
     batch: Batch,
+    /// How many rows, the last ones, are transitions as the world made them.
+    real: usize,
     rollout: Mutex<Option<Rollout>>,
 }
 
@@ -75,7 +78,28 @@ impl ModelLookahead {
             terminated: rollout.alive[1].iter().map(|alive| !alive).collect(),
             truncated: Cow::Owned(vec![false; rollout.rows()]),
         };
-        Ok(Self { batch, rollout: Mutex::new(Some(rollout)) })
+        Ok(Self { batch, real: 0, rollout: Mutex::new(Some(rollout)) })
+    }
+
+    /// With the last rows of the update as the world made them: of those observations critics learn what followed `real`'s actions, by
+    /// `r + γ (1 − terminated) V(s')` without the model. The actor goes through the model from there as from all others.
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for transitions that do not start at the last observations of the roll-out.
+    pub fn with_real(mut self, real: &Batch) -> Result<Self, AgentError> {
+        let first = self.batch.len().checked_sub(real.len());
+        let o = self.batch.obs_width;
+        let Some(first) = first.filter(|first| real.obs_width == o && self.batch.obs[first * o..] == *real.obs) else {
+            let rule = "transitions that start at the last observations of the roll-out";
+            return Err(AgentError::Config { field: "real", value: format!("{} transitions", real.len()), rule });
+        };
+        let a = self.batch.action_width;
+        self.batch.actions.to_mut()[first * a..].copy_from_slice(&real.actions);
+        self.batch.rewards.to_mut()[first..].copy_from_slice(&real.rewards);
+        self.batch.next_obs.to_mut()[first * o..].copy_from_slice(&real.next_obs);
+        self.batch.terminated.to_mut()[first..].copy_from_slice(&real.terminated);
+        self.real = real.len();
+        Ok(self)
     }
 
     /// The first step of each row: what the update is on.
@@ -90,8 +114,18 @@ impl Lookahead for ModelLookahead {
         let rollout = self.rollout.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(rollout) = &*rollout else { return Ok(None) };
         let (inputs, last) = rollout.last();
-        let values = of.critics.target_values(inputs, last.actions(), rng.key(), &mut CriticPass::default());
-        Ok(Some(rollout.targets(&values, of.temperature, of.discount)))
+        let mut pass = CriticPass::default();
+        let values = of.critics.target_values(inputs, last.actions(), rng.key(), &mut pass);
+        let mut targets = rollout.targets(&values, of.temperature, of.discount);
+        if self.real > 0 {
+            let first = targets.len() - self.real;
+            let mut inputs = Vec::new();
+            of.actor.inputs().prepare(&self.batch.next_obs[first * self.batch.obs_width..], &mut inputs);
+            let values = of.next_values(&inputs, [rng.key(), rng.key()], &mut ActorPass::default(), &mut pass);
+            let (rewards, ends) = (&self.batch.rewards[first..], &self.batch.terminated[first..]);
+            targets[first..].copy_from_slice(&bootstrapped(rewards, ends, of.discount, &values));
+        }
+        Ok(Some(targets))
     }
 
     fn actor_loss(&self, _: &Batch, of: ActorCritic<'_>, _: &mut Rng) -> Result<Option<ActorGradient>, AgentError> {
@@ -509,6 +543,52 @@ mod tests {
         for (found, wanted) in targets.iter().zip(wanted) {
             assert!((found - wanted).abs() < 1e-4, "{targets:?}, expected {wanted}");
         }
+    }
+
+    #[test]
+    fn of_real_transitions_critics_learn_what_came_of_them() {
+        let (model, goal) = (dynamics_fn(3, 2, &Device::flex(), |s, _| s + 1.0), known());
+        let (actor, critics) = (actor(ActorHead::Gaussian { log_std: [-5.0, 2.0] }), critics());
+        let of = ActorCritic { actor: &actor, critics: &critics, temperature: 0.3, discount: 0.9 };
+        let draw = Draw::new(Propagation::MEAN, 5);
+        let imagined = || ModelLookahead::new(&model, &goal, of, &starts(), 2, draw).unwrap();
+        // The last two rows were real; behind the second one the world ended, in what is no number.
+        let real = Batch {
+            obs_width: 3,
+            action_width: 2,
+            obs: starts()[(N - 2) * 3..].to_vec().into(),
+            actions: vec![0.5, -1.0, 1.0, 2.0].into(),
+            rewards: vec![7.0, -8.0].into(),
+            next_obs: vec![0.1, 0.2, 0.3, f32::NAN, 0.0, 0.0].into(),
+            terminated: vec![false, true].into(),
+            truncated: vec![false; 2].into(),
+        };
+        let look = imagined().with_real(&real).unwrap();
+        assert_eq!(look.batch().actions[(N - 2) * 2..], *real.actions);
+        assert_eq!(look.batch().obs, imagined().batch().obs);
+        let targets = |look: &ModelLookahead| look.targets(look.batch(), of, &mut Rng::new(2)).unwrap().unwrap();
+        let (found, without) = (targets(&look), targets(&imagined()));
+        assert_eq!(found[..N - 2], without[..N - 2], "the others go on as the model says");
+        assert_eq!(found[N - 1], -8.0, "nothing behind an end");
+
+        // Keys of the slow critics' dropout, of the action, in the order of the draws.
+        let mut rng = Rng::new(2);
+        let [_, key, _] = [rng.key(), rng.key(), rng.key()];
+        let mut inputs = Vec::new();
+        actor.inputs().prepare(&real.next_obs[..3], &mut inputs);
+        let mut pass = ActorPass::default();
+        actor.sample(&inputs, PolicyDraw::new(key), false, &mut pass);
+        let value = critics.target_values(&inputs, pass.actions(), 0, &mut CriticPass::default())[0];
+        let wanted = 7.0 + 0.9 * (value - 0.3 * pass.log_probs()[0]);
+        assert!((found[N - 2] - wanted).abs() < 1e-4, "{}, expected {wanted}", found[N - 2]);
+
+        // The actor climbs the same roll-out either way.
+        let loss = |look: &ModelLookahead| look.actor_loss(look.batch(), of, &mut Rng::new(2)).unwrap().unwrap();
+        assert_eq!(loss(&look).grad_out, loss(&imagined()).grad_out);
+
+        let elsewhere = Batch { obs: vec![0.0; 6].into(), ..real };
+        let error = imagined().with_real(&elsewhere).unwrap_err().to_string();
+        assert!(error.contains("real = 2 transitions: expected transitions that start at"), "{error}");
     }
 
     #[test]

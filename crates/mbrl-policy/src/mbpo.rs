@@ -162,6 +162,9 @@ pub struct MbpoConfig {
     pub batch_size: usize,
     /// Share of real transitions in a batch (default: 0; MBPO 0.05).
     pub real_share: f32,
+    /// Whether critics learn of the real transitions of a batch what came of them in the world, where they would otherwise learn what the
+    /// model makes of their first states (default: false). Without `training_rollout` they always do.
+    pub real_targets: bool,
     /// Steps that gradients go through the model into the policy, from the states of a batch; 0: the learner's own update
     /// (default: 3).
     pub training_rollout: usize,
@@ -178,6 +181,7 @@ impl Default for MbpoConfig {
             catch_up: true,
             batch_size: 256,
             real_share: 0.0,
+            real_targets: false,
             training_rollout: 3,
         }
     }
@@ -219,6 +223,10 @@ impl MbpoConfig {
         }
         if !(0.0..=1.0).contains(&self.real_share) {
             return refuse("real_share", self.real_share.to_string(), "a share in [0, 1]");
+        }
+        if self.real_targets && self.real_share == 0.0 && rollout.count > 0 {
+            let rule = "false, or real transitions to learn from: agent.real_share above 0";
+            return refuse("real_targets", "true".into(), rule);
         }
         if propagation.particles != 1 {
             let rule = "1: each imagined row is one particle";
@@ -456,12 +464,15 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
             }
             return self.policy.improve(&concat(batches), None, rng, report);
         }
-        // Of a state from which the actor goes on by itself, what followed does not matter.
         let mut obs = self.imagined.observations(&imagined);
-        real.into_iter().for_each(|position| obs.extend_from_slice(&replay.observation(position)));
+        let real = replay.gather(real);
+        obs.extend_from_slice(&real.obs);
         let draw = Draw::new(self.propagation, rng.key());
         let (model, steps) = (self.learner.model(), self.config.training_rollout);
-        let look = ModelLookahead::new(model, &self.goal, self.policy.parts(), &obs, steps, draw)?;
+        let mut look = ModelLookahead::new(model, &self.goal, self.policy.parts(), &obs, steps, draw)?;
+        if self.config.real_targets {
+            look = look.with_real(&real)?;
+        }
         self.policy.improve(look.batch(), Some(&look), rng, report)
     }
 }

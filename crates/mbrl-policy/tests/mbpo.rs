@@ -216,6 +216,7 @@ fn bad_settings_are_refused_by_name() {
     for (found, expected) in [
         (of_agent(MbpoConfig { batch_size: 0, ..small(0) }), "batch_size = 0"),
         (of_agent(MbpoConfig { real_share: 1.5, ..small(0) }), "real_share = 1.5"),
+        (of_agent(MbpoConfig { real_targets: true, real_share: 0.0, ..small(3) }), "real_targets = true"),
         (of_agent(MbpoConfig { random_steps: 0, ..small(0) }), "random_steps = 0"),
         (of_rollout(RolloutConfig { every: 0, ..rollout() }), "rollout.every = 0"),
         (of_rollout(RolloutConfig { keep: 0, ..rollout() }), "rollout.keep = 0"),

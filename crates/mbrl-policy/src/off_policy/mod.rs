@@ -17,7 +17,7 @@ pub use sac::{Sac, SacConfig};
 pub use td3::{Td3, Td3Config};
 pub use value::PolicyValue;
 
-use crate::{Actor, AgentError, CheckpointReader, CheckpointWriter, Policy, Report, ReportKind};
+use crate::{Actor, ActorPass, AgentError, CheckpointReader, CheckpointWriter, Policy, PolicyDraw, Report, ReportKind};
 
 /// Improves a policy on batches of transitions of any origin: real ones, imagined ones, both.
 ///
@@ -75,6 +75,25 @@ pub struct ActorCritic<'a> {
     pub temperature: f32,
     /// γ.
     pub discount: f32,
+}
+
+impl ActorCritic<'_> {
+    /// Soft values of states `[B]`, by the slow copies: `Q(s, a) − α log π(a | s)` with a drawn from the actor. Keys of the draw and of
+    /// the critics' dropout.
+    pub(crate) fn next_values(
+        &self,
+        inputs: &[f32],
+        [draw, dropout]: [u64; 2],
+        pass: &mut ActorPass,
+        critic_pass: &mut CriticPass,
+    ) -> Vec<f32> {
+        self.actor.sample(inputs, PolicyDraw::new(draw), false, pass);
+        let mut values = self.critics.target_values(inputs, pass.actions(), dropout, critic_pass);
+        for (value, log_prob) in values.iter_mut().zip(pass.log_probs()) {
+            *value -= self.temperature * log_prob;
+        }
+        values
+    }
 }
 
 /// What a model adds to an update: other targets for the critics, another loss for the actor.
@@ -158,8 +177,8 @@ fn step_critics(
 }
 
 /// `r + γ (1 − terminated) V(s')`, `[B]`.
-fn bootstrapped(batch: &Batch, discount: f32, next_values: &[f32]) -> Vec<f32> {
-    let each = batch.rewards.iter().zip(&*batch.terminated).zip(next_values);
+pub(crate) fn bootstrapped(rewards: &[f64], terminated: &[bool], discount: f32, next_values: &[f32]) -> Vec<f32> {
+    let each = rewards.iter().zip(terminated).zip(next_values);
     // Selected, not multiplied: a value that is no number must not come through.
     each.map(|((reward, end), value)| *reward as f32 + if *end { 0.0 } else { discount * value }).collect()
 }

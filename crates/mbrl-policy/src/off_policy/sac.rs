@@ -224,13 +224,10 @@ impl Sac {
 
     /// Targets of the critics `[B]`: what [`improve`](OffPolicy::improve) goes by where no look ahead gives others.
     fn targets(&mut self, batch: &Batch, alpha: f32, draw: u64, dropout: u64) -> Vec<f32> {
-        let Self { actor, critics, prepared, actor_pass, critic_pass, .. } = self;
-        actor.sample(&prepared.next_inputs, PolicyDraw::new(draw), false, actor_pass);
-        let mut values = critics.target_values(&prepared.next_inputs, actor_pass.actions(), dropout, critic_pass);
-        for (value, log_prob) in values.iter_mut().zip(actor_pass.log_probs()) {
-            *value -= alpha * log_prob;
-        }
-        bootstrapped(batch, self.config.discount, &values)
+        let Self { config, actor, critics, prepared, actor_pass, critic_pass, .. } = self;
+        let parts = ActorCritic { actor, critics, temperature: alpha, discount: config.discount };
+        let values = parts.next_values(&prepared.next_inputs, [draw, dropout], actor_pass, critic_pass);
+        bootstrapped(&batch.rewards, &batch.terminated, config.discount, &values)
     }
 
     /// The temperature's step after actions of this mean log-probability, where it is learned.

@@ -153,7 +153,7 @@ impl Td3 {
             *action = (action.tanh() + noise).clamp(-1.0, 1.0);
         }
         let values = critics.target_values(&prepared.next_inputs, &actions, dropout, critic_pass);
-        bootstrapped(batch, config.discount, &values)
+        bootstrapped(&batch.rewards, &batch.terminated, config.discount, &values)
     }
 
     fn step_actor(&mut self, dropout: u64) -> f64 {
