@@ -141,7 +141,7 @@ pub use dynamics::{
     Choose, Chunk, Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, Prediction, Propagation, Start, Trajectories,
     belief_of, is_cpu, rollout_by_steps,
 };
-pub use ensemble::{Angles, Ensemble, EnsembleConfig, Head, Network, Precision, Variance};
+pub use ensemble::{Angles, Emphasis, Ensemble, EnsembleConfig, Head, Network, Precision, Variance};
 #[cfg(feature = "train")]
 pub use ensemble::{EnsembleExamples, EnsembleStatistics};
 pub use error::ModelError;

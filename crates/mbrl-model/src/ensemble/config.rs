@@ -148,6 +148,23 @@ pub enum Precision {
     Bf16,
 }
 
+/// Columns whose errors count more in the loss: where a task turns on few of many columns, such as an object in a hand of 48 joint angles
+/// and velocities, a network of limited width should err in the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Emphasis {
+    /// Observation columns, in rising order (default none).
+    pub columns: Vec<usize>,
+    /// How much an error of theirs counts, beside 1 of every other column (default 1).
+    pub weight: f32,
+}
+
+impl Default for Emphasis {
+    fn default() -> Self {
+        Self { columns: Vec::new(), weight: 1.0 }
+    }
+}
+
 /// An ensemble of multilayer perceptrons: `(s, a) → s'`.
 ///
 /// Defaults are those of PETS's half-cheetah (`dmbrl/config/halfcheetah.py`), weight decay aside: five members of four
@@ -182,6 +199,8 @@ pub struct EnsembleConfig {
     pub angles: Angles,
     /// Observation columns predicted directly instead of as a change (default none).
     pub no_delta: Vec<usize>,
+    /// Observation columns whose errors count more than those of the others (default none).
+    pub emphasis: Emphasis,
     /// Whether targets are standardised too (PDDM does, PETS and MBPO do not; default false).
     pub normalize_targets: bool,
     /// Initial upper bound of the log-variance (default 0.5, PETS).
@@ -224,6 +243,7 @@ impl Default for EnsembleConfig {
             weight_decay: Vec::new(),
             angles: Angles::Task,
             no_delta: Vec::new(),
+            emphasis: Emphasis::default(),
             normalize_targets: false,
             max_log_var: 0.5,
             min_log_var: -10.0,
@@ -297,10 +317,14 @@ impl EnsembleConfig {
         )?;
         let angles = self.angles.columns();
         let angle_columns: Vec<usize> = angles.iter().map(|angle| angle.column).collect();
-        for (field, columns) in [("angles", &angle_columns), ("no_delta", &self.no_delta)] {
+        for (field, columns) in
+            [("angles", &angle_columns), ("no_delta", &self.no_delta), ("emphasis.columns", &self.emphasis.columns)]
+        {
             rule(columns.iter().all(|&c| c < obs), field, columns, format!("columns of the observation, below {obs}"))?;
             rule(columns.windows(2).all(|w| w[0] < w[1]), field, columns, "columns in rising order, each once")?;
         }
+        let weight = self.emphasis.weight;
+        rule(weight.is_finite() && weight > 0.0, "emphasis.weight", weight, "a finite number above 0")?;
         let turns: Vec<f32> = angles.iter().map(|angle| angle.turn).collect();
         rule(
             turns.iter().all(|turn| turn.is_finite() && *turn > 0.0),
@@ -419,6 +443,11 @@ impl EnsembleConfig {
                 let rule = format!("some of the {obs} columns of the observation, not all, in rising order");
                 return Err(ModelError::Config { field: "known", value: format!("{columns:?}"), rule: rule.into() });
             }
+        }
+        let known = knowledge.known.iter().flat_map(|known| known.columns());
+        if let Some(column) = known.into_iter().find(|column| self.emphasis.columns.contains(column)) {
+            let (value, rule) = (format!("column {column}"), "columns that are predicted: this one is known".into());
+            return Err(ModelError::Config { field: "emphasis.columns", value, rule });
         }
         let positive = |field, value: usize| match value {
             0 => Err(ModelError::Config { field, value: "0".into(), rule: "a width of at least 1".into() }),

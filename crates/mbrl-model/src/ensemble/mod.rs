@@ -27,7 +27,7 @@ use mbrl_env::{Augment, Features, Knowledge, Known, Rng, Situation};
 use angles::Wrap;
 use assignment::Assignment;
 use bf16::Rounded;
-pub use config::{Angles, EnsembleConfig, Head, Precision, Variance};
+pub use config::{Angles, Emphasis, EnsembleConfig, Head, Precision, Variance};
 use engine::{Engine, Imagination, Layer, Work};
 use inputs::Inputs;
 use network::Heads;

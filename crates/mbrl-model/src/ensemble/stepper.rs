@@ -67,6 +67,8 @@ struct Objective {
     beta: f32,
     /// Columns of the mean.
     columns: usize,
+    /// What an error of each column counts.
+    weights: Vec<f32>,
     /// Weight of a termination's cross-entropy beside the mean over the columns, where it is learned.
     end: Option<f32>,
 }
@@ -94,7 +96,13 @@ pub(super) struct HostStepper {
 }
 
 impl HostStepper {
-    pub(super) fn new(network: &Network, config: &EnsembleConfig, examples: &EnsembleExamples) -> Self {
+    /// `weights`: what an error of each column of the mean counts.
+    pub(super) fn new(
+        network: &Network,
+        config: &EnsembleConfig,
+        weights: Vec<f32>,
+        examples: &EnsembleExamples,
+    ) -> Self {
         let (copies, examples) = (examples.copies(), examples.pairs());
         let inputs = examples.inputs.dims()[1];
         let outputs = network.biases.last().map_or(0, |bias| bias.val().dims()[2]);
@@ -113,6 +121,7 @@ impl HostStepper {
                 head: config.head,
                 beta: config.nll_beta,
                 columns,
+                weights,
                 end: config.termination.then(|| (end_weight(config.head) * 2.0 / columns as f64) as f32),
             },
             constant: config.constant_outputs(columns - usize::from(config.reward)),
@@ -291,8 +300,8 @@ struct Judge<'a> {
 impl Judge<'_> {
     /// The tile's share of the loss, and the gradients of the last layer's outputs; 0 in the lanes beyond its `n` rows.
     fn judge(&self, n: usize, tile: &mut Tile, verdict: &mut Verdict) {
-        let Objective { head, beta, columns, end } = *self.objective;
-        let share = 1.0 / (self.batch * columns) as f32;
+        let Objective { head, beta, columns, end, ref weights } = *self.objective;
+        let mean = 1.0 / (self.batch * columns) as f32;
         let last = tile.gradients.len() - 1;
         let (gradients, out, targets) = (&mut tile.gradients[last], &tile.out, &verdict.targets);
         gradients.fill([0.0; TILE]);
@@ -300,8 +309,8 @@ impl Judge<'_> {
         for side in &mut verdict.bounds {
             side.clear();
         }
-        for column in 0..columns {
-            let target = &targets[column];
+        for (column, weight) in weights.iter().enumerate() {
+            let (target, share) = (&targets[column], mean * weight);
             match head {
                 Head::Deterministic => {
                     squared_error(&out[column], target, share, &mut loss[..n], &mut gradients[column][..n]);
@@ -405,7 +414,7 @@ mod tests {
     use mbrl_env::Rng;
 
     use super::*;
-    use crate::{Activation, Dataset, Fit, FitConfig, Variance, ensemble::Ensemble};
+    use crate::{Activation, Dataset, Emphasis, Fit, FitConfig, Variance, ensemble::Ensemble};
 
     fn data(rows: usize, obs: usize, action: usize, past: usize, rng: &mut Rng) -> Dataset {
         assert_eq!(past, 0);
@@ -430,6 +439,7 @@ mod tests {
             max_log_var: 0.2,
             min_log_var: -0.7,
             normalize_targets: true,
+            emphasis: Emphasis { columns: vec![1, 3], weight: 3.0 },
             ..EnsembleConfig::default()
         }];
         for (i, head) in [Head::Gaussian, Head::Deterministic].into_iter().enumerate() {
@@ -450,6 +460,7 @@ mod tests {
                     max_log_var: 0.2,
                     min_log_var: -0.7,
                     normalize_targets: true,
+                    emphasis: Emphasis { columns: vec![2], weight: [1.0, 0.2, 4.0][j] },
                     ..EnsembleConfig::default()
                 });
             }
@@ -476,7 +487,7 @@ mod tests {
             // A whole tile, less than one, several with a rest.
             for batch in [32, 5, 77] {
                 let rows: Vec<usize> = (0..config.members * batch).map(|_| rng.below(300)).collect();
-                let mut host = HostStepper::new(&model.network, &config, &examples);
+                let mut host = HostStepper::new(&model.network, &config, model.error_weights(), &examples);
                 let loss = host.walk(&FitBatch::new(&rows, config.members, 0));
                 let bounds = host.bound_gradients();
                 // Gradients take the places of what they are gradients of.

@@ -3,7 +3,7 @@ use std::f32::consts::TAU;
 use mbrl_env::{AngleColumn, History, MAX_PAST, Rng, Situation};
 
 use super::*;
-use crate::{Activation, MemberRule, Propagation, check, mlp::kernel};
+use crate::{Activation, Emphasis, MemberRule, Propagation, check, mlp::kernel};
 
 mod heads;
 mod knowledge;
@@ -579,6 +579,8 @@ fn each_rule_of_the_configuration_is_checked() {
     bad(|c| c.angles = turn(f32::NAN, false), "angles");
     bad(|c| (c.angles, c.no_delta) = (turn(360.0, true), vec![1]), "no_delta");
     bad(|c| c.no_delta = vec![1, 1], "no_delta");
+    bad(|c| c.emphasis.columns = vec![4], "emphasis.columns");
+    bad(|c| c.emphasis = Emphasis { columns: vec![1], weight: 0.0 }, "emphasis.weight");
     bad(|c| c.min_log_var = 1.0, "min_log_var");
     bad(|c| c.bounds_weight = -1.0, "bounds_weight");
     bad(|c| (c.head, c.variance) = (Head::Deterministic, Variance::Column), "variance");
@@ -765,7 +767,8 @@ mod trained {
                 no_delta: vec![],
                 ..Default::default()
             };
-            let config = EnsembleConfig { head, reward: true, termination: true, bounds_weight: 0.0, ..bare };
+            let emphasis = Emphasis { columns: vec![0], weight: 3.0 };
+            let config = EnsembleConfig { head, reward: true, termination: true, bounds_weight: 0.0, emphasis, ..bare };
             let model = config.init(1, 1, &device, &mut Rng::new(3)).unwrap();
             let w = to_vec(model.network.weights[0].val()); // [1, 2, outputs]
             let outputs = config.outputs(1);
@@ -776,7 +779,7 @@ mod trained {
                 let bounded = |raw: f64| -10.0 + softplus(0.5 - softplus(0.5 - raw) + 10.0);
                 let log_var = if head == Head::Gaussian { bounded(out(2 + d)) } else { 0.0 };
                 let square = (out(d) - f64::from(y)).powi(2);
-                likelihoods += 0.5 * (square * (-log_var).exp() + log_var);
+                likelihoods += 0.5 * [3.0, 1.0][d] * (square * (-log_var).exp() + log_var);
                 squares.push(square);
             }
             let probability = 1.0 / (1.0 + (-out(outputs - 1)).exp());

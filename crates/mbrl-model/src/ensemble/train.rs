@@ -10,7 +10,7 @@ use burn::{
 use mbrl_env::Knowledge;
 
 use super::{
-    Ensemble, Head, Heads, Network, Wrap,
+    Emphasis, Ensemble, Head, Heads, Network, Wrap,
     copies::{Copies, Shaper, Transitions},
     delta, elite_count, is_cpu,
     stepper::HostStepper,
@@ -136,7 +136,8 @@ impl Ensemble {
     }
 
     /// PETS: `Σ_members mean[(μ − y)² e^{−lv} + lv] + 0.01·Σ(max_lv − min_lv) + Σ_layers decay·½‖W‖²`; squared error for a
-    /// deterministic head. With [`nll_beta`](EnsembleConfig::nll_beta) the terms in brackets are weighted by `e^{β lv}`, without a gradient. `inputs` `[E, B, in]`, `targets` `[E, B, out]`.
+    /// deterministic head. With [`nll_beta`](super::EnsembleConfig::nll_beta) the terms in brackets are weighted by `e^{β lv}`, without a gradient; with an
+    /// [`emphasis`](super::EnsembleConfig::emphasis) those of some columns by a number. `inputs` `[E, B, in]`, `targets` `[E, B, out]`.
     ///
     /// The mean over D columns of a Gaussian is, up to a constant, 2/D times a negative log-likelihood. An end's
     /// cross-entropy is a negative log-likelihood too and gets the same factor, times [`end_weight`].
@@ -146,14 +147,20 @@ impl Ensemble {
         let columns = mean.dims()[2];
         let described = if end.is_some() { targets.clone().narrow(2, 0, columns) } else { targets.clone() };
         let square = (mean - described).square();
+        // None where all count alike: no number changes.
+        let weights = (self.config.emphasis.weight != 1.0).then(|| {
+            let values = TensorData::new(self.error_weights(), [1, 1, columns]);
+            Tensor::<3>::from_data(values, &square.device())
+        });
+        let weighed = |terms: Tensor<3>| weights.map_or(terms.clone(), |weights| terms * weights);
         let mut loss = match log_var {
-            None => square.mean() * members,
+            None => weighed(square).mean() * members,
             Some(log_var) => {
                 let mut terms = square * log_var.clone().neg().exp() + log_var.clone();
                 if self.config.nll_beta > 0.0 {
                     terms = terms * (log_var.detach() * self.config.nll_beta).exp();
                 }
-                let likelihood = terms.mean() * members;
+                let likelihood = weighed(terms).mean() * members;
                 match self.config.learn_bounds && self.config.bounds_weight > 0.0 {
                     true => {
                         let gap = network.max_log_var.val() - network.min_log_var.val();
@@ -174,6 +181,14 @@ impl Ensemble {
             }
         }
         loss
+    }
+
+    /// What an error of each column of the mean counts in the loss; 1 on average only where all do.
+    pub(super) fn error_weights(&self) -> Vec<f32> {
+        let Emphasis { columns, weight } = &self.config.emphasis;
+        let of = |column: &usize| if columns.contains(column) { *weight } else { 1.0 };
+        let reward = self.config.reward.then_some(1.0);
+        self.predicted.columns.iter().map(of).chain(reward).collect()
     }
 
     /// Squared errors of each member on the same rows of inputs `[N, in]` and targets `[N, out]`, averaged over rows, `[E, out]`.
@@ -287,7 +302,7 @@ impl Fit for Ensemble {
     /// On a CPU with the engine on; norms of gradients are clipped by Burn alone.
     fn stepper(&self, examples: &EnsembleExamples, config: &FitConfig) -> Option<Box<dyn Stepper<Network>>> {
         let own = self.use_engine && is_cpu(&self.spec.device) && config.grad_clip == 0.0;
-        own.then(|| Box::new(HostStepper::new(&self.network, &self.config, examples)) as Box<_>)
+        own.then(|| Box::new(HostStepper::new(&self.network, &self.config, self.error_weights(), examples)) as Box<_>)
     }
 
     fn choose(old: Network, new: Network, take: &[bool]) -> Network {
