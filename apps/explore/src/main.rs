@@ -37,6 +37,9 @@ struct Args {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Real steps of each exploration (default: the experiment's, 2,000 of the arm and 3,000 of the point).
+    #[arg(long)]
+    steps: Option<u64>,
     /// Updates of each policy.
     #[arg(long, default_value_t = 3000)]
     updates: u64,
@@ -188,10 +191,10 @@ fn main() -> Result<()> {
     for place in PLACES.iter().filter(|place| args.world.as_deref().is_none_or(|world| world == place.task)) {
         let registry = Registry::new().tasks(tasks::entries()).experiments(&[(place.task, place.text)]);
         for seed in args.seed..args.seed + args.seeds {
-            let seeded = format!("seed={seed}");
-            let curious = registry.load(place.task, &[&seeded])?;
+            let mut curious = registry.load(place.task, &[&format!("seed={seed}")])?;
+            curious.steps = args.steps.unwrap_or(curious.steps);
             let all_random = format!("agent.random_steps={}", curious.steps + 1);
-            let random = registry.load(place.task, &[&seeded, &all_random])?;
+            let random = curious.overridden(&[&all_random])?;
             // The second word is short enough for a panel's heading.
             for (how, short, experiment) in
                 [("where members disagree", "curious", curious), ("at random", "at random", random)]

@@ -21,7 +21,7 @@ use mbrl_model::MACHINES;
 use mbrl_policy::{
     AgentError, EvaluationEpisode, ExportedAgent, Learner, MAX_EPISODES, Outcome, POLICY_EXTENSION, RandomAgent,
     evaluate_watched,
-    experiment::{DEVICES, Experiment, Parts, Study},
+    experiment::{DEVICES, Experiment, ModelBasedSections, Parts, RewardSource, Study},
     start_seeds,
 };
 
@@ -389,6 +389,13 @@ impl Judged {
                 None => continue,
             };
             bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
+        }
+        let moved = from != to || self.experiment.task_options != there.task_options;
+        let of_model = |sections: &ModelBasedSections| sections.goal.reward == Some(RewardSource::Model);
+        if moved && there.agent.model_based().is_some_and(of_model) {
+            console::note(
+                "note: plans go by the reward that the model learned in its own task; --set goal.reward=task plans by that of the other one",
+            );
         }
         Self::with_model(there, &exported).with_context(|| format!("the model of {from} on {to}"))
     }

@@ -867,6 +867,16 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     fs::rename(dir.path("gone"), dir.path("run")).unwrap();
     assert_eq!(dir.files(), before, "an evaluation leaves nothing");
 
+    // A reward that was learned is that of its own task.
+    let learned = ["--set", "task=cliff", "--set", "model.reward=true", "--set", "goal.reward=model", "--out", "paid"];
+    dir.train(&learned).ok();
+    let told = |more: &[&str]| {
+        let said = dir.run(&[&["eval", "paid", "--episodes", "1"], more].concat()).ok();
+        said.err.contains("plans go by the reward that the model learned in its own task")
+    };
+    assert!(told(&elsewhere) && !told(&[]) && !told(&["--set", "planner.horizon=2"]));
+    assert!(!told(&[&elsewhere[..], &["--set", "goal.reward=task"]].concat()));
+
     // Tasks of other columns, unknown keys.
     let other = ["eval", "agent.safetensors", "--set", "task=pendulum"];
     dir.run(&other).fails(1, &["the model of cliff cannot be used on pendulum, expected the same observations"]);
