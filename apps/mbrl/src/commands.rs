@@ -391,13 +391,14 @@ impl Judged {
             bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
         }
         let moved = from != to || self.experiment.task_options != there.task_options;
+        let judged = Self::with_model(there, &exported).with_context(|| format!("the model of {from} on {to}"))?;
         let of_model = |sections: &ModelBasedSections| sections.goal.reward == Some(RewardSource::Model);
-        if moved && there.agent.model_based().is_some_and(of_model) {
+        if moved && judged.experiment.agent.model_based().is_some_and(of_model) {
             console::note(
                 "note: plans go by the reward that the model learned in its own task; --set goal.reward=task plans by that of the other one",
             );
         }
-        Self::with_model(there, &exported).with_context(|| format!("the model of {from} on {to}"))
+        Ok(judged)
     }
 }
 

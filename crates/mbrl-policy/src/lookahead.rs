@@ -85,15 +85,16 @@ impl ModelLookahead {
     /// `r + γ (1 − terminated) V(s')` without the model. The actor goes through the model from there as from all others.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for transitions that do not start at the last observations of the roll-out.
+    /// [`AgentError::Config`] for transitions that do not start at the last observations of the roll-out, [`AgentError::Env`] for actions
+    /// of another width.
     pub fn with_real(mut self, real: &Batch) -> Result<Self, AgentError> {
+        let (o, a) = (self.batch.obs_width, self.batch.action_width);
+        mbrl_env::check_width("action of real transitions", a, real.action_width)?;
         let first = self.batch.len().checked_sub(real.len());
-        let o = self.batch.obs_width;
         let Some(first) = first.filter(|first| real.obs_width == o && self.batch.obs[first * o..] == *real.obs) else {
             let rule = "transitions that start at the last observations of the roll-out";
             return Err(AgentError::Config { field: "real", value: format!("{} transitions", real.len()), rule });
         };
-        let a = self.batch.action_width;
         self.batch.actions.to_mut()[first * a..].copy_from_slice(&real.actions);
         self.batch.rewards.to_mut()[first..].copy_from_slice(&real.rewards);
         self.batch.next_obs.to_mut()[first * o..].copy_from_slice(&real.next_obs);
@@ -586,6 +587,9 @@ mod tests {
         let loss = |look: &ModelLookahead| look.actor_loss(look.batch(), of, &mut Rng::new(2)).unwrap().unwrap();
         assert_eq!(loss(&look).grad_out, loss(&imagined()).grad_out);
 
+        let wide = Batch { action_width: 1, actions: vec![0.0; 2].into(), ..real.clone() };
+        let error = imagined().with_real(&wide).unwrap_err().to_string();
+        assert!(error.contains("action of real transitions"), "{error}");
         let elsewhere = Batch { obs: vec![0.0; 6].into(), ..real };
         let error = imagined().with_real(&elsewhere).unwrap_err().to_string();
         assert!(error.contains("real = 2 transitions: expected transitions that start at"), "{error}");

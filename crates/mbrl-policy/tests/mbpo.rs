@@ -153,7 +153,8 @@ fn go(folder: &Path, training_rollout: usize, slots: usize, stop_at: u64) -> (Mb
         ..TrainConfig::default()
     };
     let rollout = RolloutConfig { penalty: 0.1, stop_at: 3.0, ..rollout() };
-    let mut agent = agent(&small(training_rollout), &rollout, true).in_lockstep(slots);
+    let agent_config = MbpoConfig { real_targets: training_rollout > 0, ..small(training_rollout) };
+    let mut agent = agent(&agent_config, &rollout, true).in_lockstep(slots);
     let mut training = config.init(120, 3).unwrap();
     let (mut files, damaged) = RunFiles::open(folder, &mut training, &mut agent).unwrap();
     assert!(damaged.is_empty());

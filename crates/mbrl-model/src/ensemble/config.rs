@@ -325,6 +325,12 @@ impl EnsembleConfig {
         }
         let weight = self.emphasis.weight;
         rule(weight.is_finite() && weight > 0.0, "emphasis.weight", weight, "a finite number above 0")?;
+        rule(
+            self.emphasis.columns.is_empty() == (weight == 1.0),
+            "emphasis",
+            &self.emphasis,
+            "columns and a weight other than 1, or neither: one without the other changes nothing",
+        )?;
         let turns: Vec<f32> = angles.iter().map(|angle| angle.turn).collect();
         rule(
             turns.iter().all(|turn| turn.is_finite() && *turn > 0.0),

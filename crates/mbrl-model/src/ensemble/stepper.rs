@@ -460,7 +460,7 @@ mod tests {
                     max_log_var: 0.2,
                     min_log_var: -0.7,
                     normalize_targets: true,
-                    emphasis: Emphasis { columns: vec![2], weight: [1.0, 0.2, 4.0][j] },
+                    emphasis: Emphasis { columns: vec![2], weight: [2.5, 0.2, 4.0][j] },
                     ..EnsembleConfig::default()
                 });
             }

@@ -581,6 +581,8 @@ fn each_rule_of_the_configuration_is_checked() {
     bad(|c| c.no_delta = vec![1, 1], "no_delta");
     bad(|c| c.emphasis.columns = vec![4], "emphasis.columns");
     bad(|c| c.emphasis = Emphasis { columns: vec![1], weight: 0.0 }, "emphasis.weight");
+    bad(|c| c.emphasis.columns = vec![1], "emphasis");
+    bad(|c| c.emphasis.weight = 2.0, "emphasis");
     bad(|c| c.min_log_var = 1.0, "min_log_var");
     bad(|c| c.bounds_weight = -1.0, "bounds_weight");
     bad(|c| (c.head, c.variance) = (Head::Deterministic, Variance::Column), "variance");

@@ -147,12 +147,13 @@ impl Ensemble {
         let columns = mean.dims()[2];
         let described = if end.is_some() { targets.clone().narrow(2, 0, columns) } else { targets.clone() };
         let square = (mean - described).square();
-        // None where all count alike: no number changes.
-        let weights = (self.config.emphasis.weight != 1.0).then(|| {
-            let values = TensorData::new(self.error_weights(), [1, 1, columns]);
-            Tensor::<3>::from_data(values, &square.device())
-        });
-        let weighed = |terms: Tensor<3>| weights.map_or(terms.clone(), |weights| terms * weights);
+        let weighed = |terms: Tensor<3>| {
+            if self.config.emphasis.columns.is_empty() {
+                return terms;
+            }
+            let (weights, device) = (TensorData::new(self.error_weights(), [1, 1, columns]), terms.device());
+            terms * Tensor::from_data(weights, &device)
+        };
         let mut loss = match log_var {
             None => weighed(square).mean() * members,
             Some(log_var) => {
@@ -183,7 +184,7 @@ impl Ensemble {
         loss
     }
 
-    /// What an error of each column of the mean counts in the loss; 1 on average only where all do.
+    /// What an error of each column of the mean counts in the loss.
     pub(super) fn error_weights(&self) -> Vec<f32> {
         let Emphasis { columns, weight } = &self.config.emphasis;
         let of = |column: &usize| if columns.contains(column) { *weight } else { 1.0 };

@@ -248,6 +248,10 @@ fn what_is_known_must_fit_the_observation() {
     let config = EnsembleConfig { no_delta: vec![], ..config(Activation::Silu, Head::Gaussian) };
     let told = config.init_with(3, 2, &all(), &Device::flex(), &mut Rng::new(1)).unwrap_err().to_string();
     assert_eq!(told, "known = [1, 3]: expected some of the 3 columns of the observation, not all, in rising order");
+    // What is known is not predicted, so no error of it could count more.
+    let config = EnsembleConfig { emphasis: Emphasis { columns: vec![0, 3], weight: 2.0 }, ..config };
+    let told = config.init_with(4, 2, &all(), &Device::flex(), &mut Rng::new(1)).unwrap_err().to_string();
+    assert_eq!(told, "emphasis.columns = column 3: expected columns that are predicted: this one is known");
 }
 
 #[cfg(feature = "train")]
