@@ -1,7 +1,7 @@
 //! A log as a real machine writes it: a pendulum driven by smooth random torques, its sensors noisy, as CSV.
 //!
 //! ```text
-//! cargo run --release --example make_log -- log.csv 1000000
+//! cargo run --release -p mbrl-env --example make_log -- log.csv 1000000
 //! mbrl fit log.csv
 //! ```
 //!
