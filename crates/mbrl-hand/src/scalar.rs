@@ -81,12 +81,12 @@ pub trait Scalar:
         a[0].times(&b[0]).plus(&a[1].times(&b[1])).plus(&a[2].times(&b[2]))
     }
 
-    /// How far a point is from the line between two others, at least 1e-6.
-    fn distance_to_line([from, to]: [&Vector<Self>; 2], point: &Vector<Self>) -> Self {
+    /// The way to a point from the nearest point of the line between two others.
+    fn from_line([from, to]: [&Vector<Self>; 2], point: &Vector<Self>) -> Vector<Self> {
         let (along, away) = (subtract(to, from), subtract(point, from));
         let over = dot(&along, &along).shift(1e-9).recip();
         let part = dot(&along, &away).times(&over).clamp(0.0, 1.0);
-        length(&each(|i| away[i].minus(&along[i].times(&part))))
+        each(|i| away[i].minus(&along[i].times(&part)))
     }
 }
 
@@ -241,10 +241,10 @@ impl Scalar for Wide {
         inner_lanes(a, b, &mut out);
         Self(out)
     }
-    fn distance_to_line(ends: [&Vector<Self>; 2], point: &Vector<Self>) -> Self {
-        let mut out = [0.0; TILE];
-        distance_lanes(ends, point, &mut out);
-        Self(out)
+    fn from_line(ends: [&Vector<Self>; 2], point: &Vector<Self>) -> Vector<Self> {
+        let mut out = [Self([0.0; TILE]); 3];
+        from_line_lanes(ends, point, &mut out);
+        out
     }
 }
 
@@ -275,15 +275,15 @@ fn inner_lanes([ax, ay, az]: &Vector<Wide>, [bx, by, bz]: &Vector<Wide>, out: &m
 
 #[allow(clippy::manual_clamp, reason = "a NaN becomes what `Wide::clamp` makes of it")]
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
-fn distance_lanes([from, to]: [&Vector<Wide>; 2], point: &Vector<Wide>, out: &mut Lanes) {
+fn from_line_lanes([from, to]: [&Vector<Wide>; 2], point: &Vector<Wide>, out: &mut Vector<Wide>) {
     let ([fx, fy, fz], [tx, ty, tz], [px, py, pz]) = (from, to, point);
-    for (i, out) in out.iter_mut().enumerate() {
+    let [Wide(a), Wide(b), Wide(c)] = out;
+    for i in 0..TILE {
         let (x, y, z) = (tx.0[i] - fx.0[i], ty.0[i] - fy.0[i], tz.0[i] - fz.0[i]);
         let (u, v, w) = (px.0[i] - fx.0[i], py.0[i] - fy.0[i], pz.0[i] - fz.0[i]);
         let over = 1.0 / (x * x + y * y + z * z + 1e-9);
         let part = ((x * u + y * v + z * w) * over).max(0.0).min(1.0);
-        let (u, v, w) = (u - x * part, v - y * part, w - z * part);
-        *out = (u * u + v * v + w * w).max(1e-12).sqrt();
+        (a[i], b[i], c[i]) = (u - x * part, v - y * part, w - z * part);
     }
 }
 
@@ -488,7 +488,7 @@ mod tests {
         S::advance(&mut a, &b, 0.3);
         // Nearest to one end, to the other, and to what lies between.
         let [one, two] = [0.2, 5.0].map(|by| [x.scale(by), y.scale(-by), x.shift(by)]);
-        let apart = [&a, &one, &two].map(|point| S::distance_to_line([&a, &b], point));
+        let apart = [&a, &one, &two].map(|point| length(&S::from_line([&a, &b], point)));
         let [p, q, r] = apart;
         S::inner(&a, &b).scale(0.1) + p.plus(&q).minus(&r.times(x).scale(0.05))
     }

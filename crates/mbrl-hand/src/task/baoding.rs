@@ -15,7 +15,7 @@ use crate::{
     blocks::{Block, Formula, FormulaFeatures, FormulaKnown, Input},
     objective::{Objective, either},
     robot::{HandConfig, Pose},
-    scalar::Scalar,
+    scalar::{Scalar, each, length},
     scene::{BALL_RADIUS, BALLS_AT, Contacts, PhysicsConfig, RandomizeConfig, Variation, balls, hand_scene},
     symmetry::{Permutation, Permutations},
 };
@@ -351,12 +351,13 @@ impl BaodingObjective {
 }
 
 /// The hand beside the balls: of each digit where it is and is commanded to be, and the gap between each of its links and each ball, now
-/// and at the commanded place, within −2 and 4 cm; the balls in the palm's frame.
+/// and at the commanded place, within −2 and 4 cm; where it pushes each ball to, by how deep its links would be in the ball at the commanded place;
+/// the balls in the palm's frame.
 struct Links;
 
 impl Look for Links {
-    const NAME: &'static str = "baoding-links-1";
-    const WIDTH: usize = 24;
+    const NAME: &'static str = "baoding-links-2";
+    const WIDTH: usize = 30;
 
     fn objects() -> Vec<usize> {
         BALLS.iter().flat_map(|ball| *ball..ball + 3).collect()
@@ -369,13 +370,17 @@ impl Look for Links {
     fn look<S: Scalar>(digit: &Digit, [measured, commanded]: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>) {
         out.extend(measured.points[1..].iter().flatten().cloned());
         out.extend(commanded.tip().iter().cloned());
-        for place in [measured, commanded] {
-            for ball in [0, 1].map(|k| point(objects, k)) {
-                for link in 0..3 {
-                    let gap = place.distance(link, &ball).shift(-digit.radii[link] - BALL_RADIUS);
-                    out.push(gap.clamp(-0.02, 0.04));
-                }
+        for ball in [0, 1].map(|k| point(objects, k)) {
+            let mut push = each(|i| ball[i].like(0.0));
+            for link in 0..3 {
+                let [away, after] = [measured, commanded].map(|place| place.from_axis(link, &ball));
+                let [far, far_after] = [&away, &after].map(length);
+                let gaps = [&far, &far_after].map(|far| far.shift(-digit.radii[link] - BALL_RADIUS));
+                out.extend(gaps.each_ref().map(|gap| gap.clamp(-0.02, 0.04)));
+                let pressed = gaps[1].clamp(-0.02, 0.0).times(&far.recip());
+                push = each(|i| push[i].minus(&away[i].times(&pressed)));
             }
+            out.extend(push);
         }
     }
 }
@@ -448,6 +453,30 @@ mod tests {
         let reward = Batched(config.objective());
         check::check_augment(&exchange(), &obs, &actions, &next, [WIDTH, JOINTS], Some(&reward), &Device::flex())
             .unwrap();
+    }
+
+    #[test]
+    fn a_link_pushes_a_ball_away_by_as_much_as_it_would_be_in_it() {
+        let Some(digit) = Digit::all(&HandConfig::default()).into_iter().next() else {
+            panic!("a hand without digits")
+        };
+        // Three links along x, the first one under a ball, 1 mm away; the other ball is far.
+        let place = |height: f64| Place { points: [0.0, 0.03, 0.06, 0.09].map(|x| [x, 0.0, height]) };
+        let ball = [0.015, 0.0, digit.radii[0] + BALL_RADIUS + 0.001];
+        let seen = |by: f64| {
+            let (objects, mut out) = ([ball, [0.0, 0.3, 0.3]].concat(), Vec::new());
+            Links::look(&digit, &[place(0.0), place(by)], &objects, &mut out);
+            assert_eq!(out.len(), Links::WIDTH);
+            let ball = |first: usize| -> [f64; 9] { std::array::from_fn(|k| out[first + k]) };
+            (ball(12), ball(21))
+        };
+        for (by, after, push) in [(0.0, 0.001, 0.0), (0.0005, 0.0005, 0.0), (0.004, -0.003, 0.003)] {
+            let (near, far) = seen(by);
+            for (k, expected) in [(0, 0.001), (1, after), (6, 0.0), (7, 0.0), (8, push)] {
+                assert!((near[k] - expected).abs() < 1e-8, "{by}, number {k}: {near:?}");
+            }
+            assert!(far[..6].iter().all(|gap| *gap == 0.04) && far[6..].iter().all(|x| *x == 0.0), "{far:?}");
+        }
     }
 
     /// An episode in which the balls follow their targets at a constant distance behind.

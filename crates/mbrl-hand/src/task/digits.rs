@@ -40,9 +40,9 @@ impl<S: Scalar> Place<S> {
         &self.points[3]
     }
 
-    /// How far a point is from the axis of a link: 0 is the proximal one.
-    pub(crate) fn distance(&self, link: usize, point: &Vector<S>) -> S {
-        S::distance_to_line([&self.points[link], &self.points[link + 1]], point)
+    /// The way to a point from the axis of a link: 0 is the proximal one.
+    pub(crate) fn from_axis(&self, link: usize, point: &Vector<S>) -> Vector<S> {
+        S::from_line([&self.points[link], &self.points[link + 1]], point)
     }
 }
 

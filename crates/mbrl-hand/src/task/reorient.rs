@@ -14,7 +14,7 @@ use crate::{
     objective::{Objective, either},
     robot::{HandConfig, Pose},
     scalar::{Scalar, Vector, add, cross, dot, each, length, subtract},
-    scene::{CUBE_AT, Contacts, PhysicsConfig, RandomizeConfig, Variation, cube, hand_scene},
+    scene::{CUBE_AT, CUBE_HALF, Contacts, PhysicsConfig, RandomizeConfig, Variation, cube, hand_scene},
 };
 
 /// Joints of the hand.
@@ -362,12 +362,44 @@ impl ReorientObjective {
 }
 
 /// The hand in the frame of the cube's [nearest axes](nearest_axes): of each digit its tip and last joint, and the tip's commanded place,
-/// within 8 cm; these axes; the cube in the palm's frame.
+/// within 8 cm; the gaps between the cube and five spheres in its links, now and where the command would take them, within −2 and 4 cm; how
+/// its tip pushes the cube, and the moment of that; these axes; the cube in the palm's frame.
 struct InCube;
 
+/// A sphere in a link, in the frame of the cube's nearest axes.
+struct Sphere<S> {
+    at: Vector<S>,
+    /// Of the cube, where the sphere is nearest to it.
+    normal: Vector<S>,
+    gap: S,
+}
+
+impl<S: Scalar> Sphere<S> {
+    fn new(at: Vector<S>, radius: f64) -> Self {
+        let beyond = each(|i| at[i].magnitude().shift(-CUBE_HALF));
+        let outside = each(|i| beyond[i].clamp(0.0, f64::MAX));
+        let away = length(&outside);
+        let over = away.recip();
+        let sign = |i: usize| at[i].below(0.0).scale(-2.0).shift(1.0);
+        let normal = each(|i| outside[i].times(&over).times(&sign(i)));
+        let deepest = larger(&larger(&beyond[0], &beyond[1]), &beyond[2]);
+        let gap = away.plus(&deepest.clamp(f64::MIN, 0.0)).shift(-radius);
+        Self { at, normal, gap }
+    }
+
+    /// The gap after a small move.
+    fn gap_after(&self, moved: &Vector<S>) -> S {
+        self.gap.plus(&dot(&self.normal, moved))
+    }
+}
+
+fn larger<S: Scalar>(a: &S, b: &S) -> S {
+    a.plus(b).plus(&a.minus(b).magnitude()).scale(0.5)
+}
+
 impl Look for InCube {
-    const NAME: &'static str = "reorient-tips-2";
-    const WIDTH: usize = 9;
+    const NAME: &'static str = "reorient-tips-3";
+    const WIDTH: usize = 25;
 
     fn objects() -> Vec<usize> {
         (AT..AT + 3).chain(AXES..AXES + 6).collect()
@@ -388,12 +420,33 @@ impl Look for InCube {
         out.extend(first.into_iter().chain(second));
     }
 
-    fn look<S: Scalar>(_: &Digit, [measured, commanded]: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>) {
+    fn look<S: Scalar>(digit: &Digit, places: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>) {
         let at = point(objects, 0);
         let axes = nearest_axes([point(objects, 1), point(objects, 2)]);
-        for tip in [measured.tip(), &measured.points[2], commanded.tip()] {
-            let away = beside(tip, &at, 0.3);
-            out.extend(axes.each_ref().map(|axis| dot(axis, &away).clamp(-0.08, 0.08)));
+        let inside = |of: &Vector<S>| {
+            let away = beside(of, &at, 0.3);
+            axes.each_ref().map(|axis| dot(axis, &away))
+        };
+        // Measured and commanded: where the links begin, and the tip.
+        let [measured, commanded] = places.each_ref().map(|place| place.points.each_ref().map(inside));
+        for of in [&measured[3], &measured[2], &commanded[3]] {
+            out.extend(of.each_ref().map(|x| x.clamp(-0.08, 0.08)));
+        }
+        let between = |of: &[Vector<S>; 4], link: usize| each(|i| of[link][i].plus(&of[link + 1][i]).scale(0.5));
+        let spheres = [1, 2, 3].map(|k| [&measured, &commanded].map(|of| of[k].clone()));
+        let middles = [0, 1].map(|link| [&measured, &commanded].map(|of| between(of, link)));
+        let radii = [digit.radii[1], digit.radii[2], digit.radii[2], digit.radii[0], digit.radii[1]];
+        for (number, ([now, then], radius)) in spheres.into_iter().chain(middles).zip(radii).enumerate() {
+            let moved = subtract(&then, &now);
+            let sphere = Sphere::new(now, radius);
+            let after = sphere.gap_after(&moved);
+            out.extend([&sphere.gap, &after].map(|gap| gap.clamp(-0.02, 0.04)));
+            if number == 2 {
+                let pressed = after.clamp(-0.02, 0.0);
+                let push = each(|i| sphere.normal[i].times(&pressed));
+                out.extend(cross(&sphere.at, &push).map(|x| x.scale(1.0 / CUBE_HALF)));
+                out.extend(push);
+            }
         }
     }
 }
@@ -568,15 +621,46 @@ mod tests {
     }
 
     #[test]
-    fn features_keep_their_rules() {
-        let (mut obs, actions) = testing::rows(WIDTH, JOINTS, 5, 0.2);
-        for (index, row) in obs.chunks_exact_mut(WIDTH).enumerate() {
-            let turned: Vec<f32> = axes_of(about(index % 3, 0.4)).as_flattened().iter().map(|x| *x as f32).collect();
-            row[AXES..AXES + 6].copy_from_slice(&turned);
-            row[AT..AT + 3].copy_from_slice(&[0.1, 0.003, 0.29]);
-            row[..24].iter_mut().zip(HandConfig::angles(REST)).for_each(|(q, rest)| *q = rest as f32 + 0.3 * *q + 0.1);
+    fn gaps_to_the_cube_are_those_to_its_nearest_point() {
+        let (h, radius) = (CUBE_HALF, 0.008);
+        let mut rng = mbrl_env::Rng::new(3);
+        for _ in 0..200 {
+            let at: Vector<f64> = [(); 3].map(|()| rng.uniform_f64(-2.0 * h, 2.0 * h));
+            let sphere = Sphere::new(at, radius);
+            let away = subtract(&at, &at.map(|x| x.clamp(-h, h)));
+            if length(&away) < 1e-4 {
+                // Inside: as deep as under the nearest side, and pushed nowhere.
+                let deep = at.iter().map(|x| h - x.abs()).fold(f64::MAX, f64::min);
+                assert!((sphere.gap + deep + radius).abs() < 2e-6, "{at:?}: {}", sphere.gap);
+                assert!(length(&sphere.normal) <= 1.0);
+                continue;
+            }
+            assert!((sphere.gap - (length(&away) - radius)).abs() < 1e-9, "{at:?}: {}", sphere.gap);
+            // The normal leads away from the nearest point, and a small move changes the gap by what is along it.
+            assert!((dot(&sphere.normal, &away) - length(&away)).abs() < 1e-9);
+            let moved = [(); 3].map(|()| rng.uniform_f64(-1e-6, 1e-6));
+            let found = Sphere::new(crate::scalar::add(&at, &moved), radius).gap;
+            assert!((sphere.gap_after(&moved) - found).abs() < 1e-8, "{at:?}");
         }
-        let config = ReorientConfig::default();
-        check::check_features(&config.features(), &obs, &actions, [WIDTH, JOINTS], &Device::flex()).unwrap();
+    }
+
+    #[test]
+    fn features_keep_their_rules() {
+        // Two places, and two rows at each: gaps bend within millimetres, and rows are to lie where they are smooth.
+        for x in [0.093, 0.114] {
+            let (mut obs, actions) = testing::rows(WIDTH, JOINTS, 2, 0.2);
+            for (index, row) in obs.chunks_exact_mut(WIDTH).enumerate() {
+                let turned: Vec<f32> =
+                    axes_of(about(index % 3, 0.4)).as_flattened().iter().map(|x| *x as f32).collect();
+                row[AXES..AXES + 6].copy_from_slice(&turned);
+                row[AT..AT + 3].copy_from_slice(&[x, -0.0028, 0.29]);
+                row[..24]
+                    .iter_mut()
+                    .zip(HandConfig::angles(REST))
+                    .for_each(|(q, rest)| *q = rest as f32 + 0.3 * *q + 0.1);
+            }
+            let config = ReorientConfig::default();
+            check::check_features(&config.features(), &obs, &actions, [WIDTH, JOINTS], &Device::flex()).unwrap();
+        }
     }
 }

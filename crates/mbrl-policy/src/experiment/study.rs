@@ -60,7 +60,8 @@ pub struct Study {
     /// Settings of all methods, `key=value`; those of a method come after them.
     #[serde(default)]
     pub set: Vec<String>,
-    /// Settings of the methods that name no experiment; they come after `set` and before the method's own.
+    /// Settings of the methods that name no experiment; they come after `set` and before the method's own. A method with another
+    /// `planner.kind` keeps of them what its planner has too.
     #[serde(default)]
     pub base_set: Vec<String>,
     /// Whether random actions are evaluated too, as a baseline (default: true).
@@ -314,8 +315,10 @@ impl Study {
             what: "key `experiment`, of the method or of the study".to_owned(),
         })?;
         let base: &[String] = if method.experiment.is_none() { &self.base_set } else { &[] };
-        let words: Vec<&str> = self.set.iter().chain(base).chain(&method.set).map(String::as_str).collect();
-        let mut experiment = registry.load(name, &words)?;
+        let words = |of: &[String]| of.iter().map(String::as_str).collect::<Vec<_>>();
+        // In two rounds: a method with another planner has no use for what the study says of its own.
+        let all = [&self.set[..], base].concat();
+        let mut experiment = registry.load(name, &words(&all))?.overridden(&words(&method.set))?;
         (experiment.name, experiment.seed, experiment.steps) = (slug.to_owned(), 0, self.steps);
         Ok(experiment)
     }
@@ -425,8 +428,8 @@ mod tests {
 
     #[test]
     fn settings_of_the_base_are_those_of_methods_that_name_no_experiment() {
-        let rest = "base_set = [\"model.members=2\", \"planner.horizon=3\"]\n[[method]]\nname = \"a\"\n[[method]]\nname = \"b\"\n\
-                    set = [\"planner.horizon=4\"]\n[[method]]\nname = \"c\"\nexperiment = \"base\"\n";
+        let rest = "base_set = [\"model.members=2\", \"planner.kind=pddm\", \"planner.kappa=5\", \"planner.horizon=3\"]\n\
+                    [[method]]\nname = \"a\"\n[[method]]\nname = \"b\"\nset = [\"planner.kind=cem\", \"planner.horizon=4\"]\n[[method]]\nname = \"c\"\nexperiment = \"base\"\n";
         let study = study(rest);
         let plan = study.plan(&registry(), &study).unwrap();
         let of = |i: usize| {
