@@ -82,7 +82,7 @@ pub trait Scalar:
     }
 
     /// The way to a point from the nearest point of the line between two others.
-    fn from_line([from, to]: [&Vector<Self>; 2], point: &Vector<Self>) -> Vector<Self> {
+    fn way_from_line([from, to]: [&Vector<Self>; 2], point: &Vector<Self>) -> Vector<Self> {
         let (along, away) = (subtract(to, from), subtract(point, from));
         let over = dot(&along, &along).shift(1e-9).recip();
         let part = dot(&along, &away).times(&over).clamp(0.0, 1.0);
@@ -241,9 +241,9 @@ impl Scalar for Wide {
         inner_lanes(a, b, &mut out);
         Self(out)
     }
-    fn from_line(ends: [&Vector<Self>; 2], point: &Vector<Self>) -> Vector<Self> {
+    fn way_from_line(ends: [&Vector<Self>; 2], point: &Vector<Self>) -> Vector<Self> {
         let mut out = [Self([0.0; TILE]); 3];
-        from_line_lanes(ends, point, &mut out);
+        way_from_line_lanes(ends, point, &mut out);
         out
     }
 }
@@ -275,7 +275,7 @@ fn inner_lanes([ax, ay, az]: &Vector<Wide>, [bx, by, bz]: &Vector<Wide>, out: &m
 
 #[allow(clippy::manual_clamp, reason = "a NaN becomes what `Wide::clamp` makes of it")]
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
-fn from_line_lanes([from, to]: [&Vector<Wide>; 2], point: &Vector<Wide>, out: &mut Vector<Wide>) {
+fn way_from_line_lanes([from, to]: [&Vector<Wide>; 2], point: &Vector<Wide>, out: &mut Vector<Wide>) {
     let ([fx, fy, fz], [tx, ty, tz], [px, py, pz]) = (from, to, point);
     let [Wide(a), Wide(b), Wide(c)] = out;
     for i in 0..TILE {
@@ -488,7 +488,7 @@ mod tests {
         S::advance(&mut a, &b, 0.3);
         // Nearest to one end, to the other, and to what lies between.
         let [one, two] = [0.2, 5.0].map(|by| [x.scale(by), y.scale(-by), x.shift(by)]);
-        let apart = [&a, &one, &two].map(|point| length(&S::from_line([&a, &b], point)));
+        let apart = [&a, &one, &two].map(|point| length(&S::way_from_line([&a, &b], point)));
         let [p, q, r] = apart;
         S::inner(&a, &b).scale(0.1) + p.plus(&q).minus(&r.times(x).scale(0.05))
     }

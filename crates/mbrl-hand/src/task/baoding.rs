@@ -373,7 +373,7 @@ impl Look for Links {
         for ball in [0, 1].map(|k| point(objects, k)) {
             let mut push = each(|i| ball[i].like(0.0));
             for link in 0..3 {
-                let [away, after] = [measured, commanded].map(|place| place.from_axis(link, &ball));
+                let [away, after] = [measured, commanded].map(|place| place.way_from_axis(link, &ball));
                 let [far, far_after] = [&away, &after].map(length);
                 let gaps = [&far, &far_after].map(|far| far.shift(-digit.radii[link] - BALL_RADIUS));
                 out.extend(gaps.each_ref().map(|gap| gap.clamp(-0.02, 0.04)));

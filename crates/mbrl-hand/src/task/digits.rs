@@ -41,8 +41,8 @@ impl<S: Scalar> Place<S> {
     }
 
     /// The way to a point from the axis of a link: 0 is the proximal one.
-    pub(crate) fn from_axis(&self, link: usize, point: &Vector<S>) -> Vector<S> {
-        S::from_line([&self.points[link], &self.points[link + 1]], point)
+    pub(crate) fn way_from_axis(&self, link: usize, point: &Vector<S>) -> Vector<S> {
+        S::way_from_line([&self.points[link], &self.points[link + 1]], point)
     }
 }
 

@@ -315,10 +315,10 @@ impl Study {
             what: "key `experiment`, of the method or of the study".to_owned(),
         })?;
         let base: &[String] = if method.experiment.is_none() { &self.base_set } else { &[] };
-        let words = |of: &[String]| of.iter().map(String::as_str).collect::<Vec<_>>();
         // In two rounds: a method with another planner has no use for what the study says of its own.
-        let all = [&self.set[..], base].concat();
-        let mut experiment = registry.load(name, &words(&all))?.overridden(&words(&method.set))?;
+        let all: Vec<&str> = self.set.iter().chain(base).map(String::as_str).collect();
+        let own: Vec<&str> = method.set.iter().map(String::as_str).collect();
+        let mut experiment = registry.load(name, &all)?.overridden(&own)?;
         (experiment.name, experiment.seed, experiment.steps) = (slug.to_owned(), 0, self.steps);
         Ok(experiment)
     }
