@@ -102,4 +102,18 @@ mod tests {
         }
         assert_eq!(found, EMBEDDED.len() + mbrl_hand::EXPERIMENTS.len());
     }
+
+    #[test]
+    fn every_embedded_study_can_be_planned_and_its_pddm_has_pddms_planner() {
+        let names: Vec<&str> = registry().study_names().collect();
+        assert_eq!(names.len(), mbrl_hand::STUDIES.len());
+        for name in names {
+            let study = registry().load_study(name).unwrap();
+            let plan = study.plan(registry(), &study).unwrap();
+            assert!(plan.experiments.len() >= study.methods.len(), "{name}");
+            // The first method, whatever the experiment itself plans with.
+            let text = plan.experiments[0].to_toml().unwrap();
+            assert!(text.contains("kind = \"pddm\""), "{name}: {text}");
+        }
+    }
 }
