@@ -639,21 +639,21 @@ mod tests {
             // The normal leads away from the nearest point, and a small move changes the gap by what is along it.
             assert!((dot(&sphere.normal, &away) - length(&away)).abs() < 1e-9);
             let moved = [(); 3].map(|()| rng.uniform_f64(-1e-6, 1e-6));
-            let found = Sphere::new(crate::scalar::add(&at, &moved), radius).gap;
+            let found = Sphere::new(add(&at, &moved), radius).gap;
             assert!((sphere.gap_after(&moved) - found).abs() < 1e-8, "{at:?}");
         }
     }
 
     #[test]
     fn features_keep_their_rules() {
-        // Two places, and two rows at each: gaps bend within millimetres, and rows are to lie where they are smooth.
-        for x in [0.093, 0.114] {
+        // Two rows at each of three places: gaps bend within millimetres, and rows are to lie where they are smooth.
+        for (turn, [x, y]) in [(0, [0.093, -0.0028]), (0, [0.114, -0.0028]), (2, [0.0983, -0.0067])] {
             let (mut obs, actions) = testing::rows(WIDTH, JOINTS, 2, 0.2);
             for (index, row) in obs.chunks_exact_mut(WIDTH).enumerate() {
                 let turned: Vec<f32> =
-                    axes_of(about(index % 3, 0.4)).as_flattened().iter().map(|x| *x as f32).collect();
+                    axes_of(about((index + turn) % 3, 0.4)).as_flattened().iter().map(|x| *x as f32).collect();
                 row[AXES..AXES + 6].copy_from_slice(&turned);
-                row[AT..AT + 3].copy_from_slice(&[x, -0.0028, 0.29]);
+                row[AT..AT + 3].copy_from_slice(&[x, y, 0.29]);
                 row[..24]
                     .iter_mut()
                     .zip(HandConfig::angles(REST))
