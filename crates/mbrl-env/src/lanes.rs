@@ -27,17 +27,21 @@ const ROUND: f32 = 12_582_912.0;
 #[inline(always)]
 pub fn sin_cos(x: f32) -> (f32, f32) {
     let x = x.clamp(-8192.0, 8192.0);
-    let n = (x * FRAC_2_PI + ROUND) - ROUND;
+    let rounded = x * FRAC_2_PI + ROUND;
+    let n = rounded - ROUND;
     // π/2 in three parts, so that the products are exact.
     let r = ((x - n * 1.570_312_5) - n * 4.837_513e-4) - n * 7.549_79e-8;
     let z = r * r;
     let s = ((z * -1.951_529_6e-4 + 8.332_161e-3) * z - 1.666_665_5e-1) * z * r + r;
     let c = ((z * 2.443_315_7e-5 - 1.388_731_6e-3) * z + 4.166_664_6e-2) * z * z - 0.5 * z + 1.0;
-    let quadrant = n as i32;
-    let swap = quadrant & 1 != 0;
-    let (a, b) = if swap { (c, s) } else { (s, c) };
-    let flip = |v: f32, when: i32| f32::from_bits(v.to_bits() ^ ((when as u32 & 2) << 30));
-    (flip(a, quadrant), flip(b, quadrant + 1))
+    // The sum's last bits are those of n.
+    let quadrant = rounded.to_bits();
+    // All ones where sine and cosine change places.
+    let swap = (quadrant & 1).wrapping_neg();
+    let pick = |this: f32, other: f32| f32::from_bits((this.to_bits() & !swap) | (other.to_bits() & swap));
+    let (a, b) = (pick(s, c), pick(c, s));
+    let flip = |v: f32, when: u32| f32::from_bits(v.to_bits() ^ ((when & 2) << 30));
+    (flip(a, quadrant), flip(b, quadrant.wrapping_add(1)))
 }
 
 /// [`sin_cos`] of a whole column.

@@ -35,8 +35,8 @@ pub struct Frame<S> {
 impl<S: Scalar> Frame<S> {
     /// The world's.
     fn world(like: &S) -> Self {
-        let unit = |i: usize| std::array::from_fn(|j| like.like(f64::from(u8::from(i == j))));
-        Self { axes: std::array::from_fn(unit), origin: std::array::from_fn(|_| like.like(0.0)) }
+        let unit = |i: usize| each(|j| like.like(f64::from(u8::from(i == j))));
+        Self { axes: [unit(0), unit(1), unit(2)], origin: each(|_| like.like(0.0)) }
     }
 
     /// Where a point of the frame is in the world.
@@ -95,15 +95,26 @@ impl Chain {
 
     /// The frame at the end of the chain, by all joint angles (rad).
     pub fn frame<S: Scalar>(&self, angles: &[S]) -> Frame<S> {
-        self.frame_and_origins(angles, &[]).0
+        let mut frame = Frame::world(&angles[0]);
+        self.follow(angles, &mut frame, &[], &mut Vec::new());
+        frame
     }
 
-    /// The same, and the origins of the bodies (m) that begin at these [`stops`](Self::stops).
-    pub(crate) fn frame_and_origins<S: Scalar>(&self, angles: &[S], stops: &[usize]) -> (Frame<S>, Vec<Vector<S>>) {
-        let mut frame = Frame::world(&angles[0]);
-        let mut origins = Vec::with_capacity(stops.len());
+    /// The origins of the bodies (m) that begin at these [`stops`](Self::stops), and a point of the last frame.
+    pub(crate) fn points<S: Scalar>(&self, angles: &[S], stops: &[usize], last: &[f64; 3]) -> Vec<Vector<S>> {
+        let (mut frame, mut points) = (Frame::world(&angles[0]), Vec::with_capacity(stops.len() + 1));
+        self.follow(angles, &mut frame, stops, &mut points);
+        points.push(frame.point(last));
+        points
+    }
+
+    /// Moves a frame along the chain, and appends its origins at the stops. In place: a frame of lanes is large.
+    fn follow<S: Scalar>(&self, angles: &[S], frame: &mut Frame<S>, stops: &[usize], origins: &mut Vec<Vector<S>>) {
+        let mut stops = stops.iter().peekable();
         for (number, part) in self.parts.iter().enumerate() {
-            origins.extend(stops.iter().filter(|stop| **stop == number).map(|_| frame.origin.clone()));
+            while stops.next_if_eq(&&number).is_some() {
+                origins.push(frame.origin.clone());
+            }
             match part {
                 Part::Shift(by) => advance(&mut frame.origin, &frame.axes, by),
                 Part::Turn(axis, sin, cos) => {
@@ -116,8 +127,9 @@ impl Chain {
                 }
             }
         }
-        origins.extend(stops.iter().filter(|stop| **stop == self.parts.len()).map(|_| frame.origin.clone()));
-        (frame, origins)
+        for _ in stops {
+            origins.push(frame.origin.clone());
+        }
     }
 
     /// The joints that move the end, in rising order.

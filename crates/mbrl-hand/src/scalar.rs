@@ -1,5 +1,5 @@
 //! Numbers that a formula is written in once: `f64` for one state, lanes for the CPU engine, tensors for batches, duals for
-//! gradients.
+//! gradients. Long parts of a formula are [`Kernel`]s, which lanes evaluate in one pass.
 
 use std::ops::{Add, Mul, Neg, Sub};
 
@@ -9,7 +9,7 @@ use multiversion::multiversion;
 
 /// What kinematics, features and rewards are written in.
 ///
-/// Implemented for `f64`, for [`Wide`] (32 rows of the CPU engine), for [`Tensor<2>`] of the shape `[N, 1]`, and for [`Dual`].
+/// Implemented for `f64` and `f32`, for [`Wide`] (32 rows of the CPU engine), for [`Tensor<2>`] of the shape `[N, 1]`, and for [`Dual`].
 pub trait Scalar:
     Clone + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Neg<Output = Self> + Sized
 {
@@ -81,44 +81,66 @@ pub trait Scalar:
         a[0].times(&b[0]).plus(&a[1].times(&b[1])).plus(&a[2].times(&b[2]))
     }
 
-    /// The way to a point from the nearest point of the line between two others.
-    fn way_from_line([from, to]: [&Vector<Self>; 2], point: &Vector<Self>) -> Vector<Self> {
-        let (along, away) = (subtract(to, from), subtract(point, from));
-        let over = dot(&along, &along).shift(1e-9).recip();
-        let part = dot(&along, &away).times(&over).clamp(0.0, 1.0);
-        each(|i| away[i].minus(&along[i].times(&part)))
+    /// The vectors that a kernel makes of others.
+    fn run<K: Kernel<I, O>, const I: usize, const O: usize>(
+        kernel: &K,
+        inputs: [&Vector<Self>; I],
+    ) -> [Vector<Self>; O] {
+        kernel.of(inputs.map(Clone::clone))
     }
 }
 
-impl Scalar for f64 {
-    fn like(&self, value: f64) -> Self {
-        value
-    }
-    fn scale(&self, by: f64) -> Self {
-        self * by
-    }
-    fn shift(&self, by: f64) -> Self {
-        self + by
-    }
-    fn sin_cos(&self) -> (Self, Self) {
-        f64::sin_cos(*self)
-    }
-    fn root(&self) -> Self {
-        self.max(1e-12).sqrt()
-    }
-    fn recip(&self) -> Self {
-        1.0 / self
-    }
-    fn atan2(&self, x: &Self) -> Self {
-        f64::atan2(*self, *x)
-    }
-    fn clamp(&self, low: f64, high: f64) -> Self {
-        f64::clamp(*self, low, high)
-    }
-    fn below(&self, limit: f64) -> Self {
-        f64::from(u8::from(*self < limit))
-    }
+/// A formula from vectors to vectors, without long loops or branches. [`Wide`] evaluates it row by row, in `f32`: the compiler makes vector
+/// code of the loop over rows, which keeps what lies in between in registers.
+pub trait Kernel<const I: usize, const O: usize> {
+    /// The outputs.
+    fn of<S: Scalar>(&self, inputs: [Vector<S>; I]) -> [Vector<S>; O];
 }
+
+/// Of one row: `f64` where digits count, `f32` as the engine computes.
+macro_rules! of_one_row {
+    ($number:ty) => {
+        impl Scalar for $number {
+            #[inline(always)]
+            fn like(&self, value: f64) -> Self {
+                value as $number
+            }
+            #[inline(always)]
+            fn scale(&self, by: f64) -> Self {
+                self * by as $number
+            }
+            #[inline(always)]
+            fn shift(&self, by: f64) -> Self {
+                self + by as $number
+            }
+            fn sin_cos(&self) -> (Self, Self) {
+                <$number>::sin_cos(*self)
+            }
+            #[inline(always)]
+            fn root(&self) -> Self {
+                self.max(1e-12).sqrt()
+            }
+            #[inline(always)]
+            fn recip(&self) -> Self {
+                1.0 / self
+            }
+            fn atan2(&self, x: &Self) -> Self {
+                <$number>::atan2(*self, *x)
+            }
+            #[inline(always)]
+            fn clamp(&self, low: f64, high: f64) -> Self {
+                <$number>::clamp(*self, low as $number, high as $number)
+            }
+            #[inline(always)]
+            fn below(&self, limit: f64) -> Self {
+                if *self < limit as $number { 1.0 } else { 0.0 }
+            }
+        }
+    };
+}
+
+of_one_row!(f64);
+of_one_row!(f32);
 
 /// A column of a tile: 32 rows side by side.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -241,10 +263,27 @@ impl Scalar for Wide {
         inner_lanes(a, b, &mut out);
         Self(out)
     }
-    fn way_from_line(ends: [&Vector<Self>; 2], point: &Vector<Self>) -> Vector<Self> {
-        let mut out = [Self([0.0; TILE]); 3];
-        way_from_line_lanes(ends, point, &mut out);
+    fn run<K: Kernel<I, O>, const I: usize, const O: usize>(
+        kernel: &K,
+        inputs: [&Vector<Self>; I],
+    ) -> [Vector<Self>; O] {
+        let mut out = [[Self([0.0; TILE]); 3]; O];
+        run_lanes(kernel, &inputs, &mut out);
         out
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
+fn run_lanes<K: Kernel<I, O>, const I: usize, const O: usize>(
+    kernel: &K,
+    inputs: &[&Vector<Wide>; I],
+    out: &mut [Vector<Wide>; O],
+) {
+    for i in 0..TILE {
+        let values = kernel.of(inputs.map(|[x, y, z]| [x.0[i], y.0[i], z.0[i]]));
+        for ([x, y, z], value) in out.iter_mut().zip(values) {
+            (x.0[i], y.0[i], z.0[i]) = (value[0], value[1], value[2]);
+        }
     }
 }
 
@@ -270,20 +309,6 @@ fn advance_lanes(point: &mut Vector<Wide>, along: &Vector<Wide>, by: f32) {
 fn inner_lanes([ax, ay, az]: &Vector<Wide>, [bx, by, bz]: &Vector<Wide>, out: &mut Lanes) {
     for (i, out) in out.iter_mut().enumerate() {
         *out = ax.0[i] * bx.0[i] + ay.0[i] * by.0[i] + az.0[i] * bz.0[i];
-    }
-}
-
-#[allow(clippy::manual_clamp, reason = "a NaN becomes what `Wide::clamp` makes of it")]
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2", "x86_64+avx2"))]
-fn way_from_line_lanes([from, to]: [&Vector<Wide>; 2], point: &Vector<Wide>, out: &mut Vector<Wide>) {
-    let ([fx, fy, fz], [tx, ty, tz], [px, py, pz]) = (from, to, point);
-    let [Wide(a), Wide(b), Wide(c)] = out;
-    for i in 0..TILE {
-        let (x, y, z) = (tx.0[i] - fx.0[i], ty.0[i] - fy.0[i], tz.0[i] - fz.0[i]);
-        let (u, v, w) = (px.0[i] - fx.0[i], py.0[i] - fy.0[i], pz.0[i] - fz.0[i]);
-        let over = 1.0 / (x * x + y * y + z * z + 1e-9);
-        let part = ((x * u + y * v + z * w) * over).max(0.0).min(1.0);
-        (a[i], b[i], c[i]) = (u - x * part, v - y * part, w - z * part);
     }
 }
 
@@ -434,32 +459,47 @@ pub(crate) fn each<S>(of: impl Fn(usize) -> S) -> Vector<S> {
 }
 
 /// `a + b`.
+#[inline(always)]
 pub fn add<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
     each(|i| a[i].plus(&b[i]))
 }
 
 /// `a − b`.
+#[inline(always)]
 pub fn subtract<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
     each(|i| a[i].minus(&b[i]))
 }
 
 /// `a · by`.
+#[inline(always)]
 pub fn scaled<S: Scalar>(a: &Vector<S>, by: f64) -> Vector<S> {
     each(|i| a[i].scale(by))
 }
 
 /// Inner product.
+#[inline(always)]
 pub fn dot<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> S {
     S::inner(a, b)
 }
 
 /// Cross product.
+#[inline(always)]
 pub fn cross<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
     let part = |i: usize, j: usize| a[i].times(&b[j]).minus(&a[j].times(&b[i]));
     [part(1, 2), part(2, 0), part(0, 1)]
 }
 
+/// The way to a point from the nearest point of the line between two others.
+#[inline(always)]
+pub fn way_from_line<S: Scalar>([from, to]: [&Vector<S>; 2], point: &Vector<S>) -> Vector<S> {
+    let (along, away) = (subtract(to, from), subtract(point, from));
+    let over = dot(&along, &along).shift(1e-9).recip();
+    let part = dot(&along, &away).times(&over).clamp(0.0, 1.0);
+    each(|i| away[i].minus(&along[i].times(&part)))
+}
+
 /// Length, at least 1e-6.
+#[inline(always)]
 pub fn length<S: Scalar>(a: &Vector<S>) -> S {
     dot(a, a).root()
 }
@@ -480,7 +520,15 @@ mod tests {
             + directions(x, y)
     }
 
-    /// What is written for lanes by itself.
+    struct WayFromLine;
+
+    impl Kernel<3, 1> for WayFromLine {
+        fn of<S: Scalar>(&self, [from, to, point]: [Vector<S>; 3]) -> [Vector<S>; 1] {
+            [way_from_line([&from, &to], &point)]
+        }
+    }
+
+    /// What lanes compute in their own way.
     fn directions<S: Scalar>(x: &S, y: &S) -> S {
         let (mut a, mut b) = ([x.clone(), y.shift(0.3), x.scale(0.4)], [y.clone(), x.shift(-0.7), y.scale(-1.5)]);
         let (sin, cos) = y.sin_cos();
@@ -488,7 +536,7 @@ mod tests {
         S::advance(&mut a, &b, 0.3);
         // Nearest to one end, to the other, and to what lies between.
         let [one, two] = [0.2, 5.0].map(|by| [x.scale(by), y.scale(-by), x.shift(by)]);
-        let apart = [&a, &one, &two].map(|point| length(&S::way_from_line([&a, &b], point)));
+        let apart = [&a, &one, &two].map(|point| length(&S::run(&WayFromLine, [&a, &b, point])[0]));
         let [p, q, r] = apart;
         S::inner(&a, &b).scale(0.1) + p.plus(&q).minus(&r.times(x).scale(0.05))
     }

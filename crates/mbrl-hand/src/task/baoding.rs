@@ -15,7 +15,7 @@ use crate::{
     blocks::{Block, Formula, FormulaFeatures, FormulaKnown, Input},
     objective::{Objective, either},
     robot::{HandConfig, Pose},
-    scalar::{Scalar, each, length},
+    scalar::{Kernel, Scalar, Vector, each, length, way_from_line},
     scene::{BALL_RADIUS, BALLS_AT, Contacts, PhysicsConfig, RandomizeConfig, Variation, balls, hand_scene},
     symmetry::{Permutation, Permutations},
 };
@@ -355,6 +355,25 @@ impl BaodingObjective {
 /// the balls in the palm's frame.
 struct Links;
 
+/// From the ends of a link's axis, measured and commanded, a ball, and how the digit's other links push it: the gaps between link and ball
+/// (now and as commanded), and the push with this link's.
+struct BesideLink {
+    /// Distance of the ball's centre from the axis where they touch (m).
+    reach: f64,
+}
+
+impl Kernel<6, 2> for BesideLink {
+    #[inline(always)]
+    fn of<S: Scalar>(&self, [from, to, from_then, to_then, ball, push]: [Vector<S>; 6]) -> [Vector<S>; 2] {
+        let away = way_from_line([&from, &to], &ball);
+        let [far, far_after] = [length(&away), length(&way_from_line([&from_then, &to_then], &ball))];
+        let [gap, gap_after] = [far.shift(-self.reach), far_after.shift(-self.reach)];
+        let pressed = gap_after.clamp(-0.02, 0.0).times(&far.recip());
+        let push = each(|i| push[i].minus(&away[i].times(&pressed)));
+        [[gap.clamp(-0.02, 0.04), gap_after.clamp(-0.02, 0.04), pressed], push]
+    }
+}
+
 impl Look for Links {
     const NAME: &'static str = "baoding-links-2";
     const WIDTH: usize = 30;
@@ -373,12 +392,13 @@ impl Look for Links {
         for ball in [0, 1].map(|k| point(objects, k)) {
             let mut push = each(|i| ball[i].like(0.0));
             for link in 0..3 {
-                let [away, after] = [measured, commanded].map(|place| place.way_from_axis(link, &ball));
-                let [far, far_after] = [&away, &after].map(length);
-                let gaps = [&far, &far_after].map(|far| far.shift(-digit.radii[link] - BALL_RADIUS));
-                out.extend(gaps.each_ref().map(|gap| gap.clamp(-0.02, 0.04)));
-                let pressed = gaps[1].clamp(-0.02, 0.0).times(&far.recip());
-                push = each(|i| push[i].minus(&away[i].times(&pressed)));
+                let [[from, to], [from_then, to_then]] =
+                    [measured, commanded].map(|place| [&place.points[link], &place.points[link + 1]]);
+                let beside = BesideLink { reach: digit.radii[link] + BALL_RADIUS };
+                let [[gap, gap_after, _], all] = S::run(&beside, [from, to, from_then, to_then, &ball, &push]);
+                out.push(gap);
+                out.push(gap_after);
+                push = all;
             }
             out.extend(push);
         }
@@ -461,7 +481,7 @@ mod tests {
             panic!("a hand without digits")
         };
         // Three links along x, the first one under a ball, 1 mm away; the other ball is far.
-        let place = |height: f64| Place { points: [0.0, 0.03, 0.06, 0.09].map(|x| [x, 0.0, height]) };
+        let place = |height: f64| Place { points: [0.0, 0.03, 0.06, 0.09].map(|x| [x, 0.0, height]).to_vec() };
         let ball = [0.015, 0.0, digit.radii[0] + BALL_RADIUS + 0.001];
         let seen = |by: f64| {
             let (objects, mut out) = ([ball, [0.0, 0.3, 0.3]].concat(), Vec::new());

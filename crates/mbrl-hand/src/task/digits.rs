@@ -32,17 +32,12 @@ pub(crate) struct Digit {
 /// Where a digit's links are (m).
 pub(crate) struct Place<S> {
     /// Origins of proximal, middle and distal link, and the centre of the tip.
-    pub(crate) points: [Vector<S>; 4],
+    pub(crate) points: Vec<Vector<S>>,
 }
 
 impl<S: Scalar> Place<S> {
     pub(crate) fn tip(&self) -> &Vector<S> {
         &self.points[3]
-    }
-
-    /// The way to a point from the axis of a link: 0 is the proximal one.
-    pub(crate) fn way_from_axis(&self, link: usize, point: &Vector<S>) -> Vector<S> {
-        S::way_from_line([&self.points[link], &self.points[link + 1]], point)
     }
 }
 
@@ -84,11 +79,7 @@ impl Digit {
     }
 
     fn place<S: Scalar>(&self, angles: &[S]) -> Place<S> {
-        let (frame, origins) = self.chain.frame_and_origins(angles, &self.links);
-        let tip = frame.point(&[self.tip, 0.0, 0.0]);
-        // Three links by name, and the tip.
-        let mut points = origins.into_iter().chain([tip]);
-        Place { points: std::array::from_fn(|_| points.next().unwrap_or_else(|| frame.origin.clone())) }
+        Place { points: self.chain.points(angles, &self.links, &[self.tip, 0.0, 0.0]) }
     }
 
     /// Where it is, where it is commanded to, and by how much its own joints are commanded to turn.
@@ -125,6 +116,7 @@ impl Palm {
 }
 
 /// A point as the difference to another, held within ± `limit` (m).
+#[inline(always)]
 pub(crate) fn beside<S: Scalar>(point: &Vector<S>, origin: &Vector<S>, limit: f64) -> Vector<S> {
     subtract(point, origin).map(|x| x.clamp(-limit, limit))
 }

@@ -13,7 +13,7 @@ use crate::{
     blocks::{Block, Formula, FormulaFeatures, FormulaKnown, Input},
     objective::{Objective, either},
     robot::{HandConfig, Pose},
-    scalar::{Scalar, Vector, add, cross, dot, each, length, subtract},
+    scalar::{Kernel, Scalar, Vector, add, cross, dot, each, length, scaled, subtract},
     scene::{CUBE_AT, CUBE_HALF, Contacts, PhysicsConfig, RandomizeConfig, Variation, cube, hand_scene},
 };
 
@@ -231,6 +231,7 @@ fn rotated<S: Scalar>(v: &Vector<S>, by: &Vector<S>) -> Vector<S> {
 
 /// Of the 24 ways to call the axes of a cube the one whose first axis is nearest to the world's x, and whose second, of those left, is
 /// nearest to y. So a network sees the same whichever of its equal sides a cube lies on.
+#[inline(always)]
 fn nearest_axes<S: Scalar>([x, y]: [Vector<S>; 2]) -> [Vector<S>; 3] {
     let axes = [x.clone(), y.clone(), cross(&x, &y)];
     let none = each(|i| axes[i][0].like(0.0));
@@ -245,6 +246,7 @@ fn nearest_axes<S: Scalar>([x, y]: [Vector<S>; 2]) -> [Vector<S>; 3] {
 }
 
 /// The sign of the number with the largest magnitude in its place, of those that are not `taken`, and 0 in the others.
+#[inline(always)]
 fn largest<S: Scalar>(numbers: &[S; 3], taken: &[S; 3]) -> [S; 3] {
     let size = each(|i| numbers[i].magnitude().times(&taken[i].scale(-1.0).shift(1.0)).minus(&taken[i]));
     let beaten = |i: usize, j: usize| size[i].minus(&size[j]).below(0.0);
@@ -366,16 +368,36 @@ impl ReorientObjective {
 /// its tip pushes the cube, and the moment of that; these axes; the cube in the palm's frame.
 struct InCube;
 
-/// A sphere in a link, in the frame of the cube's nearest axes.
-struct Sphere<S> {
-    at: Vector<S>,
-    /// Of the cube, where the sphere is nearest to it.
-    normal: Vector<S>,
-    gap: S,
+/// [`nearest_axes`].
+struct NearestAxes;
+
+impl Kernel<2, 3> for NearestAxes {
+    #[inline(always)]
+    fn of<S: Scalar>(&self, axes: [Vector<S>; 2]) -> [Vector<S>; 3] {
+        nearest_axes(axes)
+    }
 }
 
-impl<S: Scalar> Sphere<S> {
-    fn new(at: Vector<S>, radius: f64) -> Self {
+/// A point beside an origin, within 30 cm, along three axes.
+struct Inside;
+
+impl Kernel<5, 1> for Inside {
+    #[inline(always)]
+    fn of<S: Scalar>(&self, [point, origin, x, y, z]: [Vector<S>; 5]) -> [Vector<S>; 1] {
+        let away = beside(&point, &origin, 0.3);
+        [[dot(&x, &away), dot(&y, &away), dot(&z, &away)]]
+    }
+}
+
+/// A sphere in a link beside the cube, in the frame of its nearest axes.
+struct Sphere {
+    radius: f64,
+}
+
+impl Sphere {
+    /// Of the sphere's centre: of the cube, the normal where it is nearest, and the gap between them.
+    #[inline(always)]
+    fn beside_cube<S: Scalar>(&self, at: &Vector<S>) -> (Vector<S>, S) {
         let beyond = each(|i| at[i].magnitude().shift(-CUBE_HALF));
         let outside = each(|i| beyond[i].clamp(0.0, f64::MAX));
         let away = length(&outside);
@@ -383,16 +405,27 @@ impl<S: Scalar> Sphere<S> {
         let sign = |i: usize| at[i].below(0.0).scale(-2.0).shift(1.0);
         let normal = each(|i| outside[i].times(&over).times(&sign(i)));
         let deepest = larger(&larger(&beyond[0], &beyond[1]), &beyond[2]);
-        let gap = away.plus(&deepest.clamp(f64::MIN, 0.0)).shift(-radius);
-        Self { at, normal, gap }
-    }
-
-    /// The gap after a small move.
-    fn gap_after(&self, moved: &Vector<S>) -> S {
-        self.gap.plus(&dot(&self.normal, moved))
+        let gap = away.plus(&deepest.clamp(f64::MIN, 0.0)).shift(-self.radius);
+        (normal, gap)
     }
 }
 
+/// From two points, measured and commanded, with the sphere midway between them: its gaps to the cube, now and after that small move; how it
+/// then pushes the cube, and the moment of that.
+impl Kernel<4, 3> for Sphere {
+    #[inline(always)]
+    fn of<S: Scalar>(&self, [from, to, from_then, to_then]: [Vector<S>; 4]) -> [Vector<S>; 3] {
+        let [now, then] = [[from, to], [from_then, to_then]].map(|[a, b]| each(|i| a[i].plus(&b[i]).scale(0.5)));
+        let (normal, gap) = self.beside_cube(&now);
+        let after = gap.plus(&dot(&normal, &subtract(&then, &now)));
+        let pressed = after.clamp(-0.02, 0.0);
+        let push = each(|i| normal[i].times(&pressed));
+        let moment = scaled(&cross(&now, &push), 1.0 / CUBE_HALF);
+        [[gap.clamp(-0.02, 0.04), after.clamp(-0.02, 0.04), pressed], push, moment]
+    }
+}
+
+#[inline(always)]
 fn larger<S: Scalar>(a: &S, b: &S) -> S {
     a.plus(b).plus(&a.minus(b).magnitude()).scale(0.5)
 }
@@ -416,36 +449,32 @@ impl Look for InCube {
     }
 
     fn once<S: Scalar>(objects: &[S], out: &mut Vec<S>) {
-        let [first, second, _] = nearest_axes([point(objects, 0), point(objects, 1)]);
+        let [first, second, _] = S::run(&NearestAxes, [&point(objects, 0), &point(objects, 1)]);
         out.extend(first.into_iter().chain(second));
     }
 
     fn look<S: Scalar>(digit: &Digit, places: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>) {
         let at = point(objects, 0);
-        let axes = nearest_axes([point(objects, 1), point(objects, 2)]);
-        let inside = |of: &Vector<S>| {
-            let away = beside(of, &at, 0.3);
-            axes.each_ref().map(|axis| dot(axis, &away))
-        };
+        let [x, y, z] = S::run(&NearestAxes, [&point(objects, 1), &point(objects, 2)]);
         // Measured and commanded: where the links begin, and the tip.
-        let [measured, commanded] = places.each_ref().map(|place| place.points.each_ref().map(inside));
-        for of in [&measured[3], &measured[2], &commanded[3]] {
-            out.extend(of.each_ref().map(|x| x.clamp(-0.08, 0.08)));
+        let [mut measured, mut commanded] = [Vec::with_capacity(4), Vec::with_capacity(4)];
+        for (place, inside) in places.iter().zip([&mut measured, &mut commanded]) {
+            for of in &place.points {
+                inside.extend(S::run(&Inside, [of, &at, &x, &y, &z]));
+            }
         }
-        let between = |of: &[Vector<S>; 4], link: usize| each(|i| of[link][i].plus(&of[link + 1][i]).scale(0.5));
-        let spheres = [1, 2, 3].map(|k| [&measured, &commanded].map(|of| of[k].clone()));
-        let middles = [0, 1].map(|link| [&measured, &commanded].map(|of| between(of, link)));
-        let radii = [digit.radii[1], digit.radii[2], digit.radii[2], digit.radii[0], digit.radii[1]];
-        for (number, ([now, then], radius)) in spheres.into_iter().chain(middles).zip(radii).enumerate() {
-            let moved = subtract(&then, &now);
-            let sphere = Sphere::new(now, radius);
-            let after = sphere.gap_after(&moved);
-            out.extend([&sphere.gap, &after].map(|gap| gap.clamp(-0.02, 0.04)));
-            if number == 2 {
-                let pressed = after.clamp(-0.02, 0.0);
-                let push = each(|i| sphere.normal[i].times(&pressed));
-                out.extend(cross(&sphere.at, &push).map(|x| x.scale(1.0 / CUBE_HALF)));
-                out.extend(push);
+        for x in [&measured[3], &measured[2], &commanded[3]].into_iter().flatten() {
+            out.push(x.clamp(-0.08, 0.08));
+        }
+        let [root, middle, tip] = digit.radii;
+        // The ends of the links, the tip last of them, and the middles of the inner two.
+        for (ends, radius) in [([1, 1], middle), ([2, 2], tip), ([3, 3], tip), ([0, 1], root), ([1, 2], middle)] {
+            let [[from, to], [from_then, to_then]] = [&measured, &commanded].map(|of| ends.map(|end| &of[end]));
+            let [[gap, after, _], push, moment] = S::run(&Sphere { radius }, [from, to, from_then, to_then]);
+            out.push(gap);
+            out.push(after);
+            if ends == [3, 3] {
+                out.extend(moment.into_iter().chain(push));
             }
         }
     }
@@ -603,7 +632,7 @@ mod tests {
     #[test]
     fn axes_turn_by_a_rotation_vector() {
         for angle in [0.0, 1e-5, 0.3, 2.0] {
-            let direction = [0.48, -0.6, 0.64];
+            let direction: Vector<f64> = [0.48, -0.6, 0.64];
             let by = direction.map(|x| x * angle);
             let (v, w) = ([0.2, 0.9, -0.3], [-0.7, 0.1, 0.4]);
             let (turned, other) = (rotated(&v, &by), rotated(&w, &by));
@@ -626,21 +655,24 @@ mod tests {
         let mut rng = mbrl_env::Rng::new(3);
         for _ in 0..200 {
             let at: Vector<f64> = [(); 3].map(|()| rng.uniform_f64(-2.0 * h, 2.0 * h));
-            let sphere = Sphere::new(at, radius);
+            let sphere = Sphere { radius };
+            let (normal, gap) = sphere.beside_cube(&at);
             let away = subtract(&at, &at.map(|x| x.clamp(-h, h)));
             if length(&away) < 1e-4 {
                 // Inside: as deep as under the nearest side, and pushed nowhere.
                 let deep = at.iter().map(|x| h - x.abs()).fold(f64::MAX, f64::min);
-                assert!((sphere.gap + deep + radius).abs() < 2e-6, "{at:?}: {}", sphere.gap);
-                assert!(length(&sphere.normal) <= 1.0);
+                assert!((gap + deep + radius).abs() < 2e-6, "{at:?}: {gap}");
+                assert!(length(&normal) <= 1.0);
                 continue;
             }
-            assert!((sphere.gap - (length(&away) - radius)).abs() < 1e-9, "{at:?}: {}", sphere.gap);
+            assert!((gap - (length(&away) - radius)).abs() < 1e-9, "{at:?}: {gap}");
             // The normal leads away from the nearest point, and a small move changes the gap by what is along it.
-            assert!((dot(&sphere.normal, &away) - length(&away)).abs() < 1e-9);
-            let moved = [(); 3].map(|()| rng.uniform_f64(-1e-6, 1e-6));
-            let found = Sphere::new(add(&at, &moved), radius).gap;
-            assert!((sphere.gap_after(&moved) - found).abs() < 1e-8, "{at:?}");
+            assert!((dot(&normal, &away) - length(&away)).abs() < 1e-9);
+            let moved = add(&at, &[(); 3].map(|()| rng.uniform_f64(-1e-6, 1e-6)));
+            let (_, found) = sphere.beside_cube(&moved);
+            let [[now, after, _], ..] = sphere.of([at, at, moved, moved]);
+            assert!((now - gap.clamp(-0.02, 0.04)).abs() < 1e-12);
+            assert!((after - found.clamp(-0.02, 0.04)).abs() < 1e-8, "{at:?}");
         }
     }
 
