@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use mbrl_env::atomic_file;
 use mbrl_policy::{
     FolderLock, Outcome,
-    experiment::{COMPARISON, Experiment, StudyGroup, StudyPlan},
+    experiment::{COMPARISON, Experiment, Study, StudyGroup, StudyPlan},
     write_atomically,
 };
 
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
             }
         }
     }
-    let out = args.out.clone().unwrap_or_else(|| Path::new("studies").join(&whole.name));
+    let out = args.out.clone().unwrap_or_else(|| Path::new("studies").join(whole.folder_name()));
     let mut runs = Vec::new();
     for seed in 0..whole.seeds {
         for (i, experiment) in plan.experiments.iter().enumerate() {
@@ -89,6 +89,17 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     if args.no_train && begun == 0 {
         bail!("{}: no run of the study {} yet; without --no-train they are made", out.display(), study.name);
     }
+    let about = out.join("study.toml");
+    if let Ok(other) = Study::from_file(&about)
+        && other.folder_name() != whole.folder_name()
+    {
+        bail!(
+            "{} is of the study {}: expected a folder of {}, or a new one; choose another --out",
+            out.display(),
+            other.name,
+            whole.name
+        );
+    }
     fs::create_dir_all(&out).with_context(|| format!("folder {}", out.display()))?;
     // Two that train here would take each other's runs for failures. Tables can be written beside one that trains.
     let _lock = if args.no_train { None } else { Some(FolderLock::acquire(&out)?) };
@@ -96,8 +107,10 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         // Nothing depends on it.
         let _ = fs::remove_file(file);
     }
-    // What the folder is about, for those who find it; nothing reads it.
-    write_atomically(&out.join("study.toml"), whole.to_toml()?.as_bytes())?;
+    // What the folder is about, for those who find it. The file that was given stays as it is.
+    if !is_same_file(&about, Path::new(&args.study)) {
+        write_atomically(&about, whole.to_toml()?.as_bytes())?;
+    }
 
     let mut work = Work { out, summary: whole.summary.clone(), plan, runs, random: Vec::new() };
     if let Some(experiment) = work.plan.experiments.first().filter(|_| whole.random) {
@@ -142,13 +155,34 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     })
 }
 
+/// Whether two paths lead to one file that is there.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Whether an error is of the machine that all runs share, and would end every one of them: a full disk say.
+fn is_shared(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let mut kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    kinds.any(|kind| matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem | FileTooLarge))
+}
+
+/// A word of a command, quoted where a shell would take it for several or for something else.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-=:,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// What was typed, so that the same command can be given again.
 fn command_line(args: &StudyArgs) -> String {
-    let mut words = args.study.clone();
+    let mut words = quoted(&args.study);
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
             // Writing into a string cannot fail.
-            let _ = write!(words, " --{flag} {value}");
+            let _ = write!(words, " --{flag} {}", quoted(&value));
         }
     };
     add("seeds", args.seeds.map(|n| n.to_string()));
@@ -225,7 +259,6 @@ impl Work {
         let display = Display::new();
         let next = AtomicUsize::new(0);
         let failures = Mutex::new(Failures::default());
-        // An error that lies outside of the runs, a full disk say, would end all of them.
         let outside = AtomicBool::new(false);
         let tables = Mutex::new(());
         std::thread::scope(|scope| {
@@ -254,7 +287,7 @@ impl Work {
                                 let whose = if told.contains(&path) { String::new() } else { format!("{path}: ") };
                                 display.note(&format!("error: {whose}{told}"));
                                 let resumable = resume_may_help(&error);
-                                if error.chain().any(|cause| cause.is::<std::io::Error>()) {
+                                if is_shared(&error) {
                                     outside.store(true, Ordering::Relaxed);
                                 }
                                 if let Ok(mut failures) = failures.lock() {
@@ -280,6 +313,14 @@ impl Work {
             let runs: Vec<Run> = due.iter().filter_map(|due| self.finished(due)).collect();
             if runs.len() < due.len() {
                 notes.push(format!("{name}: {} of {} runs finished", runs.len(), due.len()));
+            }
+            let planned = self.plan.experiments[*experiment].steps;
+            for run in &runs {
+                notes.extend(run.notes.iter().map(|note| format!("{}: {note}", run.label)));
+                let steps = run.experiment().steps;
+                if steps > planned {
+                    notes.push(format!("{} went on to {steps} steps, and its figures are of its end", run.label));
+                }
             }
             if !runs.is_empty() {
                 found.push(Group::new(name.clone(), runs, colour));
@@ -312,7 +353,7 @@ impl Work {
         for group in &self.plan.groups {
             let Some((groups, comparison)) = self.compared(group)? else { continue };
             for format in [Format::Text, Format::Markdown, Format::Latex, Format::Csv] {
-                let place = self.out.join(format!("{}.{}", group.name, format.extension()));
+                let place = self.out.join(format!("{}.{}", group.file, format.extension()));
                 let mut text = format.write(&comparison);
                 if !matches!(format, Format::Csv) {
                     let sign = if matches!(format, Format::Latex) { "% " } else { "" };
@@ -324,7 +365,7 @@ impl Work {
             comparison.notes.iter().for_each(|note| told.push_str(&format!("note: {note}\n")));
             told.push('\n');
             let picture = drawn(&group.title, &groups);
-            write_atomically(&self.out.join(format!("{}.svg", group.name)), picture.svg().as_bytes())?;
+            write_atomically(&self.out.join(format!("{}.svg", group.file)), picture.svg().as_bytes())?;
             if group.name == COMPARISON {
                 if page {
                     let place = self.out.join("report.html");

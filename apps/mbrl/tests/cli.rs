@@ -243,6 +243,8 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     assert_eq!(fs::read_dir(dir.path("runs")).unwrap().count(), 3, "two runs, which smoke-* names, and the picture");
     let curve = fs::read(dir.path("runs/smoke.from-3.svg")).unwrap();
     fs::remove_file(dir.path("runs/smoke.from-3.svg")).unwrap();
+    let said = dir.run(&["resume", "runs/smoke-3", "runs/../runs/smoke-3"]);
+    assert!(said.code == Some(1) && said.err.contains("is named twice: expected each run once"), "{said:?}");
     let again = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).ok();
     assert_eq!(summary(&again.out), summary(&said.out));
     assert_eq!(fs::read(dir.path("runs/smoke.from-3.svg")).unwrap(), curve);
@@ -799,6 +801,16 @@ fn a_run_is_refitted_without_a_new_step_and_goes_on() {
     let mut kept = dir.files();
     kept.retain(|file, _| before.contains_key(file));
     assert_eq!(kept, before);
+
+    // Compared, it stands where its data ends, and refits of two seeds are seeds of one method.
+    dir.train(&["--seed", "1", "--out", "other"]).ok();
+    dir.run(&[&["refit", "other"], &words[2..]].concat()).ok();
+    let said = dir.run(&["compare", "run-refit", "other-refit", "--at", "500"]).ok();
+    assert!(
+        said.out.contains("n = 2") || said.out.lines().any(|line| line.contains("smoke-refit") && line.contains(" 2 ")),
+        "{said:?}"
+    );
+    assert!(!said.err.contains("step 0"), "{said:?}");
 
     // It goes on from there.
     let said = dir.run(&["resume", "run-refit", "--steps", "700"]).ok();

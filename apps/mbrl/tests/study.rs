@@ -121,6 +121,13 @@ fn what_cannot_be_run_is_said_before_anything_is_written() {
         (STUDY.replace("planner.horizon=2", "planner.horizon=0"), "planner.horizon = 0"),
         (STUDY.replace("sac-pendulum", "sac-pendulm"), "did you mean `sac-pendulum`?"),
         (STUDY.replace("steps = 400", "steps = \"many\""), "steps = \"many\""),
+        // Names become parts of paths, and these keys are the study's own.
+        (STUDY.replace("name = \"horizon\"", "name = \"../..\""), "ablation.name = \"../..\""),
+        (STUDY.replace("name = \"horizon\"", "name = \"Ablations\""), "ablation.name = \"Ablations\""),
+        (STUDY.replace("name = \"Eight\"", &format!("name = \"{}\"", "e".repeat(101))), "of at most 100 bytes"),
+        (format!("name = \"..\"\n{STUDY}"), "name = \"..\""),
+        (STUDY.replace("train.eval_every=200", "seed=7"), "seed = 7: expected no such key in `set`"),
+        (STUDY.replace("planner.horizon=2", "steps = 800"), "steps = 800: expected no such key in `set`"),
     ] {
         dir.write("quick.toml", &text);
         let said = dir.run(&["study", "quick.toml"]);
@@ -133,6 +140,55 @@ fn what_cannot_be_run_is_said_before_anything_is_written() {
     dir.write("quick.toml", STUDY);
     let said = dir.run(&["study", "quick.toml", "--only", "horizn"]);
     assert!(said.err.contains("expected one of comparison, horizon, ablations; did you mean `horizon`?"), "{said:?}");
+    dir.write("quick.toml", STUDY.split("[[ablation]]").next().unwrap());
+    let said = dir.run(&["study", "quick.toml", "--only", "ablations"]);
+    assert!(said.code == Some(1) && said.err.contains("expected one of comparison"), "{said:?}");
+    assert!(!dir.path("studies").exists());
+}
+
+/// Files of a study lie in its folder, whatever its names are, and none of another's is touched.
+#[test]
+fn a_study_writes_where_it_belongs() {
+    let dir = Dir::new();
+    fs::create_dir(dir.path("notes")).unwrap();
+    fs::write(dir.path("notes/mine.md"), "precious").unwrap();
+    let study = STUDY.replace("name = \"horizon\"", "name = \"../notes/mine\"");
+    // Given from the folder that it is about: comments and seeds stay.
+    fs::create_dir_all(dir.path("own")).unwrap();
+    let given = format!("# mine\nname = \"Own one\"\n{study}");
+    fs::write(dir.path("own/study.toml"), &given).unwrap();
+    let words = ["study", "own/study.toml", "--out", "own", "--seeds", "1", "--only", "../notes/mine"];
+    dir.run(&words).ok();
+    assert_eq!(fs::read_to_string(dir.path("own/study.toml")).unwrap(), given);
+    assert_eq!(fs::read_to_string(dir.path("notes/mine.md")).unwrap(), "precious");
+    assert!(dir.path("own/notes-mine.md").exists() && dir.path("own/notes-mine.svg").exists());
+    // The folder is another study's.
+    dir.write("quick.toml", STUDY);
+    let before = dir.files();
+    let said = dir.run(&["study", "quick.toml", "--out", "own"]);
+    assert!(said.code == Some(1) && said.err.contains("own is of the study Own one"), "{said:?}");
+    assert_eq!(dir.files(), before);
+    // What tells how to go on can be pasted.
+    let said = dir.run(&["study", "own/study.toml", "--out", "own", "--no-train"]).ok();
+    assert!(said.err.contains("to go on: mbrl study own/study.toml --out own"), "{said:?}");
+    let said = dir.run(&["study", "quick.toml", "--out", "two words", "--seeds", "1", "--only", "horizon"]).ok();
+    assert!(dir.path("two words/study.toml").exists(), "{said:?}");
+    let said = dir.run(&["study", "quick.toml", "--out", "two words", "--no-train"]).ok();
+    assert!(said.err.contains("mbrl study quick.toml --out 'two words'"), "{said:?}");
+
+    // A line that cannot be read is told, as `mbrl compare` does.
+    let metrics = dir.path("two words/horizon-2-0/metrics.jsonl");
+    let text = fs::read_to_string(&metrics).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let broken = lines.iter().rposition(|line| line.contains("\"eval\"")).unwrap();
+    let damaged: Vec<String> = lines
+        .iter()
+        .enumerate()
+        .map(|(i, line)| if i == broken { line.replace(':', ";") } else { (*line).into() })
+        .collect();
+    fs::write(&metrics, damaged.join("\n") + "\n").unwrap();
+    let said = dir.run(&["study", "quick.toml", "--out", "two words", "--no-train"]).ok();
+    assert!(said.out.contains(&format!("left out line {}", broken + 1)), "{said:?}");
 }
 
 /// A policy that goes to pieces ends its own run alone.
@@ -147,6 +203,23 @@ fn a_run_that_fails_is_named_and_the_others_go_on() {
     assert!(said.err.contains("studies/quick/sac-0") && said.err.contains("1 of 3 runs are not there yet"), "{said:?}");
     assert!(dir.path(&place("horizon-2-0")).join("curve.svg").exists() && said.out.contains("Eight"), "{said:?}");
     assert!(said.out.contains("SAC: 0 of 1 runs finished"), "{said:?}");
+}
+
+/// What is wrong with the folder of one run is its own affair.
+#[test]
+fn a_damaged_folder_does_not_keep_the_others_waiting() {
+    let dir = Dir::new();
+    dir.write("quick.toml", STUDY);
+    let words = ["study", "quick.toml", "--seeds", "1", "--jobs", "1", "--only", "horizon"];
+    dir.run(&["study", "quick.toml", "--seeds", "1", "--jobs", "1", "--only", "comparison"]).ok();
+    for file in ["curve.svg", "checkpoints"] {
+        let place = dir.path(&place("eight-0")).join(file);
+        if place.is_dir() { fs::remove_dir_all(&place).unwrap() } else { fs::remove_file(&place).unwrap() }
+    }
+    fs::write(dir.path(&place("eight-0")).join("checkpoints"), "a file").unwrap();
+    let said = dir.run(&words);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(dir.path(&place("horizon-2-0")).join("curve.svg").exists(), "{said:?}");
 }
 
 /// A full disk ends the study, not one run after the other; with room again the same command goes on to the same figures.

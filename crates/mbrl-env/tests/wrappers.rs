@@ -333,6 +333,10 @@ fn wrappers_leave_simulators_simulators_and_refuse_what_they_cannot_do() {
         config.apply(tasks::make("pendulum").unwrap().env).map(drop).unwrap_err()
     };
     assert!(matches!(refused(r#"{ "action_repeat": 0 }"#), EnvError::Config { field: "action_repeat", .. }));
+    assert!(matches!(
+        refused(r#"{ "observation_delay": 9223372036854775807 }"#),
+        EnvError::Config { field: "observation_delay", .. }
+    ));
     for (limits, words) in [
         ("[-3, 1]", "`torque` from -3 to 1: expected limits within its own, -2 and 2"),
         ("[1, -1]", "low 1 is above high -1"),

@@ -124,6 +124,8 @@ fn grouped(runs: Vec<(Option<String>, Run)>) -> Vec<Method> {
     let alike = |run: &Run| {
         let mut experiment = run.experiment().with_seed(0);
         experiment.steps = 0;
+        // That of a refit names the run that it is of.
+        experiment.summary.clear();
         experiment
     };
     let mut groups: Vec<(bool, Group)> = Vec::new();

@@ -205,9 +205,10 @@ impl Run {
         self.of("episode").count()
     }
 
-    /// Real steps by the end of the last episode.
+    /// Real steps by the end of the last episode; of a refit, which has none, those of its data.
     pub(crate) fn env_step(&self) -> u64 {
-        self.of("episode").map(|line| line.env_step as u64).max().unwrap_or(0)
+        let episodes = self.of("episode").map(|line| line.env_step as u64).max();
+        episodes.or_else(|| self.lines.iter().map(|line| line.env_step as u64).max()).unwrap_or(0)
     }
 
     pub(crate) fn is_finished(&self) -> bool {

@@ -80,6 +80,9 @@ impl Default for WrappersConfig {
     }
 }
 
+/// Longest delay (steps): each step of it is kept in memory.
+const MAX_DELAY: usize = 10_000;
+
 /// Puts something around an environment of either kind.
 macro_rules! wrapped {
     ($world:expr, |$env:ident| $wrapper:expr) => {
@@ -100,7 +103,7 @@ impl WrappersConfig {
     /// Puts the wrappers around a world. A simulator stays one.
     ///
     /// # Errors
-    /// [`EnvError::Config`] for an `action_repeat` of 0, and for noise that is negative, not finite, on pixels or on discrete actions;
+    /// [`EnvError::Config`] for an `action_repeat` of 0, for a delay of more than 10,000 steps, and for noise that is negative, not finite, on pixels or on discrete actions;
     /// [`EnvError::Width`] for a list that has not as many numbers as there are columns; those of
     /// [`LimitsConfig::resolve`] and [`ActionLimits::clip`].
     pub fn apply(&self, world: World) -> Result<World, EnvError> {
@@ -108,6 +111,11 @@ impl WrappersConfig {
         if !self.action_limits.is_own() {
             let limits = self.action_limits.resolve(world.spec())?;
             world = wrapped!(world, |env| ActionLimits::clip(env, limits)?);
+        }
+        for (field, steps) in [("observation_delay", self.observation_delay), ("action_delay", self.action_delay)] {
+            if steps > MAX_DELAY {
+                return Err(EnvError::Config { field, value: steps.to_string(), rule: "at most 10000 steps" });
+            }
         }
         if self.action_repeat == 0 {
             return Err(EnvError::Config { field: "action_repeat", value: "0".into(), rule: "at least 1" });

@@ -282,7 +282,8 @@ impl Fit for Ensemble {
             Tensor::from_data(TensorData::new(values, [data.len(), width]), &self.spec.device)
         };
         let pairs = Pairs::new(upload(inputs), upload(targets)).with_holdout(data.holdout().map(<[usize]>::to_vec));
-        let (augment, unroll) = (self.knowledge.augment.clone().filter(|augment| augment.copies() > 1), self.config.unroll);
+        let (augment, unroll) =
+            (self.knowledge.augment.clone().filter(|augment| augment.copies() > 1), self.config.unroll);
         let copies = (augment.is_some() || unroll > 0).then(|| {
             let (inputs, targets) = (statistics.inputs.clone(), statistics.targets.clone());
             let episodes = data.episodes().filter(|_| unroll > 0);

@@ -37,6 +37,9 @@ use super::{Experiment, ExperimentError, Registry, read::read};
 /// The name of the group that the methods of a study form.
 pub const COMPARISON: &str = "comparison";
 
+/// All ablations of a study together, where some of its groups are asked for.
+const ABLATIONS: &str = "ablations";
+
 /// Which experiments are run, and how their results are laid out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -129,6 +132,8 @@ pub struct StudyPlan {
 pub struct StudyGroup {
     /// [`COMPARISON`], or the name of an ablation.
     pub name: String,
+    /// The name of its files: the same in letters, digits, points and dashes.
+    pub file: String,
     /// What it is about.
     pub title: String,
     /// Names, and which of the [experiments](StudyPlan::experiments) they are.
@@ -183,6 +188,12 @@ impl Study {
         toml::to_string(self).map_err(ExperimentError::Unwritable)
     }
 
+    /// The name of a folder for it: its own name in letters, digits, points and dashes.
+    #[must_use]
+    pub fn folder_name(&self) -> String {
+        slug(&self.name)
+    }
+
     /// The names of its groups, in their order.
     #[must_use]
     pub fn groups(&self) -> Vec<&str> {
@@ -195,9 +206,9 @@ impl Study {
     /// # Errors
     /// [`ExperimentError::Value`] for a name that no group has.
     pub fn only(&self, names: &[String]) -> Result<Self, ExperimentError> {
-        const ABLATIONS: &str = "ablations";
         let groups = self.groups();
-        let known: Vec<&str> = groups.iter().copied().chain([ABLATIONS]).collect();
+        let known: Vec<&str> =
+            groups.iter().copied().chain((!self.ablations.is_empty()).then_some(ABLATIONS)).collect();
         if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
             let rule = format!("one of {}{}", known.join(", "), suggest(name, known.iter().copied()));
             return Err(ExperimentError::rule("group", format!("{name:?}"), rule));
@@ -241,6 +252,10 @@ impl Study {
             let missing = "[[method]] or [[ablation]], with the experiments that are run".to_owned();
             return Err(in_this(ExperimentError::Missing { what: missing }));
         }
+        // One that was read from a file has a name.
+        if !self.name.is_empty() && !is_short(&self.folder_name()) {
+            return Err(in_this(ExperimentError::rule("name", format!("{:?}", self.name), NAME_RULE)));
+        }
         if self.seeds == 0 || i64::try_from(self.seeds).is_err() {
             return Err(in_this(ExperimentError::rule("seeds", self.seeds, "at least 1")));
         }
@@ -249,9 +264,18 @@ impl Study {
             self.add(&mut plan, COMPARISON, "methods", &self.methods, registry)?;
         }
         for ablation in &self.ablations {
-            if plan.groups.iter().any(|group| group.name == ablation.name) || ablation.name.is_empty() {
-                let rule = format!("a name of its own, and not {COMPARISON}");
-                return Err(in_this(ExperimentError::rule("ablation.name", format!("{:?}", ablation.name), rule)));
+            let refuse = |rule| ExperimentError::rule("ablation.name", format!("{:?}", ablation.name), rule);
+            let file = slug(&ablation.name);
+            if [COMPARISON, ABLATIONS, "report"].contains(&file.as_str()) {
+                return Err(in_this(refuse(format!(
+                    "a name that is not {COMPARISON}, {ABLATIONS} or report, which are files of a study"
+                ))));
+            }
+            if plan.groups.iter().any(|group| group.file == file) {
+                return Err(in_this(refuse("a name of its own".to_owned())));
+            }
+            if !is_short(&file) {
+                return Err(in_this(refuse(NAME_RULE.to_owned())));
             }
             let title = if ablation.title.is_empty() { &ablation.name } else { &ablation.title };
             self.add(&mut plan, &ablation.name, title, &ablation.methods, registry)?;
@@ -268,7 +292,8 @@ impl Study {
         methods: &[StudyMethod],
         registry: &Registry,
     ) -> Result<(), ExperimentError> {
-        let mut group = StudyGroup { name: name.to_owned(), title: title.to_owned(), methods: Vec::new() };
+        let mut group =
+            StudyGroup { name: name.to_owned(), file: slug(name), title: title.to_owned(), methods: Vec::new() };
         for method in methods {
             let whose = match name {
                 COMPARISON => method.name.clone(),
@@ -279,6 +304,9 @@ impl Study {
             if slug.is_empty() || group.methods.iter().any(|(known, _)| *known == method.name) {
                 let rule = "a name of its own, with a letter or a digit";
                 return Err(in_method(ExperimentError::rule("method.name", format!("{:?}", method.name), rule)));
+            }
+            if !is_short(&slug) {
+                return Err(in_method(ExperimentError::rule("method.name", format!("{:?}", method.name), NAME_RULE)));
             }
             let experiment = match self.load(method, &slug, registry) {
                 Ok(experiment) => experiment,
@@ -315,6 +343,14 @@ impl Study {
             what: "key `experiment`, of the method or of the study".to_owned(),
         })?;
         let base: &[String] = if method.experiment.is_none() { &self.base_set } else { &[] };
+        // They would be overwritten, and every method would be run as if they had not been said.
+        for assignment in self.set.iter().chain(base).chain(&method.set) {
+            let (key, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+            if let Some(key) = ["seed", "steps", "name"].into_iter().find(|known| *known == key.trim()) {
+                let rule = "no such key in `set`: the study itself has `steps` and `seeds`, and a method its `name`";
+                return Err(ExperimentError::rule(key, value.trim(), rule));
+            }
+        }
         // In two rounds: a method with another planner has no use for what the study says of its own.
         let all: Vec<&str> = self.set.iter().chain(base).map(String::as_str).collect();
         let own: Vec<&str> = method.set.iter().map(String::as_str).collect();
@@ -331,6 +367,14 @@ fn same_task(one: &Experiment, other: &Experiment) -> bool {
 
 fn in_study(origin: String) -> impl FnOnce(ExperimentError) -> ExperimentError {
     move |error| ExperimentError::InStudy { origin, source: Box::new(error) }
+}
+
+/// What names become parts of paths by.
+const NAME_RULE: &str = "a name with a letter or a digit, of at most 100 bytes in lower case";
+
+/// Whether something is left of a name, and not more than file systems take.
+fn is_short(slug: &str) -> bool {
+    (1..=100).contains(&slug.len())
 }
 
 /// A name that a folder can have: lower case, letters, digits and points; everything else is a dash.

@@ -479,7 +479,8 @@ mod fitting {
         let network = model.network.clone();
         let forward = |inputs: Vec<f32>| {
             let rows = inputs.len() / model.seen.width();
-            let inputs = Tensor::from_data(burn::tensor::TensorData::new(inputs, [1, rows, model.seen.width()]), &device);
+            let inputs =
+                Tensor::from_data(burn::tensor::TensorData::new(inputs, [1, rows, model.seen.width()]), &device);
             to_vec(network.heads(inputs, &config).mean)
         };
         let of = |step| copies.roll(&[2], 3, step, &forward).unwrap_or_default();
