@@ -48,6 +48,9 @@ impl ModelFreeConfig {
         if !(1..=1 << 20).contains(&self.batch_size) {
             return refuse("batch_size", self.batch_size.to_string(), "1 to 1048576 transitions");
         }
+        if self.replay_capacity == 0 {
+            return refuse("replay_capacity", "0".into(), "at least 1 transition");
+        }
         let (obs, action) = (spec.obs.width(), spec.actions.width());
         mbrl_env::check_width("observation of the policy", obs, learner.policy().obs_width())?;
         mbrl_env::check_width("action of the policy", action, learner.policy().action_width())?;

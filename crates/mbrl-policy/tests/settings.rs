@@ -393,7 +393,6 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("model.angles=[2]", &[]),
     ("model.no_delta=[0]", &[]),
     ("model.emphasis={columns=[0], weight=4.0}", &[]),
-    ("model.unroll=2", &[]),
     ("model.normalize_targets=true", &[]),
     ("model.max_log_var=0.1", &[]),
     ("model.min_log_var=-2", &[]),

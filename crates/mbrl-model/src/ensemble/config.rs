@@ -8,9 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Activation, Ensemble, ModelError, mlp::MlpConfig};
 
-/// Steps that [`EnsembleConfig::unroll`] may have; each of them is one more pass through the networks.
-const MAX_UNROLL: usize = 50;
-
 /// What the last layer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -204,13 +201,6 @@ pub struct EnsembleConfig {
     pub no_delta: Vec<usize>,
     /// Observation columns whose errors count more than those of the others (default none).
     pub emphasis: Emphasis,
-    /// Longest roll-out, in steps, at whose end a member is trained (default 0: it is trained at recorded states alone). With n, each optimizer
-    /// step draws a number of steps from 0 to n, and every row's state becomes what its member itself predicts from the recorded
-    /// state so many steps earlier (at most back to the episode's start) for the recorded actions; the target is still what came
-    /// next. So a member learns to correct its own errors. No gradient passes through the roll-out: the pushforward trick of
-    /// Brandstetter et al. (2022), *Message Passing Neural PDE Solvers*; after Venkatraman et al. (2015), *Improving Multi-Step
-    /// Prediction of Learned Time Series Models*. Its data needs [episodes](crate::Dataset::with_episodes).
-    pub unroll: usize,
     /// Whether targets are standardised too (PDDM does, PETS and MBPO do not; default false).
     pub normalize_targets: bool,
     /// Initial upper bound of the log-variance (default 0.5, PETS).
@@ -254,7 +244,6 @@ impl Default for EnsembleConfig {
             angles: Angles::Task,
             no_delta: Vec::new(),
             emphasis: Emphasis::default(),
-            unroll: 0,
             normalize_targets: false,
             max_log_var: 0.5,
             min_log_var: -10.0,
@@ -356,13 +345,6 @@ impl EnsembleConfig {
             "no angle that wraps: its value jumps, and only its change can be learned",
         )?;
         rule(self.past <= MAX_PAST, "past", self.past, "at most 16 steps, which is what situations carry")?;
-        rule(self.unroll <= MAX_UNROLL, "unroll", self.unroll, format!("at most {MAX_UNROLL} steps"))?;
-        rule(
-            self.unroll == 0 || self.past == 0,
-            "unroll",
-            self.unroll,
-            "0 where the network sees past steps (past > 0): roll-outs within a fit have none",
-        )?;
         rule(
             self.min_log_var.is_finite() && self.max_log_var.is_finite() && self.min_log_var < self.max_log_var,
             "min_log_var",

@@ -1,5 +1,4 @@
-//! What networks see of transitions and should say of them, the copies of transitions that symmetries make, and the states at which
-//! members are trained after a roll-out of their own.
+//! What networks see of transitions and should say of them, and the copies of transitions that symmetries make.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -102,22 +101,23 @@ impl Transitions<'_> {
         all: &Transitions<'_>,
         row: usize,
         copy: usize,
-        augment: Option<&dyn Augment>,
+        augment: &dyn Augment,
         [o, a, past]: [usize; 3],
     ) {
-        let augment = augment.filter(|_| copy > 0);
-        let add = |to: &mut Vec<f32>, from: &[f32], width: usize, map: &dyn Fn(&dyn Augment, &mut [f32])| {
+        let add = |to: &mut Vec<f32>, from: &[f32], width: usize, map: &dyn Fn(usize, &mut [f32])| {
             let at = to.len();
             to.extend_from_slice(&from[row * width..][..width]);
-            if let Some(augment) = augment {
-                map(augment, &mut to[at..]);
+            if copy > 0 {
+                map(copy, &mut to[at..]);
             }
         };
-        add(self.obs.to_mut(), &all.obs, o, &|augment, obs| augment.observation(copy, obs));
-        add(self.next_obs.to_mut(), &all.next_obs, o, &|augment, obs| augment.observation(copy, obs));
-        add(self.actions.to_mut(), &all.actions, a, &|augment, action| augment.action(copy, action));
+        let (observation, action) =
+            (|c, x: &mut [f32]| augment.observation(c, x), |c, x: &mut [f32]| augment.action(c, x));
+        add(self.obs.to_mut(), &all.obs, o, &observation);
+        add(self.next_obs.to_mut(), &all.next_obs, o, &observation);
+        add(self.actions.to_mut(), &all.actions, a, &action);
         // Pairs of an observation and an action.
-        add(self.past.to_mut(), &all.past, past, &|augment, past| {
+        add(self.past.to_mut(), &all.past, past, &|copy, past: &mut [f32]| {
             for pair in past.chunks_exact_mut(o + a) {
                 let (obs, act) = pair.split_at_mut(o);
                 augment.observation(copy, obs);
@@ -125,8 +125,7 @@ impl Transitions<'_> {
             }
         });
         let reward = all.rewards.get(row).copied();
-        let of_copy = |reward| augment.map_or(reward, |augment| augment.reward(copy, reward));
-        self.rewards.to_mut().extend(reward.map(of_copy));
+        self.rewards.to_mut().extend(reward.map(|reward| if copy > 0 { augment.reward(copy, reward) } else { reward }));
     }
 
     /// The same, kept.
@@ -145,19 +144,15 @@ impl Transitions<'_> {
     pub(super) fn copied(&self, copy: usize, augment: &dyn Augment, shaper: &Shaper) -> Transitions<'static> {
         let mut copied = Transitions::default();
         for row in 0..self.obs.len() / shaper.obs {
-            copied.push_copy(self, row, copy, Some(augment), [shaper.obs, shaper.action, shaper.past]);
+            copied.push_copy(self, row, copy, augment, [shaper.obs, shaper.action, shaper.past]);
         }
         copied
     }
 }
 
-/// The transitions of a fit, from which copies are drawn and roll-outs start.
+/// The transitions of a fit, from which copies are drawn.
 pub(super) struct Copies {
-    pub(super) augment: Option<Arc<dyn Augment>>,
-    /// Longest roll-out to a state that is trained at: [`unroll`](super::EnsembleConfig::unroll).
-    pub(super) unroll: usize,
-    /// First row of each row's episode; empty without roll-outs.
-    pub(super) starts: Vec<usize>,
+    pub(super) augment: Arc<dyn Augment>,
     pub(super) all: Transitions<'static>,
     /// Whether each terminated, as 0 and 1; empty where that is not learned.
     pub(super) ends: Vec<f32>,
@@ -168,36 +163,24 @@ pub(super) struct Copies {
 
 impl fmt::Debug for Copies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let augment = self.augment.as_ref().map(|augment| augment.name());
-        f.debug_struct("Copies").field("augment", &augment).field("unroll", &self.unroll).finish_non_exhaustive()
+        f.debug_struct("Copies").field("augment", &self.augment.name()).finish_non_exhaustive()
     }
 }
 
 impl Copies {
     /// Standardised inputs `[n, in]` and targets `[n, out]` of a batch's `rows`, each as one of its copies: a function of key, step
-    /// and place in the batch, so that no thread and no path has others. `forward` gives the networks' outputs `[n, …]`, means first, for
-    /// standardised inputs `[n, in]`: of the members that the rows belong to, as they are now.
-    pub(super) fn draw(
-        &self,
-        rows: &[usize],
-        key: u64,
-        step: u32,
-        forward: &dyn Fn(Vec<f32>) -> Vec<f32>,
-    ) -> [Vec<f32>; 2] {
+    /// and place in the batch, so that no thread and no path has others.
+    pub(super) fn draw(&self, rows: &[usize], key: u64, step: u32) -> [Vec<f32>; 2] {
         let shaper = &self.shaper;
         let widths = [shaper.seen.width(), shaper.targets_width() + usize::from(!self.ends.is_empty())];
         let [mut inputs, mut targets] = widths.map(|width| vec![0f32; rows.len() * width]);
-        let rolled = self.roll(rows, key, step, forward);
         let blocks = rows.par_chunks(BLOCK).zip(inputs.par_chunks_mut(BLOCK * widths[0]));
         blocks.zip(targets.par_chunks_mut(BLOCK * widths[1])).enumerate().for_each(
             |(block, ((rows, inputs), targets))| {
                 let mut copied = Transitions::default();
                 for (i, &row) in rows.iter().enumerate() {
-                    self.push(&mut copied, row, self.copy(key, step, block * BLOCK + i));
-                }
-                if let Some(rolled) = &rolled {
-                    let first = block * BLOCK * shaper.obs;
-                    copied.obs = rolled[first..first + rows.len() * shaper.obs].into();
+                    let copy = self.copy(key, step, (block * BLOCK + i) as u32);
+                    copied.push_copy(&self.all, row, copy, &*self.augment, [shaper.obs, shaper.action, shaper.past]);
                 }
                 let [mut seen, mut said] = [shaper.inputs(&copied), shaper.targets(&copied)];
                 self.inputs.normalize(&mut seen);
@@ -213,82 +196,10 @@ impl Copies {
         [inputs, targets]
     }
 
-    /// Where the batch's members come to, `[n, O]`, from the recorded states some steps earlier; `None` where they are not rolled out.
-    pub(super) fn roll(
-        &self,
-        rows: &[usize],
-        key: u64,
-        step: u32,
-        forward: &dyn Fn(Vec<f32>) -> Vec<f32>,
-    ) -> Option<Vec<f32>> {
-        let steps = below(self.unroll + 1, [0, step, 1, 2], key);
-        if steps == 0 {
-            return None;
-        }
-        let Shaper { obs: o, action: a, predicted, wraps, delta, .. } = &self.shaper;
-        // How many steps before each row its roll-out begins.
-        let back: Vec<usize> = rows.iter().map(|row| steps.min(row - self.starts[*row])).collect();
-        let at = |before: usize| {
-            let mut copied = Transitions::default();
-            for (place, (row, back)) in rows.iter().zip(&back).enumerate() {
-                self.push(&mut copied, row - before.min(*back), self.copy(key, step, place));
-            }
-            copied
-        };
-        let recorded = at(0).obs;
-        let mut states = at(steps).obs.into_owned();
-        for before in (1..=steps).rev() {
-            let actions = at(before).actions;
-            let mut inputs = vec![0f32; rows.len() * self.shaper.seen.width()];
-            let blocks = states.par_chunks(BLOCK * o).zip(actions.par_chunks(BLOCK * a));
-            blocks.zip(inputs.par_chunks_mut(BLOCK * self.shaper.seen.width())).for_each(|((obs, actions), inputs)| {
-                let block = Transitions { obs: obs.into(), actions: actions.into(), ..Transitions::default() };
-                inputs.copy_from_slice(&self.shaper.inputs(&block));
-                self.inputs.normalize(inputs);
-            });
-            let outputs = forward(inputs);
-            let width = outputs.len() / rows.len();
-            let mut next: Vec<f32> =
-                states.chunks(*o).flat_map(|row| row.iter().zip(delta).map(|(now, delta)| now * delta)).collect();
-            for (next, said) in next.chunks_mut(*o).zip(outputs.chunks(width)) {
-                for (d, column) in predicted.columns.iter().enumerate() {
-                    next[*column] += said[d] * self.targets.std()[d] + self.targets.mean()[d];
-                }
-                for wrap in wraps {
-                    wrap.place(&mut next[wrap.column..=wrap.column]);
-                }
-            }
-            predicted.complete_rows([&states, &actions], &mut next, [*o, *a]);
-            for (place, (state, next)) in states.chunks_mut(*o).zip(next.chunks(*o)).enumerate() {
-                if before <= back[place] {
-                    state.copy_from_slice(next);
-                }
-            }
-        }
-        // A roll-out that blew up teaches nothing.
-        for (state, recorded) in states.chunks_mut(*o).zip(recorded.chunks(*o)) {
-            if state.iter().any(|x| !x.is_finite()) {
-                state.copy_from_slice(recorded);
-            }
-        }
-        Some(states)
-    }
-
-    /// Adds a row as one of its copies.
-    fn push(&self, to: &mut Transitions<'_>, row: usize, copy: usize) {
-        let Shaper { obs, action, past, .. } = self.shaper;
-        to.push_copy(&self.all, row, copy, self.augment.as_deref(), [obs, action, past]);
-    }
-
     /// Which copy of its transition stands at a place of a batch.
-    fn copy(&self, key: u64, step: u32, place: usize) -> usize {
+    fn copy(&self, key: u64, step: u32, place: u32) -> usize {
         // The fourth word keeps these blocks apart from those of a generator with the same key.
-        self.augment.as_ref().map_or(0, |augment| below(augment.copies(), [place as u32, step, 0, 2], key))
+        let [word, ..] = philox4x32([place, step, 0, 2], [key as u32, (key >> 32) as u32]);
+        ((u64::from(word) * self.augment.copies() as u64) >> 32) as usize
     }
-}
-
-/// A number below `count`, by a block and a key.
-fn below(count: usize, block: [u32; 4], key: u64) -> usize {
-    let [word, ..] = philox4x32(block, [key as u32, (key >> 32) as u32]);
-    ((u64::from(word) * count as u64) >> 32) as usize
 }

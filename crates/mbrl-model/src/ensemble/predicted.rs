@@ -51,27 +51,6 @@ impl Predicted {
         places
     }
 
-    /// Puts the known columns into rows of `next` observations `[N, O]`, by those of the states `[N, O]` and the actions `[N, A]`.
-    #[cfg(feature = "train")]
-    pub(crate) fn complete_rows(&self, [states, actions]: [&[f32]; 2], next: &mut [f32], [o, a]: [usize; 2]) {
-        if self.known.is_none() {
-            return;
-        }
-        let lanes = |columns: usize| -> Vec<Lanes> { vec![[0.0; TILE]; columns] };
-        let (mut s, mut u, mut tile, mut values) = (lanes(o), lanes(a), lanes(o), Vec::new());
-        let count = states.len() / o;
-        for row in (0..count).step_by(TILE) {
-            let n = TILE.min(count - row);
-            fill(&mut s, &states[row * o..], o, n);
-            fill(&mut u, &actions[row * a..], a, n);
-            fill(&mut tile, &next[row * o..], o, n);
-            self.complete(&s, &u, &mut tile, &mut values);
-            for (lane, next) in next[row * o..].chunks_mut(o).take(n).enumerate() {
-                self.known_columns().iter().for_each(|column| next[*column] = tile[*column][lane]);
-            }
-        }
-    }
-
     /// Puts the known columns of a tile into its `next` observations `[O]`, of which the others are predicted. `values` is scratch.
     pub(crate) fn complete(&self, obs: &[Lanes], actions: &[Lanes], next: &mut [Lanes], values: &mut Vec<Lanes>) {
         let Some(known) = &self.known else { return };
@@ -80,14 +59,5 @@ impl Predicted {
         values.resize(known.columns().len(), [0.0; TILE]);
         known.tile(obs, actions, next, values);
         known.columns().iter().zip(&*values).for_each(|(column, value)| next[*column] = *value);
-    }
-}
-
-/// The first `n` of `rows` of a `width` as a tile; the last one stands in the lanes beyond.
-#[cfg(feature = "train")]
-pub(crate) fn fill(tile: &mut [Lanes], rows: &[f32], width: usize, n: usize) {
-    for lane in 0..TILE {
-        let row = &rows[lane.min(n - 1) * width..];
-        tile.iter_mut().zip(row).for_each(|(column, value)| column[lane] = *value);
     }
 }

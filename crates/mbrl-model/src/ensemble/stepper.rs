@@ -141,8 +141,7 @@ impl HostStepper {
         // Copies stand in the order of the batch.
         let copied = copies.as_ref().map(|copies| {
             let order: Vec<usize> = (0..of.rows.len()).collect();
-            let forward = |inputs: Vec<f32>| layers.forward(Rows::Own(&inputs), Pass::Infer, None);
-            (copies.draw(of.rows, of.key, of.step, &forward), order)
+            (copies.draw(of.rows, of.key, of.step), order)
         });
         let (inputs, targets, rows) = match &copied {
             None => (&*inputs, &*targets, of.rows),

@@ -14,7 +14,6 @@ use super::{
     copies::{Copies, Shaper, Transitions},
     delta, elite_count, is_cpu,
     stepper::HostStepper,
-    to_vec,
 };
 use crate::{
     Dataset, Examples, Fit, FitBatch, FitConfig, ModelError, Normalizer, Pairs, Stepper,
@@ -103,16 +102,14 @@ impl Examples for EnsembleExamples {
 }
 
 impl EnsembleExamples {
-    /// Inputs `[E, B, in]` and targets `[E, B, out]` to train on; `means` `[E, B, …]` are what the networks say now.
-    fn batch(&self, batch: &FitBatch<'_>, means: impl Fn(Tensor<3>) -> Tensor<3>) -> [Tensor<3>; 2] {
+    /// Inputs `[E, B, in]` and targets `[E, B, out]` to train on.
+    fn batch(&self, batch: &FitBatch<'_>) -> [Tensor<3>; 2] {
         let Some(copies) = &self.copies else { return self.pairs.batch(batch) };
         let device = self.pairs.inputs.device();
-        let upload = |values: Vec<f32>| {
+        copies.draw(batch.rows, batch.key, batch.step).map(|values| {
             let shape = [batch.members, batch.size(), values.len() / batch.rows.len().max(1)];
             Tensor::from_data(TensorData::new(values, shape), &device)
-        };
-        let forward = |inputs| to_vec(means(upload(inputs)));
-        copies.draw(batch.rows, batch.key, batch.step, &forward).map(upload)
+        })
     }
 
     pub(super) fn pairs(&self) -> &Pairs {
@@ -235,7 +232,6 @@ impl Fit for Ensemble {
         };
         wanted(self.config.reward, "rewards", data.rewards().is_some())?;
         wanted(self.config.termination, "terminations", data.terminated().is_some())?;
-        wanted(self.config.unroll > 0, "episodes of several steps, for unroll", !data.windows(2).is_empty())?;
         if data.offset().iter().any(|offset| *offset != 0.0) {
             let Knowledge { features, augment, known, .. } = &self.knowledge;
             let parts =
@@ -282,14 +278,9 @@ impl Fit for Ensemble {
             Tensor::from_data(TensorData::new(values, [data.len(), width]), &self.spec.device)
         };
         let pairs = Pairs::new(upload(inputs), upload(targets)).with_holdout(data.holdout().map(<[usize]>::to_vec));
-        let (augment, unroll) =
-            (self.knowledge.augment.clone().filter(|augment| augment.copies() > 1), self.config.unroll);
-        let copies = (augment.is_some() || unroll > 0).then(|| {
+        let copies = self.knowledge.augment.clone().filter(|augment| augment.copies() > 1).map(|augment| {
             let (inputs, targets) = (statistics.inputs.clone(), statistics.targets.clone());
-            let episodes = data.episodes().filter(|_| unroll > 0);
-            let starts = episodes.flat_map(|episode| std::iter::repeat_n(episode.start, episode.len())).collect();
-            let shaper = Shaper { wraps: statistics.wraps.clone(), ..shaper };
-            Arc::new(Copies { augment, unroll, starts, all: all.into_owned(), ends, shaper, inputs, targets })
+            Arc::new(Copies { augment, all: all.into_owned(), ends, shaper, inputs, targets })
         });
         Ok((EnsembleExamples { pairs, copies }, statistics))
     }
@@ -299,7 +290,7 @@ impl Fit for Ensemble {
     }
 
     fn loss(&self, network: &Network, examples: &EnsembleExamples, batch: &FitBatch<'_>) -> Tensor<1> {
-        let [inputs, targets] = examples.batch(batch, |inputs| network.heads(inputs, &self.config).mean.detach());
+        let [inputs, targets] = examples.batch(batch);
         self.loss_of(network, inputs, targets)
     }
 

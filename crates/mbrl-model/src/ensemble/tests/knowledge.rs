@@ -333,7 +333,7 @@ mod fitting {
             let rows: Vec<usize> = (0..5 * 64).map(|i| (i * 7 + i / 9) % 40).collect();
             let drawn = |key: u64, step: u32| {
                 let copies = examples.copies().unwrap();
-                let [inputs, targets] = copies.draw(&rows, key, step, &|_| unreachable!("nothing is rolled out"));
+                let [inputs, targets] = copies.draw(&rows, key, step);
                 let mut counts = [0; 3];
                 let mut chosen = Vec::new();
                 for (i, &row) in rows.iter().enumerate() {
@@ -361,22 +361,15 @@ mod fitting {
     #[test]
     fn a_fit_on_the_host_is_burns_fit_and_threads_change_no_bit() {
         let device = Device::flex();
-        for (knowledge, unroll) in [
-            (all(), 0),
-            (Knowledge::none().with_augment(Mirrors), 0),
-            (without_symmetries(), 0),
-            (all(), 2),
-            (without_symmetries(), 3),
-        ] {
+        for knowledge in [all(), Knowledge::none().with_augment(Mirrors), without_symmetries()] {
             for head in [Head::Gaussian, Head::Deterministic] {
-                let config = EnsembleConfig { head, unroll, ..learning_all() };
+                let config = EnsembleConfig { head, ..learning_all() };
                 let fitted = |engine: bool, threads: usize| {
                     let mut model = config.init_with(4, 2, &knowledge, &device, &mut Rng::new(3)).unwrap();
                     model.set_engine(engine);
                     let settings = FitConfig { batch_size: 50, max_epochs: 4, ..FitConfig::default() };
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    let data = data(300, 4).with_episodes(&[12; 25]).unwrap();
-                    let report = pool.install(|| fit(&mut model, &data, &settings, &mut Rng::new(5))).unwrap();
+                    let report = pool.install(|| fit(&mut model, &data(300, 4), &settings, &mut Rng::new(5))).unwrap();
                     let weights: Vec<f32> = model.network.weights.iter().flat_map(|w| to_vec(w.val())).collect();
                     (report, weights)
                 };
@@ -391,114 +384,6 @@ mod fitting {
                 assert_eq!(bits(host.1), bits(fitted(true, 1).1));
             }
         }
-    }
-
-    /// Episodes of five and of three steps whose states cannot be taken for each other.
-    fn two_episodes() -> Dataset {
-        let mut rng = Rng::new(4);
-        let mut column = |width: usize| -> Vec<f32> { (0..8 * width).map(|_| rng.normal()).collect() };
-        let (obs, actions, next) = (column(4), column(2), column(4));
-        Dataset::new(obs, actions, next, 4, 2).unwrap().with_episodes(&[5, 3]).unwrap()
-    }
-
-    #[test]
-    fn members_are_trained_where_roll_outs_of_theirs_end() {
-        let config = EnsembleConfig {
-            unroll: 3,
-            normalize_targets: true,
-            members: 2,
-            angles: Angles::radians([]),
-            no_delta: Vec::new(),
-            ..config(Activation::Silu, Head::Deterministic)
-        };
-        let model = config.init(4, 2, &Device::flex(), &mut Rng::new(0)).unwrap();
-        let data = two_episodes();
-        let (examples, _) = model.prepare(&data).unwrap();
-        let copies = examples.copies().unwrap();
-        let rows: Vec<usize> = (0..8).chain(0..8).collect();
-        let before = [0, 1, 2, 3, 4, 0, 1, 2];
-        let mut seen = [0; 4];
-        for step in 0..200 {
-            // Networks that say the mean change (0, standardised) and half a standard deviation more.
-            let [inputs, targets] = copies.draw(&rows, 7, step, &|inputs| vec![0.5; inputs.len() / 6 * 4]);
-            let change: Vec<f32> =
-                copies.targets.mean().iter().zip(copies.targets.std()).map(|(mean, std)| mean + 0.5 * std).collect();
-            let state = |place: usize, steps: usize| -> Vec<f32> {
-                let back = steps.min(before[rows[place]]);
-                let from = &data.obs()[(rows[place] - back) * 4..][..4];
-                from.iter().zip(&change).map(|(from, change)| from + back as f32 * change).collect()
-            };
-            let found: Vec<Vec<f32>> = inputs
-                .chunks(6)
-                .map(|row| {
-                    let of = copies.inputs.mean().iter().zip(copies.inputs.std());
-                    row.iter().zip(of).map(|(x, (mean, std))| x * std + mean).take(4).collect()
-                })
-                .collect();
-            let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
-            // All rows of a step go back equally far, or to the start of their episode.
-            let steps = (0..4).find(|steps| (0..16).all(|place| near(&found[place], &state(place, *steps))));
-            let steps = steps.unwrap_or_else(|| panic!("step {step}: {found:?}"));
-            seen[steps] += 1;
-            // What came next in the record, seen from there.
-            for (place, target) in targets.chunks(4).enumerate() {
-                let next = &data.next_obs()[rows[place] * 4..][..4];
-                for (c, target) in target.iter().enumerate() {
-                    let (mean, std) = (copies.targets.mean()[c], copies.targets.std()[c]);
-                    let expected = (next[c] - found[place][c] - mean) / std;
-                    assert!((target - expected).abs() < 1e-4, "{target}, expected {expected}");
-                }
-            }
-        }
-        // 50 expected of each, standard deviation 6.1.
-        assert!(seen.iter().all(|count| (25..76).contains(count)), "{seen:?}");
-    }
-
-    #[test]
-    fn a_roll_out_within_a_fit_is_one_of_the_model() {
-        let device = Device::flex();
-        let config = EnsembleConfig {
-            unroll: 2,
-            normalize_targets: true,
-            members: 1,
-            ..config(Activation::Silu, Head::Deterministic)
-        };
-        let data = two_episodes();
-        let mut model = config.init_with(4, 2, &without_symmetries(), &device, &mut Rng::new(0)).unwrap();
-        fit(&mut model, &data, &FitConfig { max_epochs: 3, ..FitConfig::default() }, &mut Rng::new(1)).unwrap();
-        let (examples, _) = model.prepare(&data).unwrap();
-        let copies = examples.copies().unwrap();
-        // The third row, two steps from the start, and what the model makes of them.
-        let mut state = Tensor::<1>::from_floats(&data.obs()[..4], &device).reshape([1, 4]);
-        let draw = Draw::new(Propagation { rule: MemberRule::Ts1, noise: false, particles: 1 }, 0);
-        for row in 0..2 {
-            let action = Tensor::<1>::from_floats(&data.actions()[row * 2..][..2], &device).reshape([1, 2]);
-            state = model.sample(state, action, draw).unwrap().next;
-        }
-        let expected = to_vec(state);
-        let network = model.network.clone();
-        let forward = |inputs: Vec<f32>| {
-            let rows = inputs.len() / model.seen.width();
-            let inputs =
-                Tensor::from_data(burn::tensor::TensorData::new(inputs, [1, rows, model.seen.width()]), &device);
-            to_vec(network.heads(inputs, &config).mean)
-        };
-        let of = |step| copies.roll(&[2], 3, step, &forward).unwrap_or_default();
-        let near = |found: &[f32]| found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4);
-        assert!((0..50).any(|step| of(step).len() == 4 && near(&of(step))), "no step ends at {expected:?}");
-    }
-
-    #[test]
-    fn roll_outs_within_a_fit_need_episodes_and_no_past() {
-        let config = EnsembleConfig { unroll: 1, ..config(Activation::Silu, Head::Gaussian) };
-        let model = config.init(4, 2, &Device::flex(), &mut Rng::new(0)).unwrap();
-        let told = model.prepare(&data(20, 1)).unwrap_err().to_string();
-        assert!(told.contains("episodes"), "{told}");
-        let past = EnsembleConfig { past: 1, ..config.clone() };
-        let told = past.validate(4).unwrap_err().to_string();
-        assert!(told.starts_with("unroll = 1: expected 0 where"), "{told}");
-        let told = EnsembleConfig { unroll: 51, ..config }.validate(4).unwrap_err().to_string();
-        assert_eq!(told, "unroll = 51: expected at most 50 steps");
     }
 
     #[test]
