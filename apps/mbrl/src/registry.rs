@@ -111,8 +111,9 @@ mod tests {
             let study = registry().load_study(name).unwrap();
             let plan = study.plan(registry(), &study).unwrap();
             assert!(plan.experiments.len() >= study.methods.len(), "{name}");
-            // The first method, whatever the experiment itself plans with.
-            let text = plan.experiments[0].to_toml().unwrap();
+            // The method of that name, whatever the experiment itself plans with.
+            let (_, pddm) = plan.groups[0].methods.iter().find(|(method, _)| method == "PDDM").unwrap();
+            let text = plan.experiments[*pddm].to_toml().unwrap();
             assert!(text.contains("kind = \"pddm\""), "{name}: {text}");
         }
     }

@@ -243,8 +243,7 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     assert_eq!(fs::read_dir(dir.path("runs")).unwrap().count(), 3, "two runs, which smoke-* names, and the picture");
     let curve = fs::read(dir.path("runs/smoke.from-3.svg")).unwrap();
     fs::remove_file(dir.path("runs/smoke.from-3.svg")).unwrap();
-    let said = dir.run(&["resume", "runs/smoke-3", "runs/../runs/smoke-3"]);
-    assert!(said.code == Some(1) && said.err.contains("is named twice: expected each run once"), "{said:?}");
+    dir.run(&["resume", "runs/smoke-3", "runs/../runs/smoke-3"]).fails(1, &["is named twice: expected each run once"]);
     let again = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).ok();
     assert_eq!(summary(&again.out), summary(&said.out));
     assert_eq!(fs::read(dir.path("runs/smoke.from-3.svg")).unwrap(), curve);

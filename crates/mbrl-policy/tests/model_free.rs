@@ -221,9 +221,8 @@ fn bad_settings_are_refused_by_name() {
     };
     let told = |config: ModelFreeConfig| config.init(&spec, learner(&spec)).unwrap_err().to_string();
     assert!(told(ModelFreeConfig { update_every: 0, ..small() }).starts_with("update_every = 0"));
-    assert!(told(ModelFreeConfig { replay_capacity: 0, ..small() }).starts_with("replay_capacity = 0: expected at least 1"));
     assert!(told(ModelFreeConfig { batch_size: 0, ..small() }).starts_with("batch_size = 0"));
-    assert!(told(ModelFreeConfig { replay_capacity: 0, ..small() }).contains("capacity = 0"));
+    assert!(told(ModelFreeConfig { replay_capacity: 0, ..small() }).starts_with("replay_capacity = 0"));
     let pendulum = tasks::make("pendulum").unwrap().env.spec().clone();
     let error = small().init(&spec, learner(&pendulum)).unwrap_err().to_string();
     assert!(error.contains("observation of the policy"), "{error}");
