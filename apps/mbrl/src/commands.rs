@@ -148,11 +148,13 @@ fn resume(args: &ResumeArgs) -> Result<ExitCode> {
         }
     };
     let folders = args.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
-    for (i, folder) in folders.iter().enumerate() {
-        let place = folder.path.canonicalize().ok();
-        if place.is_some() && folders[..i].iter().any(|other| other.path.canonicalize().ok() == place) {
+    let mut places = Vec::new();
+    for folder in &folders {
+        let place = folder::real(&folder.path);
+        if places.contains(&place) {
             bail!("{} is named twice: expected each run once", folder.path.display());
         }
+        places.push(place);
     }
     let threads = args.threads.unwrap_or(if folders.len() > 1 { 1 } else { cores() });
     // Seeds of one experiment beside each other, as `train --seeds` leaves them.

@@ -12,6 +12,11 @@ use mbrl_env::atomic_file::parent;
 use mbrl_model::ModelError;
 use mbrl_policy::{AgentError, sync_parent};
 
+/// A path without links and detours, where it leads somewhere; two that are equal are one place.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Where a file of that extension shall go, as far as can be said before there is anything to write.
 pub(crate) fn checked_out(out: &Path, extension: &str) -> Result<PathBuf> {
     if out.extension().is_none_or(|found| found != extension) {

@@ -108,7 +108,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         let _ = fs::remove_file(file);
     }
     // What the folder is about, for those who find it. The file that was given stays as it is.
-    if !is_same_file(&about, Path::new(&args.study)) {
+    if folder::real(&about) != folder::real(Path::new(&args.study)) {
         write_atomically(&about, whole.to_toml()?.as_bytes())?;
     }
 
@@ -155,11 +155,6 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     })
 }
 
-/// Whether two paths lead to one file that is there.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
-}
-
 /// Whether an error is of the machine that all runs share, and would end every one of them: a full disk say.
 fn is_shared(error: &anyhow::Error) -> bool {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
@@ -167,22 +162,13 @@ fn is_shared(error: &anyhow::Error) -> bool {
     kinds.any(|kind| matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem | FileTooLarge))
 }
 
-/// A word of a command, quoted where a shell would take it for several or for something else.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-=:,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
 /// What was typed, so that the same command can be given again.
 fn command_line(args: &StudyArgs) -> String {
-    let mut words = quoted(&args.study);
+    let mut words = report::quoted(&args.study);
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
             // Writing into a string cannot fail.
-            let _ = write!(words, " --{flag} {}", quoted(&value));
+            let _ = write!(words, " --{flag} {}", report::quoted(&value));
         }
     };
     add("seeds", args.seeds.map(|n| n.to_string()));

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use super::{Baseline, Method};
 use crate::{
-    console,
+    console, folder,
     report::{Group, Run, tell_apart},
     run::EXPERIMENT,
 };
@@ -40,7 +40,7 @@ pub(super) fn read(words: &[String]) -> Result<(Vec<Method>, Vec<Baseline>)> {
             }
             Word::Runs(name, folders) => {
                 for folder in folders {
-                    let place = fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone());
+                    let place = folder::real(&folder);
                     if places.contains(&place) {
                         console::note(format_args!("note: {} is named twice", folder.display()));
                         continue;

@@ -385,7 +385,7 @@ fn overrides(experiment: &Experiment) -> Result<Option<Vec<String>>> {
 }
 
 /// A word for a POSIX shell.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-=/".contains(c);
     if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }

@@ -12,7 +12,7 @@ use mbrl_policy::{MetricsLine, MetricsReader, experiment::Experiment};
 
 use crate::{
     commands::counted,
-    console,
+    console, folder,
     registry::{outcomes, registry},
     run::{EXPERIMENT, METRICS, RunFolder},
     trajectories,
@@ -336,7 +336,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
     for path in paths {
         // A run that is named twice is one run.
-        let place = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let place = folder::real(path);
         if places.contains(&place) {
             console::note(format_args!("note: {} is named twice", path.display()));
             continue;

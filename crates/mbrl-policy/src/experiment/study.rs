@@ -32,7 +32,7 @@ use mbrl_env::{atomic_file, nearest::suggest};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::{Experiment, ExperimentError, Registry, read::read};
+use super::{Experiment, ExperimentError, Registry, overrides::key_of, read::read};
 
 /// The name of the group that the methods of a study form.
 pub const COMPARISON: &str = "comparison";
@@ -345,10 +345,10 @@ impl Study {
         let base: &[String] = if method.experiment.is_none() { &self.base_set } else { &[] };
         // They would be overwritten, and every method would be run as if they had not been said.
         for assignment in self.set.iter().chain(base).chain(&method.set) {
-            let (key, value) = assignment.split_once('=').unwrap_or((assignment, ""));
-            if let Some(key) = ["seed", "steps", "name"].into_iter().find(|known| *known == key.trim()) {
+            if let Some(key) = ["seed", "steps", "name"].into_iter().find(|known| *known == key_of(assignment)) {
+                let value = assignment.split_once('=').map_or("", |(_, value)| value.trim());
                 let rule = "no such key in `set`: the study itself has `steps` and `seeds`, and a method its `name`";
-                return Err(ExperimentError::rule(key, value.trim(), rule));
+                return Err(ExperimentError::rule(key, value, rule));
             }
         }
         // In two rounds: a method with another planner has no use for what the study says of its own.
