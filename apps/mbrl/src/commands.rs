@@ -353,6 +353,17 @@ pub(crate) fn counted(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
+/// Parts of an experiment that an evaluation does not read, and what does.
+const NOT_EVALUATED: [(&str, &str); 7] = [
+    ("seed", "mbrl eval --seed N draws other start states"),
+    ("name", "the run keeps its own"),
+    ("summary", "the run keeps its own"),
+    ("steps", "mbrl resume RUN --steps N trains on"),
+    ("fit", "mbrl refit RUN --set fit.… fits another model to the run's data"),
+    ("train", "mbrl eval --episodes N and --threads N set what evaluations need"),
+    ("practice", "mbrl refit RUN --set practice.… trains on with it"),
+];
+
 /// An agent on a task.
 struct Judged {
     experiment: Experiment,
@@ -382,6 +393,14 @@ impl Judged {
     /// The same model with other settings of the experiment, on another task say.
     fn elsewhere(self, words: &[String]) -> Result<Self> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        for word in &words {
+            let section = word.split(['.', '=']).next().unwrap_or_default().trim();
+            if let Some((_, way)) = NOT_EVALUATED.iter().find(|(known, _)| *known == section) {
+                bail!(
+                    "--set {word}: an evaluation does not read {section}, expected a setting of task, goal or planner: {way}"
+                );
+            }
+        }
         let exported = ExportedAgent::new(&self.experiment, self.env_step, &*self.agent).context("--set")?;
         let there = self.experiment.overridden(&words)?;
         let (own, other) = (self.task.env.spec(), there.make_task(registry())?.env);

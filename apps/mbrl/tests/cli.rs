@@ -892,6 +892,11 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     let other = ["eval", "agent.safetensors", "--set", "task=pendulum"];
     dir.run(&other).fails(1, &["the model of cliff cannot be used on pendulum, expected the same observations"]);
     dir.run(&["eval", "run", "--set", "task_options.hedge=1"]).fails(1, &["`hedge`"]);
+    // What an evaluation would not read.
+    for (word, way) in [("seed=5", "mbrl eval --seed N"), ("fit.max_epochs=1", "mbrl refit RUN"), ("steps=9", "resume")]
+    {
+        dir.run(&["eval", "run", "--set", word]).fails(1, &[&format!("--set {word}: "), way]);
+    }
     // What is damaged, what is no agent, what has learned nothing.
     let bytes = fs::read(dir.path("agent.safetensors")).unwrap();
     fs::write(dir.path("cut.safetensors"), &bytes[..bytes.len() - 9]).unwrap();
