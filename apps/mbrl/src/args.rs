@@ -173,7 +173,7 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompareArgs {
-    /// Run folders, or patterns of them ('runs/sac-*'): those whose experiments differ in the seed alone are one method.
+    /// Run folders, or patterns of them ('runs/sac-*'): those whose experiments differ in the seed and the steps alone are one method.
     /// NAME=DIR puts runs under a name of their own, and may be repeated; NAME=NUMBER and NAME@TASK=NUMBER are figures to
     /// measure by, such as what mbrl eval --random says. The first method is what the others are compared with.
     #[arg(required = true, value_name = "DIR|NAME=DIR|NAME=NUMBER")]
