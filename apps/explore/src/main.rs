@@ -43,9 +43,9 @@ struct Args {
     /// Updates of each policy.
     #[arg(long, default_value_t = 3000)]
     updates: u64,
-    /// Passes over the data of the fit that the goals are reached with (default: those of the fits on the way, 40).
-    #[arg(long)]
-    epochs: Option<usize>,
+    /// Passes over the data of the fit that the goals are reached with (fits on the way have the experiment's, 40).
+    #[arg(long, default_value_t = 200)]
+    epochs: usize,
     /// Only this world: reacher or point-mass.
     #[arg(long)]
     world: Option<String>,
@@ -143,8 +143,7 @@ fn goals(place: &Place, experiment: &Experiment, data: &Replay, args: &Args, see
     let sections = experiment.agent.model_based().context("an agent that learns a model")?;
     let mut rng = Rng::new(seed);
     let mut model: Ensemble = sections.model.init_for_task(spec, &task.knowledge, &Device::flex(), &mut rng)?;
-    let epochs = args.epochs.unwrap_or(sections.fit.max_epochs);
-    let config = FitConfig { max_epochs: epochs, ..sections.fit.clone() };
+    let config = FitConfig { max_epochs: args.epochs, ..sections.fit.clone() };
     fit(&mut model, &Dataset::of_replay(data, 0)?, &config, &mut rng)?;
     let mut found = [Found::default(), Found::default()];
     let note = |found: &mut Found, i: usize, distances: &[f32]| {

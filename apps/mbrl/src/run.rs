@@ -1,12 +1,13 @@
 //! One run: an experiment and a folder.
 
 use std::{
-    fmt,
+    fmt, fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use mbrl_env::tasks::Task;
 use mbrl_policy::{
     AgentError, Best, Learner, Observer, Outcome, RunFiles, WhichCheckpoint,
@@ -111,6 +112,11 @@ impl RunFolder {
         let (mut files, damaged) = RunFiles::open(&self.path, &mut training, learner)?;
         warn(&damaged, display);
         if self.longer {
+            // The picture says that a run is finished.
+            match fs::remove_file(self.path.join(CURVE)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("curve.svg"),
+                _ => {}
+            }
             write_atomically(&self.path.join(EXPERIMENT), self.experiment.to_toml()?.as_bytes())?;
         }
         let was_finished = training.is_finished();
@@ -178,5 +184,28 @@ pub(crate) fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) 
 pub(crate) fn warn(damaged: &[AgentError], display: &Display) {
     for error in damaged {
         display.note(&format!("warning: damaged checkpoint passed over: {}", console::chain_of(error)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A study takes a run with a picture for finished, and would leave the rest of a longer one undone.
+    #[test]
+    fn a_run_that_goes_on_has_no_picture_until_it_is_finished_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("run");
+        let experiment = registry().load("smoke", &["steps=200", "agent.random_steps=1000"]).unwrap();
+        let train = |folder: &RunFolder, stop: bool| {
+            folder.train(1, &Display::new(), &AtomicBool::new(stop), false).unwrap().outcome
+        };
+        assert_eq!(train(&RunFolder::create(&place, false, experiment).unwrap(), false), Outcome::Finished);
+        assert!(place.join(CURVE).exists());
+        let longer = || RunFolder::open(&place).unwrap().with_steps(400).unwrap();
+        assert_eq!(train(&longer(), true), Outcome::Stopped);
+        assert!(!place.join(CURVE).exists());
+        assert_eq!(train(&longer(), false), Outcome::Finished);
+        assert!(place.join(CURVE).exists());
     }
 }

@@ -275,6 +275,10 @@ impl GuidedConfig {
             let rule = "\"off\" or \"act\" with value.source = \"critic\", whose policy proposes (value.proposals)";
             return refuse("distil.role", "\"propose\"".into(), rule);
         }
+        if self.policy.averaging > 0.0 && distil.role != DistilRole::Off {
+            let rule = "0 with distil.role: a fit is too short for averages of weights to follow";
+            return refuse("policy.averaging", self.policy.averaging.to_string(), rule);
+        }
         if value.replay_capacity < 2 {
             return refuse("value.replay_capacity", value.replay_capacity.to_string(), "at least 2 transitions");
         }
@@ -348,6 +352,7 @@ impl GuidedConfig {
             data,
             slots: (0..slots).map(|_| Slot::default()).collect(),
             net,
+            untaught: critic.clone(),
             critic,
             student,
             progress: Progress::default(),
@@ -429,6 +434,8 @@ pub struct Guided {
     slots: Vec<Slot>,
     net: Option<ValueLearner>,
     critic: Option<Sac>,
+    /// The critic that has learned nothing yet, to begin anew with for another goal.
+    untaught: Option<Sac>,
     student: Option<Student>,
     /// The goal that all of these learned for.
     learned_for: GoalKey,
@@ -497,18 +504,7 @@ impl Guided {
         }
         (self.learned_for, self.of_first_goal) = (key, false);
         (self.progress.valued, self.progress.distilled) = (false, false);
-        if let Some(net) = &mut self.net {
-            net.forget();
-        }
-        if let Some(student) = &mut self.student {
-            student.learned = false;
-            // Plans for another goal teach nothing.
-            let (o, a, capacity) =
-                (student.labels.obs_width(), student.labels.action_width(), student.labels.capacity());
-            if let Ok(empty) = Replay::new(o, a, capacity) {
-                student.labels = empty;
-            }
-        }
+        self.forget();
         for slot in &mut self.slots {
             slot.labelled.clear();
             slot.label = None;
@@ -518,6 +514,26 @@ impl Guided {
         goal.proposals = None;
         if !goal.has_own_value() {
             goal.terminal_value = None;
+        }
+    }
+
+    /// Value, critic and policy begin anew: they learned for another goal. A critic's updates so far come again, with the next update.
+    fn forget(&mut self) {
+        if let Some(net) = &mut self.net {
+            net.forget();
+        }
+        if let Some(untaught) = &self.untaught {
+            self.critic = Some(untaught.clone());
+            self.progress.updated = 0;
+        }
+        if let Some(student) = &mut self.student {
+            student.learned = false;
+            // Plans for another goal teach nothing.
+            let (o, a, capacity) =
+                (student.labels.obs_width(), student.labels.action_width(), student.labels.capacity());
+            if let Ok(empty) = Replay::new(o, a, capacity) {
+                student.labels = empty;
+            }
         }
     }
 
@@ -893,7 +909,9 @@ impl Learner for Guided {
         if let Some(data) = self.data.as_mut().filter(|_| self.slots.len() == 1) {
             data.truncate_episode();
         }
+        let (steps, distil) = (self.progress.steps, &self.config.distil);
         self.due[0] |= self.net.is_some() && self.config.value.every == FitSchedule::Episode;
+        self.due[1] |= self.student.is_some() && steps >= distil.warm_up && distil.every == FitSchedule::Episode;
         Ok(())
     }
 
@@ -966,13 +984,8 @@ impl Learner for Guided {
         (self.learned_for, self.of_first_goal) = (self.agent.goal().key(), true);
         if !progress.first_goal {
             (self.progress.valued, self.progress.distilled) = (false, false);
-            if let Some(net) = &mut self.net {
-                net.forget();
-                self.due[0] = true;
-            }
-            if let Some(student) = &mut self.student {
-                student.learned = false;
-            }
+            self.due[0] = self.net.is_some();
+            self.forget();
         }
         if self.progress.steps >= self.config.value.warm_up && !self.later.is_empty() {
             self.agent.replace_controllers(std::mem::take(&mut self.later));

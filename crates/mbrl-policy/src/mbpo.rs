@@ -233,6 +233,11 @@ impl MbpoConfig {
             return refuse("propagation.particles", propagation.particles.to_string(), rule);
         }
         rollout.check(spec)?;
+        if rollout.penalty > 0.0 && (self.training_rollout > 0 || rollout.count == 0) {
+            let rule = "0, or rewards of imagined data to take it from: rollout.count above 0 and training_rollout = 0 \
+                        (gradients through the model earn its rewards anew)";
+            return refuse("rollout.penalty", rollout.penalty.to_string(), rule);
+        }
         let collect = ModelBasedConfig {
             random_steps: self.random_steps,
             fit_every: self.fit_every,
@@ -255,6 +260,9 @@ impl MbpoConfig {
         })
     }
 }
+
+/// Numbers that all imagined data may hold: 8 GiB of them.
+const LARGEST: usize = 1 << 31;
 
 impl RolloutConfig {
     fn check(&self, spec: &EnvSpec) -> Result<(), AgentError> {
@@ -280,6 +288,20 @@ impl RolloutConfig {
         };
         if ends.contains(&0) {
             return refuse("rollout.length", "0".into(), "at least 1 step; without roll-outs rollout.count = 0");
+        }
+        let longest = match self.starts {
+            RolloutStarts::Episodes => spec.max_steps.unwrap_or(0) as usize,
+            _ => ends[0].max(ends[1]),
+        };
+        let row = 2 * spec.obs.width() + spec.actions.width() + 2;
+        let numbers = [longest, self.count, self.keep, row].into_iter().try_fold(1_usize, usize::checked_mul);
+        if numbers.is_none_or(|numbers| numbers > LARGEST) {
+            let value = format!("{longest}, rollout.count = {}, rollout.keep = {}", self.count, self.keep);
+            return refuse(
+                "rollout.length",
+                value,
+                "imagined data of at most 2147483648 numbers: fewer, shorter or less kept",
+            );
         }
         if self.starts == RolloutStarts::Episodes && spec.max_steps.is_none() {
             let rule = "\"initial\" or \"seen\": this task has no time limit that roll-outs could go to";
@@ -321,6 +343,9 @@ struct Progress {
     since: u64,
     /// Updates in all.
     updates: u64,
+    /// The model is another than the last generation's, which waits for the next update.
+    #[serde(default)]
+    fresh: bool,
 }
 
 const PROGRESS: &str = "mbpo.json";
@@ -356,22 +381,17 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
             let rule = "a model that was fitted, or data by with_data";
             return Err(AgentError::Config { field: "model", value: "never fitted".into(), rule });
         }
-        self.learn(updates, self.imagined.len() == 0, rng, report)
+        self.progress.fresh |= self.imagined.len() == 0;
+        self.learn(updates, rng, report)
     }
 
-    /// Updates of the policy, with new generations of roll-outs when they are due; at once where `fresh`.
-    fn learn(
-        &mut self,
-        updates: u64,
-        mut fresh: bool,
-        rng: &mut Rng,
-        report: &mut dyn Report,
-    ) -> Result<(), AgentError> {
+    /// Updates of the policy, with new generations of roll-outs when they are due; at once where the model is another.
+    fn learn(&mut self, updates: u64, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         let every = self.rollout.every * self.config.updates.max(1);
         for _ in 0..updates {
-            if self.rollout.count > 0 && (fresh || self.progress.since >= every) {
+            if self.rollout.count > 0 && (self.progress.fresh || self.progress.since >= every) {
                 self.imagine(rng, report)?;
-                (fresh, self.progress.since) = (false, 0);
+                (self.progress.fresh, self.progress.since) = (false, 0);
             }
             self.improve(rng, report)?;
             self.progress.since += 1;
@@ -530,7 +550,7 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
     }
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
-        let fresh = self.learner.update(rng, report)?;
+        self.progress.fresh |= self.learner.update(rng, report)?;
         let steps = self.learner.steps();
         if !self.learner.is_fitted() {
             if !self.config.catch_up {
@@ -540,7 +560,7 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
         }
         let due = (steps - self.progress.learned) * self.config.updates;
         self.progress.learned = steps;
-        self.learn(due, fresh, rng, report)
+        self.learn(due, rng, report)
     }
 
     fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
@@ -732,6 +752,20 @@ mod tests {
             let expected = if starts == RolloutStarts::Seen { 24..=40 } else { 0..=0 };
             assert!(expected.contains(&late), "{starts:?}: {first:?}");
         }
+    }
+
+    #[test]
+    fn a_generation_that_a_fit_calls_for_waits_for_the_next_update() {
+        let mut agent = agent(RolloutConfig { length: RolloutLength::Fixed(3), count: 5, ..RolloutConfig::default() });
+        let mut rng = Rng::new(1);
+        agent.progress.fresh = true;
+        // An episode broke down: a fit, and no step whose update would come.
+        agent.learn(0, &mut rng, &mut Quiet).unwrap();
+        assert_eq!(agent.imagined(), 0);
+        agent.learn(1, &mut rng, &mut Quiet).unwrap();
+        assert_eq!(agent.imagined(), 15);
+        agent.learn(1, &mut rng, &mut Quiet).unwrap();
+        assert_eq!(agent.imagined(), 15);
     }
 
     #[test]

@@ -199,10 +199,11 @@ impl<M: LearnedModel> ModelLearner<M> {
     /// # Errors
     /// [`AgentError::Model`] for data that the model cannot be fitted to. A fit that diverges is none: the model stays as it was.
     pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
-        // One transition, of an episode that broke down at once say, is nothing to fit to.
-        if !std::mem::take(&mut self.due) || self.replay.len() < 2 {
+        // One transition, of an episode that broke down at once say, is nothing to fit to: the fit waits for more.
+        if !self.due || self.replay.len() < 2 {
             return Ok(false);
         }
+        self.due = false;
         let start = Instant::now();
         let result = self.fit_model(rng, report);
         report.scalar(ReportKind::Fit, "model/fit_s", start.elapsed().as_secs_f64());

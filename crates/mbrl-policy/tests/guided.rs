@@ -124,6 +124,30 @@ fn values_are_learned_anew_for_another_goal_and_never_stale() {
     assert!(agent.goal().terminal_value.is_some() && agent.replay().len() == before);
 }
 
+/// Counts the updates of critics.
+struct Updates(usize);
+
+impl Report for Updates {
+    fn scalar(&mut self, _: ReportKind, name: &str, _: f64) {
+        self.0 += usize::from(name == "critic/loss");
+    }
+}
+
+#[test]
+fn a_critic_begins_anew_for_another_goal() {
+    let config = guide(value(ValueSource::Critic), DistilConfig::default());
+    let mut agent = train(&config, in_simulator(2), 100);
+    let mut rng = Rng::new(1);
+    let mut updates = Updates(0);
+    agent.update(&mut rng, &mut updates).unwrap();
+    assert!(updates.0 == 0 && agent.value().is_some(), "nothing is left to learn of these steps");
+    agent.goal_mut().reward = Some(Arc::new(reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim::<1>(1))));
+    assert!(agent.value().is_none());
+    // As many updates as there were steps, of the same data: one alone would leave the old goal's values in place.
+    agent.update(&mut rng, &mut updates).unwrap();
+    assert!(updates.0 == 100 && agent.value().is_some(), "{} updates", updates.0);
+}
+
 #[test]
 fn an_agent_without_a_guide_refuses_a_value_of_another_goal() {
     let mut agent = in_simulator(2);
@@ -464,6 +488,11 @@ fn each_rule_is_checked_before_anything_is_learned() {
             guide(plain().value, DistilConfig { expert_share: 2.0, ..distil(DistilRole::Act) }),
         ),
         ("distil.noise = NaN", guide(plain().value, DistilConfig { noise: f32::NAN, ..distil(DistilRole::Act) })),
+        ("policy.averaging = 0.01", {
+            let mut averaging = guide(plain().value, distil(DistilRole::Act));
+            averaging.policy.averaging = 0.01;
+            averaging
+        }),
         ("distil.patience = 0", guide(plain().value, DistilConfig { patience: 0, ..distil(DistilRole::Act) })),
     ] {
         let error = refused(config);

@@ -12,8 +12,9 @@ use mbrl_env::{ActionSpace, BoxSpace, Device, Env, Info, Rng, Situation, Tensor,
 use mbrl_model::{Dynamics, EnsembleConfig, FitConfig, Head, Propagation, dynamics_fn};
 use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{
-    ActMode, Agent, AgentError, FitSchedule, Goal, Learner, ModelBased, ModelBasedConfig, Moment, MpcAgent, Observer,
-    Outcome, RunFiles, TrainConfig, Turn, evaluate, evaluate_together, start_seeds,
+    ActMode, Agent, AgentError, FitSchedule, Goal, Learner, ModelBased, ModelBasedConfig, ModelLearner, Moment,
+    MpcAgent, Observer, Outcome, Report, ReportKind, RunFiles, TrainConfig, Turn, evaluate, evaluate_together,
+    start_seeds,
 };
 
 fn actions() -> ActionSpace {
@@ -89,6 +90,34 @@ fn learner(environments: usize, fit_every: FitSchedule) -> ModelBased {
     let fit = FitConfig { max_epochs: 3, ..FitConfig::default() };
     let agent = config.init(Point::limited(15).spec(), model, fit, goal(), mpc(Replan::EveryStep)).unwrap();
     if environments == 1 { agent } else { agent.with_more((1..environments).map(|_| mpc(Replan::EveryStep)).collect()) }
+}
+
+struct Silent;
+
+impl Report for Silent {
+    fn scalar(&mut self, _: ReportKind, _: &str, _: f64) {}
+}
+
+#[test]
+fn a_fit_that_is_due_waits_for_the_first_whole_episode() {
+    let config = ModelBasedConfig { random_steps: 4, fit_every: FitSchedule::Steps(1000), ..Default::default() };
+    let model = EnsembleConfig { members: 2, hidden: vec![8], ..EnsembleConfig::default() };
+    let model = model.init(1, 1, &Device::flex(), &mut Rng::new(9)).unwrap();
+    let mut learner =
+        ModelLearner::new(&config, model, FitConfig { max_epochs: 1, ..Default::default() }).unwrap().in_lockstep(2);
+    let (mut rng, mut fits) = (Rng::new(0), Vec::new());
+    for t in 0..6 {
+        for slot in 0..2 {
+            let (obs, next_obs) = (vec![t as f32], vec![t as f32 + 1.0]);
+            let step =
+                Transition { obs, action: vec![0.0], reward: 0.0, next_obs, terminated: false, truncated: t == 5 };
+            learner.observe(slot, &step).unwrap();
+            if learner.update(&mut rng, &mut Silent).unwrap() {
+                fits.push((t, slot));
+            }
+        }
+    }
+    assert_eq!(fits, [(5, 0)]);
 }
 
 /// What its model says of some steps.

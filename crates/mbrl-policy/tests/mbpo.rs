@@ -152,7 +152,8 @@ fn go(folder: &Path, training_rollout: usize, slots: usize, stop_at: u64) -> (Mb
         checkpoint_episodes: 2,
         ..TrainConfig::default()
     };
-    let rollout = RolloutConfig { penalty: 0.1, stop_at: 3.0, ..rollout() };
+    let penalty = if training_rollout == 0 { 0.1 } else { 0.0 };
+    let rollout = RolloutConfig { penalty, stop_at: 3.0, ..rollout() };
     let agent_config = MbpoConfig { real_targets: training_rollout > 0, ..small(training_rollout) };
     let mut agent = agent(&agent_config, &rollout, true).in_lockstep(slots);
     let mut training = config.init(120, 3).unwrap();
@@ -225,10 +226,19 @@ fn bad_settings_are_refused_by_name() {
         (of_rollout(RolloutConfig { length: growing(1, 2, [5, 5]), ..rollout() }), "rollout.length.over = [5, 5]"),
         (of_rollout(RolloutConfig { penalty: f32::NAN, ..rollout() }), "rollout.penalty = NaN"),
         (of_rollout(RolloutConfig { stop_at: -1.0, ..rollout() }), "rollout.stop_at = -1"),
+        // Gradients through the model earn rewards of their own, from which nothing is taken.
+        (told(small(3), RolloutConfig { penalty: 0.5, ..rollout() }, TS1), "rollout.penalty = 0.5"),
+        (of_rollout(RolloutConfig { penalty: 0.5, count: 0, ..rollout() }), "rollout.penalty = 0.5"),
+        (
+            of_rollout(RolloutConfig { length: RolloutLength::Fixed(1 << 40), count: 3, keep: 2, ..rollout() }),
+            "rollout.length = 1099511627776, rollout.count = 3, rollout.keep = 2",
+        ),
         (told(small(0), rollout(), Propagation { particles: 4, ..TS1 }), "propagation.particles = 4"),
     ] {
         assert!(found.starts_with(&format!("{expected}: expected ")), "{found}; {expected}");
     }
+    let penalised = imagining(goal(), &RolloutConfig { penalty: 0.5, ..rollout() });
+    small(0).init(&spec, model(false), fit(), penalised, sac()).unwrap();
     let endless = Point::new().spec().clone();
     let whole = RolloutConfig { starts: RolloutStarts::Episodes, ..rollout() };
     let error = small(0).init(&endless, model(false), fit(), imagining(goal(), &whole), sac()).unwrap_err().to_string();

@@ -123,7 +123,6 @@ const MBPO: &str = r#"
     every = 5
     count = 8
     keep = 3
-    penalty = 0.1
     stop_at = 50.0
 
     [policy]
@@ -609,7 +608,7 @@ const GUIDE_CHANGES: &[(&[&str], &str, &[&str])] = &[
     (CRITIC, "policy.activation=silu", &[]),
     (CRITIC, "policy.layer_norm=true", &[]),
     (CRITIC, "policy.learning_rate=0.01", &[]),
-    (ACT, "policy.averaging=0.1", &["train.eval_every=40"]),
+    (CRITIC, "policy.averaging=0.1", &["goal.cost=[1, 0, 1, 0]"]),
     (CRITIC, "policy.angles=false", &["task=cartpole-swingup", "steps=220", "train.eval_every=0"]),
     (CRITIC, "policy.normalize=true", &[]),
     (CRITIC, "critics.count=3", &[]),

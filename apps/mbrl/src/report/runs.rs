@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use mbrl_env::{Env, EnvSpec, SketchFn, WrappersConfig};
-use mbrl_policy::{MetricsLine, MetricsReader, experiment::Experiment};
+use mbrl_policy::{DistilRole, MetricsLine, MetricsReader, ValueSource, experiment::Experiment};
 
 use crate::{
     commands::counted,
@@ -25,6 +25,12 @@ pub(crate) struct Line {
     pub(super) env_step: f64,
     wall_s: f64,
     line: MetricsLine,
+}
+
+/// Whether a fit was one of a model, not of a value or a policy alone.
+pub(crate) fn is_model_fit(line: &MetricsLine) -> bool {
+    let has = |name| line.get(name).is_some();
+    has("model/fit_s") || !(has("value/fit_s") || has("distil/fit_s"))
 }
 
 impl Line {
@@ -198,7 +204,7 @@ impl Run {
 
     /// Real steps at the first fit, up to which actions were random.
     pub(super) fn first_fit(&self) -> Option<f64> {
-        self.of("fit").map(|line| line.env_step).next()
+        self.of("fit").find(|line| is_model_fit(&line.line)).map(|line| line.env_step)
     }
 
     pub(super) fn episodes(&self) -> usize {
@@ -288,7 +294,12 @@ pub(crate) struct Group {
 impl Group {
     /// Runs of one name.
     pub(crate) fn new(name: String, runs: Vec<Run>, colour: usize) -> Self {
-        let is_baseline = runs.iter().all(|run| run.experiment().agent.ground_truth().is_some());
+        // With a value or a policy, planning in the simulator learns too.
+        let learns_nothing = |run: &Run| {
+            let sections = run.experiment().agent.ground_truth();
+            sections.is_some_and(|of| of.value.source == ValueSource::Off && of.distil.role == DistilRole::Off)
+        };
+        let is_baseline = runs.iter().all(learns_nothing);
         Self { name, runs, colour, is_baseline }
     }
 
@@ -436,6 +447,31 @@ pub(crate) mod tests {
         tell_apart(&mut groups);
         let [first, once, second] = groups.map(|group| group.name);
         assert!(first.ends_with("(1)") && second.ends_with("(2)") && once == "once", "{first}, {once}, {second}");
+    }
+
+    #[test]
+    fn planning_in_the_simulator_is_a_baseline_unless_it_learns_a_value_or_a_policy() {
+        let group = |name: &str| {
+            let experiment = registry().load(name, &[]).unwrap();
+            let folder = RunFolder { path: "run".into(), experiment, longer: false };
+            Group::new(name.into(), vec![Run { folder, ..run(&[]) }], 0)
+        };
+        for (name, is_baseline) in [
+            ("ground-truth-cartpole-swingup", true),
+            ("value-cartpole-swingup", false),
+            ("distil-reacher", false),
+            ("smoke", false),
+        ] {
+            assert_eq!(group(name).is_baseline, is_baseline, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_fit_is_that_of_a_model() {
+        let value = r#"{"event":"fit","env_step":50,"wall_s":1.0,"value/fit_s":1.0}"#;
+        assert_eq!(run(&[value]).first_fit(), None);
+        let both = [value, r#"{"event":"fit","env_step":200,"wall_s":4.0,"model/fit_s":1.0}"#];
+        assert_eq!(run(&both).first_fit(), Some(200.0));
     }
 
     #[test]

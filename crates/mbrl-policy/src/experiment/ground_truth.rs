@@ -113,6 +113,6 @@ impl Kind for GroundTruthSections {
         let goal = self.goal.init(site.task, None)?;
         let agent = MpcAgent::new(model, goal, spec.actions.clone(), mpc).with_more(more);
         let later = || mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, Propagation::MEAN);
-        guided(&guide, agent, later, site, training)
+        guided(&guide, agent, self.mpc.replan, later, site, training)
     }
 }

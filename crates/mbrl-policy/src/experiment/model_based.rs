@@ -11,8 +11,8 @@ use super::{
     limits::{check_networks, check_plan, check_weights},
 };
 use crate::{
-    ActorConfig, CriticsConfig, DistilConfig, GuidedConfig, Learner, ModelBasedConfig, Planning, PlanningAgent,
-    SacConfig, Tensor, Training, ValueConfig,
+    ActorConfig, CriticsConfig, DistilConfig, DistilRole, GuidedConfig, Learner, ModelBasedConfig, Planning,
+    PlanningAgent, SacConfig, Tensor, Training, ValueConfig,
 };
 
 /// The sections of an agent that learns an ensemble and plans through it.
@@ -148,7 +148,7 @@ impl Kind for ModelBasedSections {
             self.agent.init(spec, model, self.fit.clone(), goal, mpc).map_err(ExperimentError::section("[agent]"))?;
         let agent = if more.is_empty() { agent } else { agent.with_more(more) };
         let later = || mpcs(&self.planner, &self.refinement, &self.goal, &self.mpc, site, self.propagation);
-        guided(&guide, agent, later, site, training)
+        guided(&guide, agent, self.mpc.replan, later, site, training)
     }
 }
 
@@ -190,6 +190,7 @@ fn warms_up(guide: &GuidedConfig) -> bool {
 pub(super) fn guided(
     guide: &GuidedConfig,
     agent: impl PlanningAgent + 'static,
+    replan: Replan,
     later: impl FnOnce() -> Result<(Mpc, Vec<Mpc>), ExperimentError>,
     site: &Site<'_>,
     training: &mut Training,
@@ -210,8 +211,31 @@ pub(super) fn guided(
     } else {
         Vec::new()
     };
+    check_teacher(guide, &agent, replan)?;
     let agent = guide.init(spec, Box::new(agent), later, &mut training.split_rng());
     Ok(Box::new(agent.map_err(ExperimentError::section("[value] or [distil]"))?))
+}
+
+/// A policy that acts learns what the planner would do at the policy's own states: of a plan for just that state, and not for the sake
+/// of exploring, which the policy would go on with in evaluations.
+fn check_teacher(guide: &GuidedConfig, agent: &impl PlanningAgent, replan: Replan) -> Result<(), ExperimentError> {
+    if guide.distil.role != DistilRole::Act {
+        return Ok(());
+    }
+    let shown = match replan {
+        Replan::Every(steps) => format!("{{ every = {steps} }}"),
+        _ => "\"open-loop\"".to_owned(),
+    };
+    if replan != Replan::EveryStep {
+        let told =
+            "\"every-step\" with distil.role = \"act\": the policy learns from a plan for each state that it meets";
+        return Err(ExperimentError::rule("mpc.replan", shown, told));
+    }
+    if let Some(weight) = agent.goal().disagreement.as_ref().map(|term| term.weight).filter(|weight| *weight > 0.0) {
+        let told = "at most 0 with distil.role = \"act\": the policy would explore in evaluations too";
+        return Err(ExperimentError::rule("goal.disagreement.weight", weight.to_string(), told));
+    }
+    Ok(())
 }
 
 /// The controller of the first environment, and those of the others.

@@ -414,6 +414,26 @@ fn planners_that_climb_are_refused_beside_a_simulator() {
 }
 
 #[test]
+fn a_policy_that_acts_learns_from_a_plan_for_each_state_alone() {
+    let build = |words: &[&str]| {
+        let experiment = loaded(&[&["distil.role=act"], words].concat()).unwrap();
+        experiment.build_on(&registry(), &Device::flex()).map(drop).map_err(|error| error.to_string())
+    };
+    build(&[]).unwrap();
+    let curious = "goal.disagreement={weight=1.0, scale=[1.0, 1.0, 1.0]}";
+    for (word, told) in [
+        ("mpc.replan=open-loop", "mpc.replan = \"open-loop\": expected \"every-step\""),
+        ("mpc.replan={every=5}", "mpc.replan = { every = 5 }: expected \"every-step\""),
+        (curious, "goal.disagreement.weight = 1: expected at most 0"),
+    ] {
+        let error = build(&[word]).unwrap_err();
+        assert!(error.starts_with(told), "{error}");
+        let proposing = loaded(&["distil.role=propose", word]).unwrap();
+        proposing.build_on(&registry(), &Device::flex()).map(drop).unwrap();
+    }
+}
+
+#[test]
 fn options_are_the_tasks_own() {
     let words = ["task=cliff", "task_options.edge=3", "task_options.drop=5.5"];
     let experiment = loaded(&words).unwrap();
