@@ -364,6 +364,9 @@ pub fn fit_watched<M: Fit>(
     // Of a copy: a fit that draws nothing with it has the numbers that it would have without it.
     let key = rng.clone().key();
     let split = Split::draw(count, examples.holdout(), config, rng);
+    if split.train().is_empty() {
+        return Err(ModelError::TooLittleData { actual: 0, needed: 1 });
+    }
     let mut report = FitReport::new(split.train().len(), split.held);
     let mut trainer = Trainer::new(&*model, examples, config, key);
     let mut bags = bags(split.train(), trainer.members, config.bootstrap, rng);

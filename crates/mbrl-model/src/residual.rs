@@ -58,7 +58,8 @@ impl<B: Dynamics> Residual<B> {
     ///
     /// # Errors
     /// [`ModelError::Width`] where both have other columns; [`ModelError::Unsupported`] for a base that has noise, members, a memory, or
-    /// needs snapshots, whose state is not the observation, and for an ensemble that looks at past steps or does not predict changes.
+    /// needs snapshots, whose state is not the observation, and for an ensemble that looks at past steps, does not predict changes or
+    /// has symmetries.
     pub fn new(base: B, ensemble: Ensemble) -> Result<Self, ModelError> {
         let (of_base, own) = (base.spec(), ensemble.spec());
         check_size("columns of the ensemble's observation", of_base.obs, own.obs)?;
@@ -72,6 +73,12 @@ impl<B: Dynamics> Residual<B> {
         }
         if own.state != own.obs || !ensemble.config().no_delta.is_empty() || !own.known.is_empty() {
             return unsupported(own, "be a residual: it must predict the changes of all columns from one observation");
+        }
+        if ensemble.symmetries().is_some() {
+            return unsupported(
+                own,
+                "be a residual: its symmetries would turn the base's errors, which need not have them",
+            );
         }
         let spec = spec(&base, &ensemble);
         Ok(Self { base, ensemble, spec })

@@ -456,6 +456,12 @@ fn what_makes_no_sense_is_refused_by_name() {
         let told = told(&pendulum(), config);
         assert!(told.starts_with("data = observations that never change: expected a log in which"), "{told}");
     }
+    // Every window of five rows touches one that is held out: nothing is left to fit to.
+    let held: Vec<usize> = (0..20).step_by(5).collect();
+    let data = data.clone().with_holdout(held).unwrap();
+    let mut model = pendulum().with_unknown("mass", 1.0).unwrap().with_window(5);
+    let told = fit(&mut model, &data, &FitConfig::default(), &mut Rng::new(0)).unwrap_err();
+    assert!(matches!(told, ModelError::TooLittleData { actual: 0, needed: 1 }), "{told}");
     let few = Dataset::new([0.1; 2], [0.0], [0.1; 2], 2, 1).unwrap();
     let told = identify(&pendulum(), &few, &IdentifyConfig::default().with_noise([0.1, 0.1])).unwrap_err();
     assert!(matches!(told, ModelError::TooLittleData { actual: 1, needed: 2 }), "{told}");

@@ -5,7 +5,9 @@ use std::f32::consts::TAU;
 
 use burn::tensor::TensorData;
 use mbrl_env::{AngleColumn, Augment, Device, Knowledge, Rng, Tensor, check::check_augment};
-use mbrl_model::{Angles, Dataset, Draw, Dynamics, Ensemble, EnsembleConfig, FitConfig, Head, Propagation, fit};
+use mbrl_model::{
+    Angles, Dataset, Draw, Dynamics, Ensemble, EnsembleConfig, FitConfig, Head, Propagation, Residual, dynamics_fn, fit,
+};
 
 /// Angle of a valve with three arms, from 0 to 2π: it looks the same after a third of a turn.
 struct ThreeArms;
@@ -172,4 +174,24 @@ fn one_copy_is_no_symmetry() {
         error(&model, &valve(100, TAU, 6))
     };
     assert_eq!(fitted(&Knowledge::none().with_augment(Same)), fitted(&Knowledge::none()));
+}
+
+/// The base may be wrong in a way that the symmetry does not know: copies of its errors would be wrong too.
+#[test]
+fn a_residual_has_no_symmetries() {
+    let device = Device::flex();
+    let config =
+        EnsembleConfig { members: 2, hidden: vec![8], angles: Angles::radians([0]), ..EnsembleConfig::default() };
+    let knowledge = Knowledge::none().with_augment(ThreeArms);
+    let spec = mbrl_env::EnvSpec::new(
+        "valve",
+        mbrl_env::BoxSpace::unbounded(1),
+        mbrl_env::ActionSpace::Box(mbrl_env::BoxSpace::symmetric(1, 1.0).unwrap()),
+        0.1,
+    );
+    for (knowledge, fits) in [(knowledge, false), (Knowledge::none(), true)] {
+        let ensemble = config.init_for_task(&spec, &knowledge, &device, &mut Rng::new(0)).unwrap();
+        let base = dynamics_fn(1, 1, &device, |s, _| s + 0.2);
+        assert_eq!(Residual::new(base, ensemble).is_ok(), fits);
+    }
 }

@@ -209,7 +209,12 @@ fn score(
         Some(termination) => {
             let terminated = termination.terminated(flat(&now), flat(&actions), flat(&next));
             check_size("flags of the termination rule", steps, terminated.dims()[0])?;
-            Some(terminated.reshape([horizon, rows]))
+            let terminated = terminated.reshape([horizon, rows]);
+            // A simulator whose episode is over, by a time limit say, stands still: nothing is earned there, whatever the rule says.
+            Some(match imagined.terminated {
+                Some(over) if spec.needs_snapshot => terminated.bool_or(over),
+                _ => terminated,
+            })
         }
         None => imagined.terminated,
     };

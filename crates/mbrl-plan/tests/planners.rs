@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 
 use burn::tensor::{Device, Tensor};
-use mbrl_env::{ActionSpace, BoxSpace, Reward, Rng, Situation, reward_fn};
-use mbrl_model::{Dynamics, MemberRule, ModelError, Propagation, dynamics_fn};
+use mbrl_env::{ActionSpace, BoxSpace, Env, Reward, Rng, Situation, reward_fn, tasks, termination_fn};
+use mbrl_model::{Dynamics, MemberRule, ModelError, Propagation, SimulatorModel, dynamics_fn};
 use mbrl_plan::{
     Aggregate, CemConfig, Execute, GradientConfig, IcemConfig, MppiConfig, PddmConfig, Planner, PlannerConfig, Problem,
-    Proposal, Propose, RandomShootingConfig, Refinement, Tail, check::check_planner,
+    Proposal, Propose, RandomShootingConfig, Refinement, Tail, check::check_planner, returns,
 };
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 
@@ -404,4 +404,28 @@ fn configurations_are_read_with_defaults_and_without_unknown_keys() {
     assert!(error.contains("unknown field `popsize`"), "{error}");
     let error = serde_json::from_str::<PddmConfig>(r#"{"lambda": 1.0}"#).unwrap_err().to_string();
     assert!(error.contains("unknown field `lambda`"), "{error}");
+}
+
+/// Behind a time limit a simulator stands still, and a rule that knows no limit would let plans be paid there for ever.
+#[test]
+fn nothing_is_earned_behind_a_simulators_time_limit_whatever_the_rule_says() {
+    let device = Device::flex();
+    let mut world = tasks::make("pendulum").unwrap().env.into_simulator().unwrap();
+    let mut obs = world.reset(Some(0)).unwrap();
+    let limit = world.spec().max_steps.unwrap();
+    for _ in 0..limit - 3 {
+        obs = world.step(&[0.0]).unwrap().obs;
+    }
+    let snapshot = world.save();
+    let model = SimulatorModel::new(world.boxed_clone(), &device);
+    let (actions, here) =
+        (world.spec().actions.clone(), Situation { snapshot: Some(&snapshot), ..Situation::of(&obs) });
+    let one = reward_fn(|_, _, next: Tensor<2>| next.ones_like().narrow(1, 0, 1).squeeze_dim::<1>(1));
+    let never = termination_fn(|_, _, next: Tensor<2>| next.narrow(1, 0, 1).squeeze_dim::<1>(1).greater_elem(9.0));
+    let problem = Problem::new(&model, &actions).with_reward(&one);
+    let earned = |problem: &Problem<'_>| {
+        host(returns(problem, &here, Tensor::zeros([2, 10, 1], &device), Propagation::MEAN, 0).unwrap().per_particle)
+    };
+    assert_eq!(earned(&problem), [3.0, 3.0]);
+    assert_eq!(earned(&problem.with_termination(&never)), [3.0, 3.0]);
 }

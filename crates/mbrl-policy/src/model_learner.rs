@@ -135,7 +135,7 @@ impl<M: LearnedModel> ModelLearner<M> {
         if self.running.is_empty() {
             self.replay.push(transition)?;
             self.progress.steps += 1;
-            self.due = self.fit_due(transition);
+            self.due |= self.fit_due(transition);
             return Ok(());
         }
         self.running[slot].push(transition.clone());

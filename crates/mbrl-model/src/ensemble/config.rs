@@ -363,7 +363,13 @@ impl EnsembleConfig {
             self.variance,
             "input with a deterministic head, which has no variance",
         )?;
-        rule((0.0..=1.0).contains(&self.nll_beta), "nll_beta", self.nll_beta, "a number in [0, 1]")
+        rule((0.0..=1.0).contains(&self.nll_beta), "nll_beta", self.nll_beta, "a number in [0, 1]")?;
+        rule(
+            self.nll_beta == 0.0 || self.head == Head::Gaussian,
+            "nll_beta",
+            self.nll_beta,
+            "0 with a deterministic head, which has no variance to weight by",
+        )
     }
 
     /// An ensemble for the observations and actions of an environment, whose spec says which columns are

@@ -455,7 +455,7 @@ mod tests {
                     reward: j > 0,
                     termination: j != 1,
                     learn_bounds: j != 2,
-                    nll_beta: [0.0, 0.5, 1.0][j],
+                    nll_beta: if head == Head::Gaussian { [0.0, 0.5, 1.0][j] } else { 0.0 },
                     // The bounds bite.
                     max_log_var: 0.2,
                     min_log_var: -0.7,

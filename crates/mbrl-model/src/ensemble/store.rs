@@ -116,10 +116,11 @@ impl Ensemble {
         // What gives the same weights another meaning.
         let meaning = |c: &EnsembleConfig| {
             format!(
-                "activation {:?}, head {:?}, angles {:?}, no_delta {:?}, normalize_targets {}, reward {}, \
+                "activation {:?}, head {:?}, variance {:?}, angles {:?}, no_delta {:?}, normalize_targets {}, reward {}, \
                  termination {}, past {}",
                 c.activation,
                 c.head,
+                c.variance,
                 c.angles.columns(),
                 c.no_delta,
                 c.normalize_targets,

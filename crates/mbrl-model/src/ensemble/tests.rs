@@ -587,6 +587,7 @@ fn each_rule_of_the_configuration_is_checked() {
     bad(|c| c.bounds_weight = -1.0, "bounds_weight");
     bad(|c| (c.head, c.variance) = (Head::Deterministic, Variance::Column), "variance");
     bad(|c| c.nll_beta = 1.5, "nll_beta");
+    bad(|c| (c.head, c.nll_beta) = (Head::Deterministic, 0.5), "nll_beta");
     bad(|c| c.nll_beta = f32::NAN, "nll_beta");
     bad(|c| c.past = MAX_PAST + 1, "past");
     let most = EnsembleConfig { past: MAX_PAST, ..config(Activation::Silu, Head::Gaussian) };
@@ -632,6 +633,7 @@ fn weights_with_another_meaning_are_refused() {
     refused(|c| c.angles = Angles::radians([0]));
     refused(|c| c.no_delta = vec![]);
     refused(|c| c.normalize_targets = true);
+    refused(|c| c.variance = Variance::Column);
     // One output more in both, but not the same one.
     let with =
         |reward, termination| EnsembleConfig { reward, termination, ..config(Activation::Silu, Head::Deterministic) };
