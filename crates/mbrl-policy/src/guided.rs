@@ -522,8 +522,10 @@ impl Guided {
         if let Some(net) = &mut self.net {
             net.forget();
         }
-        if let Some(untaught) = &self.untaught {
-            self.critic = Some(untaught.clone());
+        if let Some(mut critic) = self.untaught.clone() {
+            // What inputs are like is no matter of the goal.
+            critic.observe(&self.replay().columns().obs);
+            self.critic = Some(critic);
             self.progress.updated = 0;
         }
         if let Some(student) = &mut self.student {

@@ -222,11 +222,11 @@ fn check_teacher(guide: &GuidedConfig, agent: &impl PlanningAgent, replan: Repla
     if guide.distil.role != DistilRole::Act {
         return Ok(());
     }
-    let shown = match replan {
-        Replan::Every(steps) => format!("{{ every = {steps} }}"),
-        _ => "\"open-loop\"".to_owned(),
-    };
     if replan != Replan::EveryStep {
+        let shown = match replan {
+            Replan::Every(steps) => format!("{{ every = {steps} }}"),
+            _ => "\"open-loop\"".to_owned(),
+        };
         let told =
             "\"every-step\" with distil.role = \"act\": the policy learns from a plan for each state that it meets";
         return Err(ExperimentError::rule("mpc.replan", shown, told));
