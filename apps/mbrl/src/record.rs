@@ -5,8 +5,6 @@ use std::path::Path;
 use anyhow::Result;
 use mbrl_policy::MetricsReader;
 
-use crate::report::runs::is_model_fit;
-
 /// One training episode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct EpisodeLine {
@@ -50,7 +48,7 @@ impl Record {
             cut: metrics.of("episode").filter(|line| line.is_cut()).count(),
             breakdowns: metrics.of("episode").filter(|line| line.is_breakdown()).count(),
             failed_plans: metrics.of("plan").filter_map(|line| line.get("plan/failed")).sum::<f64>() as u64,
-            fits: metrics.of("fit").filter(|line| is_model_fit(line)).count(),
+            fits: metrics.of("fit").filter(|line| line.is_model_fit()).count(),
             useless: metrics
                 .of("fit")
                 .filter(|line| line.get("model/unchanged_ratio").is_some_and(|r| r >= 1.0))

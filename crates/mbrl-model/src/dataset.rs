@@ -349,6 +349,16 @@ impl Dataset {
         self.episodes().flat_map(starts).take_while(|_| length > 0).collect()
     }
 
+    /// Which windows of `length` transitions, by their first rows, touch a row that is held out: they are not to be trained on. Places in
+    /// `starts`, where rows were chosen.
+    #[cfg(feature = "train")]
+    pub(crate) fn held_windows(&self, starts: &[usize], length: usize) -> Option<Vec<usize>> {
+        let held = self.holdout.as_ref()?;
+        let touches =
+            |start: usize| held.get(held.partition_point(|row| *row < start)).is_some_and(|row| *row < start + length);
+        Some((0..starts.len()).filter(|i| touches(starts[*i])).collect())
+    }
+
     /// How many steps before each transition are known.
     #[must_use]
     pub fn past_steps(&self) -> usize {

@@ -10,6 +10,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -33,6 +34,13 @@ pub trait Examples {
 
     /// Those to validate on, in rising order, where the data says which. Otherwise (default) the trainer holds out a random share.
     fn holdout(&self) -> Option<&[usize]> {
+        None
+    }
+
+    /// Which group each belongs to, `[N]`, where examples of a group share data, as windows of one episode do: then a random share is held
+    /// out in whole groups, so that nothing is validated on what was trained on. One group at least is trained on: of a single one nothing
+    /// is held out. By default each example is on its own.
+    fn groups(&self) -> Option<&[usize]> {
         None
     }
 }
@@ -363,7 +371,7 @@ pub fn fit_watched<M: Fit>(
     let _span = debug_span!("fit", model = %model.name(), rows = count).entered();
     // Of a copy: a fit that draws nothing with it has the numbers that it would have without it.
     let key = rng.clone().key();
-    let split = Split::draw(count, examples.holdout(), config, rng);
+    let split = Split::draw(&examples, config, rng);
     if split.train().is_empty() {
         return Err(ModelError::TooLittleData { actual: 0, needed: 1 });
     }
@@ -411,7 +419,10 @@ pub fn fit_watched<M: Fit>(
     }
     if let Some(Best { parameters, mut errors }) = best {
         if split.held == 0 {
-            errors = trainer.errors(&parameters, &split.train()[..split.train().len().min(5000)]);
+            let rows = &split.train()[..split.train().len().min(5000)];
+            // After a fault the model's own steps have gone on, to weights that are not kept.
+            errors =
+                if fault.is_some() { trainer.errors_of(&parameters, rows) } else { trainer.errors(&parameters, rows) };
         }
         drop(trainer);
         report.errors = errors.iter().map(|columns| mean(columns)).collect();
@@ -431,9 +442,10 @@ struct Split {
 }
 
 impl Split {
-    fn draw(count: usize, holdout: Option<&[usize]>, config: &FitConfig, rng: &mut Rng) -> Self {
+    fn draw(examples: &impl Examples, config: &FitConfig, rng: &mut Rng) -> Self {
+        let count = examples.count();
         let mut order = rng.permutation(count);
-        if let Some(chosen) = holdout {
+        if let Some(chosen) = examples.holdout() {
             let mut is_chosen = vec![false; count];
             chosen.iter().for_each(|&row| is_chosen[row] = true);
             order.sort_by_key(|&row| !is_chosen[row]);
@@ -445,7 +457,25 @@ impl Split {
             0 if config.holdout > 0.0 => 1,
             rows => rows.min(config.max_holdout),
         };
-        Self { order, held }
+        match examples.groups() {
+            Some(groups) if held > 0 => Self::by_groups(order, held, groups, config.max_holdout),
+            _ => Self { order, held },
+        }
+    }
+
+    /// Whole groups, in the order in which their first rows were drawn, until `least` rows are held out; one group is left.
+    fn by_groups(mut order: Vec<usize>, least: usize, groups: &[usize], most: usize) -> Self {
+        let mut ranks = HashMap::new();
+        for &row in &order {
+            let rank = ranks.len();
+            ranks.entry(groups[row]).or_insert(rank);
+        }
+        order.sort_by_key(|&row| ranks[&groups[row]]);
+        let ends = || (1..order.len()).filter(|&i| groups[order[i]] != groups[order[i - 1]]);
+        let held = ends().find(|&end| end >= least).or_else(|| ends().last()).unwrap_or(0);
+        // Those that are too many are not trained on either.
+        order.drain(most.min(held)..held);
+        Self { order, held: held.min(most) }
     }
 
     fn train(&self) -> &[usize] {
@@ -539,6 +569,11 @@ impl<'a, M: Fit> Trainer<'a, M> {
         if let Optimizer::Own(stepper) = &self.optimizer {
             return stepper.errors(rows);
         }
+        self.errors_of(parameters, rows)
+    }
+
+    /// Errors on some rows, `[E]` of `[out]`, of the given parameters.
+    fn errors_of(&self, parameters: &M::Parameters, rows: &[usize]) -> Vec<Vec<f32>> {
         let errors = self.model.error(parameters, &self.examples, rows);
         let columns = errors.dims()[1];
         crate::ensemble::to_vec(errors).chunks(columns).map(<[f32]>::to_vec).collect()
@@ -582,4 +617,57 @@ fn bags(train: &[usize], members: usize, bootstrap: bool, rng: &mut Rng) -> Vec<
         false => train.to_vec(),
     };
     (0..members).map(bag).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Grouped(Vec<usize>);
+
+    impl Examples for Grouped {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+        fn groups(&self) -> Option<&[usize]> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn groups_are_held_out_whole_and_one_is_left() {
+        let of = |lengths: &[usize]| {
+            Grouped(lengths.iter().enumerate().flat_map(|(group, length)| vec![group; *length]).collect())
+        };
+        // Rows wanted at least, rows trained on and held out.
+        for (lengths, holdout, wanted) in [
+            (&[7; 10][..], 0.2, Some([56, 14])),
+            (&[7; 10], 0.25, Some([49, 21])),
+            (&[3, 9, 1, 5, 12], 0.3, None),
+            (&[4, 4], 0.9, Some([4, 4])),
+            (&[8], 0.2, Some([8, 0])),
+            (&[7; 10], 0.0, Some([70, 0])),
+        ] {
+            let examples = of(lengths);
+            let mut first = Vec::new();
+            for seed in 0..20 {
+                let config = FitConfig { holdout, ..FitConfig::default() };
+                let split = Split::draw(&examples, &config, &mut Rng::new(seed));
+                let (held, train) = (&split.order[..split.held], split.train());
+                if let Some(wanted) = wanted {
+                    assert_eq!([train.len(), held.len()], wanted);
+                }
+                assert_eq!(train.len() + held.len(), examples.count());
+                assert!(held.iter().all(|i| train.iter().all(|j| examples.0[*i] != examples.0[*j])), "{lengths:?}");
+                first.extend(held.first().map(|row| examples.0[*row]));
+            }
+            first.sort_unstable();
+            first.dedup();
+            assert!(first.len() > 1 || holdout == 0.0 || lengths.len() == 1, "always the same group");
+        }
+        // What is too much is neither validated nor trained on.
+        let config = FitConfig { holdout: 0.2, max_holdout: 5, ..FitConfig::default() };
+        let split = Split::draw(&of(&[7; 10]), &config, &mut Rng::new(0));
+        assert_eq!((split.held, split.train().len()), (5, 63));
+    }
 }

@@ -8,7 +8,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 use mbrl_env::Rng;
-use mbrl_model::{Dataset, Device, Epoch, Fit, FitBatch, FitConfig, ModelError, Pairs, fit, fit_watched};
+use mbrl_model::{Dataset, Device, Epoch, Fit, FitBatch, FitConfig, ModelError, Pairs, Stepper, fit, fit_watched};
 
 const MEMBERS: usize = 2;
 
@@ -219,4 +219,75 @@ fn rows_that_are_held_out_are_validated_on_and_never_trained_on() {
         let error = data(100).with_holdout(rows).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
+}
+
+/// Moves its weight by steps of its own; the error of a weight is the weight.
+#[derive(Default)]
+struct Mover {
+    errors: Vec<f32>,
+}
+
+struct Moves(f32);
+
+fn weights(w: f32) -> Weights {
+    Weights { w: Param::from_data(TensorData::new(vec![w, 2.0 * w], [MEMBERS, 1]), &Device::flex()) }
+}
+
+impl Stepper<Weights> for Moves {
+    fn step(&mut self, batch: &FitBatch<'_>) -> f32 {
+        self.0 = if batch.step == 7 { f32::NAN } else { self.0 + 1.0 };
+        self.0
+    }
+    fn set_learning_rate(&mut self, _: f64) {}
+    fn errors(&self, _: &[usize]) -> Vec<Vec<f32>> {
+        vec![vec![self.0], vec![2.0 * self.0]]
+    }
+    fn parameters(&self) -> Weights {
+        weights(self.0)
+    }
+}
+
+impl Fit for Mover {
+    type Data = Dataset;
+    type Examples = Pairs;
+    type Parameters = Weights;
+    type Statistics = ();
+
+    fn members(&self) -> usize {
+        MEMBERS
+    }
+    fn prepare(&self, data: &Dataset) -> Result<(Pairs, ()), ModelError> {
+        let column = || Tensor::<1>::from_floats(data.obs(), &Device::flex()).unsqueeze_dim(1);
+        Ok((Pairs::new(column(), column()), ()))
+    }
+    fn parameters(&self) -> Weights {
+        weights(0.0)
+    }
+    fn loss(&self, _: &Weights, _: &Pairs, _: &FitBatch<'_>) -> Tensor<1> {
+        unreachable!("its own steps are taken")
+    }
+    fn error(&self, weights: &Weights, _: &Pairs, _: &[usize]) -> Tensor<2> {
+        weights.w.val()
+    }
+    fn choose(old: Weights, _: Weights, _: &[bool]) -> Weights {
+        old
+    }
+    fn stepper(&self, _: &Pairs, _: &FitConfig) -> Option<Box<dyn Stepper<Weights>>> {
+        Some(Box::new(Moves(0.0)))
+    }
+    fn finish(&mut self, _: Weights, (): (), errors: &[f32]) {
+        self.errors = errors.to_vec();
+    }
+}
+
+#[test]
+fn after_a_divergence_members_are_judged_by_the_weights_that_are_kept() {
+    // Three batches an epoch; what steps have come to in the third epoch is no number, and what is kept is of the second.
+    let config = FitConfig { batch_size: 40, max_epochs: 10, holdout: 0.0, ..FitConfig::default() };
+    let mut model = Mover::default();
+    match fit(&mut model, &data(100), &config, &mut Rng::new(1)) {
+        Err(ModelError::Diverged { step: 7, epoch: 2, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(model.errors, [6.0, 12.0]);
 }

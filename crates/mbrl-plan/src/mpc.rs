@@ -157,6 +157,13 @@ impl Mpc {
         Some(action)
     }
 
+    /// `steps` steps went by without a question: the actions of the running plan were executed meanwhile, or others in their place. The
+    /// plan goes on behind them, and so does the planner's warm start. For control loops that do not wait for a plan.
+    pub fn skip(&mut self, steps: usize) {
+        self.untold += steps;
+        self.executed += steps;
+    }
+
     /// What is left of the running plan, `[h, A]` in row-major order: the actions that follow the one handed out last.
     #[must_use]
     pub fn ahead(&self) -> &[f32] {

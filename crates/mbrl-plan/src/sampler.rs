@@ -81,6 +81,15 @@ pub trait SequenceSampler: Send + Debug {
     /// [`PlanError::Width`] for arrays of the wrong size, [`PlanError::NoFiniteReturn`].
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError>;
 
+    /// Learns that a refinement (see [`Shooting::with_refinement`](crate::Shooting::with_refinement)) made `sequence` `[1, H, A]` of the
+    /// solution, of return `value`: it will be executed in its place. By default one more iteration tells of it alone.
+    ///
+    /// # Errors
+    /// As [`tell`](Self::tell).
+    fn adopt(&mut self, iteration: usize, sequence: Tensor<3>, value: f32) -> Result<(), PlanError> {
+        self.tell(iteration, sequence, &[value])
+    }
+
     /// Whether further iterations would change nothing.
     fn converged(&self) -> bool {
         false
@@ -119,6 +128,9 @@ impl<S: SequenceSampler + ?Sized> SequenceSampler for Box<S> {
     }
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
         (**self).tell(iteration, candidates, returns)
+    }
+    fn adopt(&mut self, iteration: usize, sequence: Tensor<3>, value: f32) -> Result<(), PlanError> {
+        (**self).adopt(iteration, sequence, value)
     }
     fn converged(&self) -> bool {
         (**self).converged()

@@ -194,7 +194,7 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
                 match ascent.climb(starts, [horizon, width], refinement.into(), &mut clock, &mut trace, rng)? {
                     Some((value, better)) if better != solution => {
                         let only = to_device(better.clone(), [1, horizon, width], device);
-                        self.sampler.tell(iteration, only, &[value])?;
+                        self.sampler.adopt(iteration, only, value)?;
                         best_return = best_return.max(value);
                         better
                     }

@@ -138,6 +138,33 @@ fn where_a_plan_fails_the_rest_of_the_last_one_is_left() {
 }
 
 #[test]
+fn steps_without_a_question_are_skipped_in_the_plan_and_told_to_the_planner() {
+    use Call::{Advance, Plan};
+    for (replan, actions, calls) in [
+        (Replan::EveryStep, [10.0, 20.0], &[Plan, Advance(2), Plan][..]),
+        // The plan's second action was taken meanwhile.
+        (Replan::Every(3), [10.0, 12.0], &[Plan]),
+        (Replan::Every(2), [10.0, 20.0], &[Plan, Advance(2), Plan]),
+    ] {
+        let planner = Scripted::default();
+        let seen = Arc::clone(&planner.calls);
+        let mut mpc = Mpc::new(Box::new(planner), replan).unwrap();
+        let mut taken = run(&mut mpc, 1);
+        mpc.skip(1);
+        assert_eq!(mpc.ahead(), [12.0]);
+        taken.extend(run(&mut mpc, 1));
+        assert_eq!((taken.as_slice(), seen.lock().unwrap().as_slice()), (&actions[..], calls), "{replan:?}");
+        // Beyond the plan's end nothing is left of it.
+        mpc.skip(9);
+        assert!(mpc.ahead().is_empty() && mpc.fall_back().is_none());
+        run(&mut mpc, 1);
+        // Of all steps before the newest one.
+        let told: usize = seen.lock().unwrap().iter().map(|call| if let Advance(n) = call { *n } else { 0 }).sum();
+        assert_eq!(told, 13, "{replan:?}");
+    }
+}
+
+#[test]
 fn replanning_every_zero_steps_is_refused() {
     let error = Mpc::new(Box::new(Scripted::default()), Replan::Every(0)).unwrap_err().to_string();
     assert_eq!(error, "replan = every 0 steps: expected at least 1 step");

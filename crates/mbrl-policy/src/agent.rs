@@ -81,6 +81,12 @@ pub trait Agent: Send {
         Vec::new()
     }
 
+    /// `steps` steps went by in the running episode at which it was not asked to [`act`](Self::act), because its last answer took longer than
+    /// a control period: the actions [ahead](Self::ahead) stood in. Planners shift their plans by them. Nothing by default.
+    fn skip(&mut self, steps: usize) {
+        let _ = steps;
+    }
+
     /// Environments that it can act in side by side, each with an episode of its own (default: 1). Agents that keep nothing of an
     /// episode say [`usize::MAX`].
     fn slots(&self) -> usize {

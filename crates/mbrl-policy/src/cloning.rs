@@ -38,7 +38,8 @@ pub struct CloningReport {
 }
 
 impl CloningConfig {
-    /// Fits `actor` to the observations and actions of `data`, from the weights that it has.
+    /// Fits `actor` to the observations and actions of `data`, from the weights that it has. The statistics of its inputs, where there are
+    /// any, become those of the data that it is fitted to.
     ///
     /// # Errors
     /// [`AgentError::Config`] for a value that breaks a rule; [`AgentError::Env`] for data of other widths or without a transition;
@@ -58,7 +59,7 @@ impl CloningConfig {
         }
         let (train, held) = data.split_episodes(self.holdout, rng)?;
         let mut fitted = actor.clone();
-        fitted.observe(&data.gather(train.iter().copied()).obs);
+        fitted.observe_anew(&data.gather(train.iter().copied()).obs);
         let (train, held) = (Rows::of(&fitted, data, &train), Rows::of(&fitted, data, &held));
         let mut pass = ActorPass::default();
         let mut best: Option<(f64, Actor)> = None;

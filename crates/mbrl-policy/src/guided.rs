@@ -356,7 +356,7 @@ impl GuidedConfig {
             critic,
             student,
             progress: Progress::default(),
-            due: [false; 2],
+            begins: true,
         })
     }
 }
@@ -416,6 +416,9 @@ struct Progress {
     distilled: bool,
     /// Whether the present goal is the one that it began with.
     first_goal: bool,
+    /// Value and policy are to be learned with the next update.
+    #[serde(default)]
+    due: [bool; 2],
 }
 
 const PROGRESS: &str = "guided.json";
@@ -441,8 +444,8 @@ pub struct Guided {
     learned_for: GoalKey,
     of_first_goal: bool,
     progress: Progress,
-    /// Value and policy are to be learned with the next update.
-    due: [bool; 2],
+    /// An episode has begun, in one of the environments, since the last update.
+    begins: bool,
 }
 
 impl fmt::Debug for Guided {
@@ -464,6 +467,12 @@ impl Guided {
     /// with the next update the value is learned anew.
     pub fn goal_mut(&mut self) -> &mut Goal {
         self.agent.goal_mut()
+    }
+
+    /// The critic with its policy, where values are a critic's; it may not have learned anything yet.
+    #[must_use]
+    pub fn critic(&self) -> Option<&Sac> {
+        self.critic.as_ref()
     }
 
     /// The value of states that its plans end in; `None` where none was learned for the present goal.
@@ -509,7 +518,7 @@ impl Guided {
             slot.labelled.clear();
             slot.label = None;
         }
-        self.due = [self.net.is_some() && !self.replay().is_empty(), false];
+        self.progress.due = [self.net.is_some() && !self.replay().is_empty(), false];
         let goal = self.agent.goal_mut();
         goal.proposals = None;
         if !goal.has_own_value() {
@@ -697,7 +706,11 @@ impl Guided {
 
     /// Fits the policy to all plans so far.
     fn learn_policy(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
-        let Some(student) = self.student.as_mut().filter(|student| student.labels.len() > 1) else { return Ok(()) };
+        let Some(student) = self.student.as_mut().filter(|student| student.labels.len() > 1) else {
+            // As of the value: environments in lockstep give labels when an episode is over.
+            self.progress.due[1] = self.student.is_some() && self.slots.len() > 1;
+            return Ok(());
+        };
         let start = Instant::now();
         let DistilConfig { max_epochs, batch_size, holdout, patience, .. } = self.config.distil;
         let cloning = CloningConfig { max_epochs, batch_size, holdout, patience };
@@ -852,6 +865,10 @@ impl Agent for Guided {
         if self.stand_in(0, ActMode::Evaluate).is_some() { Vec::new() } else { self.agent.ahead() }
     }
 
+    fn skip(&mut self, steps: usize) {
+        self.agent.skip(steps);
+    }
+
     fn take_plan_failure(&mut self) -> Option<PlanError> {
         let failure = self.agent.take_plan_failure();
         if failure.is_some() {
@@ -885,6 +902,7 @@ impl Learner for Guided {
             critic.observe(&transition.obs);
         }
         let over = transition.episode_over();
+        self.begins |= over;
         let place = &mut self.slots[slot];
         if self.data.is_some() {
             place.running.push(transition.clone());
@@ -896,13 +914,14 @@ impl Learner for Guided {
             self.take_in(slot, over)?;
         }
         let (steps, distil) = (self.progress.steps, &self.config.distil);
-        self.due[0] |= self.net.is_some() && due(self.config.value.every, steps, over);
-        self.due[1] |= self.student.is_some() && steps >= distil.warm_up && due(distil.every, steps, over);
+        self.progress.due[0] |= self.net.is_some() && due(self.config.value.every, steps, over);
+        self.progress.due[1] |= self.student.is_some() && steps >= distil.warm_up && due(distil.every, steps, over);
         Ok(())
     }
 
     fn truncate_episode_in(&mut self, slot: usize) -> Result<(), AgentError> {
         self.agent.truncate_episode_in(slot)?;
+        self.begins = true;
         let place = &mut self.slots[slot];
         for last in [place.running.last_mut(), place.labelled.last_mut()].into_iter().flatten() {
             last.truncated = true;
@@ -912,20 +931,24 @@ impl Learner for Guided {
             data.truncate_episode();
         }
         let (steps, distil) = (self.progress.steps, &self.config.distil);
-        self.due[0] |= self.net.is_some() && self.config.value.every == FitSchedule::Episode;
-        self.due[1] |= self.student.is_some() && steps >= distil.warm_up && distil.every == FitSchedule::Episode;
+        self.progress.due[0] |= self.net.is_some() && self.config.value.every == FitSchedule::Episode;
+        self.progress.due[1] |=
+            self.student.is_some() && steps >= distil.warm_up && distil.every == FitSchedule::Episode;
         Ok(())
     }
 
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         self.agent.update(rng, report)?;
         self.sync();
-        let [value, policy] = std::mem::take(&mut self.due);
+        let [value, policy] = std::mem::take(&mut self.progress.due);
         if policy {
             self.learn_policy(rng, report)?;
         }
         // After the policy, which acts in what is imagined.
-        if value && !self.replay().is_empty() {
+        if value && self.replay().is_empty() {
+            // Environments in lockstep give no data before an episode is over.
+            self.progress.due[0] = true;
+        } else if value {
             self.learn_value(rng, report)?;
         }
         self.learn_critic(rng, report)?;
@@ -933,11 +956,7 @@ impl Learner for Guided {
             self.agent.replace_controllers(std::mem::take(&mut self.later));
         }
         // Of a critic, which changes at every step, plans see what it was when an episode began.
-        let begins = self.replay().episodes().last().is_none_or(|episode| {
-            let last = self.replay().get(episode.end - 1);
-            last.is_some_and(|last| last.episode_over())
-        });
-        if value || policy || begins {
+        if std::mem::take(&mut self.begins) || value || policy {
             self.hand_over();
         }
         Ok(())
@@ -980,13 +999,13 @@ impl Learner for Guided {
             student.learned = progress.distilled;
         }
         self.progress = progress;
-        self.due = [false; 2];
+        self.begins = false;
         self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
         // A checkpoint does not say which goal it was that was put in place of the first: nothing learned for it counts.
         (self.learned_for, self.of_first_goal) = (self.agent.goal().key(), true);
         if !progress.first_goal {
             (self.progress.valued, self.progress.distilled) = (false, false);
-            self.due[0] = self.net.is_some();
+            self.progress.due[0] = self.net.is_some();
             self.forget();
         }
         if self.progress.steps >= self.config.value.warm_up && !self.later.is_empty() {

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use mbrl_env::Batch;
-use mbrl_model::{Draw, Dynamics, ModelError};
+use mbrl_model::{Draw, Dynamics, MemberRule, ModelError};
 
 use crate::{AgentError, Goal, Tensor};
 
@@ -131,7 +131,8 @@ impl<'a> Imagination<'a> {
     /// Rolls a policy out for `steps` steps from observations `starts` `[N, O]`.
     ///
     /// `act` chooses for observations `[n, O]` of the rows that are still alive, at a step from 0, actions `[n, A]` in the environment's
-    /// units.
+    /// units. By [`MemberRule::TsInf`] the place of a row in the batch tells its member: there `act` is asked about rows that are over
+    /// too, where they were last alive, and what it says of them is not used.
     ///
     /// # Errors
     /// [`AgentError::Config`] for a model whose state is more than an observation; as [`Dynamics::sample`], and whatever keeps `act`
@@ -163,40 +164,44 @@ impl<'a> Imagination<'a> {
             broken: 0,
         };
         all.obs[..n * o].copy_from_slice(starts);
-        let mut alive: Vec<usize> = (0..n).collect();
+        let stay = draw.propagation.rule == MemberRule::TsInf;
+        let (mut batch, mut over): (Vec<usize>, _) = ((0..n).collect(), vec![false; n]);
         let mut obs = starts.to_vec();
         for t in 0..steps {
-            if alive.is_empty() {
+            if over.iter().all(|over| *over) {
                 break;
             }
             let actions = act(&obs, t)?;
-            if actions.len() != alive.len() * a {
+            if actions.len() != batch.len() * a {
                 let what = "entries of the policy's actions";
-                return Err(ModelError::Width { what, expected: alive.len() * a, actual: actions.len() }.into());
+                return Err(ModelError::Width { what, expected: batch.len() * a, actual: actions.len() }.into());
             }
             let step = self.step(&obs, &actions, draw.later(t))?;
-            let (mut still, mut next_obs) = (Vec::with_capacity(alive.len()), Vec::with_capacity(obs.len()));
-            for (i, &row) in alive.iter().enumerate() {
-                let next = &step.next[i * o..][..o];
-                if step.stops[i] {
-                    continue;
+            let (mut still, mut next_obs) = (Vec::with_capacity(batch.len()), Vec::with_capacity(obs.len()));
+            for (i, &row) in batch.iter().enumerate() {
+                let (before, next) = (&obs[i * o..][..o], &step.next[i * o..][..o]);
+                if !over[row] {
+                    over[row] = true;
+                    if step.stops[i] {
+                        // It ends before this step.
+                    } else if !step.rewards[i].is_finite() || next.iter().any(|value| !value.is_finite()) {
+                        all.broken += 1;
+                    } else {
+                        let place = t * n + row;
+                        all.alive[place] = true;
+                        all.rewards[place] = step.rewards[i];
+                        all.terminated[place] = step.terminated[i];
+                        all.actions[place * a..][..a].copy_from_slice(&actions[i * a..][..a]);
+                        all.obs[(place + n) * o..][..o].copy_from_slice(next);
+                        over[row] = step.terminated[i];
+                    }
                 }
-                if !step.rewards[i].is_finite() || next.iter().any(|value| !value.is_finite()) {
-                    all.broken += 1;
-                    continue;
-                }
-                let place = t * n + row;
-                all.alive[place] = true;
-                all.rewards[place] = step.rewards[i];
-                all.terminated[place] = step.terminated[i];
-                all.actions[place * a..][..a].copy_from_slice(&actions[i * a..][..a]);
-                all.obs[(place + n) * o..][..o].copy_from_slice(next);
-                if !step.terminated[i] {
+                if !over[row] || stay {
                     still.push(row);
-                    next_obs.extend_from_slice(next);
+                    next_obs.extend_from_slice(if over[row] { before } else { next });
                 }
             }
-            (alive, obs) = (still, next_obs);
+            (batch, obs) = (still, next_obs);
         }
         Ok(all)
     }
@@ -295,6 +300,25 @@ mod tests {
         assert_eq!(*batch.terminated, [false, false, true, false, true, true]);
         assert_eq!((all.steps(), all.broken, batch.len()), (4, 0, 6));
         assert!(!batch.truncated.iter().any(|cut| *cut));
+    }
+
+    #[test]
+    fn by_ts_infinity_rows_keep_their_members_when_others_end() {
+        let config =
+            mbrl_model::EnsembleConfig { members: 3, hidden: vec![8], ..mbrl_model::EnsembleConfig::default() };
+        let model = config.init(1, 1, &Device::flex(), &mut mbrl_env::Rng::new(0)).unwrap();
+        let starts: Vec<f32> = (0..12).map(|row| [9.0, 0.3, -0.2][row % 3] + 0.01 * row as f32).collect();
+        let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: 1 }, 3);
+        let go = |goal: &Goal| {
+            let mut act = |obs: &[f32], _: usize| Ok(vec![0.1; obs.len()]);
+            imagine(&model, goal, &mut act, &starts, 4, draw).unwrap()
+        };
+        let (ends, never) = (go(&goal()), go(&Goal { termination: None, ..goal() }));
+        // Every third row ends in the first step; the others go where they go without it.
+        assert_eq!(ends.alive.iter().filter(|alive| **alive).count(), 12 + 3 * 8);
+        for place in (0..48).filter(|place| ends.alive[*place]) {
+            assert_eq!(ends.obs[place + 12], never.obs[place + 12], "step {}, row {}", place / 12, place % 12);
+        }
     }
 
     #[test]

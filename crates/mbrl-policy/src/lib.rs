@@ -102,6 +102,7 @@ mod goal;
 mod guided;
 mod imagine;
 mod lasting;
+mod limits;
 mod lookahead;
 mod mbpo;
 mod means;

@@ -33,6 +33,7 @@ use crate::{
     ReportKind,
     goal::no_reward,
     imagine::{Imagination, check_markov},
+    limits::fits_memory,
     policy::follow,
 };
 
@@ -261,9 +262,6 @@ impl MbpoConfig {
     }
 }
 
-/// Numbers that all imagined data may hold: 8 GiB of them.
-const LARGEST: usize = 1 << 31;
-
 impl RolloutConfig {
     fn check(&self, spec: &EnvSpec) -> Result<(), AgentError> {
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
@@ -294,8 +292,7 @@ impl RolloutConfig {
             _ => ends[0].max(ends[1]),
         };
         let row = 2 * spec.obs.width() + spec.actions.width() + 2;
-        let numbers = [longest, self.count, self.keep, row].into_iter().try_fold(1_usize, usize::checked_mul);
-        if numbers.is_none_or(|numbers| numbers > LARGEST) {
+        if !fits_memory(&[longest, self.count, self.keep, row]) {
             let value = format!("{longest}, rollout.count = {}, rollout.keep = {}", self.count, self.keep);
             return refuse(
                 "rollout.length",
@@ -430,7 +427,11 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
         let positions: Vec<usize> = match self.rollout.starts {
             RolloutStarts::Seen => (0..self.rollout.count).map(|_| rng.below(replay.len())).collect(),
             RolloutStarts::Initial | RolloutStarts::Episodes => {
-                let first: Vec<usize> = replay.episodes().map(|episode| episode.start).collect();
+                let mut first: Vec<usize> = replay.episodes().map(|episode| episode.start).collect();
+                // A full replay has cut the beginning off its oldest episode.
+                if replay.pushed() > replay.len() as u64 && first.len() > 1 {
+                    first.remove(0);
+                }
                 (0..self.rollout.count).map(|_| first[rng.below(first.len())]).collect()
             }
         };
@@ -716,6 +717,10 @@ mod tests {
 
     /// Episodes of six steps that start at 0 and count up.
     fn agent(rollout: RolloutConfig) -> Mbpo<Ensemble, crate::Sac> {
+        agent_that_keeps(1000, rollout)
+    }
+
+    fn agent_that_keeps(replay_capacity: usize, rollout: RolloutConfig) -> Mbpo<Ensemble, crate::Sac> {
         let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).unwrap());
         let mut spec = EnvSpec::new("line", BoxSpace::unbounded(1), actions, 0.1);
         spec.max_steps = Some(6);
@@ -726,7 +731,7 @@ mod tests {
         let critics = CriticsConfig { hidden: vec![8], ..CriticsConfig::default() };
         let sac = SacConfig::default().init(&spec, &actor, &critics, &mut rng).unwrap();
         let imagining = Imagining { goal: Goal::of_model(), rollout, propagation: Propagation::MEAN };
-        let config = MbpoConfig { random_steps: 1000, ..MbpoConfig::default() };
+        let config = MbpoConfig { random_steps: 1000, replay_capacity, ..MbpoConfig::default() };
         let mut agent = config.init(&spec, model, FitConfig::default(), imagining, sac).unwrap();
         for _ in 0..4 {
             for x in 0..6 {
@@ -752,6 +757,17 @@ mod tests {
             let expected = if starts == RolloutStarts::Seen { 24..=40 } else { 0..=0 };
             assert!(expected.contains(&late), "{starts:?}: {first:?}");
         }
+    }
+
+    #[test]
+    fn an_episode_whose_beginning_is_lost_is_no_initial_state() {
+        // Of 24 transitions the last 15 are kept: the oldest episode begins at 3.
+        let length = RolloutLength::Fixed(1);
+        let rollout = RolloutConfig { starts: RolloutStarts::Initial, length, count: 40, ..RolloutConfig::default() };
+        let mut agent = agent_that_keeps(15, rollout);
+        assert_eq!(agent.replay().get(0).unwrap().obs, [3.0]);
+        agent.imagine(&mut Rng::new(1), &mut Quiet).unwrap();
+        assert!(agent.imagined.0[0].obs[..40].iter().all(|x| *x == 0.0));
     }
 
     #[test]

@@ -233,6 +233,10 @@ impl<M: LearnedModel> Agent for ModelBased<M> {
         self.controller.ahead()
     }
 
+    fn skip(&mut self, steps: usize) {
+        self.controller.skip(steps);
+    }
+
     fn take_plan_failure(&mut self) -> Option<PlanError> {
         self.controller.take_failure()
     }

@@ -103,6 +103,10 @@ impl<D: Dynamics> Agent for MpcAgent<D> {
         self.controller.ahead()
     }
 
+    fn skip(&mut self, steps: usize) {
+        self.controller.skip(steps);
+    }
+
     fn slots(&self) -> usize {
         self.controller.slots()
     }
@@ -202,6 +206,15 @@ impl Controller {
     pub(crate) fn ahead(&self) -> Vec<Vec<f32>> {
         let mpc = &self.mpcs[0];
         mpc.ahead().chunks_exact(mpc.width()).map(<[f32]>::to_vec).collect()
+    }
+
+    /// Steps went by in the first environment without a question.
+    pub(crate) fn skip(&mut self, steps: usize) {
+        self.mpcs[0].skip(steps);
+        if steps > 0 {
+            // It followed none of them.
+            self.beliefs[0] = None;
+        }
     }
 
     /// Other planners from the next step on, as many as there are.

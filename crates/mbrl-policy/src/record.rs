@@ -54,6 +54,13 @@ impl MetricsLine {
         self.is_episode_that("episode/breakdown")
     }
 
+    /// Whether it tells of a fit of a model, not of a value or a distilled policy alone.
+    #[must_use]
+    pub fn is_model_fit(&self) -> bool {
+        let has = |name| self.get(name).is_some();
+        self.event == "fit" && (has("model/fit_s") || !(has("value/fit_s") || has("distil/fit_s")))
+    }
+
     fn is_episode_that(&self, flag: &str) -> bool {
         self.event == "episode" && self.get(flag) == Some(1.0)
     }

@@ -171,9 +171,34 @@ pub struct Best {
     /// Real steps at that evaluation, which name the checkpoint.
     pub env_step: u64,
     /// Its mean return.
+    #[serde(with = "exact")]
     pub return_mean: f64,
     /// How many of its episodes broke down.
     pub breakdowns: usize,
+}
+
+/// A number as text: JSON's reader may miss its last bit, and of equal evaluations the first would then no longer be the best.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        /// Of runs from before.
+        Number(f64),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+            Written::Number(number) => Ok(number),
+        }
+    }
 }
 
 impl Best {
@@ -940,5 +965,24 @@ impl Report for Numbers<'_> {
             ReportKind::Policy => self.policies.add(name, value),
             ReportKind::Fit => self.fit.push((name.to_owned(), value)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_return_comes_back_to_the_bit() {
+        let mut rng = Rng::new(0);
+        for _ in 0..2000 {
+            let return_mean = f64::from(rng.normal()) * 1e3 / 7.0;
+            let best = Best { env_step: 5, return_mean, breakdowns: 0 };
+            let back: Best = serde_json::from_str(&serde_json::to_string(&best).unwrap()).unwrap();
+            assert_eq!(back.return_mean.to_bits(), return_mean.to_bits());
+        }
+        // As runs of before have it.
+        let old: Best = serde_json::from_str(r#"{"env_step":5,"return_mean":-1.5,"breakdowns":0}"#).unwrap();
+        assert_eq!(old.return_mean, -1.5);
     }
 }

@@ -74,6 +74,20 @@ fn a_student_does_what_its_teacher_does() {
 }
 
 #[test]
+fn inputs_are_standardised_by_the_data_of_the_last_fit_alone() {
+    // A fit of all data goes on from one of half of them, which must not count twice.
+    let (half, all) = (taught(10, SPREAD), taught(20, SPREAD));
+    let config = CloningConfig { max_epochs: 1, holdout: 0.0, ..CloningConfig::default() };
+    let [mut once, mut twice] = [student(HEADS[0]), student(HEADS[0])];
+    config.fit(&mut twice, &half, &mut Rng::new(2)).unwrap();
+    let early = twice.inputs().statistics().map(|of| of.map(<[f32]>::to_vec));
+    config.fit(&mut twice, &all, &mut Rng::new(3)).unwrap();
+    config.fit(&mut once, &all, &mut Rng::new(3)).unwrap();
+    assert_eq!(twice.inputs().statistics(), once.inputs().statistics());
+    assert_ne!(twice.inputs().statistics().map(|of| of.map(<[f32]>::to_vec)), early);
+}
+
+#[test]
 fn it_stops_in_time_keeps_the_best_and_depends_on_no_thread() {
     // Four episodes are learned by heart.
     let data = taught(4, 0.5);

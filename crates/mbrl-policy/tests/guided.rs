@@ -141,11 +141,66 @@ fn a_critic_begins_anew_for_another_goal() {
     let mut updates = Updates(0);
     agent.update(&mut rng, &mut updates).unwrap();
     assert!(updates.0 == 0 && agent.value().is_some(), "nothing is left to learn of these steps");
+    let inputs =
+        |agent: &Guided| agent.critic().unwrap().parts().actor.inputs().statistics().map(|of| of.map(<[f32]>::to_vec));
+    let before = inputs(&agent);
     agent.goal_mut().reward = Some(Arc::new(reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim::<1>(1))));
     assert!(agent.value().is_none());
     // As many updates as there were steps, of the same data: one alone would leave the old goal's values in place.
     agent.update(&mut rng, &mut updates).unwrap();
     assert!(updates.0 == 100 && agent.value().is_some(), "{} updates", updates.0);
+    // What observations are like is no matter of the goal.
+    assert!(inputs(&agent) == before && before.is_some());
+}
+
+/// A step of the point that stays where it is.
+fn step(at: f32, truncated: bool) -> Transition {
+    let (obs, next_obs) = (vec![at], vec![at]);
+    Transition { obs, action: vec![0.0], reward: f64::from(-at * at), next_obs, terminated: false, truncated }
+}
+
+#[test]
+fn in_lockstep_too_plans_of_an_episode_see_one_critic() {
+    let config = guide(value(ValueSource::Critic), DistilConfig::default());
+    let mut rng = Rng::new(1);
+    let two = in_simulator(2).with_more(vec![mpc(2, Propagation::MEAN)]);
+    let spec = Point::limited(STEPS).spec().clone();
+    let mut agent = config.init(&spec, Box::new(two), Vec::new(), &mut rng).unwrap();
+    let mut go = |agent: &mut Guided, steps: usize, last: bool| {
+        for t in 0..steps {
+            for slot in 0..2 {
+                agent.observe_in(slot, &step(0.1 * t as f32, last && t + 1 == steps)).unwrap();
+            }
+            agent.update(&mut rng, &mut Silent).unwrap();
+        }
+        let planned = agent.goal().terminal_value.as_ref().map(|value| worth(&**value.value(), &[0.3, -0.2]));
+        (planned, worth(&*agent.value().unwrap(), &[0.3, -0.2]))
+    };
+    // Twenty steps come into the data with their episodes' ends, and with them the first updates.
+    let (planned, learned) = go(&mut agent, 10, true);
+    assert_eq!(planned.as_ref(), Some(&learned));
+    let (within, newer) = go(&mut agent, 5, false);
+    assert!(within == planned && newer != learned, "{within:?} {planned:?} {newer:?}");
+    let (after, newest) = go(&mut agent, 5, true);
+    assert_eq!(after, Some(newest));
+}
+
+#[test]
+fn a_value_that_is_due_before_there_are_data_is_learned_when_there_are() {
+    let every = ValueConfig { every: FitSchedule::Steps(16), ..value(ValueSource::Episodes) };
+    let config = guide(every, DistilConfig::default());
+    let mut rng = Rng::new(1);
+    let two = in_simulator(2).with_more(vec![mpc(2, Propagation::MEAN)]);
+    let spec = Point::limited(STEPS).spec().clone();
+    let mut agent = config.init(&spec, Box::new(two), Vec::new(), &mut rng).unwrap();
+    for t in 0..10 {
+        for slot in 0..2 {
+            agent.observe_in(slot, &step(0.1 * t as f32, t == 9)).unwrap();
+        }
+        agent.update(&mut rng, &mut Silent).unwrap();
+        // Step 16 comes in the eighth round, the data in the tenth.
+        assert_eq!(agent.value().is_some(), t == 9, "{t}");
+    }
 }
 
 #[test]

@@ -13,11 +13,12 @@ use std::{
 
 use mbrl_env::{Delay, Env, Rng, World, tasks::Pendulum};
 use mbrl_model::dynamics_fn;
+use mbrl_plan::{Mpc, Plan, PlanError, PlanStats, Planner, Problem, Replan};
 use mbrl_policy::{
-    ActMode, Agent, AgentError, Device, Tensor,
+    ActMode, Agent, AgentError, Device, Goal, MpcAgent, Tensor,
     realtime::{
         Acted, AgentPilot, Clock, DriveLog, Driver, DriverConfig, EnvelopeConfig, Faults, Foresight, LineConfig, Link,
-        Loopback, Measurement, MonotonicClock, PlanRequest, PlanSource, PlanThread, SafeAction, SimulatedClock,
+        Loopback, Measurement, MonotonicClock, Pilot, PlanRequest, PlanSource, PlanThread, SafeAction, SimulatedClock,
         SimulatedLink, SimulatedPlanning, SocketLink, Source, StandIn, StandInConfig,
     },
 };
@@ -304,6 +305,49 @@ fn a_plan_starts_where_the_robot_will_be_when_it_acts() {
         assert!(with < 0.01, "delay {delay}, {latency:?}: {with}");
         assert!(without > 0.2, "delay {delay}, {latency:?}: {without}");
     }
+}
+
+/// Remembers how far its warm start was shifted before each plan.
+#[derive(Default)]
+struct Shifted {
+    steps: usize,
+    told: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Planner for Shifted {
+    fn plan(&mut self, _: &mbrl_env::Situation<'_>, _: &Problem<'_>, _: &mut Rng) -> Result<Plan, PlanError> {
+        let mut told = self.told.lock().unwrap();
+        told.push(std::mem::take(&mut self.steps));
+        if told.len() == 4 {
+            return Err(PlanError::NoFiniteReturn { population: 1, iteration: 0 });
+        }
+        Plan::new(vec![0.5; 3], [3, 1], 0.0, PlanStats::default())
+    }
+    fn advance(&mut self, executed: usize) {
+        self.steps += executed;
+    }
+    fn reset(&mut self) {
+        self.steps = 0;
+    }
+}
+
+#[test]
+fn a_warm_start_is_shifted_by_as_many_periods_as_the_last_plan_took() {
+    let planner = Shifted::default();
+    let told = Arc::clone(&planner.told);
+    let mpc = Mpc::new(Box::new(planner), Replan::EveryStep).unwrap();
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a);
+    let actions = mbrl_env::ActionSpace::Box(mbrl_env::BoxSpace::symmetric(1, 1.0).unwrap());
+    let agent = MpcAgent::new(model, Goal::of_model(), actions, mpc);
+    let mut pilot = AgentPilot::new(Box::new(agent), Foresight::Off, Rng::new(0)).unwrap();
+    for (tick, begins) in [(5, true), (6, false), (9, false), (11, false), (12, false), (40, true), (42, false)] {
+        let mut request = PlanRequest::default();
+        (request.tick, request.obs, request.begins) = (tick, vec![0.0], begins);
+        let planned = pilot.plan(&request).unwrap();
+        // The fourth fails, and what is left of the third is for the period in which it is asked for.
+        assert_eq!(planned.len(), if tick == 11 { 1 } else { 3 }, "{tick}");
+    }
+    assert_eq!(*told.lock().unwrap(), [0, 1, 3, 2, 1, 0, 2]);
 }
 
 #[test]

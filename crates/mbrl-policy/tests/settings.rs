@@ -147,6 +147,10 @@ const LATENT: &str = r#"
     width = 16
     height = 16
 
+    # Episodes of ten steps: they are held out as wholes.
+    [wrappers]
+    action_repeat = 20
+
     [agent]
     kind = "latent"
     random_steps = 30

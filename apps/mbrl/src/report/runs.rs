@@ -27,12 +27,6 @@ pub(crate) struct Line {
     line: MetricsLine,
 }
 
-/// Whether a fit was one of a model, not of a value or a policy alone.
-pub(crate) fn is_model_fit(line: &MetricsLine) -> bool {
-    let has = |name| line.get(name).is_some();
-    has("model/fit_s") || !(has("value/fit_s") || has("distil/fit_s"))
-}
-
 impl Line {
     fn new(line: MetricsLine) -> Self {
         Self { event: line.event.clone(), env_step: line.env_step as f64, wall_s: line.wall_s, line }
@@ -204,7 +198,7 @@ impl Run {
 
     /// Real steps at the first fit, up to which actions were random.
     pub(super) fn first_fit(&self) -> Option<f64> {
-        self.of("fit").find(|line| is_model_fit(&line.line)).map(|line| line.env_step)
+        self.of("fit").find(|line| line.line.is_model_fit()).map(|line| line.env_step)
     }
 
     pub(super) fn episodes(&self) -> usize {

@@ -173,7 +173,7 @@ impl BaodingConfig {
     }
 
     /// What a model of the task may use: the hand beside the balls, measured and commanded; that the balls may be exchanged; how
-    /// the targets turn.
+    /// the targets turn, unless they wait for balls whose places are measured with noise.
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
         let mut knowledge = Knowledge::none();
@@ -181,7 +181,10 @@ impl BaodingConfig {
             knowledge = knowledge.with_augment(exchange());
         }
         knowledge.features = Some(std::sync::Arc::new(self.features()));
-        knowledge.known = Some(std::sync::Arc::new(self.targets().known()));
+        // Targets that wait go by where the balls are, not by where they seem to be.
+        if self.lead.is_none() || self.sensors.positions == 0.0 {
+            knowledge.known = Some(std::sync::Arc::new(self.targets().known()));
+        }
         knowledge
     }
 
@@ -577,6 +580,15 @@ mod tests {
         }
         let config = BaodingConfig { lead: Some(0.0), ..BaodingConfig::default() };
         assert!(config.check().unwrap_err().to_string().starts_with("lead = 0: expected"));
+    }
+
+    #[test]
+    fn targets_that_wait_for_noisy_balls_are_not_known() {
+        for (lead, positions, known) in [(None, 0.002, true), (Some(0.8), 0.0, true), (Some(0.8), 0.002, false)] {
+            let sensors = SensorNoise { positions, ..SensorNoise::default() };
+            let config = BaodingConfig { lead, sensors, ..BaodingConfig::default() };
+            assert_eq!(config.knowledge().known.is_some(), known, "{lead:?} {positions}");
+        }
     }
 
     #[test]

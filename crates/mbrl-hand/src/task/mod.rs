@@ -32,7 +32,7 @@ pub struct SensorNoise {
     pub joints: f32,
     /// On joint velocities (rad/s; default: 0).
     pub joint_velocities: f32,
-    /// On where an object is (m, and rad for a valve; default: 0).
+    /// On where an object is (m, and rad for a valve; default: 0). How a cube or a pencil lies in space is always measured exactly.
     pub positions: f32,
     /// On how an object moves (m/s and rad/s; default: 0).
     pub velocities: f32,

@@ -177,6 +177,22 @@ fn what_is_planned_from_is_encoded_as_what_was_fitted_to() {
 }
 
 #[test]
+fn no_window_is_validated_that_shares_frames_with_a_trained_one() {
+    // Whole episodes, drawn: 10 of 17 windows each.
+    let replay = data(10, 20);
+    let mut model = model(small(LatentNorm::Layer));
+    let fit_config = FitConfig { holdout: 0.2, ..quick() };
+    let report = fit(&mut model, &Dataset::of_replay(&replay, 0).unwrap(), &fit_config, &mut Rng::new(1)).unwrap();
+    assert_eq!((report.train_rows, report.holdout_rows), (8 * 17, 2 * 17));
+    // Rows that were chosen: the second episode, and two rows of the fourth, which five windows of four steps touch.
+    let chosen: Vec<usize> = (20..40).chain(70..72).collect();
+    let set = Dataset::of_replay(&replay, 0).unwrap().with_holdout(chosen).unwrap();
+    let (examples, _) = Fit::prepare(&model, &set).unwrap();
+    let held: Vec<usize> = examples.holdout().unwrap().iter().map(|window| examples.windows[*window].row).collect();
+    assert_eq!(held, (20..37).chain(67..72).collect::<Vec<usize>>());
+}
+
+#[test]
 fn rewards_are_foreseen_and_frames_decoded() {
     let config = LatentConfig { window: 5, hidden: vec![64], encoder: vec![64], ..small(LatentNorm::Layer) };
     let mut model = model(config);

@@ -22,6 +22,10 @@ pub struct LatentExamples {
     /// `[F, pixels]`: those of an episode follow each other, one more than it has transitions.
     pub(super) frames: Vec<u8>,
     pub(super) windows: Vec<Window>,
+    /// The episode of each window, `[W]`.
+    episodes: Vec<usize>,
+    /// Windows that touch a row which the data holds out.
+    holdout: Option<Vec<usize>>,
     /// `[N, A]`, within ±1.
     pub(super) actions: Vec<f32>,
     /// `[N]`, in standard deviations.
@@ -47,6 +51,15 @@ impl Examples for LatentExamples {
     fn count(&self) -> usize {
         self.windows.len()
     }
+
+    fn holdout(&self) -> Option<&[usize]> {
+        self.holdout.as_deref()
+    }
+
+    /// Windows of an episode share frames.
+    fn groups(&self) -> Option<&[usize]> {
+        Some(&self.episodes)
+    }
 }
 
 impl LatentExamples {
@@ -59,15 +72,18 @@ impl LatentExamples {
         let (pixels, a) = (shapes.pixels(), shapes.action());
         let rewards = data.rewards().ok_or(ModelError::MissingData { what: "rewards" })?;
         let mut frames = Vec::with_capacity((data.len() + data.episodes().count()) * pixels);
-        let mut windows = Vec::new();
-        for episode in data.episodes() {
+        let (mut windows, mut episodes) = (Vec::new(), Vec::new());
+        for (number, episode) in data.episodes().enumerate() {
             let first = frames.len() / pixels;
             let count = (episode.len() + 1).saturating_sub(config.window);
             windows.extend((0..count).map(|i| Window { row: episode.start + i, frame: first + i, first }));
+            episodes.resize(windows.len(), number);
             let seen = &data.obs()[episode.start * pixels..episode.end * pixels];
             let last = &data.next_obs()[(episode.end - 1) * pixels..][..pixels];
             frames.extend(seen.iter().chain(last).map(|level| byte(*level)));
         }
+        let starts: Vec<usize> = windows.iter().map(|window| window.row).collect();
+        let holdout = data.held_windows(&starts, config.window);
         let mut actions = data.actions().to_vec();
         shapes.scale(&mut actions);
         Ok(Self {
@@ -75,6 +91,8 @@ impl LatentExamples {
             pixels,
             frames,
             windows,
+            episodes,
+            holdout,
             actions,
             rewards: rewards.iter().map(|reward| (reward - statistics.mean) / statistics.std).collect(),
             action: a,

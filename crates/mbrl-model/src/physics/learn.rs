@@ -125,11 +125,7 @@ impl Fit for PhysicsModel {
             let square = changes.map(|x| f64::from(x).powi(2)).sum::<f64>() / data.len() as f64;
             if square > 0.0 { square.sqrt() as f32 } else { 1.0 }
         });
-        // Windows that touch a row which is held out.
-        let holdout = data.holdout().map(|held| {
-            let touches = |start: &usize| held.iter().any(|row| (*start..start + steps).contains(row));
-            (0..starts.len()).filter(|i| touches(&starts[*i])).collect()
-        });
+        let holdout = data.held_windows(&starts, steps);
         let (values, free) = (self.values(), unknown.len());
         let formula = Formula::record(free + o + a, free, |n| {
             let mut all: Vec<super::Num> = values.iter().map(|value| (*value).into()).collect();

@@ -248,6 +248,12 @@ impl SequenceSampler for CemSampler {
         Ok(())
     }
 
+    fn adopt(&mut self, iteration: usize, sequence: Tensor<3>, value: f32) -> Result<(), PlanError> {
+        // It is what will be executed, even where the draws of sampling promised more of another.
+        self.best = None;
+        self.tell(iteration, sequence, &[value])
+    }
+
     fn converged(&self) -> bool {
         self.variance.iter().all(|v| *v <= self.config.variance_stop)
     }
@@ -384,6 +390,20 @@ mod tests {
         assert_eq!(cem.solution(), [0.1, 0.2]);
         cem.reset();
         assert_eq!(cem.solution(), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn what_a_refinement_made_is_where_the_next_step_starts() {
+        let config = CemConfig { horizon: 2, elites: 2, population: 2, execute: Execute::Best, ..CemConfig::default() };
+        let mut cem = sampler(config);
+        cem.begin();
+        tell(&mut cem, [[0.1, 0.2], [0.5, 0.6]], [1.0, 9.0]);
+        // By other draws of noise the better sequence is worth less than the best promised.
+        let refined = Tensor::<3>::from_floats([[[0.7], [0.8]]], &Device::flex());
+        cem.adopt(1, refined, 8.0).unwrap();
+        assert_eq!(cem.solution(), [0.7, 0.8]);
+        cem.advance(1);
+        assert_eq!(cem.mean(), [0.8, 0.0]);
     }
 
     #[test]

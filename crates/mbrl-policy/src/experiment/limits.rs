@@ -4,13 +4,7 @@ use mbrl_model::EnsembleConfig;
 use mbrl_plan::PlannerConfig;
 
 use super::ExperimentError;
-
-/// Numbers that a model or a roll-out may hold: 8 GiB of them.
-const LARGEST: u64 = 1 << 31;
-
-fn product(factors: &[usize]) -> Option<u64> {
-    factors.iter().try_fold(1_u64, |product, factor| product.checked_mul(u64::try_from(*factor).ok()?))
-}
+use crate::limits::{LARGEST, fits_memory, product};
 
 /// Refuses plans whose roll-outs no machine has the memory for.
 pub(super) fn check_plan(
@@ -21,7 +15,7 @@ pub(super) fn check_plan(
 ) -> Result<(), ExperimentError> {
     let (candidates, horizon) = (planner.candidates(), planner.horizon());
     let rollout = [candidates, horizon, particles, obs.saturating_add(action)];
-    if product(&rollout).is_none_or(|numbers| numbers > LARGEST) {
+    if !fits_memory(&rollout) {
         return Err(ExperimentError::rule(
             "candidates · horizon · particles",
             format!("{candidates} · {horizon} · {particles}"),

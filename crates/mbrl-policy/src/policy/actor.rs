@@ -219,6 +219,11 @@ impl Actor {
         self.inputs.observe(obs);
     }
 
+    /// Takes the statistics of observations `[N, O]` in place of those so far, where there are any.
+    pub fn observe_anew(&mut self, obs: &[f32]) {
+        self.inputs.observe_anew(obs);
+    }
+
     /// Between [−1, 1] and the environment's units.
     #[must_use]
     pub fn scale(&self) -> &ActionScale {

@@ -162,6 +162,15 @@ impl Inputs {
         }
     }
 
+    /// Takes the statistics of observations `[N, O]` in place of those so far, where there are any.
+    pub fn observe_anew(&mut self, obs: &[f32]) {
+        let width = self.width();
+        if let Some(running) = self.running.as_mut().filter(|running| !running.is_fixed()) {
+            *running = Running::new(width);
+        }
+        self.observe(obs);
+    }
+
     /// Writes the statistics.
     ///
     /// # Errors

@@ -98,6 +98,8 @@ pub struct AgentPilot {
     foresight: Foresight,
     rng: Rng,
     mode: ActMode,
+    /// The control period of the first step of this episode that the agent does not know of.
+    next: Option<u64>,
 }
 
 impl fmt::Debug for AgentPilot {
@@ -123,7 +125,7 @@ impl AgentPilot {
             Foresight::Model(model) => check_model(&**model)?,
             Foresight::Off | Foresight::Simulator(_) => {}
         }
-        Ok(Self { who: Who::Agent(agent), foresight, rng, mode: ActMode::Evaluate })
+        Ok(Self { who: Who::Agent(agent), foresight, rng, mode: ActMode::Evaluate, next: None })
     }
 
     /// A pilot for what a learner has learned; it learns nothing more.
@@ -140,7 +142,7 @@ impl AgentPilot {
             Foresight::Model(model) => check_model(&**model)?,
             Foresight::Off | Foresight::Simulator(_) => {}
         }
-        Ok(Self { who: Who::Learner(learner), foresight, rng, mode: ActMode::Evaluate })
+        Ok(Self { who: Who::Learner(learner), foresight, rng, mode: ActMode::Evaluate, next: None })
     }
 }
 
@@ -175,8 +177,16 @@ impl Pilot for AgentPilot {
         };
         if request.begins {
             agent.begin_episode();
+            self.next = None;
         }
+        let gone = self.next.map_or(0, |next| request.tick.saturating_sub(next));
+        if gone > 0 {
+            agent.skip(gone as usize);
+        }
+        // A plan that fails leaves its step to what stands in for it.
+        self.next = Some(request.tick);
         let mut actions = vec![agent.act(&situation, self.mode, &mut self.rng)?];
+        self.next = Some(request.tick + 1);
         actions.extend(agent.ahead());
         Ok(actions)
     }
