@@ -10,7 +10,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -37,9 +37,9 @@ pub trait Examples {
         None
     }
 
-    /// Which group each belongs to, `[N]`, where examples of a group share data, as windows of one episode do: then a random share is held
-    /// out in whole groups, so that nothing is validated on what was trained on. One group at least is trained on: of a single one nothing
-    /// is held out. By default each example is on its own.
+    /// Which group each belongs to, `[N]`, where examples of a group share data, as windows of one episode do: then whole groups are held out,
+    /// so that nothing is validated on what was trained on, as many as go into [`FitConfig::holdout`], or the smallest. Of a single
+    /// group nothing is held out. By default each example is on its own.
     fn groups(&self) -> Option<&[usize]> {
         None
     }
@@ -213,7 +213,8 @@ pub struct FitConfig {
     /// Most optimizer steps, 0 for no limit (default 0).
     pub max_steps: usize,
     /// Fraction of the transitions held out for validation (default 0.2), unless the data says which
-    /// ([`Dataset::with_holdout`](crate::Dataset::with_holdout)). With 0 every epoch is kept and `max_epochs` alone
+    /// ([`Dataset::with_holdout`](crate::Dataset::with_holdout)); in [whole groups](Examples::groups) where examples share data. With 0, or
+    /// a single group, every epoch is kept and `max_epochs` alone
     /// ends the fit (PETS).
     pub holdout: f32,
     /// Most transitions held out (default 5000).
@@ -454,28 +455,37 @@ impl Split {
             return Self { order, held: chosen.len().min(config.max_holdout) };
         }
         let held = match (config.holdout * count as f32) as usize {
-            0 if config.holdout > 0.0 => 1,
+            0 if config.holdout > 0.0 => 1.min(config.max_holdout),
             rows => rows.min(config.max_holdout),
         };
         match examples.groups() {
-            Some(groups) if held > 0 => Self::by_groups(order, held, groups, config.max_holdout),
+            Some(groups) if held > 0 => Self::by_groups(order, held, groups, rng),
             _ => Self { order, held },
         }
     }
 
-    /// Whole groups, in the order in which their first rows were drawn, until `least` rows are held out; one group is left.
-    fn by_groups(mut order: Vec<usize>, least: usize, groups: &[usize], most: usize) -> Self {
-        let mut ranks = HashMap::new();
-        for &row in &order {
-            let rank = ranks.len();
-            ranks.entry(groups[row]).or_insert(rank);
+    /// Whole groups, drawn, as many as go into `most` rows; the smallest where none does. Of a single group nothing is held out.
+    fn by_groups(mut order: Vec<usize>, most: usize, groups: &[usize], rng: &mut Rng) -> Self {
+        let mut sizes = BTreeMap::new();
+        groups.iter().for_each(|group| *sizes.entry(*group).or_insert(0) += 1);
+        let sizes: Vec<(usize, usize)> = sizes.into_iter().collect();
+        if sizes.len() == 1 {
+            return Self { order, held: 0 };
         }
-        order.sort_by_key(|&row| ranks[&groups[row]]);
-        let ends = || (1..order.len()).filter(|&i| groups[order[i]] != groups[order[i - 1]]);
-        let held = ends().find(|&end| end >= least).or_else(|| ends().last()).unwrap_or(0);
-        // Those that are too many are not trained on either.
-        order.drain(most.min(held)..held);
-        Self { order, held: held.min(most) }
+        let drawn: Vec<(usize, usize)> = rng.permutation(sizes.len()).into_iter().map(|i| sizes[i]).collect();
+        let (mut chosen, mut held) = (HashSet::new(), 0);
+        for (group, size) in &drawn {
+            if held + size <= most {
+                chosen.insert(*group);
+                held += size;
+            }
+        }
+        if let Some((group, size)) = drawn.iter().min_by_key(|(_, size)| size).filter(|_| held == 0) {
+            chosen.insert(*group);
+            held = *size;
+        }
+        order.sort_by_key(|&row| !chosen.contains(&groups[row]));
+        Self { order, held }
     }
 
     fn train(&self) -> &[usize] {
@@ -621,6 +631,8 @@ fn bags(train: &[usize], members: usize, bootstrap: bool, rng: &mut Rng) -> Vec<
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     struct Grouped(Vec<usize>);
@@ -639,35 +651,41 @@ mod tests {
         let of = |lengths: &[usize]| {
             Grouped(lengths.iter().enumerate().flat_map(|(group, length)| vec![group; *length]).collect())
         };
-        // Rows wanted at least, rows trained on and held out.
+        // Rows trained on and held out; of unequal groups that fit into 10 rows.
         for (lengths, holdout, wanted) in [
             (&[7; 10][..], 0.2, Some([56, 14])),
-            (&[7; 10], 0.25, Some([49, 21])),
-            (&[3, 9, 1, 5, 12], 0.3, None),
+            (&[7; 10], 0.25, Some([56, 14])),
+            (&[7; 10], 0.05, Some([63, 7])),
+            (&[3, 9, 1, 5, 12], 0.35, None),
+            (&[900, 25, 25, 25, 25], 0.1, Some([900, 100])),
             (&[4, 4], 0.9, Some([4, 4])),
             (&[8], 0.2, Some([8, 0])),
             (&[7; 10], 0.0, Some([70, 0])),
         ] {
             let examples = of(lengths);
-            let mut first = Vec::new();
-            for seed in 0..20 {
+            let mut drawn = BTreeSet::new();
+            for seed in 0..40 {
                 let config = FitConfig { holdout, ..FitConfig::default() };
                 let split = Split::draw(&examples, &config, &mut Rng::new(seed));
                 let (held, train) = (&split.order[..split.held], split.train());
-                if let Some(wanted) = wanted {
-                    assert_eq!([train.len(), held.len()], wanted);
+                match wanted {
+                    Some(wanted) => assert_eq!([train.len(), held.len()], wanted),
+                    None => assert!((1..=10).contains(&held.len()), "{}", held.len()),
                 }
                 assert_eq!(train.len() + held.len(), examples.count());
-                assert!(held.iter().all(|i| train.iter().all(|j| examples.0[*i] != examples.0[*j])), "{lengths:?}");
-                first.extend(held.first().map(|row| examples.0[*row]));
+                let groups: BTreeSet<usize> = held.iter().map(|row| examples.0[*row]).collect();
+                assert!(
+                    train.iter().all(|row| !groups.contains(&examples.0[*row])),
+                    "{lengths:?}: a group on both sides"
+                );
+                drawn.insert(groups);
             }
-            first.sort_unstable();
-            first.dedup();
-            assert!(first.len() > 1 || holdout == 0.0 || lengths.len() == 1, "always the same group");
+            let one = holdout == 0.0 || lengths.len() == 1 || lengths[0] == 900;
+            assert!(one || drawn.len() > 1, "always the same groups");
         }
-        // What is too much is neither validated nor trained on.
-        let config = FitConfig { holdout: 0.2, max_holdout: 5, ..FitConfig::default() };
-        let split = Split::draw(&of(&[7; 10]), &config, &mut Rng::new(0));
-        assert_eq!((split.held, split.train().len()), (5, 63));
+        for holdout in [0.2, 0.001] {
+            let config = FitConfig { holdout, max_holdout: 0, ..FitConfig::default() };
+            assert_eq!(Split::draw(&of(&[7; 10]), &config, &mut Rng::new(0)).held, 0);
+        }
     }
 }

@@ -160,8 +160,9 @@ impl Mpc {
     /// `steps` steps went by without a question: the actions of the running plan were executed meanwhile, or others in their place. The
     /// plan goes on behind them, and so does the planner's warm start. For control loops that do not wait for a plan.
     pub fn skip(&mut self, steps: usize) {
-        self.untold += steps;
-        self.executed += steps;
+        self.untold = self.untold.saturating_add(steps);
+        // Beyond its end nothing is left of a plan, however far.
+        self.executed = self.executed.saturating_add(steps).min(self.actions.len() / self.width);
     }
 
     /// What is left of the running plan, `[h, A]` in row-major order: the actions that follow the one handed out last.

@@ -81,8 +81,9 @@ pub trait Agent: Send {
         Vec::new()
     }
 
-    /// `steps` steps went by in the running episode at which it was not asked to [`act`](Self::act), because its last answer took longer than
-    /// a control period: the actions [ahead](Self::ahead) stood in. Planners shift their plans by them. Nothing by default.
+    /// `steps` steps went by in the running episode at which it was not asked to [`act`](Self::act): its last answer took several control
+    /// periods, say. The actions [ahead](Self::ahead) were executed meanwhile, or others in their place. Planners shift their plans by them.
+    /// Nothing by default.
     fn skip(&mut self, steps: usize) {
         let _ = steps;
     }

@@ -356,7 +356,7 @@ impl GuidedConfig {
             critic,
             student,
             progress: Progress::default(),
-            begins: true,
+            warm: false,
         })
     }
 }
@@ -401,6 +401,8 @@ struct Slot {
     label: Option<Vec<f32>>,
     /// The planner acts in this episode, whatever the policy has learned; not drawn yet where `None`.
     by_expert: Option<bool>,
+    /// In the middle of an episode.
+    underway: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -444,8 +446,8 @@ pub struct Guided {
     learned_for: GoalKey,
     of_first_goal: bool,
     progress: Progress,
-    /// An episode has begun, in one of the environments, since the last update.
-    begins: bool,
+    /// Whether the warm-up is over.
+    warm: bool,
 }
 
 impl fmt::Debug for Guided {
@@ -518,7 +520,7 @@ impl Guided {
             slot.labelled.clear();
             slot.label = None;
         }
-        self.progress.due = [self.net.is_some() && !self.replay().is_empty(), false];
+        self.progress.due = [self.net.is_some(), false];
         let goal = self.agent.goal_mut();
         goal.proposals = None;
         if !goal.has_own_value() {
@@ -678,38 +680,35 @@ impl Guided {
         Ok(trajectories)
     }
 
-    /// Learns the value anew, of the data that there are and for the present goal: what an update does where it is time to.
+    /// Learns the value anew, of the data that there are and for the present goal: what an update does where it is time to. Says whether there
+    /// was anything to learn of.
     ///
     /// # Errors
     /// What the model gives, of imagined episodes.
-    pub fn learn_value(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+    pub fn learn_value(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
         self.sync();
         let start = Instant::now();
         let trajectories = match self.config.value.source {
             ValueSource::Imagined => self.imagined(rng)?,
             _ => self.episodes(),
         };
-        let Some(net) = &mut self.net else { return Ok(()) };
-        if let Some(learned) = net.learn(&trajectories, rng) {
-            self.progress.valued = true;
-            let told = [
-                ("value/states", learned.states as f64),
-                ("value/mean", learned.mean),
-                ("value/unexplained", learned.unexplained),
-                ("value/loss", learned.loss),
-                ("value/fit_s", start.elapsed().as_secs_f64()),
-            ];
-            told.into_iter().for_each(|(name, number)| report.scalar(ReportKind::Fit, name, number));
-        }
-        Ok(())
+        let Some(learned) = self.net.as_mut().and_then(|net| net.learn(&trajectories, rng)) else { return Ok(false) };
+        self.progress.valued = true;
+        let told = [
+            ("value/states", learned.states as f64),
+            ("value/mean", learned.mean),
+            ("value/unexplained", learned.unexplained),
+            ("value/loss", learned.loss),
+            ("value/fit_s", start.elapsed().as_secs_f64()),
+        ];
+        told.into_iter().for_each(|(name, number)| report.scalar(ReportKind::Fit, name, number));
+        Ok(true)
     }
 
-    /// Fits the policy to all plans so far.
-    fn learn_policy(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
+    /// Fits the policy to all plans so far; says whether there were any.
+    fn learn_policy(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
         let Some(student) = self.student.as_mut().filter(|student| student.labels.len() > 1) else {
-            // As of the value: environments in lockstep give labels when an episode is over.
-            self.progress.due[1] = self.student.is_some() && self.slots.len() > 1;
-            return Ok(());
+            return Ok(false);
         };
         let start = Instant::now();
         let DistilConfig { max_epochs, batch_size, holdout, patience, .. } = self.config.distil;
@@ -723,7 +722,7 @@ impl Guided {
             ("distil/fit_s", start.elapsed().as_secs_f64()),
         ];
         told.into_iter().for_each(|(name, number)| report.scalar(ReportKind::Fit, name, number));
-        Ok(())
+        Ok(true)
     }
 
     /// Updates of the critic that real steps since the last ones call for.
@@ -902,8 +901,8 @@ impl Learner for Guided {
             critic.observe(&transition.obs);
         }
         let over = transition.episode_over();
-        self.begins |= over;
         let place = &mut self.slots[slot];
+        place.underway = !over;
         if self.data.is_some() {
             place.running.push(transition.clone());
         }
@@ -921,8 +920,8 @@ impl Learner for Guided {
 
     fn truncate_episode_in(&mut self, slot: usize) -> Result<(), AgentError> {
         self.agent.truncate_episode_in(slot)?;
-        self.begins = true;
         let place = &mut self.slots[slot];
+        place.underway = false;
         for last in [place.running.last_mut(), place.labelled.last_mut()].into_iter().flatten() {
             last.truncated = true;
         }
@@ -941,22 +940,22 @@ impl Learner for Guided {
         self.agent.update(rng, report)?;
         self.sync();
         let [value, policy] = std::mem::take(&mut self.progress.due);
-        if policy {
-            self.learn_policy(rng, report)?;
-        }
+        let had_value = self.progress.valued;
+        let distilled = policy && self.learn_policy(rng, report)?;
         // After the policy, which acts in what is imagined.
-        if value && self.replay().is_empty() {
-            // Environments in lockstep give no data before an episode is over.
-            self.progress.due[0] = true;
-        } else if value {
-            self.learn_value(rng, report)?;
-        }
+        let valued = value && !self.replay().is_empty() && self.learn_value(rng, report)?;
+        // Environments in lockstep give no data and no labels before an episode is over.
+        self.progress.due = [value && !valued, policy && !distilled && self.slots.len() > 1];
         self.learn_critic(rng, report)?;
-        if self.progress.steps >= self.config.value.warm_up && !self.later.is_empty() {
+        let warm = self.progress.steps >= self.config.value.warm_up;
+        if warm && !self.later.is_empty() {
             self.agent.replace_controllers(std::mem::take(&mut self.later));
         }
-        // Of a critic, which changes at every step, plans see what it was when an episode began.
-        if std::mem::take(&mut self.begins) || value || policy {
+        let begins_to_count = warm && !self.warm || self.progress.valued && !had_value;
+        self.warm = warm;
+        // Of a critic, which changes at every step, plans see what it was when their episodes began.
+        let between_episodes = self.slots.iter().all(|slot| !slot.underway);
+        if valued || distilled || begins_to_count || between_episodes {
             self.hand_over();
         }
         Ok(())
@@ -999,7 +998,6 @@ impl Learner for Guided {
             student.learned = progress.distilled;
         }
         self.progress = progress;
-        self.begins = false;
         self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
         // A checkpoint does not say which goal it was that was put in place of the first: nothing learned for it counts.
         (self.learned_for, self.of_first_goal) = (self.agent.goal().key(), true);
@@ -1011,6 +1009,7 @@ impl Learner for Guided {
         if self.progress.steps >= self.config.value.warm_up && !self.later.is_empty() {
             self.agent.replace_controllers(std::mem::take(&mut self.later));
         }
+        self.warm = self.progress.steps >= self.config.value.warm_up;
         self.hand_over();
         Ok(())
     }

@@ -166,10 +166,11 @@ fn in_lockstep_too_plans_of_an_episode_see_one_critic() {
     let two = in_simulator(2).with_more(vec![mpc(2, Propagation::MEAN)]);
     let spec = Point::limited(STEPS).spec().clone();
     let mut agent = config.init(&spec, Box::new(two), Vec::new(), &mut rng).unwrap();
-    let mut go = |agent: &mut Guided, steps: usize, last: bool| {
-        for t in 0..steps {
-            for slot in 0..2 {
-                agent.observe_in(slot, &step(0.1 * t as f32, last && t + 1 == steps)).unwrap();
+    // Steps of each environment, and whether its episode ends with them.
+    let mut go = |agent: &mut Guided, steps: [usize; 2], last: [bool; 2]| {
+        for t in 0..steps[0].max(steps[1]) {
+            for slot in (0..2).filter(|slot| t < steps[*slot]) {
+                agent.observe_in(slot, &step(0.1 * t as f32, last[slot] && t + 1 == steps[slot])).unwrap();
             }
             agent.update(&mut rng, &mut Silent).unwrap();
         }
@@ -177,11 +178,14 @@ fn in_lockstep_too_plans_of_an_episode_see_one_critic() {
         (planned, worth(&*agent.value().unwrap(), &[0.3, -0.2]))
     };
     // Twenty steps come into the data with their episodes' ends, and with them the first updates.
-    let (planned, learned) = go(&mut agent, 10, true);
+    let (planned, learned) = go(&mut agent, [10, 10], [true; 2]);
     assert_eq!(planned.as_ref(), Some(&learned));
-    let (within, newer) = go(&mut agent, 5, false);
+    let (within, newer) = go(&mut agent, [5, 5], [false; 2]);
     assert!(within == planned && newer != learned, "{within:?} {planned:?} {newer:?}");
-    let (after, newest) = go(&mut agent, 5, true);
+    // One episode ends; the other still goes by the critic that it began with.
+    let (within, newest) = go(&mut agent, [2, 5], [true, false]);
+    assert!(within == planned && newest != newer, "{within:?} {planned:?}");
+    let (after, newest) = go(&mut agent, [0, 3], [false, true]);
     assert_eq!(after, Some(newest));
 }
 

@@ -168,6 +168,7 @@ const LATENT: &str = r#"
     batch_size = 16
     max_epochs = 6
     patience = 2
+    holdout = 0.7
 
     [planner]
     kind = "cem"

@@ -169,11 +169,7 @@ impl BaodingAdroitConfig {
             Ok((model, play, servo))
         };
         let env = world(name, &self.choices(), &Self::layout(), &HandConfig::names(), make)?;
-        let mut knowledge = Knowledge::none();
-        // As of the other hand: targets that wait go by where the balls are, not by where they seem to be.
-        if self.lead.is_none() || self.sensors.positions == 0.0 {
-            knowledge = knowledge.with_known(targets.known());
-        }
+        let mut knowledge = Knowledge::none().with_known(targets.known());
         if self.goal != BaodingGoal::Place {
             knowledge = knowledge.with_augment(exchange());
         }

@@ -135,7 +135,7 @@ impl BaodingConfig {
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise)])?;
-        check_lead(self.lead)?;
+        check_lead(self.lead, &self.sensors)?;
         self.choices().check()
     }
 
@@ -173,7 +173,7 @@ impl BaodingConfig {
     }
 
     /// What a model of the task may use: the hand beside the balls, measured and commanded; that the balls may be exchanged; how
-    /// the targets turn, unless they wait for balls whose places are measured with noise.
+    /// the targets turn.
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
         let mut knowledge = Knowledge::none();
@@ -181,10 +181,7 @@ impl BaodingConfig {
             knowledge = knowledge.with_augment(exchange());
         }
         knowledge.features = Some(std::sync::Arc::new(self.features()));
-        // Targets that wait go by where the balls are, not by where they seem to be.
-        if self.lead.is_none() || self.sensors.positions == 0.0 {
-            knowledge.known = Some(std::sync::Arc::new(self.targets().known()));
-        }
+        knowledge.known = Some(std::sync::Arc::new(self.targets().known()));
         knowledge
     }
 
@@ -224,8 +221,14 @@ pub(crate) fn exchange() -> Permutations {
     Permutations { name: "baoding-exchange-1", copies: vec![same, (exchanged, Permutation::identity(JOINTS))] }
 }
 
-pub(crate) fn check_lead(lead: Option<f64>) -> Result<(), EnvError> {
-    lead.map_or(Ok(()), |lead| check_above_0(&[("lead", lead)]))
+pub(crate) fn check_lead(lead: Option<f64>, sensors: &SensorNoise) -> Result<(), EnvError> {
+    let Some(lead) = lead else { return Ok(()) };
+    check_above_0(&[("lead", lead)])?;
+    if sensors.positions > 0.0 {
+        let rule = "0 with lead: targets wait for where the balls are, and a model is told where they seem to be";
+        return Err(EnvError::Config { field: "sensors.positions", value: sensors.positions.to_string(), rule });
+    }
+    Ok(())
 }
 
 /// Opposite targets that turn on an ellipse.
@@ -580,15 +583,11 @@ mod tests {
         }
         let config = BaodingConfig { lead: Some(0.0), ..BaodingConfig::default() };
         assert!(config.check().unwrap_err().to_string().starts_with("lead = 0: expected"));
-    }
-
-    #[test]
-    fn targets_that_wait_for_noisy_balls_are_not_known() {
-        for (lead, positions, known) in [(None, 0.002, true), (Some(0.8), 0.0, true), (Some(0.8), 0.002, false)] {
-            let sensors = SensorNoise { positions, ..SensorNoise::default() };
-            let config = BaodingConfig { lead, sensors, ..BaodingConfig::default() };
-            assert_eq!(config.knowledge().known.is_some(), known, "{lead:?} {positions}");
-        }
+        let sensors = SensorNoise { positions: 0.002, ..SensorNoise::default() };
+        let config = BaodingConfig { lead: Some(0.8), sensors, ..BaodingConfig::default() };
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("sensors.positions = 0.002: expected 0 with lead"), "{error}");
+        BaodingConfig { sensors, ..BaodingConfig::default() }.check().unwrap();
     }
 
     #[test]

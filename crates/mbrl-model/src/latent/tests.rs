@@ -177,7 +177,7 @@ fn what_is_planned_from_is_encoded_as_what_was_fitted_to() {
 }
 
 #[test]
-fn no_window_is_validated_that_shares_frames_with_a_trained_one() {
+fn windows_are_held_out_by_episodes_or_where_they_touch_a_held_row() {
     // Whole episodes, drawn: 10 of 17 windows each.
     let replay = data(10, 20);
     let mut model = model(small(LatentNorm::Layer));

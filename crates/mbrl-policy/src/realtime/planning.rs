@@ -146,6 +146,15 @@ impl AgentPilot {
     }
 }
 
+impl AgentPilot {
+    fn agent(&mut self) -> &mut dyn Agent {
+        match &mut self.who {
+            Who::Agent(agent) => &mut **agent,
+            Who::Learner(learner) => &mut **learner,
+        }
+    }
+}
+
 fn check_model(model: &dyn Dynamics) -> Result<(), DriveError> {
     let spec = model.spec();
     if spec.view != spec.obs || spec.needs_snapshot {
@@ -156,6 +165,10 @@ fn check_model(model: &dyn Dynamics) -> Result<(), DriveError> {
 
 impl Pilot for AgentPilot {
     fn plan(&mut self, request: &PlanRequest) -> Result<Vec<Vec<f32>>, AgentError> {
+        if request.begins {
+            self.agent().begin_episode();
+            self.next = None;
+        }
         let ahead = match (&mut self.foresight, &self.who) {
             (Foresight::Off, _) => None,
             (Foresight::Model(model), _) => Some(foresee(&**model, request)?),
@@ -175,10 +188,6 @@ impl Pilot for AgentPilot {
             Who::Agent(agent) => &mut **agent,
             Who::Learner(learner) => &mut **learner,
         };
-        if request.begins {
-            agent.begin_episode();
-            self.next = None;
-        }
         let gone = self.next.map_or(0, |next| request.tick.saturating_sub(next));
         if gone > 0 {
             agent.skip(gone as usize);
@@ -186,7 +195,7 @@ impl Pilot for AgentPilot {
         // A plan that fails leaves its step to what stands in for it.
         self.next = Some(request.tick);
         let mut actions = vec![agent.act(&situation, self.mode, &mut self.rng)?];
-        self.next = Some(request.tick + 1);
+        self.next = Some(request.tick.saturating_add(1));
         actions.extend(agent.ahead());
         Ok(actions)
     }
