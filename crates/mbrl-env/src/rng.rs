@@ -64,6 +64,8 @@ pub(crate) enum Purpose {
     Noise,
     /// A policy, by `collect`.
     Policy,
+    /// A wrapper `Noise` inside of another one.
+    Sensors,
 }
 
 /// A number of words of a block: a state with more of them would be read beyond its end.

@@ -317,6 +317,10 @@ fn malformed_archives_are_named_by_array_and_row() {
         &["column `actions`: an array of shape [3]", "expected numbers"],
     );
     refused(&[("observations", &[0, 2], vec![]), ("actions", &[0], vec![])], &["no rows"]);
+    for lead in [[0, 3], [4, 0]] {
+        let shape = [lead[0], lead[1], 1];
+        refused(&[("observations", &shape, vec![]), ("actions", &shape, vec![])], &["no rows"]);
+    }
     refused(
         &[("observations", &[0, 1 << 60], vec![]), ("actions", &[0], vec![])],
         &["`observations`", "expected numbers"],
@@ -1122,6 +1126,20 @@ fn a_folder_of_lerobot() {
     assert_eq!((lengths(&log.replay), &log.obs_names), (vec![3, 3], &names(&["shoulder", "elbow"])));
     assert_eq!((log.action_names, log.replay.get(3).unwrap().obs[0]), (names(&["torque"]), state(1, 0)[0] as f32));
     assert!((log.period.unwrap() - 0.1).abs() < 1e-6);
+    // Two of them: each has the rows that its own description tells of.
+    let other = tempfile::tempdir().unwrap();
+    for name in ["meta/info.json", "data/chunk-000/episode_000000.parquet", "data/chunk-000/episode_000001.parquet"] {
+        let copy = other.path().join(name);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(path(name), copy).unwrap();
+    }
+    let both = [folder.path().to_owned(), other.path().to_owned()];
+    let log = data::read_all(&both, &Layout::default(), &ReadOptions::default()).unwrap();
+    assert_eq!(lengths(&log.replay), [3, 3, 3, 3]);
+    fs::remove_file(other.path().join("data/chunk-000/episode_000001.parquet")).unwrap();
+    let error = data::read_all(&both, &Layout::default(), &ReadOptions::default()).unwrap_err().to_string();
+    let described = other.path().join("meta/info.json").display().to_string();
+    assert!(error.contains(&format!("{described}: 8 rows by this description, the files hold 4")), "{error}");
     // One file less than the description tells of, and one that is cut.
     let last = path("data/chunk-000/episode_000001.parquet");
     let bytes = fs::read(&last).unwrap();

@@ -101,6 +101,7 @@ fn names_are_columns() {
 #[test]
 fn what_is_wrong_is_told_with_its_place_and_near_names() {
     let long = "x + ".repeat(1500) + "x";
+    let chains = (0..30).fold("x".to_owned(), |inside, _| format!("if(0 < {inside} < 1, 1, 0)"));
     let (deep, signs) = ("(".repeat(200) + "x" + &")".repeat(200), "-".repeat(5000) + "x");
     for (text, words) in [
         ("", "letter 1: found the end, expected a number"),
@@ -148,6 +149,7 @@ fn what_is_wrong_is_told_with_its_place_and_near_names() {
         ("and", "found `and`"),
         (&long, "expected at most 2000"),
         (&deep, "100 levels"),
+        (&chains, "chains of comparisons within each other"),
         (&signs, "expected at most 2000"),
         (&"x".repeat(30_000), "30000 bytes"),
     ] {

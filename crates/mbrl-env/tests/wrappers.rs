@@ -142,6 +142,22 @@ fn noise_has_the_standard_deviations_asked_for_and_leaves_the_truth_alone() {
 
 #[test]
 fn noise_on_actions_moves_what_is_at_rest_and_goes_on_between_episodes() {
+    // Noise around noisy sensors is other noise: without a stream of its own the two would be equal, and this twice the one.
+    let twice = |own: bool| {
+        let inside = Noise::new(PointMass::new());
+        let inside = if own { inside.of_sensors() } else { inside }.on_observations([1.0; 4]).unwrap();
+        Noise::new(inside).on_observations([1.0; 4]).unwrap().reset(Some(3)).unwrap()
+    };
+    let (start, once) = (PointMass::new().reset(Some(3)).unwrap(), {
+        Noise::new(PointMass::new()).on_observations([1.0; 4]).unwrap().reset(Some(3)).unwrap()
+    });
+    let doubled = |seen: &[f32]| {
+        seen.iter()
+            .zip(&start)
+            .zip(&once)
+            .all(|((seen, start), once)| (seen - start - 2.0 * (once - start)).abs() < 1e-5)
+    };
+    assert!(doubled(&twice(false)) && !doubled(&twice(true)));
     let noisy = || Noise::new(PointMass::new()).on_actions([0.2, 0.0]).unwrap();
     let rest = vec![vec![0.0, 0.0]; 30];
     let (obs, ..) = trace(&mut noisy(), 1, &rest);

@@ -20,7 +20,8 @@ pub enum Score {
 
 impl Score {
     /// The score of an episode of a task of this crate, by all its observations, the first one included. `None` for a task that has no
-    /// score here, or an episode without a step.
+    /// score here, or an episode without a step. Of observations with noise ([`SensorNoise`](crate::task::SensorNoise)) it is that of what was
+    /// seen: a tip that is measured with 2 mm of noise is never less than some 2.5 mm off. The `info` of steps tells the truth.
     ///
     /// ```
     /// use mbrl_hand::Score;

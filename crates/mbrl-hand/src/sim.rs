@@ -175,7 +175,7 @@ pub(crate) fn world<P: Play>(
     if choices.sensors.is_none() {
         return Ok(World::from_simulator(TimeLimit::new(env, choices.max_steps)?));
     }
-    let noisy = Noise::new(env).on_observations(choices.sensors.columns(layout))?;
+    let noisy = Noise::new(env).of_sensors().on_observations(choices.sensors.columns(layout))?;
     Ok(World::from_simulator(TimeLimit::new(noisy, choices.max_steps)?))
 }
 

@@ -584,8 +584,8 @@ fn candidates(all: &Trajectories, first: usize, count: usize, particles: usize) 
     let some = |flat: Tensor<2>| {
         flat.reshape([steps, particles, population]).narrow(2, first, count).reshape([steps, particles * count])
     };
-    let terminated = all.terminated.clone().map(|ends| some(ends.float()).greater_elem(0.5));
-    Trajectories { obs, reward: all.reward.clone().map(some), terminated }
+    let flags = |flags: &Option<Tensor<2, Bool>>| flags.clone().map(|flags| some(flags.float()).greater_elem(0.5));
+    Trajectories { obs, reward: all.reward.clone().map(some), terminated: flags(&all.terminated), cut: flags(&all.cut) }
 }
 
 fn column_magnitudes(rows: &[f32], width: usize) -> Vec<f32> {

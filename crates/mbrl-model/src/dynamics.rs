@@ -342,13 +342,16 @@ pub struct Trajectories {
     pub reward: Option<Tensor<2>>,
     /// Terminations where the model gives them, `[H, P·K]`.
     pub terminated: Option<Tensor<2, Bool>>,
+    /// The first step of those that were cut from outside, by a time limit say, `[H, P·K]`, where the model says so: nothing is earned behind
+    /// it. They count as terminated too.
+    pub cut: Option<Tensor<2, Bool>>,
 }
 
 impl Trajectories {
     /// Observations `[H+1, P·K, V]` alone.
     #[must_use]
     pub fn new(obs: Tensor<3>) -> Self {
-        Self { obs, reward: None, terminated: None }
+        Self { obs, reward: None, terminated: None, cut: None }
     }
 
     /// Adds rewards, `[H, P·K]`.
@@ -361,6 +364,12 @@ impl Trajectories {
     #[must_use]
     pub fn with_terminated(self, terminated: Tensor<2, Bool>) -> Self {
         Self { terminated: Some(terminated), ..self }
+    }
+
+    /// Says where they were cut from outside, `[H, P·K]`.
+    #[must_use]
+    pub fn with_cut(self, cut: Tensor<2, Bool>) -> Self {
+        Self { cut: Some(cut), ..self }
     }
 }
 
@@ -696,6 +705,7 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
         obs: Tensor::stack(obs, 0),
         reward: (reward.len() == horizon && horizon > 0).then(|| Tensor::stack(reward, 0)),
         terminated: (terminated.len() == horizon && horizon > 0).then(|| Tensor::stack(terminated, 0)),
+        cut: None,
     })
 }
 

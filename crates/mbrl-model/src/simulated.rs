@@ -77,6 +77,8 @@ struct Trajectory {
     obs: Vec<f32>,
     reward: Vec<f32>,
     terminated: Vec<bool>,
+    /// The step in which it was cut from outside.
+    cut: Option<usize>,
 }
 
 impl Trajectory {
@@ -90,6 +92,7 @@ impl Trajectory {
         let mut obs = Vec::with_capacity(horizon * width);
         let mut reward = Vec::with_capacity(horizon);
         let mut terminated = Vec::with_capacity(horizon);
+        let mut cut = None;
         simulator.restore(snapshot)?;
         for action in actions {
             let step = match simulator.step(action) {
@@ -109,6 +112,7 @@ impl Trajectory {
             reward.push(step.reward as f32);
             terminated.push(over);
             if over {
+                cut = (!step.terminated).then_some(reward.len() - 1);
                 break;
             }
         }
@@ -119,7 +123,7 @@ impl Trajectory {
         }
         reward.resize(horizon, 0.0);
         terminated.resize(horizon, true);
-        Ok(Self { obs, reward, terminated })
+        Ok(Self { obs, reward, terminated, cut })
     }
 }
 
@@ -220,11 +224,13 @@ impl Dynamics for SimulatorModel {
         let mut states = Vec::with_capacity((horizon + 1) * rows * o);
         (0..rows).for_each(|_| states.extend_from_slice(obs));
         let (mut reward, mut terminated) = (Vec::with_capacity(horizon * rows), Vec::with_capacity(horizon * rows));
+        let mut cut = Vec::with_capacity(horizon * rows);
         for t in 0..horizon {
             for trajectory in &trajectories {
                 states.extend_from_slice(&trajectory.obs[t * o..(t + 1) * o]);
                 reward.push(trajectory.reward[t]);
                 terminated.push(trajectory.terminated[t]);
+                cut.push(trajectory.cut == Some(t));
             }
         }
         let device = &self.spec.device;
@@ -232,6 +238,7 @@ impl Dynamics for SimulatorModel {
             obs: Tensor::from_data(TensorData::new(states, [horizon + 1, rows, o]), device),
             reward: Some(Tensor::from_data(TensorData::new(reward, [horizon, rows]), device)),
             terminated: Some(Tensor::<2, Bool>::from_data(TensorData::new(terminated, [horizon, rows]), device)),
+            cut: Some(Tensor::<2, Bool>::from_data(TensorData::new(cut, [horizon, rows]), device)),
         })
     }
 }

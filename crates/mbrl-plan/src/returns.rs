@@ -254,6 +254,10 @@ fn score(
         None => rewards,
         Some(before) => rewards.mask_fill(before, problem.after_termination),
     };
+    let rewards = match imagined.cut {
+        None => rewards,
+        Some(cut) => rewards.mask_fill(over(cut).0, 0.0),
+    };
     let mut total = if problem.discount == 1.0 {
         rewards.sum_dim(0)
     } else {

@@ -427,5 +427,12 @@ fn nothing_is_earned_behind_a_simulators_time_limit_whatever_the_rule_says() {
         host(returns(problem, &here, Tensor::zeros([2, 10, 1], &device), Propagation::MEAN, 0).unwrap().per_particle)
     };
     assert_eq!(earned(&problem), [3.0, 3.0]);
-    assert_eq!(earned(&problem.with_termination(&never)), [3.0, 3.0]);
+    assert_eq!(earned(&problem.clone().with_termination(&never)), [3.0, 3.0]);
+    // What comes after a termination does not come after a time limit.
+    let problem = problem.with_after_termination(-500.0);
+    assert_eq!(earned(&problem), [3.0, 3.0]);
+    assert_eq!(earned(&problem.clone().with_termination(&never)), [3.0, 3.0]);
+    // Ended in the first of three steps: two are paid for, and those behind the limit are not.
+    let at_once = termination_fn(|_, _, next: Tensor<2>| next.narrow(1, 0, 1).squeeze_dim::<1>(1).greater_elem(-9.0));
+    assert_eq!(earned(&problem.with_termination(&at_once)), [1.0 - 2.0 * 500.0; 2]);
 }

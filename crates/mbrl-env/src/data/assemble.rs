@@ -161,8 +161,12 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
         let sources = report.sources();
         return Err(DataError::NoTransition { path: tables[0].path.clone(), rows: count as u64, sources });
     }
-    if let Some((path, expected)) = files.rows.as_ref().filter(|(_, expected)| *expected != count as u64) {
-        return Err(DataError::Incomplete { path: path.clone(), expected: *expected, found: count as u64 });
+    for of in &files.described {
+        let found =
+            tables.iter().filter(|table| table.path.starts_with(&of.folder)).map(|table| table.rows as u64).sum();
+        if let Some(expected) = of.rows.filter(|expected| *expected != found) {
+            return Err(DataError::Incomplete { path: of.description.clone(), expected, found });
+        }
     }
     let mut layout = plan.layout.clone();
     for taken in report.taken.iter().filter(|taken| !taken.guessed) {
@@ -186,7 +190,7 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
         dropped: report.dropped,
         obs_offset: offsets,
         angles,
-        period: clock.map(|clock| clock.period).or(files.period),
+        period: clock.map(|clock| clock.period).or(files.period()),
         replay: built.replay,
         report,
     })

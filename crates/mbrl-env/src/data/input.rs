@@ -164,10 +164,27 @@ pub(super) struct Files {
     pub(super) notes: Vec<String>,
     /// Names of the entries of columns of vectors.
     pub(super) entries: Vec<(String, Vec<String>)>,
+    pub(super) described: Vec<Described>,
+}
+
+/// What the description of a folder says of the files below it.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) folder: PathBuf,
+    pub(super) description: PathBuf,
     /// Seconds a row.
     pub(super) period: Option<f64>,
-    /// Rows that the files together should have.
-    pub(super) rows: Option<(PathBuf, u64)>,
+    /// Rows of its files together.
+    pub(super) rows: Option<u64>,
+}
+
+impl Files {
+    /// Seconds a row, where all files are described and all descriptions say the same.
+    pub(super) fn period(&self) -> Option<f64> {
+        let period = self.described.first()?.period;
+        let told = |path: &PathBuf| self.described.iter().any(|of| of.period == period && path.starts_with(&of.folder));
+        period.filter(|_| self.paths.iter().all(told))
+    }
 }
 
 /// All files that words mean: files, folders, patterns with `*` and `?`.

@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{DataError, input::Files};
+use super::{
+    DataError,
+    input::{Described, Files},
+};
 
 #[derive(Deserialize)]
 struct Info {
@@ -29,8 +32,8 @@ pub(super) fn describe(folder: &Path, files: &mut Files) -> Result<bool, DataErr
     let info: Info = serde_json::from_str(&text)
         .map_err(|error| DataError::Format { path: path.clone(), reason: format!("damaged: {error}") })?;
     files.notes.push(format!("{}: a data set of LeRobot {}", folder.display(), info.codebase_version));
-    files.period = info.fps.filter(|fps| *fps > 0.0).map(f64::recip);
-    files.rows = info.total_frames.map(|rows| (path, rows));
+    let period = info.fps.filter(|fps| *fps > 0.0).map(f64::recip);
+    files.described.push(Described { folder: folder.to_owned(), description: path, period, rows: info.total_frames });
     for (name, feature) in info.features {
         let mut names = Vec::new();
         strings(&feature["names"], &mut names);

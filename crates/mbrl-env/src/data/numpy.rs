@@ -122,6 +122,9 @@ fn by_episodes(table: &mut Table, arrays: Vec<Array>, options: &ReadOptions) -> 
         return Err(DataError::Empty { path: table.path.clone() });
     };
     let lead = [obs.lead[0] as usize, obs.lead[1] as usize];
+    if lead.contains(&0) {
+        return Err(DataError::Empty { path: table.path.clone() });
+    }
     let width = table.plan.uses[0].width;
     let time = match options.time_axis {
         Some(axis @ (0 | 1)) => axis,

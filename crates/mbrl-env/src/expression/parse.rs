@@ -30,6 +30,22 @@ pub(super) enum Node {
     Not(Box<Node>),
 }
 
+impl Node {
+    /// How many nodes it is made of.
+    fn size(&self) -> usize {
+        1 + match self {
+            Self::Number(_) | Self::Truth(_) | Self::Column(..) => 0,
+            Self::Negate(inner) | Self::Not(inner) => inner.size(),
+            Self::Operate(_, left, right)
+            | Self::Compare(_, left, right)
+            | Self::And(left, right)
+            | Self::Or(left, right) => left.size() + right.size(),
+            Self::Call(_, inner) => inner.iter().map(Self::size).sum(),
+            Self::If(condition, yes, no) => condition.size() + yes.size() + no.size(),
+        }
+    }
+}
+
 /// Whose column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whose {
@@ -155,7 +171,7 @@ pub(super) fn parse(text: &str, columns: &ColumnNames, kind: Kind) -> Result<Nod
     if tokens.len() > MOST {
         return fail(0, format!("{} words and signs, expected at most {MOST}", tokens.len()));
     }
-    let mut parser = Parser { tokens: &tokens, at: 0, columns, depth: 0 };
+    let mut parser = Parser { tokens: &tokens, at: 0, columns, depth: 0, doubled: 0 };
     let read = parser.any().and_then(|(node, begin)| match parser.peek() {
         Token::End => of_kind(node, begin, kind),
         other => {
@@ -255,6 +271,8 @@ struct Parser<'a> {
     at: usize,
     columns: &'a ColumnNames,
     depth: usize,
+    /// Parts that stand in the middle of chains of comparisons.
+    doubled: usize,
 }
 
 /// A node, and the byte where its text begins.
@@ -383,6 +401,16 @@ impl<'a> Parser<'a> {
             };
             self.next();
             left = of_kind(left, at, Kind::Number)?;
+            if found.is_some() {
+                // It stands in the middle of a chain, and so is there twice: chains within chains would double it each time.
+                self.doubled += left.size();
+                if self.doubled > MOST {
+                    return Err((
+                        at,
+                        format!("chains of comparisons within each other, of more than {MOST} parts in all"),
+                    ));
+                }
+            }
             let (right, right_at) = self.sum()?;
             let right = of_kind(right, right_at, Kind::Number)?;
             let one = folded(Node::Compare(comparison, left.into(), right.clone().into()), at)?;

@@ -33,6 +33,7 @@ pub struct Noise<E> {
     obs_std: Vec<f32>,
     action_std: Vec<f32>,
     rng: Rng,
+    purpose: Purpose,
 }
 
 impl<E: Env> Noise<E> {
@@ -40,7 +41,14 @@ impl<E: Env> Noise<E> {
     #[must_use]
     pub fn new(env: E) -> Self {
         let spec = Arc::new(env.spec().clone());
-        Self { env, spec, obs_std: vec![], action_std: vec![], rng: Rng::beside(0, Purpose::Noise) }
+        Self {
+            env,
+            spec,
+            obs_std: vec![],
+            action_std: vec![],
+            rng: Rng::beside(0, Purpose::Noise),
+            purpose: Purpose::Noise,
+        }
     }
 
     /// With noise of standard deviations `[O]`, in the units of the observation, on what is observed; the first observation
@@ -91,6 +99,14 @@ impl<E: Env> Noise<E> {
         Ok(self)
     }
 
+    /// Draws other numbers than a `Noise` around it with the same seed: for sensors of the environment itself.
+    #[must_use]
+    pub fn of_sensors(mut self) -> Self {
+        self.purpose = Purpose::Sensors;
+        self.rng = Rng::beside(0, self.purpose);
+        self
+    }
+
     /// The environment inside.
     #[must_use]
     pub fn inner(&self) -> &E {
@@ -120,7 +136,7 @@ impl<E: Env> Env for Noise<E> {
     fn reset(&mut self, seed: Option<u64>) -> Result<Vec<f32>, EnvError> {
         let mut obs = self.env.reset(seed)?;
         if let Some(seed) = seed {
-            self.rng = Rng::beside(seed, Purpose::Noise);
+            self.rng = Rng::beside(seed, self.purpose);
         }
         add_noise(&mut obs, &self.obs_std, &mut self.rng);
         Ok(obs)
@@ -167,13 +183,14 @@ impl<E: Simulator + 'static> Simulator for Noise<E> {
     }
 
     fn boxed_clone(&self) -> Box<dyn Simulator> {
-        let Self { env, spec, obs_std, action_std, rng } = self;
+        let Self { env, spec, obs_std, action_std, rng, purpose } = self;
         Box::new(Noise {
             env: env.boxed_clone(),
             spec: spec.clone(),
             obs_std: obs_std.clone(),
             action_std: action_std.clone(),
             rng: rng.clone(),
+            purpose: *purpose,
         })
     }
 }

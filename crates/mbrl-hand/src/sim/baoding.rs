@@ -90,7 +90,7 @@ fn draw(goal: BaodingGoal, period: f64, start: f64, rng: &mut Rng) -> [f64; 2] {
         BaodingGoal::Clockwise => [start, -TAU / period],
         BaodingGoal::Place => [rng.uniform_f64(-PI, PI), 0.0],
         BaodingGoal::Mixed => {
-            let period = [60.0, 80.0, 120.0][rng.below(3)];
+            let period = [3.0, 4.0, 6.0][rng.below(3)] * period / 3.0;
             let side = if rng.below(2) == 0 { -1.0 } else { 1.0 };
             [start + rng.uniform_f64(-1.6, 1.6), side * TAU / period]
         }

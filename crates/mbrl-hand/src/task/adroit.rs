@@ -134,7 +134,7 @@ impl BaodingAdroitConfig {
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise)])?;
-        check_lead(self.lead, &self.sensors)?;
+        check_lead(self.lead, self.goal, &self.sensors)?;
         self.choices().check()
     }
 

@@ -86,7 +86,8 @@ pub enum BaodingGoal {
 pub struct BaodingConfig {
     /// What the balls should do.
     pub goal: BaodingGoal,
-    /// Steps per turn of the targets (default: 60).
+    /// Steps per turn of the targets (default: 60). With `goal = "mixed"` a turn takes once, 4/3 times or twice as many; with `"place"` they
+    /// stand.
     pub period: f64,
     /// How far the targets may be ahead of the balls (rad). From half of it on they turn more slowly, and at all of it they wait. By default
     /// they go by the clock, as PDDM's do.
@@ -135,7 +136,7 @@ impl BaodingConfig {
     pub fn check(&self) -> Result<(), EnvError> {
         check_above_0(&[("period", self.period), ("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise)])?;
-        check_lead(self.lead, &self.sensors)?;
+        check_lead(self.lead, self.goal, &self.sensors)?;
         self.choices().check()
     }
 
@@ -221,9 +222,13 @@ pub(crate) fn exchange() -> Permutations {
     Permutations { name: "baoding-exchange-1", copies: vec![same, (exchanged, Permutation::identity(JOINTS))] }
 }
 
-pub(crate) fn check_lead(lead: Option<f64>, sensors: &SensorNoise) -> Result<(), EnvError> {
+pub(crate) fn check_lead(lead: Option<f64>, goal: BaodingGoal, sensors: &SensorNoise) -> Result<(), EnvError> {
     let Some(lead) = lead else { return Ok(()) };
     check_above_0(&[("lead", lead)])?;
+    if goal == BaodingGoal::Place {
+        let rule = "none with goal = \"place\", whose targets stand";
+        return Err(EnvError::Config { field: "lead", value: lead.to_string(), rule });
+    }
     if sensors.positions > 0.0 {
         let rule = "0 with lead: targets wait for where the balls are, and a model is told where they seem to be";
         return Err(EnvError::Config { field: "sensors.positions", value: sensors.positions.to_string(), rule });
@@ -588,6 +593,10 @@ mod tests {
         let error = config.check().unwrap_err().to_string();
         assert!(error.starts_with("sensors.positions = 0.002: expected 0 with lead"), "{error}");
         BaodingConfig { sensors, ..BaodingConfig::default() }.check().unwrap();
+        let config = BaodingConfig { action_delay: 10_001, ..BaodingConfig::default() };
+        assert!(config.check().unwrap_err().to_string().starts_with("action_delay = 10001: expected at most"));
+        let config = BaodingConfig { lead: Some(0.8), goal: BaodingGoal::Place, ..BaodingConfig::default() };
+        assert!(config.check().unwrap_err().to_string().starts_with("lead = 0.8: expected none with goal"));
     }
 
     #[test]

@@ -263,6 +263,7 @@ impl Fused {
             reward: layout.reward.then(|| column(obs)),
             // A probability above 1/2.
             terminated: layout.termination.then(|| column(layout.targets()).greater_elem(0.0)),
+            cut: None,
             obs: if layout.width() == obs { out } else { out.narrow(2, 0, obs) },
         }))
     }

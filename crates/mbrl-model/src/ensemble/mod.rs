@@ -748,6 +748,7 @@ impl Dynamics for Ensemble {
             obs: Tensor::from_data(TensorData::new(all.obs, [horizon + 1, rows, self.spec.obs]), device),
             reward: all.reward.filter(|_| horizon > 0).map(|r| Tensor::from_data(TensorData::new(r, steps), device)),
             terminated: terminated.map(|ends| Tensor::<2, Bool>::from_data(TensorData::new(ends, steps), device)),
+            cut: None,
         })
     }
 }

@@ -74,7 +74,8 @@ pub struct IcemConfig {
     /// Share of the elites that is tried again, the best ones, in `[0, 1]` (default: 0.3). Rounded down, but at least one
     /// where it is not 0.
     pub keep_elites: f32,
-    /// Whether elites are kept from one control step to the next too, shifted by the executed steps (default: true).
+    /// Whether elites are kept from one control step to the next too, shifted by the executed steps (default: true). Has no effect where
+    /// `keep_elites` is 0.
     pub shift_elites: bool,
     /// Whether the mean replaces a sequence of the last iteration (default: true).
     pub mean_in_last: bool,

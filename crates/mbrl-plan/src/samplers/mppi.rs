@@ -78,7 +78,7 @@ pub struct MppiConfig {
     /// Whether the standard deviation is refitted after each iteration (default: false). It starts from `sigma` at each
     /// control step.
     pub adapt_std: bool,
-    /// What a refitted standard deviation is held within, in half ranges (default: TD-MPC2's 0.05 to 2).
+    /// What a refitted standard deviation is held within, in half ranges (default: TD-MPC2's 0.05 to 2). Has no effect without `adapt_std`.
     pub std_range: [f32; 2],
     /// Whether returns are scaled to `[0, 1]` in each iteration, the worst and the best (default: false). PI² does, with
     /// κ = 10.

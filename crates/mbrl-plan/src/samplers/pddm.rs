@@ -74,14 +74,15 @@ pub struct PddmConfig {
     /// Whether mean and noise are filtered together, as in the authors' code (default: false, as in the paper).
     pub code_compat: bool,
     /// Whether the plan itself is among the candidates (default: false, as in paper and code): what has been found is then not
-    /// lost to noise.
+    /// lost to noise. With `code_compat` it is the plan as the filter makes it, which lags.
     pub keep_mean: bool,
     /// Share of the candidates whose noise is smaller, in [0, 1] (default: 0; the code's 0.1 on some hands): they refine while the
     /// others explore.
     pub quiet_share: f32,
-    /// Factor on their noise, in (0, 1] (default: 0.3).
+    /// Factor on their noise, in (0, 1] (default: 0.3); without any of them it has no effect.
     pub quiet_scale: f32,
-    /// Factor on the noise of each refinement after the first, in (0, 1] (default: 1): later ones search closer to the plan.
+    /// Factor on the noise of each refinement after the first, in (0, 1] (default: 1): later ones search closer to the plan. Has no effect with
+    /// one iteration.
     pub noise_decay: f32,
 }
 
