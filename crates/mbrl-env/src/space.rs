@@ -52,7 +52,7 @@ impl BoxSpace {
     /// # Errors
     /// [`EnvError::Bounds`] where the limit is not positive.
     pub fn symmetric(width: usize, limit: f32) -> Result<Self, EnvError> {
-        if !(limit > 0.0) {
+        if limit.is_nan() || limit <= 0.0 {
             return Err(EnvError::Bounds { what: "box".into(), index: 0, low: -limit, high: limit });
         }
         Self::new(vec![-limit; width], vec![limit; width])
