@@ -91,6 +91,15 @@ enum Who {
     Learner(Box<dyn Learner>),
 }
 
+impl Who {
+    fn agent(&mut self) -> &mut dyn Agent {
+        match self {
+            Self::Agent(agent) => &mut **agent,
+            Self::Learner(learner) => &mut **learner,
+        }
+    }
+}
+
 /// A pilot that asks an agent: each plan is the agent's action in the state in which it will act, and what the agent
 /// [means to do](Agent::ahead) after that.
 pub struct AgentPilot {
@@ -146,15 +155,6 @@ impl AgentPilot {
     }
 }
 
-impl AgentPilot {
-    fn agent(&mut self) -> &mut dyn Agent {
-        match &mut self.who {
-            Who::Agent(agent) => &mut **agent,
-            Who::Learner(learner) => &mut **learner,
-        }
-    }
-}
-
 fn check_model(model: &dyn Dynamics) -> Result<(), DriveError> {
     let spec = model.spec();
     if spec.view != spec.obs || spec.needs_snapshot {
@@ -166,7 +166,7 @@ fn check_model(model: &dyn Dynamics) -> Result<(), DriveError> {
 impl Pilot for AgentPilot {
     fn plan(&mut self, request: &PlanRequest) -> Result<Vec<Vec<f32>>, AgentError> {
         if request.begins {
-            self.agent().begin_episode();
+            self.who.agent().begin_episode();
             self.next = None;
         }
         let ahead = match (&mut self.foresight, &self.who) {
@@ -184,10 +184,7 @@ impl Pilot for AgentPilot {
             None => (&request.obs, &request.past, request.snapshot.as_ref()),
         };
         let situation = Situation { obs, past, snapshot, belief: None };
-        let agent: &mut dyn Agent = match &mut self.who {
-            Who::Agent(agent) => &mut **agent,
-            Who::Learner(learner) => &mut **learner,
-        };
+        let agent = self.who.agent();
         let gone = self.next.map_or(0, |next| request.tick.saturating_sub(next));
         if gone > 0 {
             agent.skip(gone as usize);
