@@ -59,9 +59,10 @@ pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     let path = folder::create(&place, next_free, |partial| {
         in_pool(args.threads.count(), || refit(args, &from, &experiment, partial, &stop))?
     })?;
-    console::out(summary(&path, experiment.steps)?)?;
-    if stop.load(Ordering::Relaxed) {
-        console::note("stopped: the fit is kept, the evaluation is left out");
+    let stopped = stop.load(Ordering::Relaxed);
+    console::out(summary(&path, &experiment, stopped)?)?;
+    if stopped {
+        console::note("stopped: the fit is kept; mbrl resume goes on from it");
         return Ok(ExitCode::from(STOPPED));
     }
     Ok(ExitCode::SUCCESS)
@@ -100,7 +101,7 @@ fn refit(args: &RefitArgs, from: &RunFolder, experiment: &Experiment, place: &Pa
 }
 
 /// What came of it.
-fn summary(path: &Path, steps: u64) -> Result<String> {
+fn summary(path: &Path, experiment: &Experiment, stopped: bool) -> Result<String> {
     let metrics = MetricsReader::open_whole(&path.join(METRICS))?;
     let mut text = format!("\n{}: refitted", path.display());
     let fit = metrics.of("fit").last();
@@ -118,14 +119,16 @@ fn summary(path: &Path, steps: u64) -> Result<String> {
             number("model/mse", 4),
         ));
     }
-    if let Some(eval) = metrics.of("eval").last() {
+    let eval = metrics.of("eval").last();
+    if let Some(eval) = eval {
         let number = |name: &str| eval.get(name).map_or("none".to_owned(), |value| rounded(value, 2));
         let (mean, std) = (number("eval/return_mean"), number("eval/return_std"));
         text.push_str(&format!("  eval    mean return {mean}, standard deviation {std}\n"));
     }
-    // A run that is over goes on only for more steps.
-    let over = fit.is_some_and(|fit| fit.env_step >= steps);
-    let more = if over { format!(" --steps {}", 2 * steps) } else { String::new() };
+    // A run that is over goes on only for more steps, or with the evaluation that was stopped.
+    let due = stopped && eval.is_none() && experiment.train.eval_every > 0;
+    let over = !due && fit.is_some_and(|fit| fit.env_step >= experiment.steps);
+    let more = if over { format!(" --steps {}", 2 * experiment.steps) } else { String::new() };
     text.push_str(&format!("  next    mbrl eval {0}, mbrl diagnose {0}, mbrl resume {0}{more}", path.display()));
     Ok(text)
 }

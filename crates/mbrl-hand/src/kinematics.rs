@@ -159,16 +159,23 @@ fn fixed(axis: Axis, angle: f64) -> Part {
     Part::Turn(axis, sin, cos)
 }
 
-/// A hinge about any direction in the plane of x and y, or about an axis.
+/// A hinge about any direction.
 fn hinge(axis: [f64; 3], index: usize) -> Vec<Part> {
     match axis {
-        [x, 0.0, 0.0] => vec![Part::Joint(Axis::X, x, index)],
-        [0.0, y, 0.0] => vec![Part::Joint(Axis::Y, y, index)],
-        [0.0, 0.0, z] => vec![Part::Joint(Axis::Z, z, index)],
-        [x, y, _] => {
-            // Turned so that the axis is x, and back.
-            let angle = y.atan2(x);
-            vec![fixed(Axis::Z, angle), Part::Joint(Axis::X, 1.0, index), fixed(Axis::Z, -angle)]
+        [x, 0.0, 0.0] => vec![Part::Joint(Axis::X, x.signum(), index)],
+        [0.0, y, 0.0] => vec![Part::Joint(Axis::Y, y.signum(), index)],
+        [0.0, 0.0, z] => vec![Part::Joint(Axis::Z, z.signum(), index)],
+        [x, y, z] => {
+            // The frame is turned so that the direction is its x axis, and back.
+            let mut there = vec![(Axis::Z, y.atan2(x))];
+            if z != 0.0 {
+                there.push((Axis::Y, -z.atan2(x.hypot(y))));
+            }
+            let back = there.iter().rev().map(|(axis, angle)| fixed(*axis, -angle));
+            let mut parts: Vec<Part> = there.iter().map(|(axis, angle)| fixed(*axis, *angle)).collect();
+            parts.push(Part::Joint(Axis::X, 1.0, index));
+            parts.extend(back);
+            parts
         }
     }
 }
@@ -176,7 +183,7 @@ fn hinge(axis: [f64; 3], index: usize) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::robot::{ClawConfig, HandConfig};
+    use crate::robot::{ClawConfig, HandConfig, Joint};
 
     fn tip(robot: &Body, name: &str, order: &[&str], angles: &[f64]) -> [f64; 3] {
         Chain::to(robot, name, order).unwrap().frame(angles).origin
@@ -212,6 +219,31 @@ mod tests {
         angles[1] = 0.3; // positive is inwards
         let bent = tip(&robot, "C0tip", &ClawConfig::JOINTS, &angles);
         assert!(bent[0].hypot(bent[1]) < 0.055 - 0.03, "{bent:?}");
+    }
+
+    /// Rodrigues' formula.
+    fn about(axis: [f64; 3], angle: f64, point: [f64; 3]) -> [f64; 3] {
+        let length = axis.map(|a| a * a).iter().sum::<f64>().sqrt();
+        let k = axis.map(|a| a / length);
+        let (sin, cos) = angle.sin_cos();
+        let along: f64 = (0..3).map(|i| k[i] * point[i]).sum();
+        let cross = |i: usize| k[(i + 1) % 3] * point[(i + 2) % 3] - k[(i + 2) % 3] * point[(i + 1) % 3];
+        std::array::from_fn(|i| point[i] * cos + cross(i) * sin + k[i] * along * (1.0 - cos))
+    }
+
+    #[test]
+    fn hinges_turn_about_any_direction_and_frames_in_any_order() {
+        let at = [0.3, -0.2, 0.5];
+        for axis in [[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8], [-0.48, 0.6, -0.64]] {
+            let turns = vec![(Axis::Z, 0.4), (Axis::X, -1.1), (Axis::Z, 0.7), (Axis::Y, 0.2)];
+            let joint = Joint { name: "J".into(), axis, ..Joint::default() };
+            let sites = vec![("tip".to_owned(), at)];
+            let body = Body { joint: Some(joint), turns: turns.clone(), sites, ..Body::default() };
+            let unit = |axis: Axis| std::array::from_fn(|i| f64::from(u8::from(i == axis.index())));
+            // The last turn is within the frame of the ones before it.
+            let turned = |point| turns.iter().rev().fold(point, |point, (axis, by)| about(unit(*axis), *by, point));
+            assert_near(tip(&body, "tip", &["J"], &[0.9]), turned(about(axis, 0.9, at)));
+        }
     }
 
     #[test]

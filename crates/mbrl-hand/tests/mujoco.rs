@@ -8,7 +8,7 @@ use mbrl_env::{
 };
 use mbrl_hand::{
     Chain, Servo, Variation,
-    robot::{Body, ClawConfig, HandConfig},
+    robot::{Axis, Body, ClawConfig, HandConfig, Joint},
     task::{BaodingConfig, ReorientConfig, ValveConfig, WriteConfig},
     tasks,
 };
@@ -132,6 +132,26 @@ fn kinematics_are_the_engines() {
     );
     println!("largest difference: hand {hand:e}, rolled {rolled:e}, claw {claw:e} m");
     assert!(hand < 1e-9 && rolled < 1e-9 && claw < 1e-9);
+}
+
+#[test]
+fn kinematics_of_hinges_and_frames_in_any_direction_are_the_engines() {
+    let link = |name: &str, axis, turns, children| Body {
+        name: name.into(),
+        position: [0.1, -0.2, 0.3],
+        turns,
+        joint: Some(Joint { name: format!("{name}J"), axis, range: [-2.0, 2.0], ..Joint::default() }),
+        inertia: Some((0.1, [1e-4; 3])),
+        children,
+        ..Body::default()
+    };
+    let mut far = link("far", [-0.48, 0.6, -0.64], vec![(Axis::Y, 0.3), (Axis::X, -1.1), (Axis::Y, 0.7)], Vec::new());
+    far.sites.push(("tip".into(), [0.2, 0.1, -0.3]));
+    let middle = link("middle", [0.0, 0.6, 0.8], vec![(Axis::X, 0.5), (Axis::Z, -0.4)], vec![far]);
+    let near = link("near", [0.0, 0.0, -1.0], vec![(Axis::Z, 2.0), (Axis::Z, -0.7)], vec![middle]);
+    let mjcf = format!("<mujoco><compiler angle=\"radian\"/><worldbody>{}</worldbody></mujoco>", near.mjcf());
+    let worst = off(&mjcf, &near, &["nearJ", "middleJ", "farJ"], &["tip"]);
+    assert!(worst < 1e-9, "{worst:e}");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A plain environment has no state that could be stored in the middle of an episode, so checkpoints are written at
-//! episode ends. A run that was stopped or killed goes on from the newest one and repeats what came after it, with
+//! episode ends. Where an evaluation is stopped, one is written as well, and the run goes on with that evaluation. A run that was stopped or killed goes on from the newest one and repeats what came after it, with
 //! the same random numbers: its metrics are those of a run that was never interrupted, bit for bit, wall times aside.
 
 use std::{
@@ -117,6 +117,7 @@ impl TrainConfig {
                 metrics_length: 0,
                 metrics_crc32: None,
                 best: None,
+                evaluation_due: false,
                 wall_s: 0.0,
             },
         })
@@ -160,6 +161,9 @@ struct State {
     /// The best evaluation so far. Checkpoints before format 3 have none.
     #[serde(default)]
     best: Option<Best>,
+    /// The evaluation after these steps was stopped, and is to come first when the run goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    evaluation_due: bool,
     wall_s: f64,
 }
 
@@ -263,7 +267,7 @@ const MAX_ENVIRONMENTS: usize = 1024;
 pub enum Outcome {
     /// All steps were taken.
     Finished,
-    /// The stop flag was raised. The newest checkpoint is that of [`Training::stored_step`]; the learner has seen more
+    /// The stop flag was raised. The newest checkpoint is that of [`Training::stored_step`]; the learner may have seen more
     /// than that, so go on from the files with a fresh one ([`RunFiles::open`]).
     Stopped,
 }
@@ -335,13 +339,14 @@ impl Training {
         self.state.rng.split()
     }
 
-    /// Whether all steps were taken.
+    /// Whether all steps were taken, and the evaluation at their end, if there is one, was not stopped.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.state.env_step >= self.steps
+        self.state.env_step >= self.steps && !self.state.evaluation_due
     }
 
-    /// Goes on until all steps are taken or `stop` is raised, which is looked at before every step.
+    /// Goes on until all steps are taken or `stop` is raised, which is looked at before every step. An evaluation that is stopped
+    /// begins anew when the run goes on; no training step before it is repeated.
     ///
     /// An episode that the end of the budget cuts counts as truncated. So does one that breaks down
     /// ([`EpisodeSummary::breakdown`](crate::EpisodeSummary)): the step at which it does is dropped and does not count. Both
@@ -389,6 +394,12 @@ impl Training {
         }
         self.state.environment.clone_from(now);
         self.state.agent = learner.name().to_owned();
+        if self.state.evaluation_due {
+            let due = Due { evaluation: true, checkpoint: true };
+            if !self.store(due, self.state.clone(), worlds, learner, &mut files, observer, stop, &clock)? {
+                return Ok(Outcome::Stopped);
+            }
+        }
         while !self.is_finished() {
             // The state as it will be at the end of this round; taken over only then.
             let mut state = self.state.clone();
@@ -428,8 +439,8 @@ impl Training {
         Ok(())
     }
 
-    /// What follows a round of episodes: evaluates and writes a checkpoint, where they are due; `false` where it was stopped, and
-    /// nothing of the round counts.
+    /// What follows a round of episodes: evaluates and writes a checkpoint, where they are due. `false` where the evaluation was
+    /// stopped: it is still due, and the checkpoint, which is written in any case, says so.
     #[expect(clippy::too_many_arguments, reason = "all that a round has")]
     fn store(
         &mut self,
@@ -443,6 +454,7 @@ impl Training {
         clock: &Clock,
     ) -> Result<bool, AgentError> {
         let mut is_best = false;
+        let was_due = state.evaluation_due;
         if due.evaluation {
             let seeds = start_seeds(self.config.eval_seed, self.config.eval_episodes);
             let mut phase = Phase::Evaluating { episode: 0, episodes: seeds.len() };
@@ -454,16 +466,18 @@ impl Training {
                 observer.on_phase(clock.moment(&state), phase);
             };
             let evaluated = self.evaluated.min(worlds.len());
-            let Some(evaluation) = evaluate_until(&mut worlds[..evaluated], learner, &seeds, stop, &mut watch)? else {
-                return Ok(false);
-            };
-            tell(files, observer, |o| o.on_eval(clock.moment(&state), &evaluation))?;
-            if Best::is_beaten_by(state.best.as_ref(), &evaluation) {
+            let evaluation = evaluate_until(&mut worlds[..evaluated], learner, &seeds, stop, &mut watch)?;
+            state.evaluation_due = evaluation.is_none();
+            if let Some(evaluation) = &evaluation {
+                tell(files, observer, |o| o.on_eval(clock.moment(&state), evaluation))?;
+            }
+            if let Some(evaluation) = evaluation.filter(|found| Best::is_beaten_by(state.best.as_ref(), found)) {
                 let (return_mean, breakdowns) = (evaluation.return_mean(), evaluation.breakdowns());
                 state.best = Some(Best { env_step: state.env_step, return_mean, breakdowns });
                 is_best = true;
             }
         }
+        let due_changes = state.evaluation_due != was_due;
 
         state.wall_s = clock.moment(&state).wall_s;
         self.state = state;
@@ -471,9 +485,9 @@ impl Training {
             files.metrics.check_in_place()?;
         }
         if let Some(files) = files
-            && (due.checkpoint || is_best)
+            && (due.checkpoint || is_best || due_changes)
             // An episode without a step leaves what there is; resuming repeats it.
-            && self.stored != Some(self.state.env_step)
+            && (due_changes || self.stored != Some(self.state.env_step))
         {
             files.metrics.sync()?;
             self.state.metrics_length = files.metrics.length();
@@ -485,7 +499,7 @@ impl Training {
             })?;
             self.stored = Some(self.state.env_step);
         }
-        Ok(true)
+        Ok(!self.state.evaluation_due)
     }
 
     /// Warns of an episode in which something broke down; an error where there were too many in a row.
@@ -513,7 +527,7 @@ impl Training {
     /// another fit, is tried without a new real step.
     ///
     /// `files` belong to a new run; those in `folder` stay as they are. Returns what is wrong with newer checkpoints of the other run that had
-    /// to be passed over. A fit that has begun ends, and is kept; raising `stop` leaves out the evaluation.
+    /// to be passed over. A fit that has begun ends, and is kept; with `stop` raised, the evaluation waits until the run goes on.
     ///
     /// # Errors
     /// [`AgentError::Checkpoint`] as [`restore_from`](Self::restore_from) has it, for data of other widths, and for a run that has taken
@@ -557,12 +571,8 @@ impl Training {
                 if learned.replay.len() < 2 { "at least two transitions" } else { "a fit that does not diverge" };
             return Err(AgentError::NoRefit { agent: learner.name().to_owned(), rule });
         }
-        let evaluation = self.config.eval_every > 0 && !stop.load(Ordering::Relaxed);
-        let due = Due { evaluation, checkpoint: true };
-        if !self.store(due, state.clone(), worlds, learner, files, observer, stop, &clock)? {
-            let due = Due { evaluation: false, ..due };
-            self.store(due, state, worlds, learner, files, observer, stop, &clock)?;
-        }
+        let due = Due { evaluation: self.config.eval_every > 0, checkpoint: true };
+        self.store(due, state, worlds, learner, files, observer, stop, &clock)?;
         Ok(damaged)
     }
 

@@ -200,14 +200,13 @@ fn a_refit_begins_where_the_data_end_and_a_stop_leaves_out_the_evaluation() {
         let events: Vec<_> = metrics(place.path()).iter().map(|line| line["event"].clone()).collect();
         assert_eq!(events, if stop.into_inner() { vec!["fit"] } else { vec!["fit", "eval"] });
         drop(files);
-        // What goes on from there is the same, evaluated or not.
+        // The evaluation that was left out comes first, and what goes on from there is the same.
         let (mut training, mut agent, mut files) = trained(70, place.path());
         assert_eq!(training.env_step(), 52);
         training.run(&mut Point::world(10), &mut agent, Some(&mut files), &mut (), &AtomicBool::new(false)).unwrap();
     }
-    let [whole, stopped] =
-        places.map(|place| metrics(place.path()).into_iter().filter(|line| line["env_step"] != 52).collect::<Vec<_>>());
-    assert!(!whole.is_empty());
+    let [whole, stopped] = places.map(|place| metrics(place.path()));
+    assert!(whole.len() > 2);
     assert_eq!(whole, stopped);
 }
 

@@ -16,8 +16,8 @@ use mbrl_env::{Env, EnvError, EnvSpec, Info, Rng, Situation, Step, TimeLimit, Tr
 use mbrl_plan::PlanError;
 use mbrl_policy::{
     ActMode, Agent, AgentError, CheckpointReader, Checkpoints, EpisodeSummary, Evaluation, EvaluationEpisode, FORMAT,
-    Goal, Learner, MAX_EPISODES, Moment, MpcAgent, Observer, Outcome, Provenance, RandomAgent, Report, ReportKind,
-    RunFiles, Scalars, TrainConfig, Training, WhichCheckpoint, World, evaluate, start_seeds,
+    Goal, Learner, MAX_EPISODES, Moment, MpcAgent, Observer, Outcome, Phase, Provenance, RandomAgent, Report,
+    ReportKind, RunFiles, Scalars, TrainConfig, Training, WhichCheckpoint, World, evaluate, start_seeds,
 };
 
 /// Writes down what it is told.
@@ -344,6 +344,54 @@ fn a_stopped_run_tells_its_newest_checkpoint() {
         assert_eq!((training.stored_step(), outcome), (stored, Outcome::Stopped), "stopped at {stop_at}");
     }
     assert_eq!(go(folder.path(), &config, 23, u64::MAX).unwrap().0.stored_step(), Some(23));
+}
+
+/// Lets evaluations pass, and stops in the next one after so many of its episodes.
+struct StopInEvaluation<'a> {
+    pass: usize,
+    after: usize,
+    stop: &'a AtomicBool,
+    begun: usize,
+}
+
+impl Observer for StopInEvaluation<'_> {
+    fn on_phase(&mut self, _: Moment, phase: Phase) {
+        let Phase::Evaluating { episode, .. } = phase else { return };
+        self.begun += usize::from(episode == 0);
+        if self.begun > self.pass && episode == self.after {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_run_stopped_in_an_evaluation_goes_on_with_it() {
+    let config = TrainConfig { eval_every: 8, eval_episodes: 3, checkpoint_episodes: 100, ..Default::default() };
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    go(whole.path(), &config, 23, u64::MAX).unwrap();
+    let mut came_to = Vec::new();
+    // In each of the three evaluations twice: before its first episode, and after two. The last one ends the run.
+    for (pass, after) in [(0, 0), (0, 2), (1, 0), (0, 2), (1, 0), (0, 2)] {
+        let stop = never();
+        let (mut env, mut learner) = (Point::world(4), Counter::new());
+        let mut training = config.init(23, 3).unwrap().described("task = \"point\"\nlimit = 4\n");
+        let (mut files, _) = RunFiles::open(stopped.path(), &mut training, &mut learner).unwrap();
+        let before = learner.seen.len();
+        let mut observer = StopInEvaluation { pass, after, stop: &stop, begun: 0 };
+        let outcome = training.run(&mut env, &mut learner, Some(&mut files), &mut observer, &stop).unwrap();
+        assert_eq!((outcome, training.is_finished()), (Outcome::Stopped, false));
+        assert_eq!(training.stored_step(), Some(training.env_step()));
+        came_to.push((before, learner.seen.len()));
+    }
+    // No step was taken twice.
+    assert_eq!(came_to, [(0, 8), (8, 8), (8, 16), (16, 16), (16, 23), (23, 23)]);
+    let (training, outcome) = go(stopped.path(), &config, 23, u64::MAX).unwrap();
+    assert_eq!((outcome, training.is_finished()), (Outcome::Finished, true));
+    assert_eq!(metrics(stopped.path()), metrics(whole.path()));
+    // What is stored afterwards no longer says that it is due.
+    let (training, _) = go(stopped.path(), &config, 23, u64::MAX).unwrap();
+    assert_eq!(training.best(), go(whole.path(), &config, 23, u64::MAX).unwrap().0.best());
+    assert_eq!(metrics(stopped.path()), metrics(whole.path()));
 }
 
 #[test]

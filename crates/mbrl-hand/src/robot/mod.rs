@@ -22,7 +22,7 @@ pub enum Axis {
 }
 
 /// A hinge and the servo that drives it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Joint {
     /// Name; its servo is called `A_` and the name.
     pub name: String,
@@ -143,14 +143,8 @@ impl Body {
     }
 
     fn write(&self, out: &mut String) {
-        let mut euler = [0.0; 3];
-        for (axis, angle) in &self.turns {
-            euler[axis.index()] = *angle;
-        }
         let _ = write!(out, "<body name=\"{}\" pos=\"{}\"", self.name, numbers(&self.position));
-        if !self.turns.is_empty() {
-            let _ = write!(out, " euler=\"{}\"", numbers(&euler));
-        }
+        out.push_str(&orientation(&self.turns));
         out.push('>');
         if let Some(Joint { name, axis, range, damping, armature, frictionloss, .. }) = &self.joint {
             let (axis, range) = (numbers(axis), numbers(range));
@@ -194,6 +188,37 @@ impl Body {
         }
         out
     }
+}
+
+/// An orientation as MJCF has it: Euler angles, where the turns are about x, y and z in this order, or else a quaternion.
+fn orientation(turns: &[(Axis, f64)]) -> String {
+    if turns.is_empty() {
+        return String::new();
+    }
+    if turns.is_sorted_by(|(a, _), (b, _)| a.index() < b.index()) {
+        let mut euler = [0.0; 3];
+        for (axis, angle) in turns {
+            euler[axis.index()] = *angle;
+        }
+        return format!(" euler=\"{}\"", numbers(&euler));
+    }
+    let quaternion = turns.iter().fold([1.0, 0.0, 0.0, 0.0], |before, (axis, angle)| {
+        let (sin, cos) = (angle / 2.0).sin_cos();
+        let mut turn = [cos, 0.0, 0.0, 0.0];
+        turn[1 + axis.index()] = sin;
+        product(before, turn)
+    });
+    format!(" quat=\"{}\"", numbers(&quaternion))
+}
+
+/// Of quaternions: the second turn within the frame of the first.
+fn product([a, b, c, d]: [f64; 4], [e, f, g, h]: [f64; 4]) -> [f64; 4] {
+    [
+        a * e - b * f - c * g - d * h,
+        a * f + b * e + c * h - d * g,
+        a * g - b * h + c * e + d * f,
+        a * h + b * g - c * f + d * e,
+    ]
 }
 
 impl Geom {
