@@ -1,6 +1,7 @@
 //! Updates of SAC as published: 256 × 256 units, two critics, 256 transitions, everything of an update (targets, critics, actor,
 //! temperature, slow copies) with the drawing of its batch; and whole steps, in which the policy acts and the world answers too. On one
-//! thread. And what an action of a policy takes (`policy-act`).
+//! thread. What an update of DHMBPO takes, with gradients through 1, 3 and 5 steps of a model (`dhmbpo-update`). And what an action of a
+//! policy takes (`policy-act`).
 //!
 //! `cargo bench -p mbrl-benches --bench sac`. Throughput is in updates. With the feature `wgpu` or `cuda` also with the networks on a GPU:
 //! `sac-update-wgpu`, `sac-update-cuda`; `sac-update-flex` is the same in Burn's tensors on the CPU.
@@ -12,9 +13,10 @@ use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mbrl_benches::gpus;
 use mbrl_env::{ActionSpace, BoxSpace, Env, EnvSpec, Replay, Rng, Situation, Transition, tasks};
+use mbrl_model::{Activation, Draw, EnsembleConfig, MemberRule, Propagation};
 use mbrl_policy::{
-    ActMode, ActorConfig, ActorHead, Agent, CriticsConfig, Learner, ModelFreeConfig, OffPolicy, OnDevice, Policy,
-    PolicyDraw, Report, ReportKind, Sac, SacConfig,
+    ActMode, ActorConfig, ActorHead, Agent, CriticsConfig, Goal, Learner, ModelFreeConfig, ModelLookahead, OffPolicy,
+    OnDevice, Policy, PolicyDraw, Report, ReportKind, Sac, SacConfig,
 };
 
 struct Quiet;
@@ -100,6 +102,46 @@ fn steps(c: &mut Criterion) {
     group.finish();
 }
 
+/// With the networks of `dhmbpo-hopper`, from 256 states: one round of updates.
+fn through_the_model(c: &mut Criterion) {
+    let mut group = c.benchmark_group("dhmbpo-update");
+    group.throughput(Throughput::Elements(1));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
+    let (hidden, activation) = (vec![256; 3], Activation::Silu);
+    for (id, obs, action) in [("hopper", 11, 3), ("halfcheetah", 17, 6)] {
+        let mut rng = Rng::new(3);
+        let actions = ActionSpace::Box(BoxSpace::symmetric(action, 1.0).expect("bounds"));
+        let spec = EnvSpec::new(id, BoxSpace::unbounded(obs), actions, 0.1);
+        let actor = ActorConfig { hidden: hidden.clone(), activation, ..ActorConfig::default() };
+        let critics = CriticsConfig {
+            count: 5,
+            hidden: hidden.clone(),
+            activation,
+            layer_norm: true,
+            ..CriticsConfig::default()
+        };
+        let mut sac = SacConfig::default().init(&spec, &actor, &critics, &mut rng).expect("a learner");
+        let model = EnsembleConfig { members: 5, hidden: hidden.clone(), reward: true, ..EnsembleConfig::default() };
+        let model = model.init(obs, action, &Device::flex(), &mut rng).expect("a model");
+        let (goal, replay) = (Goal::of_model(), replay(obs, action, &mut rng));
+        let propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 };
+        for steps in [1, 3, 5] {
+            group.bench_function(format!("{id}-{steps}"), |b| {
+                pool.install(|| {
+                    b.iter(|| {
+                        let batch = replay.sample_batch(256, &mut rng).expect("a batch");
+                        let draw = Draw::new(propagation, rng.key());
+                        let look = ModelLookahead::new(&model, &goal, sac.parts(), &batch.obs, steps, draw);
+                        let look = look.expect("a roll-out");
+                        sac.improve(look.batch(), Some(&look), &mut rng, &mut Quiet).expect("an update");
+                    });
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 /// What an action of a policy takes: a deterministic actor asked for one observation at a time.
 fn acts(c: &mut Criterion) {
     let mut group = c.benchmark_group("policy-act");
@@ -118,5 +160,5 @@ fn acts(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, updates, steps, acts);
+criterion_group!(benches, updates, steps, through_the_model, acts);
 criterion_main!(benches);

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use mbrl_env::Env;
 use mbrl_model::ModelEvaluation;
 use mbrl_policy::{
-    DiagnoseConfig, Diagnosis, PlanDiagnosis, ValueDiagnosis, experiment::open_device, write_atomically,
+    DiagnoseConfig, Diagnosis, PlanDiagnosis, PolicyDiagnosis, Promise, ValueDiagnosis, experiment::open_device,
+    write_atomically,
 };
 use serde::Serialize;
 
@@ -68,7 +69,8 @@ fn look(args: &DiagnoseArgs, folder: &RunFolder) -> Result<(Diagnosis, u64, Vec<
         console::note(format_args!("making {plans} in the model and as many in the simulator, which may take minutes"));
     }
     let value = agent.value();
-    let found = visited.diagnose(&task.env, &device, agent.learned(), planning, value.as_ref())?;
+    let mut found = visited.diagnose(&task.env, &device, agent.learned(), planning, value.as_ref())?;
+    found.policy = visited.policy_in_model(&*agent)?;
     let spec = task.env.spec();
     let columns = spec.column_names();
     Ok((found, env_step, columns))
@@ -85,6 +87,9 @@ fn in_words(found: &Diagnosis, columns: &[String]) -> String {
     }
     if let Some(plans) = &found.plans {
         text.push_str(&plans_in_words(plans));
+    }
+    if let Some(policy) = &found.policy {
+        text.push_str(&policy_in_words(policy));
     }
     if let Some(values) = &found.values {
         text.push_str(&values_in_words(values));
@@ -162,6 +167,18 @@ fn verdict(plans: &PlanDiagnosis) -> String {
     parts.join("\n  ")
 }
 
+fn policy_in_words(policy: &PolicyDiagnosis) -> String {
+    let row = |name: &str, Promise { promised, kept, .. }: Promise| {
+        format!("  {name:<34}  in the model {:>10}  in the world {:>10}\n", number(promised), number(kept))
+    };
+    let steps = counted(policy.steps() as u64, "step");
+    let mut text = format!("policy  followed for {steps} from {}\n", counted(policy.states as u64, "state"));
+    text.push_str(&row("rewards (discounted)", policy.earned()));
+    text.push_str(&row("share without an end", policy.survived()));
+    text.push('\n');
+    text
+}
+
 fn values_in_words(values: &ValueDiagnosis) -> String {
     let ValueDiagnosis { states, expected, earned, rmse, correlation, .. } = *values;
     format!(
@@ -199,6 +216,24 @@ fn draw(path: &Path, title: &str, found: &Diagnosis) -> Result<bool> {
         let (chart, keys) = error_chart(size, own);
         charts.push(("Error at the agent's own states".to_owned(), chart));
         legend.extend(keys);
+    }
+    if let Some(policy) = &found.policy {
+        let of = |promises: &[Promise], value: fn(&Promise) -> f64| -> Points {
+            promises.iter().enumerate().map(|(h, promise)| ((h + 1) as f64, value(promise))).collect()
+        };
+        for (title, name, promises) in [
+            ("Rewards of the policy (discounted)", "sum of rewards", &policy.along),
+            ("Share without an end", "share", &policy.alive),
+        ] {
+            let mut chart = Chart::new(size, title, "steps", name);
+            chart.marks = vec![
+                Mark::Line(Colour::Series(1), Style::Thick, of(promises, |promise| promise.promised)),
+                Mark::Line(Colour::Series(0), Style::Thick, of(promises, |promise| promise.kept)),
+            ];
+            charts.push((title.to_owned(), chart));
+        }
+        legend.push((Key::Line, Colour::Series(0), "the policy in the world".to_owned()));
+        legend.push((Key::Line, Colour::Series(1), "the policy in the model".to_owned()));
     }
     if charts.is_empty() {
         return Ok(false);

@@ -6,7 +6,7 @@ use mbrl_env::{ActionSpace, Replay, Rng, Situation, Transition, Value};
 use mbrl_model::Dynamics;
 use mbrl_plan::PlanError;
 
-use crate::{AgentError, CheckpointReader, CheckpointWriter, PolicyNetwork};
+use crate::{AgentError, CheckpointReader, CheckpointWriter, PolicyNetwork, Rollouts};
 
 /// What an action is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +208,16 @@ pub trait Learner: Agent {
     /// What it expects of states, for diagnoses; `None` (default) where it has no values.
     fn value(&self) -> Option<LearnedValue> {
         None
+    }
+
+    /// Its policy rolled out in its model, as it acts in evaluations, for diagnoses: from observations `starts` `[N, O]`, over `steps` steps. `key`
+    /// is what noise is drawn from. `None` (default) where it has no policy, or no model that was fitted.
+    ///
+    /// # Errors
+    /// As [`imagine`](crate::imagine()).
+    fn roll_out_in_model(&self, starts: &[f32], steps: usize, key: u64) -> Result<Option<Rollouts>, AgentError> {
+        let _ = (starts, steps, key);
+        Ok(None)
     }
 
     /// The policy that it learns, as it is now, to be [exported](crate::ExportedPolicy); `None` (default) for agents that plan.

@@ -1,14 +1,16 @@
 //! Why an agent falls short of what its task allows.
 //!
-//! Three questions, each answered in figures at states that the agent itself comes to:
+//! Four questions, each answered in figures at states that the agent itself comes to:
 //!
 //! - **The model**: how far is it off there, beside the states of its own data ([`Diagnosis::own`], [`Diagnosis::data`])?
 //! - **The plans**: what does the model promise of a plan, and what does the simulator pay ([`PlanDiagnosis`])? What would the same planner have
 //!   found with the simulator as its model? And is more promised of plans, which were searched for, than of actions that were not?
+//! - **The policy**: what does it earn in the model, and what in the world, from the same states ([`PolicyDiagnosis`])?
 //! - **The values**: what do the critics expect of a state, and what came of it ([`ValueDiagnosis`])?
 //!
 //! A plan that keeps its promise and earns what a plan of the simulator earns leaves nothing to the model: what is missing then is the
 //! planner's horizon or search. A plan that promises much more than it keeps, where other actions do not, was found in the model's errors.
+//! Values that are too high say what the policy earns in the model, and then the model is too kind; or more than that, and then it is the critics.
 
 use mbrl_env::{ActionSpace, History, MAX_PAST, Replay, Rng, Simulator, Situation, Snapshot, Transition, World};
 use mbrl_model::{Dynamics, EvaluateConfig, ModelEvaluation, Propagation, SimulatorModel, evaluate as evaluate_model};
@@ -16,7 +18,8 @@ use mbrl_plan::{Aggregate, PlanError, Planner, Problem, returns};
 use serde::Serialize;
 
 use crate::{
-    ActMode, Agent, AgentError, Device, Goal, Learned, LearnedValue, Tensor, TerminalValue, start_seeds, world::Episode,
+    ActMode, Agent, AgentError, Device, Goal, Learned, LearnedValue, Learner, Tensor, TerminalValue, start_seeds,
+    world::Episode,
 };
 
 /// How much is looked at.
@@ -27,6 +30,9 @@ pub struct DiagnoseConfig {
     pub episodes: usize,
     /// States from which it is planned, spread evenly over these episodes (default: 24).
     pub plans: usize,
+    /// Steps that a policy is followed for in the model, at most half of the longest episode (default: 200, the time that a discount of 0.995
+    /// looks ahead).
+    pub ahead: usize,
     /// Steps before each of these states from which planners plan too, so that their search has a warm start (default: 4).
     pub warm: usize,
     /// How the model is judged (default: that of [`EvaluateConfig`], of at most 100 starts).
@@ -38,7 +44,7 @@ pub struct DiagnoseConfig {
 impl Default for DiagnoseConfig {
     fn default() -> Self {
         let evaluate = EvaluateConfig { starts: 100, ..EvaluateConfig::default() };
-        Self { episodes: 5, plans: 24, warm: 4, evaluate, seed: 0 }
+        Self { episodes: 5, plans: 24, ahead: 200, warm: 4, evaluate, seed: 0 }
     }
 }
 
@@ -75,6 +81,8 @@ pub struct Diagnosis {
     pub data: Option<ModelEvaluation>,
     /// Plans, where the agent plans and its world is a simulator.
     pub plans: Option<PlanDiagnosis>,
+    /// The policy in the model, where the agent has both: what [`Visited::policy_in_model`] says.
+    pub policy: Option<PolicyDiagnosis>,
     /// Values, where the agent has critics.
     pub values: Option<ValueDiagnosis>,
 }
@@ -99,6 +107,10 @@ impl Promise {
     fn add(&mut self, other: Self) {
         self.promised += other.promised;
         self.kept += other.kept;
+    }
+
+    fn over(self, n: f64) -> Self {
+        Self { promised: self.promised / n, kept: self.kept / n }
     }
 }
 
@@ -148,6 +160,38 @@ impl PlanDiagnosis {
             return None;
         }
         self.along.iter().position(|promise| promise.excess() >= 0.1 * whole).map(|place| place + 1)
+    }
+}
+
+/// A policy in two worlds, the model and that in which it acts, from the same states: promised is what it earns in the model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PolicyDiagnosis {
+    /// States that it started from.
+    pub states: usize,
+    /// Discounted rewards of the first h = 1, …, T steps, mean over the states.
+    pub along: Vec<Promise>,
+    /// Share of the states from which it has not come to an end state within h = 1, …, T steps.
+    pub alive: Vec<Promise>,
+}
+
+impl PolicyDiagnosis {
+    /// T, the number of steps.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.along.len()
+    }
+
+    /// Discounted rewards of all steps.
+    #[must_use]
+    pub fn earned(&self) -> Promise {
+        self.along.last().copied().unwrap_or_default()
+    }
+
+    /// Share of the states from which no end was met.
+    #[must_use]
+    pub fn survived(&self) -> Promise {
+        self.alive.last().copied().unwrap_or_default()
     }
 }
 
@@ -273,8 +317,59 @@ impl Visited {
             _ => None,
         };
         let values = value.and_then(|value| judge_values(value, walks, device));
-        Ok(Diagnosis { returns, own, data, plans, values })
+        Ok(Diagnosis { returns, own, data, plans, policy: None, values })
     }
+
+    /// Follows the agent's policy in its model, from states that it came to in the world, and holds what it earns there against what it
+    /// earned in the world; rewards are discounted as its values are. `None` where the agent has no policy or no model that was fitted.
+    ///
+    /// The model's noise is drawn, so that ends come by chance as they do in training. States from which too few steps were seen before a
+    /// time limit are left out.
+    ///
+    /// # Errors
+    /// What the model gives.
+    pub fn policy_in_model(&self, learner: &dyn Learner) -> Result<Option<PolicyDiagnosis>, AgentError> {
+        let Self { config, walks } = self;
+        let longest = walks.iter().map(|walk| walk.transitions.len()).max().unwrap_or(0);
+        let steps = config.ahead.min(longest.div_ceil(2));
+        let all: Vec<&[Transition]> = walks.iter().flat_map(|walk| onwards(&walk.transitions, steps)).collect();
+        let count = config.evaluate.starts.min(all.len());
+        let behind: Vec<&[Transition]> = (0..count).map(|i| all[i * all.len() / count]).collect();
+        let starts: Vec<f32> = behind.iter().flat_map(|steps| steps[0].obs.iter().copied()).collect();
+        let key = Rng::new(config.seed ^ u64::from_be_bytes(*b"dreaming")).key();
+        if count == 0 {
+            return Ok(None);
+        }
+        let Some(rollouts) = learner.roll_out_in_model(&starts, steps, key)? else { return Ok(None) };
+        let discount = learner.value().map_or(1.0, |value| f64::from(value.discount));
+        let (mut along, mut alive) = (vec![Promise::default(); steps], vec![Promise::default(); steps]);
+        for (row, came) in behind.iter().enumerate() {
+            let (mut sums, mut weight) = (Promise::default(), 1.0);
+            let (mut promised_on, mut kept_on) = (true, true);
+            for h in 0..steps {
+                let place = h * count + row;
+                if rollouts.alive[place] {
+                    sums.promised += weight * f64::from(rollouts.rewards[place]);
+                }
+                promised_on &= rollouts.alive[place] && !rollouts.terminated[place];
+                sums.kept += came.get(h).map_or(0.0, |step| weight * step.reward);
+                kept_on &= came.get(h).is_some_and(|step| !step.terminated);
+                weight *= discount;
+                along[h].add(sums);
+                let share = |on: bool| f64::from(u8::from(on));
+                alive[h].add(Promise { promised: share(promised_on), kept: share(kept_on) });
+            }
+        }
+        let mean = |sums: Vec<Promise>| sums.into_iter().map(|sum| sum.over(count as f64)).collect();
+        Ok(Some(PolicyDiagnosis { states: count, along: mean(along), alive: mean(alive) }))
+    }
+}
+
+/// What came behind each step of an episode of which the next `steps` steps, or all up to an end state, are known.
+fn onwards(transitions: &[Transition], steps: usize) -> impl Iterator<Item = &[Transition]> {
+    let ended = transitions.last().is_some_and(|last| last.terminated);
+    let known = if ended { transitions.len() } else { (transitions.len() + 1).saturating_sub(steps) };
+    (0..known).map(move |start| &transitions[start..transitions.len().min(start + steps)])
 }
 
 impl DiagnoseConfig {
@@ -328,7 +423,7 @@ impl DiagnoseConfig {
             }
         }
         let n = starts.len() as f64;
-        let mean = |promise: Promise| Promise { promised: promise.promised / n, kept: promise.kept / n };
+        let mean = |promise: Promise| promise.over(n);
         let along: Vec<Promise> = sums.along.into_iter().map(mean).collect();
         Ok(PlanDiagnosis {
             states: starts.len(),

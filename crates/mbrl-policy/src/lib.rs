@@ -128,7 +128,9 @@ pub use checkpoint::{CheckpointReader, CheckpointWriter, Checkpoints, Newest};
 #[doc(hidden)]
 pub use checkpoint::{FORMAT, KEPT};
 pub use cloning::{CloningConfig, CloningReport};
-pub use diagnose::{DiagnoseConfig, Diagnosis, PlanDiagnosis, Planning, Promise, ValueDiagnosis, Visited};
+pub use diagnose::{
+    DiagnoseConfig, Diagnosis, PlanDiagnosis, Planning, PolicyDiagnosis, Promise, ValueDiagnosis, Visited,
+};
 pub use error::AgentError;
 pub use evaluate::{
     Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_together, evaluate_watched, start_seeds,

@@ -8,8 +8,8 @@
 //!
 //! is climbed by the actor along its gradient, which goes through actions, rewards and states, step by step back: a stochastic value
 //! gradient \[1\]. The critics learn from the same roll-out: of the first observation and action, with all that follows as the target (model-based
-//! value expansion \[2\]). Both together are the training roll-out of DHMBPO \[3\]. Of transitions that the world made they may learn what came
-//! of them there instead ([`ModelLookahead::with_real`]).
+//! value expansion \[2\]). Both together are the training roll-out of DHMBPO \[3\]. Of transitions that the world made, or that were imagined
+//! before, they may learn what came of them instead ([`ModelLookahead::with_transitions`]).
 //!
 //! ## References
 //! \[1\] Heess et al. (2015), *Learning Continuous Control Policies by Stochastic Value Gradients*, NeurIPS; Amos et al. (2021), *On the
@@ -37,8 +37,8 @@ use crate::{
 /// The update must be on [`batch`](Self::batch), by the learner whose parts it was made with.
 pub struct ModelLookahead {
     batch: Batch,
-    /// How many rows, the last ones, are transitions as the world made them.
-    real: usize,
+    /// How many rows, the last ones, are transitions as they came.
+    came: usize,
     rollout: Mutex<Option<Rollout>>,
 }
 
@@ -78,28 +78,29 @@ impl ModelLookahead {
             terminated: rollout.alive[1].iter().map(|alive| !alive).collect(),
             truncated: Cow::Owned(vec![false; rollout.rows()]),
         };
-        Ok(Self { batch, real: 0, rollout: Mutex::new(Some(rollout)) })
+        Ok(Self { batch, came: 0, rollout: Mutex::new(Some(rollout)) })
     }
 
-    /// With the last rows of the update as the world made them: of those observations critics learn what followed `real`'s actions, by
-    /// `r + γ (1 − terminated) V(s')` without the model. The actor goes through the model from there as from all others.
+    /// With the last rows of the update as they came, in the world or in earlier roll-outs: of those observations critics learn what
+    /// followed the actions of then, by `r + γ (1 − terminated) V(s')` without the model. The actor goes through the model from there as
+    /// from all others.
     ///
     /// # Errors
     /// [`AgentError::Config`] for transitions that do not start at the last observations of the roll-out, [`AgentError::Env`] for actions
     /// of another width.
-    pub fn with_real(mut self, real: &Batch) -> Result<Self, AgentError> {
+    pub fn with_transitions(mut self, came: &Batch) -> Result<Self, AgentError> {
         let (o, a) = (self.batch.obs_width, self.batch.action_width);
-        mbrl_env::check_width("action of real transitions", a, real.action_width)?;
-        let first = self.batch.len().checked_sub(real.len());
-        let Some(first) = first.filter(|first| real.obs_width == o && self.batch.obs[first * o..] == *real.obs) else {
+        mbrl_env::check_width("action of transitions", a, came.action_width)?;
+        let first = self.batch.len().checked_sub(came.len());
+        let Some(first) = first.filter(|first| came.obs_width == o && self.batch.obs[first * o..] == *came.obs) else {
             let rule = "transitions that start at the last observations of the roll-out";
-            return Err(AgentError::Config { field: "real", value: format!("{} transitions", real.len()), rule });
+            return Err(AgentError::Config { field: "came", value: format!("{} transitions", came.len()), rule });
         };
-        self.batch.actions.to_mut()[first * a..].copy_from_slice(&real.actions);
-        self.batch.rewards.to_mut()[first..].copy_from_slice(&real.rewards);
-        self.batch.next_obs.to_mut()[first * o..].copy_from_slice(&real.next_obs);
-        self.batch.terminated.to_mut()[first..].copy_from_slice(&real.terminated);
-        self.real = real.len();
+        self.batch.actions.to_mut()[first * a..].copy_from_slice(&came.actions);
+        self.batch.rewards.to_mut()[first..].copy_from_slice(&came.rewards);
+        self.batch.next_obs.to_mut()[first * o..].copy_from_slice(&came.next_obs);
+        self.batch.terminated.to_mut()[first..].copy_from_slice(&came.terminated);
+        self.came = came.len();
         Ok(self)
     }
 
@@ -118,8 +119,8 @@ impl Lookahead for ModelLookahead {
         let mut pass = CriticPass::default();
         let values = of.critics.target_values(inputs, last.actions(), rng.key(), &mut pass);
         let mut targets = rollout.targets(&values, of.temperature, of.discount);
-        if self.real > 0 {
-            let first = targets.len() - self.real;
+        if self.came > 0 {
+            let first = targets.len() - self.came;
             let mut inputs = Vec::new();
             of.actor.inputs().prepare(&self.batch.next_obs[first * self.batch.obs_width..], &mut inputs);
             let values = of.next_values(&inputs, [rng.key(), rng.key()], &mut ActorPass::default(), &mut pass);
@@ -564,7 +565,7 @@ mod tests {
             terminated: vec![false, true].into(),
             truncated: vec![false; 2].into(),
         };
-        let look = imagined().with_real(&real).unwrap();
+        let look = imagined().with_transitions(&real).unwrap();
         assert_eq!(look.batch().actions[(N - 2) * 2..], *real.actions);
         assert_eq!(look.batch().obs, imagined().batch().obs);
         let targets = |look: &ModelLookahead| look.targets(look.batch(), of, &mut Rng::new(2)).unwrap().unwrap();
@@ -588,11 +589,11 @@ mod tests {
         assert_eq!(loss(&look).grad_out, loss(&imagined()).grad_out);
 
         let wide = Batch { action_width: 1, actions: vec![0.0; 2].into(), ..real.clone() };
-        let error = imagined().with_real(&wide).unwrap_err().to_string();
-        assert!(error.contains("action of real transitions"), "{error}");
+        let error = imagined().with_transitions(&wide).unwrap_err().to_string();
+        assert!(error.contains("action of transitions"), "{error}");
         let elsewhere = Batch { obs: vec![0.0; 6].into(), ..real };
-        let error = imagined().with_real(&elsewhere).unwrap_err().to_string();
-        assert!(error.contains("real = 2 transitions: expected transitions that start at"), "{error}");
+        let error = imagined().with_transitions(&elsewhere).unwrap_err().to_string();
+        assert!(error.contains("came = 2 transitions: expected transitions that start at"), "{error}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::{
     ModelBasedConfig, ModelLearner, ModelLookahead, OffPolicy, PolicyDraw, PolicyNetwork, RandomAgent, Report,
     ReportKind,
     goal::no_reward,
-    imagine::{Imagination, check_markov},
+    imagine::{Imagination, Rollouts, check_markov},
     limits::fits_memory,
     policy::follow,
 };
@@ -166,6 +166,10 @@ pub struct MbpoConfig {
     /// Whether critics learn of the real transitions of a batch what came of them in the world, where they would otherwise learn what the
     /// model makes of their first states (default: false). Without `training_rollout` they always do.
     pub real_targets: bool,
+    /// Whether critics learn of the imagined transitions of a batch what came of them when they were imagined, with the actions of then, where
+    /// they would otherwise learn what the model makes of their first states and the policy of now (default: false). Without
+    /// `training_rollout` they always do.
+    pub imagined_targets: bool,
     /// Steps that gradients go through the model into the policy, from the states of a batch; 0: the learner's own update
     /// (default: 3).
     pub training_rollout: usize,
@@ -183,6 +187,7 @@ impl Default for MbpoConfig {
             batch_size: 256,
             real_share: 0.0,
             real_targets: false,
+            imagined_targets: false,
             training_rollout: 3,
         }
     }
@@ -228,6 +233,11 @@ impl MbpoConfig {
         if self.real_targets && self.real_share == 0.0 && rollout.count > 0 {
             let rule = "false, or real transitions to learn from: agent.real_share above 0";
             return refuse("real_targets", "true".into(), rule);
+        }
+        if self.imagined_targets && (rollout.count == 0 || self.real_share == 1.0) {
+            let rule =
+                "false, or imagined transitions to learn from: rollout.count above 0 and agent.real_share below 1";
+            return refuse("imagined_targets", "true".into(), rule);
         }
         if propagation.particles != 1 {
             let rule = "1: each imagined row is one particle";
@@ -485,14 +495,26 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
             }
             return self.policy.improve(&concat(batches), None, rng, report);
         }
-        let mut obs = self.imagined.observations(&imagined);
         let real = replay.gather(real);
-        obs.extend_from_slice(&real.obs);
+        let MbpoConfig { real_targets, imagined_targets, training_rollout: steps, .. } = self.config;
+        // What critics learn as it came stands last.
+        let (mut obs, mut came) = (Vec::new(), Vec::new());
+        if imagined_targets {
+            came = self.imagined.gather(&imagined);
+        } else {
+            obs = self.imagined.observations(&imagined);
+        }
+        if real_targets {
+            came.push(real);
+        } else {
+            obs.extend_from_slice(&real.obs);
+        }
+        let came = (!came.is_empty()).then(|| concat(came));
+        obs.extend(came.iter().flat_map(|came| came.obs.iter()));
         let draw = Draw::new(self.propagation, rng.key());
-        let (model, steps) = (self.learner.model(), self.config.training_rollout);
-        let mut look = ModelLookahead::new(model, &self.goal, self.policy.parts(), &obs, steps, draw)?;
-        if self.config.real_targets {
-            look = look.with_real(&real)?;
+        let mut look = ModelLookahead::new(self.learner.model(), &self.goal, self.policy.parts(), &obs, steps, draw)?;
+        if let Some(came) = &came {
+            look = look.with_transitions(came)?;
         }
         self.policy.improve(look.batch(), Some(&look), rng, report)
     }
@@ -588,6 +610,19 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
 
     fn value(&self) -> Option<LearnedValue> {
         Some(LearnedValue::new(self.policy.value(), self.policy.parts().discount))
+    }
+
+    fn roll_out_in_model(&self, starts: &[f32], steps: usize, key: u64) -> Result<Option<Rollouts>, AgentError> {
+        if !self.learner.is_fitted() {
+            return Ok(None);
+        }
+        let mut rng = Rng::new(key);
+        let (act_key, draw) = (rng.key(), Draw::new(self.propagation, rng.key()));
+        let policy = self.policy.policy();
+        let mut act =
+            |obs: &[f32], t: usize| Ok(policy.act(obs, ActMode::Evaluate, PolicyDraw::new(act_key).at_step(t as u32)));
+        let imagination = Imagination::new(self.learner.model(), &self.goal);
+        imagination.roll_out(&mut act, starts, steps, draw).map(Some)
     }
 
     fn policy_network(&self) -> Option<PolicyNetwork> {

@@ -5,12 +5,12 @@ mod common;
 use std::sync::Arc;
 
 use common::Point;
-use mbrl_env::{Replay, Rng, Situation, Transition, reward_fn, value_fn};
-use mbrl_model::{Dynamics, Propagation, dynamics_fn};
+use mbrl_env::{Replay, Rng, Situation, Transition, reward_fn, termination_fn, value_fn};
+use mbrl_model::{Draw, Dynamics, Propagation, dynamics_fn};
 use mbrl_plan::{CemConfig, Planner};
 use mbrl_policy::{
-    ActMode, Agent, AgentError, Device, DiagnoseConfig, Diagnosis, Goal, Learned, LearnedValue, PlanDiagnosis,
-    Planning, RandomAgent, Tensor, World,
+    ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Device, DiagnoseConfig, Diagnosis, Goal, Learned,
+    LearnedValue, Learner, PlanDiagnosis, Planning, RandomAgent, Report, Rollouts, Tensor, World, imagine,
 };
 
 /// Stays where it is.
@@ -117,6 +117,75 @@ fn values_are_held_against_what_came() {
     // A cut episode is ended by the value itself, which is too large as well.
     assert!(twice.expected < 1.3 * twice.earned && (twice.expected - 2.0 * right.expected).abs() < 1e-3, "{twice:?}");
     assert!(twice.rmse > 0.1 * twice.earned.abs() && twice.correlation > 0.9, "{twice:?}");
+}
+
+/// A policy that stays where it is, in a model of what then comes.
+struct Dreamer<'a> {
+    model: &'a dyn Dynamics,
+    goal: &'a Goal,
+}
+
+impl Agent for Dreamer<'_> {
+    fn act(&mut self, _: &Situation<'_>, _: ActMode, _: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        Ok(vec![0.0])
+    }
+}
+
+impl Learner for Dreamer<'_> {
+    fn observe(&mut self, _: &Transition) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn update(&mut self, _: &mut Rng, _: &mut dyn Report) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn save(&self, _: &mut CheckpointWriter) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn load(&mut self, _: &CheckpointReader) -> Result<(), AgentError> {
+        Ok(())
+    }
+    fn value(&self) -> Option<LearnedValue> {
+        Some(LearnedValue::new(Arc::new(value_fn(|obs: Tensor<2>| obs.squeeze_dim::<1>(1))), 0.5))
+    }
+    fn roll_out_in_model(&self, starts: &[f32], steps: usize, key: u64) -> Result<Option<Rollouts>, AgentError> {
+        let mut act = |obs: &[f32], _: usize| Ok(vec![0.0; obs.len()]);
+        let draw = Draw::new(Propagation::MEAN, key);
+        imagine(self.model, self.goal, &mut act, starts, steps, draw).map(Some)
+    }
+}
+
+#[test]
+fn a_policy_is_followed_in_the_model_and_in_the_world() {
+    let reward = Arc::new(reward_fn(|_, _, next: Tensor<2>| -next.square().squeeze_dim::<1>(1)));
+    let look = |model: &dyn Dynamics, goal: &Goal, limit: u32| {
+        let config = DiagnoseConfig::default();
+        let mut agent = Dreamer { model, goal };
+        let visited = config.visit(&mut World::from_simulator(Point::limited(limit)), &mut agent).unwrap();
+        visited.policy_in_model(&agent).unwrap().unwrap()
+    };
+    // In a true model all is as in the world: −x² at each step, discounted by a half.
+    let (still, goal) = (dynamics_fn(1, 1, &Device::flex(), |s, _| s), Goal::new(reward.clone()));
+    let right = look(&still, &goal, 12);
+    // Six steps, half of an episode, are known from the first seven states of each.
+    assert_eq!((right.states, right.steps()), (35, 6));
+    for promise in &right.along {
+        assert!(promise.excess().abs() < 1e-6 && promise.kept < 0.0, "{promise:?}");
+    }
+    assert!((right.along[1].kept / right.along[0].kept - 1.5).abs() < 1e-9);
+    assert!(right.alive.iter().all(|alive| (alive.promised, alive.kept) == (1.0, 1.0)));
+
+    // One in which the third step ends it: what comes after that is missing, and the share says why.
+    let clock = dynamics_fn(1, 1, &Device::flex(), |s, _| s + 10.0);
+    let mut ends = Goal::new(Arc::new(reward_fn(|_, _, next: Tensor<2>| next.ones_like().squeeze_dim::<1>(1))));
+    ends.termination =
+        Some(Arc::new(termination_fn(|_, _, next: Tensor<2>| next.squeeze_dim::<1>(1).greater_elem(25.0))));
+    let short = look(&clock, &ends, 12);
+    let promised: Vec<f64> = short.along.iter().map(|promise| promise.promised).collect();
+    assert_eq!(promised, [1.0, 1.5, 1.75, 1.75, 1.75, 1.75]);
+    let alive: Vec<f64> = short.alive.iter().map(|alive| alive.promised).collect();
+    assert_eq!(alive, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+    assert!(short.alive.iter().all(|alive| alive.kept == 1.0));
+    assert_eq!((short.earned().promised, short.survived().promised), (1.75, 0.0));
 }
 
 #[test]

@@ -154,7 +154,8 @@ fn go(folder: &Path, training_rollout: usize, slots: usize, stop_at: u64) -> (Mb
     };
     let penalty = if training_rollout == 0 { 0.1 } else { 0.0 };
     let rollout = RolloutConfig { penalty, stop_at: 3.0, ..rollout() };
-    let agent_config = MbpoConfig { real_targets: training_rollout > 0, ..small(training_rollout) };
+    let (real_targets, imagined_targets) = (training_rollout > 0, slots > 1);
+    let agent_config = MbpoConfig { real_targets, imagined_targets, ..small(training_rollout) };
     let mut agent = agent(&agent_config, &rollout, true).in_lockstep(slots);
     let mut training = config.init(120, 3).unwrap();
     let (mut files, damaged) = RunFiles::open(folder, &mut training, &mut agent).unwrap();
@@ -219,6 +220,7 @@ fn bad_settings_are_refused_by_name() {
         (of_agent(MbpoConfig { batch_size: 0, ..small(0) }), "batch_size = 0"),
         (of_agent(MbpoConfig { real_share: 1.5, ..small(0) }), "real_share = 1.5"),
         (of_agent(MbpoConfig { real_targets: true, real_share: 0.0, ..small(3) }), "real_targets = true"),
+        (of_agent(MbpoConfig { imagined_targets: true, real_share: 1.0, ..small(3) }), "imagined_targets = true"),
         (of_agent(MbpoConfig { random_steps: 0, ..small(0) }), "random_steps = 0"),
         (of_rollout(RolloutConfig { every: 0, ..rollout() }), "rollout.every = 0"),
         (of_rollout(RolloutConfig { keep: 0, ..rollout() }), "rollout.keep = 0"),

@@ -521,6 +521,7 @@ const MBPO_CHANGES: &[(&str, &[&str])] = &[
     ("agent.batch_size=8", &[]),
     ("agent.real_share=0.7", &[]),
     ("agent.real_targets=true", &[]),
+    ("agent.imagined_targets=true", &[]),
     ("agent.training_rollout=0", &[]),
     ("goal.reward=model", &[]),
     ("goal.termination=model", &[]),

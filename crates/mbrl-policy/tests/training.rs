@@ -389,9 +389,13 @@ fn a_run_stopped_in_an_evaluation_goes_on_with_it() {
     assert_eq!((outcome, training.is_finished()), (Outcome::Finished, true));
     assert_eq!(metrics(stopped.path()), metrics(whole.path()));
     // What is stored afterwards no longer says that it is due.
-    let (training, _) = go(stopped.path(), &config, 23, u64::MAX).unwrap();
-    assert_eq!(training.best(), go(whole.path(), &config, 23, u64::MAX).unwrap().0.best());
-    assert_eq!(metrics(stopped.path()), metrics(whole.path()));
+    let opened = |folder: &Path| {
+        let mut training = config.init(23, 3).unwrap().described("task = \"point\"\nlimit = 4\n");
+        RunFiles::open(folder, &mut training, &mut Counter::new()).unwrap();
+        (training.is_finished(), training.best())
+    };
+    assert_eq!(opened(stopped.path()), opened(whole.path()));
+    assert!(opened(stopped.path()).0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use mbrl_env::{KnownAt, KnownGrads, Lanes, TILE};
+use multiversion::multiversion;
 
 use super::{Assignment, Ensemble, Head, Inputs, Predicted, delta, to_vec};
 use crate::{
@@ -27,9 +28,8 @@ pub(super) struct HostTaped {
     target_std: Vec<f32>,
     /// 1 for predicted columns of the observation that are so as a change, 0 for all others, `[O]`.
     delta: Vec<f32>,
-    /// Bounds of the log-variance.
-    max_log_var: Vec<f32>,
-    min_log_var: Vec<f32>,
+    /// Largest and smallest log-variance and scale of each predicted column, for [`TILE`] rows, `[TILE, D]` each.
+    bounds: [Vec<f32>; 3],
     /// Tapes that are not in use.
     tapes: Mutex<Vec<Tape>>,
 }
@@ -44,8 +44,8 @@ struct Back {
     share: f32,
     /// Outputs `[E, B, out]`.
     outputs: Vec<f32>,
-    /// Normals of the noise `[N, D]`, where it was drawn.
-    normals: Option<Vec<f32>>,
+    /// The noise, where it was drawn.
+    noise: Option<Noise>,
     /// Rows, N.
     count: usize,
     /// States and actions, where there are angles, features or known columns.
@@ -53,6 +53,16 @@ struct Back {
     /// Next observations, where there are known columns.
     next: Option<Vec<f32>>,
     device: Device,
+}
+
+/// Noise of a step.
+struct Noise {
+    /// Normals `[N, D]`.
+    normals: Vec<f32>,
+    /// Its standard deviation by each row of the outputs `[E, B, D]`.
+    stds: Vec<f32>,
+    /// Their slopes by the raw log-variance `[E, B, D]`.
+    slopes: Vec<f32>,
 }
 
 const PADDING: usize = usize::MAX;
@@ -83,8 +93,11 @@ impl Ensemble {
                     self.predicted.known_columns().iter().for_each(|column| delta[*column] = 0.0);
                     delta
                 },
-                max_log_var: to_vec(network.max_log_var.val()),
-                min_log_var: to_vec(network.min_log_var.val()),
+                bounds: {
+                    let columns = self.predicted.count();
+                    let (max, min) = (to_vec(network.max_log_var.val()), to_vec(network.min_log_var.val()));
+                    [&max, &min, self.targets.std()].map(|bound| bound[..columns.min(bound.len())].repeat(TILE))
+                },
                 tapes: Mutex::default(),
             })
         });
@@ -119,7 +132,8 @@ impl Ensemble {
         let follows_mean = draw.propagation.rule == MemberRule::Expectation;
         let noisy = draw.propagation.noise && !follows_mean && self.config.head == Head::Gaussian;
         let normals = noisy.then(|| to_vec(draw.normals([count, self.predicted.count()], &device)));
-        let mut back = Back { model, tape, rows, share, outputs, normals, count, seen, next: None, device };
+        let noise = normals.map(|normals| model.noise(normals, &outputs));
+        let mut back = Back { model, tape, rows, share, outputs, noise, count, seen, next: None, device };
         let (mut next, reward, ends) = back.outcome(&states, self.config.termination);
         let o = self.spec.obs;
         for wrap in &self.wraps {
@@ -158,15 +172,28 @@ impl HostTaped {
         self.predicted.count() + usize::from(self.has_reward)
     }
 
-    /// Standard deviation of the noise of predicted column `c` under a raw log-variance, and its slope.
-    fn std(&self, raw: f32, c: usize) -> [f32; 2] {
-        let (max, min) = (self.max_log_var[c], self.min_log_var[c]);
-        let below_max = max - vmath::softplus(max - raw);
+    /// The noise of outputs `[E, B, out]`.
+    fn noise(&self, normals: Vec<f32>, outputs: &[f32]) -> Noise {
+        let (first, count, out) = (self.columns(), self.predicted.count(), self.networks.config().outputs);
+        let mut stds: Vec<f32> = outputs.chunks(out).flat_map(|said| &said[first..][..count]).copied().collect();
+        let (mut slopes, chunk) = (vec![0.0; stds.len()], (TILE * count).max(1));
+        for (stds, slopes) in stds.chunks_mut(chunk).zip(slopes.chunks_mut(chunk)) {
+            spread(stds, slopes, &self.bounds);
+        }
+        Noise { normals, stds, slopes }
+    }
+}
+
+/// Makes standard deviations and their slopes of raw log-variances, whose largest and smallest values and scales are `bounds`.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
+fn spread(raw: &mut [f32], slopes: &mut [f32], [max, min, scale]: &[Vec<f32>; 3]) {
+    for ((((raw, slope), &max), &min), scale) in raw.iter_mut().zip(slopes).zip(max).zip(min).zip(scale) {
+        let below_max = max - vmath::softplus(max - *raw);
         let log_var = min + vmath::softplus(below_max - min);
-        let std = vmath::exp(0.5 * log_var) * self.target_std[c];
-        let upper = 1.0 / (1.0 + vmath::exp(raw - max));
+        let std = vmath::exp(0.5 * log_var) * scale;
+        let upper = 1.0 / (1.0 + vmath::exp(*raw - max));
         let lower = 1.0 / (1.0 + vmath::exp(min - below_max));
-        [std, 0.5 * std * upper * lower]
+        (*raw, *slope) = (std, 0.5 * std * upper * lower);
     }
 }
 
@@ -174,25 +201,25 @@ impl Back {
     /// Next observations `[N, O]` without their known columns, rewards and terminations `[N]`.
     fn outcome(&self, states: &[f32], terminates: bool) -> (Vec<f32>, Option<Vec<f32>>, Option<Vec<bool>>) {
         let model = &*self.model;
-        let (o, columns, out) = (model.obs, model.columns(), model.networks.config().outputs);
+        let (o, out) = (model.obs, model.networks.config().outputs);
         let mut next: Vec<f32> =
             states.chunks(o).flat_map(|row| row.iter().zip(&model.delta).map(|(s, delta)| s * delta)).collect();
         let mut reward = model.has_reward.then(|| vec![0.0; self.count]);
         let mut end = terminates.then(|| vec![0.0; self.count]);
-        for (said, &row) in self.outputs.chunks(out).zip(&self.rows) {
+        for (i, (said, &row)) in self.outputs.chunks(out).zip(&self.rows).enumerate() {
             if row == PADDING {
                 continue;
             }
             let mean = |d: usize| said[d] * model.target_std[d] + model.target_mean[d];
-            let next = &mut next[row * o..][..o];
+            let (next, count) = (&mut next[row * o..][..o], model.predicted.count());
             for (d, column) in model.predicted.columns.iter().enumerate() {
                 next[*column] += self.share * mean(d);
-                if let Some(normals) = &self.normals {
-                    next[*column] += model.std(said[columns + d], d)[0] * normals[row * model.predicted.count() + d];
+                if let Some(noise) = &self.noise {
+                    next[*column] += noise.stds[i * count + d] * noise.normals[row * count + d];
                 }
             }
             if let Some(reward) = &mut reward {
-                reward[row] += self.share * mean(model.predicted.count());
+                reward[row] += self.share * mean(count);
             }
             if let Some(end) = &mut end {
                 end[row] += self.share / (1.0 + vmath::exp(-said[out - 1]));
@@ -206,7 +233,7 @@ impl Back {
         let model = &*self.model;
         let (o, columns, out) = (model.obs, model.columns(), model.networks.config().outputs);
         let mut gradients = vec![0.0; self.outputs.len()];
-        for ((gradient, said), &row) in gradients.chunks_mut(out).zip(self.outputs.chunks(out)).zip(&self.rows) {
+        for (i, (gradient, &row)) in gradients.chunks_mut(out).zip(&self.rows).enumerate() {
             if row == PADDING {
                 continue;
             }
@@ -214,8 +241,8 @@ impl Back {
             for (d, column) in model.predicted.columns.iter().enumerate() {
                 let next = next[row * o + column];
                 gradient[d] = self.share * next * model.target_std[d];
-                if let Some(normals) = &self.normals {
-                    gradient[columns + d] = next * normals[row * count + d] * model.std(said[columns + d], d)[1];
+                if let Some(noise) = &self.noise {
+                    gradient[columns + d] = next * noise.normals[row * count + d] * noise.slopes[i * count + d];
                 }
             }
             if let (true, Some(reward)) = (model.has_reward, reward) {
