@@ -135,6 +135,9 @@ impl Learner for Dreamer<'_> {
     fn observe(&mut self, _: &Transition) -> Result<(), AgentError> {
         Ok(())
     }
+    fn truncate_episode(&mut self) -> Result<(), AgentError> {
+        Ok(())
+    }
     fn update(&mut self, _: &mut Rng, _: &mut dyn Report) -> Result<(), AgentError> {
         Ok(())
     }
