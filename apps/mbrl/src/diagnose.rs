@@ -227,13 +227,13 @@ fn draw(path: &Path, title: &str, found: &Diagnosis) -> Result<bool> {
         ] {
             let mut chart = Chart::new(size, title, "steps", name);
             chart.marks = vec![
-                Mark::Line(Colour::Series(1), Style::Thick, of(promises, |promise| promise.promised)),
-                Mark::Line(Colour::Series(0), Style::Thick, of(promises, |promise| promise.kept)),
+                Mark::Line(Colour::Series(3), Style::Thick, of(promises, |promise| promise.promised)),
+                Mark::Line(Colour::Series(2), Style::Thick, of(promises, |promise| promise.kept)),
             ];
             charts.push((title.to_owned(), chart));
         }
-        legend.push((Key::Line, Colour::Series(0), "the policy in the world".to_owned()));
-        legend.push((Key::Line, Colour::Series(1), "the policy in the model".to_owned()));
+        legend.push((Key::Line, Colour::Series(2), "the policy in the world".to_owned()));
+        legend.push((Key::Line, Colour::Series(3), "the policy in the model".to_owned()));
     }
     if charts.is_empty() {
         return Ok(false);

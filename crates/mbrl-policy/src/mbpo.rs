@@ -143,7 +143,8 @@ pub struct Imagining {
     pub propagation: Propagation,
 }
 
-/// How an agent collects data, when it fits, and how its policy learns. The defaults are those of DHMBPO.
+/// How an agent collects data, when it fits, and how its policy learns. The defaults have both parts of DHMBPO, with three
+/// steps of gradients in place of five.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MbpoConfig {

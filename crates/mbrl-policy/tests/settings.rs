@@ -469,6 +469,7 @@ const FREE_CHANGES: &[(&str, &[&str])] = &[
     ("critics.target=mean", &[]),
     ("critics.actor=mean", &[]),
     ("critics.scaled=true", &[]),
+    ("critics.keep_values=true", &["critics.scaled=true"]),
 ];
 const SAC_CHANGES: &[(&str, &[&str])] = &[
     ("agent.kind=td3", &[]),
@@ -627,6 +628,7 @@ const GUIDE_CHANGES: &[(&[&str], &str, &[&str])] = &[
     (CRITIC, "critics.target=mean", &[]),
     (CRITIC, "critics.actor=mean", &[]),
     (CRITIC, "critics.scaled=true", &[]),
+    (CRITIC, "critics.keep_values=true", &["critics.scaled=true"]),
     (CRITIC, "sac.discount=0.5", &[]),
     (CRITIC, "sac.initial_temperature=0.1", &[]),
     (CRITIC, "sac.learn_temperature=false", &[]),

@@ -324,6 +324,14 @@ fn on_task(
         }
         finals.push(curves.iter().map(|(_, curve)| curve[place(group, curve)].value).collect());
     }
+    for (group, curves) in groups.iter().zip(&curves).filter(|(group, _)| is_method(group)) {
+        let steps = curves.iter().map(|(_, curve)| curve[place(group, curve)].env_step);
+        let far = at.and_then(|at| steps.max_by(|a, b| (a - at).abs().total_cmp(&(b - at).abs())).map(|far| (at, far)));
+        // Evaluations come at the ends of episodes.
+        if let Some((at, far)) = far.filter(|(at, far)| (far - at).abs() > 0.05 * at) {
+            notes.push(format!("{whose}{}: its figure nearest to step {at} is of step {far}", group.name));
+        }
+    }
     let figures: Vec<&Baseline> =
         question.baselines.iter().filter(|figure| figure.task.as_ref().is_none_or(|of| of == task)).collect();
     let iqms = |wanted: &dyn Fn(&Group) -> bool| -> Vec<f64> {
@@ -479,7 +487,10 @@ fn common_step(
         }
         return Ok(Some(at as f64));
     }
-    let length = |run: &Run| if run.is_finished() { run.experiment().steps } else { run.env_step() };
+    let length = |run: &Run| match run.curve(metric).last() {
+        Some(last) if !run.is_finished() => last.env_step as u64,
+        _ => run.experiment().steps,
+    };
     let mut lengths: Vec<u64> = runs().map(length).collect();
     lengths.sort_unstable();
     lengths.dedup();
@@ -487,7 +498,7 @@ fn common_step(
         [] | [_] => Ok(None),
         [shortest, .., longest] => {
             notes.push(format!(
-                "{whose}runs are of {shortest} to {longest} steps: compared at step {common}, which all have"
+                "{whose}runs are of {shortest} to {longest} steps: compared at step {common}, where the shortest ends"
             ));
             Ok(Some(common))
         }

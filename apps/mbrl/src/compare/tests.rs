@@ -3,6 +3,11 @@ use crate::report::runs::tests::run as record;
 
 /// A run of `smoke`, of a seed, with evaluations at these steps; its wall time is a hundredth of its steps.
 fn evaluated(seed: u64, words: &[&str], points: &[(u64, f64)]) -> Run {
+    evaluated_but(None, seed, words, points)
+}
+
+/// The same without the evaluation at one of the steps.
+fn evaluated_but(left_out: Option<u64>, seed: u64, words: &[&str], points: &[(u64, f64)]) -> Run {
     let mut lines = Vec::new();
     for (step, value) in points {
         let value = if value.is_finite() { value.to_string() } else { "null".to_owned() };
@@ -10,6 +15,9 @@ fn evaluated(seed: u64, words: &[&str], points: &[(u64, f64)]) -> Run {
             r#"{{"event":"episode","env_step":{step},"wall_s":{0},"episode/return":{value},"episode/length":100,"episode/cut":0}}"#,
             *step as f64 / 100.0
         ));
+        if left_out == Some(*step) {
+            continue;
+        }
         lines.push(format!(
             r#"{{"event":"eval","env_step":{step},"wall_s":{},"eval/return_mean":{value},"eval/return_std":1,"eval/episodes":5}}"#,
             *step as f64 / 100.0
@@ -53,6 +61,33 @@ fn figures_are_those_of_the_scores_at_the_end() {
     let (threshold, why) = block.threshold.clone().unwrap();
     assert!((threshold - 6.3).abs() < 1e-12 && why.contains("lowest first figure of a method (0.00)"), "{why}");
     assert_eq!((a.steps, b.steps), (Some((f64::INFINITY, 0)), Some((300.0, 2))));
+}
+
+#[test]
+fn a_run_without_its_last_evaluation_is_compared_where_it_has_one() {
+    let mut groups = two();
+    // Stopped in the evaluation at its end: the episode is there, and no figure of it.
+    groups[1].runs[0] = evaluated_but(Some(300), 0, &["planner.horizon=5"], &[(100, 0.0), (200, 9.0), (300, 10.0)]);
+    assert!(!groups[1].runs[0].is_finished() && groups[0].runs[0].is_finished());
+    let found = compare(&groups, &Question::default()).unwrap();
+    assert!(found.notes.iter().any(|note| note.contains("compared at step 200")), "{:?}", found.notes);
+    assert!(found.notes.iter().any(|note| note.contains("stands at step 300 of 300")), "{:?}", found.notes);
+    assert_eq!((found.blocks[0].rows[0].median, found.blocks[0].rows[1].median), (2.0, 2.5));
+}
+
+#[test]
+fn figures_that_are_far_from_the_step_are_told() {
+    let mut groups = two();
+    let run = evaluated(0, &["planner.horizon=5"], &[(100, 1.0), (300, 2.0)]);
+    groups[1] = Group::new("b".to_owned(), vec![run], 1);
+    let found = compare(&groups, &Question { at: Some(190), ..Question::default() }).unwrap();
+    assert_eq!(
+        found.notes,
+        [
+            "a: its figure nearest to step 190 is of step 200".to_owned(),
+            "b: its figure nearest to step 190 is of step 100".to_owned()
+        ]
+    );
 }
 
 #[test]

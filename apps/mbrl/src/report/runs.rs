@@ -211,8 +211,10 @@ impl Run {
         episodes.or_else(|| self.lines.iter().map(|line| line.env_step as u64).max()).unwrap_or(0)
     }
 
+    /// Whether all steps were taken, and the evaluation at their end, where there is one, was not stopped.
     pub(crate) fn is_finished(&self) -> bool {
-        self.env_step() >= self.experiment().steps
+        let evaluated = || self.evaluation().is_some_and(|line| line.env_step as u64 >= self.env_step());
+        self.env_step() >= self.experiment().steps && (self.experiment().train.eval_every == 0 || evaluated())
     }
 
     /// The last evaluation.

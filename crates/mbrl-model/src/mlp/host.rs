@@ -262,6 +262,15 @@ impl HostMlp {
         outputs
     }
 
+    /// Makes every output `y` of the networks `scale · y + shift`, by weights and biases of their last layers.
+    pub fn transform_outputs(&mut self, scale: f32, shift: f32) {
+        for layer in self.members.iter_mut().filter_map(|layers| layers.last_mut()) {
+            layer.packed.weight.iter_mut().for_each(|weight| *weight *= scale);
+            layer.packed.bias.iter_mut().for_each(|bias| *bias = scale * *bias + shift);
+        }
+        self.changed();
+    }
+
     /// Moves each parameter by the share `tau` of the way to that of `of`: `θ ← (1 − τ) θ + τ θ'`, for target networks.
     ///
     /// # Panics

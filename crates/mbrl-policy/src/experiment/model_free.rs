@@ -100,6 +100,10 @@ fn build<L: OffPolicy + Into<OnHost> + 'static>(
         let rule = format!("0 with device = \"{}\": weights are averaged on the host", site.device_word);
         return Err(ExperimentError::rule("policy.averaging", policy.averaging, rule));
     }
+    if !is_cpu(site.device) && critics.keep_values {
+        let rule = format!("false with device = \"{}\": values are kept on the host", site.device_word);
+        return Err(ExperimentError::rule("critics.keep_values", critics.keep_values, rule));
+    }
     // On a CPU the host's own kernels do the same.
     match is_cpu(site.device) {
         true => collecting(agent, spec, learner, site),

@@ -54,6 +54,9 @@ pub struct CriticsConfig {
     /// Adam moves an output of normalised layers by some hundredths per update, however wrong it is: where values are in the hundreds,
     /// critics come too late without.
     pub scaled: bool,
+    /// Whether values stay as they are while these units change, and begin at 0, as in Pop-Art (van Hasselt et al. 2016). Otherwise they
+    /// begin in the middle of the range and grow with it, and only learning brings them down (default: no). Needs `scaled`.
+    pub keep_values: bool,
 }
 
 impl Default for CriticsConfig {
@@ -69,6 +72,7 @@ impl Default for CriticsConfig {
             target: Reduction::Min,
             actor: Reduction::Min,
             scaled: false,
+            keep_values: false,
         }
     }
 }
@@ -99,6 +103,13 @@ impl CriticsConfig {
         check_learning_rate(self.learning_rate)?;
         if !(self.tracking > 0.0 && self.tracking <= 1.0) {
             return refuse("tracking", self.tracking.to_string(), "a share above 0, at most 1");
+        }
+        if self.keep_values && !self.scaled {
+            return refuse(
+                "keep_values",
+                "true".into(),
+                "false, or values in units that change: critics.scaled = true",
+            );
         }
         Ok(self.network(1).validate()?)
     }
@@ -251,7 +262,13 @@ impl Critics {
         };
         // Without a reward there is no scale.
         if ends[1] > ends[0] {
-            self.range = Range::new(ends);
+            let (before, now) = (self.range, Range::new(ends));
+            if self.config.keep_values {
+                let (scale, shift) = (before.half / now.half, (before.centre - now.centre) / now.half);
+                self.network.transform_outputs(scale, shift);
+                self.target.transform_outputs(scale, shift);
+            }
+            self.range = now;
         }
     }
 
@@ -538,6 +555,35 @@ mod tests {
         };
         let (with, without) = (learned(true).unwrap(), learned(false).unwrap());
         assert!(with < 500.0 && without > 20_000.0, "{with} with, {without} without");
+    }
+
+    #[test]
+    fn values_are_kept_while_their_units_change() {
+        let config = CriticsConfig { hidden: vec![8], scaled: true, keep_values: true, ..CriticsConfig::default() };
+        let (inputs, actions) = ([0.3, -0.2, 1.0, 0.5], [0.1, -0.7]);
+        let values = |critics: &Critics| {
+            let mut pass = CriticPass::default();
+            critics.values(&inputs, &actions, false, &mut pass);
+            let slow = critics.target_values(&inputs, &actions, 0, &mut CriticPass::default());
+            [pass.values, slow].concat()
+        };
+        let mut critics = config.init(2, 1, &mut Rng::new(3)).unwrap();
+        critics.observe_rewards(&[0.0, 1.0, 2.0], 0.99);
+        assert!(values(&critics).iter().all(|value| value.abs() < 1e-4), "they begin at 0: {:?}", values(&critics));
+        for key in 0..300 {
+            critics.step(&inputs, &actions, &[40.0, 60.0], key, &mut CriticPass::default());
+            critics.track();
+        }
+        let before = values(&critics);
+        let ends = critics.range.ends;
+        (0..3000).for_each(|_| critics.observe_rewards(&[-3.0, 1.0, 9.0], 0.99));
+        assert!(critics.range.ends[1] > 2.0 * ends[1] && critics.range.ends[0] < -100.0, "{:?}", critics.range);
+        for (value, before) in values(&critics).iter().zip(&before) {
+            assert!((value - before).abs() < 0.05, "{value}, before {before}");
+        }
+        let plain = CriticsConfig { scaled: false, ..config };
+        let error = plain.init(2, 1, &mut Rng::new(3)).unwrap_err().to_string();
+        assert!(error.contains("keep_values = true"), "{error}");
     }
 
     #[test]
