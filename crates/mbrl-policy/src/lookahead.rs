@@ -75,7 +75,7 @@ impl ModelLookahead {
             actions: actions.into(),
             rewards: rollout.steps[0].rewards.iter().map(|reward| f64::from(*reward)).collect(),
             next_obs: rollout.obs[1].clone().into(),
-            terminated: rollout.alive[1].iter().map(|alive| !alive).collect(),
+            terminated: rollout.alive[1].iter().zip(&rollout.steps[0].sound).map(|(on, sound)| *sound && !on).collect(),
             truncated: Cow::Owned(vec![false; rollout.rows()]),
         };
         Ok(Self { batch, came: 0, rollout: Mutex::new(Some(rollout)) })
@@ -119,6 +119,7 @@ impl Lookahead for ModelLookahead {
         let mut pass = CriticPass::default();
         let values = of.critics.target_values(inputs, last.actions(), rng.key(), &mut pass);
         let mut targets = rollout.targets(&values, of.temperature, of.discount);
+        rollout.go_on_after_breaks(&mut targets, &values, of.temperature, of.discount);
         if self.came > 0 {
             let first = targets.len() - self.came;
             let mut inputs = Vec::new();
@@ -292,6 +293,18 @@ impl Rollout {
             factor *= discount;
         }
         targets
+    }
+
+    /// A row that the model lost has not ended: in targets the value of where it was last stands for what would have come.
+    fn go_on_after_breaks(&self, targets: &mut [f32], values: &[f32], alpha: f32, discount: f32) {
+        for (t, step) in self.steps.iter().enumerate() {
+            for (row, target) in targets.iter_mut().enumerate() {
+                if self.alive[t][row] && !step.sound[row] {
+                    let factor = discount.powi(t as i32);
+                    *target += factor * (values[row] - alpha * self.log_prob(self.horizon(), row));
+                }
+            }
+        }
     }
 
     /// J.
@@ -607,5 +620,18 @@ mod tests {
         let rows = rollout.rows();
         let (_, gradients) = rollout.way_back(&actor, [&vec![1.0; rows * 3], &vec![1.0; rows * 2]], 0.1, 0.9).unwrap();
         assert!(gradients.iter().all(|g| g.is_finite()), "{gradients:?}");
+
+        // It has not ended: its target is the value of where it stood.
+        let critics = critics();
+        let of = ActorCritic { actor: &actor, critics: &critics, temperature: 0.3, discount: 0.9 };
+        let look = ModelLookahead::new(&model, &known(), of, &obs, 3, Draw::new(Propagation::MEAN, 0)).unwrap();
+        assert!(!look.batch().terminated[0]);
+        let targets = look.targets(look.batch(), of, &mut Rng::new(2)).unwrap().unwrap();
+        let rollout = look.rollout.lock().unwrap();
+        let (inputs, last) = rollout.as_ref().unwrap().last();
+        let mut pass = CriticPass::default();
+        let values = critics.target_values(inputs, last.actions(), Rng::new(2).key(), &mut pass);
+        let wanted = values[0] - 0.3 * last.log_probs()[0];
+        assert!((targets[0] - wanted).abs() < 1e-5 && wanted != 0.0, "{}, expected {wanted}", targets[0]);
     }
 }

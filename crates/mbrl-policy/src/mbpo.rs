@@ -52,7 +52,7 @@ pub enum RolloutStarts {
 
 /// Steps of a roll-out: a number, or `{ from, to, over = [first, last] }` for one that grows with the real steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number of steps, or { from = 1, to = 15, over = [20000, 150000] }")]
 pub enum RolloutLength {
     /// Always as many.
     Fixed(usize),

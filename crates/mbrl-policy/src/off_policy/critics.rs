@@ -100,6 +100,9 @@ impl CriticsConfig {
         if self.count == 0 {
             return refuse("count", "0".into(), "at least 1 critic");
         }
+        if self.target == Reduction::Pair && self.count == 1 {
+            return refuse("target", "\"pair\"".into(), "\"min\", \"mean\" or \"first\", or a count of at least 2");
+        }
         check_learning_rate(self.learning_rate)?;
         if !(self.tracking > 0.0 && self.tracking <= 1.0) {
             return refuse("tracking", self.tracking.to_string(), "a share above 0, at most 1");
@@ -581,6 +584,9 @@ mod tests {
         for (value, before) in values(&critics).iter().zip(&before) {
             assert!((value - before).abs() < 0.05, "{value}, before {before}");
         }
+        let alone = CriticsConfig { count: 1, target: Reduction::Pair, ..config.clone() };
+        let error = alone.validate().unwrap_err().to_string();
+        assert!(error.contains("target = \"pair\""), "{error}");
         let plain = CriticsConfig { scaled: false, ..config };
         let error = plain.init(2, 1, &mut Rng::new(3)).unwrap_err().to_string();
         assert!(error.contains("keep_values = true"), "{error}");

@@ -83,6 +83,10 @@ impl ValueNetConfig {
         if !(1..=64).contains(&self.members) {
             return refuse("members", self.members.to_string(), "1 to 64 networks");
         }
+        if self.reduction == Reduction::Pair {
+            let rule = "\"min\", \"mean\" or \"first\": pairs are drawn for targets of critics alone";
+            return refuse("reduction", "\"pair\"".into(), rule);
+        }
         if !(1..=1 << 20).contains(&self.batch_size) {
             return refuse("batch_size", self.batch_size.to_string(), "1 to 1048576 states");
         }
@@ -419,6 +423,13 @@ mod tests {
         let rewards = obs.chunks(4).take(40).map(|row| 5.0 + row[0]).collect();
         value.learn(&[Trajectory { obs, rewards, terminated: true }], &mut rng).unwrap();
         value
+    }
+
+    #[test]
+    fn a_pair_is_refused() {
+        let config = ValueNetConfig { reduction: Reduction::Pair, ..ValueNetConfig::default() };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("reduction = \"pair\""), "{error}");
     }
 
     #[test]
