@@ -108,6 +108,7 @@ impl Case {
             target: self.target,
             actor: self.climbs,
             scaled: false,
+            keep_values: false,
         };
         (actor, critics)
     }
