@@ -167,7 +167,7 @@ fn a_policy_is_followed_in_the_model_and_in_the_world() {
         visited.policy_in_model(&agent).unwrap().unwrap()
     };
     // In a true model all is as in the world: −x² at each step, discounted by a half.
-    let (still, goal) = (dynamics_fn(1, 1, &Device::flex(), |s, _| s), Goal::new(reward.clone()));
+    let (still, goal) = (dynamics_fn(1, 1, &Device::flex(), |s, _| s), Goal::new(reward));
     let right = look(&still, &goal, 12);
     // Six steps, half of an episode, are known from the first seven states of each.
     assert_eq!((right.states, right.steps()), (35, 6));

@@ -466,6 +466,9 @@ fn check_alike(groups: &[&Group], whose: &str, notes: &mut Vec<String>) -> Resul
         let (step, steps) = (run.env_step(), run.experiment().steps);
         notes.push(format!("{} stands at step {step} of {steps}", run.folder.path.display()));
     }
+    for run in groups.iter().flat_map(|group| &group.runs).filter(|run| run.is_finished() && !run.is_evaluated()) {
+        notes.push(format!("{} lacks the evaluation at its end: mbrl resume makes it", run.folder.path.display()));
+    }
     Ok(())
 }
 
@@ -488,7 +491,9 @@ fn common_step(
         return Ok(Some(at as f64));
     }
     let length = |run: &Run| match run.curve(metric).last() {
-        Some(last) if !run.is_finished() => last.env_step as u64,
+        Some(last) if !run.is_finished() || (matches!(metric, Metric::Evaluation) && !run.is_evaluated()) => {
+            last.env_step as u64
+        }
         _ => run.experiment().steps,
     };
     let mut lengths: Vec<u64> = runs().map(length).collect();

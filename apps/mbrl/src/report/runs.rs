@@ -211,10 +211,14 @@ impl Run {
         episodes.or_else(|| self.lines.iter().map(|line| line.env_step as u64).max()).unwrap_or(0)
     }
 
-    /// Whether all steps were taken, and the evaluation at their end, where there is one, was not stopped.
     pub(crate) fn is_finished(&self) -> bool {
-        let evaluated = || self.evaluation().is_some_and(|line| line.env_step as u64 >= self.env_step());
-        self.env_step() >= self.experiment().steps && (self.experiment().train.eval_every == 0 || evaluated())
+        self.env_step() >= self.experiment().steps
+    }
+
+    /// Whether the last figure that is recorded is of its last step: an evaluation at the end may have been stopped.
+    pub(crate) fn is_evaluated(&self) -> bool {
+        let at_the_end = || self.evaluation().is_some_and(|line| line.env_step as u64 >= self.env_step());
+        self.experiment().train.eval_every == 0 || at_the_end()
     }
 
     /// The last evaluation.
