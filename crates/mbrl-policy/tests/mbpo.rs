@@ -208,6 +208,8 @@ fn updates_are_as_many_as_was_said_and_those_of_the_random_steps_come_after_the_
 
 #[test]
 fn bad_settings_are_refused_by_name() {
+    let error = serde_json::from_str::<RolloutLength>("-1").unwrap_err().to_string();
+    assert!(error.starts_with("a number of steps, or { from = 1"), "{error}");
     let spec = Point::limited(15).spec().clone();
     let told = |config: MbpoConfig, rollout: RolloutConfig, propagation: Propagation| {
         let imagining = Imagining { goal: goal(), rollout, propagation };

@@ -249,8 +249,6 @@ fn a_word_that_is_wrong_is_named_with_what_is_right() {
         let error = told(&loaded(&[word]).unwrap_err());
         assert!(error.contains(expected), "{word}:\n{error}");
     }
-    let error = told(&loaded(&["agent.kind=mbpo", "rollout.length=-1"]).unwrap_err());
-    assert!(error.contains("rollout.length = -1: expected a number of steps, or { from = 1"), "{error}");
 }
 
 #[test]
