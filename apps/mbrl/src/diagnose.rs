@@ -191,23 +191,25 @@ fn values_in_words(values: &ValueDiagnosis) -> String {
     )
 }
 
+/// A figure of each over the steps, from the first on.
+fn over_steps<T>(steps: &[T], value: impl Fn(&T) -> f64) -> Points {
+    steps.iter().enumerate().map(|(h, step)| ((h + 1) as f64, value(step))).collect()
+}
+
 /// Whether there was something to draw.
 fn draw(path: &Path, title: &str, found: &Diagnosis) -> Result<bool> {
     let size = Size::Panel(290.0);
     let (mut charts, mut legend) = (Vec::new(), Vec::new());
     if let Some(plans) = &found.plans {
-        let points = |value: fn(&mbrl_policy::Promise) -> f64| -> Points {
-            plans.along.iter().enumerate().map(|(h, promise)| ((h + 1) as f64, value(promise))).collect()
-        };
         let mut chart = Chart::new(size, "return of plans over their steps", "steps of the plan", "return");
         chart.marks = vec![
-            Mark::Line(Colour::Series(1), Style::Thick, points(|promise| promise.promised)),
-            Mark::Line(Colour::Series(0), Style::Thick, points(|promise| promise.kept)),
+            Mark::Line(Colour::Series(1), Style::Thick, over_steps(&plans.along, |promise| promise.promised)),
+            Mark::Line(Colour::Series(0), Style::Thick, over_steps(&plans.along, |promise| promise.kept)),
         ];
         charts.push(("Return of plans: promised and earned".to_owned(), chart));
         legend.push((Key::Line, Colour::Series(0), "earned in the simulator".to_owned()));
         legend.push((Key::Line, Colour::Series(1), "promised by the model".to_owned()));
-        let far: Points = plans.distance.iter().enumerate().map(|(h, distance)| ((h + 1) as f64, *distance)).collect();
+        let far = over_steps(&plans.distance, |distance| *distance);
         let mut chart =
             Chart::new(size, "distance of states over the steps of plans", "steps of the plan", "distance / std");
         chart.marks = vec![Mark::Line(Colour::Series(0), Style::Thick, far)];
@@ -218,17 +220,14 @@ fn draw(path: &Path, title: &str, found: &Diagnosis) -> Result<bool> {
         legend.extend(keys);
     }
     if let Some(policy) = &found.policy {
-        let of = |promises: &[Promise], value: fn(&Promise) -> f64| -> Points {
-            promises.iter().enumerate().map(|(h, promise)| ((h + 1) as f64, value(promise))).collect()
-        };
         for (title, name, promises) in [
             ("Rewards of the policy (discounted)", "sum of rewards", &policy.along),
             ("Share without an end", "share", &policy.alive),
         ] {
             let mut chart = Chart::new(size, title, "steps", name);
             chart.marks = vec![
-                Mark::Line(Colour::Series(3), Style::Thick, of(promises, |promise| promise.promised)),
-                Mark::Line(Colour::Series(2), Style::Thick, of(promises, |promise| promise.kept)),
+                Mark::Line(Colour::Series(3), Style::Thick, over_steps(promises, |promise| promise.promised)),
+                Mark::Line(Colour::Series(2), Style::Thick, over_steps(promises, |promise| promise.kept)),
             ];
             charts.push((title.to_owned(), chart));
         }

@@ -59,9 +59,8 @@ pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     let path = folder::create(&place, next_free, |partial| {
         in_pool(args.threads.count(), || refit(args, &from, &experiment, partial, &stop))?
     })?;
-    let stopped = stop.load(Ordering::Relaxed);
-    console::out(summary(&path, &experiment, stopped)?)?;
-    if stopped {
+    console::out(summary(&path, &experiment)?)?;
+    if stop.load(Ordering::Relaxed) {
         console::note("stopped: the fit is kept; mbrl resume goes on from it");
         return Ok(ExitCode::from(STOPPED));
     }
@@ -101,7 +100,7 @@ fn refit(args: &RefitArgs, from: &RunFolder, experiment: &Experiment, place: &Pa
 }
 
 /// What came of it.
-fn summary(path: &Path, experiment: &Experiment, stopped: bool) -> Result<String> {
+fn summary(path: &Path, experiment: &Experiment) -> Result<String> {
     let metrics = MetricsReader::open_whole(&path.join(METRICS))?;
     let mut text = format!("\n{}: refitted", path.display());
     let fit = metrics.of("fit").last();
@@ -126,7 +125,7 @@ fn summary(path: &Path, experiment: &Experiment, stopped: bool) -> Result<String
         text.push_str(&format!("  eval    mean return {mean}, standard deviation {std}\n"));
     }
     // A run that is over goes on only for more steps, or with the evaluation that was stopped.
-    let due = stopped && eval.is_none() && experiment.train.eval_every > 0;
+    let due = eval.is_none() && experiment.train.eval_every > 0;
     let over = !due && fit.is_some_and(|fit| fit.env_step >= experiment.steps);
     let more = if over { format!(" --steps {}", 2 * experiment.steps) } else { String::new() };
     text.push_str(&format!("  next    mbrl eval {0}, mbrl diagnose {0}, mbrl resume {0}{more}", path.display()));

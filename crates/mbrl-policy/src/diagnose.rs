@@ -333,8 +333,8 @@ impl Visited {
         let longest = walks.iter().map(|walk| walk.transitions.len()).max().unwrap_or(0);
         let steps = config.ahead.min(longest.div_ceil(2));
         let all: Vec<&[Transition]> = walks.iter().flat_map(|walk| onwards(&walk.transitions, steps)).collect();
-        let count = config.evaluate.starts.min(all.len());
-        let behind: Vec<&[Transition]> = (0..count).map(|i| all[i * all.len() / count]).collect();
+        let behind = spread(&all, config.evaluate.starts);
+        let count = behind.len();
         let starts: Vec<f32> = behind.iter().flat_map(|steps| steps[0].obs.iter().copied()).collect();
         let key = Rng::new(config.seed ^ u64::from_be_bytes(*b"dreaming")).key();
         if count == 0 {
@@ -367,9 +367,21 @@ impl Visited {
 
 /// What came behind each step of an episode of which the next `steps` steps, or all up to an end state, are known.
 fn onwards(transitions: &[Transition], steps: usize) -> impl Iterator<Item = &[Transition]> {
-    let ended = transitions.last().is_some_and(|last| last.terminated);
-    let known = if ended { transitions.len() } else { (transitions.len() + 1).saturating_sub(steps) };
-    (0..known).map(move |start| &transitions[start..transitions.len().min(start + steps)])
+    (0..known(transitions, steps)).map(move |start| &transitions[start..transitions.len().min(start + steps)])
+}
+
+/// From how many steps of an episode, the first ones, the next `steps` steps are known, or all up to an end state.
+fn known(transitions: &[Transition], steps: usize) -> usize {
+    match transitions.last() {
+        Some(last) if !last.terminated => (transitions.len() + 1).saturating_sub(steps),
+        _ => transitions.len(),
+    }
+}
+
+/// So many of them, or all where there are not as many, spread evenly.
+fn spread<T: Copy>(all: &[T], count: usize) -> Vec<T> {
+    let count = count.min(all.len());
+    (0..count).map(|i| all[i * all.len() / count]).collect()
 }
 
 impl DiagnoseConfig {
@@ -442,15 +454,13 @@ impl DiagnoseConfig {
         let among = |whole: bool| -> Vec<(usize, usize)> {
             let of = |(walk, Walk { visits, transitions }): (usize, &Walk)| {
                 let first = self.warm.min(visits.len().saturating_sub(1));
-                let cut = whole && transitions.last().is_some_and(|last| !last.terminated);
-                let end = if cut { (visits.len() + 1).saturating_sub(horizon) } else { visits.len() };
+                let end = if whole { known(transitions, horizon) } else { visits.len() };
                 (first..end).map(move |place| (walk, place)).collect::<Vec<_>>()
             };
             walks.iter().enumerate().flat_map(of).collect()
         };
         let all = Some(among(true)).filter(|all| !all.is_empty()).unwrap_or_else(|| among(false));
-        let count = self.plans.min(all.len());
-        (0..count).map(|i| all[i * all.len() / count]).collect()
+        spread(&all, self.plans)
     }
 }
 

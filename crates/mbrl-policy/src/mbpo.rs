@@ -32,7 +32,7 @@ use crate::{
     ModelBasedConfig, ModelLearner, ModelLookahead, OffPolicy, PolicyDraw, PolicyNetwork, RandomAgent, Report,
     ReportKind,
     goal::no_reward,
-    imagine::{Imagination, Rollouts, check_markov},
+    imagine::{Imagination, Rollouts, check_markov, imagine},
     limits::fits_memory,
     policy::follow,
 };
@@ -622,8 +622,7 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
         let policy = self.policy.policy();
         let mut act =
             |obs: &[f32], t: usize| Ok(policy.act(obs, ActMode::Evaluate, PolicyDraw::new(act_key).at_step(t as u32)));
-        let imagination = Imagination::new(self.learner.model(), &self.goal);
-        imagination.roll_out(&mut act, starts, steps, draw).map(Some)
+        imagine(self.learner.model(), &self.goal, &mut act, starts, steps, draw).map(Some)
     }
 
     fn policy_network(&self) -> Option<PolicyNetwork> {

@@ -467,7 +467,10 @@ fn check_alike(groups: &[&Group], whose: &str, notes: &mut Vec<String>) -> Resul
         notes.push(format!("{} stands at step {step} of {steps}", run.folder.path.display()));
     }
     for run in groups.iter().flat_map(|group| &group.runs).filter(|run| run.is_finished() && !run.is_evaluated()) {
-        notes.push(format!("{} lacks the evaluation at its end: mbrl resume makes it", run.folder.path.display()));
+        notes.push(format!(
+            "{} lacks the evaluation at its end: mbrl resume makes it, if it was stopped there",
+            run.folder.path.display()
+        ));
     }
     Ok(())
 }

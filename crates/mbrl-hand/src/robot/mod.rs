@@ -10,6 +10,8 @@ use std::fmt::Write;
 pub use claw::ClawConfig;
 pub use five_fingers::{HandConfig, Pose};
 
+use crate::task::reorient::about;
+
 /// An axis of a body's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
@@ -202,12 +204,8 @@ fn orientation(turns: &[(Axis, f64)]) -> String {
         }
         return format!(" euler=\"{}\"", numbers(&euler));
     }
-    let quaternion = turns.iter().fold([1.0, 0.0, 0.0, 0.0], |before, (axis, angle)| {
-        let (sin, cos) = (angle / 2.0).sin_cos();
-        let mut turn = [cos, 0.0, 0.0, 0.0];
-        turn[1 + axis.index()] = sin;
-        product(before, turn)
-    });
+    let quaternion =
+        turns.iter().fold([1.0, 0.0, 0.0, 0.0], |before, (axis, angle)| product(before, about(axis.index(), *angle)));
     format!(" quat=\"{}\"", numbers(&quaternion))
 }
 
