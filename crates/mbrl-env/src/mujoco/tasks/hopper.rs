@@ -24,7 +24,8 @@ use crate::{
 /// of 0.008 s.
 ///
 /// The observation holds positions and velocities, `[x, z, pitch, 3 joints]` and as many velocities, clipped to ±10; the first
-/// position is left out by default, and with it what a reward in batches needs. The termination rule in batches sees the clipped
+/// position is left out by default, and with it what a reward in batches needs. A leg that hops turns faster than 10 rad/s, so that an
+/// observation does not tell the whole state unless `clip_velocities` is false. The termination rule in batches sees the clipped
 /// velocities: one beyond `healthy_state_range` it does not see (the default of ±100 rad/s is out of reach).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -51,6 +52,9 @@ pub struct HopperConfig {
     pub reset_noise_scale: f64,
     /// Leaves the position along the track out of the observation.
     pub exclude_current_positions_from_observation: bool,
+    /// Clips the velocities of the observation to ±10 (m/s, rad/s), as Gymnasium does. Without, which is no option of Gymnasium's, one
+    /// observation tells the whole state.
+    pub clip_velocities: bool,
 }
 
 impl Default for HopperConfig {
@@ -67,6 +71,7 @@ impl Default for HopperConfig {
             healthy_angle_range: (-0.2, 0.2),
             reset_noise_scale: 5e-3,
             exclude_current_positions_from_observation: true,
+            clip_velocities: true,
         }
     }
 }
@@ -101,6 +106,7 @@ impl HopperConfig {
             terminate_when_unhealthy: self.terminate_when_unhealthy,
             reset_noise_scale: self.reset_noise_scale,
             skipped,
+            velocity_limit: if self.clip_velocities { 10.0 } else { f64::INFINITY },
             is_healthy: move |sim: &Sim| {
                 let qpos = sim.qpos();
                 within(qpos[1], config.healthy_z_range)

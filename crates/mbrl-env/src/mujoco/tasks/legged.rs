@@ -18,6 +18,8 @@ pub(super) struct Legged<F> {
     pub(super) reset_noise_scale: f64,
     /// Positions that the observation leaves out, 0 or 1.
     pub(super) skipped: usize,
+    /// Largest velocity that an observation tells.
+    pub(super) velocity_limit: f64,
     /// Whether a state is healthy.
     pub(super) is_healthy: F,
     /// Distance of the camera (m).
@@ -47,7 +49,7 @@ impl<F> Legged<F> {
 impl<F: Fn(&Sim) -> bool + Send + Sync> Rules for Legged<F> {
     fn observe(&self, sim: &Sim, obs: &mut Vec<f64>) {
         obs.extend_from_slice(&sim.qpos()[self.skipped..]);
-        obs.extend(sim.qvel().iter().map(|v| v.clamp(-10.0, 10.0)));
+        obs.extend(sim.qvel().iter().map(|v| v.clamp(-self.velocity_limit, self.velocity_limit)));
     }
 
     fn fields(&self, model: &Model) -> Option<Vec<Field>> {

@@ -23,7 +23,8 @@ use crate::{
 /// walker is not healthy: height or pitch outside their ranges. 1000 steps of 0.008 s.
 ///
 /// The observation holds positions and velocities, `[x, z, pitch, 6 joints]` and as many velocities, clipped to ±10; the first
-/// position is left out by default, and with it what a reward in batches needs.
+/// position is left out by default, and with it what a reward in batches needs. Legs that walk turn faster than 10 rad/s, so that an
+/// observation does not tell the whole state unless `clip_velocities` is false.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Walker2dConfig {
@@ -47,6 +48,9 @@ pub struct Walker2dConfig {
     pub reset_noise_scale: f64,
     /// Leaves the position along the track out of the observation.
     pub exclude_current_positions_from_observation: bool,
+    /// Clips the velocities of the observation to ±10 (m/s, rad/s), as Gymnasium does. Without, which is no option of Gymnasium's, one
+    /// observation tells the whole state.
+    pub clip_velocities: bool,
 }
 
 impl Default for Walker2dConfig {
@@ -62,6 +66,7 @@ impl Default for Walker2dConfig {
             healthy_angle_range: (-1.0, 1.0),
             reset_noise_scale: 5e-3,
             exclude_current_positions_from_observation: true,
+            clip_velocities: true,
         }
     }
 }
@@ -90,6 +95,7 @@ impl Walker2dConfig {
             terminate_when_unhealthy: self.terminate_when_unhealthy,
             reset_noise_scale: self.reset_noise_scale,
             skipped,
+            velocity_limit: if self.clip_velocities { 10.0 } else { f64::INFINITY },
             is_healthy: move |sim: &Sim| {
                 within(sim.qpos()[1], config.healthy_z_range) && within(sim.qpos()[2], config.healthy_angle_range)
             },
