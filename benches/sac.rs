@@ -41,7 +41,9 @@ fn replay(obs: usize, action: usize, rng: &mut Rng) -> Replay {
 
 fn updates(c: &mut Criterion) {
     updates_of(c, "sac-update", |sac| Box::new(sac));
-    let on = |device: Device| move |sac| -> Box<dyn OffPolicy> { Box::new(OnDevice::new(sac, &device)) };
+    let on = |device: Device| {
+        move |sac| -> Box<dyn OffPolicy> { Box::new(OnDevice::new(sac, &device).expect("a learner for devices")) }
+    };
     updates_of(c, "sac-update-flex", on(Device::flex()));
     for (name, gpu) in gpus() {
         updates_of(c, &format!("sac-update-{name}"), on(gpu));

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
-use mbrl_env::Env;
+use mbrl_env::{Env, data::CLIPPED};
 use mbrl_model::ModelEvaluation;
 use mbrl_policy::{
     DiagnoseConfig, Diagnosis, PlanDiagnosis, PolicyDiagnosis, Promise, ValueDiagnosis, experiment::open_device,
@@ -85,6 +85,9 @@ fn in_words(found: &Diagnosis, columns: &[String]) -> String {
     if let (Some(own), Some(data)) = (&found.own, &found.data) {
         text.push_str(&model_in_words(own, data, columns));
     }
+    if let Some(at_ends) = &found.at_ends {
+        text.push_str(&clipped_in_words(at_ends, columns));
+    }
     if let Some(plans) = &found.plans {
         text.push_str(&plans_in_words(plans));
     }
@@ -117,6 +120,25 @@ fn model_in_words(own: &ModelEvaluation, data: &ModelEvaluation, columns: &[Stri
         .map(|step| format!("{} after {}", number(own.scaled(&step.rmse)), counted(step.step as u64, "step")))
         .collect();
     let _ = writeln!(text, "  along the agent's own actions, in standard deviations: {}\n", ahead.join(", "));
+    text
+}
+
+/// Columns of the data that seem to be clipped; nothing where there are none.
+fn clipped_in_words(at_ends: &[f64], columns: &[String]) -> String {
+    let clipped: Vec<(&String, f64)> =
+        columns.iter().zip(at_ends.iter().copied()).filter(|(_, share)| *share >= CLIPPED).collect();
+    if clipped.is_empty() {
+        return String::new();
+    }
+    let wide = clipped.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let mut text = String::from(
+        "clipped share of the data in which a column is exactly at its lowest or highest value: such observations do not tell\n  \
+         the whole state, and no model of one step can make up for it\n",
+    );
+    for (name, share) in clipped {
+        let _ = writeln!(text, "  {name:<wide$}  {:>9.0} %", 100.0 * share);
+    }
+    text.push('\n');
     text
 }
 
@@ -241,4 +263,18 @@ fn draw(path: &Path, title: &str, found: &Diagnosis) -> Result<bool> {
     let picture = Picture { title: title.to_owned(), legend, columns: 1, charts, caption };
     write_atomically(path, picture.svg().as_bytes()).context("picture of a diagnosis")?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clipped_columns_are_told_by_name_and_others_are_not() {
+        let columns = ["height".to_owned(), "knee_velocity".to_owned(), "x".to_owned()];
+        let text = clipped_in_words(&[0.001, 0.266, 0.0], &columns);
+        assert!(text.starts_with("clipped ") && text.contains("  knee_velocity         27 %\n"), "{text}");
+        assert!(!text.contains("height"), "{text}");
+        assert_eq!(clipped_in_words(&[0.001, 0.04, 0.0], &columns), "");
+    }
 }

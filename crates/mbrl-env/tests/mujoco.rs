@@ -60,6 +60,36 @@ fn rewards_of_runners_agree_up_to_the_rounding_of_the_position() {
     }
 }
 
+/// By the same random actions, in the same world: what was clipped differs, and nothing else.
+#[test]
+fn velocities_are_told_whole_where_they_are_not_clipped() {
+    for (name, options, first) in [
+        ("Walker2d-v5", json!({}), 8),
+        ("Hopper-v5", json!({ "healthy_angle_range": [-3.0, 3.0], "healthy_z_range": [0.1, 9.0] }), 5),
+    ] {
+        let seen = [true, false].map(|clip| {
+            let mut options = options.clone();
+            options["clip_velocities"] = json!(clip);
+            let task = tasks::make_with(name, options).unwrap();
+            let actions = task.env.spec().actions.clone();
+            collect(task.env.require_simulator().unwrap(), 0..5, |_, rng| actions.sample(rng).unwrap())
+                .unwrap()
+                .concat()
+        });
+        assert_eq!(seen[0].len(), seen[1].len(), "{name}");
+        let mut beyond = 0;
+        for (clipped, whole) in seen[0].iter().zip(&seen[1]) {
+            assert_eq!((clipped.reward, clipped.terminated), (whole.reward, whole.terminated), "{name}");
+            for (column, (clipped, whole)) in clipped.next_obs.iter().zip(&whole.next_obs).enumerate() {
+                beyond += usize::from(column >= first && whole.abs() > 10.0);
+                let expected = if column < first { *whole } else { whole.clamp(-10.0, 10.0) };
+                assert_eq!(*clipped, expected, "{name}: column {column}");
+            }
+        }
+        assert!(beyond > 0, "{name}: nothing was clipped");
+    }
+}
+
 #[test]
 #[ignore = "4 seconds"]
 fn options_keep_the_contract() {

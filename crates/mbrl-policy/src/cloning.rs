@@ -52,6 +52,10 @@ impl CloningConfig {
                 return Err(AgentError::Config { field, value: "0".into(), rule: "at least 1" });
             }
         }
+        if actor.is_averaged() {
+            let rule = "0 of a policy to be cloned: a fit is too short for averages of weights to follow";
+            return Err(AgentError::Config { field: "averaging", value: "above 0".into(), rule });
+        }
         mbrl_env::check_width("observation", actor.obs_width(), data.obs_width())?;
         mbrl_env::check_width("action", actor.action_width(), data.action_width())?;
         if data.is_empty() {

@@ -2,7 +2,8 @@
 //!
 //! Four questions, each answered in figures at states that the agent itself comes to:
 //!
-//! - **The model**: how far is it off there, beside the states of its own data ([`Diagnosis::own`], [`Diagnosis::data`])?
+//! - **The model**: how far is it off there, beside the states of its own data ([`Diagnosis::own`], [`Diagnosis::data`])? Are its observations
+//!   clipped ([`Diagnosis::at_ends`]), so that no model could know more?
 //! - **The plans**: what does the model promise of a plan, and what does the simulator pay ([`PlanDiagnosis`])? What would the same planner have
 //!   found with the simulator as its model? And is more promised of plans, which were searched for, than of actions that were not?
 //! - **The policy**: what does it earn in the model, and what in the world, from the same states ([`PolicyDiagnosis`])?
@@ -12,7 +13,9 @@
 //! planner's horizon or search. A plan that promises much more than it keeps, where other actions do not, was found in the model's errors.
 //! Values that are too high say what the policy earns in the model, and then the model is too kind; or more than that, and then it is the critics.
 
-use mbrl_env::{ActionSpace, History, MAX_PAST, Replay, Rng, Simulator, Situation, Snapshot, Transition, World};
+use mbrl_env::{
+    ActionSpace, History, MAX_PAST, Replay, Rng, Simulator, Situation, Snapshot, Transition, World, data::share_at_ends,
+};
 use mbrl_model::{Dynamics, EvaluateConfig, ModelEvaluation, Propagation, SimulatorModel, evaluate as evaluate_model};
 use mbrl_plan::{Aggregate, PlanError, Planner, Problem, returns};
 use serde::Serialize;
@@ -79,6 +82,9 @@ pub struct Diagnosis {
     pub own: Option<ModelEvaluation>,
     /// The model at the states that it was fitted to.
     pub data: Option<ModelEvaluation>,
+    /// Share of these states in which each column is exactly at its lowest or highest value, `[O]`
+    /// ([`share_at_ends`](mbrl_env::data::share_at_ends)): of clipped observations the model cannot know what comes next.
+    pub at_ends: Option<Vec<f64>>,
     /// Plans, where the agent plans and its world is a simulator.
     pub plans: Option<PlanDiagnosis>,
     /// The policy in the model, where the agent has both: what [`Visited::policy_in_model`] says.
@@ -302,8 +308,12 @@ impl Visited {
         let returns = walks.iter().map(|walk| walk.transitions.iter().map(|step| step.reward).sum()).collect();
         let mut rng = Rng::new(config.seed ^ u64::from_be_bytes(*b"diagnose"));
         let own_data = replay_of(walks)?;
-        let (mut own, mut data) = (None, None);
+        let (mut own, mut data, mut at_ends) = (None, None, None);
         if let Some(learned) = learned {
+            let columns = learned.replay.columns();
+            let column =
+                |c: usize| columns.obs.chunks(columns.obs_width).map(|obs| f64::from(obs[c])).collect::<Vec<_>>();
+            at_ends = Some((0..columns.obs_width).map(|c| share_at_ends(&column(c))).collect());
             own = Some(evaluate_model(learned.model, &own_data, &config.evaluate, &mut rng)?);
             data = Some(evaluate_model(learned.model, learned.replay, &config.evaluate, &mut rng)?);
         }
@@ -317,7 +327,7 @@ impl Visited {
             _ => None,
         };
         let values = value.and_then(|value| judge_values(value, walks, device));
-        Ok(Diagnosis { returns, own, data, plans, policy: None, values })
+        Ok(Diagnosis { returns, own, data, at_ends, plans, policy: None, values })
     }
 
     /// Follows the agent's policy in its model, from states that it came to in the world, and holds what it earns there against what it

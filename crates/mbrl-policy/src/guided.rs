@@ -30,6 +30,7 @@ use crate::{
     PolicyDraw, PolicyNetwork, PolicyProposals, Reduction, Report, ReportKind, Sac, SacConfig, TerminalValue,
     Trajectory, Turn, ValueLearner, ValueNetConfig,
     imagine::{Imagination, check_markov},
+    limits::fits_memory,
     policy::follow,
 };
 
@@ -169,6 +170,9 @@ impl ValueConfig {
     }
 }
 
+/// Sequences that may be proposed to one plan: far beyond what a planner of any size has use for.
+const MOST_PROPOSALS: usize = 1 << 16;
+
 /// What a policy that is distilled from plans is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -267,6 +271,10 @@ impl GuidedConfig {
         if value.source == ValueSource::Imagined && (value.count == 0 || value.length == 0) {
             return refuse("value.count", value.count.to_string(), "at least 1, as value.length");
         }
+        if value.source == ValueSource::Imagined && !fits_memory(&[value.count, value.length]) {
+            let rule = "imagined episodes of at most 2147483648 steps in all: fewer or shorter";
+            return refuse("value.count", format!("{}, value.length = {}", value.count, value.length), rule);
+        }
         if value.warm_up_by == WarmUpBy::Policy && value.source != ValueSource::Critic {
             let rule = "\"planner\", or value.source = \"critic\", which has a policy";
             return refuse("value.warm_up_by", "\"policy\"".into(), rule);
@@ -293,6 +301,11 @@ impl GuidedConfig {
         ] {
             if number == 0 {
                 return refuse(field, "0".into(), "at least 1");
+            }
+        }
+        for (field, number) in [("value.proposals", value.proposals), ("distil.proposals", distil.proposals)] {
+            if number > MOST_PROPOSALS {
+                return refuse(field, number.to_string(), "at most 65536 sequences for each plan");
             }
         }
         if !(0.0..1.0).contains(&distil.holdout) {

@@ -195,6 +195,11 @@ impl Default for MbpoConfig {
 }
 
 impl MbpoConfig {
+    /// Real transitions of a batch, where there are imagined ones.
+    fn real_rows(&self) -> usize {
+        ((self.real_share * self.batch_size as f32).round() as usize).min(self.batch_size)
+    }
+
     /// An agent that knows nothing yet, for an environment like `spec`.
     ///
     /// # Errors
@@ -231,6 +236,19 @@ impl MbpoConfig {
         if !(0.0..=1.0).contains(&self.real_share) {
             return refuse("real_share", self.real_share.to_string(), "a share in [0, 1]");
         }
+        if self.real_share > 0.0 && self.real_rows() == 0 {
+            let rule = "0, or so much that at least one transition of a batch is real: 0.5 / batch_size";
+            return refuse("real_share", self.real_share.to_string(), rule);
+        }
+        if self.updates == 0 {
+            return refuse("updates", "0".into(), "at least 1 per real step");
+        }
+        let row = 2 * obs + action + 2;
+        if !fits_memory(&[self.batch_size, self.training_rollout.saturating_add(1), row]) {
+            let value = format!("{}, batch_size = {}", self.training_rollout, self.batch_size);
+            let rule = "roll-outs of a batch of at most 2147483648 numbers: shorter or fewer";
+            return refuse("training_rollout", value, rule);
+        }
         if self.real_targets && self.real_share == 0.0 && rollout.count > 0 {
             let rule = "false, or real transitions to learn from: agent.real_share above 0";
             return refuse("real_targets", "true".into(), rule);
@@ -244,7 +262,7 @@ impl MbpoConfig {
             let rule = "1: each imagined row is one particle";
             return refuse("propagation.particles", propagation.particles.to_string(), rule);
         }
-        rollout.check(spec)?;
+        rollout.check(spec, model.spec().members)?;
         if rollout.penalty > 0.0 && (self.training_rollout > 0 || rollout.count == 0) {
             let rule = "0, or rewards of imagined data to take it from: rollout.count above 0 and training_rollout = 0 \
                         (gradients through the model earn its rewards anew)";
@@ -274,7 +292,8 @@ impl MbpoConfig {
 }
 
 impl RolloutConfig {
-    fn check(&self, spec: &EnvSpec) -> Result<(), AgentError> {
+    /// For a task like `spec`, and a model of so many members.
+    fn check(&self, spec: &EnvSpec, members: usize) -> Result<(), AgentError> {
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
         if self.every == 0 {
             return refuse("rollout.every", "0".into(), "at least 1 step");
@@ -320,6 +339,16 @@ impl RolloutConfig {
         }
         if !(self.stop_at.is_finite() && self.stop_at >= 0.0) {
             return refuse("rollout.stop_at", self.stop_at.to_string(), "a finite number of at least 0");
+        }
+        if self.stop_at > 0.0 && self.count == 0 {
+            let rule = "0, or roll-outs that could stop: rollout.count above 0";
+            return refuse("rollout.stop_at", self.stop_at.to_string(), rule);
+        }
+        for (field, number) in [("rollout.penalty", self.penalty), ("rollout.stop_at", self.stop_at)] {
+            if number > 0.0 && members < 2 {
+                let rule = "0, or a model of at least 2 members that roll-outs draw from: one alone never disagrees";
+                return refuse(field, number.to_string(), rule);
+            }
         }
         Ok(())
     }
@@ -484,7 +513,7 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
         let size = self.config.batch_size;
         let real = match self.imagined.len() {
             0 => size,
-            _ => ((self.config.real_share * size as f32).round() as usize).min(size),
+            _ => self.config.real_rows(),
         };
         let imagined = self.imagined.draw(size - real, rng);
         let replay = self.learner.replay();

@@ -129,4 +129,8 @@ fn what_cannot_be_fitted_is_refused_and_the_policy_stays() {
     let narrow = told(CloningConfig::default(), &Replay::new(2, 1, 5).unwrap());
     assert!(matches!(narrow, AgentError::Env(_)), "{narrow}");
     assert_eq!(before, actor.network().parameters());
+    let config = ActorConfig { hidden: vec![8], averaging: 0.1, ..ActorConfig::default() };
+    let mut averaged = config.init(&spec(), HEADS[0], &mut Rng::new(0)).unwrap();
+    let error = CloningConfig::default().fit(&mut averaged, &data, &mut Rng::new(2)).unwrap_err().to_string();
+    assert!(error.starts_with("averaging = above 0: expected 0"), "{error}");
 }

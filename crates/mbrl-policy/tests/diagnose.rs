@@ -98,6 +98,31 @@ fn a_search_that_finds_a_hole_in_the_model_is_told_from_a_model_that_errs_alike_
 }
 
 #[test]
+fn clipped_columns_of_the_data_are_told() {
+    let model = dynamics_fn(1, 1, &Device::flex(), |s, _| s);
+    let at_ends = |most: f32, is_fitted: bool| {
+        let mut replay = Replay::new(1, 1, 300).unwrap();
+        for x in 0..300 {
+            let (obs, action) = (vec![(x as f32 * 0.1).sin().min(most)], vec![0.0]);
+            let next_obs = obs.clone();
+            let step = Transition { obs, action, reward: 0.0, next_obs, terminated: false, truncated: x % 100 == 99 };
+            replay.push(&step).unwrap();
+        }
+        let (mut world, mut config) = (Point::world(12), DiagnoseConfig::default());
+        (config.evaluate.horizon, config.evaluate.propagation) = (2, Some(Propagation::MEAN));
+        let visited = config.visit(&mut world, &mut Still).unwrap();
+        let learned = Learned::new(&model, is_fitted, &replay);
+        visited.diagnose(&world, &Device::flex(), Some(learned), None, None).unwrap().at_ends
+    };
+    let [whole] = at_ends(1.0, true).unwrap()[..] else { panic!("one column") };
+    assert!(whole < 0.01, "{whole}");
+    // A sine is above half of its height for a third of the time.
+    let [clipped] = at_ends(0.5, true).unwrap()[..] else { panic!("one column") };
+    assert!((clipped - 1.0 / 3.0).abs() < 0.02, "{clipped}");
+    assert_eq!(at_ends(0.5, false), None, "data that nothing was learned from limit nothing");
+}
+
+#[test]
 fn values_are_held_against_what_came() {
     let discount = 0.9;
     let judged = |scale: f64| {

@@ -552,6 +552,15 @@ fn each_rule_is_checked_before_anything_is_learned() {
             averaging.policy.averaging = 0.01;
             averaging
         }),
+        (
+            "value.count = 4294967296, value.length = 20",
+            guide(ValueConfig { count: 1 << 32, ..value(ValueSource::Imagined) }, distil(DistilRole::Act)),
+        ),
+        ("value.proposals = 70000", guide(ValueConfig { proposals: 70_000, ..plain().value }, DistilConfig::default())),
+        (
+            "distil.proposals = 70000",
+            guide(plain().value, DistilConfig { proposals: 70_000, ..distil(DistilRole::Act) }),
+        ),
         ("distil.patience = 0", guide(plain().value, DistilConfig { patience: 0, ..distil(DistilRole::Act) })),
     ] {
         let error = refused(config);

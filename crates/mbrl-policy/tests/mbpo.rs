@@ -238,11 +238,23 @@ fn bad_settings_are_refused_by_name() {
             "rollout.length = 1099511627776, rollout.count = 3, rollout.keep = 2",
         ),
         (told(small(0), rollout(), Propagation { particles: 4, ..TS1 }), "propagation.particles = 4"),
+        (of_agent(MbpoConfig { updates: 0, ..small(0) }), "updates = 0"),
+        // Half a transition of a batch of 32 is one, less is none.
+        (of_agent(MbpoConfig { real_share: 0.015, ..small(0) }), "real_share = 0.015"),
+        (
+            of_agent(MbpoConfig { training_rollout: 1 << 40, ..small(0) }),
+            "training_rollout = 1099511627776, batch_size = 32",
+        ),
+        (of_rollout(RolloutConfig { stop_at: 1.0, count: 0, ..rollout() }), "rollout.stop_at = 1"),
     ] {
         assert!(found.starts_with(&format!("{expected}: expected ")), "{found}; {expected}");
     }
     let penalised = imagining(goal(), &RolloutConfig { penalty: 0.5, ..rollout() });
-    small(0).init(&spec, model(false), fit(), penalised, sac()).unwrap();
+    small(0).init(&spec, model(false), fit(), penalised.clone(), sac()).unwrap();
+    let alone = EnsembleConfig { members: 1, hidden: vec![8], ..EnsembleConfig::default() };
+    let alone = alone.init(1, 1, &Device::flex(), &mut Rng::new(0)).unwrap();
+    let error = small(0).init(&spec, alone, fit(), penalised, sac()).unwrap_err().to_string();
+    assert!(error.starts_with("rollout.penalty = 0.5: expected 0, or a model of at least 2 members"), "{error}");
     let endless = Point::new().spec().clone();
     let whole = RolloutConfig { starts: RolloutStarts::Episodes, ..rollout() };
     let error = small(0).init(&endless, model(false), fit(), imagining(goal(), &whole), sac()).unwrap_err().to_string();

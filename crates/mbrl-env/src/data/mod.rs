@@ -130,7 +130,7 @@ pub use error::{DataError, Place};
 use input::{Format, Input};
 pub use layout::{Layout, split_names};
 pub use options::{Missing, ReadOptions};
-pub use report::{ClockReport, ColumnReport, DataReport, EndCause, Taken};
+pub use report::{CLIPPED, ClockReport, ColumnReport, DataReport, EndCause, Taken, share_at_ends};
 use table::Table;
 
 use crate::{AngleColumn, Replay};

@@ -133,6 +133,9 @@ pub struct ColumnReport {
     pub missing: u64,
     /// Share of rows in which it keeps the value of the row before.
     pub held: f64,
+    /// Share of rows in which it is exactly at its lowest or highest value: [`share_at_ends`].
+    #[serde(default)]
+    pub at_ends: f64,
     /// Distance of its levels, where it has few.
     pub quantum: Option<f64>,
     /// Changes far beyond all others, wraps not counted.
@@ -183,6 +186,10 @@ impl ColumnReport {
         }
         if self.held >= HELD && !self.is_constant() {
             remarks.push(format!("keeps its value in {:.0} % of the rows", 100.0 * self.held));
+        }
+        if self.part == "observation" && self.at_ends >= CLIPPED {
+            let share = 100.0 * self.at_ends;
+            remarks.push(format!("at its lowest or highest value in {share:.0} % of the rows: clipped?"));
         }
         if let Some(quantum) = self.quantum {
             remarks.push(format!("in steps of {}", short(quantum)));
@@ -413,6 +420,7 @@ pub(super) fn column(
         largest_change: sizes().fold(0.0, f64::max),
         missing: values.len() as u64 - count,
         held,
+        at_ends: share_at_ends(values),
         quantum: quantum(values, quantile(0.5).unwrap_or(0.0)),
         jumps: jumps.len() as u64,
         first_jump: jumps.first().map(|row| *row as u64),
@@ -422,6 +430,35 @@ pub(super) fn column(
         offset: 0.0,
         too_fine: false,
     }
+}
+
+/// A share at the ends of a column from which on it is worth telling.
+pub const CLIPPED: f64 = 0.05;
+
+/// Share of a column's finite values that are exactly its lowest or its highest. Few are, unless the signal was clipped there: such values
+/// do not tell the whole state, and a model of one step cannot make up for it. 0 where fewer than 50 other levels occur, as of
+/// switches and counters.
+///
+/// ```
+/// use mbrl_env::data::share_at_ends;
+///
+/// let wave: Vec<f64> = (0..1000).map(|i| (0.1 * f64::from(i)).sin()).collect();
+/// assert!(share_at_ends(&wave) < 0.01);
+/// let clipped: Vec<f64> = wave.iter().map(|x| x.clamp(-0.5, 0.5)).collect();
+/// assert!((share_at_ends(&clipped) - 2.0 / 3.0).abs() < 0.01);
+/// assert_eq!(share_at_ends(&[0.0, 1.0, 1.0, 0.0]), 0.0);
+/// ```
+#[must_use]
+pub fn share_at_ends(values: &[f64]) -> f64 {
+    const LEVELS: usize = 50;
+    let mut values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let (Some(low), Some(high)) = (values.first().copied(), values.last().copied()) else { return 0.0 };
+    let count = values.len();
+    values.retain(|value| *value != low && *value != high);
+    let at_ends = (count - values.len()) as f64 / count as f64;
+    values.dedup();
+    if values.len() < LEVELS { 0.0 } else { at_ends }
 }
 
 /// The distance of a column's levels, where its changes are a few of them.
@@ -480,6 +517,22 @@ mod tests {
         let switch: Vec<f64> = (0..400).map(|i| f64::from(i / 100 % 2)).collect();
         assert_eq!((of(&switch).quantum, of(&switch).jumps), (None, 0));
         assert!(of(&[2.0; 9]).is_constant());
+    }
+
+    #[test]
+    fn clipped_signals_are_seen() {
+        let swing: Vec<f64> = (0..400).map(|i| 1.5 * (0.1 * f64::from(i)).sin()).collect();
+        let remark = |values: &[f64]| of(values).remarks().join("; ");
+        assert!(of(&swing).at_ends < 0.01 && !remark(&swing).contains("clipped"), "{}", remark(&swing));
+        // A sine is above half of its height for a third of the time, and as long below.
+        let clipped: Vec<f64> = swing.iter().map(|x| x.clamp(-0.75, f64::INFINITY)).collect();
+        let found = remark(&clipped);
+        assert!(found.contains("at its lowest or highest value in 33 % of the rows: clipped?"), "{found}");
+        // Switches and counters are at their ends by nature, and actions are clipped for good reasons.
+        assert_eq!(of(&(0..400).map(|i| f64::from(i % 3)).collect::<Vec<_>>()).at_ends, 0.0);
+        let action = ColumnReport { part: "action".into(), ..of(&clipped) };
+        assert!(action.remarks().is_empty(), "{:?}", action.remarks());
+        assert_eq!(share_at_ends(&[]), 0.0);
     }
 
     #[test]

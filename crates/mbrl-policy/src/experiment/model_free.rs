@@ -107,7 +107,10 @@ fn build<L: OffPolicy + Into<OnHost> + 'static>(
     // On a CPU the host's own kernels do the same.
     match is_cpu(site.device) {
         true => collecting(agent, spec, learner, site),
-        false => collecting(agent, spec, OnDevice::new(learner, site.device), site),
+        false => {
+            let learner = OnDevice::new(learner, site.device).map_err(ExperimentError::section(section))?;
+            collecting(agent, spec, learner, site)
+        }
     }
 }
 

@@ -97,7 +97,7 @@ impl OnHost {
 /// let task = tasks::make("pendulum")?;
 /// let sac = SacConfig::default().init(
 ///     task.env.spec(), &ActorConfig::default(), &CriticsConfig::default(), &mut Rng::new(0))?;
-/// let sac = OnDevice::new(sac, &Device::flex()); // or Device::wgpu(…), Device::cuda(…)
+/// let sac = OnDevice::new(sac, &Device::flex())?; // or Device::wgpu(…), Device::cuda(…)
 /// assert_eq!((sac.name(), sac.policy().action_width()), ("sac", 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -196,11 +196,20 @@ fn track(slow: &mut Mlp, of: &Mlp, tau: f32) {
 
 impl OnDevice {
     /// Moves a learner to a device.
-    #[must_use]
-    pub fn new(learner: impl Into<OnHost>, device: &Device) -> Self {
+    ///
+    /// # Errors
+    /// [`AgentError::Config`] for what the host alone does: averaged weights, and values that are kept while their units change.
+    pub fn new(learner: impl Into<OnHost>, device: &Device) -> Result<Self, AgentError> {
         let mut host = learner.into();
+        let refuse = |field, value: &str, rule| Err(AgentError::Config { field, value: value.into(), rule });
+        if host.actor().is_averaged() {
+            return refuse("policy.averaging", "above 0", "0 on a device: weights are averaged on the host");
+        }
+        if host.critics().config().keep_values {
+            return refuse("critics.keep_values", "true", "false on a device: values are kept on the host");
+        }
         let networks = Networks::upload(&mut host, device);
-        Self { host, device: device.clone(), networks, actor: OnceLock::new(), mirror: OnceLock::new() }
+        Ok(Self { host, device: device.clone(), networks, actor: OnceLock::new(), mirror: OnceLock::new() })
     }
 
     /// The learner on the host, as of now.
@@ -677,7 +686,7 @@ mod tests {
     fn updates_on_every_device_are_those_of_the_host() {
         for device in devices() {
             for (name, mut host) in learners() {
-                let mut there = OnDevice::new(host.clone(), &device);
+                let mut there = OnDevice::new(host.clone(), &device).unwrap();
                 let mut data = Rng::new(1);
                 let (mut rng, mut other) = (Rng::new(2), Rng::new(2));
                 for update in 0..3 {
@@ -735,9 +744,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_host_alone_does_is_refused() {
+        let spec = mbrl_env::tasks::make("pendulum").unwrap().env.spec().clone();
+        let made = |averaging: f32, keep_values: bool| {
+            let actor = ActorConfig { hidden: vec![8], averaging, ..ActorConfig::default() };
+            let critics = CriticsConfig { hidden: vec![8], scaled: true, keep_values, ..CriticsConfig::default() };
+            let sac = SacConfig::default().init(&spec, &actor, &critics, &mut Rng::new(0)).unwrap();
+            OnDevice::new(sac, &Device::flex()).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(made(0.0, false), Ok(()));
+        for (found, start) in
+            [(made(0.1, false), "policy.averaging = above 0"), (made(0.0, true), "critics.keep_values = true")]
+        {
+            assert!(found.as_ref().is_err_and(|error| error.starts_with(start)), "{found:?}");
+        }
+    }
+
+    #[test]
     fn what_a_look_ahead_gives_is_followed_on_a_device_too() {
         for (name, mut host) in learners() {
-            let mut there = OnDevice::new(host.clone(), &Device::flex());
+            let mut there = OnDevice::new(host.clone(), &Device::flex()).unwrap();
             let (mut rng, mut other) = (Rng::new(2), Rng::new(2));
             for _ in 0..2 {
                 let batch = batch(&mut Rng::new(1));
@@ -763,13 +789,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (number, (name, host)) in learners().into_iter().enumerate() {
             let device = Device::flex();
-            let mut there = OnDevice::new(host.clone(), &device);
+            let mut there = OnDevice::new(host.clone(), &device).unwrap();
             let mut told = Told::default();
             there.improve(&batch(&mut Rng::new(1)), None, &mut Rng::new(2), &mut told).unwrap();
             let checkpoints = Checkpoints::in_folder(folder.path().join(number.to_string()));
             checkpoints.write(1, None, None, |into| there.save(into)).unwrap();
             let reader = checkpoints.newest().unwrap().unwrap().reader;
-            let mut again = OnDevice::new(host.clone(), &device);
+            let mut again = OnDevice::new(host.clone(), &device).unwrap();
             again.load(&reader).unwrap();
             let mut back = host;
             back.learner_mut().load(&reader).unwrap();

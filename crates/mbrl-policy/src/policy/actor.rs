@@ -236,6 +236,12 @@ impl Actor {
         &self.network
     }
 
+    /// Whether evaluations act by a [running average](ActorConfig::averaging) of the weights.
+    #[must_use]
+    pub fn is_averaged(&self) -> bool {
+        self.average.is_some()
+    }
+
     /// What evaluations act by: the [running average](ActorConfig::averaging) of the network where there is one, else the network.
     #[must_use]
     pub fn evaluated(&self) -> &HostMlp {
