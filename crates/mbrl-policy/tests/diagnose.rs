@@ -116,9 +116,9 @@ fn clipped_columns_of_the_data_are_told() {
     };
     let [whole] = at_ends(1.0, true).unwrap()[..] else { panic!("one column") };
     assert!(whole < 0.01, "{whole}");
-    // A sine is above half of its height for a third of the time.
+    // A sine is above half of its height for a third of the time; these are 4.8 of its turns.
     let [clipped] = at_ends(0.5, true).unwrap()[..] else { panic!("one column") };
-    assert!((clipped - 1.0 / 3.0).abs() < 0.02, "{clipped}");
+    assert!((clipped - 1.0 / 3.0).abs() < 0.03, "{clipped}");
     assert_eq!(at_ends(0.5, false), None, "data that nothing was learned from limit nothing");
 }
 

@@ -553,7 +553,7 @@ fn each_rule_is_checked_before_anything_is_learned() {
             averaging
         }),
         (
-            "value.count = 4294967296, value.length = 20",
+            "value.count = 4294967296, value.length = 5",
             guide(ValueConfig { count: 1 << 32, ..value(ValueSource::Imagined) }, distil(DistilRole::Act)),
         ),
         ("value.proposals = 70000", guide(ValueConfig { proposals: 70_000, ..plain().value }, DistilConfig::default())),

@@ -527,6 +527,8 @@ const MBPO_CHANGES: &[(&str, &[&str])] = &[
     ("goal.reward=model", &[]),
     ("goal.termination=model", &[]),
     ("model.members=2", &[]),
+    // Of a single one, disagreement would be refused.
+    ("model.elites=2", &[]),
     ("model.reward=false", &[]),
     ("model.termination=false", &[]),
     ("rollout.starts=initial", &[]),

@@ -745,7 +745,7 @@ mod tests {
 
     #[test]
     fn what_the_host_alone_does_is_refused() {
-        let spec = mbrl_env::tasks::make("pendulum").unwrap().env.spec().clone();
+        let spec = mbrl_env::Env::spec(&mbrl_env::tasks::make("pendulum").unwrap().env).clone();
         let made = |averaging: f32, keep_values: bool| {
             let actor = ActorConfig { hidden: vec![8], averaging, ..ActorConfig::default() };
             let critics = CriticsConfig { hidden: vec![8], scaled: true, keep_values, ..CriticsConfig::default() };
