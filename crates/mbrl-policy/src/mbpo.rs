@@ -424,7 +424,7 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
 
     /// Updates of the policy, with new generations of roll-outs when they are due; at once where the model is another.
     fn learn(&mut self, updates: u64, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
-        let every = self.rollout.every * self.config.updates.max(1);
+        let every = self.rollout.every * self.config.updates;
         for _ in 0..updates {
             if self.rollout.count > 0 && (self.progress.fresh || self.progress.since >= every) {
                 self.imagine(rng, report)?;

@@ -451,14 +451,17 @@ pub const CLIPPED: f64 = 0.05;
 #[must_use]
 pub fn share_at_ends(values: &[f64]) -> f64 {
     const LEVELS: usize = 50;
-    let mut values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    let (Some(low), Some(high)) = (values.first().copied(), values.last().copied()) else { return 0.0 };
-    let count = values.len();
-    values.retain(|value| *value != low && *value != high);
-    let at_ends = (count - values.len()) as f64 / count as f64;
-    values.dedup();
-    if values.len() < LEVELS { 0.0 } else { at_ends }
+    let finite = || values.iter().copied().filter(|value| value.is_finite());
+    let (low, high) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    let mut inside: Vec<f64> = finite().filter(|value| *value != low && *value != high).collect();
+    let count = finite().count();
+    let at_ends = (count - inside.len()) as f64 / count.max(1) as f64;
+    // Long logs are not sorted for it.
+    let stride = inside.len().div_ceil(SAMPLE).max(1);
+    inside = inside.into_iter().step_by(stride).collect();
+    inside.sort_unstable_by(f64::total_cmp);
+    inside.dedup();
+    if inside.len() < LEVELS { 0.0 } else { at_ends }
 }
 
 /// The distance of a column's levels, where its changes are a few of them.
