@@ -3,8 +3,8 @@
 //! A planner sees as far as its horizon and takes milliseconds; a value sees further, and a policy takes microseconds. [`Guided`] puts them
 //! around any planning agent, each a setting:
 //!
-//! - **Plans end in a value** ([`ValueConfig`]): learned by λ-returns of the real episodes or of episodes imagined in the model, or
-//!   of a critic that learns from the same data by soft actor-critic.
+//! - **Plans end in a value** ([`ValueConfig`]): learned by λ-returns of the real episodes or of episodes imagined in the model, of a
+//!   critic that learns from the same data by soft actor-critic, or by another agent before ([`GivenValue`]).
 //! - **A policy is distilled from the plans** ([`DistilConfig`]) and acts in their place, or proposes sequences to the planner. While it learns to act, it
 //!   acts itself, and the planner says what it would have done: data aggregation (DAgger \[1\]), so that the policy learns what to do where its
 //!   own mistakes lead.
@@ -17,7 +17,7 @@
 //! \[2\] Lowrey et al. (2019), *Plan Online, Learn Offline: Efficient Learning and Exploration via Model-Based Control*, ICLR.
 //! \[3\] Hansen et al. (2024), *TD-MPC2: Scalable, Robust World Models for Continuous Control*, ICLR.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
 
 use mbrl_env::{Batch, EnvSpec, Replay, Rng, Situation, Transition, Value};
 use mbrl_model::{Activation, Draw, Dynamics, MemberRule, Propagation, Tensor};
@@ -26,9 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ActMode, Acted, Actor, ActorConfig, ActorHead, Agent, AgentError, CheckpointReader, CheckpointWriter,
-    CloningConfig, CriticsConfig, FitSchedule, Goal, GoalKey, Learned, LearnedValue, Learner, OffPolicy, Policy,
-    PolicyDraw, PolicyNetwork, PolicyProposals, Reduction, Report, ReportKind, Sac, SacConfig, TerminalValue,
-    Trajectory, Turn, ValueLearner, ValueNetConfig,
+    CloningConfig, CriticsConfig, FitSchedule, GivenValue, Goal, GoalKey, Learned, LearnedValue, Learner, OffPolicy,
+    Policy, PolicyDraw, PolicyNetwork, PolicyProposals, Reduction, Report, ReportKind, Sac, SacConfig, TerminalValue,
+    Trajectory, Turn, ValueLearner, ValueNetConfig, WhichCheckpoint,
     imagine::{Imagination, check_markov},
     limits::fits_memory,
     policy::follow,
@@ -64,6 +64,8 @@ pub enum ValueSource {
     Imagined,
     /// A critic that learns from the same data by soft actor-critic: `V(s) = Q(s, π(s))`.
     Critic,
+    /// What the agent of another run expects ([`run`](ValueConfig::run)). It learns nothing here.
+    Run,
 }
 
 /// Who acts until values count.
@@ -82,6 +84,11 @@ pub enum WarmUpBy {
 pub struct ValueConfig {
     /// What it is learned from (default: `"off"`).
     pub source: ValueSource,
+    /// The folder of the run that [`Run`](ValueSource::Run) means: of any agent that has values, on the same task. It must stay where it is
+    /// until this agent is no longer needed.
+    pub run: PathBuf,
+    /// Which of that run's checkpoints: `"last"` (default), `"best"` or its real steps.
+    pub checkpoint: WhichCheckpoint,
     /// Real steps before it counts (default: 0).
     pub warm_up: u64,
     /// Who acts until then (default: `"planner"`).
@@ -117,7 +124,7 @@ pub struct ValueConfig {
     pub length: usize,
     /// Updates of a critic per real step (default: 1).
     pub updates: u64,
-    /// Sequences that a critic's policy proposes to each plan; 0 for none (default: 4).
+    /// Sequences that the policy of a critic, or of the other run, proposes to each plan; 0 for none (default: 4).
     pub proposals: usize,
     /// Transitions that are kept where the agent itself keeps none, and to learn a policy from (default: 1,000,000).
     pub replay_capacity: usize,
@@ -128,6 +135,8 @@ impl Default for ValueConfig {
         let net = ValueNetConfig::default();
         Self {
             source: ValueSource::Off,
+            run: PathBuf::new(),
+            checkpoint: WhichCheckpoint::Last,
             warm_up: 0,
             warm_up_by: WarmUpBy::Planner,
             warm_up_horizon: 0,
@@ -275,6 +284,26 @@ impl GuidedConfig {
             let rule = "imagined episodes of at most 2147483648 steps in all: fewer or shorter";
             return refuse("value.count", format!("{}, value.length = {}", value.count, value.length), rule);
         }
+        let of_run = value.source == ValueSource::Run;
+        if of_run != (value.run != PathBuf::new()) {
+            let rule = match of_run {
+                true => "the folder of a run, whose value plans end in with value.source = \"run\"",
+                false => "none, or value.source = \"run\"",
+            };
+            return refuse("value.run", format!("{:?}", value.run), rule);
+        }
+        if !of_run && value.checkpoint != WhichCheckpoint::Last {
+            let rule = "\"last\", or value.source = \"run\"";
+            return refuse("value.checkpoint", format!("\"{}\"", value.checkpoint), rule);
+        }
+        if of_run && value.warm_up > 0 {
+            let rule = "0 with value.source = \"run\": such a value counts at once";
+            return refuse("value.warm_up", value.warm_up.to_string(), rule);
+        }
+        if of_run && distil.role == DistilRole::Propose && value.proposals > 0 {
+            let rule = "0 with value.source = \"run\" and distil.role = \"propose\": one policy proposes";
+            return refuse("value.proposals", value.proposals.to_string(), rule);
+        }
         if value.warm_up_by == WarmUpBy::Policy && value.source != ValueSource::Critic {
             let rule = "\"planner\", or value.source = \"critic\", which has a policy";
             return refuse("value.warm_up_by", "\"policy\"".into(), rule);
@@ -318,7 +347,8 @@ impl GuidedConfig {
     }
 
     /// Puts value and policy around an agent that plans, and that has learned nothing yet, in an environment like `spec`. `later` are the
-    /// planners that take over after [`warm_up`](ValueConfig::warm_up), one per environment; none: those of the agent go on.
+    /// planners that take over after [`warm_up`](ValueConfig::warm_up), one per environment; none: those of the agent go on. With
+    /// [`ValueSource::Run`] the value is to be handed over by [`Guided::with_value`].
     ///
     /// # Errors
     /// [`AgentError::Config`] for a value that breaks a rule, choices as actions where a policy is to be learned, and a model in which
@@ -367,6 +397,7 @@ impl GuidedConfig {
             net,
             untaught: critic.clone(),
             critic,
+            given: None,
             student,
             progress: Progress::default(),
             warm: false,
@@ -436,6 +467,9 @@ struct Progress {
     due: [bool; 2],
 }
 
+/// Name of the words about where a given value comes from.
+const ORIGIN: &str = "value-origin";
+
 const PROGRESS: &str = "guided.json";
 const DATA: &str = "seen";
 const LABELS: &str = "labels";
@@ -454,6 +488,8 @@ pub struct Guided {
     critic: Option<Sac>,
     /// The critic that has learned nothing yet, to begin anew with for another goal.
     untaught: Option<Sac>,
+    /// A value that another agent has learned.
+    given: Option<GivenValue>,
     student: Option<Student>,
     /// The goal that all of these learned for.
     learned_for: GoalKey,
@@ -490,16 +526,28 @@ impl Guided {
         self.critic.as_ref()
     }
 
+    /// With a value that another agent has learned for the present goal, which plans end in at once, and with its policy's proposals. It learns
+    /// nothing here; where the goal changes, it counts no more and plans go on without.
+    #[must_use]
+    pub fn with_value(mut self, given: GivenValue) -> Self {
+        (self.net, self.critic, self.untaught) = (None, None, None);
+        self.learned_for = self.agent.goal().key();
+        (self.given, self.progress.valued) = (Some(given), true);
+        self.hand_over();
+        self
+    }
+
     /// The value of states that its plans end in; `None` where none was learned for the present goal.
     #[must_use]
     pub fn value(&self) -> Option<Arc<dyn Value>> {
         if self.agent.goal().key() != self.learned_for || !self.progress.valued {
             return None;
         }
-        match (&self.net, &self.critic) {
-            (Some(net), _) => Some(Arc::new(net.snapshot())),
-            (None, Some(critic)) => Some(critic.value()),
-            (None, None) => None,
+        match (&self.given, &self.net, &self.critic) {
+            (Some(given), ..) => Some(given.value.value.clone()),
+            (None, Some(net), _) => Some(Arc::new(net.snapshot())),
+            (None, None, Some(critic)) => Some(critic.value()),
+            (None, None, None) => None,
         }
     }
 
@@ -572,9 +620,13 @@ impl Guided {
             self.agent.goal_mut().terminal_value = Some(TerminalValue::learned_for(value, self.learned_for.clone()));
         }
         let proposals = self.config.value.proposals;
-        if let Some(critic) = self.critic.as_ref().filter(|_| proposals > 0 && self.progress.valued) {
-            let actor = Arc::new(critic.parts().actor.clone());
-            self.agent.goal_mut().proposals = Some(Arc::new(PolicyProposals::new(actor, proposals)));
+        let proposer = match (&self.given, &self.critic) {
+            (Some(given), _) => given.policy.clone(),
+            (None, Some(critic)) => Some(Arc::new(critic.parts().actor.clone()) as Arc<dyn Policy>),
+            (None, None) => None,
+        };
+        if let Some(policy) = proposer.filter(|_| proposals > 0 && self.progress.valued) {
+            self.agent.goal_mut().proposals = Some(Arc::new(PolicyProposals::new(policy, proposals)));
         }
         let propose = self.config.distil.role == DistilRole::Propose;
         if let Some(actor) = self.policy().filter(|_| propose).cloned() {
@@ -980,6 +1032,9 @@ impl Learner for Guided {
         if let Some(data) = &self.data {
             into.put_replay(DATA, data)?;
         }
+        if let Some(given) = &self.given {
+            into.put(ORIGIN, given.origin.as_bytes())?;
+        }
         if let Some(net) = &self.net {
             into.scope("value", |into| net.save(into))?;
         }
@@ -998,6 +1053,14 @@ impl Learner for Guided {
         let progress: Progress = from.get_json(PROGRESS)?;
         if let Some(data) = &mut self.data {
             *data = from.get_replay(DATA)?;
+        }
+        if let Some(given) = &self.given {
+            let before = String::from_utf8_lossy(from.get(ORIGIN)?);
+            if before != given.origin {
+                let now = &given.origin;
+                let reason = format!("expected a run whose plans end in the value of {now}, found that of {before}");
+                return Err(from.refuse(ORIGIN, reason));
+            }
         }
         if let Some(net) = &mut self.net {
             net.load(&from.scope("value"))?;
@@ -1032,10 +1095,11 @@ impl Learner for Guided {
     }
 
     fn value(&self) -> Option<LearnedValue> {
-        let discount = match (&self.net, &self.critic) {
-            (Some(net), _) => net.config().discount,
-            (None, Some(critic)) => critic.parts().discount,
-            (None, None) => return None,
+        let discount = match (&self.given, &self.net, &self.critic) {
+            (Some(given), ..) => given.value.discount,
+            (None, Some(net), _) => net.config().discount,
+            (None, None, Some(critic)) => critic.parts().discount,
+            (None, None, None) => return None,
         };
         Self::value(self).map(|value| LearnedValue::new(value, discount))
     }

@@ -98,6 +98,7 @@ mod evaluate;
 pub mod experiment;
 mod export;
 mod files;
+mod given;
 mod goal;
 mod guided;
 mod imagine;
@@ -138,6 +139,7 @@ pub use evaluate::{
 pub use export::{ExportedAgent, ExportedPolicy, POLICY_EXTENSION, PolicyInfo, PolicyNetwork};
 #[doc(hidden)]
 pub use files::{FolderLock, sync_parent, write_atomically};
+pub use given::GivenValue;
 pub use goal::{Goal, GoalKey, TerminalValue};
 pub use guided::{DistilConfig, DistilRole, Guided, GuidedConfig, PlanningAgent, ValueConfig, ValueSource, WarmUpBy};
 pub use imagine::{Act, Imagination, Rollouts, imagine};

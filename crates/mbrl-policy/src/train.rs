@@ -13,7 +13,7 @@
 //! the same random numbers: its metrics are those of a run that was never interrupted, bit for bit, wall times aside.
 
 use std::{
-    fs,
+    fmt, fs,
     iter::repeat,
     path::{Path, PathBuf},
     str::FromStr,
@@ -22,7 +22,7 @@ use std::{
 };
 
 use mbrl_env::{Env, Info, Rng, Transition, atomic_file};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     ActMode, AgentError, CheckpointReader, Checkpoints, EpisodeSummary, Evaluation, EvaluationEpisode, Learner,
@@ -237,6 +237,40 @@ pub enum WhichCheckpoint {
     Best,
     /// The one after so many real steps, where it is still there.
     Step(u64),
+}
+
+impl fmt::Display for WhichCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Last => f.write_str("last"),
+            Self::Best => f.write_str("best"),
+            Self::Step(step) => step.fmt(f),
+        }
+    }
+}
+
+impl Serialize for WhichCheckpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Step(step) => step.serialize(serializer),
+            word => serializer.collect_str(word),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WhichCheckpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "\"last\", \"best\" or a number of steps")]
+        enum Written {
+            Step(u64),
+            Word(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Step(step) => Ok(Self::Step(step)),
+            Written::Word(word) => word.parse().map_err(D::Error::custom),
+        }
+    }
 }
 
 impl FromStr for WhichCheckpoint {

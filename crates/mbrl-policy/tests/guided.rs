@@ -17,9 +17,10 @@ use mbrl_model::{Draw, Dynamics, EnsembleConfig, FitConfig, MemberRule, Propagat
 use mbrl_plan::{CemConfig, Mpc, PlanError, Propose, Replan};
 use mbrl_policy::{
     ActMode, Acted, ActorConfig, Agent, AgentError, CheckpointReader, CheckpointWriter, CriticsConfig, Device,
-    DistilConfig, DistilRole, FitSchedule, Goal, Guided, GuidedConfig, Learned, Learner, ModelBasedConfig, Moment,
-    MpcAgent, Observer, OffPolicy, Outcome, PlanningAgent, Policy, PolicyDraw, PolicyProposals, Report, ReportKind,
-    RunFiles, SacConfig, Tensor, TrainConfig, Turn, ValueConfig, ValueSource, WarmUpBy, evaluate, start_seeds,
+    DistilConfig, DistilRole, FitSchedule, GivenValue, Goal, Guided, GuidedConfig, Learned, LearnedValue, Learner,
+    ModelBasedConfig, Moment, MpcAgent, Observer, OffPolicy, Outcome, PlanningAgent, Policy, PolicyDraw,
+    PolicyProposals, Report, ReportKind, RunFiles, SacConfig, Tensor, TrainConfig, Turn, ValueConfig, ValueSource,
+    WarmUpBy, evaluate, start_seeds,
 };
 
 const STEPS: u32 = 10;
@@ -122,6 +123,38 @@ fn values_are_learned_anew_for_another_goal_and_never_stale() {
     let [left, middle, right] = worth(&*agent.value().unwrap(), &[-0.8, 0.0, 0.8])[..] else { unreachable!() };
     assert!(left < middle - 0.3 && middle < right - 0.3, "paid by where it is: {left} {middle} {right}");
     assert!(agent.goal().terminal_value.is_some() && agent.replay().len() == before);
+}
+
+#[test]
+fn a_given_value_counts_at_once_and_for_its_goal_alone() {
+    // Worth most on the left; the reward is highest in the middle, to the right of the start.
+    let left: Arc<dyn Value> =
+        Arc::new(mbrl_env::value_fn(|obs: Tensor<2>| obs.mul_scalar(-100.0).squeeze_dim::<1>(1)));
+    let given = GivenValue::new(LearnedValue::new(left, 0.9), "a test");
+    let mut rng = Rng::new(1);
+    let spec = Point::limited(STEPS).spec().clone();
+    let new = |rng: &mut Rng| GuidedConfig::default().init(&spec, Box::new(in_simulator(2)), Vec::new(), rng).unwrap();
+    let mut running = Point::limited(STEPS);
+    let obs = running.reset(Some(0)).unwrap();
+    let snapshot = running.save();
+    let here = Situation { snapshot: Some(&snapshot), ..Situation::of(&obs) };
+    let act = |agent: &mut Guided| {
+        agent.begin_episode();
+        agent.act(&here, ActMode::Evaluate, &mut Rng::new(2)).unwrap()[0]
+    };
+    let (mut without, mut with) = (new(&mut rng), new(&mut rng).with_value(given));
+    let plain = act(&mut without);
+    let guided = act(&mut with);
+    assert!(obs[0] < -0.1 && plain > 0.2 && guided < -0.2, "from {obs:?}: {plain} without, {guided} with");
+    assert_eq!(Learner::value(&with).unwrap().discount, 0.9);
+    // Another goal: it counts no more, and nothing takes its place.
+    with.goal_mut().reward =
+        Some(Arc::new(reward_fn(|_, _, next: Tensor<2>| -next.powi_scalar(2).squeeze_dim::<1>(1))));
+    for _ in 0..2 {
+        assert_eq!(act(&mut with), plain);
+        with.update(&mut rng, &mut Silent).unwrap();
+        assert!(with.value().is_none() && with.goal().terminal_value.is_none());
+    }
 }
 
 /// Counts the updates of critics.

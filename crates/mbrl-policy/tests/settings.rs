@@ -312,14 +312,19 @@ type Left = (Vec<Map<String, Value>>, BTreeSet<String>, String);
 
 fn left_behind(experiment: &Experiment) -> Left {
     let folder = tempfile::tempdir().unwrap();
+    left_in(folder.path(), experiment)
+}
+
+/// As [`left_behind`], in a folder that stays.
+fn left_in(folder: &Path, experiment: &Experiment) -> Left {
     let mut parts = experiment.build_on(&registry(), &Device::flex()).unwrap();
-    let (mut files, _) = RunFiles::open(folder.path(), &mut parts.training, &mut *parts.agent).unwrap();
+    let (mut files, _) = RunFiles::open(folder, &mut parts.training, &mut *parts.agent).unwrap();
     let stop = AtomicBool::new(false);
     let mut worlds = vec![parts.task.env];
     worlds.extend(parts.more);
     let ended = parts.training.run_together(&mut worlds, &mut *parts.agent, Some(&mut files), &mut (), &stop);
     let error = ended.err().map(|error| error.to_string()).unwrap_or_default();
-    (metrics(folder.path()), names(&folder.path().join("checkpoints")), error)
+    (metrics(folder), names(&folder.join("checkpoints")), error)
 }
 
 fn metrics(folder: &Path) -> Vec<Map<String, Value>> {
@@ -581,6 +586,13 @@ const CRITIC: &[&str] = &[
 const PROPOSE: &[&str] = &["distil.role=propose", "policy.hidden=[12, 12]"];
 const ACT: &[&str] = &["distil.role=act", "policy.hidden=[12, 12]", "steps=120"];
 
+/// A run by soft actor-critic in a folder, for others to take its value.
+fn sac_run(folder: &Path, words: &[&str]) {
+    let experiment = registry().load("sac", &[words, &["train.checkpoint_episodes=1"]].concat()).unwrap();
+    assert_eq!(left_in(folder, &experiment).2, "");
+    fs::write(folder.join("experiment.toml"), experiment.to_toml().unwrap()).unwrap();
+}
+
 /// What goes around a planning agent: each key with another value, where it counts, and what has to be set there besides.
 const GUIDE_CHANGES: &[(&[&str], &str, &[&str])] = &[
     (&[], "value.source=episodes", &[]),
@@ -646,7 +658,9 @@ fn every_setting_of_what_goes_around_a_planner_changes_a_run() {
         let words: &[&str] = if kind == "ground-truth" { &["agent.kind=ground-truth"] } else { &[] };
         let experiment = registry().load("small", words).unwrap();
         let keys = experiment.flat().unwrap().into_iter().map(|(key, _)| key).filter(|key| is_guide(key));
-        let tried: BTreeSet<String> = GUIDE_CHANGES.iter().map(|(_, word, _)| key_of(word)).collect();
+        let mut tried: BTreeSet<String> = GUIDE_CHANGES.iter().map(|(_, word, _)| key_of(word)).collect();
+        // Tried in `the_value_of_another_run_is_taken_over_or_refused_by_name`.
+        tried.extend(["value.run", "value.checkpoint"].map(str::to_owned));
         assert_eq!(tried, keys.collect(), "each key is tried, {kind}");
     }
     let mut runs: Vec<(Vec<&str>, Left)> = Vec::new();
@@ -674,6 +688,93 @@ fn every_setting_of_what_goes_around_a_planner_changes_a_run() {
         .map(|(_, word, _)| *word)
         .collect();
     assert_eq!(silent, [""; 0], "change nothing");
+}
+
+#[test]
+fn the_value_of_another_run_is_taken_over_or_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        let place = folder.path().join(name);
+        fs::create_dir(&place).unwrap();
+        place
+    };
+    let (one, other) = (place("one"), place("other"));
+    sac_run(&one, &[]);
+    sac_run(&other, &["seed=1"]);
+    let of = |run: &Path| format!("value.run={:?}", run.to_str().unwrap());
+    let load = |words: &[&str]| registry().load("small", &[&["value.source=run"], words].concat());
+    let left = |words: &[&str]| {
+        let left = left_behind(&load(words).unwrap());
+        assert_eq!(left.2, "", "{words:?}");
+        left
+    };
+    let steps: Vec<u64> = names(&one.join("checkpoints")).iter().filter_map(|name| name.parse().ok()).collect();
+    let (first, last) = (steps.iter().min().unwrap(), steps.iter().max().unwrap());
+    assert!(first < last, "{steps:?}");
+    // So small a model sees an end in every plan, and behind that no value.
+    for kind in ["goal.termination=none", "agent.kind=ground-truth"] {
+        let with = left(&[kind, &of(&one)]);
+        let without = left_behind(&registry().load("small", &[kind]).unwrap());
+        assert!(with != without, "{kind}: plans end in the value");
+        assert!(with != left(&[kind, &of(&other)]), "{kind}: value.run");
+        assert!(with != left(&[kind, &of(&one), &format!("value.checkpoint={first}")]), "{kind}: value.checkpoint");
+        assert!(
+            with == left(&[kind, &of(&one), &format!("value.checkpoint={last}")]),
+            "{kind}: the last is the default"
+        );
+    }
+    let proposals = |count: &str| left(&["agent.kind=ground-truth", &of(&one), count]);
+    assert!(proposals("value.proposals=0") != proposals("value.proposals=4"), "its policy proposes");
+
+    // Nobody goes on with the value of another state of that run.
+    let experiment = load(&["agent.kind=ground-truth", &of(&one)]).unwrap();
+    let mine = place("mine");
+    assert_eq!(left_in(&mine, &experiment).2, "");
+    let again = || {
+        let mut parts = experiment.build_on(&registry(), &Device::flex()).unwrap();
+        RunFiles::open(&mine, &mut parts.training, &mut *parts.agent).map(drop)
+    };
+    again().unwrap();
+    fs::remove_dir_all(one.join("checkpoints").join(last.to_string())).unwrap();
+    let error = again().unwrap_err().to_string();
+    assert!(error.contains(&format!("step {last}")) && error.contains("in the value of sac, seed 0, step"), "{error}");
+
+    let (masses, npg, chained) = (place("masses"), place("npg"), place("chained"));
+    sac_run(&masses, &["wrappers.action_repeat=2"]);
+    let npg_experiment = registry().load("npg", &[]).unwrap();
+    assert_eq!(left_in(&npg, &npg_experiment).2, "");
+    fs::write(npg.join("experiment.toml"), npg_experiment.to_toml().unwrap()).unwrap();
+    fs::write(chained.join("experiment.toml"), experiment.to_toml().unwrap()).unwrap();
+    let empty = place("empty");
+    fs::write(empty.join("experiment.toml"), registry().load("sac", &[]).unwrap().to_toml().unwrap()).unwrap();
+    let refused = |words: &[&str]| {
+        let experiment = load(words).unwrap();
+        let error = experiment.build_on(&registry(), &Device::flex()).unwrap_err();
+        let cause = std::error::Error::source(&error).map(|cause| cause.to_string()).unwrap_or_default();
+        format!("{error}: {cause}")
+    };
+    let nowhere = folder.path().join("nowhere");
+    for (words, told) in [
+        (vec![], "value.run = \"\": expected the folder of a run"),
+        (vec![of(&nowhere)], "expected the folder of a run, which holds experiment.toml"),
+        (vec![of(&empty)], "expected a run with a checkpoint"),
+        (vec![of(&masses)], "wrappers.action_repeat is = 2 there and = 1 here"),
+        (vec![of(&npg)], "that of \"npg\" has none"),
+        (vec![of(&chained)], "expected a run whose agent learned its value itself"),
+        (vec![of(&other), "goal.reward=-next.angle^2".into()], "expected a run that learned from the same rewards"),
+        (vec![of(&other), "value.checkpoint=7".into()], "no checkpoint of step 7"),
+        (vec![of(&other), "value.warm_up=10".into()], "value.warm_up = 10: expected 0 with value.source"),
+        (vec![of(&other), "distil.role=propose".into()], "value.proposals = 4: expected 0"),
+        (vec![of(&other), "value.source=episodes".into()], "expected none, or value.source = \"run\""),
+        (
+            vec!["value.source=off".into(), "value.checkpoint=best".into(), "distil.role=act".into()],
+            "value.checkpoint = \"best\": expected \"last\"",
+        ),
+    ] {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let error = refused(&words);
+        assert!(error.contains(told), "{words:?}: {error}");
+    }
 }
 
 fn key_of(word: &str) -> String {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{
-    ExperimentError,
+    Experiment, ExperimentError,
     ground_truth::GroundTruthSections,
     latent::LatentSections,
     mbpo::MbpoSections,
@@ -29,6 +29,8 @@ const KIND: &str = "kind";
 /// What an agent is built for.
 pub(super) struct Site<'a> {
     pub(super) task: &'a Task,
+    /// The experiment that it is part of.
+    pub(super) experiment: &'a Experiment,
     pub(super) device: &'a Device,
     /// The word for it.
     pub(super) device_word: &'a str,

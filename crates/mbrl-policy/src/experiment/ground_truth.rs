@@ -74,6 +74,19 @@ fn written<S: Serializer>(agent: &NoSettings, serializer: S) -> Result<S::Ok, S:
     with_kind::<GroundTruthSections, _, _>(agent, serializer)
 }
 
+impl GroundTruthSections {
+    /// What goes around the agent that plans.
+    pub(super) fn guide(&self) -> GuidedConfig {
+        GuidedConfig {
+            value: self.value.clone(),
+            distil: self.distil.clone(),
+            policy: self.policy.clone(),
+            critics: self.critics.clone(),
+            sac: self.sac.clone(),
+        }
+    }
+}
+
 impl Kind for GroundTruthSections {
     const NAME: &'static str = "ground-truth";
     const SECTIONS: &'static [&'static str] =
@@ -101,13 +114,7 @@ impl Kind for GroundTruthSections {
             ExperimentError::rule("agent.kind", "\"ground-truth\"", told)
         })?;
         let model = SimulatorModel::new(simulator.boxed_clone(), site.device);
-        let guide = GuidedConfig {
-            value: self.value.clone(),
-            distil: self.distil.clone(),
-            policy: self.policy.clone(),
-            critics: self.critics.clone(),
-            sac: self.sac.clone(),
-        };
+        let guide = self.guide();
         let now = first_planner(&self.planner, &guide, 1, site)?;
         let (mpc, more) = mpcs(&now, &self.refinement, &self.goal, &self.mpc, site, Propagation::MEAN)?;
         let goal = self.goal.init(site.task, None)?;

@@ -76,6 +76,7 @@ mod mbpo;
 mod model_based;
 mod model_free;
 mod npg;
+mod of_run;
 mod overrides;
 mod practice;
 mod read;
@@ -336,12 +337,7 @@ impl Experiment {
     pub fn build_on(&self, registry: &Registry, device: &Device) -> Result<Parts, ExperimentError> {
         let task = self.make_task(registry)?;
         let practised = self.practice.of(self, registry)?;
-        let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
-        let training = training.evaluating_in(self.train.environments - self.practice.environments);
-        let mut training = training.described(self.settings()?).upgrading(Self::settings_today);
-        let environments = self.train.environments;
-        let site = Site { task: &task, device, device_word: &self.device, environments };
-        let agent = self.agent.build(&site, &mut training)?;
+        let (training, agent) = self.beginning(&task, device)?;
         let evaluated = self.train.environments - self.practice.environments;
         let more = (1..evaluated).map(|_| match task.env.simulator() {
             // Snapshots of one are understood by all.
@@ -354,6 +350,17 @@ impl Experiment {
             more.extend(practice.collect::<Result<Vec<_>, ExperimentError>>()?);
         }
         Ok(Parts { task, more, training, agent })
+    }
+
+    /// The loop and the agent at their start, on a task of this experiment's.
+    fn beginning(&self, task: &Task, device: &Device) -> Result<(Training, Box<dyn Learner>), ExperimentError> {
+        let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
+        let training = training.evaluating_in(self.train.environments - self.practice.environments);
+        let mut training = training.described(self.settings()?).upgrading(Self::settings_today);
+        let environments = self.train.environments;
+        let site = Site { task, experiment: self, device, device_word: &self.device, environments };
+        let agent = self.agent.build(&site, &mut training)?;
+        Ok((training, agent))
     }
 
     /// What plans of its agent are judged with in a [diagnosis](crate::DiagnoseConfig); `None` for agents that do not plan in a model

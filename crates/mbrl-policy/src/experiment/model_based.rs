@@ -9,10 +9,11 @@ use super::{
     ExperimentError, GoalConfig, RewardSource, TerminationSource,
     agent::{Kind, Site, with_kind},
     limits::{check_networks, check_plan, check_weights},
+    of_run::value_of_run,
 };
 use crate::{
     ActorConfig, CriticsConfig, DistilConfig, DistilRole, GuidedConfig, Learner, ModelBasedConfig, Planning,
-    PlanningAgent, SacConfig, Tensor, Training, ValueConfig,
+    PlanningAgent, SacConfig, Tensor, Training, ValueConfig, ValueSource,
 };
 
 /// The sections of an agent that learns an ensemble and plans through it.
@@ -195,6 +196,7 @@ pub(super) fn guided(
     site: &Site<'_>,
     training: &mut Training,
 ) -> Result<Box<dyn Learner>, ExperimentError> {
+    guide.validate().map_err(ExperimentError::section("[value] or [distil]"))?;
     if !guide.is_on() {
         return Ok(Box::new(agent));
     }
@@ -213,7 +215,11 @@ pub(super) fn guided(
     };
     check_teacher(guide, &agent, replan)?;
     let agent = guide.init(spec, Box::new(agent), later, &mut training.split_rng());
-    Ok(Box::new(agent.map_err(ExperimentError::section("[value] or [distil]"))?))
+    let agent = agent.map_err(ExperimentError::section("[value] or [distil]"))?;
+    Ok(Box::new(match guide.value.source {
+        ValueSource::Run => agent.with_value(value_of_run(guide, site)?),
+        _ => agent,
+    }))
 }
 
 /// A policy that acts learns what the planner would do at the policy's own states: of a plan for just that state, and not for the sake
