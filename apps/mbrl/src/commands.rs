@@ -20,7 +20,7 @@ use mbrl_env::{
 use mbrl_model::MACHINES;
 use mbrl_policy::{
     AgentError, EvaluationEpisode, ExportedAgent, Learner, MAX_EPISODES, Outcome, POLICY_EXTENSION, RandomAgent,
-    evaluate_watched,
+    evaluate_stoppable,
     experiment::{DEVICES, Experiment, ModelBasedSections, Parts, RewardSource, Study},
     start_seeds,
 };
@@ -445,6 +445,8 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
             told = console::out(format_args!("episode {number:>3}  return {paid:>9}  length {length:>4}{broken}"));
         }
     };
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
     let evaluation = match (&args.random, &args.run) {
         (Some(name), _) => {
             // A task without options, or that of an experiment with all that is set there.
@@ -456,7 +458,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
             };
             let mut agent = random_agent(&task.env);
             let seeds = start_seeds(args.seed, args.episodes);
-            in_pool(threads, || evaluate_watched(&mut task.env, &mut agent, &seeds, &mut tell))??
+            in_pool(threads, || evaluate_stoppable(&mut task.env, &mut agent, &seeds, &stop, &mut tell))??
         }
         (None, run) => {
             let path: PathBuf = run.clone().unwrap_or_default();
@@ -481,11 +483,19 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
                 }
                 env_step = judged.env_step;
                 console::out(format_args!("checkpoint of step {env_step}"))?;
-                Ok(evaluate_watched(&mut judged.task.env, &mut *judged.agent, &seeds, &mut tell)?)
+                Ok(evaluate_stoppable(&mut judged.task.env, &mut *judged.agent, &seeds, &stop, &mut tell)?)
             })??
         }
     };
     told?;
+    let ended = evaluation.episodes.len();
+    let stopped = ended < args.episodes;
+    if stopped {
+        console::out(format_args!("stopped: {ended} of {} had ended", counted(args.episodes as u64, "episode")))?;
+    }
+    if ended == 0 {
+        return Ok(ExitCode::from(STOPPED));
+    }
     let returns: Vec<f64> = evaluation.returns().collect();
     let between = estimate(&returns).and_then(|found| found.interval).map_or(String::new(), |(low, high)| {
         format!(", 95 % bootstrap interval {} to {}", rounded(low, 3), rounded(high, 3))
@@ -509,7 +519,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     if let Some(place) = &args.record {
         trajectories::record(place, env_step, &evaluation)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if stopped { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS })
 }
 
 /// An agent that acts uniformly at random.

@@ -126,3 +126,27 @@ fn ctrl_c_and_sigterm_stop_at_the_next_step_and_say_how_to_go_on() {
         assert_eq!(dir.metrics(out), dir.metrics("whole"));
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_in_an_evaluation_keeps_the_episodes_that_have_ended() {
+    use std::io::{BufRead, BufReader, Read};
+
+    let dir = Dir::new();
+    let mut child = start(&dir, &["eval", "--random", "pendulum", "--episodes", "100000", "--record", "log.csv"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    let said = Said::of(&child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(130), "{rest}");
+    let told = first.lines().chain(rest.lines()).filter(|line| line.starts_with("episode")).count();
+    assert!((1..100_000).contains(&told), "{told}");
+    assert!(rest.contains(&format!("stopped: {told} of 100000 episodes had ended")), "{rest}");
+    assert!(rest.contains(&format!("over {told} episode")), "{rest}");
+    let rows = std::fs::read_to_string(dir.path("log.csv")).unwrap().lines().count();
+    assert_eq!(rows, 1 + 200 * told);
+}

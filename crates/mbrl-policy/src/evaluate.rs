@@ -139,6 +139,20 @@ pub fn evaluate_watched(
     evaluate_until(std::slice::from_mut(world), agent, seeds, &never, watch).map(Option::unwrap_or_default)
 }
 
+/// [`evaluate_watched`] until `stop` is raised: then the episodes that had ended by then, in the order of the seeds.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_stoppable(
+    world: &mut World,
+    agent: &mut dyn Agent,
+    seeds: &[u64],
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(&EvaluationEpisode),
+) -> Result<Evaluation, AgentError> {
+    ended_until(std::slice::from_mut(world), agent, seeds, stop, watch)
+}
+
 /// Refuses a number of episodes that cannot be evaluated.
 pub(crate) fn check_episodes(episodes: usize) -> Result<(), AgentError> {
     if (1..=MAX_EPISODES).contains(&episodes) {
@@ -220,6 +234,18 @@ pub(crate) fn evaluate_until(
     stop: &AtomicBool,
     watch: &mut dyn FnMut(&EvaluationEpisode),
 ) -> Result<Option<Evaluation>, AgentError> {
+    let evaluation = ended_until(worlds, agent, seeds, stop, watch)?;
+    Ok((evaluation.episodes.len() == seeds.len()).then_some(evaluation))
+}
+
+/// The episodes that had ended before `stop` was raised.
+fn ended_until(
+    worlds: &mut [World],
+    agent: &mut dyn Agent,
+    seeds: &[u64],
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(&EvaluationEpisode),
+) -> Result<Evaluation, AgentError> {
     check_episodes(seeds.len())?;
     let together = worlds.len().min(agent.slots());
     if together == 0 {
@@ -230,7 +256,7 @@ pub(crate) fn evaluate_until(
     let mut trouble = None;
     for seeds in seeds.chunks(together) {
         let Some(more) = episodes_together(&mut worlds[..together], agent, seeds, stop, &mut trouble)? else {
-            return Ok(None);
+            break;
         };
         more.iter().for_each(&mut *watch);
         episodes.extend(more);
@@ -245,5 +271,5 @@ pub(crate) fn evaluate_until(
             evaluation.failed_plans()
         );
     }
-    Ok(Some(evaluation))
+    Ok(evaluation)
 }

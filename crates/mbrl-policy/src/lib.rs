@@ -134,7 +134,8 @@ pub use diagnose::{
 };
 pub use error::AgentError;
 pub use evaluate::{
-    Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_together, evaluate_watched, start_seeds,
+    Evaluation, EvaluationEpisode, MAX_EPISODES, evaluate, evaluate_stoppable, evaluate_together, evaluate_watched,
+    start_seeds,
 };
 pub use export::{ExportedAgent, ExportedPolicy, POLICY_EXTENSION, PolicyInfo, PolicyNetwork};
 #[doc(hidden)]

@@ -194,6 +194,11 @@ impl Default for MbpoConfig {
     }
 }
 
+/// Numbers of a transition: both observations, the action, the reward and the end.
+fn transition_width(obs: usize, action: usize) -> usize {
+    2 * obs + action + 2
+}
+
 impl MbpoConfig {
     /// Real transitions of a batch, where there are imagined ones.
     fn real_rows(&self) -> usize {
@@ -243,8 +248,7 @@ impl MbpoConfig {
         if self.updates == 0 {
             return refuse("updates", "0".into(), "at least 1 per real step");
         }
-        let row = 2 * obs + action + 2;
-        if !fits_memory(&[self.batch_size, self.training_rollout.saturating_add(1), row]) {
+        if !fits_memory(&[self.batch_size, self.training_rollout.saturating_add(1), transition_width(obs, action)]) {
             let value = format!("{}, batch_size = {}", self.training_rollout, self.batch_size);
             let rule = "roll-outs of a batch of at most 2147483648 numbers: shorter or fewer";
             return refuse("training_rollout", value, rule);
@@ -321,7 +325,7 @@ impl RolloutConfig {
             RolloutStarts::Episodes => spec.max_steps.unwrap_or(0) as usize,
             _ => ends[0].max(ends[1]),
         };
-        let row = 2 * spec.obs.width() + spec.actions.width() + 2;
+        let row = transition_width(spec.obs.width(), spec.actions.width());
         if !fits_memory(&[longest, self.count, self.keep, row]) {
             let value = format!("{longest}, rollout.count = {}, rollout.keep = {}", self.count, self.keep);
             return refuse(
