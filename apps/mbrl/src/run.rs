@@ -23,6 +23,8 @@ use crate::{
 pub(crate) const EXPERIMENT: &str = "experiment.toml";
 pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(crate) const CURVE: &str = "curve.svg";
+/// What a run has of another one whose value its plans end in.
+const VALUE: &str = "value";
 
 /// The folder of a run.
 #[derive(Debug, Clone)]
@@ -53,12 +55,24 @@ impl RunFolder {
     ///
     /// `place` is taken where it is free or empty; otherwise, with `next_free`, the first free one of `place-2`,
     /// `place-3`, …
-    pub(crate) fn create(place: &Path, next_free: bool, experiment: Experiment) -> Result<Self> {
+    ///
+    /// Of another run whose value plans end in, what is needed is copied into the folder, which is then whole by itself.
+    pub(crate) fn create(place: &Path, next_free: bool, mut experiment: Experiment) -> Result<Self> {
         let path = folder::create(place, next_free, |partial| {
+            if let Some((run, which)) = experiment.value_run() {
+                let (run, copy) = (run.to_owned(), partial.join(VALUE));
+                fs::create_dir(&copy).with_context(|| format!("folder {VALUE}"))?;
+                let toml = run.join(EXPERIMENT);
+                fs::copy(&toml, copy.join(EXPERIMENT)).with_context(|| toml.display().to_string())?;
+                let step = RunFiles::copy_checkpoint(&run, which, &copy)?;
+                let step = step.with_context(|| format!("{}: no checkpoint yet", run.display()))?;
+                console::note(format_args!("note: plans end in the value of {} after {step} steps", run.display()));
+                experiment = experiment.clone().with_value_run(VALUE, WhichCheckpoint::Step(step));
+            }
             write_atomically(&partial.join(EXPERIMENT), experiment.to_toml()?.as_bytes())?;
             Ok(())
         })?;
-        Ok(Self { path, experiment, longer: false })
+        Ok(Self { experiment: placed(experiment, &path), path, longer: false })
     }
 
     /// The folder of an earlier run, without what a kill may have left in it.
@@ -75,7 +89,7 @@ impl RunFolder {
         }
         let experiment = Experiment::from_file(&file)?;
         RunFiles::tidy(path);
-        Ok(Self { path: path.to_owned(), experiment, longer: false })
+        Ok(Self { path: path.to_owned(), experiment: placed(experiment, path), longer: false })
     }
 
     /// With a budget of `steps` real steps, which is not less than before. The folder says so from the next training on.
@@ -117,7 +131,11 @@ impl RunFolder {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("curve.svg"),
                 _ => {}
             }
-            write_atomically(&self.path.join(EXPERIMENT), self.experiment.to_toml()?.as_bytes())?;
+            let mut experiment = self.experiment.clone();
+            if let Some((_, which)) = experiment.value_run().filter(|(run, _)| *run == self.path.join(VALUE)) {
+                experiment = experiment.with_value_run(VALUE, which);
+            }
+            write_atomically(&self.path.join(EXPERIMENT), experiment.to_toml()?.as_bytes())?;
         }
         let was_finished = training.is_finished();
         let outcome = if was_finished {
@@ -155,6 +173,14 @@ impl RunFolder {
             bail!("{}: no checkpoint yet", self.path.display());
         }
         Ok(Restored { task, agent, env_step: training.env_step(), damaged })
+    }
+}
+
+/// The experiment of a run in a folder, with the value of another run where the folder has its copy.
+fn placed(experiment: Experiment, folder: &Path) -> Experiment {
+    match experiment.value_run() {
+        Some((run, which)) if run == Path::new(VALUE) => experiment.with_value_run(folder.join(VALUE), which),
+        _ => experiment,
     }
 }
 

@@ -150,3 +150,21 @@ fn ctrl_c_in_an_evaluation_keeps_the_episodes_that_have_ended() {
     let rows = std::fs::read_to_string(dir.path("log.csv")).unwrap().lines().count();
     assert_eq!(rows, 1 + 200 * told);
 }
+
+/// What plans take from another run is copied: that run may go on, or go.
+#[test]
+fn a_run_with_the_value_of_another_one_is_whole_by_itself() {
+    let dir = Dir::new();
+    dir.run(&["train", "sac-pendulum", "--steps", "250", "--set", "agent.random_steps=200", "--out", "taught"]).ok();
+    let value = ["--set", "value.source=run", "--set", "value.run=taught", "--out", "plans"];
+    dir.run(&[&["train", "smoke"], &QUICK[..], &value].concat()).ok();
+    let text = std::fs::read_to_string(dir.path("plans/experiment.toml")).unwrap();
+    assert!(text.contains("run = \"value\"") && text.contains("checkpoint = 250"), "{text}");
+    std::fs::remove_dir_all(dir.path("taught")).unwrap();
+    std::fs::create_dir(dir.path("moved")).unwrap();
+    std::fs::rename(dir.path("plans"), dir.path("moved/plans")).unwrap();
+    dir.run(&["eval", "moved/plans", "--episodes", "1"]).ok();
+    dir.run(&["resume", "moved/plans", "--steps", "600"]).ok();
+    assert!(std::fs::read_to_string(dir.path("moved/plans/experiment.toml")).unwrap().contains("run = \"value\""));
+    dir.run(&["eval", "moved/plans", "--episodes", "1"]).ok();
+}

@@ -150,6 +150,27 @@ impl Checkpoints {
         Ok(place)
     }
 
+    /// Copies a checkpoint, with what it shares with others, into a folder of checkpoints that is made for it, and reads the copy.
+    ///
+    /// # Errors
+    /// [`AgentError::Io`] naming the file; [`AgentError::Checkpoint`] where the copy is not whole.
+    pub fn copy(&self, step: u64, into: &Path) -> Result<(), AgentError> {
+        let from = self.folder.join(step.to_string());
+        CheckpointReader::open(&from)?;
+        let manifest = CheckpointReader::read_manifest(&from.join(MANIFEST)).map_err(Refusal::into_error)?;
+        let to = into.join(step.to_string());
+        for folder in [&to, &into.join(SHARED)] {
+            fs::create_dir_all(folder).map_err(io_error(folder))?;
+        }
+        let own =
+            manifest.files.keys().map(String::as_str).chain([MANIFEST]).map(|name| (from.join(name), to.join(name)));
+        let shared = |name: &str| (self.folder.join(SHARED).join(name), into.join(SHARED).join(name));
+        for (from, to) in own.chain(manifest.shared.files().map(shared)) {
+            fs::copy(&from, &to).map_err(io_error(&from))?;
+        }
+        CheckpointReader::open(&to).map(drop)
+    }
+
     fn manifest(&self, step: u64) -> Option<Manifest> {
         CheckpointReader::read_manifest(&self.folder.join(step.to_string()).join(MANIFEST)).ok()
     }
@@ -372,6 +393,12 @@ enum Refusal {
 }
 
 impl Refusal {
+    fn into_error(self) -> AgentError {
+        match self {
+            Self::Damaged(error) | Self::Final(error) => error,
+        }
+    }
+
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             ErrorKind::NotFound => Self::Damaged(io_error(path)(source)),
@@ -387,9 +414,7 @@ impl CheckpointReader {
     /// [`AgentError::Checkpoint`] for one that is truncated, foreign or newer than this program, [`AgentError::Io`] for
     /// one that cannot be read, naming the file.
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
-        Self::read(folder).map_err(|refusal| match refusal {
-            Refusal::Damaged(error) | Refusal::Final(error) => error,
-        })
+        Self::read(folder).map_err(Refusal::into_error)
     }
 
     fn read(folder: &Path) -> Result<Self, Refusal> {

@@ -84,8 +84,7 @@ pub enum WarmUpBy {
 pub struct ValueConfig {
     /// What it is learned from (default: `"off"`).
     pub source: ValueSource,
-    /// The folder of the run that [`Run`](ValueSource::Run) means: of any agent that has values, on the same task. It must stay where it is
-    /// until this agent is no longer needed.
+    /// The folder of the run that [`Run`](ValueSource::Run) means: of any agent that has values, on the same task.
     pub run: PathBuf,
     /// Which of that run's checkpoints: `"last"` (default), `"best"` or its real steps.
     pub checkpoint: WhichCheckpoint,
@@ -296,9 +295,12 @@ impl GuidedConfig {
             let rule = "\"last\", or value.source = \"run\"";
             return refuse("value.checkpoint", format!("\"{}\"", value.checkpoint), rule);
         }
+        let counts_at_once = "0 with value.source = \"run\": such a value counts at once";
         if of_run && value.warm_up > 0 {
-            let rule = "0 with value.source = \"run\": such a value counts at once";
-            return refuse("value.warm_up", value.warm_up.to_string(), rule);
+            return refuse("value.warm_up", value.warm_up.to_string(), counts_at_once);
+        }
+        if of_run && value.warm_up_horizon > 0 {
+            return refuse("value.warm_up_horizon", value.warm_up_horizon.to_string(), counts_at_once);
         }
         if of_run && distil.role == DistilRole::Propose && value.proposals > 0 {
             let rule = "0 with value.source = \"run\" and distil.role = \"propose\": one policy proposes";
@@ -1081,6 +1083,11 @@ impl Learner for Guided {
             (self.progress.valued, self.progress.distilled) = (false, false);
             self.progress.due[0] = self.net.is_some();
             self.forget();
+            if self.given.is_some() {
+                // It was handed over before anyone knew of the other goal.
+                let goal = self.agent.goal_mut();
+                (goal.terminal_value, goal.proposals) = (None, None);
+            }
         }
         if self.progress.steps >= self.config.value.warm_up && !self.later.is_empty() {
             self.agent.replace_controllers(std::mem::take(&mut self.later));

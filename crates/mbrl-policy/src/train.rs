@@ -268,7 +268,9 @@ impl<'de> Deserialize<'de> for WhichCheckpoint {
         }
         match Written::deserialize(deserializer)? {
             Written::Step(step) => Ok(Self::Step(step)),
-            Written::Word(word) => word.parse().map_err(D::Error::custom),
+            Written::Word(word) => {
+                word.parse().map_err(|_| D::Error::custom("\"last\", \"best\" or a number of steps"))
+            }
         }
     }
 }
@@ -919,6 +921,18 @@ impl RunFiles {
             Provenance::here(training.state.env_step).add(folder)?;
         }
         Ok((Self { _lock: lock, metrics, checkpoints: checkpoints_of(folder) }, damaged))
+    }
+
+    /// Copies a checkpoint of a run into another folder, from which an agent can then be restored as from the run; says of which step it
+    /// is, `None` where there is none yet.
+    ///
+    /// # Errors
+    /// [`AgentError::Checkpoint`] where the one asked for is not there, or not whole; [`AgentError::Io`], naming the file.
+    pub fn copy_checkpoint(run: &Path, which: WhichCheckpoint, into: &Path) -> Result<Option<u64>, AgentError> {
+        let Some((reader, _)) = Training::find(run, which)? else { return Ok(None) };
+        let step = reader.env_step();
+        checkpoints_of(run).copy(step, &into.join(CHECKPOINTS))?;
+        Ok(Some(step))
     }
 
     /// Removes what a kill left of files and checkpoints that were being written or deleted, unless a process is at work in the

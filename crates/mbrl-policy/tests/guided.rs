@@ -16,9 +16,9 @@ use mbrl_env::{Env, Replay, Rng, Simulator, Situation, Transition, Value, World,
 use mbrl_model::{Draw, Dynamics, EnsembleConfig, FitConfig, MemberRule, Propagation, SimulatorModel, dynamics_fn};
 use mbrl_plan::{CemConfig, Mpc, PlanError, Propose, Replan};
 use mbrl_policy::{
-    ActMode, Acted, ActorConfig, Agent, AgentError, CheckpointReader, CheckpointWriter, CriticsConfig, Device,
-    DistilConfig, DistilRole, FitSchedule, GivenValue, Goal, Guided, GuidedConfig, Learned, LearnedValue, Learner,
-    ModelBasedConfig, Moment, MpcAgent, Observer, OffPolicy, Outcome, PlanningAgent, Policy, PolicyDraw,
+    ActMode, Acted, ActorConfig, Agent, AgentError, CheckpointReader, CheckpointWriter, Checkpoints, CriticsConfig,
+    Device, DistilConfig, DistilRole, FitSchedule, GivenValue, Goal, Guided, GuidedConfig, Learned, LearnedValue,
+    Learner, ModelBasedConfig, Moment, MpcAgent, Observer, OffPolicy, Outcome, PlanningAgent, Policy, PolicyDraw,
     PolicyProposals, Report, ReportKind, RunFiles, SacConfig, Tensor, TrainConfig, Turn, ValueConfig, ValueSource,
     WarmUpBy, evaluate, start_seeds,
 };
@@ -142,7 +142,7 @@ fn a_given_value_counts_at_once_and_for_its_goal_alone() {
         agent.begin_episode();
         agent.act(&here, ActMode::Evaluate, &mut Rng::new(2)).unwrap()[0]
     };
-    let (mut without, mut with) = (new(&mut rng), new(&mut rng).with_value(given));
+    let (mut without, mut with) = (new(&mut rng), new(&mut rng).with_value(given.clone()));
     let plain = act(&mut without);
     let guided = act(&mut with);
     assert!(obs[0] < -0.1 && plain > 0.2 && guided < -0.2, "from {obs:?}: {plain} without, {guided} with");
@@ -155,6 +155,16 @@ fn a_given_value_counts_at_once_and_for_its_goal_alone() {
         with.update(&mut rng, &mut Silent).unwrap();
         assert!(with.value().is_none() && with.goal().terminal_value.is_none());
     }
+    // Nor after a checkpoint of then.
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::in_folder(folder.path().join("checkpoints"));
+    let stored = checkpoints.write(1, None, None, |into| with.save(into)).unwrap();
+    let reader = CheckpointReader::open(&stored).unwrap();
+    let mut again = new(&mut rng).with_value(given);
+    assert!(again.goal().terminal_value.is_some());
+    again.load(&reader).unwrap();
+    assert!(again.value().is_none() && again.goal().terminal_value.is_none() && again.goal().proposals.is_none());
+    assert_eq!(act(&mut again), plain);
 }
 
 /// Counts the updates of critics.

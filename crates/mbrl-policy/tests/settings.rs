@@ -8,7 +8,7 @@ use mbrl_env::{
     tasks::{self, Task, TaskEntry},
 };
 use mbrl_policy::{
-    Device, RunFiles, WALL_TIME_KEYS,
+    Device, RunFiles, WALL_TIME_KEYS, WhichCheckpoint,
     experiment::{Experiment, Registry},
 };
 use serde_json::{Map, Value};
@@ -726,6 +726,13 @@ fn the_value_of_another_run_is_taken_over_or_refused_by_name() {
     let proposals = |count: &str| left(&["agent.kind=ground-truth", &of(&one), count]);
     assert!(proposals("value.proposals=0") != proposals("value.proposals=4"), "its policy proposes");
 
+    // A copy of a checkpoint serves as the run does.
+    let copy = place("copy");
+    fs::copy(one.join("experiment.toml"), copy.join("experiment.toml")).unwrap();
+    assert_eq!(RunFiles::copy_checkpoint(&one, WhichCheckpoint::Step(*first), &copy).unwrap(), Some(*first));
+    let of_copy = format!("value.checkpoint={first}");
+    assert_eq!(left(&[&of(&copy), &of_copy]), left(&[&of(&one), &of_copy]));
+
     // Nobody goes on with the value of another state of that run.
     let experiment = load(&["agent.kind=ground-truth", &of(&one)]).unwrap();
     let mine = place("mine");
@@ -738,6 +745,11 @@ fn the_value_of_another_run_is_taken_over_or_refused_by_name() {
     fs::remove_dir_all(one.join("checkpoints").join(last.to_string())).unwrap();
     let error = again().unwrap_err().to_string();
     assert!(error.contains(&format!("step {last}")) && error.contains("in the value of sac, seed 0, step"), "{error}");
+    // Where it lies does not matter.
+    let elsewhere = experiment.clone().with_value_run("elsewhere", WhichCheckpoint::Step(3));
+    assert_eq!(elsewhere.value_run(), Some((Path::new("elsewhere"), WhichCheckpoint::Step(3))));
+    assert_eq!(elsewhere.settings().unwrap(), experiment.settings().unwrap());
+    assert_eq!(registry().load("small", &[]).unwrap().value_run(), None);
 
     let (masses, npg, chained) = (place("masses"), place("npg"), place("chained"));
     sac_run(&masses, &["wrappers.action_repeat=2"]);
@@ -745,7 +757,8 @@ fn the_value_of_another_run_is_taken_over_or_refused_by_name() {
     assert_eq!(left_in(&npg, &npg_experiment).2, "");
     fs::write(npg.join("experiment.toml"), npg_experiment.to_toml().unwrap()).unwrap();
     fs::write(chained.join("experiment.toml"), experiment.to_toml().unwrap()).unwrap();
-    let empty = place("empty");
+    let (empty, young) = (place("empty"), place("young"));
+    sac_run(&young, &["agent.random_steps=5000", "steps=12"]);
     fs::write(empty.join("experiment.toml"), registry().load("sac", &[]).unwrap().to_toml().unwrap()).unwrap();
     let refused = |words: &[&str]| {
         let experiment = load(words).unwrap();
@@ -758,10 +771,17 @@ fn the_value_of_another_run_is_taken_over_or_refused_by_name() {
         (vec![], "value.run = \"\": expected the folder of a run"),
         (vec![of(&nowhere)], "expected the folder of a run, which holds experiment.toml"),
         (vec![of(&empty)], "expected a run with a checkpoint"),
-        (vec![of(&masses)], "wrappers.action_repeat is = 2 there and = 1 here"),
+        (vec![of(&masses)], "wrappers.action_repeat is 2 there and 1 here"),
         (vec![of(&npg)], "that of \"npg\" has none"),
         (vec![of(&chained)], "expected a run whose agent learned its value itself"),
-        (vec![of(&other), "goal.reward=-next.angle^2".into()], "expected a run that learned from the same rewards"),
+        (
+            vec![of(&other), "goal.reward=-next.angle^2".into()],
+            "expected a run with the same goal.reward, but that one has",
+        ),
+        (vec![of(&other), "goal.termination=next.angle > 1".into()], "expected a run with the same goal.termination"),
+        (vec![of(&other), "goal.cost=[1, 0, 0, 0]".into()], "expected a run with the same goal.cost"),
+        (vec![of(&young)], "after 12 steps that one has taken random actions alone, as it does for 5000"),
+        (vec![of(&other), "value.warm_up_horizon=9".into()], "value.warm_up_horizon = 9: expected 0 with value.source"),
         (vec![of(&other), "value.checkpoint=7".into()], "no checkpoint of step 7"),
         (vec![of(&other), "value.warm_up=10".into()], "value.warm_up = 10: expected 0 with value.source"),
         (vec![of(&other), "distil.role=propose".into()], "value.proposals = 4: expected 0"),

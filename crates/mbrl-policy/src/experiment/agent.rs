@@ -20,7 +20,7 @@ use super::{
     npg::NpgSections,
     read::read,
 };
-use crate::{Device, Learner, Training};
+use crate::{Device, Learner, Training, ValueConfig};
 
 /// Key of the section that names the kind.
 pub(super) const AGENT: &str = "agent";
@@ -152,6 +152,33 @@ impl AgentConfig {
         match self {
             Self::ModelBased(sections) => Some((&sections.model, &sections.fit)),
             Self::Mbpo(sections) => Some((&sections.model, &sections.fit)),
+            _ => None,
+        }
+    }
+
+    /// Discount of plans that may end in a value; `None` for agents without.
+    pub(super) fn plan_discount(&self) -> Option<f32> {
+        match self {
+            Self::ModelBased(sections) => Some(sections.goal.discount),
+            Self::GroundTruth(sections) => Some(sections.goal.discount),
+            _ => None,
+        }
+    }
+
+    /// Section `[value]`; `None` for agents without.
+    pub(super) fn value(&self) -> Option<&ValueConfig> {
+        match self {
+            Self::ModelBased(sections) => Some(&sections.value),
+            Self::GroundTruth(sections) => Some(&sections.value),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn value_mut(&mut self) -> Option<&mut ValueConfig> {
+        match self {
+            Self::ModelBased(sections) => Some(&mut sections.value),
+            Self::GroundTruth(sections) => Some(&mut sections.value),
             _ => None,
         }
     }

@@ -88,7 +88,7 @@ mod translate;
 
 use std::{
     fmt, fs,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use mbrl_env::{
@@ -117,7 +117,7 @@ pub use self::{
     registry::{Registry, is_gymnasium_id},
     study::{Ablation, COMPARISON, Study, StudyGroup, StudyMethod, StudyPlan},
 };
-use crate::{Device, Learner, Planning, TrainConfig, Training};
+use crate::{Device, Learner, Planning, TrainConfig, Training, ValueSource, WhichCheckpoint};
 
 /// Everything that says what a run does. Its [text](Self::to_toml), with every value written out, reproduces the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -288,13 +288,30 @@ impl Experiment {
         overrides::apply(self.clone(), words, &mut Vec::new())
     }
 
-    /// What must not change while a run goes on: all but the number of steps, which may be raised, the words about it, and how long a
-    /// process is waited for.
+    /// The run whose value plans end in, and which of its checkpoints, where `value.source = "run"`.
+    #[must_use]
+    pub fn value_run(&self) -> Option<(&Path, WhichCheckpoint)> {
+        let value = self.agent.value().filter(|value| value.source == ValueSource::Run)?;
+        Some((&value.run, value.checkpoint))
+    }
+
+    /// The same with that run in another place; unchanged where there is none.
+    #[must_use]
+    pub fn with_value_run(mut self, run: impl Into<PathBuf>, checkpoint: WhichCheckpoint) -> Self {
+        if let Some(value) = self.agent.value_mut().filter(|value| value.source == ValueSource::Run) {
+            (value.run, value.checkpoint) = (run.into(), checkpoint);
+        }
+        self
+    }
+
+    /// What must not change while a run goes on: all but the number of steps, which may be raised, the words about it, how long a
+    /// process is waited for, and where the value of another run lies (that it is the same one is checked otherwise).
     ///
     /// # Errors
     /// As [`to_toml`](Self::to_toml).
     pub fn settings(&self) -> Result<String, ExperimentError> {
         let mut settings = Self { steps: 0, name: String::new(), summary: String::new(), ..self.clone() };
+        settings = settings.with_value_run(PathBuf::new(), WhichCheckpoint::Last);
         if self.task == process::TASK {
             settings.task_options = settings.task_options.without(process::WAITING_OPTIONS);
         }

@@ -1,9 +1,12 @@
 //! `value.source = "run"`: what the agent of another run expects of states.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fs, sync::Arc};
 
-use super::{AgentConfig, Experiment, ExperimentError, GoalConfig, RewardSource, agent::Site};
-use crate::{GivenValue, GuidedConfig, PolicyNetwork, ValueSource};
+use super::{
+    AgentConfig, Experiment, ExperimentError, GoalConfig, ImaginedGoalConfig, RewardSource, TerminationSource,
+    agent::Site,
+};
+use crate::{GivenValue, GuidedConfig, PolicyNetwork};
 
 /// The experiment in a run's folder.
 const EXPERIMENT: &str = "experiment.toml";
@@ -18,7 +21,7 @@ pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<Give
     }
     let there = Experiment::from_file(&file)?;
     let here = site.experiment;
-    if guide_of(&there.agent).is_some_and(|guide| guide.value.source == ValueSource::Run) {
+    if there.value_run().is_some() {
         return Err(refuse("a run whose agent learned its value itself".into()));
     }
     let (ours, theirs) = (world(here)?, world(&there)?);
@@ -31,8 +34,12 @@ pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<Give
             shown(&ours)
         )));
     }
-    if rewards(&here.agent) != rewards(&there.agent) {
-        return Err(refuse("a run that learned from the same rewards: goal.reward, goal.cost and goal.shaping".into()));
+    for ((key, ours), (_, theirs)) in goal(&here.agent).into_iter().zip(goal(&there.agent)) {
+        if ours != theirs {
+            return Err(refuse(format!(
+                "a run with the same {key}, but that one has {theirs:?}, and this one {ours:?}"
+            )));
+        }
     }
     let (mut training, mut agent) = there.beginning(site.task, site.device)?;
     let restored = training.restore_from(folder, guide.value.checkpoint, &mut *agent);
@@ -41,25 +48,29 @@ pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<Give
         tracing::warn!("value.run: damaged checkpoint passed over: {error}");
     }
     let Some(step) = training.stored_step() else { return Err(refuse("a run with a checkpoint".into())) };
+    if step <= there.agent.random_steps() {
+        let random = there.agent.random_steps();
+        return Err(refuse(format!(
+            "a run that has learned: after {step} steps that one has taken random actions alone, as it does for {random}"
+        )));
+    }
     let Some(value) = agent.value() else {
         let told = "the run of an agent that has values: \"sac\", \"td3\", \"mbpo\", or one with [value]";
         return Err(refuse(format!("{told}; that of \"{}\" has none after {step} steps", there.agent.kind())));
     };
-    let given = GivenValue::new(value, format!("{}, seed {}, step {step}", there.name, there.seed));
+    if let Some(discount) = here.agent.plan_discount().filter(|discount| *discount != value.discount) {
+        tracing::warn!("goal.discount = {discount}: the value that plans end in was learned with {}", value.discount);
+    }
+    let manifest = folder.join("checkpoints").join(step.to_string()).join("manifest.json");
+    let bytes = fs::read(&manifest).map_err(|source| ExperimentError::Io { path: manifest, source })?;
+    let checksum = crc32fast::hash(&bytes);
+    let given =
+        GivenValue::new(value, format!("{}, seed {}, step {step}, checksum {checksum:08x}", there.name, there.seed));
     Ok(match agent.policy_network() {
         Some(PolicyNetwork::Actor(actor)) => given.with_policy(Arc::new(actor)),
         Some(PolicyNetwork::Stochastic(policy)) => given.with_policy(Arc::new(policy)),
         None => given,
     })
-}
-
-/// What is around an agent that plans.
-fn guide_of(agent: &AgentConfig) -> Option<GuidedConfig> {
-    match agent {
-        AgentConfig::ModelBased(sections) => Some(sections.guide()),
-        AgentConfig::GroundTruth(sections) => Some(sections.guide()),
-        _ => None,
-    }
 }
 
 /// What world an experiment is in: its keys with their values.
@@ -69,17 +80,27 @@ fn world(of: &Experiment) -> Result<BTreeMap<String, String>, ExperimentError> {
     Ok(of.flat()?.into_iter().filter(|(key, _)| speaks_of_it(key)).collect())
 }
 
-/// What an agent is paid in place of the task's own reward, and beside it.
-fn rewards<'a>(agent: &'a AgentConfig) -> (Option<&'a str>, &'a [f32], &'a str) {
-    let formula = |source: &'a Option<RewardSource>| match source {
-        Some(RewardSource::Expression(text)) => Some(text.as_str()),
-        _ => None,
+/// Formulas that say what an agent is paid and when its episodes end in place of the task, and what it is paid beside.
+fn goal(agent: &AgentConfig) -> [(&'static str, String); 4] {
+    let reward = |source: &Option<RewardSource>| match source {
+        Some(RewardSource::Expression(text)) => text.clone(),
+        _ => "the task's".to_owned(),
     };
-    let of_goal = |goal: &'a GoalConfig| (formula(&goal.reward), goal.cost.as_slice(), goal.shaping.as_str());
-    match agent {
-        AgentConfig::ModelBased(sections) => of_goal(&sections.goal),
-        AgentConfig::GroundTruth(sections) => of_goal(&sections.goal),
-        AgentConfig::Mbpo(sections) => (formula(&sections.goal.reward), &[], ""),
-        _ => (None, &[], ""),
-    }
+    let ends = |source: &Option<TerminationSource>| match source {
+        Some(TerminationSource::Expression(text)) => text.clone(),
+        _ => "the task's".to_owned(),
+    };
+    let (none, of) = (GoalConfig::default(), |goal: &GoalConfig| {
+        [reward(&goal.reward), ends(&goal.termination), format!("{:?}", goal.cost), goal.shaping.clone()]
+    });
+    let [paid, over, cost, shaping] = match agent {
+        AgentConfig::ModelBased(sections) => of(&sections.goal),
+        AgentConfig::GroundTruth(sections) => of(&sections.goal),
+        AgentConfig::Mbpo(sections) => {
+            let ImaginedGoalConfig { reward, termination } = sections.goal.clone();
+            of(&GoalConfig { reward, termination, ..none })
+        }
+        _ => of(&none),
+    };
+    [("goal.reward", paid), ("goal.termination", over), ("goal.cost", cost), ("goal.shaping", shaping)]
 }
