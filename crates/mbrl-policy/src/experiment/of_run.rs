@@ -26,8 +26,7 @@ pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<Give
     }
     let (ours, theirs) = (world(here)?, world(&there)?);
     if let Some(key) = ours.keys().chain(theirs.keys()).find(|key| ours.get(*key) != theirs.get(*key)) {
-        let shown =
-            |of: &BTreeMap<String, String>| of.get(key).map_or("not set".to_owned(), |value| format!("= {value}"));
+        let shown = |of: &BTreeMap<String, String>| of.get(key).map_or("not set".to_owned(), String::clone);
         return Err(refuse(format!(
             "a run of the same task, but {key} is {} there and {} here",
             shown(&theirs),
