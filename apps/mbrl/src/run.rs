@@ -20,7 +20,7 @@ use crate::{
     trajectories::TrajectoryWriter,
 };
 
-pub(crate) const EXPERIMENT: &str = "experiment.toml";
+pub(crate) use mbrl_policy::experiment::EXPERIMENT_FILE as EXPERIMENT;
 pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(crate) const CURVE: &str = "curve.svg";
 /// What a run has of another one whose value its plans end in.

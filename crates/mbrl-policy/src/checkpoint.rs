@@ -44,7 +44,7 @@ const PROGRAM: &str = "mbrl";
 /// What is being written, and what is being deleted.
 const PARTIAL: &str = ".partial";
 const REMOVED: &str = ".removed";
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 
 /// The list of a checkpoint's files.
 #[derive(Debug, Serialize, Deserialize)]
@@ -148,27 +148,6 @@ impl Checkpoints {
         }
         self.collect_garbage();
         Ok(place)
-    }
-
-    /// Copies a checkpoint, with what it shares with others, into a folder of checkpoints that is made for it, and reads the copy.
-    ///
-    /// # Errors
-    /// [`AgentError::Io`] naming the file; [`AgentError::Checkpoint`] where the copy is not whole.
-    pub fn copy(&self, step: u64, into: &Path) -> Result<(), AgentError> {
-        let from = self.folder.join(step.to_string());
-        CheckpointReader::open(&from)?;
-        let manifest = CheckpointReader::read_manifest(&from.join(MANIFEST)).map_err(Refusal::into_error)?;
-        let to = into.join(step.to_string());
-        for folder in [&to, &into.join(SHARED)] {
-            fs::create_dir_all(folder).map_err(io_error(folder))?;
-        }
-        let own =
-            manifest.files.keys().map(String::as_str).chain([MANIFEST]).map(|name| (from.join(name), to.join(name)));
-        let shared = |name: &str| (self.folder.join(SHARED).join(name), into.join(SHARED).join(name));
-        for (from, to) in own.chain(manifest.shared.files().map(shared)) {
-            fs::copy(&from, &to).map_err(io_error(&from))?;
-        }
-        CheckpointReader::open(&to).map(drop)
     }
 
     fn manifest(&self, step: u64) -> Option<Manifest> {
@@ -415,6 +394,26 @@ impl CheckpointReader {
     /// one that cannot be read, naming the file.
     pub fn open(folder: &Path) -> Result<Self, AgentError> {
         Self::read(folder).map_err(Refusal::into_error)
+    }
+
+    /// Copies it, with what it shares with others, into a folder of checkpoints that is made for it, and reads the copy.
+    ///
+    /// # Errors
+    /// [`AgentError::Io`] naming the file; [`AgentError::Checkpoint`] where the copy is not whole.
+    pub fn copy(&self, into: &Path) -> Result<(), AgentError> {
+        let manifest = Self::read_manifest(&self.folder.join(MANIFEST)).map_err(Refusal::into_error)?;
+        let to = into.join(self.env_step.to_string());
+        let (shared, shared_there) = (self.folder.parent().unwrap_or(Path::new("")).join(SHARED), into.join(SHARED));
+        for folder in [&to, &shared_there] {
+            fs::create_dir_all(folder).map_err(io_error(folder))?;
+        }
+        let own = manifest.files.keys().map(String::as_str).chain([MANIFEST]);
+        let own = own.map(|name| (self.folder.join(name), to.join(name)));
+        let others = manifest.shared.files().map(|name| (shared.join(name), shared_there.join(name)));
+        for (from, to) in own.chain(others) {
+            fs::copy(&from, &to).map_err(io_error(&from))?;
+        }
+        Self::open(&to).map(drop)
     }
 
     fn read(folder: &Path) -> Result<Self, Refusal> {

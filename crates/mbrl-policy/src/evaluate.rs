@@ -134,9 +134,7 @@ pub fn evaluate_watched(
     seeds: &[u64],
     watch: &mut dyn FnMut(&EvaluationEpisode),
 ) -> Result<Evaluation, AgentError> {
-    let never = AtomicBool::new(false);
-    // Without a stop there always is an evaluation.
-    evaluate_until(std::slice::from_mut(world), agent, seeds, &never, watch).map(Option::unwrap_or_default)
+    evaluate_stoppable(world, agent, seeds, &AtomicBool::new(false), watch)
 }
 
 /// [`evaluate_watched`] until `stop` is raised: then the episodes that had ended by then, in the order of the seeds.
@@ -172,8 +170,7 @@ pub fn evaluate_together(
     seeds: &[u64],
     watch: &mut dyn FnMut(&EvaluationEpisode),
 ) -> Result<Evaluation, AgentError> {
-    let never = AtomicBool::new(false);
-    evaluate_until(worlds, agent, seeds, &never, watch).map(Option::unwrap_or_default)
+    ended_until(worlds, agent, seeds, &AtomicBool::new(false), watch)
 }
 
 /// An episode from each of `seeds`, at most one per world, in lockstep; `None` where `stop` was raised.

@@ -930,9 +930,8 @@ impl RunFiles {
     /// [`AgentError::Checkpoint`] where the one asked for is not there, or not whole; [`AgentError::Io`], naming the file.
     pub fn copy_checkpoint(run: &Path, which: WhichCheckpoint, into: &Path) -> Result<Option<u64>, AgentError> {
         let Some((reader, _)) = Training::find(run, which)? else { return Ok(None) };
-        let step = reader.env_step();
-        checkpoints_of(run).copy(step, &into.join(CHECKPOINTS))?;
-        Ok(Some(step))
+        reader.copy(&into.join(CHECKPOINTS))?;
+        Ok(Some(reader.env_step()))
     }
 
     /// Removes what a kill left of files and checkpoints that were being written or deleted, unless a process is at work in the
@@ -955,7 +954,7 @@ impl RunFiles {
     }
 }
 
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 fn tidy_locked(folder: &Path) {
     for file in half_written(folder) {

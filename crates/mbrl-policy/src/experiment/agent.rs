@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{
-    Experiment, ExperimentError,
+    Experiment, ExperimentError, GoalConfig,
     ground_truth::GroundTruthSections,
     latent::LatentSections,
     mbpo::MbpoSections,
@@ -156,25 +156,16 @@ impl AgentConfig {
         }
     }
 
-    /// Discount of plans that may end in a value; `None` for agents without.
-    pub(super) fn plan_discount(&self) -> Option<f32> {
+    /// Sections `[goal]` and `[value]` of agents whose plans may end in a value; `None` for others.
+    pub(super) fn goal_and_value(&self) -> Option<(&GoalConfig, &ValueConfig)> {
         match self {
-            Self::ModelBased(sections) => Some(sections.goal.discount),
-            Self::GroundTruth(sections) => Some(sections.goal.discount),
+            Self::ModelBased(sections) => Some((&sections.goal, &sections.value)),
+            Self::GroundTruth(sections) => Some((&sections.goal, &sections.value)),
             _ => None,
         }
     }
 
-    /// Section `[value]`; `None` for agents without.
-    pub(super) fn value(&self) -> Option<&ValueConfig> {
-        match self {
-            Self::ModelBased(sections) => Some(&sections.value),
-            Self::GroundTruth(sections) => Some(&sections.value),
-            _ => None,
-        }
-    }
-
-    /// The same, to be changed.
+    /// Section `[value]` of these, to be changed.
     pub(super) fn value_mut(&mut self) -> Option<&mut ValueConfig> {
         match self {
             Self::ModelBased(sections) => Some(&mut sections.value),

@@ -9,11 +9,9 @@ use super::{
     ExperimentError, GoalConfig, MpcConfig, RewardSource, TerminationSource,
     agent::{Kind, NoSettings, Site, with_kind},
     limits::check_plan,
-    model_based::{first_planner, guided, mpcs},
+    model_based::{first_planner, guide_of, guided, mpcs},
 };
-use crate::{
-    ActorConfig, CriticsConfig, DistilConfig, GuidedConfig, Learner, MpcAgent, SacConfig, Training, ValueConfig,
-};
+use crate::{ActorConfig, CriticsConfig, DistilConfig, Learner, MpcAgent, SacConfig, Training, ValueConfig};
 
 /// The sections of an agent that plans through the simulator itself and learns nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,19 +72,6 @@ fn written<S: Serializer>(agent: &NoSettings, serializer: S) -> Result<S::Ok, S:
     with_kind::<GroundTruthSections, _, _>(agent, serializer)
 }
 
-impl GroundTruthSections {
-    /// What goes around the agent that plans.
-    pub(super) fn guide(&self) -> GuidedConfig {
-        GuidedConfig {
-            value: self.value.clone(),
-            distil: self.distil.clone(),
-            policy: self.policy.clone(),
-            critics: self.critics.clone(),
-            sac: self.sac.clone(),
-        }
-    }
-}
-
 impl Kind for GroundTruthSections {
     const NAME: &'static str = "ground-truth";
     const SECTIONS: &'static [&'static str] =
@@ -114,7 +99,7 @@ impl Kind for GroundTruthSections {
             ExperimentError::rule("agent.kind", "\"ground-truth\"", told)
         })?;
         let model = SimulatorModel::new(simulator.boxed_clone(), site.device);
-        let guide = self.guide();
+        let guide = guide_of((&self.value, &self.distil, &self.policy, &self.critics, &self.sac));
         let now = first_planner(&self.planner, &guide, 1, site)?;
         let (mpc, more) = mpcs(&now, &self.refinement, &self.goal, &self.mpc, site, Propagation::MEAN)?;
         let goal = self.goal.init(site.task, None)?;

@@ -202,6 +202,9 @@ impl<'de> Deserialize<'de> for Experiment {
     }
 }
 
+/// Name of the experiment's file in the folder of a run.
+pub const EXPERIMENT_FILE: &str = "experiment.toml";
+
 /// What an experiment is made of, built before anything is written: whatever is wrong with it comes out here.
 #[non_exhaustive]
 pub struct Parts {
@@ -291,7 +294,7 @@ impl Experiment {
     /// The run whose value plans end in, and which of its checkpoints, where `value.source = "run"`.
     #[must_use]
     pub fn value_run(&self) -> Option<(&Path, WhichCheckpoint)> {
-        let value = self.agent.value().filter(|value| value.source == ValueSource::Run)?;
+        let (_, value) = self.agent.goal_and_value().filter(|(_, value)| value.source == ValueSource::Run)?;
         Some((&value.run, value.checkpoint))
     }
 

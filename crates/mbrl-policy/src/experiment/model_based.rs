@@ -140,7 +140,7 @@ impl Kind for ModelBasedSections {
         model
             .rollout(Start::Situation(Situation::of(&start)), actions, draw)
             .map_err(ExperimentError::section("[propagation]"))?;
-        let guide = self.guide();
+        let guide = guide_of((&self.value, &self.distil, &self.policy, &self.critics, &self.sac));
         let now = first_planner(&self.planner, &guide, self.propagation.particles, site)?;
         let (mpc, more) = mpcs(&now, &self.refinement, &self.goal, &self.mpc, site, self.propagation)?;
         let goal = self.goal.init(site.task, Some(&self.model))?;
@@ -153,16 +153,17 @@ impl Kind for ModelBasedSections {
     }
 }
 
-impl ModelBasedSections {
-    /// What goes around the agent that plans.
-    pub(super) fn guide(&self) -> GuidedConfig {
-        GuidedConfig {
-            value: self.value.clone(),
-            distil: self.distil.clone(),
-            policy: self.policy.clone(),
-            critics: self.critics.clone(),
-            sac: self.sac.clone(),
-        }
+/// The sections of what goes around an agent that plans.
+type GuideSections<'a> = (&'a ValueConfig, &'a DistilConfig, &'a ActorConfig, &'a CriticsConfig, &'a SacConfig);
+
+/// What goes around an agent that plans.
+pub(super) fn guide_of((value, distil, policy, critics, sac): GuideSections<'_>) -> GuidedConfig {
+    GuidedConfig {
+        value: value.clone(),
+        distil: distil.clone(),
+        policy: policy.clone(),
+        critics: critics.clone(),
+        sac: sac.clone(),
     }
 }
 

@@ -3,21 +3,18 @@
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use super::{
-    AgentConfig, Experiment, ExperimentError, GoalConfig, ImaginedGoalConfig, RewardSource, TerminationSource,
-    agent::Site,
+    AgentConfig, EXPERIMENT_FILE, Experiment, ExperimentError, GoalConfig, ImaginedGoalConfig, RewardSource,
+    TerminationSource, agent::Site,
 };
-use crate::{GivenValue, GuidedConfig, PolicyNetwork};
-
-/// The experiment in a run's folder.
-const EXPERIMENT: &str = "experiment.toml";
+use crate::{GivenValue, GuidedConfig, PolicyNetwork, checkpoint::MANIFEST, train::CHECKPOINTS};
 
 /// The value, and the policy, of the run that `guide` names.
 pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<GivenValue, ExperimentError> {
     let folder = &guide.value.run;
     let refuse = |rule: String| ExperimentError::rule("value.run", format!("{:?}", folder.display().to_string()), rule);
-    let file = folder.join(EXPERIMENT);
+    let file = folder.join(EXPERIMENT_FILE);
     if !file.is_file() {
-        return Err(refuse(format!("the folder of a run, which holds {EXPERIMENT}")));
+        return Err(refuse(format!("the folder of a run, which holds {EXPERIMENT_FILE}")));
     }
     let there = Experiment::from_file(&file)?;
     let here = site.experiment;
@@ -57,10 +54,11 @@ pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<Give
         let told = "the run of an agent that has values: \"sac\", \"td3\", \"mbpo\", or one with [value]";
         return Err(refuse(format!("{told}; that of \"{}\" has none after {step} steps", there.agent.kind())));
     };
-    if let Some(discount) = here.agent.plan_discount().filter(|discount| *discount != value.discount) {
+    let planned = here.agent.goal_and_value().map(|(goal, _)| goal.discount);
+    if let Some(discount) = planned.filter(|discount| *discount != value.discount) {
         tracing::warn!("goal.discount = {discount}: the value that plans end in was learned with {}", value.discount);
     }
-    let manifest = folder.join("checkpoints").join(step.to_string()).join("manifest.json");
+    let manifest = folder.join(CHECKPOINTS).join(step.to_string()).join(MANIFEST);
     let bytes = fs::read(&manifest).map_err(|source| ExperimentError::Io { path: manifest, source })?;
     let checksum = crc32fast::hash(&bytes);
     let given =
@@ -92,14 +90,13 @@ fn goal(agent: &AgentConfig) -> [(&'static str, String); 4] {
     let (none, of) = (GoalConfig::default(), |goal: &GoalConfig| {
         [reward(&goal.reward), ends(&goal.termination), format!("{:?}", goal.cost), goal.shaping.clone()]
     });
-    let [paid, over, cost, shaping] = match agent {
-        AgentConfig::ModelBased(sections) => of(&sections.goal),
-        AgentConfig::GroundTruth(sections) => of(&sections.goal),
-        AgentConfig::Mbpo(sections) => {
+    let [paid, over, cost, shaping] = match (agent.goal_and_value(), agent) {
+        (Some((goal, _)), _) => of(goal),
+        (None, AgentConfig::Mbpo(sections)) => {
             let ImaginedGoalConfig { reward, termination } = sections.goal.clone();
             of(&GoalConfig { reward, termination, ..none })
         }
-        _ => of(&none),
+        (None, _) => of(&none),
     };
     [("goal.reward", paid), ("goal.termination", over), ("goal.cost", cost), ("goal.shaping", shaping)]
 }
