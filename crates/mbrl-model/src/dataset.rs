@@ -334,6 +334,12 @@ impl Dataset {
         self.holdout.as_deref()
     }
 
+    /// Whether it is known where episodes begin.
+    #[cfg(feature = "train")]
+    pub(crate) fn has_episodes(&self) -> bool {
+        self.episodes.is_some()
+    }
+
     /// The rows of each episode, in rising order; where episodes are not known, each transition is one of its own.
     pub fn episodes(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         let known = self.episodes.iter().flatten().cloned();

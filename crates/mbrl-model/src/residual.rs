@@ -58,8 +58,8 @@ impl<B: Dynamics> Residual<B> {
     ///
     /// # Errors
     /// [`ModelError::Width`] where both have other columns; [`ModelError::Unsupported`] for a base that has noise, members, a memory, or
-    /// needs snapshots, whose state is not the observation, and for an ensemble that looks at past steps, does not predict changes or
-    /// has symmetries.
+    /// needs snapshots, whose state is not the observation, and for an ensemble that looks at past steps, does not predict changes, has
+    /// symmetries or is fitted to states that it predicts itself.
     pub fn new(base: B, ensemble: Ensemble) -> Result<Self, ModelError> {
         let (of_base, own) = (base.spec(), ensemble.spec());
         check_size("columns of the ensemble's observation", of_base.obs, own.obs)?;
@@ -73,6 +73,12 @@ impl<B: Dynamics> Residual<B> {
         }
         if own.state != own.obs || !ensemble.config().no_delta.is_empty() || !own.known.is_empty() {
             return unsupported(own, "be a residual: it must predict the changes of all columns from one observation");
+        }
+        if ensemble.config().hallucinated_steps > 0 {
+            return unsupported(
+                own,
+                "be a residual: its steps lead nowhere without those of the base (hallucinated_steps)",
+            );
         }
         if ensemble.symmetries().is_some() {
             return unsupported(

@@ -411,6 +411,7 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("model.reward=true", &[]),
     ("model.termination=true", &[]),
     ("model.past=1", &[]),
+    ("model.hallucinated_steps=3", &[]),
     ("fit.learning_rate=0.01", &[]),
     ("fit.batch_size=8", &[]),
     ("fit.max_epochs=3", &[]),

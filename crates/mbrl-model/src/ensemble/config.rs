@@ -229,6 +229,14 @@ pub struct EnsembleConfig {
     /// Past steps that the network sees besides the present observation, where one observation does not tell everything
     /// (default 0; PDDM's code has it and uses none). At most [`MAX_PAST`], which is what situations carry.
     pub past: usize,
+    /// Most steps of its own that a member goes before a transition that it is fitted to (default 0, all papers): with `n`, the state of each
+    /// transition of a batch is the one that the member predicts from the real state 0 to `n` steps before (as many as are drawn, at
+    /// most to the episode's beginning), under the actions taken since, and the target is the way from there to the real next state. So the model
+    /// learns to correct its own errors, and long roll-outs stay near the data: hallucinated replay (Talvitie 2014, *Model Regularization for
+    /// Stable Sample Rollouts*), data as demonstrator (Venkatraman et al. 2015). Without noise, and without gradients through the steps before; errors of a
+    /// fit are those of one step from real states all the same. Its data needs [episodes](crate::Dataset::with_episodes); not with
+    /// [`past`](Self::past). A step of the optimizer takes about `1 + n/6` times as long.
+    pub hallucinated_steps: usize,
 }
 
 impl Default for EnsembleConfig {
@@ -253,6 +261,7 @@ impl Default for EnsembleConfig {
             reward: false,
             termination: false,
             past: 0,
+            hallucinated_steps: 0,
         }
     }
 }
@@ -345,6 +354,12 @@ impl EnsembleConfig {
             "no angle that wraps: its value jumps, and only its change can be learned",
         )?;
         rule(self.past <= MAX_PAST, "past", self.past, "at most 16 steps, which is what situations carry")?;
+        rule(
+            self.past == 0 || self.hallucinated_steps == 0,
+            "hallucinated_steps",
+            self.hallucinated_steps,
+            "0 with past steps, which are not predicted",
+        )?;
         rule(
             self.min_log_var.is_finite() && self.max_log_var.is_finite() && self.min_log_var < self.max_log_var,
             "min_log_var",

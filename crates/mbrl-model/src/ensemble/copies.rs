@@ -1,4 +1,5 @@
-//! What networks see of transitions and should say of them, and the copies of transitions that symmetries make.
+//! What networks see of transitions and should say of them, and what fits show in their place: copies under symmetries, and transitions
+//! from states that members predict themselves.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -6,7 +7,7 @@ use mbrl_env::{Augment, philox4x32};
 use rayon::prelude::*;
 
 use super::{angles::Wrap, inputs::Inputs, predicted::Predicted};
-use crate::{Dataset, Normalizer};
+use crate::{Dataset, FitBatch, Normalizer};
 
 /// Rows that a thread turns into inputs and targets at a time.
 const BLOCK: usize = 128;
@@ -92,6 +93,23 @@ impl Shaper {
         }
         targets
     }
+
+    /// Moves observations `[n, O]` on under `actions` `[n, A]` by the means that networks say, `[n, width]`, in units of the targets.
+    fn advance(&self, obs: &mut [f32], actions: &[f32], said: &[f32], width: usize, targets: &Normalizer) {
+        let [mean, std] = [targets.mean(), targets.std()];
+        let mut next: Vec<f32> =
+            obs.chunks_exact(self.obs).flat_map(|now| now.iter().zip(&self.delta).map(|(now, d)| now * d)).collect();
+        for (next, said) in next.chunks_exact_mut(self.obs).zip(said.chunks_exact(width)) {
+            for (d, &column) in self.predicted.columns.iter().enumerate() {
+                next[column] += said[d] * std[d] + mean[d];
+            }
+            for wrap in &self.wraps {
+                wrap.place(&mut next[wrap.column..=wrap.column]);
+            }
+        }
+        self.predicted.complete_rows([&*obs, actions], &mut next, [self.obs, self.action]);
+        obs.copy_from_slice(&next);
+    }
 }
 
 impl Transitions<'_> {
@@ -101,23 +119,24 @@ impl Transitions<'_> {
         all: &Transitions<'_>,
         row: usize,
         copy: usize,
-        augment: &dyn Augment,
+        augment: Option<&dyn Augment>,
         [o, a, past]: [usize; 3],
     ) {
-        let add = |to: &mut Vec<f32>, from: &[f32], width: usize, map: &dyn Fn(usize, &mut [f32])| {
+        let augment = augment.filter(|_| copy > 0);
+        let add = |to: &mut Vec<f32>, from: &[f32], width: usize, map: &dyn Fn(&dyn Augment, &mut [f32])| {
             let at = to.len();
             to.extend_from_slice(&from[row * width..][..width]);
-            if copy > 0 {
-                map(copy, &mut to[at..]);
+            if let Some(augment) = augment {
+                map(augment, &mut to[at..]);
             }
         };
-        let (observation, action) =
-            (|c, x: &mut [f32]| augment.observation(c, x), |c, x: &mut [f32]| augment.action(c, x));
+        let observation = |augment: &dyn Augment, x: &mut [f32]| augment.observation(copy, x);
+        let action = |augment: &dyn Augment, x: &mut [f32]| augment.action(copy, x);
         add(self.obs.to_mut(), &all.obs, o, &observation);
         add(self.next_obs.to_mut(), &all.next_obs, o, &observation);
         add(self.actions.to_mut(), &all.actions, a, &action);
         // Pairs of an observation and an action.
-        add(self.past.to_mut(), &all.past, past, &|copy, past: &mut [f32]| {
+        add(self.past.to_mut(), &all.past, past, &|augment, past| {
             for pair in past.chunks_exact_mut(o + a) {
                 let (obs, act) = pair.split_at_mut(o);
                 augment.observation(copy, obs);
@@ -125,7 +144,8 @@ impl Transitions<'_> {
             }
         });
         let reward = all.rewards.get(row).copied();
-        self.rewards.to_mut().extend(reward.map(|reward| if copy > 0 { augment.reward(copy, reward) } else { reward }));
+        let copied = |reward: f32| augment.map_or(reward, |augment| augment.reward(copy, reward));
+        self.rewards.to_mut().extend(reward.map(copied));
     }
 
     /// The same, kept.
@@ -144,34 +164,53 @@ impl Transitions<'_> {
     pub(super) fn copied(&self, copy: usize, augment: &dyn Augment, shaper: &Shaper) -> Transitions<'static> {
         let mut copied = Transitions::default();
         for row in 0..self.obs.len() / shaper.obs {
-            copied.push_copy(self, row, copy, augment, [shaper.obs, shaper.action, shaper.past]);
+            copied.push_copy(self, row, copy, Some(augment), [shaper.obs, shaper.action, shaper.past]);
         }
         copied
     }
 }
 
-/// The transitions of a fit, from which copies are drawn.
+/// The transitions of a fit, where batches show others in their place: copies under symmetries, or transitions from states that the
+/// members predict ([`hallucinated_steps`](super::EnsembleConfig::hallucinated_steps)), or both.
 pub(super) struct Copies {
-    pub(super) augment: Arc<dyn Augment>,
+    /// What makes copies, where there are symmetries.
+    pub(super) augment: Option<Arc<dyn Augment>>,
     pub(super) all: Transitions<'static>,
     /// Whether each terminated, as 0 and 1; empty where that is not learned.
     pub(super) ends: Vec<f32>,
     pub(super) shaper: Shaper,
     pub(super) inputs: Normalizer,
     pub(super) targets: Normalizer,
+    /// How many steps before each transition its state may be predicted from; empty where none is.
+    pub(super) before: Vec<u32>,
 }
 
 impl fmt::Debug for Copies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Copies").field("augment", &self.augment.name()).finish_non_exhaustive()
+        let augment = self.augment.as_ref().map(|augment| augment.name());
+        f.debug_struct("Copies").field("augment", &augment).finish_non_exhaustive()
     }
 }
 
+/// What the members say at present of standardised inputs, `[E, n, in]`, each of rows of its own: `[E, n, out]`, means first.
+pub(super) type Says<'a> = dyn Fn(&[f32]) -> Vec<f32> + 'a;
+
+/// What is drawn for a place of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Which copy of its transition stands there.
+    copy: usize,
+    /// Steps that its state is predicted over.
+    steps: usize,
+}
+
 impl Copies {
-    /// Standardised inputs `[n, in]` and targets `[n, out]` of a batch's `rows`, each as one of its copies: a function of key, step
-    /// and place in the batch, so that no thread and no path has others.
-    pub(super) fn draw(&self, rows: &[usize], key: u64, step: u32) -> [Vec<f32>; 2] {
-        let shaper = &self.shaper;
+    /// Standardised inputs `[n, in]` and targets `[n, out]` of a batch's rows. Which copy, and how many steps its state is predicted over, are
+    /// functions of key, step and place in the batch, so that no thread and no path has others.
+    pub(super) fn draw(&self, of: &FitBatch<'_>, says: &Says<'_>) -> [Vec<f32>; 2] {
+        let (rows, shaper) = (of.rows, &self.shaper);
+        let places: Vec<Place> = rows.iter().enumerate().map(|(i, row)| self.place(of, i as u32, *row)).collect();
+        let predicted = self.predict(of, &places, says);
         let widths = [shaper.seen.width(), shaper.targets_width() + usize::from(!self.ends.is_empty())];
         let [mut inputs, mut targets] = widths.map(|width| vec![0f32; rows.len() * width]);
         let blocks = rows.par_chunks(BLOCK).zip(inputs.par_chunks_mut(BLOCK * widths[0]));
@@ -179,8 +218,13 @@ impl Copies {
             |(block, ((rows, inputs), targets))| {
                 let mut copied = Transitions::default();
                 for (i, &row) in rows.iter().enumerate() {
-                    let copy = self.copy(key, step, (block * BLOCK + i) as u32);
-                    copied.push_copy(&self.all, row, copy, &*self.augment, [shaper.obs, shaper.action, shaper.past]);
+                    let place = block * BLOCK + i;
+                    self.push(&mut copied, row, places[place].copy);
+                    let own = predicted.get(place * shaper.obs..(place + 1) * shaper.obs).unwrap_or_default();
+                    // A network may still be far out in the first steps of a fit.
+                    if places[place].steps > 0 && own.iter().all(|value| value.is_finite()) {
+                        copied.obs.to_mut()[i * shaper.obs..].copy_from_slice(own);
+                    }
                 }
                 let [mut seen, mut said] = [shaper.inputs(&copied), shaper.targets(&copied)];
                 self.inputs.normalize(&mut seen);
@@ -196,10 +240,75 @@ impl Copies {
         [inputs, targets]
     }
 
-    /// Which copy of its transition stands at a place of a batch.
-    fn copy(&self, key: u64, step: u32, place: u32) -> usize {
+    /// The states of a batch as its members predict them, `[n, O]`, each from as many steps before as its place says; nothing where no state
+    /// is to be predicted.
+    fn predict(&self, of: &FitBatch<'_>, places: &[Place], says: &Says<'_>) -> Vec<f32> {
+        let Some(most) = places.iter().map(|place| place.steps).max().filter(|most| *most > 0) else {
+            return Vec::new();
+        };
+        let (o, a, shaper) = (self.shaper.obs, self.shaper.action, &self.shaper);
+        let mut states = vec![0.0; places.len() * o];
+        // Each place's action `step` steps after its start, and the observation there.
+        let there = |into: &mut Transitions<'static>, place: usize, step: usize| {
+            self.push(into, of.rows[place] + step - places[place].steps, places[place].copy);
+        };
+        let mut first = Transitions::default();
+        (0..places.len()).for_each(|place| there(&mut first, place, 0));
+        states.copy_from_slice(&first.obs);
+        for step in 0..most {
+            let going = |member: usize| {
+                let own = member * of.size()..(member + 1) * of.size();
+                own.filter(|place| places[*place].steps > step).collect::<Vec<_>>()
+            };
+            let mut going: Vec<Vec<usize>> = (0..of.members).map(going).collect();
+            let longest = going.iter().map(Vec::len).max().unwrap_or(0);
+            let counts: Vec<usize> = going.iter().map(Vec::len).collect();
+            // As many rows for each member; nothing reads the padding.
+            going.iter_mut().enumerate().for_each(|(member, own)| own.resize(longest, member * of.size()));
+            let picked = going.concat();
+            let width = shaper.seen.width();
+            let (mut inputs, mut actions) = (vec![0.0; picked.len() * width], vec![0.0; picked.len() * a]);
+            let blocks = picked.par_chunks(BLOCK).zip(inputs.par_chunks_mut(BLOCK * width));
+            blocks.zip(actions.par_chunks_mut(BLOCK * a)).for_each(|((block, inputs), actions)| {
+                let mut now = Transitions::default();
+                for (i, &place) in block.iter().enumerate() {
+                    there(&mut now, place, step.min(places[place].steps));
+                    now.obs.to_mut()[i * o..].copy_from_slice(&states[place * o..][..o]);
+                }
+                let mut seen = shaper.inputs(&now);
+                self.inputs.normalize(&mut seen);
+                inputs.copy_from_slice(&seen);
+                actions.copy_from_slice(&now.actions);
+            });
+            let said = says(&inputs);
+            let out = said.len() / picked.len();
+            let mut next: Vec<f32> = picked.iter().flat_map(|place| &states[place * o..][..o]).copied().collect();
+            let blocks = next.par_chunks_mut(BLOCK * o).zip(actions.par_chunks(BLOCK * a));
+            blocks.zip(said.par_chunks(BLOCK * out)).for_each(|((obs, actions), said)| {
+                shaper.advance(obs, actions, said, out, &self.targets);
+            });
+            for (i, (&place, next)) in picked.iter().zip(next.chunks_exact(o)).enumerate() {
+                if i % longest < counts[i / longest] {
+                    states[place * o..][..o].copy_from_slice(next);
+                }
+            }
+        }
+        states
+    }
+
+    /// Adds a transition as one of its copies.
+    fn push(&self, to: &mut Transitions<'static>, row: usize, copy: usize) {
+        let widths = [self.shaper.obs, self.shaper.action, self.shaper.past];
+        to.push_copy(&self.all, row, copy, self.augment.as_deref(), widths);
+    }
+
+    /// What stands at a place of a batch, whose row is `row`.
+    fn place(&self, of: &FitBatch<'_>, place: u32, row: usize) -> Place {
         // The fourth word keeps these blocks apart from those of a generator with the same key.
-        let [word, ..] = philox4x32([place, step, 0, 2], [key as u32, (key >> 32) as u32]);
-        ((u64::from(word) * self.augment.copies() as u64) >> 32) as usize
+        let [copy, steps, ..] = philox4x32([place, of.step, 0, 2], [of.key as u32, (of.key >> 32) as u32]);
+        let below = |word: u32, count: usize| ((u64::from(word) * count as u64) >> 32) as usize;
+        let copies = self.augment.as_ref().map_or(1, |augment| augment.copies());
+        let before = self.before.get(row).map_or(0, |before| *before as usize);
+        Place { copy: below(copy, copies), steps: below(steps, before + 1) }
     }
 }

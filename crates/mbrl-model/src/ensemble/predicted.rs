@@ -60,4 +60,31 @@ impl Predicted {
         known.tile(obs, actions, next, values);
         known.columns().iter().zip(&*values).for_each(|(column, value)| next[*column] = *value);
     }
+
+    /// The same for rows: observations `[N, O]`, actions `[N, A]` and the `next` observations `[N, O]`.
+    pub(crate) fn complete_rows(&self, [obs, actions]: [&[f32]; 2], next: &mut [f32], [o, a]: [usize; 2]) {
+        if self.known.is_none() {
+            return;
+        }
+        let lanes = |columns: usize| -> Vec<Lanes> { vec![[0.0; TILE]; columns] };
+        let (mut s, mut u, mut tile, mut values) = (lanes(o), lanes(a), lanes(o), Vec::new());
+        for row in (0..next.len() / o).step_by(TILE) {
+            let n = TILE.min(next.len() / o - row);
+            fill(&mut s, &obs[row * o..], o, n);
+            fill(&mut u, &actions[row * a..], a, n);
+            fill(&mut tile, &next[row * o..], o, n);
+            self.complete(&s, &u, &mut tile, &mut values);
+            for (lane, next) in next[row * o..].chunks_mut(o).take(n).enumerate() {
+                self.known_columns().iter().for_each(|column| next[*column] = tile[*column][lane]);
+            }
+        }
+    }
+}
+
+/// The first `n` of `rows` of a `width` as a tile; the last one stands in the lanes beyond.
+pub(crate) fn fill(tile: &mut [Lanes], rows: &[f32], width: usize, n: usize) {
+    for lane in 0..TILE {
+        let row = &rows[lane.min(n - 1) * width..];
+        tile.iter_mut().zip(row).for_each(|(column, value)| column[lane] = *value);
+    }
 }

@@ -87,7 +87,7 @@ pub(super) struct HostStepper {
     /// `[N, in]` and `[N, out]`, of the transitions as they are.
     inputs: Vec<f32>,
     targets: Vec<f32>,
-    /// What is trained on instead where there are symmetries.
+    /// What is trained on instead where there are symmetries, or states are predicted.
     copies: Option<Arc<Copies>>,
     /// Width of the targets.
     width: usize,
@@ -141,7 +141,7 @@ impl HostStepper {
         // Copies stand in the order of the batch.
         let copied = copies.as_ref().map(|copies| {
             let order: Vec<usize> = (0..of.rows.len()).collect();
-            (copies.draw(of.rows, of.key, of.step), order)
+            (copies.draw(of, &|inputs| layers.forward(Rows::Own(inputs), Pass::Infer, None)), order)
         });
         let (inputs, targets, rows) = match &copied {
             None => (&*inputs, &*targets, of.rows),

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use mbrl_env::{KnownAt, KnownGrads, Lanes, TILE};
 use multiversion::multiversion;
 
-use super::{Assignment, Ensemble, Head, Inputs, Predicted, delta, to_vec};
+use super::{Assignment, Ensemble, Head, Inputs, Predicted, delta, predicted::fill, to_vec};
 use crate::{
     Draw, Imagined, MemberRule, ModelError, Pullback, Taped,
     mlp::{HostMlp, MlpConfig, Pass, Rows, Tape},
@@ -332,19 +332,7 @@ impl Back {
     /// Puts the known columns into next observations `[N, O]`.
     fn complete(&self, next: &mut [f32]) {
         let (Some([states, actions]), model) = (&self.seen, &*self.model) else { return };
-        let (o, a) = (model.obs, model.action);
-        let lanes = |columns: usize| -> Vec<Lanes> { vec![[0.0; TILE]; columns] };
-        let (mut s, mut u, mut tile, mut values) = (lanes(o), lanes(a), lanes(o), Vec::new());
-        for row in (0..self.count).step_by(TILE) {
-            let n = TILE.min(self.count - row);
-            fill(&mut s, &states[row * o..], o, n);
-            fill(&mut u, &actions[row * a..], a, n);
-            fill(&mut tile, &next[row * o..], o, n);
-            model.predicted.complete(&s, &u, &mut tile, &mut values);
-            for (lane, next) in next[row * o..].chunks_mut(o).take(n).enumerate() {
-                model.predicted.known_columns().iter().for_each(|column| next[*column] = tile[*column][lane]);
-            }
-        }
+        model.predicted.complete_rows([states, actions], next, [model.obs, model.action]);
     }
 
     /// What gradients `[N, O]` of the known columns make of those of states `[N, O]` and actions `[N, A]`; what they make of those of
@@ -373,14 +361,6 @@ impl Back {
             add(&to_next, &mut grad[row * o..], n);
         }
         Some([grad_states, grad_actions])
-    }
-}
-
-/// The first `n` of `rows` of a `width` as a tile; the last one stands in the lanes beyond.
-fn fill(tile: &mut [Lanes], rows: &[f32], width: usize, n: usize) {
-    for lane in 0..TILE {
-        let row = &rows[lane.min(n - 1) * width..];
-        tile.iter_mut().zip(row).for_each(|(column, value)| column[lane] = *value);
     }
 }
 

@@ -5,6 +5,8 @@ use mbrl_env::{AngleColumn, History, MAX_PAST, Rng, Situation};
 use super::*;
 use crate::{Activation, Emphasis, MemberRule, Propagation, check, mlp::kernel};
 
+#[cfg(feature = "train")]
+mod hallucinated;
 mod heads;
 mod knowledge;
 mod mixture;

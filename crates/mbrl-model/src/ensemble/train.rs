@@ -1,9 +1,9 @@
 //! How an ensemble is fitted: examples, likelihood, elites.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use burn::{
-    module::Param,
+    module::{Module, Param},
     tensor::{Tensor, TensorData, activation},
 };
 
@@ -14,6 +14,7 @@ use super::{
     copies::{Copies, Shaper, Transitions},
     delta, elite_count, is_cpu,
     stepper::HostStepper,
+    to_vec,
 };
 use crate::{
     Dataset, Examples, Fit, FitBatch, FitConfig, ModelError, Normalizer, Pairs, Stepper,
@@ -82,8 +83,8 @@ impl Sums {
     }
 }
 
-/// What an ensemble makes of transitions: rows of standardised inputs and targets and, where the task has symmetries, what copies are
-/// made of.
+/// What an ensemble makes of transitions: rows of standardised inputs and targets and, where the task has symmetries or states are
+/// predicted, what batches are made of instead.
 #[derive(Debug, Clone)]
 pub struct EnsembleExamples {
     /// Of the transitions as they are.
@@ -102,13 +103,18 @@ impl Examples for EnsembleExamples {
 }
 
 impl EnsembleExamples {
-    /// Inputs `[E, B, in]` and targets `[E, B, out]` to train on.
-    fn batch(&self, batch: &FitBatch<'_>) -> [Tensor<3>; 2] {
+    /// Inputs `[E, B, in]` and targets `[E, B, out]` to train on; `means` are what the members say of inputs `[E, n, in]`.
+    fn batch(&self, batch: &FitBatch<'_>, means: &dyn Fn(Tensor<3>) -> Tensor<3>) -> [Tensor<3>; 2] {
         let Some(copies) = &self.copies else { return self.pairs.batch(batch) };
         let device = self.pairs.inputs.device();
-        copies.draw(batch.rows, batch.key, batch.step).map(|values| {
-            let shape = [batch.members, batch.size(), values.len() / batch.rows.len().max(1)];
-            Tensor::from_data(TensorData::new(values, shape), &device)
+        let tensor = |values: Vec<f32>, width: usize| {
+            let shape = [batch.members, values.len() / (batch.members * width), width];
+            Tensor::<3>::from_data(TensorData::new(values, shape), &device)
+        };
+        let width = self.pairs.inputs.dims()[1];
+        copies.draw(batch, &|inputs| to_vec(means(tensor(inputs.to_vec(), width)))).map(|values| {
+            let width = values.len() / batch.rows.len().max(1);
+            tensor(values, width)
         })
     }
 
@@ -232,6 +238,7 @@ impl Fit for Ensemble {
         };
         wanted(self.config.reward, "rewards", data.rewards().is_some())?;
         wanted(self.config.termination, "terminations", data.terminated().is_some())?;
+        wanted(self.config.hallucinated_steps > 0, "episodes", data.has_episodes())?;
         if data.offset().iter().any(|offset| *offset != 0.0) {
             let Knowledge { features, augment, known, .. } = &self.knowledge;
             let parts =
@@ -278,9 +285,13 @@ impl Fit for Ensemble {
             Tensor::from_data(TensorData::new(values, [data.len(), width]), &self.spec.device)
         };
         let pairs = Pairs::new(upload(inputs), upload(targets)).with_holdout(data.holdout().map(<[usize]>::to_vec));
-        let copies = self.knowledge.augment.clone().filter(|augment| augment.copies() > 1).map(|augment| {
+        let augment = self.knowledge.augment.clone().filter(|augment| augment.copies() > 1);
+        let most = self.config.hallucinated_steps;
+        let copies = (augment.is_some() || most > 0).then(|| {
+            let before = |episode: Range<usize>| (0..episode.len()).map(|at| at.min(most) as u32);
+            let before = if most > 0 { data.episodes().flat_map(before).collect() } else { Vec::new() };
             let (inputs, targets) = (statistics.inputs.clone(), statistics.targets.clone());
-            Arc::new(Copies { augment, all: all.into_owned(), ends, shaper, inputs, targets })
+            Arc::new(Copies { augment, all: all.into_owned(), ends, shaper, inputs, targets, before })
         });
         Ok((EnsembleExamples { pairs, copies }, statistics))
     }
@@ -290,7 +301,8 @@ impl Fit for Ensemble {
     }
 
     fn loss(&self, network: &Network, examples: &EnsembleExamples, batch: &FitBatch<'_>) -> Tensor<1> {
-        let [inputs, targets] = examples.batch(batch);
+        let means = |inputs: Tensor<3>| network.valid().heads(inputs, &self.config).mean;
+        let [inputs, targets] = examples.batch(batch, &means);
         self.loss_of(network, inputs, targets)
     }
 

@@ -68,7 +68,7 @@ impl Known for Clock {
 }
 
 /// Columns 0 and 2, and both actions, change their places or signs; column 1 stays.
-struct Mirrors;
+pub(super) struct Mirrors;
 
 impl Augment for Mirrors {
     fn name(&self) -> &str {
@@ -100,7 +100,7 @@ impl Augment for Mirrors {
     }
 }
 
-fn all() -> Knowledge {
+pub(super) fn all() -> Knowledge {
     Knowledge::none().with_features(Waves).with_augment(Mirrors).with_known(Clock)
 }
 
@@ -255,11 +255,11 @@ fn what_is_known_must_fit_the_observation() {
 }
 
 #[cfg(feature = "train")]
-mod fitting {
+pub(super) mod fitting {
     use super::*;
     use crate::{Dataset, Fit, FitBatch, FitConfig, fit};
 
-    fn data(rows: usize, seed: u64) -> Dataset {
+    pub(in super::super) fn data(rows: usize, seed: u64) -> Dataset {
         let mut rng = Rng::new(seed);
         let mut column =
             |width: usize, shift: f32| -> Vec<f32> { (0..rows * width).map(|_| shift + rng.normal()).collect() };
@@ -333,7 +333,8 @@ mod fitting {
             let rows: Vec<usize> = (0..5 * 64).map(|i| (i * 7 + i / 9) % 40).collect();
             let drawn = |key: u64, step: u32| {
                 let copies = examples.copies().unwrap();
-                let [inputs, targets] = copies.draw(&rows, key, step);
+                let batch = FitBatch::new(&rows, 1, key).at_step(step);
+                let [inputs, targets] = copies.draw(&batch, &|_| unreachable!("no state is predicted"));
                 let mut counts = [0; 3];
                 let mut chosen = Vec::new();
                 for (i, &row) in rows.iter().enumerate() {
@@ -361,15 +362,19 @@ mod fitting {
     #[test]
     fn a_fit_on_the_host_is_burns_fit_and_threads_change_no_bit() {
         let device = Device::flex();
-        for knowledge in [all(), Knowledge::none().with_augment(Mirrors), without_symmetries()] {
+        let knowledges = [all(), Knowledge::none().with_augment(Mirrors), without_symmetries()];
+        for (knowledge, hallucinated_steps) in
+            knowledges.into_iter().zip([0, 0, 0]).chain([(all(), 4), (Knowledge::none(), 4)])
+        {
             for head in [Head::Gaussian, Head::Deterministic] {
-                let config = EnsembleConfig { head, ..learning_all() };
+                let config = EnsembleConfig { head, hallucinated_steps, ..learning_all() };
                 let fitted = |engine: bool, threads: usize| {
                     let mut model = config.init_with(4, 2, &knowledge, &device, &mut Rng::new(3)).unwrap();
                     model.set_engine(engine);
                     let settings = FitConfig { batch_size: 50, max_epochs: 4, ..FitConfig::default() };
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    let report = pool.install(|| fit(&mut model, &data(300, 4), &settings, &mut Rng::new(5))).unwrap();
+                    let data = data(300, 4).with_episodes(&[70, 30, 200]).unwrap();
+                    let report = pool.install(|| fit(&mut model, &data, &settings, &mut Rng::new(5))).unwrap();
                     let weights: Vec<f32> = model.network.weights.iter().flat_map(|w| to_vec(w.val())).collect();
                     (report, weights)
                 };
