@@ -161,6 +161,7 @@ pub use transition::{History, MAX_PAST, Situation, Transition};
 pub use world::World;
 pub use wrappers::{
     ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, NoiseStd, Own, Pixels, TimeLimit, WrappersConfig,
+    check_delay,
 };
 
 /// The example of the README, as a test.

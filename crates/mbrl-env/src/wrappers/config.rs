@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise};
+use super::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, check_delay};
 use crate::{Env, EnvError, World};
 
 /// What makes a world harder, as plain data: an experiment's section `[wrappers]`.
@@ -80,9 +80,6 @@ impl Default for WrappersConfig {
     }
 }
 
-/// Longest delay (steps): each step of it is kept in memory.
-const MAX_DELAY: usize = 10_000;
-
 /// Puts something around an environment of either kind.
 macro_rules! wrapped {
     ($world:expr, |$env:ident| $wrapper:expr) => {
@@ -113,9 +110,7 @@ impl WrappersConfig {
             world = wrapped!(world, |env| ActionLimits::clip(env, limits)?);
         }
         for (field, steps) in [("observation_delay", self.observation_delay), ("action_delay", self.action_delay)] {
-            if steps > MAX_DELAY {
-                return Err(EnvError::Config { field, value: steps.to_string(), rule: "at most 10000 steps" });
-            }
+            check_delay(field, steps)?;
         }
         if self.action_repeat == 0 {
             return Err(EnvError::Config { field: "action_repeat", value: "0".into(), rule: "at least 1" });

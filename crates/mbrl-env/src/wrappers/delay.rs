@@ -31,6 +31,17 @@ pub struct Delay<E> {
     queue: VecDeque<Vec<f32>>,
 }
 
+/// Refuses a delay that is longer than memory allows for: each step of it is kept.
+///
+/// # Errors
+/// [`EnvError::Config`], naming `field`, for more than 10,000 steps.
+pub fn check_delay(field: &'static str, steps: usize) -> Result<(), EnvError> {
+    match steps > 10_000 {
+        true => Err(EnvError::Config { field, value: steps.to_string(), rule: "at most 10000 steps" }),
+        false => Ok(()),
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Actions,

@@ -38,7 +38,7 @@ pub(crate) use action_limits::narrowed;
 pub use action_limits::{ActionLimits, LimitsConfig, Own};
 pub use action_repeat::ActionRepeat;
 pub use config::{NoiseStd, WrappersConfig};
-pub use delay::Delay;
+pub use delay::{Delay, check_delay};
 pub use noise::Noise;
 pub use pixels::Pixels;
 pub use time_limit::TimeLimit;

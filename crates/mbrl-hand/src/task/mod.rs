@@ -7,7 +7,7 @@ pub(crate) mod reorient;
 pub(crate) mod valve;
 pub(crate) mod write;
 
-use mbrl_env::{EnvError, Field};
+use mbrl_env::{EnvError, Field, check_delay};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -69,9 +69,6 @@ impl SensorNoise {
     }
 }
 
-/// Longest delay (steps): each step of it is kept in memory.
-const MAX_DELAY: usize = 10_000;
-
 /// What all tasks let be chosen.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Choices<'a> {
@@ -86,10 +83,7 @@ impl Choices<'_> {
     /// Refuses what no environment can be made of.
     pub(crate) fn check(&self) -> Result<(), EnvError> {
         self.randomize.map_or(Ok(()), RandomizeConfig::check)?;
-        if self.action_delay > MAX_DELAY {
-            let value = self.action_delay.to_string();
-            return Err(EnvError::Config { field: "action_delay", value, rule: "at most 10000 steps" });
-        }
+        check_delay("action_delay", self.action_delay)?;
         self.physics.frame_skip().map(|_| ())
     }
 }

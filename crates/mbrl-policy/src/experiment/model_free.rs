@@ -96,14 +96,6 @@ fn build<L: OffPolicy + Into<OnHost> + 'static>(
     let spec = site.task.env.spec();
     check_parts(kind, spec, policy, critics)?;
     let learner = init(spec, &mut training.split_rng()).map_err(ExperimentError::section(section))?;
-    if !is_cpu(site.device) && policy.averaging > 0.0 {
-        let rule = format!("0 with device = \"{}\": weights are averaged on the host", site.device_word);
-        return Err(ExperimentError::rule("policy.averaging", policy.averaging, rule));
-    }
-    if !is_cpu(site.device) && critics.keep_values {
-        let rule = format!("false with device = \"{}\": values are kept on the host", site.device_word);
-        return Err(ExperimentError::rule("critics.keep_values", critics.keep_values, rule));
-    }
     // On a CPU the host's own kernels do the same.
     match is_cpu(site.device) {
         true => collecting(agent, spec, learner, site),
