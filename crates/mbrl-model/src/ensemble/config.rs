@@ -229,13 +229,14 @@ pub struct EnsembleConfig {
     /// Past steps that the network sees besides the present observation, where one observation does not tell everything
     /// (default 0; PDDM's code has it and uses none). At most [`MAX_PAST`], which is what situations carry.
     pub past: usize,
-    /// Most steps of its own that a member goes before a transition that it is fitted to (default 0, all papers): with `n`, the state of each
-    /// transition of a batch is the one that the member predicts from the real state 0 to `n` steps before (as many as are drawn, at
-    /// most to the episode's beginning), under the actions taken since, and the target is the way from there to the real next state. So the model
-    /// learns to correct its own errors, and long roll-outs stay near the data: hallucinated replay (Talvitie 2014, *Model Regularization for
-    /// Stable Sample Rollouts*), data as demonstrator (Venkatraman et al. 2015). Without noise, and without gradients through the steps before; errors of a
-    /// fit are those of one step from real states all the same. Its data needs [episodes](crate::Dataset::with_episodes); not with
-    /// [`past`](Self::past). A step of the optimizer takes about `1 + n/6` times as long.
+    /// From how many steps before a transition its state may be predicted in a fit (default 0: from none, as in PETS, MBPO and PDDM). With
+    /// `n`, the state of each transition of a batch is the one that the member itself predicts from the real state j steps before, under the
+    /// actions taken since; j is drawn from 0 to `n`, at most back to the episode's beginning. The target leads from there to the real next state. So
+    /// a member learns to correct its own errors, and long roll-outs stay near the data: hallucinated replay (Talvitie 2014, *Model
+    /// Regularization for Stable Sample Rollouts*), data as demonstrator (Venkatraman et al. 2015). Noise is not drawn, and gradients do not
+    /// pass through the steps before. The errors that a fit reports are those of one step from real states all the same. Its data needs
+    /// [episodes](crate::Dataset::with_episodes); not with [`past`](Self::past). A step of the optimizer takes about `1 + n/6` times as long on a
+    /// CPU (reckoned); on a GPU each of the steps before waits for the device.
     pub hallucinated_steps: usize,
 }
 
