@@ -1,4 +1,4 @@
-//! Frames as PNG files, still and moving.
+//! Frames as PNG files, still and animated.
 
 use std::{
     io::{self, Write},
@@ -10,10 +10,10 @@ use png::{BitDepth, ColorType, Encoder, EncodingError};
 use crate::{EnvError, Frame, atomic_file};
 
 impl Frame {
-    /// The picture as a PNG file holds it.
+    /// The picture as the bytes of a PNG file.
     ///
     /// # Errors
-    /// [`EnvError::Config`] for a picture without a pixel, which PNG has not.
+    /// [`EnvError::Config`] for a picture without pixels, which PNG cannot hold.
     pub fn png(&self) -> Result<Vec<u8>, EnvError> {
         self.check_not_empty()?;
         let mut bytes = Vec::new();
@@ -26,7 +26,7 @@ impl Frame {
         Ok(bytes)
     }
 
-    /// Writes a PNG file; one that was there before survives a failure.
+    /// Writes a PNG file; an existing one survives a failure.
     ///
     /// # Errors
     /// [`EnvError::Io`], and those of [`png`](Self::png).
@@ -45,9 +45,9 @@ impl Frame {
 }
 
 /// Writes frames of one size as an animated PNG that repeats for ever, `period` seconds per frame (rounded to a millisecond).
-/// Browsers show it like any picture; what knows no animation shows the first frame.
+/// Browsers show it like any picture; programs without support for animation show the first frame.
 ///
-/// The frames are asked for one by one, so they need not fit into memory. The file is moved into its place when it is whole.
+/// The frames are requested one by one, so they need not fit into memory. The file is moved into its place once it is complete.
 ///
 /// ```
 /// use mbrl_env::{EnvError, Frame, write_animation};

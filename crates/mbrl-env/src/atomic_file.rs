@@ -1,4 +1,4 @@
-//! Files that are whole or not there: a kill or a full disk at any moment leaves the old content or the new one.
+//! Files that are complete or absent: a kill or a full disk at any moment leaves the old content or the new one.
 
 use std::{
     fs::{self, File},
@@ -9,15 +9,15 @@ use std::{
     time::Duration,
 };
 
-/// What the names of files end in that are not whole yet.
+/// The suffix of files that are not complete yet.
 const PARTIAL: &str = "partial";
 
-/// Replaces a file whole: what `write` writes goes into a temporary file in the same folder, which is renamed into place when it
-/// is on the disk. A file that was there before survives a failure. Writers at the same time do not meet: each has a temporary file of its
-/// own, and the last one that is done wins.
+/// Replaces a file as a whole: `write` writes into a temporary file in the same folder, which is renamed into place once it
+/// is on the disk. An existing file survives a failure. Concurrent writers do not interfere: each has its own temporary file,
+/// and the last one to finish wins.
 ///
 /// # Errors
-/// Those of `write`, and what `failed` makes of those of the operating system.
+/// Those of `write`, and those of the operating system as converted by `failed`.
 pub fn write<E>(
     path: &Path,
     failed: impl Fn(io::Error) -> E,
@@ -40,8 +40,8 @@ pub fn write<E>(
     })
 }
 
-/// A new file beside the one that it will become, under a name that nobody else has: threads are told apart by a count, processes by their
-/// numbers, and processes of the same number on other machines by who makes the file first.
+/// A new file beside the one that it will become, under a unique name: a count distinguishes threads, the process id distinguishes
+/// processes, and among processes with the same id on different machines the first to create the file gets the name.
 fn temporary(path: &Path) -> io::Result<(File, PathBuf)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     loop {
@@ -55,8 +55,8 @@ fn temporary(path: &Path) -> io::Result<(File, PathBuf)> {
     }
 }
 
-/// Files of a folder that a kill kept from becoming whole: temporary ones, those younger than a minute left out, which somebody may be
-/// writing.
+/// Files of a folder that a kill left incomplete: temporary ones, except those younger than a minute, which a writer may still
+/// be using.
 #[must_use]
 pub fn leftovers(folder: &Path) -> Vec<PathBuf> {
     const YOUNG: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(path, |error| error, |output| output.write_all(bytes))
 }
 
-/// Writes a file in its place and waits until it is on the disk: for files in a folder that is renamed when it is whole.
+/// Writes a file in place and waits until it is on the disk: for files in a folder that is renamed once it is complete.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(halfway.unwrap_err().to_string(), "enough");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        // A file cannot take the place of a folder with something in it, for root no more than for anyone.
+        // A file cannot take the place of a folder that is not empty, not even for root.
         let taken = folder.path().join("taken");
         fs::create_dir_all(taken.join("inside")).unwrap();
         assert!(write_bytes(&taken, b"new").is_err());
@@ -143,7 +143,7 @@ mod tests {
     fn writers_of_one_file_at_the_same_time_all_succeed_and_one_of_them_wins_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.csv");
-        // What a killed process of this very number left is passed over.
+        // A file left by a killed process with this same id is skipped.
         for count in 0..64 {
             fs::write(folder.path().join(format!("table.csv.{}-{count}.partial", process::id())), "half").unwrap();
         }

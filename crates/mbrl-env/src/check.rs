@@ -1,4 +1,4 @@
-//! Tests to run on one's own environments: does it keep the contract that the rest of `mbrl` builds on?
+//! Tests to run on your own environments: do they keep the contract that the rest of `mbrl` builds on?
 //!
 //! Each check returns the first broken rule as [`EnvError::Check`], or the environment's own error where it fails to run
 //! at all. Put them into a test:
@@ -14,7 +14,7 @@
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 //!
-//! Actions under check are uniformly random. Where a box has no limit, they reach one unit from 0 or from its other limit.
+//! The checks use uniformly random actions. Where a box has no limit, they reach one unit from 0 or from its other limit.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -27,29 +27,29 @@ pub use crate::knowledge::check::{check_augment, check_features, check_known};
 
 /// Steps of each trial run.
 const STEPS: usize = 200;
-/// After so many steps an episode is taken for one that never ends.
+/// After this many steps an episode is assumed never to end.
 const LONGEST_EPISODE: usize = 2_000;
 /// Relative to max(1, |reward|).
 ///
-/// A batch reward sees observations rounded to `f32` and computes in it; the environment's may come of a state in `f64`.
-/// One rounding is 6e-8 of a number; a handful of operations, and slopes of the order of ten, make 1e-6 of it. A wrong
-/// constant or a step's wrong side shows at 1e-3 and above.
+/// A batch reward sees observations rounded to `f32` and computes in it; the environment may compute its own from a state in
+/// `f64`. One rounding is 6e-8 of a number; a handful of operations, and slopes of the order of ten, raise that to 1e-6. A wrong
+/// constant or the wrong side of a step shows at 1e-3 and above.
 const REWARD_TOLERANCE: f64 = 1e-5;
 
 /// Checks the contract of [`Env`] on an environment that has not begun an episode:
 ///
 /// - its specification makes sense: a name, at least one entry in observations and actions, a positive period, fields that
 ///   describe the columns ([`EnvSpec::check_fields`]);
-/// - `step` before the first `reset` is [`EnvError::NeedsReset`], and so it is after the end of an episode;
+/// - `step` before the first `reset` is [`EnvError::NeedsReset`], and so is one after the end of an episode;
 /// - observations have the specification's width, are finite and inside of its space; flags are 0 or 1, and an angle that
 ///   wraps stays within one turn; rewards are finite;
 /// - every step has the same names in its info, and finite numbers;
 /// - no episode is longer than [`EnvSpec::max_steps`], where that is given;
-/// - the same seed and actions give the same bits, whatever happened before; so do the starts that follow without a
+/// - the same seed and actions give the same bits, whatever happened before; so do later starts without a
 ///   seed;
 /// - an action of the wrong width or with a NaN is refused with [`EnvError::Width`] or [`EnvError::NonFinite`], and
 ///   changes nothing;
-/// - an action outside of the bounds is taken.
+/// - an action outside of the bounds is accepted.
 ///
 /// It cannot see whether `truncated` comes from a wrapper.
 ///
@@ -69,7 +69,7 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
     let action = actions.sample(&mut rng)?;
     refuses_step(env, &action, "before the first reset")?;
 
-    // Runs after different pasts: the second follows the first, the third an interrupted episode.
+    // Runs with different histories: the second follows the first, the third an interrupted episode.
     let first = run(env, Some(1), &[])?;
     let second = run(env, Some(1), &[])?;
     env.reset(Some(2))?;
@@ -81,7 +81,7 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
         }
     }
 
-    // Starts without a seed go on with the generator that the last seed set.
+    // Starts without a seed continue with the generator that the last seed set.
     let follow_up = |env: &mut _| -> Result<_, EnvError> {
         run(env, Some(3), &[])?;
         run(env, None, &[])
@@ -90,7 +90,7 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
         return Err(fail(format!("two runs without a seed, after runs of one seed, differ: {difference}")));
     }
 
-    // A run that is disturbed by bad actions goes as if they had not been.
+    // A run that is disturbed by bad actions goes as if they had not been given.
     let mut nan = action.clone();
     nan[0] = f32::NAN;
     let mut infinite = action.clone();
@@ -126,11 +126,11 @@ pub fn check_env(env: &mut (impl Env + ?Sized)) -> Result<(), EnvError> {
 
 /// Checks the contract of [`Simulator`], beyond [`check_env`]:
 ///
-/// - a restored snapshot goes on with the same bits, more than once, also after the end of an episode and after another
+/// - a restored snapshot continues with the same bits, more than once, also after the end of an episode and after another
 ///   reset; the generator of starts is part of it;
-/// - a snapshot of the end of an episode is one of an ended episode;
-/// - a clone goes on with the same bits, and neither changes the other;
-/// - a clone takes snapshots of its original;
+/// - a snapshot taken at the end of an episode restores an ended episode;
+/// - a clone continues with the same bits, and neither changes the other;
+/// - a clone accepts snapshots of its original;
 /// - a foreign snapshot is [`EnvError::ForeignSnapshot`] and changes nothing.
 ///
 /// # Errors
@@ -160,7 +160,7 @@ pub fn check_simulator(sim: &mut (impl Simulator + ?Sized)) -> Result<(), EnvErr
             return Err(fail(format!("{attempt} does not go on as the original: {difference}")));
         }
     }
-    // The clone was made before the original went on, so this also shows that the original did not take it along.
+    // The clone was made before the original continued, so this also shows that the original did not change it.
     if let Some(difference) = original.difference(&go_on(&mut *clone)?) {
         return Err(fail(format!("a clone does not go on as the original, or not independently of it: {difference}")));
     }
@@ -212,12 +212,12 @@ pub fn check_simulator(sim: &mut (impl Simulator + ?Sized)) -> Result<(), EnvErr
 /// - rewards have one entry per row and agree with the environment's to 1e-5 of max(1, |reward|), at steps that terminate
 ///   too;
 /// - the rule says `terminated` exactly where the environment does; without a rule the environment must never terminate;
-/// - rows do not depend on each other: some rows alone give what they give in the batch, rows that terminate among them.
+/// - rows do not depend on each other: some rows alone, including ones that terminate, give the same values as in the batch.
 ///
-/// A terminal state so close to a threshold that rounding the observation to `f32` moves it across is reported, too; that is
-/// one step in about 10⁷.
+/// A terminal state so close to a threshold that rounding the observation to `f32` moves it across is also reported; this
+/// happens in about one step in 10⁷.
 ///
-/// Where planners are to see another reward for the step that terminates than the environment pays, use
+/// Where planners are to see another reward for the terminating step than the environment gives, use
 /// [`check_reward_agrees_until_termination`].
 ///
 /// # Errors
@@ -233,8 +233,8 @@ pub fn check_reward_agrees(
     reward_agrees(env, reward, termination, episodes, device, rng, true)
 }
 
-/// As [`check_reward_agrees`], but for the rewards of steps that terminate: for tasks where the two differ there by
-/// convention. [`CartPole`](crate::tasks::CartPole) pays 1 for the step that fails, as upstream does, and nothing to planners.
+/// As [`check_reward_agrees`], except for the rewards of steps that terminate: for tasks where the two differ there by
+/// convention. [`CartPole`](crate::tasks::CartPole) gives 1 for the step that fails, as upstream does, and nothing to planners.
 ///
 /// # Errors
 /// As [`check_reward_agrees`].
@@ -332,7 +332,7 @@ fn reward_agrees(
             return Err(fail(format!("the environment pays {expected}, the batch reward {batch}, at {}", context())));
         }
     }
-    // Rows at random, and some that terminate: they are rare.
+    // Rows at random, and some that terminate, since these are rare.
     let terminal = (0..n).filter(|&row| ends[row]).take(3);
     for row in terminal.chain((0..10).map(|_| rng.below(n)).collect::<Vec<_>>()) {
         let (alone, end) = judge(&mut std::iter::once(row))?;
@@ -345,7 +345,7 @@ fn reward_agrees(
     Ok(())
 }
 
-/// What a run showed, as bits.
+/// The results of a run, as bits.
 #[derive(Debug, Default)]
 struct Trace {
     observations: Vec<Vec<u32>>,
@@ -366,7 +366,7 @@ impl Trace {
         self.infos.push(step.info.values().map(|value| value.to_bits()).collect());
     }
 
-    /// Where two traces part, in words.
+    /// Where two traces diverge, in words.
     fn difference(&self, other: &Self) -> Option<String> {
         let at = |index: Option<usize>| index.map(|step| format!("at step {step}"));
         let parted = |what: &str, index: Option<usize>| at(index).map(|at| format!("{what} {at}"));
@@ -381,7 +381,7 @@ impl Trace {
     }
 }
 
-/// Actions to try: those of the space, within one unit where it has no limit.
+/// Actions to try: from the space, within one unit where it has no limit.
 pub(crate) fn trial_actions(actions: &ActionSpace) -> ActionSpace {
     let ActionSpace::Box(space) = actions else { return actions.clone() };
     let limits = space.low().iter().zip(space.high()).map(|(&low, &high)| match (low.is_finite(), high.is_finite()) {
@@ -457,7 +457,7 @@ fn refuses_step(env: &mut (impl Env + ?Sized), action: &[f32], when: &str) -> Re
     }
 }
 
-/// Watches an episode for what shows over several steps.
+/// Watches an episode for faults that show only over several steps.
 struct Watch<'a> {
     spec: &'a EnvSpec,
     steps: u32,
@@ -492,7 +492,7 @@ impl<'a> Watch<'a> {
         }
         for angle in self.spec.angles().iter().filter(|angle| angle.wraps) {
             let [low, high] = self.range[angle.column];
-            // A rounding more than a turn is none.
+            // A range that exceeds one turn only by rounding is no fault.
             if high - low > angle.turn * (1.0 + 1e-5) {
                 let (column, turn) = (angle.column, angle.turn);
                 return fail(format!(

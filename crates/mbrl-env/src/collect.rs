@@ -8,12 +8,12 @@ use crate::{Env, EnvError, Rng, Simulator, Step, Transition, rng::Purpose};
 
 /// Collects one episode for each seed, on all threads of the current rayon pool.
 ///
-/// The policy gets an observation `[O]` and a generator, and gives an action `[A]`. Episode i depends on seed i alone: the
-/// seed resets the environment, and a stream of its own feeds the policy. So results come in the order of the seeds, with
-/// the same bits on any number of threads and in any company. Where the policy remembers something within an episode, see
-/// [`collect_with`].
+/// The policy gets an observation `[O]` and a generator, and returns an action `[A]`. Episode i depends on seed i alone: the
+/// seed resets the environment, and a separate stream of it feeds the policy. Results come in the order of the seeds, with
+/// the same bits on any number of threads and whatever the other seeds are. Where the policy remembers something within an
+/// episode, see [`collect_with`].
 ///
-/// The simulator is cloned and itself not changed. Its episodes must end, by a [`TimeLimit`](crate::TimeLimit) for example.
+/// The simulator is cloned and not changed itself. Its episodes must end, for example by a [`TimeLimit`](crate::TimeLimit).
 ///
 /// ```
 /// use mbrl_env::{Env, Replay, collect, tasks};
@@ -46,7 +46,7 @@ where
     collect_with(sim, seeds, || &policy)
 }
 
-/// As [`collect`], with a policy of its own for each episode: for those that remember something, as filtered noise does.
+/// As [`collect`], with a new policy for each episode: for policies that remember something, as filtered noise does.
 ///
 /// ```
 /// use mbrl_env::{Rng, collect_with, tasks};
@@ -80,7 +80,7 @@ where
     on_all_threads(clones, &seeds, make_policy)
 }
 
-/// As [`collect_with`], in environments that cannot be cloned: `make` makes one for each thread. Processes then run side by side.
+/// As [`collect_with`], for environments that cannot be cloned: `make` makes one for each thread. Processes then run in parallel.
 ///
 /// ```
 /// use mbrl_env::{Rng, collect, collect_in, tasks};
@@ -94,7 +94,7 @@ where
 /// ```
 ///
 /// # Errors
-/// What `make` returns, and as [`collect`].
+/// Those of `make`, and as [`collect`].
 pub fn collect_in<E, P>(
     make: impl Fn() -> Result<E, EnvError> + Sync,
     seeds: impl IntoIterator<Item = u64>,
@@ -106,12 +106,12 @@ where
 {
     let seeds: Vec<u64> = seeds.into_iter().collect();
     let workers = rayon::current_num_threads().min(seeds.len());
-    // Side by side, because it may take long.
+    // In parallel, because it may take long.
     let envs = (0..workers).into_par_iter().map(|_| make()).collect::<Result<Vec<E>, _>>()?;
     on_all_threads(envs, &seeds, make_policy)
 }
 
-/// One episode for each seed, by workers with an environment each.
+/// One episode for each seed, run by workers with one environment each.
 fn on_all_threads<E, P>(
     envs: Vec<E>,
     seeds: &[u64],

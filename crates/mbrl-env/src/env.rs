@@ -38,12 +38,12 @@ pub struct EnvSpec {
     pub action_fields: Vec<Field>,
     /// Time between two actions (s).
     pub control_period: f64,
-    /// Largest number of steps per episode, set by [`TimeLimit`](crate::TimeLimit); `None` where nothing limits it.
+    /// Largest number of steps per episode, set by [`TimeLimit`](crate::TimeLimit); `None` for no limit.
     pub max_steps: Option<u32>,
 }
 
 impl EnvSpec {
-    /// A specification whose columns have numbers, `obs[0]`, `obs[1]`, …, `action[0]`, …, and no names yet.
+    /// A specification whose columns are numbered, `obs[0]`, `obs[1]`, …, `action[0]`, …, and have no names yet.
     /// `control_period` is the time between two actions (s).
     #[must_use]
     pub fn new(name: impl Into<String>, obs: BoxSpace, actions: ActionSpace, control_period: f64) -> Self {
@@ -54,7 +54,7 @@ impl EnvSpec {
     /// With names, units and kinds of an observation's columns.
     ///
     /// # Errors
-    /// [`EnvError::Fields`] where the fields do not have as many columns as the observation, or two have one name.
+    /// [`EnvError::Fields`] where the fields do not have as many columns as the observation, or two share a name.
     pub fn with_fields(mut self, fields: impl Into<Vec<Field>>) -> Result<Self, EnvError> {
         self.fields = fields.into();
         self.check_fields()?;
@@ -64,14 +64,14 @@ impl EnvSpec {
     /// With names, units and kinds of an action's columns.
     ///
     /// # Errors
-    /// [`EnvError::Fields`] where the fields do not have as many columns as the action, or two have one name.
+    /// [`EnvError::Fields`] where the fields do not have as many columns as the action, or two share a name.
     pub fn with_action_fields(mut self, fields: impl Into<Vec<Field>>) -> Result<Self, EnvError> {
         self.action_fields = fields.into();
         self.check_fields()?;
         Ok(self)
     }
 
-    /// Checks that the fields describe the spaces: as many columns, a name of its own for each field, positive turns.
+    /// Checks that the fields describe the spaces: as many columns, a unique name for each field, positive turns.
     ///
     /// # Errors
     /// [`EnvError::Fields`].
@@ -86,13 +86,13 @@ impl EnvSpec {
         Ok(())
     }
 
-    /// Checks what no type can: a control period above 0, columns of observations and actions, a number of discrete choices that
-    /// an action can name, and the [fields](Self::check_fields).
+    /// Checks what types cannot: a control period above 0, at least one column in observations and actions, a number of discrete
+    /// choices that an action can represent, and the [fields](Self::check_fields).
     ///
     /// # Errors
     /// [`EnvError::Config`], [`EnvError::Fields`].
     pub fn check(&self) -> Result<(), EnvError> {
-        // Actions are f32: beyond this, not every index is one.
+        // Actions are f32: beyond this number, not every index is an f32.
         const CHOICES: usize = 1 << 24;
         let refuse = |field, value: String, rule| Err(EnvError::Config { field, value, rule });
         if !(self.control_period > 0.0 && self.control_period.is_finite()) {
@@ -128,7 +128,7 @@ impl EnvSpec {
     /// Refuses a box of actions without finite limits: random actions and planners need them.
     ///
     /// # Errors
-    /// [`EnvError::Unlimited`], naming the columns and the ways to limits.
+    /// [`EnvError::Unlimited`], naming the columns and the ways to set limits.
     pub fn require_limited_actions(&self) -> Result<(), EnvError> {
         let ActionSpace::Box(space) = &self.actions else { return Ok(()) };
         let finite = |column: usize| space.low()[column].is_finite() && space.high()[column].is_finite();
@@ -147,11 +147,11 @@ impl EnvSpec {
     }
 }
 
-/// Named numbers for logs: reward terms, distances, contact counts. Names that are constants cost nothing;
-/// others may come when the program runs.
+/// Named numbers for logs: reward terms, distances, contact counts. Constant names cost nothing;
+/// others may be made at run time.
 pub type Info = BTreeMap<Cow<'static, str>, f64>;
 
-/// What one step gave.
+/// The result of one step.
 ///
 /// ```
 /// use mbrl_env::Step;
@@ -167,7 +167,7 @@ pub struct Step {
     pub obs: Vec<f32>,
     /// Reward of this step.
     pub reward: f64,
-    /// The task reached an end state: nothing follows, values do not bootstrap.
+    /// The task reached a terminal state: nothing follows, values do not bootstrap.
     pub terminated: bool,
     /// The episode was cut from outside (a time limit): values do bootstrap. Both flags may be true.
     pub truncated: bool,
@@ -176,13 +176,13 @@ pub struct Step {
 }
 
 impl Step {
-    /// A step after which the episode goes on, without info.
+    /// A step after which the episode continues, without info.
     #[must_use]
     pub fn new(obs: impl Into<Vec<f32>>, reward: f64) -> Self {
         Self { obs: obs.into(), reward, terminated: false, truncated: false, info: Info::new() }
     }
 
-    /// Whether the task reached an end state.
+    /// Whether the task reached a terminal state.
     #[must_use]
     pub fn with_terminated(mut self, terminated: bool) -> Self {
         self.terminated = terminated;
@@ -196,7 +196,7 @@ impl Step {
         self
     }
 
-    /// With a number for logs.
+    /// Adds a named number for logs.
     #[must_use]
     pub fn with_info(mut self, name: impl Into<Cow<'static, str>>, value: f64) -> Self {
         self.info.insert(name.into(), value);
@@ -213,14 +213,14 @@ impl Step {
 /// An environment with Gymnasium's episode contract.
 ///
 /// Implementors keep to this, and [`check::check_env`](crate::check::check_env) tests it:
-/// - `reset(Some(seed))` then the same actions give the same bits, whatever happened before;
-/// - `reset(None)` goes on with the environment's own generator;
+/// - `reset(Some(seed))` followed by the same actions gives the same bits, whatever happened before;
+/// - `reset(None)` continues with the environment's own generator;
 /// - after a step with `terminated` or `truncated`, and before the first reset, `step` is an error;
 /// - every step has the same names in its info, and finite numbers;
-/// - an action of the wrong width or with a NaN is an error and changes nothing; one outside the bounds is the
-///   environment's to clip;
+/// - an action of the wrong width or with a NaN is an error and changes nothing; the environment
+///   clips one outside the bounds;
 /// - a simulation that breaks down is [`EnvError::Simulation`], and the episode is over;
-/// - `truncated` comes from wrappers such as [`TimeLimit`](crate::TimeLimit) alone.
+/// - `truncated` comes only from wrappers such as [`TimeLimit`](crate::TimeLimit).
 pub trait Env: Send {
     /// What the environment is called, sees and takes.
     fn spec(&self) -> &EnvSpec;
@@ -248,8 +248,8 @@ pub trait Env: Send {
         Err(EnvError::NoPicture { env: self.spec().name.clone() })
     }
 
-    /// The present state as solids in their places, for pictures that can be turned; `None` (default) where it knows of none. It changes
-    /// nothing.
+    /// The present state as solids in their places, for pictures that can be turned; `None` (default) where the environment has none.
+    /// The call changes nothing.
     fn scene(&mut self) -> Option<Scene> {
         None
     }
@@ -302,7 +302,7 @@ pub trait Simulator: Env {
     /// The complete state.
     fn save(&self) -> Snapshot;
 
-    /// Goes back to a state.
+    /// Restores a state.
     ///
     /// # Errors
     /// [`EnvError::ForeignSnapshot`] where another kind of simulator made it.

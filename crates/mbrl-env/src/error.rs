@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::process::{ProcessError, ProcessFault};
 
-/// An error of this crate. Every variant carries what was expected and what came; one with a
-/// [source](std::error::Error::source) does not repeat it in its own words.
+/// An error of this crate. Every variant carries what was expected and what was given; one with a
+/// [source](std::error::Error::source) does not repeat it in its own message.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvError {
@@ -14,9 +14,9 @@ pub enum EnvError {
     Width {
         /// What was measured, for example `action of pendulum`.
         what: String,
-        /// The width that the specification asks for.
+        /// The width that the specification requires.
         expected: usize,
-        /// The width that came.
+        /// The width that was given.
         actual: usize,
     },
     /// A number is NaN or infinite.
@@ -29,7 +29,7 @@ pub enum EnvError {
         /// Its value.
         value: f32,
     },
-    /// A space whose bounds make no interval.
+    /// A space whose bounds form no interval.
     #[error("bounds of {what}, dimension {index}: low {low} is above high {high}")]
     Bounds {
         /// What the bounds belong to.
@@ -74,7 +74,7 @@ pub enum EnvError {
         /// Name of the environment that refused it.
         env: String,
     },
-    /// An environment that is no [`Simulator`](crate::Simulator), where one is needed: to plan with the environment itself, or
+    /// An environment that is not a [`Simulator`](crate::Simulator), where one is needed: to plan with the environment itself, or
     /// to take snapshots.
     #[error("{env} is not a simulator: its state cannot be saved and restored")]
     NotASimulator {
@@ -112,7 +112,7 @@ pub enum EnvError {
     Options {
         /// Name of the task.
         task: String,
-        /// What is wrong with them, as the reader of the options says.
+        /// What is wrong with them, as reported by the parser of the options.
         reason: String,
     },
     /// A value of a configuration that breaks a rule.
@@ -120,7 +120,7 @@ pub enum EnvError {
     Config {
         /// Name of the field.
         field: &'static str,
-        /// The value that came, as text.
+        /// The value that was given, as text.
         value: String,
         /// What is expected, as a noun phrase.
         rule: &'static str,
@@ -169,12 +169,12 @@ pub enum EnvError {
         /// What was expected and what came.
         reason: String,
     },
-    /// A simulation that cannot go on: its state diverged, or its buffers are full. The episode is over.
+    /// A simulation that cannot continue: its state diverged, or its buffers are full. The episode is over.
     #[error("the simulation broke down at {time:.3} s: {reason}")]
     Simulation {
         /// Simulated time (s).
         time: f64,
-        /// What the engine says.
+        /// The message of the engine.
         reason: String,
     },
     /// A simulator whose library, files or drivers are not as they should be.
@@ -183,7 +183,7 @@ pub enum EnvError {
         /// What was expected and what came.
         reason: String,
     },
-    /// A model without a part of that name.
+    /// A model that has no part of that name.
     #[error("{origin} has no {what} `{name}`; it has: {known}")]
     UnknownName {
         /// Where the model comes from.
@@ -195,8 +195,8 @@ pub enum EnvError {
         /// The known names, separated by commas.
         known: Box<str>,
     },
-    /// A process that serves an environment, or should. A run that meets it ends, and can be resumed; a number that is none ends the
-    /// episode alone.
+    /// A process that serves an environment, or should. The error ends the run, which can be resumed; a number that is not finite ends
+    /// only the episode.
     #[error(transparent)]
     Process(Box<ProcessError>),
     /// An environment that draws no pictures of itself.
@@ -216,13 +216,13 @@ pub enum EnvError {
 }
 
 impl EnvError {
-    /// Whether the episode broke down and nothing else did: the engine diverged, say. The next reset begins a new episode, and
-    /// a run can go on without this one.
+    /// Whether only the episode broke down, because the engine diverged, say. The next reset begins a new episode, and
+    /// a run can continue without this one.
     #[must_use]
     pub fn is_breakdown(&self) -> bool {
         match self {
             Self::Simulation { .. } => true,
-            // The process goes on; its episode does not.
+            // The process keeps running; its episode has ended.
             Self::Process(error) => matches!(error.fault, ProcessFault::NonFinite { .. }),
             _ => false,
         }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Field {
-    /// Name, unique within the observation or the action: what reports, files and messages call it.
+    /// Name, unique within the observation or the action, as used in reports, files and messages.
     pub name: Arc<str>,
     /// Unit, such as `m/s`; empty for a number without one.
     pub unit: Arc<str>,
@@ -34,7 +34,7 @@ pub struct Field {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum FieldKind {
-    /// Numbers on a line. An angle within a limited range, such as that of a joint with stops, is one too.
+    /// Numbers on a line. An angle within a limited range, such as that of a joint with stops, counts as such.
     Linear,
     /// Angles that can turn all the way round: one more turn is the same state. Models see them as sine and cosine.
     Angle {
@@ -103,7 +103,7 @@ impl Field {
         self
     }
 
-    /// An angle whose value jumps by one turn in the data, as that of an arc tangent does.
+    /// An angle whose value jumps by one turn in the data, as an arc tangent does.
     #[must_use]
     pub fn wrapping(mut self) -> Self {
         let turn = if let FieldKind::Angle { turn, .. } = self.kind { turn } else { TAU };
@@ -111,7 +111,7 @@ impl Field {
         self
     }
 
-    /// How many columns it has.
+    /// Number of columns.
     #[must_use]
     pub fn width(&self) -> usize {
         self.shape.iter().product()
@@ -170,7 +170,7 @@ pub(crate) fn angles(fields: &[Field]) -> Vec<AngleColumn> {
     found
 }
 
-/// A field for each column, all under one name: what is known where nothing was said.
+/// One field per column, all under one name: the default where no fields were given.
 pub(crate) fn unnamed(name: &str, width: usize) -> Vec<Field> {
     vec![Field::linear(name, "").with_shape([width])]
 }
@@ -198,7 +198,7 @@ pub(crate) fn fault(fields: &[Field], width: usize) -> Option<String> {
     None
 }
 
-/// Makes names unique by numbers at their ends.
+/// Makes names unique by appending numbers.
 #[cfg(feature = "mujoco")]
 pub(crate) fn with_unique_names(mut fields: Vec<Field>) -> Vec<Field> {
     let mut seen = BTreeSet::new();

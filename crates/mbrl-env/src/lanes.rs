@@ -1,5 +1,5 @@
-//! Columns of a tile, and elementary functions on them: what [`Features`](crate::Features) and [`Known`](crate::Known) are written
-//! in where they shall cost little beside a network.
+//! Columns of a tile, and elementary functions on them: for writing [`Features`](crate::Features) and [`Known`](crate::Known)
+//! that cost little compared with a network.
 //!
 //! ```
 //! use mbrl_env::lanes::{self, Lanes, TILE};
@@ -21,7 +21,7 @@ pub use crate::knowledge::{Lanes, TILE};
 const ROUND: f32 = 12_582_912.0;
 
 /// Sine and cosine (Cephes `sinf`, `cosf`), to about one unit in the last place of an `f32`, for arguments up to ±8192; beyond, they stay
-/// at the values there. Branch-free and without calls, so that a loop over it becomes vector code. Every processor gives the
+/// at the values there. Branch-free and without calls, so that a loop over it is vectorised. Every processor gives the
 /// same bits.
 #[must_use]
 #[inline(always)]
@@ -36,7 +36,7 @@ pub fn sin_cos(x: f32) -> (f32, f32) {
     let c = ((z * 2.443_315_7e-5 - 1.388_731_6e-3) * z + 4.166_664_6e-2) * z * z - 0.5 * z + 1.0;
     // The sum's last bits are those of n.
     let quadrant = rounded.to_bits();
-    // All ones where sine and cosine change places.
+    // All ones where sine and cosine are swapped.
     let swap = (quadrant & 1).wrapping_neg();
     let pick = |this: f32, other: f32| f32::from_bits((this.to_bits() & !swap) | (other.to_bits() & swap));
     let (a, b) = (pick(s, c), pick(c, s));

@@ -1,8 +1,7 @@
-//! The outside world for model-based reinforcement learning: what an environment is, what is wanted of it, what has been
-//! experienced in it, and chance.
+//! The outside world for model-based reinforcement learning: environments, goals, recorded experience and random numbers.
 //!
-//! This is the ground floor of [`mbrl`](https://github.com/mbrl-rs/mbrl). It knows nothing of models, planners and
-//! agents; they are written against what is here.
+//! This is the lowest layer of [`mbrl`](https://github.com/mbrl-rs/mbrl). It knows nothing of models, planners and
+//! agents, which build on it.
 //!
 //! # Should I be using this crate?
 //!
@@ -14,7 +13,7 @@
 //!
 //! # Examples
 //!
-//! A task holds the environment and what else planning needs. The same seed gives the same bits:
+//! A task holds the environment and whatever else planning needs. The same seed gives the same bits:
 //!
 //! ```
 //! use mbrl_env::{Env, tasks};
@@ -34,7 +33,7 @@
 //! # Ok::<(), mbrl_env::EnvError>(())
 //! ```
 //!
-//! A goal is a function of a batch of transitions, apart from the environment, so it can be changed at any time. Rewards
+//! A goal is a function of a batch of transitions, separate from the environment, so it can be changed at any time. Rewards
 //! have rank 1, one number per row:
 //!
 //! ```
@@ -52,7 +51,7 @@
 //! assert!((value + 1.1).abs() < 1e-6);
 //! ```
 //!
-//! A simulator can be taken back to where it was, generators and counters included:
+//! A simulator can be restored to an earlier state, generators and counters included:
 //!
 //! ```
 //! use mbrl_env::{Env, Simulator, tasks};
@@ -77,18 +76,18 @@
 //! | Environments whose complete state can be saved, restored and cloned | [`Simulator`], [`Snapshot`] |
 //! | Either of the two, owned | [`World`] |
 //! | What columns are: names, units, angles | [`Field`], [`FieldKind`], [`AngleColumn`] |
-//! | What is wanted, in batches | [`Reward`], [`Termination`], [`Value`]; closures by [`reward_fn`], [`termination_fn`], [`value_fn`] |
+//! | Goals, in batches | [`Reward`], [`Termination`], [`Value`]; closures by [`reward_fn`], [`termination_fn`], [`value_fn`] |
 //! | The same as text over named columns | [`Expression`] |
 //! | What an agent knows when it acts | [`Situation`], [`History`] |
-//! | What has been experienced | [`Transition`], [`Replay`], [`Columns`] |
+//! | Recorded experience | [`Transition`], [`Replay`], [`Columns`] |
 //! | Transitions from files of other programs | [`data`]: CSV, Parquet and NumPy, with the features of these names |
-//! | Chance | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
+//! | Random numbers | [`Rng`]: explicit, counter-based, serialisable; [`philox4x32`] under it |
 //! | Episodes on all threads | [`collect`](collect()), [`collect_with`]; [`collect_in`] in several processes |
 //! | Time limits | [`TimeLimit`], the only place where episodes are truncated |
 //! | What makes a world harder | [`ActionRepeat`], [`ActionLimits`], [`Noise`], [`Delay`], [`Pixels`], around any environment; as plain data [`WrappersConfig`] |
-//! | Tasks by name, and tables of one's own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff`, and two of them as pictures |
+//! | Tasks by name, and tables of your own | [`tasks`]: `pendulum`, `cartpole`, `cartpole-swingup`, `reacher`, `point-mass`, `mountain-car`, `cliff`, and two of them as pictures |
 //! | Pictures instead of numbers | [`Raster`], [`Pixels`]: an environment that shows its sketch |
-//! | Environments in other processes, in Python for one | [`process`] |
+//! | Environments in other processes, for example in Python | [`process`] |
 //! | Tests for environments of your own | [`check`] |
 //!
 //! # Themes
@@ -96,14 +95,14 @@
 //! - **Batches on Burn tensors, episodes on the host.** What planners call millions of times ([`Reward`],
 //!   [`Termination`], [`Value`]) takes `[N, O]` tensors on whatever device they are on and lets gradients through; the
 //!   real world is stepped one `&[f32]` at a time. No function here picks a device.
-//! - **`terminated` is not `truncated`.** Nothing follows a terminal state; a time limit cuts what would have gone on.
+//! - **`terminated` is not `truncated`.** Nothing follows a terminal state; a time limit cuts an episode that would have continued.
 //! - **No hidden randomness.** Every draw comes from an [`Rng`] that is passed in or seeded by `reset`.
-//! - **Bad input is an [`EnvError`]** that says what was expected and what came, and changes nothing.
+//! - **Bad input is an [`EnvError`]** that says what was expected and what was given, and changes nothing.
 //!
 //! # Crate features
 //!
 //! None is on by default. `csv`, `numpy` and `parquet` switch on the readers of module [`data`]. `flex`, `ndarray`, `wgpu` and
-//! `cuda` switch on the backend of that name in Burn; binaries choose, libraries do not.
+//! `cuda` switch on Burn's backend of that name; binaries choose one, libraries do not.
 
 pub use burn::tensor::{Bool, Device, Tensor};
 

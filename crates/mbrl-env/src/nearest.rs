@@ -1,6 +1,7 @@
 //! Names close to a mistyped one.
 
-/// Up to three of `known` within a third of the word's length in edits, or two, and about as close as the closest, which comes first.
+/// Up to three names of `known` that are within a third of the word's length in edits, or two, and about as close as the closest,
+/// which comes first.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let name = word.rsplit('.').next().unwrap_or(word);
@@ -24,7 +25,7 @@ pub(crate) fn did_you_mean(names: &[impl AsRef<str>]) -> String {
     if names.is_empty() { String::new() } else { format!("; did you mean `{}`?", names.join("`, `")) }
 }
 
-/// Levenshtein's distance.
+/// Levenshtein distance.
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

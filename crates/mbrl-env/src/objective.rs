@@ -1,6 +1,6 @@
-//! What is wanted: rewards, terminations and values as batch functions, apart from the environment and from any model of it.
+//! Goals: rewards, terminations and values as batch functions, separate from the environment and from any model of it.
 //!
-//! The goal lives here, so it can change at any time, also in the middle of an episode.
+//! The goal is defined here, so it can change at any time, also in the middle of an episode.
 //! Rewards have rank 1: `[N] + [N, 1]` does not compile instead of making `[N, N]`.
 
 use std::{fmt, sync::Arc};

@@ -1,11 +1,11 @@
-//! Sketches as pictures, on the CPU: what a camera would see of a task that has no renderer.
+//! Sketches as pictures, on the CPU: a camera view for tasks that have no renderer.
 
 use std::fmt;
 
 use crate::{EnvError, Frame, Role, Shape, Sketch};
 
-/// Draws sketches as pictures of one size, with smooth edges: a pixel shows the share of it that a shape covers, so that a shape that
-/// moves by less than a pixel can be seen to move.
+/// Draws sketches as pictures of one size, with smooth edges: a pixel shows the share of it that a shape covers, so even a movement
+/// of less than a pixel is visible.
 ///
 /// ```
 /// use mbrl_env::{Raster, Role, Shape, Sketch};
@@ -85,7 +85,7 @@ impl Raster {
         picture.iter().map(|value| (255.0 * value).round() as u8).collect()
     }
 
-    /// The picture as a [`Frame`]: a gray one has its level in all three colours.
+    /// The picture as a [`Frame`]: a gray picture has its level in all three colours.
     ///
     /// # Errors
     /// None for a picture of this size.
@@ -127,7 +127,7 @@ fn distance(shape: &Shape, at: [f32; 2]) -> f32 {
         Shape::Polygon { points, .. } => {
             let edges = || points.iter().zip(points.iter().cycle().skip(1));
             let near = edges().map(|(from, to)| to_segment(at, *from, *to)).fold(f32::INFINITY, f32::min);
-            // A ray to the right meets the edge of what the point is in an odd number of times.
+            // A ray to the right crosses the edge of a shape an odd number of times if the point is inside.
             let crossed = edges().filter(|(from, to)| {
                 (from[1] > at[1]) != (to[1] > at[1])
                     && at[0] < from[0] + (at[1] - from[1]) / (to[1] - from[1]) * (to[0] - from[0])

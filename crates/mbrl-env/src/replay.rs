@@ -52,11 +52,11 @@ pub struct Replay {
     capacity: usize,
     /// Slot of the oldest transition. The columns grow to `capacity` slots; from then on new ones overwrite the oldest.
     oldest: usize,
-    /// How many transitions were ever pushed.
+    /// Total number of transitions pushed.
     pushed: u64,
     /// Lengths of the episodes, oldest first; none is 0.
     episodes: VecDeque<usize>,
-    /// Whether the last episode goes on.
+    /// Whether the last episode is still running.
     running: bool,
     seen: Seen,
     actions: Vec<f32>,
@@ -65,7 +65,7 @@ pub struct Replay {
     truncated: Vec<bool>,
 }
 
-/// Rows of transitions, column by column: borrowed where they lie in one piece, copied where they do not.
+/// Rows of transitions, column by column: borrowed where they are contiguous, copied where they are not.
 ///
 /// `columns.obs.into_owned()` costs nothing where they are copies already, as those of
 /// [`sample_batch`](Replay::sample_batch) are.
@@ -83,13 +83,13 @@ pub struct Columns<'a> {
     pub rewards: Cow<'a, [f64]>,
     /// Observations after the actions, `[N, O]`.
     pub next_obs: Cow<'a, [f32]>,
-    /// Whether the task reached an end state, `[N]`.
+    /// Whether the task reached a terminal state, `[N]`.
     pub terminated: Cow<'a, [bool]>,
     /// Whether the episode was cut from outside, `[N]`.
     pub truncated: Cow<'a, [bool]>,
 }
 
-/// [`Columns`] of their own, as sampling gives them.
+/// Owned [`Columns`], as sampling returns them.
 pub type Batch = Columns<'static>;
 
 impl Columns<'_> {
@@ -99,7 +99,7 @@ impl Columns<'_> {
         self.rewards.len()
     }
 
-    /// Whether there is no row.
+    /// Whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rewards.is_empty()
@@ -132,8 +132,8 @@ impl Columns<'_> {
 }
 
 impl Replay {
-    /// An empty replay for transitions of `obs_width` and `action_width`, that keeps the last `capacity` of them.
-    /// Memory grows with what is pushed, by doubling, and never beyond what `capacity` transitions take:
+    /// An empty replay that keeps the last `capacity` transitions of `obs_width` and `action_width`.
+    /// Memory grows by doubling as transitions are pushed, and never beyond what `capacity` transitions take:
     /// [`bytes_per_transition`](Self::bytes_per_transition) each.
     ///
     /// # Errors
@@ -160,8 +160,8 @@ impl Replay {
         })
     }
 
-    /// Keeps observations as bytes, and each once: for pixels, whole numbers from 0 to 255, of which such a replay takes about an eighth
-    /// of the memory. What it gives back are the numbers that were pushed.
+    /// Keeps observations as bytes, and each only once: for pixels, whole numbers from 0 to 255, for which such a replay takes about an
+    /// eighth of the memory. It returns exactly the numbers that were pushed.
     ///
     /// ```
     /// use mbrl_env::{Replay, Transition};
@@ -179,7 +179,7 @@ impl Replay {
     /// # Ok::<(), mbrl_env::EnvError>(())
     /// ```
     ///
-    /// A replay that holds numbers already stays what it is.
+    /// A replay that already holds numbers stays unchanged.
     #[must_use]
     pub fn in_bytes(mut self) -> Self {
         if self.is_empty() {
@@ -211,13 +211,13 @@ impl Replay {
         self.action_width
     }
 
-    /// How many transitions are kept at most.
+    /// The most transitions that are kept.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// How many transitions are kept now.
+    /// Number of transitions kept now.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rewards.len()
@@ -267,7 +267,7 @@ impl Replay {
             Some(length) if self.running => *length += 1,
             _ => self.episodes.push_back(1),
         }
-        // Only now: with a capacity of 1 the episode that lost a transition may be the one that won one.
+        // Only now: with a capacity of 1 the episode that lost a transition may be the one that gained one.
         if self.episodes[0] == 0 {
             self.episodes.pop_front();
         }
@@ -276,7 +276,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Makes room for one more transition at least: for twice as many as there are, but no more than are ever kept.
+    /// Makes room for at least one more transition: for twice as many as there are, but no more than are ever kept.
     fn reserve(&mut self) {
         const FIRST: usize = 64;
         if self.len() < self.rewards.capacity() {
@@ -290,8 +290,9 @@ impl Replay {
         self.truncated.reserve_exact(more);
     }
 
-    /// Bytes that a transition takes: two observations and an action of 4 bytes per entry, the reward's 8, two flags. An episode takes 8
-    /// more. [In bytes](Self::in_bytes) an entry of an observation takes one, and of an episode's observations only the last is kept besides.
+    /// Bytes that a transition takes: two observations and an action at 4 bytes per entry, 8 for the reward, two flags. An episode takes
+    /// 8 more. [In bytes](Self::in_bytes) an entry of an observation takes one, and each transition keeps one observation; an episode adds
+    /// its last.
     ///
     /// ```
     /// use mbrl_env::Replay;
@@ -306,7 +307,7 @@ impl Replay {
         seen + self.action_width * size_of::<f32>() + size_of::<f64>() + 2 * size_of::<bool>()
     }
 
-    /// Bytes that are allocated now, for transitions that are there and for those that there is room for.
+    /// Bytes that are allocated now, including room for transitions to come.
     #[must_use]
     pub fn allocated(&self) -> usize {
         self.seen.allocated()
@@ -326,10 +327,11 @@ impl Replay {
         self.seen.before(self.slot(position), self.obs_width)
     }
 
-    /// Appends an episode of its own, as [`collect`](crate::collect) gives it: what runs before it has ended, and so has it.
+    /// Appends a separate episode, as [`collect`](crate::collect) returns it: ends the running episode first, and this one after its
+    /// last transition.
     ///
     /// # Errors
-    /// As [`push`](Self::push); what comes before the transition at fault is kept.
+    /// As [`push`](Self::push); the transitions before the one at fault are kept.
     pub fn push_episode(&mut self, episode: &[Transition]) -> Result<(), EnvError> {
         self.end_episode();
         let pushed = episode.iter().try_for_each(|transition| self.push(transition));
@@ -337,8 +339,8 @@ impl Replay {
         pushed
     }
 
-    /// Ends the running episode without a flag: what is pushed next does not follow what was pushed last. For a
-    /// collection that was broken off.
+    /// Ends the running episode without a flag: the next transition pushed does not follow the last one. For a
+    /// collection that was interrupted.
     pub fn end_episode(&mut self) {
         self.running = false;
     }
@@ -373,7 +375,7 @@ impl Replay {
         })
     }
 
-    /// Everything, oldest first: borrowed until the ring wraps, copied from then on.
+    /// All transitions, oldest first: borrowed until the ring wraps, copied from then on.
     #[must_use]
     pub fn columns(&self) -> Columns<'_> {
         let [obs, next_obs] = self.seen.columns(self.oldest, self.ring());
@@ -397,7 +399,7 @@ impl Replay {
     pub fn gather(&self, positions: impl IntoIterator<Item = usize>) -> Batch {
         let slots: Vec<usize> = positions.into_iter().map(|position| self.slot(position)).collect();
         let [obs, next_obs] = self.seen.pick(&slots, self.ring()).map(Cow::Owned);
-        // The rest as it lies in the ring.
+        // The rest in the order of the ring.
         let ring = Columns {
             obs_width: 0,
             action_width: self.action_width,
@@ -473,9 +475,9 @@ impl Replay {
 
     /// Divides the episodes at random and returns the positions of both parts, each in order: `(rest, chosen)`, where
     /// the number of chosen episodes is `fraction` of all, rounded. Neighbouring transitions are nearly copies of each
-    /// other, so a holdout is only fair if no episode is on both sides.
+    /// other, so a holdout is only fair if no episode is in both parts.
     ///
-    /// Where `fraction` is not 0 and there are two episodes or more, neither part is empty; a single episode is rest.
+    /// Where `fraction` is not 0 and there are two episodes or more, neither part is empty; a single episode goes to the rest.
     ///
     /// # Errors
     /// [`EnvError::Config`] where `fraction` is outside of [0, 1).

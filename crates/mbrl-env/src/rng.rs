@@ -57,7 +57,7 @@ pub struct Rng {
     used: u8,
 }
 
-/// What else draws random numbers from an episode's seed.
+/// Other users of random numbers from an episode's seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The wrapper `Noise`.
@@ -68,7 +68,7 @@ pub(crate) enum Purpose {
     Sensors,
 }
 
-/// A number of words of a block: a state with more of them would be read beyond its end.
+/// Reads the number of used words of a block, at most 4: with more, a block would be read beyond its end.
 fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     match u8::deserialize(deserializer)? {
         used @ 0..=4 => Ok(used),
@@ -83,14 +83,14 @@ impl Rng {
         Self { key: seed, counter: 0, block: [0; 4], used: 4 }
     }
 
-    /// The stream of a seed for anything but the environment, which has that of [`new`](Self::new).
+    /// The stream of a seed for anything but the environment, which uses that of [`new`](Self::new).
     pub(crate) fn beside(seed: u64, purpose: Purpose) -> Self {
         // Streams leave the fourth word of their counters at 0, so none of them holds this block.
         let [low, high, ..] = philox4x32([0, 0, purpose as u32, 1], [seed as u32, (seed >> 32) as u32]);
         Self::new(u64::from(low) | u64::from(high) << 32)
     }
 
-    /// An independent stream; this one moves on, so that a second split gives a third.
+    /// An independent stream; this one advances, so that a second split gives a third stream.
     #[must_use]
     pub fn split(&mut self) -> Self {
         Self::new(self.key())
@@ -101,7 +101,7 @@ impl Rng {
         self.next_u64()
     }
 
-    /// Uniform in `[low, high]`, finite bounds; `high` itself comes of rounding alone.
+    /// Uniform in `[low, high]`, finite bounds; `high` itself arises only by rounding.
     pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
         // 24 bits, so that the result of the multiplication is exact and below 1.
         let unit = (self.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0);
@@ -110,7 +110,7 @@ impl Rng {
         x.clamp(low, high)
     }
 
-    /// Uniform in `[low, high]`, finite bounds, in double precision; `high` itself comes of rounding alone.
+    /// Uniform in `[low, high]`, finite bounds, in double precision; `high` itself arises only by rounding.
     pub fn uniform_f64(&mut self, low: f64, high: f64) -> f64 {
         let unit = (self.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0);
         let range = high - low;
@@ -145,7 +145,7 @@ impl Rng {
         }
     }
 
-    /// A uniformly random order of `0..n`.
+    /// A uniformly random permutation of `0..n`.
     #[must_use]
     pub fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();

@@ -1,22 +1,22 @@
-//! What stands where in a simulation, in plain solids: for pictures that can be turned.
+//! The bodies of a simulation as plain solids: for pictures that can be turned.
 
 use serde::{Deserialize, Serialize};
 
 /// A simulation as solids in their places, and where to look at it from first.
 ///
-/// Of one environment, every scene has the same solids in the same order: only their places differ.
+/// Every scene of an environment has the same solids in the same order: only their places differ.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Scene {
     /// The solids.
     pub solids: Vec<Solid>,
-    /// What is looked at (m).
+    /// The point that the view looks at (m).
     pub lookat: [f32; 3],
-    /// How far away from there (m).
+    /// Distance from that point (m).
     pub distance: f32,
-    /// Direction that is looked into, about the vertical: 0 along x, 90 along y (degrees).
+    /// Viewing direction about the vertical: 0 along x, 90 along y (degrees).
     pub azimuth: f32,
-    /// How far up is looked: −90 straight down (degrees).
+    /// Elevation of the viewing direction: −90 straight down (degrees).
     pub elevation: f32,
 }
 
@@ -26,8 +26,8 @@ pub struct Scene {
 pub struct Solid {
     /// Its form.
     pub form: Form,
-    /// Half its extents along its own axes (m): a ball has three times its radius, a capsule and a cylinder along z their radius twice and
-    /// half the length of the straight part, a plane 0 in z.
+    /// Half its extents along its own axes (m): for a ball, its radius three times; for a capsule and a cylinder along z, their radius
+    /// twice and half the length of the straight part; for a plane, 0 in z.
     pub size: [f32; 3],
     /// Red, green, blue and opacity, 0 to 1.
     pub colour: [f32; 4],
@@ -44,13 +44,13 @@ pub struct Solid {
 pub enum Form {
     /// A flat rectangle.
     Plane,
-    /// A ball, or stretched along its axes an ellipsoid.
+    /// A ball or, stretched along its axes, an ellipsoid.
     Ellipsoid,
     /// A cylinder with round ends.
     Capsule,
     /// A cylinder.
     Cylinder,
-    /// A box; what stands for a mesh is its bounding box.
+    /// A box; a mesh is represented by its bounding box.
     Box,
 }
 

@@ -1,4 +1,4 @@
-//! Simple pictures of what an observation means: for reports, animations and examples.
+//! Simple pictures of observations: for reports, animations and examples.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ pub type SketchFn = fn(&[f32]) -> Sketch;
 pub struct Sketch {
     /// Lower left and upper right corner, `[x0, y0, x1, y1]` (m); the same for all observations of a task.
     pub view: [f32; 4],
-    /// What is in it, back to front.
+    /// Its shapes, back to front.
     pub shapes: Vec<Shape>,
 }
 
-/// What a shape stands for; pictures choose the colours.
+/// What a shape stands for; pictures choose the colours accordingly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {

@@ -47,7 +47,7 @@ impl BoxSpace {
         Self { low: vec![f32::NEG_INFINITY; width], high: vec![f32::INFINITY; width] }
     }
 
-    /// `[-limit, limit]` in each dimension.
+    /// The box `[-limit, limit]` in each dimension.
     ///
     /// # Errors
     /// [`EnvError::Bounds`] where the limit is not positive.
@@ -141,7 +141,7 @@ impl ActionSpace {
         }
     }
 
-    /// Whether `action` is one of this space.
+    /// Whether `action` belongs to this space.
     #[must_use]
     pub fn contains(&self, action: &[f32]) -> bool {
         match self {

@@ -13,9 +13,9 @@ pub struct Transition {
     pub action: Vec<f32>,
     /// Reward of the step.
     pub reward: f64,
-    /// Observation after it, `[O]`; at an episode's end the last one, never that of the next reset.
+    /// Observation after the action, `[O]`; at an episode's end the last one, never that of the next reset.
     pub next_obs: Vec<f32>,
-    /// The task reached an end state.
+    /// The task reached a terminal state.
     pub terminated: bool,
     /// The episode was cut from outside.
     pub truncated: bool,
@@ -29,7 +29,7 @@ impl Transition {
     }
 }
 
-/// Steps of the past that situations carry in the loops of these crates, in training as in evaluations: no agent and no
+/// Number of past steps that situations carry in the loops of these crates, in training and in evaluations: no agent and no
 /// model can look back further.
 pub const MAX_PAST: usize = 16;
 
@@ -59,8 +59,8 @@ impl History {
     }
 }
 
-/// What an agent knows now: the observation, the recent past, where the world is a simulator its snapshot, and where a model has
-/// memory what that believes.
+/// What an agent knows now: the observation, the recent past, a snapshot where the world is a simulator, and the belief of a
+/// model with memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     /// The present observation, `[O]`.
@@ -69,13 +69,14 @@ pub struct Situation<'a> {
     pub past: &'a History,
     /// The simulator's complete state, for models that are the simulator.
     pub snapshot: Option<&'a Snapshot>,
-    /// What a model with memory has made of the whole episode so far, in numbers of its own: what one observation and the recent past
-    /// do not tell. Whoever acts by such a model keeps it; without it the model must make do with the rest.
+    /// The belief that a model with memory has formed over the whole episode so far, in numbers of its own: information that one
+    /// observation and the recent past do not hold. The caller that acts with such a model keeps it; without it the model must rely on
+    /// the rest.
     pub belief: Option<&'a [f32]>,
 }
 
 impl<'a> Situation<'a> {
-    /// A situation with nothing but an observation.
+    /// A situation with only an observation.
     #[must_use]
     pub fn of(obs: &'a [f32]) -> Self {
         static NO_PAST: History = History { obs: Vec::new(), actions: Vec::new() };

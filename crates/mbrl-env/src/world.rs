@@ -6,7 +6,7 @@ use crate::{Env, EnvError, EnvSpec, Frame, Scene, Simulator, Step};
 
 /// What an agent acts in: any environment, or a simulator whose complete state can be saved and restored.
 ///
-/// A machine, a recording or a process is a [`World::Env`]: agents learn and act in it like in any other. Planning with the
+/// A machine, a recording or a process is a [`World::Env`]: agents learn and act in it as in any other. Planning with the
 /// environment itself, and whatever else takes snapshots, needs a [`World::Simulator`].
 ///
 /// ```
@@ -27,7 +27,7 @@ pub enum World {
 }
 
 impl World {
-    /// Any environment; of a simulator too only what every environment can do.
+    /// Any environment; a simulator, too, then offers only what every environment can do.
     #[must_use]
     pub fn from_env(env: impl Env + 'static) -> Self {
         Self::Env(Box::new(env))

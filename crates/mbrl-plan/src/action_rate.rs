@@ -10,11 +10,11 @@ use crate::{
     units::bounded,
 };
 
-/// What changes of the action cost, and how large they may be. Both count in half ranges of each action, so that one number fits all:
+/// What changes of the action cost, and how large they may be. Both are in half ranges of each action, so that one number fits all:
 /// from one bound to the other is a change of 2.
 ///
-/// The change of the first planned action is that from the last action of the situation's [past](Situation::past); where there is none,
-/// it is free.
+/// The change of the first planned action is measured from the last action of the situation's [past](Situation::past). Where there is
+/// none, the first action is free.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ActionRate {
@@ -31,7 +31,7 @@ impl ActionRate {
         Self { weight, limit }
     }
 
-    /// Refuses what is no weight or no limit, and actions without bounds.
+    /// Refuses an invalid weight or limit, and actions without bounds.
     pub(crate) fn check(self, actions: &ActionSpace) -> Result<(), PlanError> {
         let Self { weight, limit } = self;
         require(weight >= 0.0 && weight.is_finite(), "action_rate.weight", weight, "a finite number of at least 0")?;
@@ -57,7 +57,7 @@ impl ActionRate {
                 None => situation.past.actions.last().and_then(|last| last.get(i)).map(|last| last.clamp(low, high)),
             };
             if let Some(before) = before {
-                // What planners kept to in other units may be off by the last digit.
+                // A planner keeps to the limit in other units, so its actions may be off by the last digit.
                 let most = limit * (0.5 * high - 0.5 * low);
                 let slack = 1e-5 * (0.5 * high - 0.5 * low);
                 if (plan[i] - before).abs() > most + slack {
@@ -101,7 +101,7 @@ impl ActionRate {
     }
 }
 
-/// A limit of changes in units of half the action range, for sequences of steps.
+/// A limit on changes in units of half the action range, for sequences of steps.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RateLimit {
     limit: f32,
@@ -111,7 +111,7 @@ pub(crate) struct RateLimit {
 }
 
 impl RateLimit {
-    /// The limit of a problem's sequences; `None` where there is none to keep.
+    /// The limit for a problem's sequences; `None` where there is no limit.
     pub(crate) fn of(
         rate: Option<ActionRate>,
         actions: &ActionSpace,
@@ -139,7 +139,7 @@ impl RateLimit {
         Ok(Some(Self { limit: rate.limit, before, width }))
     }
 
-    /// Sequences `[K, H, A]` within the limit, step by step the nearest.
+    /// The sequences `[K, H, A]` within the limit that are nearest, step by step.
     pub(crate) fn hold(&self, sequences: Tensor<3>) -> Tensor<3> {
         let [population, horizon, width] = sequences.dims();
         let mut before = self
@@ -159,7 +159,7 @@ impl RateLimit {
         Tensor::cat(held, 1)
     }
 
-    /// The same for sequences in a row, `[K, H, A]` in row-major order, of so many entries each.
+    /// The same for consecutive sequences `[K, H, A]` in row-major order, each of `len` = H · A entries.
     pub(crate) fn hold_host(&self, sequences: &mut [f32], len: usize) {
         for sequence in sequences.chunks_exact_mut(len) {
             for i in 0..len {

@@ -1,7 +1,7 @@
 //! # Adam, for many points at once
 //!
 //! Each point has its own moments and its own count of steps, so no point depends on another. The arithmetic is done on the
-//! host: the points are few numbers beside the roll-outs that score them, and what became of each has to be looked at there
+//! host: the points are few numbers compared with the roll-outs that score them, and the result for each has to be read there
 //! anyway.
 //!
 //! ## References
@@ -34,7 +34,7 @@ impl Adam {
     pub(crate) fn step(&mut self, k: usize, point: &mut [f32], gradient: &[f32], rate: f32) {
         let row = k * point.len()..(k + 1) * point.len();
         self.steps[k] += 1;
-        // The moments start from 0: divided by the weight of what they have seen, they are means.
+        // The moments start from 0: divided by the total weight of the gradients so far, they are means.
         let seen = |beta: f32| (1.0 - f64::from(beta).powi(self.steps[k])) as f32;
         let (seen1, seen2) = (seen(BETA1), seen(BETA2));
         let moments = self.mean[row.clone()].iter_mut().zip(&mut self.square[row]);

@@ -1,4 +1,4 @@
-//! The contract of [`Planner`], as a check for planners of one's own.
+//! The contract of [`Planner`], as a check for your own planners.
 
 use burn::tensor::{Device, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
@@ -14,26 +14,26 @@ use crate::{
 const START: [f32; 3] = [1.0, 0.0, 0.0];
 /// Control period (s).
 const DT: f32 = 0.3;
-/// Bounds of the force (N), asymmetric, so that a planner that mixes up units is found out.
+/// Bounds of the force (N), asymmetric, to detect a planner that mixes up units.
 const BOUNDS: (f32, f32) = (-3.0, 1.0);
 /// Discrete choices: forces of −3, −2, −1, 0 and 1 N.
 const CHOICES: usize = 5;
 const SEED: u64 = 20;
-/// Plans of the same situation, one after the other, before a plan has to be good.
+/// Number of successive plans for the same situation before a plan has to be good.
 const REFINED: usize = 10;
 
 /// Checks that planners made by `make` keep the contract of [`Planner`], on a double integrator on `device`.
 ///
 /// - plans have the width of the action space, lie within its bounds and are finite;
-/// - the tenth of one situation is better than doing nothing;
+/// - the tenth plan for the same situation is better than doing nothing;
 /// - the same situation, problem and seed give the same bits;
-/// - candidates whose reward or states become NaN never win, and if all do, that is
+/// - candidates whose reward or states become NaN never win; if all become NaN, the result is
 ///   [`PlanError::NoFiniteReturn`], after which the planner still works;
-/// - a reset planner plans as a new one;
-/// - bounds that changed between two plans are kept;
-/// - in an action space of another width, an unbounded one and one of another kind a planner plans rightly, or refuses with
+/// - a reset planner plans like a new one;
+/// - bounds that changed between two plans are respected;
+/// - in an action space of another width, an unbounded one and one of another kind, a planner plans correctly or refuses with
 ///   [`PlanError::ActionSpace`] or [`PlanError::Width`];
-/// - all but the bounds holds among discrete choices too, unless `make` or the planner refuses these with
+/// - all of this except the bounds holds among discrete choices too, unless `make` or the planner refuses these with
 ///   [`PlanError::ActionSpace`].
 ///
 /// ```
@@ -45,7 +45,7 @@ const REFINED: usize = 10;
 /// ```
 ///
 /// # Errors
-/// [`PlanError::Check`] that names the rule that is broken, or the planner's own error.
+/// [`PlanError::Check`] naming the broken rule, or the planner's own error.
 pub fn check_planner<P: Planner>(
     make: impl Fn(&ActionSpace) -> Result<P, PlanError>,
     device: &Device,
@@ -68,7 +68,7 @@ pub fn check_planner<P: Planner>(
     }
 }
 
-/// What holds in every space that can be planned in.
+/// The rules that hold in every space that can be planned in.
 fn keeps_the_contract<P: Planner>(
     make: &impl Fn(&ActionSpace) -> Result<P, PlanError>,
     actions: &ActionSpace,
@@ -136,7 +136,7 @@ fn failed<T>(what: &'static str, reason: String) -> Result<T, PlanError> {
     Err(PlanError::Check { what, reason })
 }
 
-/// A plan's actions, having the right width and lying within the bounds.
+/// A plan's actions, once checked to have the right width and to lie within the bounds.
 fn checked(plan: Plan, actions: &ActionSpace) -> Result<Vec<f32>, PlanError> {
     let [horizon, width] = plan.shape;
     if width != actions.width() || plan.check().is_err() {
@@ -169,7 +169,7 @@ fn plans_well(planner: &mut impl Planner, actions: &ActionSpace, device: &Device
     with_problem(actions, Poison::Nothing, device, |problem| {
         let mut rng = Rng::new(SEED);
         let mut plan = planner.plan(&Situation::of(&START), problem, &mut rng)?;
-        // One plan of a planner that refines its last one may still be worse.
+        // A planner that refines its last plan may still be worse after a single plan.
         for _ in 1..REFINED {
             plan = planner.plan(&Situation::of(&START), problem, &mut rng)?;
         }
@@ -269,7 +269,7 @@ fn keeps_new_bounds(planner: &mut impl Planner, actions: &ActionSpace, device: &
     Ok(())
 }
 
-/// The model fits each space, so that nobody but the planner can refuse it.
+/// The model fits each space, so that only the planner can refuse it.
 fn keeps_out_of_spaces(planner: &mut impl Planner, spaces: &[ActionSpace], device: &Device) -> Result<(), PlanError> {
     for actions in spaces {
         let made = with_problem(actions, Poison::Nothing, device, |problem| {

@@ -1,12 +1,12 @@
-//! Many points that climb a function by its gradients, each for itself.
+//! Many points that climb a function along its gradients, each independently.
 
 use burn::tensor::Tensor;
 use mbrl_env::Rng;
 
 use crate::{PlanError, action_rate::RateLimit, adam::Adam, host::to_host};
 
-/// A point that has not risen for this many steps goes back to its best place. Adam's mean of the gradients forgets in about as
-/// many steps: a point that swings past a summit has time to come back by itself.
+/// A point that has not improved for this many steps goes back to its best place. Adam's mean of the gradients forgets in about as
+/// many steps, so a point that overshoots a maximum has time to come back by itself.
 const PATIENCE: usize = 10;
 
 /// After so many halvings the steps are a millionth of the first ones: the point has arrived.
@@ -14,9 +14,9 @@ const ARRIVED: i32 = 20;
 
 /// K points `[K, D]` that climb.
 ///
-/// A point that has stepped to where the function is not finite, or that does not rise any more, goes back to the best place
+/// A point that has stepped to where the function is not finite, or that no longer improves, goes back to the best place
 /// it has seen and takes steps half as long from there. One that has seen no good place, or stands where the gradient is not
-/// finite (or above 10¹⁹), starts afresh at random. Nothing of this touches the other points.
+/// finite (or above 10¹⁹), starts afresh at random. None of this affects the other points.
 #[derive(Debug, Clone)]
 pub(crate) struct Climb {
     /// `[K, D]`.
@@ -24,7 +24,7 @@ pub(crate) struct Climb {
     len: usize,
     /// Whether points are held in `[-1, 1]^D`.
     bounded: bool,
-    /// What else holds them.
+    /// What else constrains them.
     limit: Option<RateLimit>,
     adam: Adam,
     /// The best place of each point, `[K, D]`, and its value, −∞ where there is none yet.
@@ -55,7 +55,7 @@ impl Climb {
         }
     }
 
-    /// Holds the points within a limit of changes as well.
+    /// Holds the points within a limit on changes as well.
     pub(crate) fn within(mut self, limit: Option<RateLimit>) -> Self {
         if let Some(limit) = &limit {
             limit.hold_host(&mut self.points, self.len);
@@ -70,7 +70,7 @@ impl Climb {
         &self.points
     }
 
-    /// Takes note of the values `[K]` of the points.
+    /// Records the values `[K]` of the points.
     pub(crate) fn see(&mut self, values: &[f32]) {
         for (k, &value) in values.iter().enumerate() {
             self.stale[k] += 1;
@@ -83,7 +83,7 @@ impl Climb {
         }
     }
 
-    /// A step of every point, by the gradients `[K, D]` at the points and the values `[K]` that were seen there.
+    /// A step of every point, from the gradients `[K, D]` at the points and the values `[K]` that were seen there.
     pub(crate) fn step(&mut self, values: &[f32], gradients: &[f32], rate: f32, rng: &mut Rng) {
         for (k, value) in values.iter().enumerate() {
             let row = self.row(k);
@@ -118,12 +118,12 @@ impl Climb {
         }
     }
 
-    /// Whether no point can gain anything more.
+    /// Whether no point can improve any more.
     pub(crate) fn arrived(&self) -> bool {
         self.halved.iter().all(|&halved| halved >= ARRIVED)
     }
 
-    /// The best place that any point has seen, the first of equals, and its value; `None` where no value was finite.
+    /// The best place that any point has seen (of equals the first) and its value; `None` where no value was finite.
     pub(crate) fn best(&self) -> Option<(f32, &[f32])> {
         let first =
             (0..self.best_values.len()).rev().max_by(|&a, &b| self.best_values[a].total_cmp(&self.best_values[b]));
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_point_that_steps_into_nan_goes_back_and_takes_shorter_steps() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            // The second one starts in the abyss, the third one is never near it.
+            // The second one starts where the value is not finite, the third one is never near it.
             let starts = vec![0.45, -1.0, 0.9, 0.9, -0.5, -0.5];
             let mut climb = Climb::new(starts, 2, true);
             // So long that the first step of the first point, along x as along y, would lead beyond 0.5 were it not downhill:
@@ -223,7 +223,7 @@ mod tests {
             let path = run(&mut alone, 300, 0.4, |x| hill_beside_an_abyss(x, bad));
             let in_company = visited.iter().map(|points| &points[4..]);
             let same = path.iter().zip(in_company).take_while(|(alone, company)| alone.as_slice() == *company).count();
-            // Until it draws from the generator itself, which it never has to.
+            // Until it draws from the generator itself, which never happens here.
             assert_eq!(same, 300, "others have no influence");
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Clock {
     started: Instant,
     budget: Option<Duration>,
-    /// When the running iteration began, since the start.
+    /// When the running iteration began, counted from the start.
     lap: Duration,
     slowest: Duration,
 }
@@ -21,13 +21,13 @@ impl Clock {
         self.started.elapsed()
     }
 
-    /// Iterations of another kind begin: how long the others took says nothing about these.
+    /// Iterations of another kind begin: the durations of the earlier ones say nothing about these.
     #[cfg(any(feature = "gradient", test))]
     pub(crate) fn start_phase(&mut self) {
         (self.lap, self.slowest) = (self.elapsed(), Duration::ZERO);
     }
 
-    /// Ends an iteration. Whether one as slow as the slowest so far still fits into the budget.
+    /// Ends an iteration. Says whether another one, as slow as the slowest so far, still fits into the budget.
     pub(crate) fn allows_another(&mut self) -> bool {
         let now = self.elapsed();
         self.slowest = self.slowest.max(now.saturating_sub(self.lap));

@@ -1,4 +1,4 @@
-//! Any planner, chosen by data.
+//! Any planner, chosen by its configuration.
 
 use mbrl_env::ActionSpace;
 use mbrl_model::Propagation;
@@ -11,9 +11,9 @@ use crate::{
     SequenceSampler, Shooting, error::refused,
 };
 
-/// Which planner, and its settings: for programs that choose one when they run.
+/// Which planner, and its settings: for programs that choose one at run time.
 ///
-/// Serialised it is the planner's settings with a tag `kind`, in TOML
+/// The serialised form is the planner's settings with a tag `kind`; in TOML:
 ///
 /// ```toml
 /// [planner]
@@ -66,12 +66,12 @@ impl Default for PlannerConfig {
 }
 
 impl PlannerConfig {
-    /// A planner for an action space, that carries uncertainty as `propagation` says, scores candidates by `aggregate` over
-    /// their particles, and refines what it samples where the refinement [is on](Refinement::is_on).
+    /// A planner for an action space. It propagates uncertainty as `propagation` says, scores candidates by `aggregate` over
+    /// their particles, and refines its candidates where the refinement [is on](Refinement::is_on).
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, and for a refinement of a planner that climbs already;
-    /// [`PlanError::Width`] for MPPI's sigmas where there is neither one nor one per action dimension;
+    /// [`PlanError::Config`] for a value that breaks its rule, and for a refinement of a planner that already follows gradients;
+    /// [`PlanError::Width`] where MPPI has neither one sigma nor one per action dimension;
     /// [`PlanError::ActionSpace`] for a space that the planner cannot plan in.
     pub fn init(
         &self,
@@ -99,7 +99,7 @@ impl PlannerConfig {
         }
     }
 
-    /// The tag of its kind, as in files.
+    /// The tag of its kind, as written in files.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -113,7 +113,7 @@ impl PlannerConfig {
         }
     }
 
-    /// Steps looked ahead, `H`.
+    /// Horizon in steps, `H`.
     #[must_use]
     pub fn horizon(&self) -> usize {
         match self {
@@ -127,7 +127,7 @@ impl PlannerConfig {
         }
     }
 
-    /// The same planner looking `H` steps ahead.
+    /// The same planner with a horizon of `H` steps.
     ///
     /// ```
     /// use mbrl_plan::{IcemConfig, PlannerConfig};
@@ -149,14 +149,14 @@ impl PlannerConfig {
         self
     }
 
-    /// The most sequences that one iteration scores at once, `K`; the problem's proposals come on top. What a roll-out needs
-    /// memory for.
+    /// The most sequences that one iteration scores at once, `K`; the problem's proposals come on top. It determines the memory
+    /// that a roll-out needs.
     #[must_use]
     pub fn candidates(&self) -> usize {
         match self {
             Self::Cem(config) => config.population,
             Self::Pddm(config) => config.population,
-            // Kept elites are scored again beside the population.
+            // Kept elites are scored again along with the population.
             Self::Icem(config) => config.population.saturating_add(config.elites),
             Self::Mppi(config) => config.population,
             Self::RandomShooting(config) => config.population,
@@ -165,7 +165,7 @@ impl PlannerConfig {
         }
     }
 
-    /// Whether it needs a model that gradients flow through.
+    /// Whether it needs a differentiable model.
     #[must_use]
     pub fn needs_gradients(&self) -> bool {
         match self {
@@ -192,7 +192,7 @@ fn sampling<S: SequenceSampler + 'static>(
     Err(refused("refinement.iterations", refinement.iterations, "0 without the crate feature `gradient`"))
 }
 
-/// A configuration of one planner is one of any.
+/// Wraps the configuration of a single planner.
 macro_rules! from {
     ($($kind:ident($config:ident)),*) => {$(
         impl From<$config> for PlannerConfig {

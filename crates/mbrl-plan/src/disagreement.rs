@@ -1,4 +1,4 @@
-//! Exploration: what it is worth to go where the members of an ensemble disagree.
+//! Exploration: a bonus for going where the members of an ensemble disagree.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use mbrl_model::{DynamicsSpec, Propagation};
@@ -9,17 +9,18 @@ use crate::{
     host::to_device,
 };
 
-/// A bonus for planned steps on whose outcome the members of an ensemble disagree: members agree where there was data, so
+/// A bonus for planned steps on whose outcome the members of an ensemble disagree. Members agree where there was data, so
 /// plans lead to where there was none.
 ///
 /// The bonus of a step is `weight · mean_c Var_p(o_c / scale_c)`: the variance of the next observation over the P particles
 /// (divisor P) \[1\], in units of `scale`, averaged over its C columns, so that the weight does not depend on their number. Columns
-/// that the model [knows](mbrl_model::DynamicsSpec::known) are none of them: nobody disagrees on those. All
-/// particles of a candidate earn it alike; terminated ones neither earn it nor count.
+/// that the model [knows](mbrl_model::DynamicsSpec::known) are left out, since members cannot disagree on them. All
+/// particles of a candidate earn the same bonus; terminated ones neither earn it nor count towards the variance.
 ///
 /// Particles have to stand for members: use TS∞ without noise and one particle per member. With noise, the randomness of the
-/// world counts as disagreement too, which no data takes away. In \[1\] and \[2\] members start each step from the same state;
-/// here each particle goes on from where its member led it, so the disagreement of earlier steps counts again in later ones.
+/// world, which no data can reduce, counts as disagreement too. In \[1\] and \[2\] members start each step from the same state;
+/// here each particle continues from the state that its member predicted, so the disagreement of earlier steps counts again in
+/// later ones.
 ///
 /// A negative weight avoids what the model does not know.
 ///
@@ -47,14 +48,14 @@ use crate::{
 /// \[2\] Sekar et al. (2020), *Planning to Explore via Self-Supervised World Models* (Plan2Explore), ICML. arXiv:2005.05960
 #[derive(Debug, Clone, PartialEq)]
 pub struct Disagreement {
-    /// Reward per variance of 1 (dimensionless: variances are in units of `scale` squared).
+    /// Reward per unit of variance (dimensionless: variances are in units of `scale` squared).
     pub weight: f32,
-    /// What counts as 1 in each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
+    /// The unit of each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
     pub scale: Vec<f32>,
 }
 
 impl Disagreement {
-    /// The bonus of each step `[H, P·K]` of next observations `[H, P·K, O]`, of which some rows may be over `[H, P·K]`.
+    /// The bonus of each step `[H, P·K]` for next observations `[H, P·K, O]`; `[H, P·K]` marks the rows that are over.
     pub(crate) fn bonus(
         &self,
         next: &Tensor<3>,
@@ -84,7 +85,7 @@ impl Disagreement {
         };
         let next = next.reshape(shape);
         let over = over.map(|over| over.clone().reshape([horizon, particles, rows / particles, 1]).expand(shape));
-        // Masks select: whatever stands in rows that are over is not added, instead of being multiplied by 0.
+        // Masks select: values in rows that are over are left out of the sum, not multiplied by 0.
         let alive = |x: Tensor<4>| match &over {
             Some(over) => x.mask_fill(over.clone(), 0.0),
             None => x,
@@ -97,18 +98,18 @@ impl Disagreement {
     }
 }
 
-/// The columns that the model predicts, where it knows others.
+/// The columns that the model predicts, where it knows some of the others.
 fn predicted(width: usize, spec: &DynamicsSpec) -> Option<Tensor<1, Int>> {
     let columns: Vec<i32> = (0..width).filter(|c| !spec.known.contains(c)).map(|c| c as i32).collect();
     let count = columns.len();
     (count < width).then(|| Tensor::from_data(TensorData::new(columns, [count]), &spec.device))
 }
 
-/// Observations `[H, P·K, O]` with angles that wrap as what they are beyond their candidate's first particle, the short way
+/// Observations `[H, P·K, O]` with angles that wrap given relative to the candidate's first particle, the short way
 /// round: particles on both sides of a jump agree.
 fn beside_first(next: &Tensor<3>, particles: usize, spec: &DynamicsSpec) -> Tensor<3> {
     let [_, rows, width] = next.dims();
-    // One turn of such columns; the others have no first to go by, and lose no turns.
+    // One turn for such columns; the others have no reference particle, and no turns are taken off.
     let (mut wraps, mut turns) = (vec![0.0; width], vec![1.0; width]);
     for angle in spec.angles.iter().filter(|angle| angle.wraps) {
         (wraps[angle.column], turns[angle.column]) = (1.0, angle.turn);
@@ -168,7 +169,7 @@ mod tests {
             let disagreement = Disagreement { weight: 1.0, scale: scale.to_vec() };
             to_host(disagreement.bonus(&next, None, THREE, &spec).unwrap())[0]
         };
-        // Half of the compass's variance, 200/3, where the other column counts for nothing; half of the plain one's.
+        // Half of the compass's variance, 200/3, where the other column has no weight; half of the plain one's.
         assert!((of([1.0, 1e9]) - 100.0 / 3.0).abs() < 1e-3);
         assert!((of([1e9, 1.0]) - 0.5 * (122_600.0 / 3.0 - 120.0 * 120.0)).abs() < 1.0, "{}", of([1e9, 1.0]));
     }
@@ -188,7 +189,7 @@ mod tests {
         let disagreement = Disagreement { weight: 1.0, scale: vec![1.0, 1.0] };
         let over = Tensor::<2>::from_floats([[0.0, 1.0, 0.0, 1.0, 1.0, 1.0]], &Device::flex()).greater_elem(0.5);
         let bonus = to_host(disagreement.bonus(&next(), Some(&over), THREE, &spec(3)).unwrap());
-        // (1, 3) with a variance of 1, (0, 6) with 9; of the other candidate nothing is left.
+        // (1, 3) with a variance of 1, (0, 6) with 9; of the other candidate no particle is left.
         assert_eq!(bonus, [5.0, 0.0, 5.0, 0.0, 5.0, 0.0]);
     }
 

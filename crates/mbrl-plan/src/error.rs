@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use mbrl_model::ModelError;
 
-/// An error of this crate. Every variant carries what was expected and what came; values and sizes that break a rule read
+/// An error of this crate. Every variant carries what was expected and what was given; values and sizes that break a rule read
 /// `{field} = {value}: expected {rule}`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,7 +14,7 @@ pub enum PlanError {
     Config {
         /// Name of the field.
         field: &'static str,
-        /// The value that came, as text.
+        /// The value that was given, as text.
         value: String,
         /// What is expected.
         rule: Cow<'static, str>,
@@ -24,9 +24,9 @@ pub enum PlanError {
     Width {
         /// What was measured.
         what: &'static str,
-        /// The size asked for.
+        /// The expected size.
         expected: usize,
-        /// The size that came.
+        /// The size that was given.
         actual: usize,
     },
     /// The planner cannot plan in this action space.
@@ -34,12 +34,12 @@ pub enum PlanError {
     ActionSpace {
         /// The planner.
         planner: &'static str,
-        /// The spaces that it plans in.
+        /// The spaces that it supports.
         expected: &'static str,
-        /// The space that came.
+        /// The space that was given.
         space: String,
     },
-    /// Neither the problem nor the model says what is rewarded.
+    /// Neither the problem nor the model gives a reward.
     #[error("the problem has no reward, and the model {model} gives none")]
     NoReward {
         /// Name of the model.
@@ -56,7 +56,7 @@ pub enum PlanError {
     /// Every candidate of an iteration has a return that is NaN or infinite.
     #[error("none of the {population} candidates of iteration {iteration} has a finite return")]
     NoFiniteReturn {
-        /// Candidates.
+        /// Number of candidates.
         population: usize,
         /// Iteration, from 0.
         iteration: usize,
@@ -76,7 +76,7 @@ pub enum PlanError {
     Check {
         /// The rule that was checked.
         what: &'static str,
-        /// What was expected and what came.
+        /// What was expected and what was found.
         reason: String,
     },
     /// An error of the model underneath.
@@ -85,8 +85,8 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// Whether this plan failed and planning need not: no candidate has a finite return, because the model or the simulator
-    /// diverges from here. From another state, or with a model of the next fit, a plan may come out.
+    /// Whether only this plan failed, while a later one may succeed: no candidate has a finite return, because the model or the
+    /// simulator diverges from here. From another state, or once the model is fitted again, planning may succeed.
     #[must_use]
     pub fn is_breakdown(&self) -> bool {
         match self {

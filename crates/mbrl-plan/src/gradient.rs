@@ -1,17 +1,17 @@
 //! # Gradient shooting: climb through the model
 //!
-//! Action sequences are improved by the gradient of their return, back-propagated through the model and the reward, with
-//! Adam. Many starts climb at once, in one graph; the best place that any of them has seen is the plan.
+//! Adam improves action sequences along the gradient of their return, back-propagated through the model and the reward.
+//! Many starts climb at once, in one graph; the best sequence that any of them has seen is the plan.
 //!
-//! - Sequences are in units of half the action range and are held in the bounds by projection.
+//! - Sequences are in units of half the action range and are held within the bounds by projection.
 //! - The first start is the last plan, shifted by the steps that were executed. Half of the others are that plan with noise,
-//!   half begin with one random action held over the horizon: the return has many summits where angles wrap or something
-//!   has to be got past, and a gradient only finds the one that it stands below.
+//!   half begin with one random action held over the horizon: the return has many local maxima where angles wrap or an
+//!   obstacle is in the way, and a gradient only leads to the nearest one uphill.
 //! - All iterations of a control step use the same random numbers: a sequence that has a larger value than another is better,
 //!   and not luckier.
-//! - A sequence whose value or gradient is not finite starts again, and touches no other; NaN never wins.
+//! - A sequence whose value or gradient is not finite starts again, without affecting the others; NaN never wins.
 //!
-//! The gradient costs about as much as the evaluation and takes no more evaluations where there are more dimensions: this is
+//! The gradient costs about as much as the evaluation and needs no more evaluations in more dimensions: this is
 //! the planner for long horizons and many joints, where the model is smooth. A [`Termination`](mbrl_env::Termination) is a
 //! jump that a gradient does not see: only the rewards before it can steer away from it.
 //!
@@ -55,9 +55,9 @@ const NAME: &str = "gradient";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GradientConfig {
-    /// Steps looked ahead, `H` (default: 25, as [`CemConfig`](crate::CemConfig)).
+    /// Horizon in steps, `H` (default: 25, as in [`CemConfig`](crate::CemConfig)).
     pub horizon: usize,
-    /// Sequences that climb, `K`, the last plan among them; proposals come on top (default: 8).
+    /// Sequences that climb, `K`, including the last plan; proposals come on top (default: 8).
     pub starts: usize,
     /// Gradient steps per control step (default: 40).
     pub iterations: usize,
@@ -66,7 +66,7 @@ pub struct GradientConfig {
     pub learning_rate: f32,
     /// Standard deviation of the noise on the last plan, in half ranges (default: 0.5, as CEM's).
     pub initial_std: f32,
-    /// What stands at the end of the shifted plan (default: the middle of the range).
+    /// What fills the end of the shifted plan (default: the middle of the range).
     pub tail: Tail,
 }
 
@@ -80,7 +80,7 @@ impl GradientConfig {
     /// A planner for an action space.
     ///
     /// # Errors
-    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is no bounded box.
+    /// [`PlanError::Config`] for a value that breaks its rule, [`PlanError::ActionSpace`] for a space that is not a bounded box.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<GradientShooting, PlanError> {
         let width = bounded(actions, NAME, BOXES)?.width();
         let Self { horizon, starts, initial_std, .. } = *self;
@@ -110,7 +110,7 @@ impl GradientConfig {
     }
 }
 
-/// How many gradient steps of what length.
+/// The number of gradient steps and their length.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Steps {
     iterations: usize,
@@ -163,7 +163,7 @@ pub struct GradientShooting {
     propagation: Propagation,
     aggregate: Aggregate,
     time_budget: Option<Duration>,
-    /// The last plan, shifted by what was executed, in half ranges, `[H, A]`.
+    /// The last plan, shifted by the executed steps, in half ranges, `[H, A]`.
     plan: Vec<f32>,
 }
 
@@ -175,8 +175,8 @@ impl GradientShooting {
         self
     }
 
-    /// For real time: no iteration begins that would end later than `budget` after the call, were it as slow as the slowest so
-    /// far. The first one always runs. What was done is in [`PlanStats`].
+    /// For real time: an iteration begins only if, at the pace of the slowest so far, it would end within `budget` of the
+    /// call. The first one always runs. [`PlanStats`] says what was done.
     ///
     /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
     #[must_use]
@@ -242,7 +242,7 @@ impl Planner for GradientShooting {
 
 const BOXES: &str = "a bounded box";
 
-/// What is climbed in one control step.
+/// The function that is climbed in one control step.
 pub(crate) struct Ascent<'a> {
     problem: &'a Problem<'a>,
     situation: &'a Situation<'a>,
@@ -254,7 +254,7 @@ pub(crate) struct Ascent<'a> {
 
 impl<'a> Ascent<'a> {
     /// # Errors
-    /// [`PlanError::NotDifferentiable`], [`PlanError::ActionSpace`] for a space that is no bounded box, [`PlanError::Config`]
+    /// [`PlanError::NotDifferentiable`], [`PlanError::ActionSpace`] for a space that is not a bounded box, [`PlanError::Config`]
     /// for an aggregate that breaks its rule.
     pub(crate) fn new(
         planner: &'static str,
@@ -273,7 +273,7 @@ impl<'a> Ascent<'a> {
         Ok(Self { problem, situation, units, rate, propagation, aggregate })
     }
 
-    /// Climbs from `starts` `[K, H, A]`, in half ranges, always under the same random numbers of the model. Returns the best
+    /// Climbs from `starts` `[K, H, A]`, in half ranges, always with the same random numbers of the model. Returns the best
     /// sequence seen, the starts included, and its value; `None` where no value was finite. Each iteration is added to `trace`.
     pub(crate) fn climb(
         &self,
@@ -299,7 +299,7 @@ impl<'a> Ascent<'a> {
             };
             let device = &self.problem.dynamics.spec().device;
             let points = to_device(climb.points().to_vec(), [population, len], device);
-            // The last points are looked at, and not left.
+            // The last points are evaluated, but no step is taken from them.
             let (values, gradients) = if iteration == steps.iterations {
                 (to_host(evaluate(points)?), None)
             } else {

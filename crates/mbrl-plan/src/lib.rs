@@ -5,19 +5,19 @@
 //!
 //! # Should I be using this crate?
 //!
-//! If you can say where states go under actions (a closure, a simulator, a learned network: a [`Dynamics`]) and what you
+//! If you can say how actions change the state (a closure, a simulator, a learned network: a [`Dynamics`]) and what you
 //! want (a [`Reward`]), this crate finds the actions. Only the planners that follow gradients need anything to be
-//! differentiable, and nothing is trained. Expect to pay at every control step: thousands to tens of thousands of model steps
-//! for a plan are usual. Plans reach as far as their horizon and are as true as the model.
+//! differentiable, and nothing is trained. Expect to pay at every control step: a plan usually takes thousands to tens of
+//! thousands of model steps. Plans reach as far as their horizon and are as accurate as the model.
 //!
-//! If you want an agent that also learns the model, use `mbrl-policy`, which stands on this crate.
+//! If you want an agent that also learns the model, use `mbrl-policy`, which builds on this crate.
 //!
 //! # Example
 //!
-//! `cargo add mbrl-plan -F flex` is all that it needs: what signatures here use of `mbrl-env`, `mbrl-model` and Burn is
-//! exported again.
+//! `cargo add mbrl-plan -F flex` is all that it needs: this crate re-exports the items from `mbrl-env`, `mbrl-model` and Burn
+//! that its signatures use.
 //!
-//! A mass on a rail is to stop at 0. The model is a closure over N states at once, so is the reward.
+//! A mass on a rail is to stop at 0. The model and the reward are closures over N states at once.
 //!
 //! ```
 //! use mbrl_plan::{
@@ -73,18 +73,18 @@
 //!
 //! # The planners
 //!
-//! All are a [`Planner`] and can stand in for each other; [`PlannerConfig`] chooses one when a program runs. A sampled plan
+//! All implement [`Planner`] and are interchangeable; [`PlannerConfig`] chooses one at run time. A sampled plan
 //! costs `iterations · population · particles · horizon` model steps; the numbers below are for the defaults and one particle.
 //!
 //! - [`Cem`], the cross-entropy method as in PETS ([`CemConfig`]). Refits a Gaussian to the best sequences, five times per
 //!   plan: 50,000 model steps. The first to try: exact where the problem is smooth, insensitive to the scale of the
-//!   reward. Its candidates are independent from one time step to the next, so it scales badly with the horizon and with
-//!   many action dimensions.
+//!   reward. Its candidates are independent from one time step to the next, so it scales badly with the horizon and the
+//!   number of action dimensions.
 //! - [`Pddm`], filtered and reward-weighted sampling ([`PddmConfig`]). One refinement per plan with noise that is smooth in
 //!   time: 1400 model steps. Made for hands with 24 joints at 10 Hz: smooth motions, many dimensions, little time. Its
-//!   `kappa` has to fit the scale of the reward, and a single plan is rougher than CEM's: it gets good over the steps of an
-//!   episode, through its warm start.
-//! - [`Icem`], CEM with noise that is smooth in time and with elites that are tried again, also at the next control step
+//!   `kappa` has to fit the scale of the reward. A single plan is rougher than CEM's: plans improve over the steps of an
+//!   episode, through the warm start.
+//! - [`Icem`], CEM with noise that is smooth in time and with elites that are kept, also for the next control step
 //!   ([`IcemConfig`]). About 100 candidates per plan: 3200 model steps. The first to try where planning is too slow; its
 //!   `noise_exponent` should fit the task (small for fast gaits, large for slow motions).
 //! - [`Mppi`], model-predictive path integral control ([`MppiConfig`]): the mean of all candidates, weighted by their
@@ -95,37 +95,38 @@
 //! - [`GradientShooting`], Adam through the model ([`GradientConfig`]). Climbs the gradient of the return from eight starts,
 //!   40 steps: 16,200 model steps, gradients included. Needs a differentiable model and reward. Where these are smooth, its
 //!   cost hardly grows with the horizon and the dimensions, and it finds the optimum itself; where the return has many
-//!   summits, the starts have to find the right one.
+//!   local maxima, one of the starts has to lead to the right one.
 //! - [`Shooting`] over a [`SequenceSampler`] of your own: a sampler says which sequences to try and learns from their
-//!   returns; bounds, units, scoring and NaN are taken care of.
+//!   returns; `Shooting` takes care of bounds, units, scoring and NaN.
 //!
-//! Every sampling planner also plans among discrete choices ([`Shooting`] says how), can hand its best candidates to the
-//! gradient ([`Shooting::with_refinement`], [`Refinement`]) and keep to a time budget ([`Shooting::with_time_budget`]).
+//! Every sampling planner also plans among discrete choices ([`Shooting`] says how), can refine its best candidates by
+//! gradient steps ([`Shooting::with_refinement`], [`Refinement`]) and can keep to a time budget ([`Shooting::with_time_budget`]).
 //!
-//! On linear-quadratic problems with known optimum, one plan of up to 72 numbers comes within 0.7 % with CEM, iCEM and MPPI for
-//! 23,000 to 40,000 sequences, and with PDDM within 0.8 % for 150,000; random shooting misses by a quarter for 12
-//! numbers, and by multiples of the optimum for more (`tests/linear_quadratic.rs`). A hundred gradient steps from one start come within 0.02 %
-//! for 201 evaluations, gradients included; the default of 40 within 2.5 % (`tests/gradient.rs`).
+//! On linear-quadratic problems with known optimum, one plan of up to 72 numbers comes within 0.7 % of it with CEM, iCEM and MPPI,
+//! which take 23,000 to 40,000 sequences, and within 0.8 % with PDDM, which takes 150,000. Random shooting misses it by a quarter
+//! for 12 numbers, and by multiples of the optimum for more (`tests/linear_quadratic.rs`). A hundred gradient steps from one start come
+//! within 0.02 % and take 201 evaluations, gradients included; the default of 40 comes within 2.5 % (`tests/gradient.rs`).
 //!
-//! [`optimize`] turns each of them, and Adam, on any function of any parameter vector.
+//! [`optimize`] applies each of them, and Adam, to any function of any parameter vector.
 //!
-//! [`Mpc`] executes plans: at every step anew, every n steps, or open loop ([`Replan`]).
+//! [`Mpc`] executes plans and makes a new one at every step, every n steps, or once per episode, open loop ([`Replan`]).
 //!
 //! # What a problem is
 //!
-//! A [`Problem`] borrows model, reward, bounds, and, where wanted, a termination rule, a terminal value, proposals and a bonus
-//! for going where the members of an ensemble disagree ([`Disagreement`]: exploration), and a cost and a limit of changes of the action
-//! ([`ActionRate`]). It is passed with each call, so the
+//! A [`Problem`] borrows the model, the reward and the bounds. Optionally, it also borrows a termination rule, a terminal value,
+//! proposals, a bonus for going where the members of an ensemble disagree ([`Disagreement`]: exploration), and a cost of changes of
+//! the action with a limit on them ([`ActionRate`]). It is passed with each call, so the
 //! goal, and everything else, can change between two control steps. [`returns`] is the one place where sequences are scored;
-//! [`Aggregate`] says how the particles of an uncertain model count.
+//! [`Aggregate`] says how the particles of an uncertain model are combined.
 //!
 //! # Contracts
 //!
-//! - Actions and bounds are in the environment's units here, in units of half the action range inside samplers and climbers.
+//! - Actions and bounds are in the environment's units here, and in units of half the action range inside samplers and the
+//!   gradient optimizers.
 //! - A candidate with a return of NaN or infinity never wins; if there is no other, planning is an error.
 //! - Every random number comes from the [`Rng`] passed in: the same seed gives the same bits, unless a time
 //!   budget stops the work.
-//! - `reset` forgets everything of the last episode.
+//! - `reset` forgets everything from the last episode.
 //!
 //! [`check::check_planner`] tests these on any planner.
 //!

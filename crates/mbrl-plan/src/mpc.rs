@@ -14,13 +14,13 @@ use crate::{PlanError, PlanStats, Planner, Problem, error::require};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Replan {
-    /// At every step: model-predictive control (default). Corrects for the model's errors at every step, and costs a plan
-    /// at every step.
+    /// At every step: model-predictive control (default). Corrects for the model's errors at every step, at the cost of a plan
+    /// per step.
     #[default]
     EveryStep,
     /// After this many steps, or when the plan is used up if that is sooner.
     Every(usize),
-    /// Once an episode, then the plan is followed blindly. When it is used up and the episode goes on, a new one is made.
+    /// Once per episode; the plan is then followed open loop. When it is used up before the episode ends, a new one is made.
     OpenLoop,
 }
 
@@ -30,7 +30,7 @@ pub enum Replan {
 pub struct MpcAction {
     /// The action to execute, `[A]`, in environment units.
     pub action: Vec<f32>,
-    /// What planning gave, where a plan was made for this step.
+    /// The summary of the plan, where one was made for this step.
     pub plan: Option<PlanSummary>,
 }
 
@@ -40,7 +40,8 @@ pub struct MpcAction {
 pub struct PlanSummary {
     /// What it cost.
     pub stats: PlanStats,
-    /// What the model expects of the best sequence that was scored, as in [`Plan::best_return`](crate::Plan::best_return).
+    /// The return that the model predicts for the best sequence that was scored, as in
+    /// [`Plan::best_return`](crate::Plan::best_return).
     pub best_return: f32,
 }
 
@@ -62,7 +63,7 @@ impl PlanSummary {
 
 /// Hands out the actions of a planner's plans, one per step, and plans anew when [`Replan`] says so.
 ///
-/// The problem is passed at each step: a goal, a model or bounds that changed count from the next plan on.
+/// The problem is passed at each step: changes of the goal, the model or the bounds take effect with the next plan.
 ///
 /// ```
 /// use mbrl_plan::{
@@ -93,7 +94,7 @@ pub struct Mpc {
     width: usize,
     /// How many of them were handed out.
     executed: usize,
-    /// Steps executed since the planner was last told of any.
+    /// Steps executed since the planner was last told of them.
     untold: usize,
 }
 
@@ -110,7 +111,7 @@ impl Mpc {
     /// The next action.
     ///
     /// # Errors
-    /// An error of the planner. What is left of the last plan is kept for [`fall_back`](Self::fall_back), and the next call
+    /// An error of the planner. The rest of the last plan is kept for [`fall_back`](Self::fall_back), and the next call
     /// plans anew.
     pub fn act(
         &mut self,
@@ -126,14 +127,14 @@ impl Mpc {
         };
         let mut summary = None;
         if self.executed >= last.min(horizon) {
-            // Forgotten first, so that after an error the planner is not advanced twice over the same steps.
+            // Cleared first, so that after an error the planner is not advanced twice over the same steps.
             let untold = std::mem::take(&mut self.untold);
             if untold > 0 {
                 self.planner.advance(untold);
             }
             let mut plan = self.planner.plan(situation, problem, rng)?;
             plan.check()?;
-            // Planners keep to it by themselves; one that does not is held to it here.
+            // Planners respect the limit themselves; for one that does not, it is enforced here.
             if let Some(rate) = problem.action_rate {
                 rate.hold(problem.actions, situation, &mut plan.actions)?;
             }
@@ -148,8 +149,8 @@ impl Mpc {
         Ok(MpcAction { action, plan: summary })
     }
 
-    /// The next action `[A]` of what is left of the last plan, for a step at which [`act`](Self::act) failed. `None` where
-    /// nothing is left: then choose an action in another way. The planner will be told that a step went by.
+    /// The next action `[A]` from the rest of the last plan, for a step at which [`act`](Self::act) failed. `None` where
+    /// nothing is left: then choose an action in another way. The planner will be told that a step was executed.
     pub fn fall_back(&mut self) -> Option<Vec<f32>> {
         self.untold += 1;
         let action = self.actions.get(self.executed * self.width..)?.get(..self.width)?.to_vec();
@@ -157,15 +158,15 @@ impl Mpc {
         Some(action)
     }
 
-    /// `steps` steps went by without a question: the actions of the running plan were executed meanwhile, or others in their place. The
-    /// plan goes on behind them, and so does the planner's warm start. For control loops that do not wait for a plan.
+    /// `steps` steps passed without a call: the actions of the running plan were executed meanwhile, or others in their place. The
+    /// plan continues after them, and so does the planner's warm start. For control loops that do not wait for a plan.
     pub fn skip(&mut self, steps: usize) {
         self.untold = self.untold.saturating_add(steps);
-        // Beyond its end nothing is left of a plan, however far.
+        // Nothing is left of a plan beyond its end, however large `steps` is.
         self.executed = self.executed.saturating_add(steps).min(self.actions.len() / self.width);
     }
 
-    /// What is left of the running plan, `[h, A]` in row-major order: the actions that follow the one handed out last.
+    /// The rest of the running plan, `[h, A]` in row-major order: the actions that follow the one handed out last.
     #[must_use]
     pub fn ahead(&self) -> &[f32] {
         self.actions.get(self.executed * self.width..).unwrap_or_default()
@@ -177,7 +178,7 @@ impl Mpc {
         self.width
     }
 
-    /// A new episode begins: forgets the running plan, and the planner its warm start.
+    /// A new episode begins: forgets the running plan, and makes the planner forget its warm start.
     pub fn reset(&mut self) {
         self.actions.clear();
         (self.executed, self.untold) = (0, 0);
@@ -190,17 +191,17 @@ impl Mpc {
 pub struct LockstepSlot<'a> {
     /// Its controller, with a planner and a warm start of its own.
     pub mpc: &'a mut Mpc,
-    /// Where it stands.
+    /// Its situation.
     pub situation: Situation<'a>,
-    /// Its generator.
+    /// Its random number generator.
     pub rng: &'a mut Rng,
 }
 
-/// The next action of each of several environments that share a problem: [`Mpc::act`] of each, on all threads at once where the
-/// model is on a CPU. Each gets the bits that it would get alone.
+/// The next action of each of several environments that share a problem: [`Mpc::act`] for each, on all threads at once where the
+/// model is on a CPU. Each gets the same bits as if it were alone.
 ///
-/// Threads that one plan leaves idle, between its chunks and while its sampler draws, work on another. So a batch of plans takes
-/// the time of its model steps, spread evenly over the threads.
+/// Threads that one plan leaves idle, between its chunks and while its sampler draws, work on another. A batch of plans
+/// therefore takes the time of its model steps, spread evenly over the threads.
 ///
 /// ```
 /// use mbrl_plan::{

@@ -1,7 +1,7 @@
 //! # Coloured noise: Gaussian sequences with a power-law spectrum
 //!
 //! The effect of white noise on a machine averages out within a few steps. Noise whose power falls with the frequency as
-//! f^−β pushes in one direction for longer, and so reaches states that white noise of the same spread never does.
+//! f^−β pushes in one direction for longer, and so reaches states that white noise of the same spread never reaches.
 //!
 //! | `colorednoise.powerlaw_psd_gaussian` \[1\] | here |
 //! |---|---|
@@ -9,10 +9,10 @@
 //! | `size[-1]` | `horizon`, H |
 //! | `fmin = 0`, raised to 1/H | the same: the constant part has the power of the slowest oscillation, 1/H |
 //!
-//! Difference from it: the variance at each step is 1. The package leaves the constant part out of its normalisation, so
-//! that its variance at a large β is 1.25 (the version of 2020) or 1.5 (since the constant part is drawn
-//! with its full power, as here). A standard deviation taken from a setting of iCEM's authors is therefore up to √1.25
-//! smaller here.
+//! Difference from the package: the variance at each step is 1. The package leaves the constant part out of its normalisation, so
+//! that its variance at a large β is 1.25 (the version of 2020) or 1.5 (later ones, in which the constant part is drawn
+//! with its full power, as here). With a standard deviation taken from the settings of iCEM's authors, the noise is therefore
+//! smaller here, by a factor of up to √1.25.
 //!
 //! ## References
 //! \[1\] Timmer, König (1995), *On generating power law noise*, Astronomy and Astrophysics 300, 707-710, as in the
@@ -90,7 +90,7 @@ pub(crate) fn mixed(
 /// stand for half of theirs, so that β = 0 gives white noise.
 fn basis(exponent: f64, horizon: usize) -> Vec<f32> {
     let alone = |k: usize| k == 0 || 2 * k == horizon;
-    // Relative to the slowest oscillation: nothing overflows, however large the exponent is.
+    // Relative to the slowest oscillation, so that nothing overflows, however large the exponent is.
     let share = |k: usize| (k.max(1) as f64).powf(-exponent) * if alone(k) { 0.5 } else { 1.0 };
     // At each step the squares of a pair sum to its share, as the square of a lone one does.
     let total: f64 = (0..=horizon / 2).map(share).sum();
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_exponent_of_0_is_white_on_both_ways() {
-        // The basis is not used at 0; it must agree with what is.
+        // The basis is not used at 0; it must agree with the white noise that is.
         for horizon in [1, 2, 3, 8, 9, 30] {
             let rows = basis(0.0, horizon);
             for s in 0..horizon {

@@ -1,4 +1,4 @@
-//! The planner's seam.
+//! The interface of a planner.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ pub struct PlanStats {
     /// Iterations of the optimizer.
     pub iterations: usize,
     /// Model steps: one per particle, candidate and step of the horizon, and one more for each where a gradient is taken. The
-    /// currency of sample efficiency.
+    /// measure of sample efficiency.
     pub model_steps: u64,
-    /// Wall time.
+    /// Wall-clock time.
     pub elapsed: Duration,
 }
 
@@ -35,7 +35,7 @@ impl PlanStats {
     }
 }
 
-/// What one iteration of a planner found: whether a search converges, stalls or meets NaN.
+/// What one iteration of a planner found. Shows whether a search converges, stalls or meets NaN.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct IterationReport {
@@ -74,7 +74,7 @@ impl IterationReport {
 pub struct Candidate {
     /// Actions in the environment's units, `[H, A]` in row-major order.
     pub actions: Vec<f32>,
-    /// Its return, as the model expects it.
+    /// Its return, as predicted by the model.
     pub value: f32,
 }
 
@@ -86,12 +86,12 @@ pub struct Plan {
     pub actions: Vec<f32>,
     /// Horizon and width of an action, `[H, A]`, each at least 1.
     pub shape: [usize; 2],
-    /// What the model expects of the best sequence that was scored: the plan itself where the planner executes the best, else a
-    /// bound that the plan need not reach (the mean of a distribution is not scored).
+    /// The return that the model predicts for the best sequence that was scored: the plan itself where the planner executes the best,
+    /// else a bound that the plan need not reach (the mean of a distribution is not scored).
     pub best_return: f32,
     /// What it cost.
     pub stats: PlanStats,
-    /// What each iteration found, in order; empty where a planner does not tell.
+    /// What each iteration found, in order; empty where a planner does not report it.
     pub trace: Vec<IterationReport>,
     /// The best sequences of the last iteration, best first, where the planner was told to keep some
     /// ([`Shooting::with_candidates`](crate::Shooting::with_candidates)); else empty.
@@ -136,7 +136,7 @@ impl Plan {
         self.shape[0]
     }
 
-    /// Whether the actions have the shape that they are said to have: the fields are public.
+    /// Whether the actions have the stated shape, which is not certain since the fields are public.
     pub(crate) fn check(&self) -> Result<(), PlanError> {
         let [horizon, width] = self.shape;
         require(horizon > 0 && width > 0, "shape of the plan", format!("[{horizon}, {width}]"), "at least one action")?;
@@ -146,15 +146,16 @@ impl Plan {
 
 /// Chooses actions by looking ahead.
 ///
-/// Contract, tested by [`check::check_planner`](crate::check::check_planner), the last point aside, since not every planner
+/// Contract, tested by [`check::check_planner`](crate::check::check_planner) except for the last point, since not every planner
 /// keeps a warm start:
 /// - plans lie within the bounds of `problem.actions` and are finite, whatever the model returns (a NaN never wins);
 /// - the same situation, problem and generator state give the same bits;
-/// - `reset` forgets everything of earlier episodes: elites, means, filters;
+/// - `reset` forgets everything from earlier episodes: elites, means, filters;
 /// - `advance(n)` shifts the warm start by the n steps that were executed.
 ///
-/// Planners that sample sequences and learn from their returns are easier written as a
-/// [`SequenceSampler`](crate::SequenceSampler). A complete implementation of a planner, the best action held over the horizon:
+/// Planners that sample sequences and learn from their returns are easier to write as a
+/// [`SequenceSampler`](crate::SequenceSampler). A complete implementation of a planner, which holds the best action over the
+/// horizon:
 ///
 /// ```
 /// use mbrl_plan::{
@@ -204,7 +205,7 @@ pub trait Planner: Send {
     /// [`PlanError`] for a problem that cannot be planned, or an error of the model.
     fn plan(&mut self, situation: &Situation<'_>, problem: &Problem<'_>, rng: &mut Rng) -> Result<Plan, PlanError>;
 
-    /// Shifts the warm start: the first `executed` actions of the last plan were executed.
+    /// Shifts the warm start after the first `executed` actions of the last plan were executed.
     fn advance(&mut self, executed: usize);
 
     /// A new episode begins: forgets the warm start.

@@ -1,4 +1,4 @@
-//! What is to be planned: a model, a goal, bounds. Borrowed for each call, so all of it can change between two steps.
+//! A planning problem: a model, a goal, bounds. Borrowed for each call, so all of it can change between two steps.
 
 use std::fmt;
 
@@ -32,13 +32,13 @@ use crate::{ActionRate, Disagreement, Propose};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Problem<'a> {
-    /// Says where states go under actions.
+    /// The model: how actions change the state.
     pub dynamics: &'a dyn Dynamics,
-    /// What is rewarded; `None` asks the model (learned reward heads, simulators).
+    /// The reward; `None` asks the model (learned reward heads, simulators).
     pub reward: Option<&'a dyn Reward>,
-    /// What may be done, in the environment's units.
+    /// The actions that may be taken, in the environment's units.
     pub actions: &'a ActionSpace,
-    /// When a trajectory is over; `None` asks the model, and where that gives none, never.
+    /// When a trajectory is over; `None` asks the model, and a model without a rule never ends one.
     pub termination: Option<&'a dyn Termination>,
     /// Reward of each step after the terminal one (PDDM's tasks: −500; default 0). The terminal step's own reward is counted.
     pub after_termination: f32,
@@ -46,17 +46,17 @@ pub struct Problem<'a> {
     pub terminal_value: Option<&'a dyn Value>,
     /// Discount per step, in (0, 1] (default 1).
     pub discount: f32,
-    /// Extra reward of each planned step, for planning only: evaluations ignore it. It is added to the reward, whoever gives
-    /// that, and is all that is paid where there is none.
+    /// Extra reward of each planned step, for planning only: evaluations ignore it. It is added to the reward of the problem or
+    /// of the model; where neither gives one, it is the whole reward.
     pub shaping: Option<&'a dyn Reward>,
-    /// What is paid for going where the members of an ensemble disagree, on top of the reward. Where neither the problem nor
-    /// the model gives a reward, this is all that is paid: exploration for its own sake.
+    /// The bonus for going where the members of an ensemble disagree, on top of the reward. Where neither the problem nor
+    /// the model gives a reward, this is the whole reward: exploration for its own sake.
     pub disagreement: Option<&'a Disagreement>,
-    /// What changes of the action cost, and how large they may be. Every planner keeps to it.
+    /// What changes of the action cost, and how large they may be. Every planner respects both.
     pub action_rate: Option<ActionRate>,
     /// Action sequences to be tried among the candidates, in environment units `[M, H, A]`: a policy's, say.
     pub proposals: Option<Tensor<3>>,
-    /// Who makes such sequences when a plan is made, beside those of `proposals`: a policy, say.
+    /// The source of further such sequences, made anew for each plan, besides those of `proposals`: a policy, say.
     pub proposer: Option<&'a dyn Propose>,
 }
 
@@ -80,28 +80,28 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Says what is rewarded.
+    /// Sets the reward.
     #[must_use]
     pub fn with_reward(mut self, reward: &'a dyn Reward) -> Self {
         self.reward = Some(reward);
         self
     }
 
-    /// Says when a trajectory is over.
+    /// Sets the rule for when a trajectory is over.
     #[must_use]
     pub fn with_termination(mut self, termination: &'a dyn Termination) -> Self {
         self.termination = Some(termination);
         self
     }
 
-    /// Says what each step after the terminal one earns.
+    /// Sets the reward of each step after the terminal one.
     #[must_use]
     pub fn with_after_termination(mut self, reward: f32) -> Self {
         self.after_termination = reward;
         self
     }
 
-    /// Says what is expected beyond the horizon.
+    /// Sets the expected return beyond the horizon.
     #[must_use]
     pub fn with_terminal_value(mut self, value: &'a dyn Value) -> Self {
         self.terminal_value = Some(value);
@@ -115,14 +115,14 @@ impl<'a> Problem<'a> {
         self
     }
 
-    /// Adds a reward that planning alone goes by.
+    /// Adds a reward that only planning uses.
     #[must_use]
     pub fn with_shaping(mut self, shaping: &'a dyn Reward) -> Self {
         self.shaping = Some(shaping);
         self
     }
 
-    /// Pays for disagreement.
+    /// Adds a bonus for disagreement.
     #[must_use]
     pub fn with_disagreement(mut self, disagreement: &'a Disagreement) -> Self {
         self.disagreement = Some(disagreement);
@@ -130,7 +130,7 @@ impl<'a> Problem<'a> {
     }
 
     /// Lets changes of the action cost `weight` times their square, and keeps each within `limit` (infinity for no limit), both in half
-    /// ranges of the action: plans become smooth, and the limit holds for what [`Mpc`](crate::Mpc) hands out of any planner.
+    /// ranges of the action: plans become smooth, and the limit holds for the actions that [`Mpc`](crate::Mpc) hands out, with any planner.
     ///
     /// The last action is that of the situation's [past](mbrl_env::Situation::past).
     ///

@@ -1,4 +1,4 @@
-//! Sequences that planners try besides their own.
+//! Sequences that planners try in addition to their own.
 
 use burn::tensor::Tensor;
 use mbrl_env::{Rng, Situation};
@@ -34,11 +34,11 @@ use crate::{PlanError, Problem, units::Units};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Propose: Send + Sync {
-    /// Sequences `[M, H, A]` in environment units, on the model's device, for a `horizon` of H steps from a situation. Random numbers are a
-    /// function of `key`.
+    /// Sequences `[M, H, A]` in environment units, on the model's device, for a `horizon` of H steps from a situation. Random numbers depend
+    /// on `key` alone.
     ///
     /// # Errors
-    /// What the model gives.
+    /// Those of the model.
     fn propose(
         &self,
         situation: &Situation<'_>,
@@ -48,7 +48,7 @@ pub trait Propose: Send + Sync {
     ) -> Result<Tensor<3>, ModelError>;
 }
 
-/// All that a problem has to propose for a plan, `[M, H, W]` in the planner's units; checked.
+/// All sequences that a problem proposes for a plan, `[M, H, W]` in the planner's units; checked.
 pub(crate) fn proposed(
     problem: &Problem<'_>,
     situation: &Situation<'_>,

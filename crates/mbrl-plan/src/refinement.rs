@@ -1,13 +1,13 @@
-//! Gradient steps on what sampling found.
+//! Gradient steps on the candidates that sampling found.
 
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "gradient")]
 use crate::{PlanError, error::require};
 
-/// Gradient steps on the best candidates of a sampling planner, by
+/// Gradient steps on the best candidates of a sampling planner, set by
 /// [`Shooting::with_refinement`](crate::Shooting::with_refinement) or
-/// [`PlannerConfig::init`](crate::PlannerConfig::init). Planning with one needs the crate feature `gradient`.
+/// [`PlannerConfig::init`](crate::PlannerConfig::init). Planning with a refinement needs the crate feature `gradient`.
 ///
 /// ```
 /// use mbrl_plan::Refinement;
@@ -18,10 +18,10 @@ use crate::{PlanError, error::require};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Refinement {
-    /// Candidates of the last iteration that climb, the best ones, beside the sampler's solution (default: 4: sampling has
-    /// found the hill, and most of the best stand on the same one).
+    /// How many of the best candidates of the last iteration climb, besides the sampler's solution (default: 4: sampling has
+    /// already found a maximum, and most of the best candidates lie near the same one).
     pub candidates: usize,
-    /// Gradient steps (default: 10); 0 does not refine.
+    /// Gradient steps (default: 10); 0 turns the refinement off.
     pub iterations: usize,
     /// Length of the first steps in each dimension, in half ranges; the steps shrink evenly to nothing (default: 0.05, a
     /// tenth of the deviation that CEM samples with: ten of them move a sequence by half of it).
@@ -41,7 +41,7 @@ impl Refinement {
         Self { iterations: 0, ..Self::default() }
     }
 
-    /// Whether there is any.
+    /// Whether there is any refinement.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.iterations > 0

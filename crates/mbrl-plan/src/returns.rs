@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Returns {
-    /// Discounted sums of rewards with the terminal value, `[P, K]`. May hold NaN where the model or the reward gave it.
+    /// Discounted sums of rewards with the terminal value, `[P, K]`. May hold NaN where the model or the reward returned it.
     pub per_particle: Tensor<2>,
     /// Model steps taken: `H·P·K`.
     pub model_steps: u64,
@@ -30,7 +30,7 @@ pub enum Aggregate {
     /// The mean over particles (default; PETS and PDDM).
     #[default]
     Mean,
-    /// The mean less this many standard deviations (divisor P): careful for positive factors, curious for negative ones.
+    /// The mean minus this many standard deviations (divisor P): risk-averse for positive factors, exploratory for negative ones.
     /// PDDM's exploration option ranks costs by mean − 4 std: here that is −4.
     MeanMinusStd(f32),
     /// The worst particle.
@@ -52,7 +52,7 @@ impl Aggregate {
 impl Returns {
     /// One return for each candidate, `[K]`: finite, or −∞ for a candidate that must not win.
     ///
-    /// A candidate of which any particle is NaN or infinite gets −∞. This is done here, before anything is ranked or
+    /// A candidate with any particle that is NaN or infinite gets −∞. This is done here, before anything is ranked or
     /// weighted, because NaN sorts as the largest value on Burn's backends.
     #[must_use]
     pub fn aggregate(&self, aggregate: Aggregate) -> Tensor<1> {
@@ -65,14 +65,14 @@ impl Returns {
                 let mean = all.clone().mean_dim(0);
                 let deviation = all.clone() - mean.clone();
                 let variance = (deviation.clone() * deviation).mean_dim(0);
-                // The root of 0 has an infinite gradient, which times the 0 of the deviations would be NaN.
+                // The root of 0 has an infinite gradient; multiplied by deviations of 0 it would give NaN.
                 let agreed = variance.clone().equal_elem(0.0);
                 let std = variance.mask_fill(agreed.clone(), 1.0).sqrt().mask_fill(agreed, 0.0);
                 mean - std * factor
             }
             Aggregate::Worst => all.clone().min_dim(0),
         };
-        // The value itself may be infinite where no particle is: a sum can overflow.
+        // The aggregate itself may be infinite where no particle is: a sum can overflow.
         let finite = Tensor::cat(vec![all, value.clone()], 0).is_finite();
         value.mask_fill(finite.bool_not().any_dim(0), f32::NEG_INFINITY).reshape([population])
     }
@@ -80,8 +80,8 @@ impl Returns {
 
 /// Scores K candidate sequences, `candidates` `[K, H, A]` in environment units, from one situation.
 ///
-/// One roll-out of `H·P·K` model steps with the noise of `key`, one call of the reward, of the termination rule and of
-/// the terminal value over all rows, then the discounted sum
+/// Takes one roll-out of `H·P·K` model steps with the noise of `key`, then one call each to the reward, the termination rule
+/// and the terminal value over all rows. The return is the discounted sum
 ///
 /// ```text
 /// G = Σ_{t<H} γ^t r_t + γ^H V(o_H)
@@ -89,12 +89,12 @@ impl Returns {
 ///
 /// where `r_t` counts up to and including the terminal step; each later step earns `problem.after_termination` instead,
 /// and `V` is not counted after termination. (PDDM's code leaves the terminal step's own reward out; here it counts.)
-/// A model that gives rewards marks with NaN a candidate that broke it; that counts where the problem has its own reward too.
-/// What rewards and values say of rows that are over, NaN included, is dropped and not multiplied by zero. Shaping and the
-/// bonus for disagreement are added to the reward of each step, the cost of its change of the action is taken off.
+/// A model that gives rewards marks with NaN a candidate that broke it; this applies even where the problem has its own reward.
+/// Rewards and values of rows that are over, NaN included, are dropped, not multiplied by zero. Shaping and the
+/// bonus for disagreement are added to the reward of each step; the cost of its change of the action is subtracted.
 ///
 /// Differentiable with respect to `candidates` where the model, the reward and the value are; termination itself has no
-/// gradient. Rewards and values are then not even asked about rows that are over, since a NaN there would come back as the
+/// gradient. Rewards and values are then not even evaluated on rows that are over, since a NaN there would come back as the
 /// gradient 0 · NaN. A model whose states are no longer finite after a termination does give such a candidate NaN gradients.
 ///
 /// ```
@@ -118,7 +118,7 @@ impl Returns {
 /// ```
 ///
 /// # Errors
-/// [`PlanError::Width`] for arrays that do not fit together, [`PlanError::Config`] for a discount outside (0, 1], no
+/// [`PlanError::Width`] for arrays whose sizes do not match, [`PlanError::Config`] for a discount outside (0, 1], no
 /// particles or an `after_termination` that is not finite, [`PlanError::NoReward`], or an error of the model.
 pub fn returns(
     problem: &Problem<'_>,
@@ -148,7 +148,7 @@ pub fn returns(
     }
 
     let draw = Draw::new(propagation, key);
-    // Chunk by chunk where the model prefers it, cut by shape alone; gradients go through the whole.
+    // Chunk by chunk where the model prefers it, cut by shape alone; gradients need the whole batch at once.
     let even = population.div_ceil(CHUNKS).next_multiple_of(ROWS);
     let chunk = problem.dynamics.chunk_size(horizon, particles).map(|size| size.min(even));
     let chunk = chunk.filter(|&size| size > 0 && size < population);
@@ -169,12 +169,12 @@ pub fn returns(
     Ok(Returns { per_particle, model_steps: (horizon * particles * population) as u64 })
 }
 
-/// Chunks that a large population is cut into at least, so that threads share them evenly.
+/// The least number of chunks that a large population is cut into, so that threads share them evenly.
 const CHUNKS: usize = 4;
-/// Chunks are multiples of it: rows that processors work on side by side.
+/// Chunk sizes are multiples of this: the number of rows that processors work on side by side.
 const ROWS: usize = 32;
 
-/// The scores `[P, K]` of candidates, whose settings have been checked.
+/// The scores `[P, K]` of candidates whose settings have been checked.
 fn score(
     problem: &Problem<'_>,
     situation: &Situation<'_>,
@@ -210,7 +210,7 @@ fn score(
             let terminated = termination.terminated(flat(&now), flat(&actions), flat(&next));
             check_size("flags of the termination rule", steps, terminated.dims()[0])?;
             let terminated = terminated.reshape([horizon, rows]);
-            // A simulator whose episode is over, by a time limit say, stands still: nothing is earned there, whatever the rule says.
+            // A simulator whose episode is over, for example by a time limit, stands still: nothing is earned there, whatever the rule says.
             Some(match imagined.terminated {
                 Some(over) if spec.needs_snapshot => terminated.bool_or(over),
                 _ => terminated,
@@ -231,7 +231,7 @@ fn score(
     let rewards = match problem.reward {
         Some(reward) => {
             let rewards = paid_by(reward)?;
-            // A NaN of the model says that it broke down there, whoever pays.
+            // A NaN from the model says that it broke down there, whoever gives the reward.
             Some(match imagined.reward {
                 Some(model) => rewards.mask_fill(model.is_nan(), f32::NAN),
                 None => rewards,
@@ -285,12 +285,12 @@ fn score(
     Ok(total.reshape([particles, population]))
 }
 
-/// Of terminations `[H, N]`: what was over before each step `[H, N]`, and what is over after the last one `[1, N]`.
+/// From terminations `[H, N]`: what was over before each step `[H, N]`, and what is over after the last one `[1, N]`.
 fn over(terminated: Tensor<2, Bool>) -> (Tensor<2, Bool>, Tensor<2, Bool>) {
     let [horizon, rows] = terminated.dims();
     let mut over = Tensor::zeros([1, rows], &terminated.device());
     let mut before = Vec::with_capacity(horizon);
-    // On a CPU and thousands of rows many times as fast as a cumulative sum.
+    // On a CPU with thousands of rows, many times as fast as a cumulative sum.
     for t in 0..horizon {
         before.push(over.clone());
         over = over.bool_or(terminated.clone().narrow(0, t, 1));
@@ -298,14 +298,14 @@ fn over(terminated: Tensor<2, Bool>) -> (Tensor<2, Bool>, Tensor<2, Bool>) {
     (Tensor::cat(before, 0), over)
 }
 
-/// `[H, N, W]` with the rows that are over `[H, N]` replaced by what they were in their first step, which no row begins over.
+/// `[H, N, W]` with the rows that are over `[H, N]` replaced by their values in the first step, in which no row is over yet.
 fn first_step_where(x: &Tensor<3>, over: &Tensor<2, Bool>) -> Tensor<3> {
     let shape = x.dims();
     let first = x.clone().narrow(0, 0, 1).expand(shape);
     x.clone().mask_where(over.clone().unsqueeze_dim::<3>(2).expand(shape), first)
 }
 
-/// A wrong shape from a foreign model would otherwise show up as a wrong reward.
+/// A wrong shape from another crate's model would otherwise show up as a wrong reward.
 fn check_trajectories(imagined: &Trajectories, horizon: usize, rows: usize, width: usize) -> Result<(), PlanError> {
     let [instants, n, o] = imagined.obs.dims();
     check_size("instants of the roll-out", horizon + 1, instants)?;
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(score(&shaped, candidates.clone()), [-40.0, 10.0]);
         let both = shaped.clone().with_reward(&reward);
         assert_eq!(score(&both, candidates), [7.0 - 40.0, -1.0 + 10.0]);
-        // After the end in the second step nothing is paid.
+        // After the end in the second step no reward is given.
         let ended = sequences([[1.0, 3.0, 2.0], [0.0, 0.0, -1.0]]);
         assert_eq!(score(&both.with_termination(&end), ended), [1.0 + 4.0 - 40.0, -1.0 + 10.0]);
     }
@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn after_termination_each_remaining_step_earns_the_constant_and_no_value() {
         let (model, actions) = (counter(), unit_actions());
-        // Worth NaN, as the value, beyond the end: masked steps must not leak.
+        // NaN, like the value, beyond the end: masked steps must not leak.
         let reward = reward_fn(|obs: Tensor<2>, _, next: Tensor<2>| {
             let beyond = obs.greater_elem(2.5);
             next.mask_fill(beyond, f32::NAN).squeeze_dim(1)

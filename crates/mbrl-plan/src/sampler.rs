@@ -1,4 +1,4 @@
-//! Ask/tell: all that distinguishes one shooting planner from another.
+//! Ask/tell: what distinguishes one shooting planner from another.
 
 use std::fmt::Debug;
 
@@ -17,7 +17,7 @@ use crate::{
 ///
 /// A sampler knows neither model nor reward nor environment units: it works in units of half the action range, where
 /// every action lies in `[-1, 1]^A`. Among n discrete choices A is n, and the largest of the n numbers is the choice.
-/// [`Shooting`](crate::Shooting) makes a planner of it:
+/// [`Shooting`](crate::Shooting) turns it into a planner:
 ///
 /// ```text
 /// begin → (ask → score → tell) × iterations, or until converged → solution
@@ -29,7 +29,7 @@ use crate::{
 /// - every random number comes from the `rng` that was passed in; its keys draw in bulk on any device
 ///   ([`normals`](crate::normals), [`uniforms`](crate::uniforms));
 /// - sequences need not leave the device: [`Scored`] fetches those that are asked for;
-/// - `reset` brings back the state of a new sampler.
+/// - `reset` restores the state of a new sampler.
 ///
 /// A complete implementation, random shooting:
 ///
@@ -81,8 +81,8 @@ pub trait SequenceSampler: Send + Debug {
     /// [`PlanError::Width`] for arrays of the wrong size, [`PlanError::NoFiniteReturn`].
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError>;
 
-    /// Learns that a refinement (see [`Shooting::with_refinement`](crate::Shooting::with_refinement)) made `sequence` `[1, H, A]` of the
-    /// solution, of return `value`: it will be executed in its place. By default one more iteration tells of it alone.
+    /// Learns that a refinement (see [`Shooting::with_refinement`](crate::Shooting::with_refinement)) found `sequence` `[1, H, A]`, of
+    /// return `value`, which will be executed instead of the solution. By default, one more iteration reports it alone.
     ///
     /// # Errors
     /// As [`tell`](Self::tell).
@@ -95,7 +95,7 @@ pub trait SequenceSampler: Send + Debug {
         false
     }
 
-    /// Whether its samples keep to `[-1, 1]` by themselves, so that it cannot search where there are no bounds.
+    /// Whether the sampler itself keeps its samples within `[-1, 1]`, so that it cannot search where there are no bounds.
     fn presumes_bounds(&self) -> bool {
         false
     }
@@ -149,7 +149,7 @@ impl<S: SequenceSampler + ?Sized> SequenceSampler for Box<S> {
     }
 }
 
-/// Scored sequences. On a GPU they stay there, and what is asked for comes to the host.
+/// Scored sequences. On a GPU they stay there, and only those that are asked for are copied to the host.
 #[derive(Debug, Clone)]
 pub struct Scored {
     sequences: Sequences,
@@ -169,7 +169,7 @@ enum Sequences {
 }
 
 impl Scored {
-    /// Takes sequences `[K, H, A]` with their returns `[K]`, and leaves out what has no finite return.
+    /// Takes sequences `[K, H, A]` with their returns `[K]`, and leaves out those without a finite return.
     ///
     /// # Errors
     /// [`PlanError::Width`] for arrays of the wrong size, [`PlanError::NoFiniteReturn`] where nothing is left.
@@ -203,7 +203,7 @@ impl Scored {
         self.candidates(&[k])
     }
 
-    /// Sequences one after the other, `[chosen, H, A]` in row-major order; fetched at once.
+    /// Sequences one after the other, `[chosen, H, A]` in row-major order; fetched together.
     #[must_use]
     pub fn candidates(&self, chosen: &[usize]) -> Vec<f32> {
         match &self.sequences {
@@ -223,7 +223,7 @@ impl Scored {
         self.returns[k]
     }
 
-    /// The sequence with the largest return, the first of equals.
+    /// The sequence with the largest return; of equals the first.
     #[must_use]
     pub fn best(&self) -> usize {
         self.elites(1)[0]
@@ -246,7 +246,7 @@ impl Scored {
     }
 
     /// Mean and variance over sequences, given as index and weight, entry by entry `[H·A]`. Weights are relative:
-    /// their sum, which is above 0, is divided by. In double precision on a CPU, in single precision on other devices.
+    /// they are divided by their sum, which is above 0. In double precision on a CPU, in single precision on other devices.
     pub(crate) fn moments(&self, weights: &[(usize, f64)]) -> (Vec<f64>, Vec<f64>) {
         let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
         let (chosen, weights): (Vec<usize>, Vec<f64>) = weights.iter().map(|(k, weight)| (*k, weight / total)).unzip();
@@ -259,7 +259,7 @@ impl Scored {
                 let weights = weights.iter().map(|&weight| weight as f32).collect();
                 let weights = to_device::<2>(weights, [chosen.len(), 1], &all.device());
                 let rows = select(all, &chosen);
-                // Not a matrix product: on some GPUs that has fewer digits.
+                // Not a matrix product, which is less precise on some GPUs.
                 let mean = (rows.clone() * weights.clone()).sum_dim(0);
                 let variance = ((rows - mean.clone()).square() * weights).sum_dim(0);
                 let both: Vec<f64> = to_host(Tensor::cat(vec![mean, variance], 0)).into_iter().map(f64::from).collect();
@@ -316,7 +316,7 @@ fn moments<'a>(rows: impl Iterator<Item = (&'a [f32], f64)> + Clone, len: usize)
     (mean, variance)
 }
 
-/// Sequences `[K, H, A]` of a mean and a standard deviation `[H, A]`, of standard noise.
+/// Sequences `[K, H, A]` with a mean and a standard deviation `[H, A]`, from standard noise.
 pub(crate) fn around(mean: &[f32], std: &[f32], noise: Tensor<3>) -> Tensor<3> {
     let [_, horizon, width] = noise.dims();
     let row = |values: &[f32]| to_device(values.to_vec(), [1, horizon, width], &noise.device());
@@ -335,7 +335,7 @@ pub(crate) fn blend(old: &mut [f32], new: &[f64], alpha: f32) {
 /// # Errors
 /// [`PlanError::ActionSpace`] for other spaces.
 pub(crate) fn sampler_width(actions: &ActionSpace, planner: &'static str) -> Result<usize, PlanError> {
-    // A number per choice, step and candidate: beyond this no memory would do, nor would a search find anything.
+    // A number per choice, step and candidate: beyond this no memory would suffice, nor would a search find anything.
     const CHOICES: usize = 1 << 16;
     match actions {
         ActionSpace::Discrete(choices) if (1..=CHOICES).contains(choices) => Ok(*choices),
@@ -348,7 +348,7 @@ pub(crate) fn sampler_width(actions: &ActionSpace, planner: &'static str) -> Res
     }
 }
 
-/// Rules that every sampler's sizes keep.
+/// Rules for the sizes of every sampler.
 pub(crate) fn check_sizes(width: usize, horizon: usize, population: usize, iterations: usize) -> Result<(), PlanError> {
     require(width > 0, "width", width, "at least one action dimension")?;
     require(horizon > 0, "horizon", horizon, "at least one step")?;

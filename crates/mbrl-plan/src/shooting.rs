@@ -35,7 +35,7 @@ pub type Mppi = Shooting<MppiSampler>;
 /// Random shooting; made by [`RandomShootingConfig::init`](crate::RandomShootingConfig::init).
 pub type RandomShooting = Shooting<RandomShootingSampler>;
 
-/// A planner out of a [`SequenceSampler`].
+/// A planner made from a [`SequenceSampler`].
 ///
 /// Each iteration asks the sampler for sequences, adds the problem's proposals, clips all to the bounds, scores them with
 /// [`returns`] and reports the scores to the sampler. The sampler sees units of half the action range, the model environment units:
@@ -45,20 +45,20 @@ pub type RandomShooting = Shooting<RandomShootingSampler>;
 /// # Discrete actions
 ///
 /// Among n choices the sampler draws n numbers per step, and the largest is the choice (the first of equals). The sampler then
-/// learns from sequences with 1 for the choice and −1 for the others, whatever the numbers were. The plan is the choice with
+/// learns from sequences with 1 for the choice and −1 for the others, whatever the numbers were. The plan takes the choice with
 /// the largest number in each step of the solution.
 ///
 /// CEM becomes the cross-entropy method for categorical distributions, whose refit is the frequency p of each choice among the
-/// elites: per step and choice the mean is 2p − 1 and the variance 4p(1 − p), which dies out as one choice prevails. Only the
+/// elites: per step and choice the mean is 2p − 1 and the variance 4p(1 − p), which vanishes as one choice prevails. Only the
 /// draws differ: a choice is drawn where 2p − 1 plus noise of that variance is the largest, not with probability p, so frequent
-/// choices are drawn even more often. Planners that weight candidates average frequencies likewise.
+/// choices are drawn even more often. Planners that weight candidates average frequencies in the same way.
 #[derive(Debug, Clone)]
 pub struct Shooting<S> {
     sampler: S,
     propagation: Propagation,
     aggregate: Aggregate,
     time_budget: Option<Duration>,
-    /// How many of the last iteration's sequences a plan tells of.
+    /// How many of the last iteration's sequences a plan reports.
     kept: usize,
     #[cfg(feature = "gradient")]
     refinement: Option<Refinement>,
@@ -90,7 +90,7 @@ impl<S: SequenceSampler> Shooting<S> {
     }
 
     /// Improves the sampler's solution and the best candidates of the last iteration by gradient steps. The best of them all is
-    /// executed, which may be the solution as it was. A better sequence is reported to the sampler as one more iteration with
+    /// executed, which may be the unchanged solution. A better sequence is reported to the sampler as one more iteration with
     /// this candidate alone, so that its warm start begins there.
     ///
     /// Needs a differentiable model and a bounded box of actions. 0 iterations do not refine.
@@ -104,9 +104,9 @@ impl<S: SequenceSampler> Shooting<S> {
         Ok(self)
     }
 
-    /// For real time: no iteration begins that would end later than `budget` after the call, were it as slow as the slowest so
-    /// far. The first one always runs. A refinement gets the time that sampling leaves, and is left out where the budget ends the
-    /// sampling. What was done is in [`PlanStats`].
+    /// For real time: an iteration begins only if, at the pace of the slowest so far, it would end within `budget` of the
+    /// call. The first one always runs. A refinement gets the time that sampling leaves, and is left out where the budget ends the
+    /// sampling. [`PlanStats`] says what was done.
     ///
     /// Plans then depend on the speed of the machine: the same seed no longer gives the same bits.
     #[must_use]
@@ -115,8 +115,8 @@ impl<S: SequenceSampler> Shooting<S> {
         self
     }
 
-    /// Keeps the best sequences of the last iteration in [`Plan::candidates`], so many of them (default: none). Where they lead says
-    /// [`Trajectory::of`](crate::Trajectory::of).
+    /// Keeps this many of the best sequences of the last iteration in [`Plan::candidates`] (default: none).
+    /// [`Trajectory::of`](crate::Trajectory::of) says where they lead.
     #[must_use]
     pub fn with_candidates(mut self, kept: usize) -> Self {
         self.kept = kept;
@@ -221,7 +221,7 @@ impl<S: SequenceSampler> Planner for Shooting<S> {
 fn best_of(sequences: &[f32], values: &[f32], count: usize) -> Vec<Candidate> {
     let len = sequences.len() / values.len().max(1);
     let mut order: Vec<usize> = (0..values.len()).filter(|k| values[*k].is_finite()).collect();
-    // Stable: the first of equals stays first.
+    // Stable sort: the first of equals stays first.
     order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
     let candidate = |k: usize| Candidate { actions: sequences[k * len..(k + 1) * len].to_vec(), value: values[k] };
     order.into_iter().take(count).map(candidate).collect()

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Trajectory {
-    /// Observations, `[H + 1, V]` in row-major order; the first is where it starts. V is the width of what the model shows
+    /// Observations, `[H + 1, V]` in row-major order; the first is where the trajectory starts. V is the width of what the model shows
     /// ([`DynamicsSpec::view`](crate::DynamicsSpec::view)).
     pub obs: Vec<f32>,
     /// Instants and width, `[H + 1, V]`.
@@ -21,8 +21,8 @@ pub struct Trajectory {
 }
 
 impl Trajectory {
-    /// Where a sequence of actions `[H, A]`, in environment units and row-major order, leads from a situation: the mean over the members
-    /// of the model, without noise.
+    /// Where a sequence of actions `[H, A]`, in environment units and row-major order, leads from a situation, as predicted by the mean
+    /// over the members of the model, without noise.
     ///
     /// # Errors
     /// [`PlanError::Width`] for a sequence of another width, [`PlanError::Config`] for one without steps, an error of the model.

@@ -1,4 +1,4 @@
-//! Between what samplers and climbers work in and what a model takes.
+//! Conversion between the units of samplers and gradient optimizers and those of a model.
 
 use burn::tensor::{Device, Int, Tensor};
 use mbrl_env::{ActionSpace, BoxSpace};
@@ -34,7 +34,7 @@ pub(crate) fn bounded<'a>(
 pub(crate) enum Units<'a> {
     /// Half the range of a box.
     HalfRange(HalfRange<'a>, Option<RateLimit>),
-    /// One number for each choice, of which the largest is taken.
+    /// One number for each choice; the largest decides.
     Choices { count: usize, device: &'a Device },
 }
 
@@ -49,7 +49,7 @@ impl<'a> Units<'a> {
         })
     }
 
-    /// With a limit of changes.
+    /// With a limit on changes.
     pub(crate) fn within(self, limit: Option<RateLimit>) -> Self {
         match self {
             Self::HalfRange(units, _) => Self::HalfRange(units, limit),
@@ -65,7 +65,7 @@ impl<'a> Units<'a> {
         }
     }
 
-    /// What comes of sequences `[K, H, W]` that a sampler asked for, as it is told of them: clipped to the bounds and to the limit of
+    /// The sequences `[K, H, W]` that a sampler asked for, as they are reported back to it: clipped to the bounds and to the limit on
     /// changes, or 1 for the
     /// choice and −1 for the others.
     pub(crate) fn feasible(&self, asked: Tensor<3>) -> Tensor<3> {
@@ -82,7 +82,7 @@ impl<'a> Units<'a> {
         }
     }
 
-    /// Actions `[K, H, A]` in the environment's units of feasible sequences `[K, H, W]`.
+    /// Actions `[K, H, A]` in the environment's units, from feasible sequences `[K, H, W]`.
     pub(crate) fn to_env(&self, feasible: Tensor<3>) -> Tensor<3> {
         match self {
             Self::HalfRange(units, _) => units.to_env(feasible),
@@ -90,7 +90,7 @@ impl<'a> Units<'a> {
         }
     }
 
-    /// Actions `[H, A]` in the environment's units of a sampler's solution `[H, W]`, in row-major order.
+    /// Actions `[H, A]` in the environment's units, from a sampler's solution `[H, W]`, in row-major order.
     pub(crate) fn solution_to_env(&self, solution: Vec<f32>) -> Vec<f32> {
         match self {
             Self::HalfRange(units, rate) => {
@@ -108,11 +108,11 @@ impl<'a> Units<'a> {
         }
     }
 
-    /// Feasible sequences of proposed actions `[M, H, A]` in the environment's units.
+    /// Feasible sequences from proposed actions `[M, H, A]` in the environment's units.
     ///
     /// # Errors
-    /// [`PlanError::Width`] for sequences of another shape, [`PlanError::NonFinite`], [`PlanError::Config`] for a choice that
-    /// is none.
+    /// [`PlanError::Width`] for sequences of another shape, [`PlanError::NonFinite`], [`PlanError::Config`] for a number
+    /// that is no choice.
     pub(crate) fn of_proposals(&self, proposals: &Tensor<3>, horizon: usize) -> Result<Tensor<3>, PlanError> {
         let [_, h, a] = proposals.dims();
         let width = if let Self::HalfRange(units, _) = self { units.half.len() } else { 1 };
@@ -135,14 +135,14 @@ impl<'a> Units<'a> {
     }
 }
 
-/// 1 for the choice and −1 for the others, `[K, H, n]`, of choices `[K, H, 1]`.
+/// 1 for the choice and −1 for the others, `[K, H, n]`, from choices `[K, H, 1]`.
 fn one_hot(choices: Tensor<3, Int>, count: usize, device: &Device) -> Tensor<3> {
     let [k, h, _] = choices.dims();
     let each = Tensor::<1, Int>::arange(0..count as i64, device).reshape([1, 1, count]).expand([k, h, count]);
     choices.expand([k, h, count]).equal(each).float() * 2.0 - 1.0
 }
 
-/// The index of the largest number, the first of equals.
+/// The index of the largest number; of equals the first.
 fn first_largest(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }
@@ -165,7 +165,7 @@ impl<'a> HalfRange<'a> {
         Self { bounds, middle, half, device }
     }
 
-    /// A row `[1, 1, A]` to go with sequences `[K, H, A]`.
+    /// A row `[1, 1, A]` that broadcasts over sequences `[K, H, A]`.
     fn row(&self, values: &[f32]) -> Tensor<3> {
         to_device(values.to_vec(), [1, 1, values.len()], self.device)
     }
@@ -176,7 +176,7 @@ impl<'a> HalfRange<'a> {
         actions.max_pair(self.row(self.bounds.low())).min_pair(self.row(self.bounds.high()))
     }
 
-    /// As `to_env`, for gradients: these pass the clipping as if it were not there. A sequence on a bound would otherwise have
+    /// As `to_env`, for gradients: these ignore the clipping. A sequence on a bound would otherwise have
     /// no gradient there, and never leave it.
     #[cfg(feature = "gradient")]
     pub(crate) fn to_env_tracked(&self, sequences: Tensor<3>) -> Tensor<3> {

@@ -1,8 +1,8 @@
-//! Plans that go on where the last one stopped.
+//! Plans that continue where the last one stopped.
 
 use serde::{Deserialize, Serialize};
 
-/// What stands at the end of a plan that was shifted by the executed steps.
+/// What fills the end of a plan that was shifted by the executed steps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -10,7 +10,7 @@ pub enum Tail {
     /// The middle of the action range (default; mbrl-lib, and PETS's zeros where the range is symmetric).
     #[default]
     Middle,
-    /// The last action once more (PDDM, iCEM).
+    /// The last action, repeated (PDDM, iCEM).
     Last,
 }
 

@@ -1,10 +1,10 @@
-//! Values of expressions: of one transition in `f64`, and of a batch as tensors.
+//! Values of expressions: for one transition in `f64`, and for a batch as tensors.
 
 use burn::tensor::{Bool, Tensor};
 
 use super::parse::{Call, Comparison, Node, Operator, Whose};
 
-/// The value of one transition.
+/// The value for one transition.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value {
     Number(f64),
@@ -26,7 +26,7 @@ fn sign(x: f64) -> f64 {
     }
 }
 
-/// What a function of numbers gives. The parser has counted the arguments.
+/// The value of a function of numbers. The parser has counted the arguments.
 pub(super) fn call(function: Call, x: &[f64]) -> f64 {
     match function {
         Call::Sin => x[0].sin(),
@@ -132,7 +132,7 @@ impl Rows<'_> {
     /// `[N]`.
     pub(super) fn numbers(&self, node: &Node) -> Tensor<1> {
         let numbers = match self.number(node) {
-            // A comparison in the place of a number.
+            // A comparison in place of a number.
             None => match self.truth(node) {
                 Truths::Same(truth) => Numbers::Same(f64::from(u8::from(truth))),
                 Truths::Rows(truths) => Numbers::Rows(truths.float()),
@@ -319,7 +319,7 @@ impl Rows<'_> {
 /// Both of two truths, or either.
 fn joined(is_and: bool, a: Truths, b: Truths) -> Truths {
     match (a, b) {
-        // False decides for both, true for either; the other one decides nothing.
+        // False decides `and`, true decides `or`; the other value decides nothing.
         (Truths::Same(same), other) | (other, Truths::Same(same)) => {
             if same == is_and {
                 other
@@ -331,13 +331,13 @@ fn joined(is_and: bool, a: Truths, b: Truths) -> Truths {
     }
 }
 
-/// The square root; its gradient is 0 at 0, where that of the formula is infinite: at a distance of 0, say.
+/// The square root; its gradient is 0 at 0, where that of the formula is infinite, for example at a distance of 0.
 fn root(x: Tensor<1>) -> Tensor<1> {
     let zero = x.clone().equal_elem(0.0);
     x.mask_fill(zero.clone(), 1.0).sqrt().mask_fill(zero, 0.0)
 }
 
-/// Rows to a constant power: a whole one by products, so that negative numbers have it and its gradient too.
+/// Rows to a constant power. Integer powers are computed by products, so that negative numbers have a value and a gradient too.
 fn raised(x: Tensor<1>, exponent: f64) -> Tensor<1> {
     const LARGEST: f64 = 32.0;
     if exponent == 0.5 {

@@ -12,20 +12,20 @@ use crate::{Env, EnvSpec, Reward, Termination};
 use evaluate::{Rows, Value};
 use parse::{Kind, Node};
 
-/// An expression that cannot be read: where, and why.
+/// An expression that cannot be parsed: where, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}`, letter {letter}: {reason}")]
 #[non_exhaustive]
 pub struct ExpressionError {
     /// The expression.
     pub text: String,
-    /// The letter at fault, counted from 1.
+    /// The character at fault, counted from 1.
     pub letter: usize,
-    /// What was expected and what came.
+    /// What was expected and what was found.
     pub reason: String,
 }
 
-/// What columns of observations and actions are called, in their order.
+/// The names of the columns of observations and actions, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColumnNames {
     obs: Vec<String>,
@@ -33,7 +33,7 @@ pub struct ColumnNames {
 }
 
 impl ColumnNames {
-    /// By the names of the observation's columns and of the action's.
+    /// From the names of the observation's columns and of the action's.
     pub fn new<O: Into<String>, A: Into<String>>(
         obs: impl IntoIterator<Item = O>,
         actions: impl IntoIterator<Item = A>,
@@ -57,19 +57,19 @@ impl ColumnNames {
 /// A reward or a termination as an expression over named columns.
 ///
 /// Its value in batches is that of [`number`](Self::number) and [`holds`](Self::holds) up to the rounding of `f32`. Gradients are those
-/// of the formula; they are 0 where a root or an absolute value has none (at 0), and of `sign` and comparisons.
+/// of the formula; they are 0 where a root or an absolute value has none (at 0), and for `sign` and comparisons.
 ///
 /// # What can be written
 ///
 /// | | |
 /// | --- | --- |
 /// | `NAME`, `next.NAME`, `action.NAME` | a column of the observation before the step, of the one after it, of the action |
-/// | `NAME[2]` | a column of a field of several; `obs[2]`, `next[2]`, `action[2]` count all columns from 0 |
-/// | `"a name"` | any name in quotes (or backquotes), one with blanks or points in it for example |
+/// | `NAME[2]` | a column of a field with several; `obs[2]`, `next[2]`, `action[2]` count all columns from 0 |
+/// | `"a name"` | any name in quotes (or backquotes), for example one with spaces or dots in it |
 /// | `1`, `0.5`, `1e-3`, `pi` | numbers |
 /// | `+ - * / ^` | `^` binds closest and to the right: `-x^2` is `-(x^2)`, `2^3^2` is `2^9` |
 /// | `< <= > >= == !=` | comparisons; `-1 < x < 1` is both of them |
-/// | `not`, `and`, `or` | of comparisons, in this order; `true`, `false` |
+/// | `not`, `and`, `or` | of comparisons, in this order of precedence; `true`, `false` |
 /// | `if(c, a, b)` | `a` where the comparison `c` holds, else `b` |
 /// | `sin cos tan asin acos atan abs exp log sqrt sign` | of one number; `log` is the natural one |
 /// | `atan2(y, x)`, `clamp(x, low, high)`, `min(…)`, `max(…)` | of several |
@@ -112,18 +112,18 @@ pub struct Expression {
 }
 
 impl Expression {
-    /// Reads a number per transition.
+    /// Parses an expression that gives a number per transition.
     ///
     /// # Errors
-    /// [`ExpressionError`], naming the letter, the word and near ones.
+    /// [`ExpressionError`], naming the character, the word and similar ones.
     pub fn reward(text: &str, columns: &ColumnNames) -> Result<Self, ExpressionError> {
         Self::read(text, columns, Kind::Number)
     }
 
-    /// Reads a comparison per transition.
+    /// Parses an expression that gives a comparison per transition.
     ///
     /// # Errors
-    /// [`ExpressionError`], naming the letter, the word and near ones.
+    /// [`ExpressionError`], naming the character, the word and similar ones.
     pub fn termination(text: &str, columns: &ColumnNames) -> Result<Self, ExpressionError> {
         Self::read(text, columns, Kind::Truth)
     }
@@ -138,7 +138,7 @@ impl Expression {
         &self.text
     }
 
-    /// The number of one transition, in `f64`: `obs` `[O]`, `action` `[A]`, `next_obs` `[O]`. A comparison is 1 where it holds, else 0.
+    /// The number for one transition, in `f64`: `obs` `[O]`, `action` `[A]`, `next_obs` `[O]`. A comparison is 1 where it holds, else 0.
     ///
     /// # Panics
     /// Where a slice is shorter than the columns.

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::nearest::{did_you_mean, nearest, suggest};
 
-/// Deepest nesting: each level is a call of the parser and of the evaluation.
+/// Deepest nesting: each level is a recursive call of the parser and of the evaluation.
 const DEEPEST: usize = 100;
-/// Most words and signs: the tree of a long sum is as deep as it has terms.
+/// Most words and signs: the tree of a long sum is as deep as the sum has terms.
 const MOST: usize = 2000;
 /// Longest text (bytes).
 const LONGEST: usize = 20_000;
@@ -153,7 +153,7 @@ const SYMBOLS: &[&str] = &[
     "!", "%",
 ];
 
-/// Reads a text that is of a kind.
+/// Parses a text of the given kind.
 pub(super) fn parse(text: &str, columns: &ColumnNames, kind: Kind) -> Result<Node, ExpressionError> {
     let fail = |at: usize, reason: String| {
         let letter = text.get(..at).map_or(0, |before| before.chars().count()) + 1;
@@ -241,7 +241,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, Fault> {
     Ok(found)
 }
 
-/// Whether a point after these tokens is one between words.
+/// Whether a dot after these tokens separates words.
 fn ends_a_name(tokens: &[(usize, Token)]) -> bool {
     matches!(tokens.last(), Some((_, Token::Word(_) | Token::Quoted(_) | Token::Symbol("]"))))
 }
@@ -271,7 +271,7 @@ struct Parser<'a> {
     at: usize,
     columns: &'a ColumnNames,
     depth: usize,
-    /// Parts that stand in the middle of chains of comparisons.
+    /// Parts in the middle of chains of comparisons.
     doubled: usize,
 }
 
@@ -293,7 +293,7 @@ impl<'a> Parser<'a> {
         token
     }
 
-    /// Takes a symbol, where it comes next.
+    /// Takes a symbol if it comes next.
     fn takes(&mut self, symbol: &str) -> bool {
         let is_next = matches!(self.peek(), Token::Symbol(next) if *next == symbol);
         if is_next {
@@ -327,7 +327,7 @@ impl<'a> Parser<'a> {
         found
     }
 
-    /// `or`, which binds least.
+    /// `or`, which has the lowest precedence.
     fn any(&mut self) -> Read {
         self.deeper(|parser| {
             let mut left = parser.all()?;
@@ -402,7 +402,7 @@ impl<'a> Parser<'a> {
             self.next();
             left = of_kind(left, at, Kind::Number)?;
             if found.is_some() {
-                // It stands in the middle of a chain, and so is there twice: chains within chains would double it each time.
+                // It is in the middle of a chain, so it occurs twice: chains within chains would double it each time.
                 self.doubled += left.size();
                 if self.doubled > MOST {
                     return Err((
@@ -414,7 +414,7 @@ impl<'a> Parser<'a> {
             let (right, right_at) = self.sum()?;
             let right = of_kind(right, right_at, Kind::Number)?;
             let one = folded(Node::Compare(comparison, left.into(), right.clone().into()), at)?;
-            // `a < b < c` is both of them.
+            // `a < b < c` means both comparisons.
             found = Some(match found {
                 None => one,
                 Some(before) => Node::And(before.into(), one.into()),
@@ -474,7 +474,7 @@ impl<'a> Parser<'a> {
     fn power(&mut self) -> Read {
         let left = self.atom()?;
         if self.takes("^") || self.takes("**") {
-            // To the right, and signs of exponents bind closer.
+            // Right-associative, and signs of exponents bind more tightly.
             return self.deeper(|parser| parser.operated(left, Operator::Power, Self::signed));
         }
         Ok(left)
@@ -531,7 +531,7 @@ impl<'a> Parser<'a> {
         Ok((self.column(Whose::Before, word, at)?, at))
     }
 
-    /// `[2]` or `[1, 0, 2]`, where it comes next.
+    /// `[2]` or `[1, 0, 2]`, if it comes next.
     fn index(&mut self) -> Result<Option<Vec<usize>>, Fault> {
         if !self.takes("[") {
             return Ok(None);
@@ -596,7 +596,7 @@ impl<'a> Parser<'a> {
     fn unknown(&self, whose: Whose, name: &str, what: &str) -> String {
         let (names, _) = self.names(whose);
         let others: Vec<String> = match whose {
-            // It may be one of the action's.
+            // It may be a column of the action.
             Whose::Before => self
                 .columns
                 .actions
@@ -663,7 +663,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// What consists of numbers alone is the number that it gives, which must be one: `1/0` is a mistake.
+/// Replaces a node of numbers alone by its value, which must be finite: `1/0` is a mistake.
 fn folded(node: Node, at: usize) -> Result<Node, Fault> {
     let constant = |node: &Node| if let Node::Number(number) = node { Some(*number) } else { None };
     let value = match &node {
@@ -682,7 +682,7 @@ fn folded(node: Node, at: usize) -> Result<Node, Fault> {
         _ => None,
     };
     match value {
-        // Tensors hold numbers of single precision.
+        // Tensors hold single-precision numbers.
         Some(value) if !(value as f32).is_finite() => {
             Err((at, format!("what begins here is {value}, expected a finite number")))
         }

@@ -1,4 +1,4 @@
-//! A child process that never makes its parent wait for longer than was agreed, and never outlives it.
+//! A child process that never makes its parent wait longer than agreed, and never outlives it.
 
 use std::{
     collections::VecDeque,
@@ -23,16 +23,16 @@ use super::{
     protocol::{MAGIC, MAX_FRAME, MAX_PREAMBLE},
 };
 
-/// How much of standard error is kept (bytes), and how many lines and letters of it are told.
+/// How much of standard error is kept (bytes), and how many lines and characters of it are reported.
 const SAID: usize = 16 << 10;
 const SAID_LINES: usize = 30;
 const SAID_CHARS: usize = 3000;
-/// How long a process that has closed its output may take to end, to tell its exit code.
+/// How long a process that has closed its output may take to exit, so that its exit code can be reported.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
-/// How long after SIGTERM comes SIGKILL.
+/// Time from SIGTERM to SIGKILL.
 const TERMINATION: Duration = Duration::from_secs(1);
 
-/// Until when an answer is waited for, and which option says so.
+/// The deadline of an answer, and the option that sets it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
     at: Instant,
@@ -50,28 +50,28 @@ impl Deadline {
     }
 }
 
-/// The process, its pipes and what it said.
+/// The process, its pipes and its output.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
-    /// Ends the child's group when this process dies and cannot.
+    /// Ends the child's process group when this process dies and cannot do so itself.
     guard: Option<Child>,
     input: Option<ChildStdin>,
     output: ChildStdout,
     buffer: Vec<u8>,
-    /// What of the buffer is data: from where to where.
+    /// The part of the buffer that holds data: start and end.
     start: usize,
     end: usize,
     said: Arc<Said>,
     status: Option<ExitStatus>,
-    /// How long it may take to end when it is asked to (s).
+    /// How long it may take to exit when asked to (s).
     stop: Duration,
-    /// It was asked for something and did not answer, or answered nonsense: it will not hear a request to end.
+    /// It did not answer a request, or answered nonsense: it will not read a request to exit.
     lost: bool,
 }
 
 impl Server {
-    /// Starts a process; its standard error is copied to ours where `show` says so.
+    /// Starts a process; with `show`, its standard error is copied to ours.
     pub(super) fn spawn(mut command: Command, stop: Duration, show: bool) -> Result<Self, ProcessFault> {
         // A group of its own: Ctrl-C does not reach it, and its children can be ended with it.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -110,7 +110,7 @@ impl Server {
         Ok(())
     }
 
-    /// Skips what was printed before the first frame; that is taken for words on standard error.
+    /// Skips text printed before the first frame, which is treated as output on standard error.
     pub(super) fn hello(&mut self, deadline: Deadline) -> Result<(), ProcessFault> {
         loop {
             let data = &self.buffer[self.start..self.end];
@@ -158,7 +158,7 @@ impl Server {
             if let Err(fault) = self.fill(deadline) {
                 let cut_short = matches!(fault, ProcessFault::TimedOut { .. } | ProcessFault::Closed);
                 let data = &self.buffer[self.start..self.end];
-                // Less than the length of a frame, and all of it letters.
+                // Shorter than a frame's length field, and all of it text.
                 let is_text = !data.is_empty()
                     && data.len() < 4
                     && data.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
@@ -170,7 +170,7 @@ impl Server {
         Ok((self.buffer[payload.start], &self.buffer[payload.start + 1..payload.end]))
     }
 
-    /// Whether something came that was not asked for.
+    /// Whether unrequested data arrived.
     pub(super) fn has_more(&self) -> bool {
         self.end > self.start
     }
@@ -185,7 +185,7 @@ impl Server {
                 self.buffer.copy_within(self.start.., 0);
                 (self.start, self.end) = (0, self.end - self.start);
             } else {
-                // As much as arrives: what is announced and does not come takes no memory.
+                // Grows with the data that arrives: data that is announced but does not arrive takes no memory.
                 self.buffer.resize(2 * self.buffer.len(), 0);
             }
         }
@@ -216,18 +216,18 @@ impl Server {
         ProcessFault::Rubbish { text }
     }
 
-    /// The end of what it said, when it has been ended.
+    /// The end of its output, after it was terminated.
     pub(super) fn said(&self) -> String {
         self.said.tail()
     }
 
-    /// It is of no more use: ends it, without asking.
+    /// It is no longer usable: ends it without asking.
     pub(super) fn abandon(&mut self) {
         self.lost = true;
         self.end_group();
     }
 
-    /// Asks it to end by `farewell`, and ends it.
+    /// Asks it with `farewell` to exit, then ends it.
     pub(super) fn stop(&mut self, farewell: &[u8]) {
         if !self.lost && self.status.is_none() {
             let deadline = Deadline { at: Instant::now() + self.stop, seconds: 0.0, option: "" };
@@ -238,7 +238,7 @@ impl Server {
         self.end_group();
     }
 
-    /// Whether it has ended within so long. It is not reaped, so that its number stays taken while its group is ended.
+    /// Whether it exits within this time. It is not reaped, so that its process id stays in use while its group is ended.
     fn await_end(&mut self, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let mut pause = Duration::from_micros(200);
@@ -272,7 +272,7 @@ impl Server {
         }
     }
 
-    /// Ends the process and whatever it started, and reaps it.
+    /// Ends the process and all that it started, and reaps it.
     fn end_group(&mut self) {
         if self.status.is_none() && !self.await_end(Duration::ZERO) {
             let _ = killpg(pid(&self.child), Signal::SIGTERM);
@@ -284,7 +284,7 @@ impl Server {
     /// Ends what is left of the group, and reaps the process.
     fn finish(&mut self) {
         if self.status.is_none() {
-            // Nobody else has this number until the process is reaped.
+            // No other process has this id until the process is reaped.
             let _ = killpg(pid(&self.child), Signal::SIGKILL);
             self.status = self.child.wait().ok();
         }
@@ -306,7 +306,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// A shell that does nothing until its input is closed, because this process has died; the group then has two seconds left.
+/// A shell that does nothing until its input closes because this process has died; the group then has two seconds left.
 fn guard(group: u32) -> Option<Child> {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "read -r _; sleep 2; kill -s KILL -- \"-$0\"", &group.to_string()]);
@@ -314,14 +314,14 @@ fn guard(group: u32) -> Option<Child> {
     shell.spawn().ok()
 }
 
-/// How long an answer is waited for awake. A core that sleeps takes some 40 µs to wake, which is more than most environments take
+/// How long to busy-wait for an answer. A sleeping core takes some 40 µs to wake, which is more than most environments take
 /// for a step; those that take longer lose little by it.
 const AWAKE: Duration = Duration::from_micros(100);
 
 /// Waits until a pipe is ready, or closed.
 fn wait_for(pipe: &impl AsFd, what: PollFlags, deadline: Deadline) -> Result<(), ProcessFault> {
     let is_ready = |pipe: &_| matches!(poll(&mut [PollFd::new(AsFd::as_fd(pipe), what)], PollTimeout::ZERO), Ok(1));
-    // With one core, being awake keeps the other side from answering.
+    // With one core, busy-waiting keeps the other side from answering.
     static SEVERAL_CORES: LazyLock<bool> =
         LazyLock::new(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1));
     if *SEVERAL_CORES {
@@ -335,7 +335,7 @@ fn wait_for(pipe: &impl AsFd, what: PollFlags, deadline: Deadline) -> Result<(),
     }
     loop {
         let left = deadline.at.saturating_duration_since(Instant::now());
-        // Upwards, so that a rest of a millisecond is waited for.
+        // Rounded up, so that the last fraction of a millisecond is waited for.
         let left = (left + Duration::from_micros(999)).as_millis().min(60_000) as u16;
         match poll(&mut [PollFd::new(pipe.as_fd(), what)], PollTimeout::from(left)) {
             Ok(0) if Instant::now() >= deadline.at => return Err(deadline.missed()),
@@ -350,7 +350,7 @@ fn io(error: Errno) -> ProcessFault {
     ProcessFault::Io(error.into())
 }
 
-/// The end of what a process wrote to standard error.
+/// The end of a process's standard error.
 #[derive(Debug, Default)]
 struct Said {
     kept: Mutex<Kept>,
@@ -395,7 +395,7 @@ impl Said {
         self.closed.notify_all();
     }
 
-    /// The last lines, after a moment for those that are under way.
+    /// The last lines, after a short wait for those still in the pipe.
     fn tail(&self) -> String {
         let wait = Duration::from_millis(200);
         let kept = self.closed.wait_timeout_while(self.kept(), wait, |kept| !kept.is_closed);

@@ -1,4 +1,4 @@
-//! How a process is started and how long it is waited for, as plain data.
+//! How a process is started and how long to wait for it, as plain data.
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
@@ -7,35 +7,35 @@ use serde::{Deserialize, Serialize};
 use super::{ProcessEnv, ProcessFault};
 use crate::{EnvError, EnvSpec, Field, TimeLimit, World, tasks::Task};
 
-/// What the task is called.
+/// The name of the task.
 pub const TASK: &str = "process";
 
-/// The options that say how long to wait and what to show. They change no number of a run, so they may change while it goes on.
+/// The options that say how long to wait and what to show. They affect no number of a run, so they may change during a run.
 pub const WAITING_OPTIONS: &[&str] = &["start_timeout", "timeout", "stop_timeout", "show_stderr"];
 
-/// The Python side, for environments of Gymnasium by their ids: nothing has to be installed for them besides Gymnasium.
+/// The Python side, for Gymnasium environments by their ids: they need nothing installed besides Gymnasium.
 const SHIM: &str = include_str!("../../python/mbrl_env/__init__.py");
 
-/// How a process is started that serves an environment, and how long it is waited for: the options of the task `process`.
+/// How to start a process that serves an environment, and how long to wait for it: the options of the task `process`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProcessConfig {
-    /// The program and its words, such as `["python3", "my_env.py"]`. The program is found in `PATH`, or in `directory` where it is a
+    /// The program and its arguments, such as `["python3", "my_env.py"]`. The program is found in `PATH`, or in `directory` where it is a
     /// relative path.
     pub command: Vec<String>,
-    /// In place of a command: an id of Gymnasium (`"Pendulum-v1"`), a class as `"module:Name"` or `"file.py:Name"`.
+    /// In place of a command: a Gymnasium id (`"Pendulum-v1"`), or a class as `"module:Name"` or `"file.py:Name"`.
     pub id: Option<String>,
     /// Which Python serves `id` (default `python3`). Gymnasium must be installed there for its ids.
     pub python: Option<String>,
     /// Modules that are imported before `id` is made: those that register it.
     pub imports: Vec<String>,
-    /// What `id` is made with, as text of JSON: `'{"g": 9.81}'`.
+    /// The keyword arguments that `id` is made with, as JSON text: `'{"g": 9.81}'`.
     pub make: Option<String>,
-    /// More words after the command.
+    /// Further arguments after the command.
     pub args: Vec<String>,
     /// Working directory (default: that of this program).
     pub directory: Option<PathBuf>,
-    /// Environment variables on top of those of this program. They are stored with a run: no place for secrets.
+    /// Environment variables in addition to those of this program. They are stored with a run, so do not put secrets here.
     pub env: BTreeMap<String, String>,
     /// Names of the observation's columns, in place of those that the process gives.
     pub fields: Vec<FieldConfig>,
@@ -43,15 +43,15 @@ pub struct ProcessConfig {
     pub action_fields: Vec<FieldConfig>,
     /// Steps after which an episode is cut; 0 where episodes end by themselves. Default: as the process says.
     pub max_steps: Option<u32>,
-    /// Time of a step (s). Default: as the process says, else 1.
+    /// Duration of a step (s). Default: as the process says, else 1.
     pub control_period: Option<f64>,
     /// How long the process may take to say hello (s; default 120, for imports from a slow disk).
     pub start_timeout: f64,
     /// How long it may take for a step or a reset (s; default 60).
     pub timeout: f64,
-    /// How long it may take to end when it is asked to (s; default 5); then it is ended.
+    /// How long it may take to exit when asked to (s; default 5); then it is ended.
     pub stop_timeout: f64,
-    /// Whether what it writes to standard error is shown as it comes (default: only its end, in errors).
+    /// Whether its standard error is shown as it is written (default: only its end, in errors).
     pub show_stderr: bool,
 }
 
@@ -149,7 +149,7 @@ impl ProcessConfig {
         ProcessEnv::start(self.clone())
     }
 
-    /// The task: the environment under its time limit. Its reward and termination are for a model to learn, or for expressions.
+    /// The task: the environment under its time limit. A model must learn its reward and termination, or expressions must give them.
     ///
     /// # Errors
     /// As [`init`](Self::init); [`EnvError::Options`] where nobody says how long an episode is.
@@ -221,7 +221,7 @@ impl ProcessConfig {
         let mut command = match (&self.id, self.command.split_first()) {
             (Some(id), _) => {
                 let mut command = Command::new(self.python.as_deref().unwrap_or("python3"));
-                // By default a script's folder is where modules are found; here it is the working directory.
+                // By default Python finds modules in the script's folder; here it finds them in the working directory.
                 command.args(["-c", SHIM, id]);
                 for module in &self.imports {
                     command.args(["--import", module]);
@@ -245,7 +245,7 @@ impl ProcessConfig {
         Ok(command)
     }
 
-    /// The command in words.
+    /// The command as text.
     pub(super) fn words(&self) -> String {
         let served = self.id.iter().flat_map(|id| [self.python.as_deref().unwrap_or("python3"), "-m", "mbrl_env", id]);
         let words: Vec<&str> = served.chain(self.command.iter().chain(&self.args).map(String::as_str)).collect();

@@ -9,14 +9,14 @@ use super::{
 };
 use crate::{ActionSpace, Env, EnvError, EnvSpec, Info, Step, check_action, tasks::Phase};
 
-/// An environment in another process. It is no simulator: nothing of it can be saved.
+/// An environment in another process. It is not a simulator: its state cannot be saved.
 ///
-/// Observations come as doubles and are rounded to `f32` once; rewards stay as they come. Actions are clipped to their bounds before
-/// they are sent.
+/// Observations arrive as doubles and are rounded to `f32` once; rewards stay as they arrive. Actions are clipped to their bounds
+/// before they are sent.
 ///
-/// After an error the process is gone, and `reset` with a seed starts it again; only a number that is none
-/// ([`ProcessFault::NonFinite`]) ends no more than the episode. Dropped, it asks the process to end, and ends it and
-/// whatever it started where it does not.
+/// After an error the process is gone, and `reset` with a seed starts it again; only a number that is not finite
+/// ([`ProcessFault::NonFinite`]) ends just the episode. Dropping the environment asks the process to exit, and ends it and
+/// all that it started if it does not.
 pub struct ProcessEnv {
     config: ProcessConfig,
     spec: EnvSpec,
@@ -67,12 +67,12 @@ impl ProcessEnv {
         })
     }
 
-    /// The limit of steps that the process itself tells.
+    /// The step limit that the process itself reports.
     pub(super) fn told_max_steps(&self) -> Option<u32> {
         self.told_max_steps
     }
 
-    /// Sends what is in `out` and takes the answer by `read`; whatever goes wrong ends the process.
+    /// Sends the contents of `out` and reads the answer with `read`; any error ends the process.
     fn ask<T>(
         &mut self,
         asked: impl FnOnce(u64) -> String,
@@ -122,7 +122,7 @@ fn start(config: &ProcessConfig, out: &mut Vec<u8>) -> Result<(Server, EnvSpec),
     }
 }
 
-/// Ends a process that failed, and says what it said.
+/// Ends a process that failed, and reports its output.
 fn last_words(mut server: Server) -> String {
     server.abandon();
     server.said()
@@ -145,7 +145,7 @@ fn exchange<'a>(
     (kind, expected): (u8, &'static str),
 ) -> Result<&'a [u8], ProcessFault> {
     if server.has_more() {
-        // What comes unasked would be taken for the answer.
+        // Unrequested data would be taken for the answer.
         let found = match server.receive(deadline)? {
             (protocol::ERROR, payload) => return Err(raised(payload)),
             (kind, _) => protocol::kind_name(kind),
@@ -163,7 +163,7 @@ fn raised(payload: &[u8]) -> ProcessFault {
     ProcessFault::Raised { traceback: String::from_utf8_lossy(payload).into_owned() }
 }
 
-/// What is wrong with an answer of another kind.
+/// The fault of an answer of another kind.
 fn refused((kind, payload): (u8, &[u8]), expected: &'static str) -> ProcessFault {
     match kind {
         protocol::ERROR => raised(payload),

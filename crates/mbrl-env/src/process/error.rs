@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io, path::PathBuf, process::ExitStatus};
 
 use super::protocol::{MAX_FRAME, PROTOCOL};
 
-/// An error of a process that serves an environment: which process, what it was asked, what went wrong and what it last said.
+/// An error of a process that serves an environment: which process, what it was asked, what went wrong and its last output.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ProcessError {
@@ -26,7 +26,7 @@ impl fmt::Display for ProcessError {
     }
 }
 
-/// Its fault is part of its words, so its source is that of the fault.
+/// The message already includes the fault, so the source is that of the fault.
 impl Error for ProcessError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.fault.source()
@@ -37,42 +37,42 @@ impl Error for ProcessError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessFault {
-    /// The program is not there or cannot be run.
+    /// The program does not exist or cannot be run.
     #[error(
         "it cannot be started; task_options.command names the program and its words, the program by a path or by a name that is found \
          in PATH"
     )]
     Start(#[source] io::Error),
-    /// The working directory is not there.
+    /// The working directory does not exist.
     #[error("task_options.directory = {directory:?}: expected a folder that is there", directory = .0.display().to_string())]
     Directory(PathBuf),
     /// No answer in time.
     #[error("no answer within {seconds} s; it was ended. Where it may take longer, raise task_options.{option}")]
     TimedOut {
-        /// How long was waited (s).
+        /// How long the parent waited (s).
         seconds: f64,
         /// The option that says how long to wait.
         option: &'static str,
     },
-    /// It ended by itself.
+    /// It exited by itself.
     #[error("it ended {}", ending(.0))]
     Exited(ExitStatus),
-    /// It lives, but its output or its input is closed.
+    /// It is still running, but its output or its input is closed.
     #[error("it closed its standard input or output, which carry the messages, and was ended")]
     Closed,
-    /// What came is a text and no message.
+    /// It sent text instead of a message.
     #[error(
         "it wrote {text:?} to standard output, where only messages of the protocol may go: print to standard error, and start the \
          messages by mbrl_env.serve"
     )]
     Rubbish {
-        /// The beginning of what came.
+        /// The beginning of the text.
         text: String,
     },
     /// A message that is too large.
     #[error("it announced a message of {bytes} bytes, expected at most {MAX_FRAME}")]
     TooLarge {
-        /// The size that came.
+        /// The size that was received.
         bytes: u64,
     },
     /// Another version of the protocol.
@@ -81,7 +81,7 @@ pub enum ProcessFault {
          (crates/mbrl-env/python)"
     )]
     Version {
-        /// The version that came.
+        /// The version that was received.
         found: u32,
     },
     /// A message that was not asked for.
@@ -89,10 +89,10 @@ pub enum ProcessFault {
     Order {
         /// What came.
         found: String,
-        /// What was asked for.
+        /// The message that was requested.
         expected: &'static str,
     },
-    /// A message that ends too early or too late, or says what it cannot say.
+    /// A message that ends too early or too late, or has invalid contents.
     #[error("its message is damaged: {reason}")]
     Malformed {
         /// What was expected and what came.
@@ -107,12 +107,12 @@ pub enum ProcessFault {
     /// An observation of the wrong width.
     #[error("its observation has {actual} numbers, expected {expected} as its specification says")]
     Width {
-        /// The width that the specification says.
+        /// The width that the specification states.
         expected: usize,
-        /// The width that came.
+        /// The width that was received.
         actual: usize,
     },
-    /// A number that is none, in an observation or a reward. The process goes on, and its episode is over.
+    /// A number that is not finite, in an observation or a reward. The process keeps running, and its episode is over.
     #[error(
         "its {what} is {value}, expected a finite number; let the environment terminate the episode before it gives such a number"
     )]
@@ -125,22 +125,22 @@ pub enum ProcessFault {
     /// Its code raised an exception.
     #[error("its code failed:\n{}", .traceback.trim_end())]
     Raised {
-        /// The exception as the process tells it.
+        /// The exception as the process reports it.
         traceback: String,
     },
-    /// It was started again, and is another environment now.
+    /// After a restart it serves another environment.
     #[error("started again, it serves another environment: {reason}")]
     Changed {
         /// What differs.
         reason: String,
     },
-    /// It failed before, and its generator of starts is gone.
+    /// It failed before, and its generator of start states is lost.
     #[error("it failed before: begin its next episode with a seed, which starts it again")]
     Lost,
     /// The pipes failed.
     #[error("its pipes failed")]
     Io(#[source] io::Error),
-    /// A platform without what the bridge needs.
+    /// A platform that lacks what the bridge needs.
     #[error("environments in processes need Linux, macOS or another Unix")]
     Platform,
 }

@@ -1,8 +1,8 @@
 //! An environment in another process: in Python, or in any language that speaks the protocol.
 //!
 //! [`ProcessConfig`] says how the process is started; [`ProcessEnv`] is the environment. It is the task `process` of
-//! [`tasks`](crate::tasks), with the configuration's fields as its options. What goes over the pipes is described in
-//! `docs/process-protocol.md`; the Python side is in `python/` of this crate.
+//! [`tasks`](crate::tasks), with the configuration's fields as its options. `docs/process-protocol.md` describes the
+//! messages on the pipes; the Python side is in `python/` of this crate.
 //!
 //! ```no_run
 //! use mbrl_env::{Env, process::ProcessConfig};

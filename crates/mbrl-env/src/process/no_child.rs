@@ -1,4 +1,4 @@
-//! Where there are no processes as Unix has them: none can be started.
+//! For platforms without Unix processes: none can be started.
 
 use std::{process::Command, time::Duration};
 

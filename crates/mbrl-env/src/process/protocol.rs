@@ -1,5 +1,5 @@
-//! What goes over the pipes: frames, and the specification that the process gives of itself. `docs/process-protocol.md` is the
-//! description for those who write the other side.
+//! The messages on the pipes: frames, and the specification that the process sends of its environment. `docs/process-protocol.md`
+//! describes them for those who write the other side.
 
 use serde::Deserialize;
 
@@ -10,9 +10,9 @@ use crate::{ActionSpace, BoxSpace, EnvSpec, Field, FieldKind};
 pub(super) const PROTOCOL: u32 = 1;
 /// Precedes the first frame of the process.
 pub(super) const MAGIC: &[u8] = b"\x89mbrl-env\r\n";
-/// Largest frame (bytes): an observation of eight million numbers. The first four bytes of a text, taken for a length, are more.
+/// Largest frame (bytes): an observation of eight million numbers. The first four bytes of a text, read as a length, give more.
 pub(super) const MAX_FRAME: usize = 64 << 20;
-/// What a process may print before it says hello (bytes).
+/// How much a process may print before it says hello (bytes).
 pub(super) const MAX_PREAMBLE: usize = 1 << 20;
 
 pub(super) const HELLO: u8 = 1;
@@ -44,12 +44,12 @@ pub(super) fn begin(out: &mut Vec<u8>, kind: u8) {
 
 /// Writes the length of the frame in `out`.
 pub(super) fn end(out: &mut [u8]) {
-    // What is sent is far below the limit: an action, a seed or a short text.
+    // Frames sent are far below the limit: an action, a seed or a short text.
     let length = u32::try_from(out.len() - 4).unwrap_or(u32::MAX);
     out[..4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Reads a payload from its front.
+/// Reads a payload from the front.
 #[derive(Debug)]
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
@@ -105,7 +105,7 @@ struct Told {
     protocol: u32,
 }
 
-/// What a process says of itself.
+/// What a process reports about its environment.
 #[derive(Debug, Deserialize)]
 pub(super) struct ToldSpec {
     name: String,
@@ -180,7 +180,7 @@ impl ToldSpec {
         serde_json::from_slice(json).map_err(reason)
     }
 
-    /// As an environment's specification; `period` (s) is that of the options, which overrules the process.
+    /// As an environment's specification; `period` (s) is that of the options, which overrides the process.
     pub(super) fn spec(self, period: Option<f64>) -> Result<EnvSpec, ProcessFault> {
         const HUGE: usize = 1 << 23;
         let refuse = |reason: String| Err(ProcessFault::Spec { reason });

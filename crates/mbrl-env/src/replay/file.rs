@@ -28,7 +28,7 @@ const VERSION: u32 = 1;
 const HEADER: usize = 8 + 4 + 6 * 8;
 
 impl Replay {
-    /// Writes everything, so that [`load`](Self::load) gives back the same bits. Observations [in bytes](Self::in_bytes) are written, and
+    /// Writes everything, so that [`load`](Self::load) restores the same bits. Observations [in bytes](Self::in_bytes) are written, and
     /// read, as numbers.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Replay {
         let Some(payload) = sizes.payload() else {
             return malformed(format!("impossible sizes: {sizes:?}"));
         };
-        // `take` allocates as data comes, so damaged sizes do not ask for memory that is not needed.
+        // `take` allocates as data arrives, so damaged sizes do not request memory that is not needed.
         let mut body = Vec::new();
         (&mut input).take(payload + 4).read_to_end(&mut body).map_err(stream)?;
         if (body.len() as u64) < payload + 4 {
@@ -82,7 +82,7 @@ impl Replay {
         Self::from_body(&sizes, body)
     }
 
-    /// [`save`](Self::save) into a file, which is moved into its place when it is whole, so a file that was there before
+    /// [`save`](Self::save) into a file, which is moved into its place once it is complete, so an existing file
     /// survives a failure.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Replay {
         output.inner.flush()
     }
 
-    /// A replay of a body whose length and checksum are right.
+    /// A replay from a body whose length and checksum are right.
     fn from_body(sizes: &Sizes, body: &[u8]) -> Result<Self, EnvError> {
         let Sizes { obs_width, action_width, capacity, len, episodes, running } = *sizes;
         let mut rest = body;
@@ -200,7 +200,7 @@ impl Sizes {
         }
     }
 
-    /// Bytes between header and checksum; `None` where that is no number a file can have, or the sizes contradict each
+    /// Bytes between header and checksum; `None` where no file can have that many, or the sizes contradict each
     /// other.
     fn payload(&self) -> Option<u64> {
         if self.len > self.capacity || self.episodes > self.len || self.running > 1 {
@@ -238,7 +238,7 @@ fn malformed<T>(reason: String) -> Result<T, EnvError> {
     Err(EnvError::Malformed { what: "replay", reason })
 }
 
-/// A writer that keeps the checksum of what went through it.
+/// A writer that keeps the checksum of the bytes that it has passed on.
 struct Checked<'a, W> {
     inner: &'a mut W,
     /// CRC-32 as in zip and PNG (ISO 3309: reflected, polynomial 0x04C11DB7).
@@ -275,7 +275,7 @@ mod tests {
         let mut output = Checked { inner: &mut written, crc: Hasher::new() };
         output.write_all(b"1234").unwrap();
         output.write_all(b"56789").unwrap();
-        // CRC-32/ISO-HDLC in the catalogues.
+        // CRC-32/ISO-HDLC in catalogues of CRCs.
         assert_eq!(output.crc.finalize(), 0xCBF4_3926);
     }
 }

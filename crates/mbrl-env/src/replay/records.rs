@@ -1,4 +1,4 @@
-//! A replay as records of one size, which are written once and in order: what grows with a run is appended, never rewritten.
+//! A replay as records of one size, which are written once and in order: data that grows with a run is appended, never rewritten.
 //!
 //! ```text
 //! obs [O]                    f32, little-endian bit patterns; u8 where the replay is in bytes
@@ -17,13 +17,13 @@ const TERMINATED: u8 = 1;
 const TRUNCATED: u8 = 2;
 const FIRST: u8 = 4;
 
-/// A part of each record of a stream: what it is called, of which type its numbers are, and how many there are.
+/// A part of each record of a stream: its name, and the type and count of its numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordField {
     /// Its name, such as `obs`.
     pub name: String,
-    /// Type of its numbers.
+    /// The type of its numbers.
     pub kind: RecordKind,
     /// Numbers.
     pub width: usize,
@@ -59,7 +59,7 @@ impl RecordField {
     }
 }
 
-/// What a replay holds beside its records.
+/// What a replay holds besides its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayIndex {
@@ -67,13 +67,13 @@ pub struct ReplayIndex {
     pub obs_width: usize,
     /// Entries of an action.
     pub action_width: usize,
-    /// How many transitions are kept at most.
+    /// The most transitions that are kept.
     pub capacity: usize,
-    /// How many transitions are kept now.
+    /// Number of transitions kept now.
     pub len: usize,
-    /// How many were ever pushed: records are numbered from 0, and those kept are the last ones.
+    /// Total number pushed: records are numbered from 0, and those kept are the last ones.
     pub pushed: u64,
-    /// Whether the last episode goes on.
+    /// Whether the last episode is still running.
     pub running: bool,
     /// Whether the last transition was truncated after it was written.
     pub last_truncated: bool,
@@ -83,19 +83,19 @@ pub struct ReplayIndex {
 }
 
 impl Replay {
-    /// How many transitions were ever pushed, those that are forgotten among them.
+    /// Total number of transitions pushed, including those that were dropped.
     #[must_use]
     pub fn pushed(&self) -> u64 {
         self.pushed
     }
 
-    /// What its records are made of.
+    /// The parts of its records.
     #[must_use]
     pub fn record_fields(&self) -> Vec<RecordField> {
         fields(self.obs_width, self.action_width, self.is_in_bytes())
     }
 
-    /// What [`of_records`](Self::of_records) needs beside the records.
+    /// What [`of_records`](Self::of_records) needs besides the records.
     #[must_use]
     pub fn index(&self) -> ReplayIndex {
         let last = self.len().checked_sub(1).map(|last| self.slot(last));
@@ -117,7 +117,7 @@ impl Replay {
         let oldest = self.pushed - self.len() as u64;
         let first = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX).min(self.len());
         let mut starts = vec![false; self.len() - first];
-        // Newest first: what was written before is not looked at.
+        // Newest first: records that were written before are not read.
         let mut end = self.len();
         for length in self.episodes.iter().rev() {
             let start = end - length;
@@ -143,7 +143,7 @@ impl Replay {
         bytes
     }
 
-    /// The replay of an index and the records that it keeps, `index.len` of them.
+    /// The replay restored from an index and the records that it keeps, `index.len` of them.
     ///
     /// # Errors
     /// [`EnvError::Malformed`] for records that do not fit the index.
@@ -214,7 +214,7 @@ mod tests {
         replay.push(&Transition { obs, action, reward: f64::from(x) / 3.0, next_obs, terminated, truncated }).unwrap();
     }
 
-    /// Whether two replays hold the same, wherever their rings begin.
+    /// Whether two replays hold the same data, wherever their rings begin.
     fn assert_same(a: &Replay, b: &Replay) {
         assert_eq!(a.columns(), b.columns());
         assert_eq!(a.episodes().collect::<Vec<_>>(), b.episodes().collect::<Vec<_>>());
@@ -252,7 +252,7 @@ mod tests {
         replay.truncate_episode();
         let kept = &file[file.len() - size * replay.len()..];
         assert_same(&Replay::of_records(&replay.index(), kept).unwrap(), &replay);
-        // More than is kept cannot be had.
+        // Records that are no longer kept cannot be read.
         assert_eq!(replay.records(0).len(), size * 7);
         assert!(replay.records(u64::MAX).is_empty());
     }

@@ -10,11 +10,12 @@ use crate::EnvError;
 pub(super) enum Seen {
     /// `[N, O]` each.
     Numbers { obs: Vec<f32>, next: Vec<f32> },
-    /// Pixels: `[N, O]`, and what was seen after a transition only where the next slot does not hold it, at ends of episodes and of the ring.
+    /// Pixels: `[N, O]`, and the observation after a transition only where the next slot does not hold it: at ends of episodes and of the
+    /// ring.
     Bytes { obs: Vec<u8>, after: BTreeMap<usize, Box<[u8]>> },
 }
 
-/// The byte that a number is.
+/// The byte that equals a number.
 fn byte(what: &'static str, number: f32) -> Result<u8, EnvError> {
     if number.fract() == 0.0 && (0.0..=255.0).contains(&number) {
         return Ok(number as u8);
@@ -36,8 +37,8 @@ impl Seen {
         matches!(self, Self::Bytes { .. })
     }
 
-    /// Puts the observations before and after a transition into slot `slot`, which is new or was the oldest one; `newest` is that of the
-    /// transition before it. On an error nothing changes.
+    /// Puts the observations before and after a transition into slot `slot`, which is new or was the oldest one; `newest` is the slot of
+    /// the transition before it. On an error nothing changes.
     pub(super) fn put(
         &mut self,
         slot: usize,
@@ -74,7 +75,7 @@ impl Seen {
         Ok(())
     }
 
-    /// Room for so many more numbers.
+    /// Makes room for so many more numbers.
     pub(super) fn reserve(&mut self, more: usize) {
         match self {
             Self::Numbers { obs, next } => {
@@ -132,7 +133,7 @@ impl Seen {
         picked
     }
 
-    /// Both columns from the oldest slot on: borrowed where they lie there as they are.
+    /// Both columns from the oldest slot on: borrowed where they are stored in that form.
     pub(super) fn columns(&self, oldest: usize, [width, capacity]: [usize; 2]) -> [Cow<'_, [f32]>; 2] {
         match self {
             Self::Numbers { obs, next } => [obs, next].map(|column| unrolled(column, oldest * width)),
@@ -144,7 +145,7 @@ impl Seen {
         }
     }
 
-    /// What a record of a slot says: the observation before (`behind` false) or after the transition.
+    /// The observation in the record of a slot: before (`behind` false) or after the transition.
     pub(super) fn write(&self, slot: usize, [width, capacity]: [usize; 2], behind: bool, into: &mut Vec<u8>) {
         match self {
             Self::Numbers { obs, next } => {

@@ -1,4 +1,4 @@
-//! Limits of one's own on actions.
+//! Your own limits on actions.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,8 +8,8 @@ use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Scene, Step, c
 
 /// Gives actions other limits: narrower ones, limits where the environment has none, or the range [−1, 1] for all.
 ///
-/// Random actions and planners need finite limits. A motor without a `ctrlrange`, or an environment of Gymnasium's with
-/// `Box(-inf, inf)`, gets them by [`clip`](Self::clip); a joint is locked by a lower limit that equals the upper one.
+/// Random actions and planners need finite limits. [`clip`](Self::clip) gives them to a motor without a `ctrlrange`, or to a
+/// Gymnasium environment with `Box(-inf, inf)`. A lower limit that equals the upper one locks a joint.
 ///
 /// ```
 /// use mbrl_env::{ActionLimits, ActionSpace, BoxSpace, Env, tasks::Pendulum};
@@ -26,8 +26,8 @@ use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Frame, Scene, Step, c
 /// # Ok::<(), mbrl_env::EnvError>(())
 /// ```
 ///
-/// After [`rescale`](Self::rescale), a reward as a batch function is told other actions than the environment: that of a task
-/// does not hold around it.
+/// After [`rescale`](Self::rescale), a reward as a batch function gets other actions than the environment: a task's reward
+/// does not apply around this wrapper.
 #[derive(Debug, Clone)]
 pub struct ActionLimits<E> {
     env: E,
@@ -65,7 +65,7 @@ impl<E: Env> ActionLimits<E> {
         &self.env
     }
 
-    /// What the environment inside is told.
+    /// The action that the environment inside gets.
     fn told(&self, action: &[f32]) -> Vec<f32> {
         let ActionSpace::Box(limits) = &self.spec.actions else { unreachable!("made of boxes alone") };
         let mut told = limits.clipped(action);
@@ -79,7 +79,7 @@ impl<E: Env> ActionLimits<E> {
     }
 }
 
-/// A specification with narrower limits of the actions.
+/// A specification with narrower limits on the actions.
 pub(crate) fn narrowed(spec: &EnvSpec, limits: BoxSpace) -> Result<EnvSpec, EnvError> {
     let own = require_box(spec)?;
     crate::check_width("action limits", own.width(), limits.width())?;
@@ -117,7 +117,7 @@ impl<E: Env> Env for ActionLimits<E> {
     }
 
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
-        // Clipping would make a number of what is none.
+        // Clipping would turn NaN or infinity into a number.
         check_action(&self.spec, action)?;
         self.env.step(&self.told(action))
     }
@@ -133,15 +133,15 @@ impl<E: Env> Env for ActionLimits<E> {
 
 simulator_of_inside!(ActionLimits { spec, scaled_to });
 
-/// Limits of actions as plain data: `"own"`, those of the environment (default), `[-1, 1]` for all columns, `[[-1, 1], [0, 2]]` one pair per column, or
-/// `{ elbow = [-0.5, 0.5] }` by the names of the columns, which leaves the others as they are.
+/// Limits on actions as plain data: `"own"`, those of the environment (default), `[-1, 1]` for all columns, `[[-1, 1], [0, 2]]` one pair per column,
+/// or `{ elbow = [-0.5, 0.5] }` by the names of the columns, which leaves the others as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
     expecting = "\"own\", [low, high], a list of [low, high] with one per column, or { NAME = [low, high] }"
 )]
 pub enum LimitsConfig {
-    /// Those of the environment.
+    /// The environment's own.
     Own(Own),
     /// The same for all columns.
     All([f32; 2]),
@@ -173,11 +173,11 @@ impl LimitsConfig {
         matches!(self, Self::Own(_))
     }
 
-    /// The limits of the actions of `spec`.
+    /// The limits on the actions of `spec`.
     ///
     /// # Errors
-    /// [`EnvError::ActionLimits`] for discrete actions and unknown names, [`EnvError::Width`] for a list that has not as many
-    /// pairs as there are columns, [`EnvError::Bounds`] for a pair that is no interval.
+    /// [`EnvError::ActionLimits`] for discrete actions and unknown names, [`EnvError::Width`] for a list without exactly
+    /// one pair per column, [`EnvError::Bounds`] for a pair that is no interval.
     pub fn resolve(&self, spec: &EnvSpec) -> Result<BoxSpace, EnvError> {
         let own = require_box(spec)?;
         let mut pairs: Vec<[f32; 2]> = own.low().iter().zip(own.high()).map(|(low, high)| [*low, *high]).collect();

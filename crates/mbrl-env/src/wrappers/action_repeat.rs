@@ -4,17 +4,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{Env, EnvError, EnvSpec, Frame, Scene, Step};
 
-/// Holds each action for a number of steps of the environment inside: a longer control period, so a horizon of as many
-/// decisions sees further.
+/// Holds each action for a number of steps of the environment inside: the control period is longer, so a horizon of the same number of
+/// decisions reaches further.
 ///
 /// Rewards are summed, without a discount. The repetition stops where the episode ends. The observation and the flags are those of
-/// the last step taken inside. Of the info, each number is the mean over the steps inside that told it: what it means, a distance
-/// or a term of the reward per step of the environment, stays as it was (a sum would turn a distance into something else, the
-/// last value would hide what happened in between). Terms of the reward so add up to the reward divided by the steps taken
-/// inside. Outside of a [`TimeLimit`](crate::TimeLimit) the limit counts the steps
-/// inside; within one it counts decisions.
+/// the last step taken inside. Each number of the info is the mean over the steps inside that reported it. Its meaning, a distance
+/// or a reward term per environment step, thus stays the same (a sum would turn a distance into something else, the
+/// last value would hide what happened in between). Reward terms therefore add up to the reward divided by the steps taken
+/// inside. When the repetition is around a [`TimeLimit`](crate::TimeLimit), the limit counts the steps
+/// inside; when it is within one, the limit counts decisions.
 ///
-/// A reward as a batch function speaks of one step: that of a task does not hold around its environment's repetition.
+/// A reward as a batch function covers one step: a task's reward does not apply to the repeated steps of its environment.
 ///
 /// ```
 /// use mbrl_env::{ActionRepeat, Env, tasks::Pendulum};

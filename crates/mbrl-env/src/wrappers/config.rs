@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{ActionLimits, ActionRepeat, Delay, LimitsConfig, Noise, check_delay};
 use crate::{Env, EnvError, World};
 
-/// What makes a world harder, as plain data: an experiment's section `[wrappers]`.
+/// Wrappers that make a world harder, as plain data: an experiment's section `[wrappers]`.
 ///
-/// From the agent's side in: its action waits out the delay, gets its noise, is held for some steps of the environment and
+/// From the agent inwards: its action waits out the delay, gets its noise, is held for some environment steps and
 /// clipped to its limits; the observation that comes back gets its noise and waits out its own delay. Delays count the agent's steps.
 ///
 /// ```
@@ -19,24 +19,24 @@ use crate::{Env, EnvError, World};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A reward as a batch function speaks of one step of the environment: with `action_repeat` above 1 it no longer is what the
-/// world pays, and with delays or noise it is so only up to them. A model can learn what is paid.
+/// A reward as a batch function covers one environment step: with `action_repeat` above 1 it no longer equals the reward that the
+/// world gives, and with delays or noise it does so only up to these. A model can learn the reward that is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WrappersConfig {
-    /// Limits of the actions, within the environment's own ([`ActionLimits`]; default: its own). An environment that gives
-    /// none cannot be explored or planned in without.
+    /// Limits on the actions, within the environment's own ([`ActionLimits`]; default: its own). Exploration and planning need this
+    /// setting where the environment gives no limits.
     pub action_limits: LimitsConfig,
-    /// Steps of the environment per action ([`ActionRepeat`]; default 1). More of them let a horizon of as many decisions see
-    /// further, and react later.
+    /// Environment steps per action ([`ActionRepeat`]; default 1). With more of them, a horizon of the same number of decisions reaches
+    /// further, but the agent reacts later.
     pub action_repeat: u32,
-    /// Standard deviation of the noise on observations, in their units ([`Noise`]; default 0). Pictures take none.
+    /// Standard deviation of the noise on observations, in their units ([`Noise`]; default 0). Not for pictures.
     pub observation_noise: NoiseStd,
     /// Standard deviation of the noise on actions, in their units ([`Noise`]; default 0).
     pub action_noise: NoiseStd,
-    /// Steps that observations come late ([`Delay`]; default 0).
+    /// Number of steps by which observations arrive late ([`Delay`]; default 0).
     pub observation_delay: usize,
-    /// Steps that actions act late ([`Delay`]; default 0).
+    /// Number of steps by which actions take effect late ([`Delay`]; default 0).
     pub action_delay: usize,
 }
 
@@ -80,7 +80,7 @@ impl Default for WrappersConfig {
     }
 }
 
-/// Puts something around an environment of either kind.
+/// Puts a wrapper around an environment of either kind.
 macro_rules! wrapped {
     ($world:expr, |$env:ident| $wrapper:expr) => {
         match $world {
@@ -101,7 +101,7 @@ impl WrappersConfig {
     ///
     /// # Errors
     /// [`EnvError::Config`] for an `action_repeat` of 0, for a delay of more than 10,000 steps, and for noise that is negative, not finite, on pixels or on discrete actions;
-    /// [`EnvError::Width`] for a list that has not as many numbers as there are columns; those of
+    /// [`EnvError::Width`] for a list without exactly one number per column; those of
     /// [`LimitsConfig::resolve`] and [`ActionLimits::clip`].
     pub fn apply(&self, world: World) -> Result<World, EnvError> {
         let mut world = world;

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use crate::{ActionSpace, Env, EnvError, EnvSpec, Frame, Scene, Simulator, Snapshot, Step, check_action};
 
-/// Lets actions act, or observations come, a number of steps late.
+/// Delays actions or observations by a number of steps.
 ///
-/// Until the first delayed action acts, the environment gets the action that is nearest to zero in its space; until the
-/// first delayed observation comes, the agent sees the first one of the episode again. Rewards, terminations and info are not
-/// delayed: they are those of the step that the environment takes now. So the last observations of an episode are never
-/// seen, and with delayed observations or actions a single observation is not a state: a model that should predict well
+/// Until the first delayed action takes effect, the environment gets the action nearest to zero in its space; until the
+/// first delayed observation arrives, the agent sees the first one of the episode again. Rewards, terminations and info are not
+/// delayed: they are those of the step that the environment takes now. The last observations of an episode are therefore never
+/// seen. With delayed observations or actions a single observation is not a state: to predict well, a model
 /// needs the past actions too.
 ///
 /// The queue is part of the snapshot. A delay of 0 steps changes nothing.
@@ -31,7 +31,7 @@ pub struct Delay<E> {
     queue: VecDeque<Vec<f32>>,
 }
 
-/// Refuses a delay that is longer than memory allows for: each step of it is kept.
+/// Refuses a delay that would need too much memory: each step of it is kept.
 ///
 /// # Errors
 /// [`EnvError::Config`], naming `field`, for more than 10,000 steps.
@@ -49,13 +49,13 @@ enum What {
 }
 
 impl<E: Env> Delay<E> {
-    /// Actions act `steps` steps late.
+    /// Actions take effect `steps` steps late.
     #[must_use]
     pub fn actions(env: E, steps: usize) -> Self {
         Self { env, what: What::Actions, steps, queue: VecDeque::new() }
     }
 
-    /// Observations come `steps` steps late.
+    /// Observations arrive `steps` steps late.
     #[must_use]
     pub fn observations(env: E, steps: usize) -> Self {
         Self { env, what: What::Observations, steps, queue: VecDeque::new() }
@@ -74,7 +74,7 @@ impl<E: Env> Delay<E> {
     }
 }
 
-/// What acts before the first action does.
+/// The action in effect before the first one arrives.
 fn nearest_to_zero(actions: &ActionSpace) -> Vec<f32> {
     match actions {
         ActionSpace::Box(space) => space.clipped(&vec![0.0; space.width()]),
@@ -126,7 +126,7 @@ impl<E: Env> Env for Delay<E> {
 #[derive(Debug)]
 struct Saved {
     inside: Snapshot,
-    /// Of which delay the queue is.
+    /// The delay that the queue belongs to.
     kind: (What, usize),
     queue: VecDeque<Vec<f32>>,
 }

@@ -1,7 +1,7 @@
 //! Environments around environments.
 
 /// Implements `Simulator` for a wrapper around `env` that keeps nothing between two steps: its snapshot is that of the environment
-/// inside, marked as its own. Fields beside `env` are named and cloned.
+/// inside, marked as its own. Fields besides `env` are named and cloned.
 macro_rules! simulator_of_inside {
     ($Wrapper:ident { $($field:ident),+ }) => {
         #[derive(Debug)]

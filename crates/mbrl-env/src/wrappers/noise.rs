@@ -1,4 +1,4 @@
-//! Noise on what is seen and on what is done.
+//! Noise on observations and actions.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use crate::{
 
 /// Adds independent Gaussian noise to observations, to actions, or to both.
 ///
-/// The environment inside gets the noisy action and clips it; rewards and terminations are its own, of the true state. So a reward
-/// as a batch function, which sees noisy observations, agrees with it up to the noise only. Noisy observations may leave the
-/// bounds of the environment's space: the specification gives those columns infinite ones. The info is the environment's.
+/// The environment inside gets the noisy action and clips it; rewards and terminations are its own, from the true state. A reward
+/// as a batch function, which sees noisy observations, therefore matches the environment's only up to the noise. Noisy observations may leave
+/// the bounds of the environment's space: the specification gives those columns infinite bounds. The info is the environment's.
 ///
-/// `reset(Some(seed))` seeds the noise too, by a stream of its own, so an episode starts in the same state with noise and
-/// without; the generator is part of the snapshot. Two of these around each other would draw the same noise twice: one holds
-/// both kinds.
+/// `reset(Some(seed))` seeds the noise too, with a separate stream, so an episode starts in the same state with and without
+/// noise; the generator is part of the snapshot. Do not nest two of these wrappers, which would draw the same noise twice: one
+/// holds both kinds.
 ///
 /// ```
 /// use mbrl_env::{Env, Noise, tasks::Pendulum};
@@ -51,8 +51,8 @@ impl<E: Env> Noise<E> {
         }
     }
 
-    /// With noise of standard deviations `[O]`, in the units of the observation, on what is observed; the first observation
-    /// of an episode too.
+    /// Adds noise with standard deviations `[O]`, in the units of the observation, to observations, including the first one
+    /// of an episode.
     ///
     /// # Errors
     /// [`EnvError::Width`], and [`EnvError::Config`] for one that is negative or not finite, and for noise on pixels.
@@ -80,7 +80,7 @@ impl<E: Env> Noise<E> {
         Ok(self)
     }
 
-    /// With noise of standard deviations `[A]`, in the units of the action, on what is done.
+    /// Adds noise with standard deviations `[A]`, in the units of the action, to actions.
     ///
     /// # Errors
     /// [`EnvError::Width`], and [`EnvError::Config`] for one that is negative or not finite and for discrete actions.
@@ -99,7 +99,7 @@ impl<E: Env> Noise<E> {
         Ok(self)
     }
 
-    /// Draws other numbers than a `Noise` around it with the same seed: for sensors of the environment itself.
+    /// Draws different numbers from those of a `Noise` around it with the same seed: for sensors of the environment itself.
     #[must_use]
     pub fn of_sensors(mut self) -> Self {
         self.purpose = Purpose::Sensors;

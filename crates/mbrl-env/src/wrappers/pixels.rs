@@ -5,10 +5,10 @@ use std::{fmt, sync::Arc};
 use crate::{BoxSpace, Env, EnvError, EnvSpec, Field, Frame, Raster, Simulator, SketchFn, Snapshot, Step};
 
 /// Shows an environment's [sketch](crate::tasks::Task::sketch) instead of its observation: one field of pixels, whole numbers from 0 to
-/// 255, `[height, width, channels]`. What the environment inside observes is seen by nobody else, and one picture shows no speeds: a
-/// model must look at two, or remember.
+/// 255, `[height, width, channels]`. The observation of the environment inside is hidden, and one picture shows no speeds: a
+/// model must look at two, or have memory.
 ///
-/// Actions, rewards and ends are those of the environment inside.
+/// Actions, rewards and episode ends are those of the environment inside.
 ///
 /// ```
 /// use mbrl_env::{Env, FieldKind, Pixels, Raster, tasks};
@@ -26,12 +26,12 @@ pub struct Pixels<E> {
     spec: Arc<EnvSpec>,
     sketch: SketchFn,
     raster: Raster,
-    /// What the environment inside observed last.
+    /// The last observation of the environment inside.
     seen: Vec<f32>,
 }
 
 impl<E: Env> Pixels<E> {
-    /// Shows what `sketch` makes of observations of `env`, drawn by `raster`.
+    /// Shows the pictures that `sketch` makes from observations of `env`, drawn by `raster`.
     ///
     /// # Errors
     /// [`EnvError::Fields`], [`EnvError::Config`] for a picture that cannot be described.
@@ -77,7 +77,7 @@ impl<E: Env> Env for Pixels<E> {
         Ok(step)
     }
 
-    /// What the environment inside draws, or its sketch in colours at any size.
+    /// The picture that the environment inside draws, or its sketch in colours at any size.
     fn render(&mut self, width: u32, height: u32) -> Result<Frame, EnvError> {
         match self.env.render(width, height) {
             Err(EnvError::NoPicture { .. }) if !self.seen.is_empty() => {

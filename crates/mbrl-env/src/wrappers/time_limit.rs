@@ -6,12 +6,12 @@ use crate::{Env, EnvError, EnvSpec, Frame, Scene, Simulator, Snapshot, Step};
 
 /// Cuts episodes after a number of steps, and says so in the specification ([`EnvSpec::max_steps`]).
 ///
-/// The last step is `truncated`; where the task also ends there, it is `terminated` too, and learning must go by that
+/// The last step is `truncated`; where the task also ends there, it is `terminated` too, and learning must use that
 /// flag: a terminated step has no future to bootstrap from, a truncated one has.
 ///
-/// It counts the steps of what it stands around. Around [`ActionRepeat`](crate::ActionRepeat) it limits decisions; inside
-/// of one it limits the environment's own steps, and the repetition stops at the limit. To [`Noise`](crate::Noise) and
-/// [`Delay`](crate::Delay) it makes no difference where the limit stands.
+/// It counts the steps of the environment that it wraps. Around [`ActionRepeat`](crate::ActionRepeat) it limits decisions; inside
+/// of one it limits the environment's own steps, and the repetition stops at the limit. The order of the limit relative to
+/// [`Noise`](crate::Noise) and [`Delay`](crate::Delay) makes no difference.
 ///
 /// ```
 /// use mbrl_env::{Env, TimeLimit, tasks::Pendulum};
@@ -33,7 +33,7 @@ pub struct TimeLimit<E> {
 }
 
 impl<E: Env> TimeLimit<E> {
-    /// At most `max_steps` steps per episode; a smaller limit inside goes on to hold.
+    /// At most `max_steps` steps per episode; a smaller limit inside still holds.
     ///
     /// # Errors
     /// [`EnvError::Config`] where `max_steps` is 0.

@@ -11,7 +11,7 @@ use crate::{
     host::{to_device, to_host},
 };
 
-/// After so many rounds of starts of which none had a finite value, there is none to be found.
+/// After so many rounds of starts without a finite value, the search gives up.
 const HOPELESS: usize = 100;
 
 /// Settings of [`ascend`].
@@ -22,7 +22,7 @@ pub struct AscendConfig {
     /// from a standard normal in its units where it has no bounds.
     pub starts: usize,
     /// Length of the first steps in each dimension, in units of the region (default: 0.1: ten steps are a radius of the
-    /// region, and what is found by larger ones is luck).
+    /// region; with larger steps, success is luck).
     pub learning_rate: f32,
 }
 
@@ -32,15 +32,15 @@ impl Default for AscendConfig {
     }
 }
 
-/// Maximises a differentiable function by following its gradient from many starts, with Adam \[1\] and its constants.
+/// Maximises a differentiable function by following its gradient from many starts, with Adam and its constants from \[1\].
 ///
-/// All starts share one graph and one backward pass per iteration. Each climbs for itself: one that has not risen for ten steps,
-/// or that has stepped to where the function is not finite, goes back to its best place with steps half as long, so the
-/// search ends in a point however long the first steps are. One that has never seen a finite value starts afresh. A bounded
-/// region is kept by projection.
+/// All starts share one graph and one backward pass per iteration. Each climbs independently: one that has not improved for ten
+/// steps, or that has stepped to where the function is not finite, goes back to its best place with steps half as long, so the
+/// search converges to a point however long the first steps are. One that has never seen a finite value starts afresh. Points
+/// are kept in a bounded region by projection.
 ///
-/// An iteration costs two evaluations per start, one of them for the gradient. The search ends as `stop` says, or where no start
-/// can gain anything more. The same seed gives the same bits.
+/// An iteration costs two evaluations per start, one of them for the gradient. The search ends as `stop` says, or when no start
+/// can improve any more. The same seed gives the same bits.
 ///
 /// ```
 /// use mbrl_plan::{Device, Rng, Tensor, optimize::{AscendConfig, Region, Stop, ascend}};
@@ -97,7 +97,7 @@ pub fn ascend(
             break;
         }
         let points = to_device(climb.points().to_vec(), [starts, len], &region.device);
-        // What is left may do for the values of the last points, and not for a gradient that leads on from them.
+        // The remaining evaluations may suffice for the values of the last points but not for the gradients there.
         let (values, gradients) = if left < 2 * count {
             (to_host(function.evaluate(points)?), None)
         } else {

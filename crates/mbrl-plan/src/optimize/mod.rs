@@ -1,7 +1,7 @@
 //! The optimizers under the planners, for any function of any parameter vector.
 //!
 //! First order: [`ascend`], Adam from many starts at once. Zeroth order: [`search`] with any
-//! [`SequenceSampler`](crate::SequenceSampler), of which the cross-entropy method, iCEM and MPPI are some. All maximise; negate a loss.
+//! [`SequenceSampler`](crate::SequenceSampler), such as the cross-entropy method, iCEM and MPPI. All maximise; negate a loss.
 
 #[cfg(feature = "gradient")]
 mod ascend;
@@ -49,9 +49,9 @@ pub struct Region {
 /// When a search ends: at whichever comes first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stop {
-    /// No more evaluations of the function than this; a gradient counts as one more.
+    /// The most evaluations of the function; a gradient counts as one more.
     pub evaluations: u64,
-    /// A value of this or more was found; `INFINITY` for none.
+    /// Stops once a value of this or more was found; `INFINITY` for no such limit.
     pub value: f32,
 }
 
@@ -70,14 +70,14 @@ pub struct Found {
 }
 
 impl Stop {
-    /// Refuses a limit below `least` evaluations, and a value that nothing can be compared with.
+    /// Refuses a limit below `least` evaluations, and a value that cannot be compared with (NaN).
     fn check(self, least: u64, rule: &'static str) -> Result<(), PlanError> {
         require(self.evaluations >= least, "stop.evaluations", self.evaluations, rule)?;
         require(!self.value.is_nan(), "stop.value", self.value, "a number, or INFINITY for none")
     }
 }
 
-/// An objective as a function of the units of a region.
+/// An objective as a function of parameters in the units of a region.
 struct InUnits<'a> {
     objective: &'a dyn Objective,
     /// `[1, D]`, as is the scale.
@@ -87,7 +87,7 @@ struct InUnits<'a> {
 
 impl<'a> InUnits<'a> {
     /// # Errors
-    /// [`PlanError::Width`] for a region that has not so many dimensions, [`PlanError::NonFinite`] for a centre or a scale that
+    /// [`PlanError::Width`] for a region with another number of dimensions, [`PlanError::NonFinite`] for a centre or a scale that
     /// is not finite, [`PlanError::Config`] for a scale that is not above 0.
     fn new(objective: &'a dyn Objective, region: &Region, dimensions: usize) -> Result<Self, PlanError> {
         check_size("entries of region.centre", dimensions, region.centre.len())?;
@@ -103,7 +103,7 @@ impl<'a> InUnits<'a> {
         Ok(Self { objective, centre: row(&region.centre), scale: row(&region.scale) })
     }
 
-    /// Parameters `[K, D]` of units `[K, D]`.
+    /// Parameters `[K, D]` from units `[K, D]`.
     fn parameters(&self, units: Tensor<2>) -> Tensor<2> {
         units * self.scale.clone() + self.centre.clone()
     }

@@ -10,19 +10,19 @@ use crate::{
     host::{to_device, to_host},
 };
 
-/// Maximises a function by asking a sampler for parameters and telling it of their values.
+/// Maximises a function by asking a sampler for parameters and telling it their values.
 ///
 /// The search is one control step of the sampler: its `iterations`, or fewer where `stop` or its own convergence says
-/// so, with nothing started afresh between them. Its shape `[H, A]` is read as one vector of `D = H · A` parameters;
+/// so, without a restart between them. Its shape `[H, A]` is read as one vector of `D = H · A` parameters;
 /// `CemConfig::for_search().sampler(D)` has `[1, D]`. The sampler is reset first, so equal arguments give equal
 /// results.
 ///
 /// After each iteration but the last, the sampler's solution is evaluated along with the next candidates, and after
-/// the last one alone: the mean of a distribution is often better than all of its samples. Samplers are not told of
-/// it. The best of everything evaluated is returned; values that are not finite never win. An iteration of which no value
-/// is finite ends the search.
+/// the last one on its own: the mean of a distribution is often better than all of its samples. Samplers are not told this
+/// value. The best of everything evaluated is returned; values that are not finite never win. An iteration without a finite
+/// value ends the search.
 ///
-/// Where the region is not bounded, nothing is clipped. Samples of a sampler that keeps to `[-1, 1]` by itself could
+/// Where the region is not bounded, nothing is clipped. A sampler that itself keeps its samples within `[-1, 1]` could
 /// never leave the first unit, so it is refused there: set [`CemConfig::constrain_variance`](crate::CemConfig) to
 /// `false`. CEM's truncation does no harm, but narrows its samples to 0.88 of the standard deviation in each
 /// iteration; without bounds, leave it infinite, as [`CemConfig::for_search`](crate::CemConfig::for_search) does. The
@@ -47,7 +47,7 @@ use crate::{
 /// ```
 ///
 /// # Errors
-/// [`PlanError::Width`] for a region that has not the sampler's number of parameters, [`PlanError::NonFinite`] for a
+/// [`PlanError::Width`] for a region without the sampler's number of parameters, [`PlanError::NonFinite`] for a
 /// centre or a scale that is not finite, [`PlanError::Config`] for a scale that is not above 0, a `stop` without
 /// evaluations or with a value of NaN, and a sampler that presumes bounds where there are none,
 /// [`PlanError::NoFiniteReturn`] where nothing finite was found.
@@ -93,7 +93,7 @@ pub fn search(
         }
         let sequences = units.narrow(0, 0, candidates).reshape([candidates, horizon, width]);
         match sampler.tell(iteration, sequences, &values[..candidates]) {
-            // What was found before is not lost.
+            // Earlier finds are not lost.
             Err(PlanError::NoFiniteReturn { .. }) if progress.found.value.is_finite() => break,
             result => result?,
         }
@@ -106,7 +106,7 @@ pub fn search(
     }
     let found = progress.found;
     if found.parameters.is_empty() {
-        // It was over before a sampler could say so.
+        // The search was over before a sampler could report it.
         let population = usize::try_from(found.evaluations).unwrap_or(usize::MAX);
         return Err(PlanError::NoFiniteReturn { population, iteration: 0 });
     }
@@ -126,7 +126,7 @@ impl Progress<'_> {
         self.found.evaluations >= self.stop.evaluations || self.found.value >= self.stop.value
     }
 
-    /// Evaluates units `[K, D]`, or as many of them as are still allowed; gives them as they were evaluated, and their
+    /// Evaluates units `[K, D]`, or as many of them as are still allowed; returns them as they were evaluated, and their
     /// values.
     fn evaluate(&mut self, units: Tensor<2>) -> Result<(Tensor<2>, Vec<f32>), PlanError> {
         let left = usize::try_from(self.stop.evaluations - self.found.evaluations).unwrap_or(usize::MAX);
@@ -285,7 +285,7 @@ mod tests {
         let find = || search(&mut cem().sampler(2).unwrap(), &fails_late, &near, stop, &mut Rng::new(1));
         let found = find().unwrap();
         assert!(found.value.is_finite() && found.parameters.len() == 2 && found.evaluations == 65, "{found:?}");
-        // Nor does a whole iteration: the search ends with what it has, and a look at the solution that it had.
+        // Nor does a whole iteration: the search ends with what it has found, after it evaluates the solution that it had.
         rows.set(0);
         let found = search(&mut cem().sampler(2).unwrap(), &fails_late, &near, ALL, &mut Rng::new(1)).unwrap();
         assert!(found.value.is_finite() && found.evaluations == 60 + 61 + 1, "{found:?}");
@@ -320,7 +320,7 @@ mod tests {
         values.insert("mppi", value(search(mppi, &bowl(0.5), &near, stop, &mut rng)));
         let random = &mut RandomShootingConfig::for_search().sampler(3).unwrap();
         let at_random = value(search(random, &bowl(0.5), &near, stop, &mut rng));
-        // The start has −0.75. Of 6000 random points the nearest has about −0.01; what learns comes much nearer.
+        // The start has −0.75. Of 6000 random points the nearest has about −0.01; samplers that learn come much nearer.
         assert!((-0.05..-1e-4).contains(&at_random), "random search: {at_random}");
         assert!(values.values().all(|v| *v > -1e-6), "{values:?}");
     }

@@ -1,7 +1,7 @@
 //! # CEM: the cross-entropy method, as PETS plans with it
 //!
-//! Samples sequences from a diagonal Gaussian, refits it to the best, repeats. The mean is kept and shifted from one
-//! control step to the next; the variance starts anew.
+//! Samples sequences from a diagonal Gaussian, refits it to the best, and repeats. The mean is kept and shifted from one
+//! control step to the next; the variance is reset.
 //!
 //! | PETS (`dmbrl/misc/optimizers/cem.py`) | here |
 //! |---|---|
@@ -14,7 +14,7 @@
 //!
 //! Differences from PETS: everything is in units of half the action range, so `variance_stop` is too (PETS's is in
 //! environment units); a new episode forgets the mean; candidates without a finite return are left out (PETS gives them
-//! a cost of 10⁶); `variance_stop` is checked after an iteration, so that there is always one.
+//! a cost of 10⁶); `variance_stop` is checked after an iteration, so that at least one runs.
 //!
 //! ## References
 //! \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models*,
@@ -61,31 +61,31 @@ pub enum Execute {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CemConfig {
-    /// Steps looked ahead, `H` (default: 25).
+    /// Horizon in steps, `H` (default: 25).
     pub horizon: usize,
     /// Candidates per iteration, `K` (default: 400).
     pub population: usize,
-    /// How many of them the distribution is refitted to (default: 40).
+    /// Elites: how many of the candidates the distribution is refitted to (default: 40).
     pub elites: usize,
     /// Iterations per control step (default: 5).
     pub iterations: usize,
-    /// Weight of the old mean and of the old **variance** (as PETS; iCEM smooths the standard deviation) in `[0, 1)`
+    /// Weight of the old mean and of the old **variance** (as in PETS; iCEM smooths the standard deviation) in `[0, 1)`
     /// (default: 0.1).
     pub alpha: f32,
     /// Standard deviation at the start of each control step, in half ranges (default: 0.5, a quarter of the range).
     pub initial_std: f32,
     /// Iterations end when no variance is above this, in half ranges squared (default: 1e-3).
     pub variance_stop: f32,
-    /// Samples lie within this many standard deviations of the mean (default: 2). `inf` does not truncate.
+    /// Samples lie within this many standard deviations of the mean (default: 2). `inf` turns truncation off.
     pub truncation: f32,
     /// Whether the standard deviation is held below half the distance to the nearer bound, so that samples truncated at
-    /// 2 never leave the bounds (default: true). Near a bound this leaves little to try: a warm start that lies on one
-    /// hardly leaves it. With `false`, samples are clipped instead. Has no effect among discrete choices.
+    /// 2 never leave the bounds (default: true). Near a bound this leaves little room to explore: a warm start that lies on a
+    /// bound hardly leaves it. With `false`, samples are clipped instead. Has no effect among discrete choices.
     pub constrain_variance: bool,
     /// Which sequence is executed (default: the mean).
     #[serde(alias = "returns")]
     pub execute: Execute,
-    /// What stands at the end of the shifted mean (default: the middle of the range).
+    /// What fills the end of the shifted mean (default: the middle of the range).
     pub tail: Tail,
 }
 
@@ -130,7 +130,7 @@ impl CemConfig {
     /// neither a bounded box nor discrete.
     pub fn init(&self, actions: &ActionSpace, propagation: Propagation) -> Result<Cem, PlanError> {
         let width = sampler_width(actions, NAME)?;
-        // Choices are the largest of numbers without bounds: there is nothing to keep away from.
+        // A choice is the largest of several unbounded numbers: there are no bounds to keep away from.
         let constrain_variance = self.constrain_variance && !matches!(actions, ActionSpace::Discrete(_));
         let sampler = Self { constrain_variance, ..self.clone() }.sampler(width)?;
         Shooting::new(sampler, propagation)
@@ -196,13 +196,13 @@ impl CemSampler {
             .zip(&self.variance)
             .map(|(mean, variance)| {
                 let std = variance.sqrt();
-                // The distances to the bounds −1 and 1; the larger root of the constrained variances is the same rule.
+                // The distances to the bounds −1 and 1; equivalent to the rule for variances.
                 if constrain { std.min(0.5 * (mean + 1.0).min(1.0 - mean)).max(0.0) } else { std }
             })
             .collect()
     }
 
-    /// What was executed is where the next control step starts.
+    /// Makes the sequence that was executed the start of the next control step.
     fn keep_best(&mut self) {
         if let Some((_, best)) = self.best.take() {
             self.mean = best;
@@ -249,7 +249,7 @@ impl SequenceSampler for CemSampler {
     }
 
     fn adopt(&mut self, iteration: usize, sequence: Tensor<3>, value: f32) -> Result<(), PlanError> {
-        // It is what will be executed, even where the draws of sampling promised more of another.
+        // This sequence will be executed, even where another scored better under the random draws of sampling.
         self.best = None;
         self.tell(iteration, sequence, &[value])
     }
@@ -314,7 +314,7 @@ mod tests {
         tell(&mut cem, sequences, [-5.0, 3.0, -7.0, 1.0]);
         assert_near(cem.mean(), &[0.375, -0.09375]);
         assert_near(cem.variance(), &[0.053125, 0.025]);
-        // What is executed is the mean.
+        // The mean is executed.
         assert_near(&cem.solution(), &[0.375, -0.09375]);
     }
 
@@ -398,7 +398,7 @@ mod tests {
         let mut cem = sampler(config);
         cem.begin();
         tell(&mut cem, [[0.1, 0.2], [0.5, 0.6]], [1.0, 9.0]);
-        // By other draws of noise the better sequence is worth less than the best promised.
+        // Under other draws of noise the better sequence has a lower value than the best one had.
         let refined = Tensor::<3>::from_floats([[[0.7], [0.8]]], &Device::flex());
         cem.adopt(1, refined, 8.0).unwrap();
         assert_eq!(cem.solution(), [0.7, 0.8]);

@@ -12,17 +12,17 @@
 //! | `shift_elites_over_time` | [`IcemConfig::shift_elites`] |
 //! | `use_mean_actions` | [`IcemConfig::mean_in_last`] |
 //!
-//! Iteration i draws max(2 · elites, ⌊population / decayⁱ⌋) sequences around the mean. To the first one the shifted
-//! elites of the last control step are added, with fresh draws for the steps that they lack, and to each later one the
-//! best of the elites before. Standard deviations are smoothed, not variances as CEM's are. The next control step
-//! starts from the mean shifted with its last action doubled, and from the initial standard deviation.
+//! Iteration i draws max(2 · elites, ⌊population / decayⁱ⌋) sequences around the mean. The first iteration adds the shifted
+//! elites of the last control step, with fresh draws for the steps that they lack; each later one adds the best elites of
+//! the iteration before. Standard deviations are smoothed, not variances as in CEM. The next control step starts from the
+//! mean, shifted with its last action repeated, and from the initial standard deviation.
 //!
 //! With `noise_exponent = 0`, `keep_elites = 0`, `population_decay = 1`, `mean_in_last = false` and `execute = "mean"`
-//! it is CEM without truncation, except for what is smoothed.
+//! it is CEM without truncation, except that it smooths the standard deviation.
 //!
-//! Differences from the authors' code: kept elites are scored again, since the score of a random model, or of the next
-//! situation, is another; the decay is not rounded at each iteration on its own; the noise has variance 1 (theirs up
-//! to 1.25, see [`ColouredNoise`]).
+//! Differences from the authors' code: kept elites are scored again, since their score changes with the draws of a random
+//! model and with the next situation; the decay is not rounded separately at each iteration; the noise has variance 1
+//! (theirs up to 1.25, see [`ColouredNoise`]).
 //!
 //! ## References
 //! \[1\] Pinneri et al. (2020), *Sample-efficient Cross-Entropy Method for Real-time Planning*, CoRL. arXiv:2008.06389
@@ -54,7 +54,7 @@ const NAME: &str = "icem";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IcemConfig {
-    /// Steps looked ahead, `H` (default: 30).
+    /// Horizon in steps, `H` (default: 30).
     pub horizon: usize,
     /// Sequences drawn in the first iteration (default: 40).
     pub population: usize,
@@ -71,10 +71,10 @@ pub struct IcemConfig {
     pub initial_std: f32,
     /// Exponent β of the noise spectrum f^−β (default: 3). 0 is white noise; larger values give slower actions.
     pub noise_exponent: f32,
-    /// Share of the elites that is tried again, the best ones, in `[0, 1]` (default: 0.3). Rounded down, but at least one
-    /// where it is not 0.
+    /// Share of the elites, the best ones, that is kept for the next iteration, in `[0, 1]` (default: 0.3). Rounded down, but at
+    /// least one where the share is not 0.
     pub keep_elites: f32,
-    /// Whether elites are kept from one control step to the next too, shifted by the executed steps (default: true). Has no effect where
+    /// Whether elites are also kept from one control step to the next, shifted by the executed steps (default: true). Has no effect where
     /// `keep_elites` is 0.
     pub shift_elites: bool,
     /// Whether the mean replaces a sequence of the last iteration (default: true).
@@ -129,8 +129,8 @@ impl IcemConfig {
     }
 
     /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence (so that noise
-    /// has no colour), many iterations of a larger population, and fewer elites kept, whose spread would soon be that
-    /// of all.
+    /// has no colour), many iterations of a larger population, and fewer elites kept, since otherwise their spread would
+    /// soon be that of all candidates.
     #[must_use]
     pub fn for_search() -> Self {
         Self {
@@ -194,7 +194,7 @@ pub struct IcemSampler {
     mean: Vec<f32>,
     /// `[H, A]`.
     std: Vec<f32>,
-    /// Elites of the last iteration to be tried again, the best first, each `[H, A]`.
+    /// Kept elites of the last iteration, the best first, each `[H, A]`.
     elites: Vec<Vec<f32>>,
     /// Steps at the end of the elites that are still to be drawn, since they were shifted.
     missing: usize,
@@ -227,12 +227,12 @@ impl IcemSampler {
         around(&self.mean, &self.std, self.noise.sample(population, self.width, device, rng))
     }
 
-    /// Gives the shifted elites the steps that they lack.
+    /// Draws the steps that the shifted elites lack.
     fn complete_elites(&mut self, device: &Device, rng: &mut Rng) {
         let known = self.mean.len().saturating_sub(self.missing.saturating_mul(self.width));
         self.missing = 0;
         if known == 0 {
-            // Nothing of them is left.
+            // No steps of them are left.
             self.elites.clear();
         }
         if self.elites.is_empty() {
@@ -288,14 +288,14 @@ impl SequenceSampler for IcemSampler {
     fn tell(&mut self, iteration: usize, candidates: Tensor<3>, returns: &[f32]) -> Result<(), PlanError> {
         let scored = Scored::new(self.shape(), iteration, candidates, returns)?;
         let mut elites = scored.elites(self.config.elites);
-        // Stable, so that of equals the first stay first.
+        // Stable sort, so that of equals the first stay first.
         elites.sort_by(|&a, &b| scored.value(b).total_cmp(&scored.value(a)));
         let fetched = scored.candidates(&elites);
         let (mean, variance) = scored.fit(&fetched);
         let std: Vec<f64> = variance.into_iter().map(f64::sqrt).collect();
         blend(&mut self.mean, &mean, self.config.alpha);
         blend(&mut self.std, &std, self.config.alpha);
-        // One at least: a refined plan is all that is told of its iteration, and would else not be tried again.
+        // At least one: a refined plan is the only candidate reported in its iteration, and would otherwise not be kept.
         let least = usize::from(self.config.keep_elites > 0.0);
         let kept = ((self.config.keep_elites * elites.len() as f32) as usize).max(least);
         let best_first = || fetched.chunks_exact(self.mean.len()).map(<[f32]>::to_vec);
@@ -370,7 +370,7 @@ mod tests {
         assert_near(icem.mean(), &[0.3, -0.075]);
         // The standard deviation is smoothed, not the variance: 0.25 · 0.5 + 0.75 · 0.2 and 0.1.
         assert_near(icem.std(), &[0.275, 0.2]);
-        // Half of two elites is kept, the best one.
+        // Half of the two elites is kept: the better one.
         assert_eq!(icem.elites, [[0.6, -0.2]]);
     }
 
@@ -439,7 +439,7 @@ mod tests {
         tell(&mut icem, SEQUENCES, RETURNS);
         let asked = ask(&mut icem, 1, &mut rng);
         assert_eq!((asked.len(), asked.last().unwrap().as_slice()), (5, [0.6, -0.2].as_slice()));
-        // It is nothing but a candidate: where it scores badly now, it is gone.
+        // It is only a candidate: where it scores badly now, it is dropped.
         tell(&mut icem, SEQUENCES, [3.0, 2.0, -7.0, -9.0]);
         assert_eq!(icem.elites, [[0.9, 0.9]]);
         // A single sequence, as refinement tells of one, is kept as well.
@@ -468,9 +468,9 @@ mod tests {
         for elite in &asked[4..] {
             assert!((elite[2] - last).abs() < 6e-3 && elite[2] != last, "{elite:?}, mean {last}");
         }
-        // Asked for again, they are whole.
+        // After another `ask`, they are complete.
         assert_eq!(ask(&mut icem, 1, &mut rng)[4..], asked[4..]);
-        // Steps executed in two calls add up; after a whole horizon nothing of them is left.
+        // Steps executed in two calls add up; after a whole horizon nothing is left of the elites.
         icem.advance(1);
         icem.advance(2);
         icem.begin();
@@ -532,7 +532,7 @@ mod tests {
             population: 30,
             elites: 5,
             iterations: 2,
-            // What is smoothed is the one other difference.
+            // The smoothed quantity is the only other difference.
             alpha: 0.0,
             truncation: f32::INFINITY,
             constrain_variance: false,

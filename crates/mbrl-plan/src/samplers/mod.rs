@@ -1,4 +1,4 @@
-//! The samplers, one a file.
+//! The samplers, one per file.
 
 pub(crate) mod cem;
 pub(crate) mod icem;

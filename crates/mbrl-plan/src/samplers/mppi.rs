@@ -1,6 +1,6 @@
 //! # MPPI: model-predictive path integral control
 //!
-//! Lays Gaussian noise over the last plan; the new plan is the mean of all candidates, weighted by their exponentiated
+//! Adds Gaussian noise to the last plan; the new plan is the mean of all candidates, weighted by their exponentiated
 //! returns.
 //!
 //! | information-theoretic MPPI \[1\] | here |
@@ -11,15 +11,15 @@
 //! | `w_k ∝ exp(−(S_k − min S) / λ)`, `u_t ← u_t + Σ_k w_k ε_t^k` | returns are −S; the same where nothing is clipped |
 //! | `γ u_tᵀ Σ⁻¹ ε_t` in `S`, `γ = λ (1 − α)` | [`MppiConfig::control_cost`] = 1 − α |
 //!
-//! The control cost comes from the paper's derivation, where staying near no control at all is part of the goal: it
-//! draws the plan to the middle of the action range, whatever the reward says. The default leaves it out (α = 1, and
-//! so do mbrl-lib and PDDM), since effort is the reward's affair here; 1 gives `pytorch_mppi`'s form (α = 0). As
-//! there, ε is what is left of the noise after clipping.
+//! The control cost comes from the paper's derivation, where staying near zero control is part of the goal: it
+//! draws the plan to the middle of the action range, whatever the reward says. The default leaves it out (α = 1, as
+//! in mbrl-lib and PDDM), since here the reward accounts for effort; 1 gives `pytorch_mppi`'s form (α = 0). As in
+//! `pytorch_mppi`, ε is the noise that is left after clipping.
 //!
 //! Two extensions, off by default: the spread is refitted with the same weights, to the best candidates, as in TD-MPC2
 //! \[2\] ([`MppiConfig::adapt_std`], [`MppiConfig::elites`]), which lets iterations converge; returns are scaled to
-//! [0, 1] in each iteration, as PI² scales its costs \[3\] ([`MppiConfig::normalize_returns`]), which frees κ from the
-//! scale of the reward.
+//! [0, 1] in each iteration, as PI² scales its costs \[3\] ([`MppiConfig::normalize_returns`]), which makes κ independent of
+//! the scale of the reward.
 //!
 //! Differences from `pytorch_mppi`: the first plan is the middle of the range instead of noise. mbrl-lib's planner of
 //! this name is PDDM's, see [`PddmConfig::code_compat`](crate::PddmConfig::code_compat).
@@ -45,8 +45,8 @@ use crate::{
 
 const NAME: &str = "mppi";
 
-/// Settings of [`Mppi`]. The default is that of `pytorch_mppi` (`K = 100`, `T = 15`, `λ = 1`); it has none for sigma,
-/// which is half of the half range here, as CEM's and iCEM's.
+/// Settings of [`Mppi`]. The default is that of `pytorch_mppi` (`K = 100`, `T = 15`, `λ = 1`). That package has no default for
+/// sigma, which is 0.5 half ranges here, as in CEM and iCEM.
 ///
 /// ```
 /// use mbrl_plan::{ActionSpace, BoxSpace, MppiConfig, Propagation};
@@ -60,30 +60,30 @@ const NAME: &str = "mppi";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MppiConfig {
-    /// Steps looked ahead, `H` (default: 15).
+    /// Horizon in steps, `H` (default: 15).
     pub horizon: usize,
     /// Candidates per iteration, `K` (default: 100).
     pub population: usize,
     /// Refinements per control step (default: 1).
     pub iterations: usize,
     /// Weight of the return in the exponent, κ = 1/λ (default: 1). Large values approach the best candidate, small
-    /// ones the plain mean. It acts on returns as they are, unless they are normalised: scale it with the reward.
+    /// ones the plain mean. Unless returns are normalised, it acts on them unscaled, so choose it to fit the scale of the reward.
     pub kappa: f32,
     /// Standard deviation of the noise in half ranges: one for all action dimensions, or one for each (default: 0.5).
     pub sigma: Vec<f32>,
     /// Weight 1 − α of the control cost `uᵀ Σ⁻¹ ε`, in `[0, 1]` (default: 0).
     pub control_cost: f32,
-    /// Share of the candidates that are weighted, the best ones, in (0, 1] (default: 1, all; TD-MPC2: 64 of 512).
+    /// Share of the candidates, the best ones, that get a weight, in (0, 1] (default: 1, all; TD-MPC2: 64 of 512).
     pub elites: f32,
     /// Whether the standard deviation is refitted after each iteration (default: false). It starts from `sigma` at each
     /// control step.
     pub adapt_std: bool,
-    /// What a refitted standard deviation is held within, in half ranges (default: TD-MPC2's 0.05 to 2). Has no effect without `adapt_std`.
+    /// Range that a refitted standard deviation is held within, in half ranges (default: TD-MPC2's 0.05 to 2). Has no effect without `adapt_std`.
     pub std_range: [f32; 2],
-    /// Whether returns are scaled to `[0, 1]` in each iteration, the worst and the best (default: false). PI² does, with
+    /// Whether returns are scaled in each iteration so that the worst is 0 and the best 1 (default: false). PI² does so, with
     /// κ = 10.
     pub normalize_returns: bool,
-    /// What stands at the end of the shifted plan (default: the middle of the range).
+    /// What fills the end of the shifted plan (default: the middle of the range).
     pub tail: Tail,
 }
 
@@ -107,8 +107,8 @@ impl Default for MppiConfig {
 
 impl MppiConfig {
     /// TD-MPC2's planner \[2\]: horizon 3 before a terminal value, 512 candidates, 64 elites, 6 iterations,
-    /// temperature 0.5, a spread of 2 half ranges that is refitted. It executes one of the elites at random where this
-    /// one executes the mean.
+    /// temperature 0.5, a spread of 2 half ranges that is refitted. TD-MPC2 executes one of the elites at random; this
+    /// planner executes the mean.
     #[must_use]
     pub fn td_mpc2() -> Self {
         Self {
@@ -206,7 +206,7 @@ impl MppiSampler {
         &self.std
     }
 
-    /// Candidates that count, with their weights; the largest weight is 1.
+    /// Candidates that get a weight, with their weights; the largest weight is 1.
     fn weights(&self, scored: &Scored) -> Vec<(usize, f64)> {
         let MppiConfig { kappa, control_cost, elites, normalize_returns, .. } = self.config;
         let elites = scored.elites(((elites * scored.finite().len() as f32) as usize).max(1));
@@ -232,7 +232,7 @@ impl MppiSampler {
     fn control_costs(&self, scored: &Scored, chosen: &[usize]) -> Vec<f64> {
         let weight = |(u, std): (&f32, &f32)| u / (std * std);
         let weights = self.mean.iter().zip(&self.std).map(weight);
-        // A standard deviation of 0, or next to it, leaves no noise to be charged for.
+        // With a standard deviation of 0, or close to it, there is no noise to charge for.
         let weights: Vec<f32> = weights.map(|weight| if weight.is_finite() { weight } else { 0.0 }).collect();
         scored.weighted_deviation(chosen, &self.mean, &weights)
     }
@@ -357,7 +357,7 @@ mod tests {
         let costs = mppi.control_costs(&scored.unwrap(), &[1, 0]);
         assert!((costs[0] - 1.0).abs() < 1e-6 && (costs[1] + 1.0).abs() < 1e-6, "{costs:?}");
         tell(&mut mppi, [[1.0, 0.7], [0.0, 0.7]], [2.0, 0.0]);
-        // Returns less costs: 1 and 1, so both count alike, whatever κ does to the returns alone.
+        // Returns minus costs: 1 and 1, so both have equal weight, whatever κ does to the returns alone.
         assert_near(mppi.mean(), &[0.5, 0.7]);
         // κ weighs the return and not the cost (γ = λ (1 − α)): 4 − 1 against 0 + 1.
         mppi.mean = vec![0.5, 0.0];
@@ -377,7 +377,7 @@ mod tests {
         for scale in [1e-6, 1.0, 1e6] {
             let config = MppiConfig { horizon: 2, kappa: 4.0 * LN_2, normalize_returns: true, ..MppiConfig::default() };
             let mut mppi = sampler(config, 1);
-            // Scaled to 1, 3/4 and 0: weights 1, 1/2 and 1/16; without a finite return none, and no part in the span.
+            // Scaled to 1, 3/4 and 0: weights 1, 1/2 and 1/16. A candidate without a finite return has no weight and no part in the scaling.
             tell(&mut mppi, SEQUENCES, [4.0 * scale, 3.0 * scale, 0.0, f32::NEG_INFINITY]);
             means.push(mppi.mean().to_vec());
         }

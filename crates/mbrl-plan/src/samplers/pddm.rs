@@ -1,6 +1,6 @@
 //! # PDDM: filtered, reward-weighted sampling
 //!
-//! A softer relative of CEM: noise that is smoothed in time is laid over the last plan, and the new plan is the mean of
+//! A softer relative of CEM: noise that is smoothed in time is added to the last plan, and the new plan is the mean of
 //! all candidates, weighted by their exponentiated returns. One refinement per control step is enough.
 //!
 //! | paper \[1\], eqs. 3-5 | here |
@@ -10,11 +10,11 @@
 //! | `n_t = β u_t + (1 − β) n_{t−1}`, `n_{t<0} = 0`, `a_t = μ_t + n_t` | [`PddmConfig::beta`] |
 //! | `μ_t = Σ_k e^{γ R_k} a_t^k / Σ_j e^{γ R_j}` | [`PddmConfig::kappa`] (γ is the discount elsewhere in this crate) |
 //!
-//! Without filter (`beta = 1`) this is MPPI \[2\] with the temperature λ = 1/κ and no control cost.
+//! Without a filter (`beta = 1`) this is MPPI \[2\] with the temperature λ = 1/κ and no control cost.
 //!
 //! The authors' code differs from their paper: it filters mean and noise together, starting from the action executed
 //! last, `a_0 = β (μ_0 + ε_0) + (1 − β) past`, `a_t = β (μ_t + ε_t) + (1 − β) a_{t−1}`, so the plan lags and is smoothed
-//! again at every control step. [`PddmConfig::code_compat`] gives that form.
+//! again at every control step. [`PddmConfig::code_compat`] selects that form.
 //!
 //! Differences from both: `reset` forgets the plan (the authors' controller is built once and carries its plan from one
 //! episode into the next). The code's smaller noise for a tenth of the candidates, used on some position-controlled hands, is
@@ -44,7 +44,7 @@ const NAME: &str = "pddm";
 /// from the authors' configuration files.
 ///
 /// Handwriting, in-hand reorientation and Baoding balls use other values (κ 0.5, 50, 20; N 700; β 0.5, 0.7, 0.7).
-/// κ acts on returns as they are: scale it with the reward.
+/// κ acts on unscaled returns, so choose it to fit the scale of the reward.
 ///
 /// ```
 /// use mbrl_plan::{ActionSpace, BoxSpace, PddmConfig, Propagation};
@@ -57,7 +57,7 @@ const NAME: &str = "pddm";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PddmConfig {
-    /// Steps looked ahead, `H` (default: 7).
+    /// Horizon in steps, `H` (default: 7).
     pub horizon: usize,
     /// Candidates per iteration, `K` (default: 200).
     pub population: usize,
@@ -73,13 +73,13 @@ pub struct PddmConfig {
     pub beta: f32,
     /// Whether mean and noise are filtered together, as in the authors' code (default: false, as in the paper).
     pub code_compat: bool,
-    /// Whether the plan itself is among the candidates (default: false, as in paper and code): what has been found is then not
-    /// lost to noise. With `code_compat` it is the plan as the filter makes it, which lags.
+    /// Whether the plan itself is among the candidates (default: false, as in paper and code), so that noise cannot lose what
+    /// has been found. With `code_compat` the candidate is the filtered plan, which lags.
     pub keep_mean: bool,
-    /// Share of the candidates whose noise is smaller, in [0, 1] (default: 0; the code's 0.1 on some hands): they refine while the
+    /// Share of the candidates whose noise is smaller, in [0, 1] (default: 0; the code uses 0.1 on some hands): they refine while the
     /// others explore.
     pub quiet_share: f32,
-    /// Factor on their noise, in (0, 1] (default: 0.3); without any of them it has no effect.
+    /// Factor on the noise of these candidates, in (0, 1] (default: 0.3); has no effect where there are none.
     pub quiet_scale: f32,
     /// Factor on the noise of each refinement after the first, in (0, 1] (default: 1): later ones search closer to the plan. Has no effect with
     /// one iteration.
@@ -141,7 +141,7 @@ pub struct PddmSampler {
     width: usize,
     /// `[H, A]`.
     mean: Vec<f32>,
-    /// The action executed last, `[A]`: where the code's filter starts. A copy, for the plan moves on beneath it.
+    /// The action executed last, `[A]`, from which the code's filter starts. A copy, because the plan is shifted.
     past: Vec<f32>,
 }
 
@@ -152,7 +152,7 @@ impl PddmSampler {
         &self.mean
     }
 
-    /// The candidate without noise, `[H, A]`: the plan, or what the code's filter makes of it.
+    /// The candidate without noise, `[H, A]`: the plan, or the plan after the code's filter.
     fn centre(&self) -> Vec<f32> {
         if !self.config.code_compat {
             return self.mean.clone();
@@ -182,7 +182,7 @@ impl PddmSampler {
         Some(factors)
     }
 
-    /// What the filter makes of one unit of noise at each step, `[H, H]`: σ β (1 − β)^(t − s) of step s at step t.
+    /// The filter's response to one unit of noise at each step, `[H, H]`: σ β (1 − β)^(t − s) at step t to noise at step s.
     fn responses(&self) -> Vec<f32> {
         let PddmConfig { horizon, sigma, beta, .. } = self.config;
         let response = |s: usize, t: usize| if t < s { 0.0 } else { sigma * beta * (1.0 - beta).powi((t - s) as i32) };
@@ -207,7 +207,7 @@ impl SequenceSampler for PddmSampler {
 
     fn ask(&mut self, iteration: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
         let [horizon, width] = self.shape();
-        // The filter is linear: its responses to the noise are laid over what it makes of none.
+        // The filter is linear: its response to the noise is added to its response without noise.
         let mut noise = mixed(&self.responses(), [self.config.population, horizon, width], device, rng);
         if self.config.noise_decay < 1.0 && iteration > 0 {
             noise = noise * self.config.noise_decay.powi(iteration as i32);
@@ -259,7 +259,7 @@ mod tests {
         assert!(near, "{actual:?}, expected {expected:?}");
     }
 
-    /// What is asked for with this noise `[H, A]`.
+    /// The candidate that results from this noise `[H, A]`.
     fn filtered(pddm: &PddmSampler, noise: &[f32]) -> Vec<f32> {
         let ([horizon, width], responses) = (pddm.shape(), pddm.responses());
         let mut asked = pddm.centre();
@@ -280,7 +280,7 @@ mod tests {
         pddm.mean = (0..8).map(|i| 0.1 * i as f32).collect();
         let device = Device::flex();
         let asked = to_host(pddm.ask(0, &device, &mut Rng::new(2)));
-        // The same draws: of each candidate and dimension one for each step.
+        // The same draws: one per candidate, dimension and step.
         let drawn = to_host(mbrl_model::normals(Rng::new(2).key(), [6, 4], &device));
         for (k, asked) in asked.chunks(8).enumerate() {
             let noise: Vec<f32> = (0..8).map(|i| drawn[(2 * k + i % 2) * 4 + i / 2]).collect();

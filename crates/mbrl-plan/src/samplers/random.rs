@@ -25,7 +25,7 @@ use crate::{
 
 const NAME: &str = "random shooting";
 
-/// What sequences are drawn from. What lies beyond the bounds is clipped.
+/// The distribution of the sequences. Actions beyond the bounds are clipped.
 ///
 /// Sequences from elsewhere, a policy's say, are tried besides these if they are given as the problem's
 /// [`proposals`](crate::Problem::proposals).
@@ -36,7 +36,7 @@ pub enum Proposal {
     /// Every action uniform between the bounds, anew at each step (default).
     #[default]
     Uniform,
-    /// Uniform between the bounds, each action held for some steps (as PDDM's random policy holds its own).
+    /// Uniform between the bounds, each action held for some steps (as in PDDM's random policy).
     Hold {
         /// Steps that an action is held for, at least 1.
         steps: usize,
@@ -69,13 +69,13 @@ pub enum Proposal {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RandomShootingConfig {
-    /// Steps looked ahead, `H` (default: 20).
+    /// Horizon in steps, `H` (default: 20).
     pub horizon: usize,
     /// Sequences per iteration, `K` (default: 1000).
     pub population: usize,
-    /// Iterations per control step (default: 1): the same as a larger population, in less memory.
+    /// Iterations per control step (default: 1): equivalent to a larger population, in less memory.
     pub iterations: usize,
-    /// What they are drawn from (default: uniform).
+    /// The distribution that they are drawn from (default: uniform).
     pub proposal: Proposal,
 }
 
@@ -105,7 +105,7 @@ impl RandomShootingConfig {
     }
 
     /// Settings for [`search`](crate::optimize::search): one vector of parameters instead of a sequence, many
-    /// iterations, and draws that reach beyond a unit where there are no bounds.
+    /// iterations, and draws that reach beyond one unit where there are no bounds.
     #[must_use]
     pub fn for_search() -> Self {
         Self { horizon: 1, population: 400, iterations: 200, proposal: Proposal::Normal { std: 0.5 } }
@@ -155,7 +155,7 @@ pub struct RandomShootingSampler {
 }
 
 impl RandomShootingSampler {
-    /// Uniform actions, each for some steps.
+    /// Uniform actions, each held for some steps.
     fn held(&self, steps: usize, device: &Device, rng: &mut Rng) -> Tensor<3> {
         let RandomShootingConfig { population, horizon, .. } = self.config;
         let (drawn, width) = (horizon.div_ceil(steps), self.width);
@@ -225,7 +225,7 @@ mod tests {
         RandomShootingConfig { horizon: 6, population: 4000, iterations: 1, proposal }.sampler(width).unwrap()
     }
 
-    /// The values of an entry over all sequences.
+    /// The values of one entry over all sequences.
     fn entries(sampler: &mut RandomShootingSampler, entry: usize) -> Vec<f64> {
         let len = 6 * sampler.width;
         let drawn = to_host(sampler.ask(0, &Device::flex(), &mut Rng::new(2)));
