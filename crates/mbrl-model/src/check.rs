@@ -11,7 +11,7 @@ use crate::{
 /// Largest difference allowed, relative to the largest magnitude of a column: sums of a few hundred products of `f32` in
 /// another order differ by about a tenth of it.
 pub const TOLERANCE: f32 = 1e-5;
-/// The same where one step's difference is handed on to the next two, and for roll-outs on a GPU, whose compilers choose which
+/// The same where one step's difference is passed on to the next two, and for roll-outs on a GPU, whose compilers choose which
 /// products and sums are rounded once.
 const TOLERANCE_OF_STEPS: f32 = 10.0 * TOLERANCE;
 /// Steps of the roll-outs that are checked.
@@ -25,7 +25,7 @@ const HORIZON: usize = 3;
 /// | `shapes` | every array has the shape that [`Dynamics`] documents; rewards and terminations come always or never |
 /// | `finite` | no NaN and no infinity; no negative standard deviation |
 /// | `rows of predict`, `rows of observe`, `rows of sample` | a row gives alone, and in another order, what it gives in a batch (`sample` without noise: noise is indexed by rows) |
-/// | `mean` | `sample` that follows the expectation without noise gives the mean of `predict` |
+/// | `mean` | when `sample` follows the expectation without noise, it gives the mean of `predict` |
 /// | `no noise` | without [`noise`](Propagation::noise) the key changes nothing; [`MemberRule::Expectation`] draws none; nor does a model that is not [`stochastic`](crate::DynamicsSpec::stochastic) |
 /// | `noise` | a stochastic model's draws differ between keys, between steps, and between particles |
 /// | `same draw` | equal draws give equal bits |
@@ -33,8 +33,8 @@ const HORIZON: usize = 3;
 /// | `chunks` | where there is a [`chunk_size`](Dynamics::chunk_size): candidates give in a chunk what they give in the whole population, on a CPU to the bit, with noise |
 /// | `encode` | a situation, with and without a past, becomes one finite state `[1, S]`, always the same |
 /// | `situation` | a roll-out from a situation is the one from the state that `encode` gives |
-/// | `encode_batch` | situations together become the states that they become one by one |
-/// | `filter` | where there is a [`belief`](crate::DynamicsSpec::belief): `begin` and `follow` give finite rows `[N, B]`, each as it is alone, and `encode` goes by them |
+/// | `encode_batch` | situations encoded together become the same states as one by one |
+/// | `filter` | where there is a [`belief`](crate::DynamicsSpec::belief): `begin` and `follow` give finite rows `[N, B]`, each the same as alone, and `encode` uses them |
 ///
 /// ```
 /// use mbrl_model::{Device, Tensor, check::check_dynamics, dynamics_fn};
@@ -55,7 +55,7 @@ const HORIZON: usize = 3;
 /// ([`mbrl_env::check::check_simulator`]).
 ///
 /// # Errors
-/// [`ModelError::Check`] with the rule, what was expected and what came, or the model's own error.
+/// [`ModelError::Check`] with the rule, what was expected and what was found, or the model's own error.
 pub fn check_dynamics(model: &dyn Dynamics, states: Tensor<2>, actions: Tensor<2>) -> Result<(), ModelError> {
     check_within(model, states, actions, TOLERANCE)
 }
@@ -138,7 +138,7 @@ pub fn check_gradients(
 
 struct Check<'a> {
     model: &'a dyn Dynamics,
-    /// Whether bits can be asked for: on a GPU sums are taken in any order.
+    /// Whether equal bits can be required: on a GPU sums are taken in any order.
     exact: bool,
 }
 
@@ -147,7 +147,7 @@ impl Check<'_> {
         if ok { Ok(()) } else { Err(ModelError::Check { model: self.model.spec().name.clone(), reason: reason() }) }
     }
 
-    /// What the checks need of their own arguments.
+    /// What the checks require of their own arguments.
     fn inputs(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
         let (spec, rows) = (self.model.spec(), states.dims()[0]);
         self.that(!spec.needs_snapshot, || {
@@ -159,7 +159,7 @@ impl Check<'_> {
         self.shape("the actions to check on", [rows, spec.action], actions.dims())
     }
 
-    /// Every way to draw, with and without noise: not from the first step on, so that a step that is not counted is found.
+    /// Every way to draw, with and without noise: not starting at the first step, so that a step that is not counted is found.
     fn draws(&self) -> Vec<Draw> {
         let members = self.model.spec().members;
         let rules = [
@@ -312,7 +312,7 @@ impl Check<'_> {
         self.columns("mean: `sample` without noise against `predict`", [mean.clone(), sampled], &mean, tolerance)
     }
 
-    /// A roll-out with actions that differ from step to step, so that one that mixes steps up is found.
+    /// A roll-out with actions that differ from step to step, so that a model that mixes up steps is found.
     fn plan(actions: &Tensor<2>) -> Tensor<3> {
         Tensor::stack::<3>(vec![actions.clone(), actions.clone() * -0.5, actions.clone().flip([0])], 0)
     }
@@ -332,8 +332,8 @@ impl Check<'_> {
         Ok(all)
     }
 
-    /// `rollout` over three steps against the loop over `sample`. Where the state is what is observed, each step goes on from
-    /// where `rollout` itself had come to, so that differences do not grow.
+    /// `rollout` over three steps against the loop over `sample`. Where the state is what is observed, each step continues from
+    /// where `rollout` itself had arrived, so that differences do not grow.
     fn rollout(&self, states: &Tensor<2>, actions: &Tensor<2>, draw: Draw) -> Result<(), ModelError> {
         let (model, [rows, _]) = (self.model, states.dims());
         let (spec, particles, plan) = (model.spec(), draw.propagation.particles, Self::plan(actions));
@@ -381,7 +381,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What a model makes of a situation, without a past and with one.
+    /// The states that a model makes from a situation, without a past and with one.
     fn situations(&self, states: &Tensor<2>, actions: &Tensor<2>) -> Result<(), ModelError> {
         let (model, rows) = (self.model, states.dims()[0]);
         let spec = model.spec();

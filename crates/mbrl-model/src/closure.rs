@@ -9,7 +9,7 @@ use crate::{
     dynamics::{check_particles, check_size},
 };
 
-/// Makes a deterministic model of a closure `(states [N, S], actions [N, A]) -> next states [N, S]`.
+/// Makes a deterministic model from a closure `(states [N, S], actions [N, A]) -> next states [N, S]`.
 ///
 /// ```
 /// use mbrl_model::{Device, Dynamics, dynamics_fn};

@@ -8,8 +8,8 @@ use crate::{ModelError, dynamics::check_size};
 
 /// N transitions in columns on the host: what a fit reads.
 ///
-/// Observations and actions are always there. Rewards and terminations are what models with such heads learn from, and the steps
-/// before each transition what models of several observations look at; [`of_replay`](Self::of_replay) brings all of it.
+/// Observations and actions are always present. Models with heads for rewards and terminations learn from these, and models that
+/// see several observations look at the steps before each transition; [`of_replay`](Self::of_replay) provides all of them.
 ///
 /// ```
 /// use mbrl_env::{Replay, Transition};
@@ -86,9 +86,9 @@ impl Dataset {
         })
     }
 
-    /// Transitions from columns in double precision: as [`new`](Self::new), but a column that is large beside its range, such
-    /// as a position in map coordinates, is stored as what is left after its [`offset`](Self::offset), because changes of
-    /// such a column drown in the rounding of `f32`. A model that is fitted to the data
+    /// Transitions from columns in double precision: as [`new`](Self::new), but a column whose values are large compared with
+    /// their range, such as a position in map coordinates, is stored relative to its [`offset`](Self::offset), because changes
+    /// of such a column would be lost in the rounding of `f32`. A model that is fitted to the data
     /// [keeps the offset](crate::Ensemble::offset).
     ///
     /// ```
@@ -130,7 +130,7 @@ impl Dataset {
         Ok(data)
     }
 
-    /// Says what was taken off each column of the observations before they became `f32`, `[O]`.
+    /// Sets what was subtracted from each column of the observations before they became `f32`, `[O]`.
     ///
     /// # Errors
     /// [`ModelError::Width`] for another number of them; [`ModelError::NonFinite`] where one is a NaN or an infinity.
@@ -145,11 +145,11 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Everything of a replay, with rewards, terminations, episodes and the last `past` steps before each transition.
+    /// Everything in a replay, with rewards, terminations, episodes and the last `past` steps before each transition.
     ///
     /// The past of a transition lies within its episode. Where that has fewer earlier steps, the missing ones repeat the
-    /// first observation with actions of 0, as if the world had stood still before; an episode whose beginning the replay
-    /// has dropped counts from what is left of it.
+    /// first observation with actions of 0, as if the world had stood still before; an episode whose beginning the replay has
+    /// dropped counts from its first remaining step.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`ModelError::NonFinite`] for a reward beyond the range of an `f32`.
@@ -190,7 +190,7 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Adds whether each transition terminated the task, `[N]`; a time limit is no termination.
+    /// Adds whether each transition terminated the task, `[N]`; a time limit is not a termination.
     ///
     /// # Errors
     /// [`ModelError::Width`] for another number of them.
@@ -201,7 +201,7 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Says where episodes begin: how many transitions each has, in the order of the rows.
+    /// Sets where episodes begin: how many transitions each has, in the order of the rows.
     ///
     /// ```
     /// use mbrl_model::Dataset;
@@ -214,8 +214,8 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// [`ModelError::Width`] where they have more or fewer transitions than there are; [`ModelError::Config`] for an episode of
-    /// none.
+    /// [`ModelError::Width`] where the episodes have more or fewer transitions in total than the data; [`ModelError::Config`]
+    /// for an episode without transitions.
     pub fn with_episodes(mut self, lengths: &[usize]) -> Result<Self, ModelError> {
         if let Some(empty) = lengths.iter().position(|length| *length == 0) {
             return Err(ModelError::Config {
@@ -234,11 +234,11 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Says which rows a fit validates on, instead of a random share. Neighbouring transitions are nearly copies of each
+    /// Sets which rows a fit validates on, instead of a random share. Neighbouring transitions are nearly copies of each
     /// other, so whole episodes ([`Replay::split_episodes`]) make a harder and fairer test.
     ///
     /// # Errors
-    /// [`ModelError::Config`] for a row that is not there, one that comes twice, or where nothing is left to train on.
+    /// [`ModelError::Config`] for a row that does not exist or occurs twice, or where nothing is left to train on.
     pub fn with_holdout(mut self, rows: impl Into<Vec<usize>>) -> Result<Self, ModelError> {
         let mut rows = rows.into();
         rows.sort_unstable();
@@ -297,8 +297,8 @@ impl Dataset {
         &self.next_obs
     }
 
-    /// What was taken off each column of the observations before they became `f32`, `[O]`: an observation of the world is
-    /// this and what stands here. Zeros where nothing was.
+    /// What was subtracted from each column of the observations before they became `f32`, `[O]`: an observation of the world is
+    /// the stored one plus this. Zeros where nothing was subtracted.
     #[must_use]
     pub fn offset(&self) -> &[f64] {
         &self.offset
@@ -355,8 +355,8 @@ impl Dataset {
         self.episodes().flat_map(starts).take_while(|_| length > 0).collect()
     }
 
-    /// Which windows of `length` transitions, by their first rows, touch a row that is held out: they are not to be trained on. Places in
-    /// `starts`, where rows were chosen.
+    /// Which windows of `length` transitions, by their first rows, touch a held-out row, so that they must not be trained on: indices into
+    /// `starts`; `None` where no rows were chosen.
     #[cfg(feature = "train")]
     pub(crate) fn held_windows(&self, starts: &[usize], length: usize) -> Option<Vec<usize>> {
         let held = self.holdout.as_ref()?;

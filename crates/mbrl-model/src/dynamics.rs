@@ -1,4 +1,4 @@
-//! The one seam between models and everything that uses them.
+//! The one interface between models and everything that uses them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     sample_taped_by_autodiff,
 };
 
-/// Widths and abilities of a model.
+/// Widths and capabilities of a model.
 ///
 /// ```
 /// use mbrl_model::{Device, DynamicsSpec};
@@ -32,10 +32,10 @@ pub struct DynamicsSpec {
     pub state: usize,
     /// Width of an observation, `O`: what the world shows.
     pub obs: usize,
-    /// Width of what [`observe`](Dynamics::observe) makes of a state, `V`: what rewards, terminations and values see. It is that of an
-    /// observation unless a model says otherwise, one of images say, whose goals are put in numbers of another kind.
+    /// Width of what [`observe`](Dynamics::observe) makes of a state, `V`: what rewards, terminations and values see. It equals the
+    /// width of an observation unless a model says otherwise, such as a model of images, whose goals are expressed in numbers of another kind.
     pub view: usize,
-    /// Width of a belief, `B`, of a model with memory: what its [filter](Dynamics::follow) keeps of an episode. 0 without.
+    /// Width of a belief, `B`, of a model with memory: what its [filter](Dynamics::follow) keeps of an episode. 0 without memory.
     pub belief: usize,
     /// Width of an action, `A`.
     pub action: usize,
@@ -46,23 +46,23 @@ pub struct DynamicsSpec {
     /// Whether gradients flow through it.
     pub differentiable: bool,
     /// Whether the model has noise of its own: `sample` then draws it where [`Propagation::noise`] says so, and follows the
-    /// mean where it does not. A model without noise gives the same with and without. (Which member moves a row, and the
-    /// spread that [`MemberRule::Ds`] draws, are no noise of the model.) Without this,
+    /// mean where it does not. A model without noise gives the same results either way. (The choice of the member that moves a
+    /// row, and the spread that [`MemberRule::Ds`] draws, do not count as noise of the model.) Without this,
     /// [`check_dynamics`](crate::check::check_dynamics) could not tell a model without noise from one that forgets to draw it.
     pub stochastic: bool,
     /// Whether roll-outs need the [snapshot](Situation::snapshot) of a simulator: agents then ask for one at every step.
     pub needs_snapshot: bool,
-    /// Columns of the observation that are angles. Differences of those that [wrap](AngleColumn::wraps) are taken the short
-    /// way round by whoever compares observations.
+    /// Columns of the observation that are angles. Whoever compares observations takes differences of those that
+    /// [wrap](AngleColumn::wraps) the short way round.
     pub angles: Vec<AngleColumn>,
-    /// Columns of the observation, in rising order, whose next values are known and not predicted: they count in no measure of how far
-    /// a model is off or how far its members are apart.
+    /// Columns of the observation, in rising order, whose next values are known and not predicted: they are left out of every measure
+    /// of a model's error and of its members' disagreement.
     pub known: Vec<usize>,
 }
 
 impl DynamicsSpec {
-    /// A single model whose state of width `state` is what is observed, without gradients, noise and need of snapshots;
-    /// tensors live on `device`.
+    /// A single model whose state of width `state` is what is observed, without gradients or noise and with no need for
+    /// snapshots; tensors live on `device`.
     #[must_use]
     pub fn new(name: impl Into<String>, state: usize, action: usize, device: &Device) -> Self {
         Self {
@@ -82,19 +82,19 @@ impl DynamicsSpec {
         }
     }
 
-    /// Sets the width of an observation, where it is not the state's, and with it that of what rewards see.
+    /// Sets the width of an observation, where it differs from the state's, and with it the width of what rewards see.
     #[must_use]
     pub fn with_obs(self, obs: usize) -> Self {
         Self { obs, view: obs, ..self }
     }
 
-    /// Sets the width of what rewards see, where it is not the observation's; after [`with_obs`](Self::with_obs).
+    /// Sets the width of what rewards see, where it differs from the observation's; call it after [`with_obs`](Self::with_obs).
     #[must_use]
     pub fn with_view(self, view: usize) -> Self {
         Self { view, ..self }
     }
 
-    /// Sets the width of a belief, of a model with memory.
+    /// Sets the width of the belief of a model with memory.
     #[must_use]
     pub fn with_belief(self, belief: usize) -> Self {
         Self { belief, ..self }
@@ -137,7 +137,7 @@ impl DynamicsSpec {
     }
 }
 
-/// Expectation and spread of the next state of N rows, in state units.
+/// Expectation and spread of the next states of N rows, in state units.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Prediction {
@@ -178,18 +178,18 @@ pub enum MemberRule {
     Expectation,
     /// Trajectory sampling 1: members are assigned afresh at every step, in equal shares (PETS's TS1).
     Ts1,
-    /// Trajectory sampling ∞: particle p keeps member ⌊p·E/P⌋ over the whole horizon (PETS's TS∞). With one particle a
-    /// member and without noise this is PDDM's "every member rolls out every candidate".
+    /// Trajectory sampling ∞: particle p keeps member ⌊p·E/P⌋ over the whole horizon (PETS's TS∞). With one particle per member
+    /// and without noise this is PDDM's "every member rolls out every candidate".
     TsInf,
     /// Distribution sampling (PETS's DS): each particle samples each dimension from a Gaussian whose mean and variance match
     /// the mixture of all members at the particle's own state, as in the authors' `BNN.py` (`create_prediction_tensors`).
-    /// What else the mixture says is lost: several modes, correlations between dimensions. The spread between members is
+    /// Everything else that the mixture says is lost: several modes, correlations between dimensions. The spread between members is
     /// always sampled, their own noise only with [`Propagation::noise`]. Takes any number of particles; each costs as many
     /// network evaluations as there are members.
     Ds,
 }
 
-/// How uncertainty is carried through a roll-out.
+/// How uncertainty is propagated through a roll-out.
 ///
 /// ```
 /// use mbrl_model::{MemberRule, Propagation};
@@ -216,16 +216,16 @@ impl Propagation {
     pub const MEAN: Self = Self { rule: MemberRule::Expectation, noise: false, particles: 1 };
 }
 
-/// Which candidates of a larger population a roll-out is of.
+/// Which candidates of a larger population a roll-out covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
     /// Index of the chunk's first candidate in the population.
     pub first: usize,
-    /// Candidates of the whole population.
+    /// Number of candidates in the whole population.
     pub population: usize,
 }
 
-/// What a roll-out draws with. Noise is a function of (key, step, row, dimension), never of threads or devices.
+/// What determines the random draws of a roll-out. Noise is a function of (key, step, row, dimension), never of threads or devices.
 ///
 /// ```
 /// use mbrl_model::{Chunk, Draw, Propagation};
@@ -238,14 +238,14 @@ pub struct Chunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Draw {
-    /// How uncertainty is carried.
+    /// How uncertainty is propagated.
     pub propagation: Propagation,
     /// Key of all noise of this roll-out.
     pub key: u64,
     /// Step within the roll-out, from 0.
     pub step: u32,
     /// Set when these candidates are a chunk of a larger population. Noise and member assignment are then indexed as in the
-    /// whole population, so that chunks give its bits. Only models with a [`Dynamics::chunk_size`] are given one.
+    /// whole population, so that chunks give the same bits as the whole. Only models with a [`Dynamics::chunk_size`] are given one.
     pub chunk: Option<Chunk>,
 }
 
@@ -284,13 +284,13 @@ impl Draw {
         noise::draw(Distribution::Normal, self.key, self.step, rows, dims, device)
     }
 
-    /// Where `candidates` stand in their population; they are all of it where nothing is said.
+    /// Where `candidates` stand in their population; without a chunk they are the whole population.
     pub(crate) fn chunk_of(&self, candidates: usize) -> Chunk {
         self.chunk.unwrap_or(Chunk { first: 0, population: candidates })
     }
 }
 
-/// Where a roll-out starts: planning starts at one situation, imagination at many states.
+/// Where a roll-out starts: planning starts from one situation, imagination from many states.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "made once a roll-out and passed on by value")]
 pub enum Start<'a> {
@@ -306,9 +306,9 @@ pub enum Start<'a> {
 pub struct Imagined {
     /// Next states, `[N, S]`.
     pub next: Tensor<2>,
-    /// Reward by a learned head or by the simulator, `[N]`.
+    /// Reward from a learned head or from the simulator, `[N]`.
     pub reward: Option<Tensor<1>>,
-    /// Termination by a learned head or by the simulator, `[N]`.
+    /// Termination from a learned head or from the simulator, `[N]`.
     pub terminated: Option<Tensor<1, Bool>>,
 }
 
@@ -342,8 +342,8 @@ pub struct Trajectories {
     pub reward: Option<Tensor<2>>,
     /// Terminations where the model gives them, `[H, P·K]`.
     pub terminated: Option<Tensor<2, Bool>>,
-    /// The first step of those that were cut from outside, by a time limit say, `[H, P·K]`, where the model says so: nothing is earned behind
-    /// it. They count as terminated too.
+    /// Marks the step in which a trajectory was cut from outside, for example by a time limit, `[H, P·K]`, where the model says so: no
+    /// reward is earned after it. Cut trajectories count as terminated too.
     pub cut: Option<Tensor<2, Bool>>,
 }
 
@@ -366,34 +366,34 @@ impl Trajectories {
         Self { terminated: Some(terminated), ..self }
     }
 
-    /// Says where they were cut from outside, `[H, P·K]`.
+    /// Adds where they were cut from outside, `[H, P·K]`.
     #[must_use]
     pub fn with_cut(self, cut: Tensor<2, Bool>) -> Self {
         Self { cut: Some(cut), ..self }
     }
 }
 
-/// Anything that can say where N states go under N actions.
+/// Anything that predicts N next states from N states and N actions.
 ///
 /// Contract, tested by [`check::check_dynamics`](crate::check::check_dynamics) (the gradients by `check_gradients`):
-/// - rows are independent: a batch gives what its rows give one by one, in any order; in `sample` but for the noise;
-/// - `sample` that follows the expectation without noise gives the mean of `predict`;
+/// - rows are independent: a batch gives what its rows give one by one, in any order; in `sample`, apart from the noise;
+/// - when `sample` follows the expectation without noise, it gives the mean of `predict`;
 /// - noise is a function of (key, step, row, dimension), drawn only where `spec().stochastic` and the draw say so;
-/// - `sample` and `rollout` with the same [`Draw`] give the same bits on a CPU, whatever the number of threads, and in
-///   chunks as in the whole;
+/// - `sample` and `rollout` with the same [`Draw`] give the same bits on a CPU, whatever the number of threads, and in chunks
+///   as in the whole population;
 /// - `rollout` agrees with the loop over `sample` (its default) on equal noise: per step and column the largest
 ///   difference is at most 1e-5 of that column's largest magnitude; from a situation it starts where `encode` says;
 /// - gradients flow from the outputs to `states` and `actions` where `spec().differentiable`;
 /// - `encode_batch` gives what `encode` gives one by one;
-/// - beliefs are finite, go row by row, and `encode` reads them.
+/// - beliefs are finite, each row depends only on its own inputs, and `encode` reads them.
 ///
 /// ## Models with memory
-/// Where one observation does not tell everything, a model may look back over the situation's past, which is short, or keep a belief
-/// of the whole episode: numbers of its own that [`begin`](Self::begin) makes of the first observation and
-/// [`follow`](Self::follow) carries on after each step. Whoever acts by the model asks it to follow, and puts what comes out into
-/// [`Situation::belief`], from which `encode` makes the state. `MpcAgent` and `ModelBased` in `mbrl-policy` do.
+/// Where one observation does not tell everything, a model may look back over the situation's past, which is short, or carry a
+/// belief through the whole episode: numbers of its own that [`begin`](Self::begin) makes from the first observation and
+/// [`follow`](Self::follow) updates after each step. Whoever acts with the model calls `follow` and puts the result into
+/// [`Situation::belief`], from which `encode` makes the state. `MpcAgent` and `ModelBased` in `mbrl-policy` do this.
 ///
-/// A whole model, a point that is blown about:
+/// A complete model, of a point that the wind pushes about:
 ///
 /// ```
 /// use mbrl_model::{
@@ -431,7 +431,7 @@ impl Trajectories {
 /// # Ok::<(), ModelError>(())
 /// ```
 pub trait Dynamics: Send + Sync {
-    /// Widths and abilities.
+    /// Widths and capabilities.
     fn spec(&self) -> &DynamicsSpec;
 
     /// Expectation and spread of the next states: `states` `[N, S]`, `actions` `[N, A]` in environment units.
@@ -443,11 +443,11 @@ pub trait Dynamics: Send + Sync {
     /// One imagined step of N rows: `states` `[N, S]`, `actions` `[N, A]`. N is P·K with row = particle · K + candidate.
     ///
     /// # Errors
-    /// [`ModelError::Width`] for arrays of the wrong size; [`ModelError::Config`] for particles that do not divide N.
+    /// [`ModelError::Width`] for arrays of the wrong size; [`ModelError::Config`] where the number of particles does not divide N.
     fn sample(&self, states: Tensor<2>, actions: Tensor<2>, draw: Draw) -> Result<Imagined, ModelError>;
 
-    /// [`sample`](Self::sample) with its way back, for what learns through the model: a policy by the gradient of imagined
-    /// rewards. Default: by Burn's autodiff.
+    /// [`sample`](Self::sample) with its backward pass, for learning through the model, as when a policy learns by the gradient
+    /// of imagined rewards. Default: by Burn's autodiff.
     ///
     /// # Errors
     /// As `sample`; [`ModelError::Unsupported`] for a model without gradients.
@@ -478,8 +478,8 @@ pub trait Dynamics: Send + Sync {
         })
     }
 
-    /// The beliefs `[N, B]` with which N episodes begin, by their first observations `[N, O]`. Only models with a
-    /// [`belief`](DynamicsSpec::belief) are asked.
+    /// The beliefs `[N, B]` with which N episodes begin, given their first observations `[N, O]`. Called only on models with a
+    /// [`belief`](DynamicsSpec::belief).
     ///
     /// # Errors
     /// [`ModelError::Width`] for arrays of the wrong size; [`ModelError::Unsupported`] (default).
@@ -489,7 +489,7 @@ pub trait Dynamics: Send + Sync {
     }
 
     /// The beliefs `[N, B]` after `actions` `[N, A]`, taken at `beliefs` `[N, B]`, have led to observations `obs` `[N, O]`: a step of
-    /// the model's filter. Only models with a [`belief`](DynamicsSpec::belief) are asked.
+    /// the model's filter. Called only on models with a [`belief`](DynamicsSpec::belief).
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
@@ -503,8 +503,8 @@ pub trait Dynamics: Send + Sync {
         states
     }
 
-    /// The observations that states `[N, S]` stand for, `[N, O]`, where states are of another kind: frames that a model of images sees in its
-    /// latents, say, for people to look at. Default: what [`observe`](Self::observe) gives, where that is as wide as an observation.
+    /// The observations that states `[N, S]` stand for, `[N, O]`, where states are of another kind: for example, the frames that a model of
+    /// images sees in its latents, for people to look at. Default: what [`observe`](Self::observe) gives, where that is as wide as an observation.
     ///
     /// # Errors
     /// [`ModelError::Width`] for arrays of the wrong size; [`ModelError::Unsupported`] for a model that cannot say.
@@ -518,16 +518,16 @@ pub trait Dynamics: Send + Sync {
         Ok(self.observe(states))
     }
 
-    /// Preferred number of candidates per roll-out, for a `horizon` and `particles` per candidate; `None` (default): roll out
+    /// Preferred number of candidates per roll-out, for a given `horizon` and number of `particles` per candidate; `None` (default): roll out
     /// the whole population at once. Chunks stay in cache from the roll-out to the rewards, and are scored side by side; with
-    /// [`Draw::chunk`] they give the bits of the whole.
+    /// [`Draw::chunk`] they give the same bits as the whole.
     fn chunk_size(&self, horizon: usize, particles: usize) -> Option<usize> {
         let _ = (horizon, particles);
         None
     }
 
-    /// Whole imagined trajectories for given actions `[H, K, A]`, of `draw.propagation.particles` particles each.
-    /// Default: a loop over [`sample`](Self::sample), differentiable where that is.
+    /// Whole imagined trajectories for given actions `[H, K, A]`, with `draw.propagation.particles` particles each. Default: a
+    /// loop over [`sample`](Self::sample), differentiable where `sample` is.
     ///
     /// # Errors
     /// As `encode` and `sample`.
@@ -536,7 +536,7 @@ pub trait Dynamics: Send + Sync {
     }
 
     /// The actions `[M, H, A]` that a policy takes in `rows` roll-outs of `steps` steps side by side, all from one situation: what a
-    /// policy proposes to a planner. `draw` is of one particle.
+    /// policy proposes to a planner. `draw` has one particle.
     /// Default: a loop over [`sample`](Self::sample).
     ///
     /// # Errors
@@ -565,7 +565,7 @@ pub trait Dynamics: Send + Sync {
     }
 }
 
-/// A policy in a roll-out: of what N rows see, `[N, V]`, at a step counted from 0, actions `[N, A]` in the environment's units.
+/// A policy in a roll-out: from what N rows see, `[N, V]`, at a step counted from 0, to actions `[N, A]` in the environment's units.
 pub type Choose<'a> = dyn FnMut(&[f32], usize) -> Vec<f32> + 'a;
 
 /// Puts actions `[M, A]` of a step into those of whole roll-outs, `[M, H, A]`.
@@ -630,8 +630,8 @@ macro_rules! forward_to_the_model_behind {
 
 forward_to_the_model_behind!(&D, Box<D>, Arc<D>);
 
-/// The belief `[1, B]` of a model with memory in a situation: the one that the situation brings or, without it, what the model makes of the
-/// observation and the short past that the situation has. What such a model's `encode` begins with.
+/// The belief `[1, B]` of a model with memory in a situation: the one that the situation carries or, where it carries none, the one that
+/// the model makes from the situation's observation and short past. The `encode` of such a model begins with it.
 ///
 /// # Errors
 /// As [`Dynamics::begin`] and [`Dynamics::follow`]; [`ModelError::Width`] and [`ModelError::NonFinite`] for a situation that does not fit
@@ -657,7 +657,7 @@ pub fn belief_of<D: Dynamics + ?Sized>(model: &D, situation: &Situation<'_>) -> 
     Ok(belief)
 }
 
-/// The default [`Dynamics::rollout`]: one [`sample`](Dynamics::sample) a step. Public, so that a faster roll-out can be
+/// The default [`Dynamics::rollout`]: one [`sample`](Dynamics::sample) per step. Public, so that a faster roll-out can be
 /// compared with it.
 ///
 /// # Errors
@@ -675,7 +675,7 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
     let start = start_states(model, from, candidates)?;
     let spec = model.spec();
     let rows = candidates * particles;
-    // What a model gives is its author's to get right; a wrong shape would be a panic further on, or a wrong sum.
+    // A model's author is responsible for its outputs, and a wrong shape would cause a panic later, or a wrong sum.
     let observed = |states: Tensor<2>| {
         let obs = model.observe(states);
         check_size("rows that the model observes", rows, obs.dims()[0])?;
@@ -709,9 +709,9 @@ pub fn rollout_by_steps<D: Dynamics + ?Sized>(
     })
 }
 
-/// Whether a device is one of Burn's on the CPU, flex or ndarray: the engine runs there, and tensors cost nothing to read.
+/// Whether a device is one of Burn's CPU devices, flex or ndarray: the engine runs there, and tensors cost nothing to read.
 ///
-/// Burn 0.22 names a device's backend in the device's `Debug` text alone: what it dispatches on is public only with the
+/// Burn 0.22 names a device's backend only in the device's `Debug` text: what it dispatches on is public only with the
 /// feature `extension`, and has a variant per enabled backend. This is the one place that reads the text.
 ///
 /// ```
@@ -800,7 +800,7 @@ mod tests {
 
     use super::*;
 
-    /// A model of two columns that gives other shapes than it says.
+    /// A model of two columns that gives other shapes than it declares.
     struct Misshapen(DynamicsSpec, &'static str);
 
     impl Dynamics for Misshapen {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, path::PathBuf};
 
 use mbrl_env::{EnvError, nearest::suggest};
 
-/// An error of this crate. Every variant carries what was expected and what came.
+/// An error of this crate. Every variant carries what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -13,9 +13,9 @@ pub enum ModelError {
     Width {
         /// What was counted, for example `columns of states`.
         what: &'static str,
-        /// The size asked for.
+        /// The expected size.
         expected: usize,
-        /// The size that came.
+        /// The actual size.
         actual: usize,
     },
     /// Data or weights hold NaN or infinities.
@@ -23,11 +23,11 @@ pub enum ModelError {
     NonFinite {
         /// What holds them.
         what: &'static str,
-        /// How many rows.
+        /// Number of rows with a NaN or an infinity.
         rows: usize,
-        /// Of how many.
+        /// Number of all rows.
         total: usize,
-        /// Index of the first.
+        /// Index of the first such row.
         first: usize,
     },
     /// A value of a configuration that breaks a rule.
@@ -35,7 +35,7 @@ pub enum ModelError {
     Config {
         /// Name of the field.
         field: &'static str,
-        /// The value that came, as text.
+        /// The actual value, as text.
         value: String,
         /// What is expected, as a noun phrase.
         rule: Cow<'static, str>,
@@ -43,9 +43,9 @@ pub enum ModelError {
     /// Too little data to fit.
     #[error("examples to fit = {actual}: expected at least {needed}")]
     TooLittleData {
-        /// Examples, such as transitions, at hand.
+        /// Number of examples, such as transitions, available.
         actual: usize,
-        /// Examples needed.
+        /// Number of examples needed.
         needed: usize,
     },
     /// The data lacks what the model learns.
@@ -61,7 +61,7 @@ pub enum ModelError {
         step: usize,
         /// Epoch within this fit, from 0.
         epoch: usize,
-        /// The loss that came.
+        /// The loss.
         value: f32,
     },
     /// The model needs the simulator's snapshot and the situation has none.
@@ -83,9 +83,9 @@ pub enum ModelError {
     Record {
         /// Which weights.
         what: String,
-        /// Shape of this model.
+        /// Shape in this model.
         expected: Vec<usize>,
-        /// Shape that came.
+        /// Shape of the stored weights.
         actual: Vec<usize>,
     },
     /// Stored weights could not be read or written.
@@ -108,7 +108,7 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A name that is no column, or a column without a value.
+    /// A name that matches no column, or a column without a value.
     #[error("column `{name}`: expected {rule}; the model has `{}`", known.join("`, `"))]
     Column {
         /// The name.
@@ -118,12 +118,12 @@ pub enum ModelError {
         /// The names that the model knows.
         known: Vec<String>,
     },
-    /// A name that is no parameter of a physics.
+    /// A name that matches no parameter of a physics.
     #[error("parameter `{name}`: expected one of `{}`{}", known.join("`, `"), suggest(name, known.iter().map(String::as_str)))]
     Parameter {
         /// The name.
         name: String,
-        /// The parameters that there are.
+        /// The existing parameters.
         known: Vec<String>,
     },
     /// A model breaks its contract (module `check`).
@@ -131,17 +131,16 @@ pub enum ModelError {
     Check {
         /// Name of the model.
         model: String,
-        /// What was expected and what came.
+        /// What was expected and what was found.
         reason: String,
     },
-    /// An error of the environment underneath.
+    /// An error of the underlying environment.
     #[error(transparent)]
     Env(#[from] EnvError),
 }
 
 impl ModelError {
-    /// Whether numbers broke down, of a model or of the simulator under it, and nothing else did: with other data or from
-    /// another state the same call may succeed.
+    /// Whether only numbers broke down, in a model or in the simulator under it: with other data or from another state the same call may succeed.
     #[must_use]
     pub fn is_breakdown(&self) -> bool {
         match self {
@@ -151,7 +150,7 @@ impl ModelError {
         }
     }
 
-    /// Whether the cause lies outside of the program, as [`EnvError::is_external`].
+    /// Whether the cause lies outside the program, as in [`EnvError::is_external`].
     #[must_use]
     pub fn is_external(&self) -> bool {
         match self {

@@ -1,7 +1,7 @@
-//! Judging a model on data that it was not fitted to: how far it is off after k steps, and whether it knows.
+//! Evaluating a model on data that it was not fitted to: how large its errors are after k steps, and whether it knows how large.
 //!
-//! From start instants of recorded episodes the model is rolled out under the recorded actions, with many particles, and
-//! compared with what was recorded. Every figure is per column of the observation, in its units.
+//! The model is rolled out from start instants of recorded episodes under the recorded actions, with many particles, and
+//! compared with what was recorded. Every figure is per column of the observation, in the column's units.
 //!
 //! | symbol | here |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | mean of ½ ln(2π s²) + (y − m)² / 2s² \[3\] | [`Calibration::nll`] |
 //! | sharpness \[3\]: mean s, mean width of the intervals | [`Calibration::std`], [`Calibration::width`] |
 //!
-//! A good forecast is as sharp as it can be while it stays calibrated \[3\]: coverage alone is also that of a model that
+//! A good forecast is as sharp as it can be while it stays calibrated \[3\]: coverage alone is also right for a model that
 //! knows nothing and says so.
 //!
 //! ## References
@@ -41,13 +41,13 @@ const VALUES: usize = 1 << 22;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluateConfig {
-    /// Steps of a roll-out, `H` (default 20, of the order of the horizons that are planned with: 25 to 30 in PETS).
+    /// Steps of a roll-out, `H` (default 20, of the order of planning horizons: 25 to 30 in PETS).
     pub horizon: usize,
-    /// Most start instants of roll-outs, drawn without replacement (default 500).
+    /// Maximum number of start instants of roll-outs, drawn without replacement (default 500).
     pub starts: usize,
-    /// Most transitions for the one-step figures, drawn without replacement (default 10 000).
+    /// Maximum number of transitions for the one-step figures, drawn without replacement (default 10 000).
     pub rows: usize,
-    /// How roll-outs carry uncertainty. Default (none): TS∞ with noise, and 100 particles or the next multiple of the
+    /// How roll-outs propagate uncertainty. Default (none): TS∞ with noise, and 100 particles or the next multiple of the
     /// model's members. PETS plans with 20, but their outermost interval holds no more than 19 of 21 draws.
     pub propagation: Option<Propagation>,
     /// Shares of observations that central intervals should hold (default 0.5, 0.8, 0.9, 0.95).
@@ -93,12 +93,11 @@ impl EvaluateConfig {
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelEvaluation {
-    /// How the roll-outs carried uncertainty.
+    /// How the roll-outs propagated uncertainty.
     pub propagation: Propagation,
     /// Shares of observations that the intervals should hold, `[L]`.
     pub levels: Vec<f64>,
-    /// Columns that the model [knows](crate::DynamicsSpec::known) and does not predict, in rising order: their figures are no measure
-    /// of it.
+    /// Columns that the model [knows](crate::DynamicsSpec::known) and does not predict, in rising order: their figures do not measure the model.
     pub known: Vec<usize>,
     /// Standard deviation of each column over all next observations of the data, `[O]`: the error of always predicting
     /// the mean.
@@ -107,13 +106,13 @@ pub struct ModelEvaluation {
     pub reward_std: f64,
     /// The model's own account of one step, without particles.
     pub one_step: OneStepEvaluation,
-    /// Roll-outs after k = 1, 2, … steps; as many as the longest start has following steps, at most the horizon.
+    /// Roll-outs after k = 1, 2, … steps: as many as the longest start has following steps, at most the horizon.
     pub steps: Vec<StepEvaluation>,
 }
 
 impl ModelEvaluation {
-    /// Mean over columns of a figure `[O]` in units of each column's standard deviation, so that columns of other units
-    /// can be put together; columns that never change or are [known](Self::known) are left out. For an [`rmse`](StepEvaluation::rmse), 1 is as good as
+    /// Mean over columns of a figure `[O]` in units of each column's standard deviation, so that columns with different units can be combined;
+    /// columns that never change or are [known](Self::known) are left out. For an [`rmse`](StepEvaluation::rmse), 1 is as good as
     /// always predicting the mean.
     #[must_use]
     pub fn scaled(&self, figure: &[f64]) -> f64 {
@@ -131,13 +130,13 @@ pub struct OneStepEvaluation {
     pub rows: usize,
     /// Root mean squared error of the predicted mean, `[O]`.
     pub rmse: Vec<f64>,
-    /// The same of predicting that nothing changes, `[O]`.
+    /// The same for predicting that nothing changes, `[O]`.
     pub unchanged_rmse: Vec<f64>,
     /// Mean standard deviation of the world's noise, `[O]`, where the model gives one.
     pub aleatoric_std: Option<Vec<f64>>,
     /// Mean standard deviation of the members' means, `[O]`, where the model gives one.
     pub epistemic_std: Option<Vec<f64>>,
-    /// Of the Gaussian with the variance aleatoric² + epistemic²; none where the model gives neither.
+    /// Calibration of the Gaussian with the variance aleatoric² + epistemic²; none where the model gives neither.
     pub calibration: Option<Calibration>,
 }
 
@@ -148,42 +147,42 @@ pub struct StepEvaluation {
     pub step: usize,
     /// Number of starts that k steps follow.
     pub starts: usize,
-    /// Root mean squared error of the particles' mean, `[O]`. Of P particles with noise its square holds a part of s²/P
-    /// that is the roll-out's own.
+    /// Root mean squared error of the particles' mean, `[O]`. With P noisy particles, its square includes a part of s²/P that
+    /// comes from the roll-out itself.
     pub rmse: Vec<f64>,
-    /// The same of predicting the start, `[O]`.
+    /// The same for predicting the start, `[O]`.
     pub unchanged_rmse: Vec<f64>,
     /// Root mean squared error of the particles' mean reward of this step, where the model gives rewards.
     pub reward_rmse: Option<f64>,
-    /// Of the particles; none where they are one, or never differ.
+    /// Calibration of the particles; none where there is only one, or where they never differ.
     pub calibration: Option<Calibration>,
 }
 
-/// Whether predicted spreads are those of the errors, and how wide they are.
+/// Whether predicted spreads match the errors, and how wide they are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Calibration {
     /// Share of the observations within the central interval of each level, `[L][O]`. Over roll-outs, intervals lie
-    /// between the particles' quantiles (at position q·(P + 1), so that an observation drawn as they are is within with the
-    /// nominal probability); over one step, between those of the Gaussian.
+    /// between the particles' quantiles (at position q·(P + 1), so that an observation drawn like the particles lies within
+    /// with the nominal probability); over one step, between those of the Gaussian.
     pub coverage: Vec<Vec<f64>>,
     /// Mean width of these intervals, `[L][O]`.
     pub width: Vec<Vec<f64>>,
     /// Mean negative log-likelihood of the observations (nats) under the Gaussian with the predicted mean and variance, `[O]`;
-    /// over roll-outs these are of the particles (variance with P − 1), whatever shape their cloud has. A deviation below the
-    /// resolution of `f32` at the column's largest value counts as that.
+    /// over roll-outs these are the particles' (variance with P − 1), whatever the shape of their distribution. A standard
+    /// deviation below the resolution of `f32` at the column's largest value counts as that resolution.
     pub nll: Vec<f64>,
     /// Mean predicted standard deviation, `[O]`.
     pub std: Vec<f64>,
 }
 
-/// Evaluates `model` on `data`, which should not be what it was fitted to.
+/// Evaluates `model` on `data`, which should not be the data that it was fitted to.
 ///
-/// A roll-out starts at an instant that `horizon` transitions of its episode follow; an episode that is shorter gives its first
-/// instant, with the steps it has. So errors at different k are those of the same starts wherever episodes are long enough.
-/// A model that looks back is given what an agent is: the episode's last [`MAX_PAST`] steps before the start; one with memory the
-/// belief that it comes to when it follows the episode from its beginning.
+/// A roll-out starts at an instant that is followed by `horizon` transitions of its episode; a shorter episode gives its first
+/// instant, with the steps it has. So errors at different k come from the same starts wherever episodes are long enough. A model
+/// that looks back is given what an agent is given: the episode's last [`MAX_PAST`] steps before the start. A model with memory
+/// is given the belief that it reaches by following the episode from its beginning.
 ///
-/// Work is done in batches of starts: what is imagined at a time does not grow with the data. `rng` chooses starts and keys the noise; the
+/// Starts are processed in batches, so the amount imagined at a time does not grow with the data. `rng` chooses starts and keys the noise; the
 /// number of threads changes nothing. A prediction that is not finite makes the figures of its step and column not
 /// finite.
 ///
@@ -210,10 +209,10 @@ pub struct Calibration {
 /// ```
 ///
 /// # Errors
-/// [`ModelError::Config`] for a setting that breaks a rule or particles that the members do not share evenly,
+/// [`ModelError::Config`] for a setting that breaks a rule or particles that cannot be shared evenly among the members,
 /// [`ModelError::Width`] where the data has other columns than the model, [`EnvError::TooLittleData`] where there is none;
-/// [`ModelError::Unsupported`] of a model that cannot start from a state, such as a simulator, or one that shows rewards something else
-/// than observations.
+/// [`ModelError::Unsupported`] for a model that cannot start from a state, such as a simulator, or one whose rewards see something
+/// other than observations.
 pub fn evaluate(
     model: &dyn Dynamics,
     data: &Replay,
@@ -456,7 +455,7 @@ impl Judge<'_> {
         Ok(states)
     }
 
-    /// A difference of two values of a column: of an angle that wraps the short way round.
+    /// A difference of two values of a column; for an angle that wraps, the short way round.
     fn difference(&self, d: usize, difference: f64) -> f64 {
         match self.turns[d] {
             None => difference,
@@ -486,7 +485,7 @@ impl Judge<'_> {
     }
 }
 
-/// What a model with memory believes at each position of the data, `[N, B]`: it follows all episodes side by side, each from its beginning.
+/// The beliefs of a model with memory at each position of the data, `[N, B]`: it follows all episodes side by side, each from its beginning.
 fn beliefs(model: &dyn Dynamics, data: &Replay) -> Result<Vec<f32>, ModelError> {
     let (spec, columns) = (model.spec(), data.columns());
     let episodes: Vec<Range<usize>> = data.episodes().collect();
@@ -598,7 +597,7 @@ fn observed_columns(model: &dyn Dynamics) -> Result<Option<Vec<usize>>, ModelErr
     Ok((0..spec.obs).map(column).collect())
 }
 
-/// The smallest difference that `f32` knows at the largest magnitude of each column.
+/// The smallest difference that `f32` represents at the largest magnitude of each column.
 fn resolution(rows: &[f32], width: usize) -> Vec<f64> {
     let mut largest = vec![f32::MIN_POSITIVE; width];
     for row in rows.chunks_exact(width) {

@@ -1,8 +1,8 @@
 //! Fitting a model to data.
 //!
 //! One trainer for every model whose parameters Burn can differentiate: bootstrap batches for each member, a holdout, MBPO's stopping
-//! rule, the best snapshot of each member. What is fitted need not be a model of dynamics, and what it is fitted to need not be
-//! transitions: a policy to what another did, physics to windows of episodes.
+//! rule, the best snapshot of each member. What is fitted need not be a dynamics model, and its data need not be transitions: a
+//! policy can be fitted to what another did, physics to windows of episodes.
 //!
 //! ## References
 //! \[1\] Janner et al. (2019), *When to Trust Your Model: Model-Based Policy Optimization* (MBPO), NeurIPS;
@@ -27,7 +27,7 @@ use tracing::{debug, debug_span};
 use crate::ModelError;
 
 /// Examples that a model makes of its data, numbered from 0: transitions, windows of episodes, texts. The trainer knows how many there
-/// are and draws their numbers; the model knows what they are.
+/// are and draws their indices; the model knows what they are.
 pub trait Examples {
     /// How many there are, `N`.
     fn count(&self) -> usize;
@@ -37,9 +37,9 @@ pub trait Examples {
         None
     }
 
-    /// Which group each belongs to, `[N]`, where examples of a group share data, as windows of one episode do: then whole groups are held out,
-    /// so that nothing is validated on what was trained on, as many as go into [`FitConfig::holdout`], or the smallest. Of a single
-    /// group nothing is held out. By default each example is on its own.
+    /// The group of each example, `[N]`, where examples of a group share data, as windows of one episode do. Then whole groups are held out,
+    /// so that no data is used for both training and validation: as many as fit into [`FitConfig::holdout`], or else the smallest. With a
+    /// single group, nothing is held out. By default each example is a group of its own.
     fn groups(&self) -> Option<&[usize]> {
         None
     }
@@ -49,15 +49,15 @@ pub trait Examples {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Pairs {
-    /// What goes into a network, `[N, in]`.
+    /// Inputs of a network, `[N, in]`.
     pub inputs: Tensor<2>,
-    /// What should come out, `[N, out]`.
+    /// The outputs that it should give, `[N, out]`.
     pub targets: Tensor<2>,
     holdout: Option<Vec<usize>>,
 }
 
 impl Pairs {
-    /// Of `inputs` `[N, in]` and `targets` `[N, out]`.
+    /// Pairs of `inputs` `[N, in]` and `targets` `[N, out]`.
     #[must_use]
     pub fn new(inputs: Tensor<2>, targets: Tensor<2>) -> Self {
         Self { inputs, targets, holdout: None }
@@ -101,11 +101,11 @@ impl Examples for Pairs {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct FitBatch<'a> {
-    /// Their numbers, `[E·B]`, member by member.
+    /// Their indices, `[E·B]`, member by member.
     pub rows: &'a [usize],
     /// Members, `E`.
     pub members: usize,
-    /// Key of whatever the model draws for this fit, such as copies of the examples under a symmetry.
+    /// Key for whatever the model draws in this fit, such as copies of the examples under a symmetry.
     pub key: u64,
     /// Optimizer step within the fit, from 0.
     pub step: u32,
@@ -131,18 +131,18 @@ impl<'a> FitBatch<'a> {
     }
 }
 
-/// What [`fit`](fit()) can fit: a model of dynamics, and anything else that has parameters, data and a loss.
+/// What [`fit`](fit()) can fit: a dynamics model, and anything else that has parameters, data and a loss.
 ///
-/// The trainer owns the loop; the model says what its parameters are, what a batch costs and which members are good.
-/// Nothing of the model changes before [`finish`](Self::finish), so a fit that fails leaves it whole.
+/// The trainer owns the loop; the model says what its parameters are, what the loss of a batch is and which members are good.
+/// The model does not change before [`finish`](Self::finish), so a fit that fails leaves it as it was.
 pub trait Fit {
-    /// What it is fitted to.
+    /// The data that it is fitted to.
     type Data: ?Sized;
-    /// What it makes of that.
+    /// The examples that it makes of the data.
     type Examples: Examples;
-    /// What the optimizer moves.
+    /// The parameters that the optimizer updates.
     type Parameters: Module;
-    /// What is learned from the data besides, such as statistics of its columns.
+    /// What else is learned from the data, such as statistics of its columns.
     type Statistics;
 
     /// Name, for messages.
@@ -165,15 +165,15 @@ pub trait Fit {
     /// Loss of one batch per member, `[1]`.
     fn loss(&self, parameters: &Self::Parameters, examples: &Self::Examples, batch: &FitBatch<'_>) -> Tensor<1>;
 
-    /// Mean squared error of each member on the same examples, for each column of what it says, `[E, out]`. Stopping and elites go
-    /// by its mean over columns.
+    /// Mean squared error of each member on the same examples, for each column of its outputs, `[E, out]`. Early stopping and the
+    /// choice of elites use its mean over columns.
     fn error(&self, parameters: &Self::Parameters, examples: &Self::Examples, rows: &[usize]) -> Tensor<2>;
 
     /// `new` for the members marked in `take`, `[E]`, `old` for the others.
     fn choose(old: Self::Parameters, new: Self::Parameters, take: &[bool]) -> Self::Parameters;
 
-    /// Optimizer steps of the model's own, from its present parameters on: of the same loss by the same Adam as here, only
-    /// faster. Default: `None`, Burn differentiates [`loss`](Self::loss).
+    /// The model's own optimizer steps, starting from its present parameters: the same loss and the same Adam as here, only
+    /// faster. Default: `None`, and Burn differentiates [`loss`](Self::loss).
     fn stepper(&self, examples: &Self::Examples, config: &FitConfig) -> Option<Box<dyn Stepper<Self::Parameters>>> {
         let _ = (examples, config);
         None
@@ -191,7 +191,7 @@ pub trait Stepper<P> {
     /// Sets the learning rate of the next steps.
     fn set_learning_rate(&mut self, rate: f64);
 
-    /// As [`Fit::error`], of examples by their rows: `[E]` of `[out]`.
+    /// As [`Fit::error`], for examples given by their rows: `[E]` of `[out]`.
     fn errors(&self, rows: &[usize]) -> Vec<Vec<f32>>;
 
     /// The parameters after the steps so far.
@@ -204,29 +204,28 @@ pub trait Stepper<P> {
 pub struct FitConfig {
     /// Learning rate of Adam (default 1e-3).
     pub learning_rate: f64,
-    /// What is left of the learning rate at the last step that the fit may take, as a share; it falls linearly (default 1: it stays).
+    /// Fraction of the learning rate that is left at the last step that the fit may take; the rate falls linearly (default 1: it stays constant).
     pub final_rate: f64,
     /// Rows per batch and member (default 256).
     pub batch_size: usize,
-    /// Most passes over the data (default 200; MBPO sets none and limits time instead).
+    /// Maximum number of passes over the data (default 200; MBPO sets none and limits time instead).
     pub max_epochs: usize,
-    /// Most optimizer steps, 0 for no limit (default 0).
+    /// Maximum number of optimizer steps, 0 for no limit (default 0).
     pub max_steps: usize,
     /// Fraction of the transitions held out for validation (default 0.2), unless the data says which
     /// ([`Dataset::with_holdout`](crate::Dataset::with_holdout)); in [whole groups](Examples::groups) where examples share data. With 0, or
     /// a single group, every epoch is kept and `max_epochs` alone
     /// ends the fit (PETS).
     pub holdout: f32,
-    /// Most transitions held out (default 5000).
+    /// Maximum number of transitions held out (default 5000).
     pub max_holdout: usize,
     /// Stop after more than this many epochs in which no member improved (default 5).
     pub patience: usize,
     /// What counts as an improvement: the holdout error fell by this fraction (default 0.01).
     pub improvement: f32,
-    /// Whether each member draws its own training set with replacement (default true); otherwise all see all, each in its
-    /// own order.
+    /// Whether each member draws its own training set with replacement (default true); otherwise every member sees all rows, each in its own order.
     pub bootstrap: bool,
-    /// Largest norm of the gradient of each weight array, 0 for no clipping (default 0). With clipping, ensembles on a CPU take
+    /// Largest norm of the gradient of each weight array, 0 for no clipping (default 0). With clipping, ensembles on a CPU use
     /// Burn's autodiff instead of their own steps, which are several times as fast.
     pub grad_clip: f32,
 }
@@ -274,7 +273,7 @@ impl FitConfig {
         rule(finite(self.grad_clip), "grad_clip", &self.grad_clip, "a finite number of at least 0")
     }
 
-    /// The learning rate at a step, of a fit to as many rows.
+    /// The learning rate at a step of a fit to `rows` rows.
     fn rate_at(&self, step: usize, rows: usize) -> f64 {
         if self.final_rate == 1.0 {
             return self.learning_rate;
@@ -305,7 +304,7 @@ pub struct FitReport {
     pub errors: Vec<f32>,
     /// The same, averaged over members, for each column of the targets.
     pub column_errors: Vec<f32>,
-    /// Wall time.
+    /// Wall-clock time.
     pub elapsed: Duration,
 }
 
@@ -333,25 +332,25 @@ pub struct Epoch<'a> {
     pub number: usize,
     /// Mean loss over its batches.
     pub train_loss: f32,
-    /// Mean squared error of each member as it now is, `[E]`, as in [`FitReport::errors`]; without a holdout on a few training
+    /// Mean squared error of each member at present, `[E]`, as in [`FitReport::errors`]; without a holdout, on a few training
     /// rows.
     pub errors: &'a [f32],
 }
 
-/// Fits `model` to `data`, from its present weights on.
+/// Fits `model` to `data`, starting from its present weights.
 ///
-/// The optimizer starts afresh at each fit: nothing of it needs to be kept between fits, and its first steps on new data are
-/// not steered by moments of the old.
+/// The optimizer starts afresh at each fit: its state need not be kept between fits, and moments of the old data do not steer
+/// its first steps on new data.
 ///
 /// # Errors
-/// [`ModelError::Config`], [`ModelError::Width`], [`ModelError::TooLittleData`] (fewer than 2 examples) change nothing.
-/// [`ModelError::Diverged`] names the step at which the loss became NaN or infinite; the model then holds the best weights
-/// of the epochs before, or what it held before the fit where there is none.
+/// [`ModelError::Config`], [`ModelError::Width`], [`ModelError::TooLittleData`] (fewer than 2 examples) leave the model unchanged.
+/// [`ModelError::Diverged`] names the step at which the loss became NaN or infinite; the model then holds the best weights of
+/// the earlier epochs or, where there are none, the weights from before the fit.
 pub fn fit<M: Fit>(model: &mut M, data: &M::Data, config: &FitConfig, rng: &mut Rng) -> Result<FitReport, ModelError> {
     fit_watched(model, data, config, rng, &mut |_| {})
 }
 
-/// [`fit`](fit()), telling of each epoch.
+/// [`fit`](fit()), reporting each epoch.
 ///
 /// # Errors
 /// As [`fit`](fit()).
@@ -370,7 +369,7 @@ pub fn fit_watched<M: Fit>(
         return Err(ModelError::TooLittleData { actual: count, needed: 2 });
     }
     let _span = debug_span!("fit", model = %model.name(), rows = count).entered();
-    // Of a copy: a fit that draws nothing with it has the numbers that it would have without it.
+    // From a copy: a fit that draws nothing with the key gets the same random numbers as without it.
     let key = rng.clone().key();
     let split = Split::draw(&examples, config, rng);
     if split.train().is_empty() {
@@ -421,7 +420,7 @@ pub fn fit_watched<M: Fit>(
     if let Some(Best { parameters, mut errors }) = best {
         if split.held == 0 {
             let rows = &split.train()[..split.train().len().min(5000)];
-            // After a fault the model's own steps have gone on, to weights that are not kept.
+            // After a fault the model's own steps have continued, to weights that are not kept.
             errors =
                 if fault.is_some() { trainer.errors_of(&parameters, rows) } else { trainer.errors(&parameters, rows) };
         }
@@ -450,7 +449,7 @@ impl Split {
             let mut is_chosen = vec![false; count];
             chosen.iter().for_each(|&row| is_chosen[row] = true);
             order.sort_by_key(|&row| !is_chosen[row]);
-            // Those that are too many are not trained on either.
+            // Rows beyond the limit are not trained on either.
             order.drain(config.max_holdout.min(chosen.len())..chosen.len());
             return Self { order, held: chosen.len().min(config.max_holdout) };
         }
@@ -464,7 +463,7 @@ impl Split {
         }
     }
 
-    /// Whole groups, drawn, as many as go into `most` rows; the smallest where none does. Of a single group nothing is held out.
+    /// Whole groups, drawn at random, as many as fit into `most` rows; the smallest where none fits. With a single group, nothing is held out.
     fn by_groups(mut order: Vec<usize>, most: usize, groups: &[usize], rng: &mut Rng) -> Self {
         let mut sizes = BTreeMap::new();
         groups.iter().for_each(|group| *sizes.entry(*group).or_insert(0) += 1);
@@ -499,11 +498,11 @@ impl Split {
     }
 }
 
-/// What moves the parameters.
+/// What updates the parameters.
 enum Optimizer<P> {
-    /// Steps of the model's own.
+    /// The model's own steps.
     Own(Box<dyn Stepper<P>>),
-    /// Burn's autodiff of the loss, and its Adam. The parameters are absent only while they are being moved.
+    /// Burn's autodiff of the loss, and its Adam. The parameters are absent only while they are being updated.
     Burn { adam: Box<ModuleOptimizer>, parameters: Option<P> },
 }
 
@@ -532,7 +531,7 @@ impl<'a, M: Fit> Trainer<'a, M> {
         Self { model, config, examples, members: model.members(), key, optimizer }
     }
 
-    /// One pass over the bags, or what is left of the limit on `steps`, which are counted; the losses of its batches.
+    /// One pass over the bags, or up to the limit on `steps`, which are counted; returns the losses of its batches.
     fn epoch(&mut self, bags: &[Vec<usize>], steps: &mut usize) -> Vec<f32> {
         let (mut losses, mut tensors) = (Vec::new(), Vec::new());
         let rows = bags.first().map_or(0, Vec::len);
@@ -574,7 +573,7 @@ impl<'a, M: Fit> Trainer<'a, M> {
         }
     }
 
-    /// Errors on some rows, `[E]` of `[out]`: of the given parameters, or of those that the model's own steps have come to.
+    /// Errors on some rows, `[E]` of `[out]`: of the given parameters, or of those that the model's own steps have reached.
     fn errors(&self, parameters: &M::Parameters, rows: &[usize]) -> Vec<Vec<f32>> {
         if let Optimizer::Own(stepper) = &self.optimizer {
             return stepper.errors(rows);

@@ -1,4 +1,4 @@
-//! A fitted model in a folder: its weights, and what is to know about them.
+//! A fitted model in a folder: its weights and a description.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::FitConfig;
 use crate::{Ensemble, EnsembleConfig, ModelError};
 
-/// Version of the format. A newer one is refused; 1 had no units, offsets, period and report.
+/// Version of the format. A newer one is refused; 1 had no units, offsets, period or report.
 const FORMAT: u32 = 3;
 const CARD: &str = "model.toml";
 const WEIGHTS: &str = "model.bin";
@@ -48,7 +48,7 @@ pub struct FittedModel {
     model: Ensemble,
 }
 
-/// What is to know about a fitted model besides its weights.
+/// The description of a fitted model: everything but its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModelCard {
@@ -56,27 +56,27 @@ pub struct ModelCard {
     pub obs: Vec<String>,
     /// Names of the entries of an action, `[A]`.
     pub actions: Vec<String>,
-    /// Units of the observation's entries, `[O]`; empty texts where nobody gave any.
+    /// Units of the observation's entries, `[O]`; empty strings where none were given.
     #[serde(default)]
     pub obs_units: Vec<String>,
     /// Units of the action's entries, `[A]`.
     #[serde(default)]
     pub action_units: Vec<String>,
-    /// What the model's observations lack against those of the log, `[O]`: see [`FittedModel::obs`].
+    /// What was subtracted from the log's observations to give the model's, `[O]`: see [`FittedModel::obs`].
     #[serde(default)]
     pub obs_offset: Vec<f64>,
-    /// Median step of the log's time, in its unit, where it has a time.
+    /// Median time step of the log, in the log's unit, where it has a time.
     #[serde(default)]
     pub period: Option<f64>,
-    /// Seed of everything that was drawn.
+    /// Seed of all random draws.
     pub seed: u64,
-    /// Which columns the log was read by.
+    /// Which columns of the log were read.
     pub layout: Layout,
     /// What the model was fitted to.
     pub data: DataCard,
     /// How the fit went.
     pub result: ResultCard,
-    /// What the model looks like.
+    /// The model's configuration.
     pub model: EnsembleConfig,
     /// How it was fitted.
     #[cfg(feature = "train")]
@@ -88,7 +88,7 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
-    /// A card with names alone; everything else can be set, and defaults to nothing.
+    /// A card with names only; everything else can be set, and is empty by default.
     pub fn new<S: Into<String>, const O: usize, const A: usize>(
         obs: [S; O],
         actions: [S; A],
@@ -144,9 +144,9 @@ pub struct ResultCard {
     pub train_loss: f32,
     /// Mean squared error of each member, in the units of its targets.
     pub errors: Vec<f32>,
-    /// The same over all members, for each column of the targets: those of the observation, then reward and end.
+    /// The same over all members, for each column of the targets: those of the observation, then reward and termination.
     pub column_errors: Vec<f32>,
-    /// Wall time (s).
+    /// Wall-clock time (s).
     pub seconds: f64,
 }
 
@@ -172,8 +172,8 @@ impl FittedModel {
     /// A model and its card, to be [saved](Self::save).
     ///
     /// # Errors
-    /// [`ModelError::Width`] where names, units or offsets are not as many as the model has columns; units and offsets may
-    /// be left out.
+    /// [`ModelError::Width`] where the number of names, units or offsets differs from the model's number of columns; units and
+    /// offsets may be left out.
     pub fn new(mut card: ModelCard, model: Ensemble) -> Result<Self, ModelError> {
         let spec = crate::Dynamics::spec(&model);
         let (obs, action) = (spec.obs, spec.action);
@@ -240,8 +240,7 @@ impl FittedModel {
         Self::new(card, model).map_err(|error| broken(&of_card, error.to_string()))
     }
 
-    /// Writes both files into a folder, which is made where it does not exist. The card, without which there is no model,
-    /// comes last.
+    /// Writes both files into a folder, which is created if it does not exist. The card, without which there is no model, is written last.
     ///
     /// # Errors
     /// [`ModelError::Io`] where a file cannot be written, [`ModelError::Storage`] where the model cannot be stored.
@@ -279,7 +278,7 @@ impl FittedModel {
         self.model
     }
 
-    /// What is to know about it.
+    /// The model's description.
     #[must_use]
     pub fn card(&self) -> &ModelCard {
         &self.card
@@ -303,20 +302,20 @@ impl FittedModel {
         self.card.obs.iter().position(|known| known == name)
     }
 
-    /// Median step of the log's time, in its unit, where it has a time: the period to act with.
+    /// Median time step of the log, in the log's unit, where it has a time: the period to act with.
     #[must_use]
     pub fn period(&self) -> Option<f64> {
         self.card.period
     }
 
-    /// Lowest and highest value of each entry of the observations that it was fitted to, in the log's units, `[O]`; empty
-    /// where the card does not tell. Beyond them it extrapolates.
+    /// Lowest and highest value of each entry of the observations that it was fitted to, in the log's units, `[O]`; empty where
+    /// the card does not record them. Beyond these ranges the model extrapolates.
     #[must_use]
     pub fn obs_ranges(&self) -> Vec<(f64, f64)> {
         self.ranges("observation")
     }
 
-    /// The same of the actions, `[A]`.
+    /// The same for the actions, `[A]`.
     #[must_use]
     pub fn action_ranges(&self) -> Vec<(f64, f64)> {
         self.ranges("action")
@@ -330,7 +329,7 @@ impl FittedModel {
     /// The actions that it was fitted to, as a space to plan in.
     ///
     /// # Errors
-    /// [`ModelError::Env`] where an action never changed, or the card does not tell.
+    /// [`ModelError::Env`] where an action never changed, or the card does not record its range.
     pub fn action_space(&self) -> Result<ActionSpace, ModelError> {
         let ranges = self.action_ranges();
         let low: Vec<f32> = ranges.iter().map(|range| range.0 as f32).collect();
@@ -363,7 +362,7 @@ impl FittedModel {
         self.obs(&found.collect::<Result<Vec<f64>, _>>()?)
     }
 
-    /// What an observation of the model is in the log's units, `[O]`.
+    /// An observation of the model in the log's units, `[O]`.
     ///
     /// # Errors
     /// [`ModelError::Width`] for another number of entries.

@@ -1,13 +1,12 @@
-//! What a learner wants of a model that it fits again and again.
+//! What a learner needs from a model that it fits repeatedly.
 
 use mbrl_env::Rng;
 
 use crate::{Dataset, Dynamics, Ensemble, Fit, LatentModel, ModelError};
 
-/// A model that is learned from an agent's own data: fitted whenever there is more of it, drawn anew, stored and restored.
+/// A model that is learned from an agent's own data: fitted whenever there is more of it, reinitialised, stored and restored.
 ///
-/// Learners are written against this, so that an ensemble, a physics model with unknown parameters or a latent model take each
-/// other's place.
+/// Learners are written against this trait, so that an ensemble, a physics model with unknown parameters and a latent model are interchangeable.
 pub trait LearnedModel: Dynamics + Fit<Data = Dataset> + Clone {
     /// Draws new parameters and forgets what was fitted.
     fn reinitialize(&mut self, rng: &mut Rng);
@@ -18,18 +17,18 @@ pub trait LearnedModel: Dynamics + Fit<Data = Dataset> + Clone {
     /// What keeps the model from being written.
     fn save(&self) -> Result<Vec<u8>, ModelError>;
 
-    /// Goes back to what [`save`](Self::save) wrote.
+    /// Restores what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`ModelError`] for bytes that are damaged or of another model.
+    /// [`ModelError`] for bytes that are damaged or belong to another model.
     fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError>;
 
-    /// Steps before each transition that it looks back to (default: 0).
+    /// Number of steps before each transition that it looks at (default: 0).
     fn past(&self) -> usize {
         0
     }
 
-    /// Whether it observes pixels alone, whole numbers from 0 to 255, of which data are kept as bytes (default: no).
+    /// Whether it observes only pixels, whole numbers from 0 to 255, which data keep as bytes (default: no).
     fn sees_pixels(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Models of dynamics: anything that can say where N states go under N actions.
+//! Dynamics models: anything that predicts N next states from N states and N actions.
 //!
 //! Everything that uses a model (planners, evaluation, imagination) is written once against the trait [`Dynamics`]; ensembles
 //! learned from experience, simulators and closures implement it.
@@ -13,11 +13,11 @@
 //!
 //! - To **plan with equations you know**, take [`dynamics_fn`] and the crate `mbrl-plan`; you need nothing else from here.
 //! - To **learn a model from transitions**, take [`EnsembleConfig`], [`Dataset`] and [`fit`](fit()).
-//! - To **find masses, lengths and frictions in measurements**, take [`Physics`] and [`identify`].
+//! - To **find masses, lengths and frictions from measurements**, take [`Physics`] and [`identify`].
 //! - To **plan with a simulator as the model**, take [`SimulatorModel`].
 //! - For a whole agent that explores, learns and plans, take `mbrl-policy`, or the command line tool `mbrl`.
 //!
-//! It is not a general training framework: the trainer fits models of dynamics, to single steps or to windows of some steps, and does that well.
+//! It is not a general training framework: the trainer fits dynamics models, to single steps or to windows of several steps, and does that well.
 //!
 //! # Example: learn a system, ask for its next state and for how sure that is
 //!
@@ -70,34 +70,35 @@
 //! | [`Ensemble`], deterministic head | yes | epistemic | yes | the same |
 //! | [`LatentModel`] | yes | none | yes | episodes of images and rewards |
 //! | [`DynamicsFn`] | no | none | if the closure's operations have them | equations |
-//! | [`PhysicsModel`] | its unknown parameters | standard errors of the parameters | yes | equations, and measurements in trajectories |
-//! | [`Residual`] | what its base leaves | those of its ensemble | if both have them | a base and transitions |
+//! | [`PhysicsModel`] | its unknown parameters | standard errors of the parameters | yes | equations, and measured trajectories |
+//! | [`Residual`] | the errors of its base | those of its ensemble | if both have them | a base and transitions |
 //! | [`SimulatorModel`] | no | none | no | a [`Simulator`] and its snapshot |
 //!
 //! # Themes
 //!
-//! - **Where things run.** A Burn [`Device`] is chosen when the program runs; no backend is forced. On a CPU, roll-outs
+//! - **Where things run.** A Burn [`Device`] is chosen at run time; no backend is forced. On a CPU, roll-outs
 //!   without gradients run on a fused engine that keeps a block of rows in cache through all layers and steps; with
 //!   gradients, or on a GPU, they run as Burn tensors. Both agree to 1e-5 per step and draw the same noise.
-//! - **Randomness** is a function of (key, step, row, dimension): see [`fill_normal`]. Threads and blocks change no bit.
+//! - **Randomness** is a function of (key, step, row, dimension): see [`fill_normal`]. The number of threads and the
+//!   division into blocks change no bit.
 //! - **Propagation of uncertainty**: [`Propagation`] and [`MemberRule`] (expectation, TS1, TS∞, DS).
-//! - **Rewards and terminations** are the task's business, unless nobody can write them down: then an ensemble learns them too
+//! - **Rewards and terminations** come from the task, unless they cannot be written down: then an ensemble learns them too
 //!   ([`EnsembleConfig::reward`], [`EnsembleConfig::termination`]).
-//! - **What one observation hides**, such as a speed, an ensemble finds in the steps before: [`EnsembleConfig::past`].
-//! - **Angles** enter networks as sine and cosine, in any unit, and may jump by a turn: [`Angles`]. Columns far from their
-//!   origin keep their changes: [`Dataset::of_f64`].
-//! - **What is known of a task** besides data: features that networks look at, symmetries that fits use, columns that need no learning
+//! - **What one observation hides**, such as a speed, an ensemble infers from the preceding steps: [`EnsembleConfig::past`].
+//! - **Angles** enter networks as sine and cosine, in any unit, and may jump by a full turn: [`Angles`]. Columns far from
+//!   their origin keep the precision of their changes: [`Dataset::of_f64`].
+//! - **What is known about a task** besides data: features that networks see, symmetries that fits use, columns that need not be learned
 //!   ([`EnsembleConfig::init_for_task`]).
 //! - **Images** are encoded into a latent space, where dynamics and rewards are learned: [`LatentConfig`].
-//! - **Memory**: a model may keep a belief of a whole episode ([`Dynamics#models-with-memory`]).
+//! - **Memory**: a model may carry a belief through a whole episode ([`Dynamics#models-with-memory`]).
 //! - **Equations with unknown constants**: write a [`Physics`], or take one of the [`MACHINES`]; [`identify`] finds the constants, says how sure it is
 //!   and names what the data do not determine.
-//! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps beside two
-//!   baselines, calibration and sharpness.
+//! - **Judging a model**: [`evaluate`](evaluate()) rolls it out under recorded actions: error after k steps compared with
+//!   two baselines, calibration and sharpness.
 //! - **A model in a folder**: [`FittedModel::open`] loads what `mbrl fit` wrote, with names, units, period and ranges.
-//! - **Networks of one's own**, for policies, critics and values: module [`mlp`].
+//! - **Your own networks**, for policies, critics and values: module [`mlp`].
 //! - **Your own model**: implement [`Dynamics`] (three methods), then call [`check::check_dynamics`] in its tests;
-//!   implement `Fit` to train it with the same trainer, which fits policies and whatever else has a loss too.
+//!   implement `Fit` to train it with the same trainer, which also fits policies and anything else that has a loss.
 //!
 //! # Features
 //!

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// Mean and standard deviation of each column, from sums in double precision.
 ///
-/// A column whose spread is at most 8 times what `f32` tells apart at its largest magnitude, `8 ε · max |x|`, counts as
+/// A column whose spread is at most 8 times the resolution of `f32` at its largest magnitude, `8 ε · max |x|`, counts as
 /// constant: its standard deviation is 1, so that it becomes 0 instead of amplified rounding (mbrl-lib's rule is
-/// `std < 1e-12 → 1` in `f64`). The rule goes by no unit: metres and micrometres are standardised to the same numbers.
+/// `std < 1e-12 → 1` in `f64`). The rule does not depend on units: metres and micrometres are standardised to the same numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Normalizer {
     mean: Vec<f32>,
@@ -32,8 +32,8 @@ impl Normalizer {
         Self::beside(rows, &magnitudes(rows.chunks_exact(width.max(1)), width))
     }
 
-    /// Statistics of `rows`, `[N, width]`, that were made of values of these magnitudes, one for each column, such as changes of
-    /// an observation: what their rounding explains counts as constant.
+    /// Statistics of `rows`, `[N, width]`, that were computed from values of these magnitudes, one for each column, as changes
+    /// of an observation are: a spread that rounding explains counts as constant.
     #[must_use]
     pub(crate) fn beside(rows: &[f32], magnitudes: &[f32]) -> Self {
         Moments::of(rows, magnitudes.len()).normalizer(magnitudes)
@@ -114,7 +114,7 @@ impl Moments {
         self.rows = all;
     }
 
-    /// What standardises such rows, whose columns were made of values of these magnitudes.
+    /// The normalizer of such rows, whose columns were computed from values of these magnitudes.
     pub(crate) fn normalizer(&self, magnitudes: &[f32]) -> Normalizer {
         if self.rows == 0.0 {
             return Normalizer::identity(self.mean.len());

@@ -57,8 +57,8 @@ impl<B: Dynamics> Residual<B> {
     /// A base and an ensemble of its errors. Before a fit the ensemble's predictions are those of random weights.
     ///
     /// # Errors
-    /// [`ModelError::Width`] where both have other columns; [`ModelError::Unsupported`] for a base that has noise, members, a memory, or
-    /// needs snapshots, whose state is not the observation, and for an ensemble that looks at past steps, does not predict changes, has
+    /// [`ModelError::Width`] where their columns differ; [`ModelError::Unsupported`] for a base that has noise, members or a memory,
+    /// needs snapshots, or whose state is not the observation; and for an ensemble that looks at past steps, does not predict changes, has
     /// symmetries or is fitted to states that it predicts itself.
     pub fn new(base: B, ensemble: Ensemble) -> Result<Self, ModelError> {
         let (of_base, own) = (base.spec(), ensemble.spec());
@@ -102,7 +102,7 @@ impl<B: Dynamics> Residual<B> {
         &self.ensemble
     }
 
-    /// The base's next states with what the ensemble makes of `states` added.
+    /// The base's next states plus the change that the ensemble makes to `states`.
     fn join(&self, base: Tensor<2>, moved: Tensor<2>, states: Tensor<2>) -> Tensor<2> {
         let mut off = moved - states;
         // The ensemble has put angles that jump where the data have them.
@@ -153,7 +153,7 @@ impl<B: Dynamics> Dynamics for Residual<B> {
 
 #[cfg(feature = "train")]
 impl<B: Dynamics> Residual<B> {
-    /// Data whose changes are what the base leaves of them.
+    /// Data whose changes are those that the base leaves unexplained.
     fn rest(&self, data: &Dataset) -> Result<Dataset, ModelError> {
         check_size("columns of obs", self.spec.obs, data.obs_width())?;
         check_size("columns of actions", self.spec.action, data.action_width())?;

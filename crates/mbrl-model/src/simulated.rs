@@ -17,15 +17,15 @@ use crate::{
 /// candidate and steps it, on all threads of the current rayon pool.
 ///
 /// It gives the simulator's own rewards and terminations. It needs a situation with a snapshot: a simulator cannot be put into a state
-/// known by its observation alone, so `predict`, `sample` and starts from states are [`ModelError::Unsupported`]. A snapshot
-/// holds the simulator's generators too: whatever noise it draws, planning foresees; so there is one particle.
+/// that is known only by its observation, so `predict`, `sample` and starts from states are [`ModelError::Unsupported`]. A snapshot
+/// holds the simulator's random generators too, so planning foresees whatever noise it draws; therefore there is one particle.
 ///
 /// A candidate whose simulation breaks down ([`EnvError::Simulation`]) has a NaN reward at that step and terminates there:
 /// planners rank it last.
 ///
 /// A clone's episode may end within the horizon, by a time limit too: from then on its last observation is repeated and
 /// `terminated` stays set, so that [`returns`](https://docs.rs/mbrl-plan) counts nothing after it. A planner has no reason to
-/// shun the limit: all candidates start from one situation and meet it after the same number of steps.
+/// avoid the limit: all candidates start from one situation and reach it after the same number of steps.
 pub struct SimulatorModel {
     spec: DynamicsSpec,
     pool: Mutex<Vec<Box<dyn Simulator>>>,
@@ -127,7 +127,7 @@ impl Trajectory {
     }
 }
 
-/// A panic in another thread leaves simulators that the next restore makes whole.
+/// A panic in another thread leaves simulators that the next restore repairs.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -211,7 +211,7 @@ impl Dynamics for SimulatorModel {
         let actions = to_vec(actions);
         let trajectories: Vec<_> = (0..candidates)
             .into_par_iter()
-            // One by one: where some terminate early, a thread that was given many long ones would work on alone.
+            // One by one: where some terminate early, a thread with many long ones would otherwise be left working alone.
             .with_max_len(1)
             .map(|k| {
                 let action = |t| &actions[(t * candidates + k) * width..][..width];

@@ -1,30 +1,30 @@
-//! One imagined step with its way back: what learns through a model needs.
+//! One imagined step with its backward pass, for learning through a model.
 
 use burn::tensor::Tensor;
 
 use crate::{Draw, Dynamics, Imagined, ModelError, dynamics::check_size};
 
-/// The way back through one imagined step of N rows. It serves once.
+/// The backward pass through one imagined step of N rows. It can be used once.
 pub trait Pullback: Send {
-    /// For gradients of something with respect to the next states `[N, S]` and the rewards `[N]`, those with respect to
-    /// the states `[N, S]` and the actions `[N, A]`. Without `reward`, or where the model gives none, rewards count for nothing.
+    /// From the gradients of a loss with respect to the next states `[N, S]` and the rewards `[N]`, computes those with respect
+    /// to the states `[N, S]` and the actions `[N, A]`. Without `reward`, or where the model gives none, rewards do not count.
     ///
     /// # Errors
     /// [`ModelError::Width`] for gradients of another size.
     fn pull(self: Box<Self>, next: Tensor<2>, reward: Option<Tensor<1>>) -> Result<[Tensor<2>; 2], ModelError>;
 }
 
-/// An imagined step, and its way back.
+/// An imagined step, and its backward pass.
 #[non_exhaustive]
 pub struct Taped {
-    /// What [`sample`](Dynamics::sample) gives, without a graph of gradients.
+    /// What [`sample`](Dynamics::sample) gives, without a graph for gradients.
     pub imagined: Imagined,
-    /// The way back.
+    /// The backward pass.
     pub pullback: Box<dyn Pullback>,
 }
 
 impl Taped {
-    /// A step and its way back.
+    /// A step and its backward pass.
     #[must_use]
     pub fn new(imagined: Imagined, pullback: Box<dyn Pullback>) -> Self {
         Self { imagined, pullback }

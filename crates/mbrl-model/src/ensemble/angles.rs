@@ -14,7 +14,7 @@ pub(crate) struct Wrap {
 }
 
 impl Wrap {
-    /// Those of `angles` that jump, with values within ± half a turn: what is taken for granted without data.
+    /// Those of `angles` that jump, with values within ± half a turn: the assumption without data.
     pub(crate) fn of(angles: &[AngleColumn]) -> Vec<Self> {
         let wraps = angles.iter().filter(|angle| angle.wraps);
         wraps.map(|&AngleColumn { column, turn, .. }| Self { column, turn, low: -0.5 * turn }).collect()
@@ -32,7 +32,7 @@ impl Wrap {
         change - self.turn * (change / self.turn).round()
     }
 
-    /// Values where the data has them. Whole turns are taken off, so gradients pass.
+    /// Values in the range of the data. Whole turns are subtracted, so gradients pass.
     pub(crate) fn place(self, values: &mut [f32]) {
         place(values, self.low, self.turn);
     }

@@ -1,4 +1,4 @@
-//! What an ensemble looks like.
+//! Configuration of an ensemble.
 
 use std::{borrow::Cow, f32::consts::TAU, ops::Range};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Activation, Ensemble, ModelError, mlp::MlpConfig};
 
-/// What the last layer says.
+/// What the last layer predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Head {
@@ -26,7 +26,7 @@ pub enum Variance {
     #[default]
     Input,
     /// On nothing: each member has one variance per predicted column, that of its errors (DHMBPO). Means are then fitted as by squared
-    /// errors, columns with small errors weighing more, and imagined steps are as noisy everywhere as the model is wrong on average.
+    /// errors, with more weight on columns with small errors, and imagined steps are as noisy everywhere as the model is wrong on average.
     Column,
 }
 
@@ -34,8 +34,8 @@ pub enum Variance {
 ///
 /// The network sees sine and cosine of `2π x / turn`, so that nothing special happens after a turn. Where an angle
 /// [wraps](AngleColumn::wraps), its value jumps by a turn in the data (from π to −π, from 359° to 0°): the change that the
-/// model learns is then the short way round, within ± half a turn, and predictions stay where the data was: from 0 on if no
-/// value of it was negative, otherwise within ± half a turn.
+/// model learns is then the short way round, within ± half a turn, and predictions stay in the range of the data: from 0 on if
+/// none of its values was negative, otherwise within ± half a turn.
 ///
 /// In an experiment: `angles = "task"`, or columns such as `angles = [0, 3]` (rad, no jumps) and
 /// `angles = [{ column = 2, turn = 360.0, wraps = true }]`.
@@ -69,7 +69,7 @@ impl Angles {
         Self::Columns(columns.into_iter().map(AngleColumn::radians).collect())
     }
 
-    /// The columns, where they are known: none of [`Task`](Self::Task).
+    /// The columns, where they are known: none for [`Task`](Self::Task).
     #[must_use]
     pub fn columns(&self) -> &[AngleColumn] {
         match self {
@@ -130,7 +130,7 @@ impl<'de> Deserialize<'de> for Angles {
     }
 }
 
-/// How exactly the fused CPU engine multiplies, in roll-outs without gradients. Fits, [`predict`](crate::Dynamics::predict),
+/// The precision in which the fused CPU engine multiplies, in roll-outs without gradients. Fits, [`predict`](crate::Dynamics::predict),
 /// gradients and roll-outs as Burn tensors are in `f32` whatever is chosen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -148,14 +148,14 @@ pub enum Precision {
     Bf16,
 }
 
-/// Columns whose errors count more in the loss: where a task turns on few of many columns, such as an object in a hand of 48 joint angles
-/// and velocities, a network of limited width should err in the others.
+/// Columns whose errors count more in the loss: where a task depends on few of many columns, such as an object in a hand of 48 joint
+/// angles and velocities, a network of limited width should make its errors in the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Emphasis {
     /// Observation columns, in rising order (default none).
     pub columns: Vec<usize>,
-    /// How much an error of theirs counts, beside 1 of every other column (default 1).
+    /// How much an error in these columns counts, against 1 for every other column (default 1).
     pub weight: f32,
 }
 
@@ -188,7 +188,7 @@ pub struct EnsembleConfig {
     pub hidden: Vec<usize>,
     /// Activation between layers (default SiLU).
     pub activation: Activation,
-    /// What the last layer says (default Gaussian).
+    /// What the last layer predicts (default Gaussian).
     pub head: Head,
     /// What the variance of a Gaussian head depends on (default: observation and action).
     pub variance: Variance,
@@ -234,9 +234,9 @@ pub struct EnsembleConfig {
     /// actions taken since; j is drawn from 0 to `n`, at most back to the episode's beginning. The target leads from there to the real next state. So
     /// a member learns to correct its own errors, and long roll-outs stay near the data: hallucinated replay (Talvitie 2014, *Model
     /// Regularization for Stable Sample Rollouts*), data as demonstrator (Venkatraman et al. 2015). Noise is not drawn, and gradients do not
-    /// pass through the steps before. The errors that a fit reports are those of one step from real states all the same. Its data needs
-    /// [episodes](crate::Dataset::with_episodes); not with [`past`](Self::past). A step of the optimizer takes about `1 + n/6` times as long on a
-    /// CPU (reckoned); on a GPU each of the steps before waits for the device.
+    /// pass through the steps before. The errors that a fit reports are still those of one step from real states. Its data needs
+    /// [episodes](crate::Dataset::with_episodes); it cannot be combined with [`past`](Self::past). An optimizer step takes about `1 + n/6` times
+    /// as long on a CPU (reckoned); on a GPU each of the steps before waits for the device.
     pub hallucinated_steps: usize,
 }
 
@@ -407,7 +407,7 @@ impl EnsembleConfig {
         self.init_for_task(env, &Knowledge::none(), device, rng)
     }
 
-    /// As [`init_for`](Self::init_for), with what is known of a task.
+    /// As [`init_for`](Self::init_for), with what is known about a task.
     ///
     /// # Errors
     /// As [`init_with`](Self::init_with).
@@ -439,14 +439,14 @@ impl EnsembleConfig {
         self.init_with(obs, action, &Knowledge::none(), device, rng)
     }
 
-    /// As [`init`](Self::init), with what is known of a task. What of it shall not be used is left out of the [`Knowledge`].
+    /// As [`init`](Self::init), with what is known about a task. Leave out of the [`Knowledge`] whatever should not be used.
     ///
-    /// Networks look at features, in every roll-out, on the host and on devices. Fits draw for each row of a batch one of the copies that
-    /// symmetries make of its transition. Known columns are no targets: roll-outs fill them in. The names of features and known
+    /// Networks see features in every roll-out, on the host and on devices. For each row of a batch, fits draw one of the copies that
+    /// symmetries make of its transition. Known columns are not targets: roll-outs fill them in. The names of features and known
     /// columns are stored with the model.
     ///
     /// # Errors
-    /// As [`init`](Self::init), for features that replace columns which are not there, and for known columns that are not some
+    /// As [`init`](Self::init), for features that replace columns that do not exist, and for known columns that are not some
     /// of the observation's, in rising order.
     pub fn init_with(
         &self,
@@ -500,7 +500,7 @@ impl EnsembleConfig {
         obs + self.past * (obs + action)
     }
 
-    /// Columns of the state that are angles, those of past observations included, with what makes radians of them.
+    /// Columns of the state that are angles, those of past observations included, with the factors that convert them to radians.
     pub(crate) fn state_angles(&self, obs: usize, action: usize) -> Vec<(usize, f32)> {
         let starts = std::iter::once(0).chain((0..self.past).map(|i| obs + i * (obs + action)));
         // For a turn of 2π the factor is 1, and changes no bit.

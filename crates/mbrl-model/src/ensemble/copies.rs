@@ -1,4 +1,4 @@
-//! What networks see of transitions and should say of them, and what fits show in their place: copies under symmetries, and transitions
+//! What networks see of transitions and should predict for them, and what fits show in their place: copies under symmetries, and transitions
 //! from states that members predict themselves.
 
 use std::{borrow::Cow, fmt, sync::Arc};
@@ -76,7 +76,7 @@ impl Shaper {
         inputs
     }
 
-    /// What they should say, `[N, D (+ 1)]`, not yet standardised, without terminations.
+    /// What they should predict, `[N, D (+ 1)]`, not yet standardised, without terminations.
     pub(super) fn targets(&self, of: &Transitions<'_>) -> Vec<f32> {
         let (o, width) = (self.obs, self.targets_width());
         let mut targets = Vec::with_capacity(of.obs.len() / o * width);
@@ -94,7 +94,7 @@ impl Shaper {
         targets
     }
 
-    /// Moves observations `[n, O]` on under `actions` `[n, A]` by the means that networks say, `[n, width]`, in units of the targets.
+    /// Moves observations `[n, O]` on under `actions` `[n, A]` by the means that networks predict, `[n, width]`, in units of the targets.
     fn advance(&self, obs: &mut [f32], actions: &[f32], said: &[f32], width: usize, targets: &Normalizer) {
         let [mean, std] = [targets.mean(), targets.std()];
         let mut next: Vec<f32> =
@@ -192,7 +192,7 @@ impl fmt::Debug for Copies {
     }
 }
 
-/// What the members say at present of standardised inputs, `[E, n, in]`, each of rows of its own: `[E, n, out]`, means first.
+/// What the members predict at present for standardised inputs, `[E, n, in]`, each of rows of its own: `[E, n, out]`, means first.
 pub(super) type Says<'a> = dyn Fn(&[f32]) -> Vec<f32> + 'a;
 
 /// What is drawn for a place of a batch.
@@ -206,7 +206,7 @@ struct Place {
 
 impl Copies {
     /// Standardised inputs `[n, in]` and targets `[n, out]` of a batch's rows. Which copy, and how many steps its state is predicted over, are
-    /// functions of key, step and place in the batch, so that no thread and no path has others.
+    /// functions of key, step and place in the batch, so that they are the same on every thread and every path.
     pub(super) fn draw(&self, of: &FitBatch<'_>, says: &Says<'_>) -> [Vec<f32>; 2] {
         let (rows, shaper) = (of.rows, &self.shaper);
         let places: Vec<Place> = rows.iter().enumerate().map(|(i, row)| self.place(of, i as u32, *row)).collect();

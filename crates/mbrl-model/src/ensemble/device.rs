@@ -131,7 +131,7 @@ pub(crate) struct Fused {
 }
 
 impl Fused {
-    /// `None` where the kernel does not serve: another kind of device, known columns, features, past steps, wide layers.
+    /// `None` where the kernel is not usable: another kind of device, known columns, features, past steps, wide layers.
     pub(crate) fn new(model: &Ensemble) -> Option<Self> {
         let (config, device) = (&model.config, &model.spec.device);
         let cube = matches!(device.as_dispatch(), DispatchDevice::Cube(_));
@@ -282,7 +282,7 @@ pub(crate) struct Call {
     key: u64,
 }
 
-/// Of what a roll-out gives.
+/// The shape of a roll-out's results.
 fn out_shape(call: &Call) -> Shape {
     Shape::new([call.horizon + 1, call.particles * call.candidates, call.layout.width()])
 }
@@ -575,7 +575,7 @@ fn activated(x: Four, #[comptime] activation: Option<Activation>) -> Four {
     }
 }
 
-/// The next observations of a tile, with what else the last layer says.
+/// The next observations of a tile, with the last layer's other outputs.
 #[cube]
 fn go_on(
     x: &Shared<[Four]>,

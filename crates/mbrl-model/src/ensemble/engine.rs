@@ -62,7 +62,7 @@ pub(crate) struct Engine {
     pub(crate) action: usize,
     /// What the networks see.
     pub(crate) seen: Inputs,
-    /// What they say, and what is known besides.
+    /// What they predict, and what else is known.
     pub(crate) predicted: Predicted,
     /// Predicted columns of the observation that jump by a turn.
     pub(crate) wraps: Vec<Wrap>,
@@ -220,7 +220,7 @@ impl WithSimd for Walk<'_, '_> {
         let noisy = work.noise && engine.head == Head::Gaussian;
         let tiles = unit.rows.div_ceil(TILE);
         let (particle, first) = (unit.from / work.candidates, unit.from % work.candidates);
-        // Where noise goes by rows of the whole population.
+        // Where noise is indexed by rows of the whole population.
         let first_row = (particle * work.chunk.population + work.chunk.first + first) as u32;
 
         scratch.state.resize(tiles * s, [0.0; TILE]);
@@ -293,8 +293,8 @@ impl WithSimd for Walk<'_, '_> {
     }
 }
 
-/// Rows `from..from + rows` of `all`, which repeat, tile by tile and column by column. A tile's last row stands in the lanes
-/// beyond. Never in line, as [`scatter`]: with AVX-512 at hand the compiler would use its gathers and scatters, which are
+/// Rows `from..from + rows` of `all`, which repeat, tile by tile and column by column. The lanes beyond a tile's rows repeat
+/// the last one. Never inlined, like [`scatter`]: with AVX-512 the compiler would use its gathers and scatters, which are
 /// slower than single loads and stores.
 #[inline(never)]
 fn gather(all: &[f32], width: usize, from: usize, rows: usize, tiles: &mut [Lanes]) {
@@ -567,7 +567,7 @@ impl Engine {
     }
 }
 
-// Functions of their own, of slices: in line, loops over a known number of lanes are unrolled before they can be vectorised.
+// Separate functions on slices: when inlined, loops over a known number of lanes are unrolled before they can be vectorised.
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn sin_cos(x: &[f32], scale: f32, sin: &mut [f32], cos: &mut [f32]) {

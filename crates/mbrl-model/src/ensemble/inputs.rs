@@ -13,7 +13,7 @@ use super::EnsembleConfig;
 pub(crate) struct Inputs {
     /// Columns of the state that are fed as they are.
     pub(crate) plain: Vec<usize>,
-    /// Those fed as sine and cosine, with what makes radians of them.
+    /// Those fed as sine and cosine, with the factors that convert them to radians.
     pub(crate) angles: Vec<(usize, f32)>,
     pub(crate) features: Option<Arc<dyn Features>>,
     action: usize,

@@ -49,8 +49,8 @@ use crate::{
 /// An ensemble of multilayer perceptrons that predicts how observations change.
 ///
 /// Each member maps the standardised `(embed(s), a)` to the change of the observation, as a Gaussian or as its mean.
-/// Members that disagree show what the data has not taught (epistemic spread); a Gaussian head shows the noise of the world
-/// (aleatoric spread). Made by [`EnsembleConfig::init`], fitted by [`fit`](crate::fit()).
+/// The disagreement of the members shows what the data has not taught (epistemic spread); a Gaussian head shows the noise of
+/// the world (aleatoric spread). Made by [`EnsembleConfig::init`], fitted by [`fit`](crate::fit()).
 ///
 /// Roll-outs without gradients are fused: on a CPU by an engine, on a GPU, with the feature `wgpu` or `cuda`, by one kernel for the
 /// whole horizon. With a gradient on states or actions they run as Burn tensors. All draw the same noise and agree to 1e-5 per step (1e-4 on a
@@ -64,15 +64,15 @@ use crate::{
 /// [`Prediction`] of the next state the columns of the past are known: their spread is 0.
 ///
 /// ## Rewards and terminations
-/// A model with a [`reward`](EnsembleConfig::reward) imagines rewards, one with [`termination`](EnsembleConfig::termination)
-/// terminations. The reward is the mean that the row's member predicts and is never sampled, because planning wants its
-/// expectation; a row terminates where its probability is above ½. Where a row follows all members, both are of the mean over them.
+/// A model with a [`reward`](EnsembleConfig::reward) imagines rewards; one with [`termination`](EnsembleConfig::termination)
+/// imagines terminations. The reward is the mean that the row's member predicts and is never sampled, because planning wants its
+/// expectation; a row terminates where its probability is above ½. Where a row follows all members, both come from the mean over them.
 ///
 /// ## What is known of a task
-/// An ensemble that is made [for a task](EnsembleConfig::init_for_task) uses its [`Knowledge`]. Columns that are
-/// [`Known`] are no targets, and no part of losses, holdout errors and noise; every step of a roll-out fills them in, and their
-/// spread in a [`Prediction`] is 0. A fit shows each row as one of the copies that an [`Augment`] makes of its transition,
-/// drawn afresh with every batch. Statistics of inputs and targets are those over all copies; holdout errors are of the transitions as they are.
+/// An ensemble that is made [for a task](EnsembleConfig::init_for_task) uses the task's [`Knowledge`]. Columns that are
+/// [`Known`] are not targets and take no part in losses, holdout errors and noise; every step of a roll-out fills them in, and their
+/// spread in a [`Prediction`] is 0. A fit shows each row as one of the copies that an [`Augment`] makes of its transition, drawn afresh for
+/// every batch. Statistics of inputs and targets are computed over all copies, holdout errors over the transitions as they are.
 ///
 /// ## References
 /// \[1\] Chua et al. (2018), *Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics Models*
@@ -85,16 +85,16 @@ pub struct Ensemble {
     network: Network,
     /// What the networks see.
     seen: Inputs,
-    /// What they say.
+    /// What they predict.
     predicted: Predicted,
-    /// What it uses of what is known of the task.
+    /// What is known about the task and used.
     knowledge: Knowledge,
     /// Of the network's inputs, and of its targets (the identity where these are not standardised).
     inputs: Normalizer,
     targets: Normalizer,
     /// Predicted angles that jump by a turn, and where their values lie.
     wraps: Vec<Wrap>,
-    /// What was taken off the observations of the data, `[O]`; empty before the first fit.
+    /// What was subtracted from the observations of the data, `[O]`; empty before the first fit.
     offset: Vec<f64>,
     /// Members that roll-outs draw from.
     elites: Vec<usize>,
@@ -103,11 +103,11 @@ pub struct Ensemble {
     /// The host's snapshot of the elites; `None` on a GPU, or where switched off.
     engine: Option<Arc<Engine>>,
     use_engine: bool,
-    /// What the fused kernel of a GPU needs, where it serves; made when a roll-out asks for it.
+    /// What the fused kernel of a GPU needs, where the kernel is usable; made when a roll-out asks for it.
     #[cfg(any(feature = "wgpu", feature = "cuda"))]
     fused: OnceLock<Option<Arc<device::Fused>>>,
     precision: Precision,
-    /// What steps with a way back need on the host; made when they are asked for.
+    /// What steps with a backward pass need on the host; made on demand.
     taped: OnceLock<Arc<HostTaped>>,
 }
 
@@ -121,7 +121,7 @@ struct DeviceWeights {
     input_std: Tensor<2>,
     target_mean: Tensor<2>,
     target_std: Tensor<2>,
-    /// 1 for predicted columns that are so as a change, 0 for the others, `[1, D]`.
+    /// 1 for columns that are predicted as a change, 0 for the other predicted ones, `[1, D]`.
     delta: Tensor<2>,
     /// The predicted columns, where these are not all, and [where each column stands](Predicted::places) behind them.
     predicted: Option<[Tensor<1, Int>; 2]>,
@@ -129,16 +129,16 @@ struct DeviceWeights {
     plain: Option<Tensor<1, Int>>,
     all_plain: bool,
     angles: Option<Tensor<1, Int>>,
-    /// What makes radians of these angles, `[1, angles]`, where they are not.
+    /// Factors that convert these angles to radians, `[1, angles]`, where they are in another unit.
     radians: Option<Tensor<2>>,
-    /// Of predicted columns that jump, `[1, D]` each: 1, lows and turns; 0, 0 and 1 for the others.
+    /// For predicted columns that jump, `[1, D]` each: 1, lows and turns; 0, 0 and 1 for the others.
     wraps: Option<[Tensor<2>; 3]>,
 }
 
-/// What each member says of one step, for N rows, in environment units.
+/// What each member predicts for one step, for N rows, in environment units.
 struct Step {
     /// Means of the change of the observation's predicted columns, or of their next values where these are predicted directly,
-    /// `[E, N, D]`. Without the present observation, beside which a small spread of the members would drown.
+    /// `[E, N, D]`. The present observation is not added: beside it, a small spread of the members would be lost.
     change: Tensor<3>,
     /// Standard deviations of its noise, `[E, N, D]`.
     std: Option<Tensor<3>>,
@@ -290,20 +290,20 @@ impl Ensemble {
         self.snapshot();
     }
 
-    /// What it was made from.
+    /// The configuration that it was made from.
     #[must_use]
     pub fn config(&self) -> &EnsembleConfig {
         &self.config
     }
 
-    /// Members that roll-outs draw from: best first where they are some, in order where they are all.
+    /// Members that roll-outs draw from: best first where they are a selection, in order where they are all.
     #[must_use]
     pub fn elites(&self) -> &[usize] {
         &self.elites
     }
 
-    /// What was taken off each column of the observations that it was fitted to, `[O]`: an observation of the world less
-    /// this is one of the model ([`Dataset::of_f64`](crate::Dataset::of_f64)). Zeros where nothing was.
+    /// What was subtracted from each column of the observations that it was fitted to, `[O]`: an observation of the world minus
+    /// this is an observation of the model ([`Dataset::of_f64`](crate::Dataset::of_f64)). Zeros where nothing was subtracted.
     #[must_use]
     pub fn offset(&self) -> Vec<f64> {
         if self.offset.is_empty() { vec![0.0; self.spec.obs] } else { self.offset.clone() }
@@ -315,21 +315,21 @@ impl Ensemble {
         &self.network
     }
 
-    /// Whether roll-outs without gradients are fused, and on a CPU fits run on the engine's kernels (default), or all runs as Burn
-    /// tensors.
+    /// Sets whether roll-outs without gradients are fused and, on a CPU, fits run on the engine's kernels (default), or everything
+    /// runs as Burn tensors.
     pub fn set_engine(&mut self, on: bool) {
         self.use_engine = on;
         self.snapshot();
     }
 
-    /// How exactly roll-outs on the CPU engine multiply (default `f32`). Stays through fits, [`reinitialize`](Self::reinitialize)
-    /// and [`load`](Self::load); [`save`](Self::save) does not write it.
+    /// Sets the precision in which roll-outs on the CPU engine multiply (default `f32`). It is kept through fits,
+    /// [`reinitialize`](Self::reinitialize) and [`load`](Self::load); [`save`](Self::save) does not write it.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
         self.snapshot();
     }
 
-    /// How exactly roll-outs on the CPU engine multiply.
+    /// The precision in which roll-outs on the CPU engine multiply.
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
@@ -421,7 +421,7 @@ impl Ensemble {
         self.knowledge.augment.as_deref()
     }
 
-    /// What gives the columns of the observation that are not predicted, where there are any.
+    /// What computes the columns of the observation that are not predicted, where there are any.
     #[must_use]
     pub fn known(&self) -> Option<&dyn Known> {
         self.predicted.known.as_deref()
@@ -451,7 +451,7 @@ impl Ensemble {
         (Tensor::cat(parts, 1) - weights.input_mean.clone()) / weights.input_std.clone()
     }
 
-    /// What each member says for inputs `[E, N, in]`.
+    /// What each member predicts for inputs `[E, N, in]`.
     fn step(&self, inputs: Tensor<3>) -> Step {
         let Heads { mean, log_var, end } = self.device_weights.network.heads(inputs, &self.config);
         let scale: Tensor<3> = self.device_weights.target_std.clone().unsqueeze();
@@ -485,7 +485,7 @@ impl Ensemble {
         }
     }
 
-    /// Nothing in the place of the known columns of so many rows.
+    /// Zeros in place of the known columns, for so many rows.
     fn nothing_known(&self, rows: usize) -> Tensor<2> {
         Tensor::zeros([rows, self.predicted.known_columns().len()], &self.spec.device)
     }
@@ -498,7 +498,7 @@ impl Ensemble {
         self.put_together(next, values)
     }
 
-    /// Angles that jump, where the data has them. Whole turns are taken off, so gradients pass.
+    /// Angles that jump, in the range of the data. Whole turns are subtracted, so gradients pass.
     fn placed(&self, next_obs: Tensor<2>) -> Tensor<2> {
         let Some([wraps, low, turn]) = self.device_weights.wraps.clone() else { return next_obs };
         let turns = ((next_obs.clone() - low) * wraps / turn.clone()).floor();
@@ -681,7 +681,7 @@ impl Dynamics for Ensemble {
         let (rows, o) = (states.dims()[0], self.spec.obs);
         let particles = draw.propagation.particles;
         check_particles(particles, rows)?;
-        // Held on to only where they become past: what nobody else holds is read without a copy.
+        // Kept only where they become past: a tensor without another owner is read without a copy.
         let past = (self.config.past > 0).then(|| (states.clone(), actions.clone()));
         let step = self.run_engine(engine, &to_vec(states), &to_vec(actions), [1, rows / particles], draw)?;
         let device = &self.spec.device;
@@ -753,7 +753,7 @@ impl Dynamics for Ensemble {
     }
 }
 
-/// Standard deviations. The root itself has no gradient where members agree to the bit: NaN would come of it.
+/// Standard deviations. The plain root has no gradient where members agree to the bit: it would give NaN.
 fn root(variance: Tensor<3>) -> Tensor<3> {
     (variance + f32::MIN_POSITIVE).sqrt()
 }

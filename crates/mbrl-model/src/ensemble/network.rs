@@ -25,7 +25,7 @@ pub struct Network {
     pub(crate) min_log_var: Param<Tensor<3>>,
 }
 
-/// What the last layer says of N rows, in the network's target units; the D columns are those of the observation that are
+/// What the last layer predicts for N rows, in the network's target units; the D columns are those of the observation that are
 /// predicted, then the reward.
 pub(crate) struct Heads {
     /// `[E, N, D]`.
@@ -91,7 +91,7 @@ impl Network {
         mlp::forward(&self.weights, &self.biases, inputs, act, |_, x| x)
     }
 
-    /// `[E, N, in]` → what each head says.
+    /// `[E, N, in]` → what each head predicts.
     pub(crate) fn heads(&self, inputs: Tensor<3>, config: &EnsembleConfig) -> Heads {
         let out = self.forward(inputs, config.activation);
         let last = out.dims()[2] - usize::from(config.termination);

@@ -22,7 +22,7 @@ impl fmt::Debug for Predicted {
 }
 
 impl Predicted {
-    /// Of `obs` columns all that are not known.
+    /// All of `obs` columns that are not known.
     pub(crate) fn new(obs: usize, known: Option<Arc<dyn Known>>) -> Self {
         let is_known = |column: &usize| known.as_ref().is_some_and(|known| known.columns().contains(column));
         Self { columns: (0..obs).filter(|column| !is_known(column)).collect(), known }
@@ -54,7 +54,7 @@ impl Predicted {
     /// Puts the known columns of a tile into its `next` observations `[O]`, of which the others are predicted. `values` is scratch.
     pub(crate) fn complete(&self, obs: &[Lanes], actions: &[Lanes], next: &mut [Lanes], values: &mut Vec<Lanes>) {
         let Some(known) = &self.known else { return };
-        // What stood there, of an earlier step or of another tile, is nothing to go by.
+        // What stood there, from an earlier step or another tile, must not be used.
         known.columns().iter().for_each(|column| next[*column] = [0.0; TILE]);
         values.resize(known.columns().len(), [0.0; TILE]);
         known.tile(obs, actions, next, values);
@@ -81,7 +81,7 @@ impl Predicted {
     }
 }
 
-/// The first `n` of `rows` of a `width` as a tile; the last one stands in the lanes beyond.
+/// The first `n` of `rows` of a `width` as a tile; the lanes beyond repeat the last one.
 pub(crate) fn fill(tile: &mut [Lanes], rows: &[f32], width: usize, n: usize) {
     for lane in 0..TILE {
         let row = &rows[lane.min(n - 1) * width..];

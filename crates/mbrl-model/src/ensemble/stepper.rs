@@ -67,7 +67,7 @@ struct Objective {
     beta: f32,
     /// Columns of the mean.
     columns: usize,
-    /// What an error of each column counts.
+    /// The weight of an error in each column.
     weights: Vec<f32>,
     /// Weight of a termination's cross-entropy beside the mean over the columns, where it is learned.
     end: Option<f32>,
@@ -91,12 +91,12 @@ pub(super) struct HostStepper {
     copies: Option<Arc<Copies>>,
     /// Width of the targets.
     width: usize,
-    /// What it was made of, for names and devices of what is given back.
+    /// What it was made from, for names and devices of what is returned.
     network: Network,
 }
 
 impl HostStepper {
-    /// `weights`: what an error of each column of the mean counts.
+    /// `weights`: the weight of an error in each column of the mean.
     pub(super) fn new(
         network: &Network,
         config: &EnsembleConfig,
@@ -358,7 +358,7 @@ fn squared_error(mean: &[f32], target: &[f32], share: f32, loss: &mut [f32], gra
 }
 
 /// `(mean − target)² e^{−lv} + lv` times `share` with the softly bounded log-variance lv; gradients of the mean, of the raw
-/// log-variance, and of its upper and lower bound. The share is weighted by `e^{β lv}`, which is held.
+/// log-variance, and of its upper and lower bound. The share is weighted by `e^{β lv}`, which is held fixed.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn likelihood(
     [mean, raw, target]: [&[f32]; 3],

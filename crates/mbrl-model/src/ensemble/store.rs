@@ -20,7 +20,7 @@ struct Header {
     /// Since angles may wrap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     wraps: Vec<Wrap>,
-    /// What was taken off the observations, as bits of `f64`: text would not keep every one. Only where it is not 0.
+    /// What was subtracted from the observations, as bits of `f64`: text would not keep every bit. Only where it is not 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     offset: Vec<u64>,
     /// Name and width of the features.
@@ -68,11 +68,11 @@ impl Ensemble {
         Ok(bytes)
     }
 
-    /// Takes over what [`save`](Self::save) wrote, from an ensemble of the same widths and layers. On an error nothing
+    /// Restores what [`save`](Self::save) wrote, from an ensemble of the same widths and layers. On an error nothing
     /// changes.
     ///
     /// # Errors
-    /// [`ModelError::Storage`] for bytes that are no whole record of an ensemble; [`ModelError::Record`] for one of another
+    /// [`ModelError::Storage`] for bytes that are not a complete record of an ensemble; [`ModelError::Record`] for one of another
     /// shape.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
         let broken = |what: &str| ModelError::Storage(format!("not a whole ensemble: {what}"));

@@ -1,4 +1,4 @@
-//! Steps with a way back, on a CPU and without Burn's autodiff: forward through the networks with a tape, back by hand.
+//! Steps with a backward pass, on a CPU and without Burn's autodiff: forward through the networks with a tape, back by hand.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,7 +26,7 @@ pub(super) struct HostTaped {
     input_std: Vec<f32>,
     target_mean: Vec<f32>,
     target_std: Vec<f32>,
-    /// 1 for predicted columns of the observation that are so as a change, 0 for all others, `[O]`.
+    /// 1 for columns of the observation that are predicted as a change, 0 for all others, `[O]`.
     delta: Vec<f32>,
     /// Largest and smallest log-variance and scale of each predicted column, for [`TILE`] rows, `[TILE, D]` each.
     bounds: [Vec<f32>; 3],
@@ -34,13 +34,13 @@ pub(super) struct HostTaped {
     tapes: Mutex<Vec<Tape>>,
 }
 
-/// What a step was, for the way back.
+/// What the backward pass needs of a step.
 struct Back {
     model: Arc<HostTaped>,
     tape: Tape,
     /// Row of the inputs that each row of each member's batch is, `[E, B]`; padding is [`PADDING`].
     rows: Vec<usize>,
-    /// What each row of the outputs counts: 1, or 1/E where a row follows the mean over members.
+    /// The weight of each row of the outputs: 1, or 1/E where a row follows the mean over members.
     share: f32,
     /// Outputs `[E, B, out]`.
     outputs: Vec<f32>,
@@ -68,7 +68,7 @@ struct Noise {
 const PADDING: usize = usize::MAX;
 
 impl Ensemble {
-    /// Whether a step is taped without Burn: its way back is then that of [`HostMlp`].
+    /// Whether a step is taped without Burn: its backward pass is then that of [`HostMlp`].
     pub(super) fn tapes_on_the_host(&self, draw: Draw) -> bool {
         self.use_engine && self.config.past == 0 && draw.propagation.rule != MemberRule::Ds
     }
@@ -184,7 +184,7 @@ impl HostTaped {
     }
 }
 
-/// Makes standard deviations and their slopes of raw log-variances, whose largest and smallest values and scales are `bounds`.
+/// Makes standard deviations and their slopes from raw log-variances, whose largest and smallest values and scales are `bounds`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+avx2+fma", "x86_64+avx2+fma"))]
 fn spread(raw: &mut [f32], slopes: &mut [f32], [max, min, scale]: &[Vec<f32>; 3]) {
     for ((((raw, slope), &max), &min), scale) in raw.iter_mut().zip(slopes).zip(max).zip(min).zip(scale) {
@@ -303,7 +303,7 @@ impl Pullback for Back {
 }
 
 impl HostTaped {
-    /// Adds what features make of gradients of theirs, which stand in columns from `first` on, to those of states and actions.
+    /// Adds the features' contribution, from their gradients in the columns from `first` on, to the gradients of states and actions.
     fn pull_features(
         &self,
         [states, actions]: [&[f32]; 2],
@@ -335,8 +335,8 @@ impl Back {
         model.predicted.complete_rows([states, actions], next, [model.obs, model.action]);
     }
 
-    /// What gradients `[N, O]` of the known columns make of those of states `[N, O]` and actions `[N, A]`; what they make of those of
-    /// the predicted columns is added there.
+    /// The contribution of gradients `[N, O]` of the known columns to those of states `[N, O]` and actions `[N, A]`; their
+    /// contribution to those of the predicted columns is added there.
     fn pull_known(&self, grad: &mut [f32]) -> Option<[Vec<f32>; 2]> {
         let model = &*self.model;
         let (known, [states, actions]) = (model.predicted.known.as_ref()?, self.seen.as_ref()?);

@@ -29,15 +29,15 @@ pub struct EnsembleStatistics {
     targets: Normalizer,
     /// Where values of angles that jump lie.
     wraps: Vec<Wrap>,
-    /// What was taken off the observations, `[O]`.
+    /// What was subtracted from the observations, `[O]`.
     offset: Vec<f64>,
 }
 
-/// How much more the cross-entropy of an end counts than its likelihood says.
+/// How much more the cross-entropy of a termination counts than its likelihood says.
 ///
 /// Where the world is nearly free of noise, a Gaussian of standard deviation σ pulls at the shared layers with gradients of
-/// order 1/σ, the end with gradients of order 1. Measured on a linear system without noise, three networks of 2·32 units,
-/// 3000 steps, ends of a fresh 1000 transitions that are wrong: 26 with a weight of 1, 12 with 10, and with 100 the dynamics
+/// order 1/σ, the termination with gradients of order 1. Measured on a linear system without noise, three networks of 2·32 units,
+/// 3000 steps, terminations of a fresh 1000 transitions that are predicted wrongly: 26 with a weight of 1, 12 with 10, and with 100 the dynamics
 /// suffer. Squared errors vanish as they are fitted: 2 wrong with 1, and the reward suffers from 10.
 pub(super) fn end_weight(head: Head) -> f64 {
     match head {
@@ -51,7 +51,7 @@ struct Sums {
     inputs: Moments,
     targets: Moments,
     input_magnitudes: Vec<f32>,
-    /// Of the observations and rewards that targets are made of: a change smaller than what `f32` tells apart there is rounding.
+    /// Of the observations and rewards that targets are made of: a change smaller than the resolution of `f32` there is rounding.
     target_magnitudes: Vec<f32>,
 }
 
@@ -103,7 +103,7 @@ impl Examples for EnsembleExamples {
 }
 
 impl EnsembleExamples {
-    /// Inputs `[E, B, in]` and targets `[E, B, out]` to train on; `means` are what the members say of inputs `[E, n, in]`.
+    /// Inputs `[E, B, in]` and targets `[E, B, out]` to train on; `means` are what the members predict for inputs `[E, n, in]`.
     fn batch(&self, batch: &FitBatch<'_>, means: &dyn Fn(Tensor<3>) -> Tensor<3>) -> [Tensor<3>; 2] {
         let Some(copies) = &self.copies else { return self.pairs.batch(batch) };
         let device = self.pairs.inputs.device();
@@ -145,7 +145,7 @@ impl Ensemble {
     /// deterministic head. With [`nll_beta`](super::EnsembleConfig::nll_beta) the terms in brackets are weighted by `e^{β lv}`, without a gradient; with an
     /// [`emphasis`](super::EnsembleConfig::emphasis) those of some columns by a number. `inputs` `[E, B, in]`, `targets` `[E, B, out]`.
     ///
-    /// The mean over D columns of a Gaussian is, up to a constant, 2/D times a negative log-likelihood. An end's
+    /// The mean over D columns of a Gaussian is, up to a constant, 2/D times a negative log-likelihood. A termination's
     /// cross-entropy is a negative log-likelihood too and gets the same factor, times [`end_weight`].
     pub(super) fn loss_of(&self, network: &Network, inputs: Tensor<3>, targets: Tensor<3>) -> Tensor<1> {
         let members = self.config.members as f64;
@@ -178,7 +178,7 @@ impl Ensemble {
             }
         };
         if let Some(logit) = end {
-            // −ln p of a logit z and an end y: ln(1 + e^z) − y z.
+            // −ln p of a logit z and a termination y: ln(1 + e^z) − y z.
             let cross_entropy = activation::softplus(logit.clone(), 1.0) - logit * targets.narrow(2, columns, 1);
             loss = loss + cross_entropy.mean() * (members * end_weight(self.config.head) * 2.0 / columns as f64);
         }
@@ -306,13 +306,13 @@ impl Fit for Ensemble {
         self.loss_of(network, inputs, targets)
     }
 
-    /// Columns of the observation that are predicted, then the reward, then the end by the squared error of its probability (Brier's
+    /// Columns of the observation that are predicted, then the reward, then the termination by the squared error of its probability (Brier's
     /// score); of the transitions as they are.
     fn error(&self, network: &Network, examples: &EnsembleExamples, rows: &[usize]) -> Tensor<2> {
         self.error_of(network, examples.pairs.select(rows))
     }
 
-    /// On a CPU with the engine on; norms of gradients are clipped by Burn alone.
+    /// On a CPU with the engine on; only Burn clips norms of gradients.
     fn stepper(&self, examples: &EnsembleExamples, config: &FitConfig) -> Option<Box<dyn Stepper<Network>>> {
         let own = self.use_engine && is_cpu(&self.spec.device) && config.grad_clip == 0.0;
         own.then(|| Box::new(HostStepper::new(&self.network, &self.config, self.error_weights(), examples)) as Box<_>)

@@ -1,4 +1,4 @@
-//! What a latent model looks like, and what it is fitted by.
+//! Configuration of a latent model and of its loss.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub enum LatentNorm {
 
 /// A model of images: an encoder of some successive frames, dynamics and rewards in its latent space, and a decoder.
 ///
-/// Made by [`init_for`](Self::init_for), of an environment that observes pixels.
+/// Made by [`init_for`](Self::init_for), for an environment that observes pixels.
 ///
 /// ## References
 /// \[1\] Hafner et al. (2019), *Learning Latent Dynamics for Planning from Pixels* (PlaNet), ICML.
@@ -31,8 +31,8 @@ pub enum LatentNorm {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LatentConfig {
-    /// Successive frames that are encoded together, 1 to 4 (default 2: one shows no speeds). At the beginning of an episode the first one
-    /// stands for those before it.
+    /// Successive frames that are encoded together, 1 to 4 (default 2: one shows no speeds). At the beginning of an episode, copies of
+    /// the first one stand in for those before it.
     pub frames: usize,
     /// Side of the squares that the first convolution looks at, in pixels; they do not overlap (default 4).
     pub patch: usize,
@@ -45,14 +45,13 @@ pub struct LatentConfig {
     pub latent: usize,
     /// What keeps latents at one scale (default `"layer"`).
     pub norm: LatentNorm,
-    /// Hidden layers of the dynamics, which also say the reward; they are normalised (default `[256, 256]`).
+    /// Hidden layers of the dynamics, which also predict the reward; they are normalised (default `[256, 256]`).
     pub hidden: Vec<usize>,
     /// Hidden layers of the decoder (default `[256]`).
     pub decoder: Vec<usize>,
     /// Activation of all hidden layers (default `"silu"`).
     pub activation: Activation,
-    /// Steps of a window that it is fitted to, `H` (default 8): the first frames are encoded, and what follows is predicted by the actions
-    /// alone.
+    /// Steps of a window that it is fitted to, `H` (default 8): the first frames are encoded, and what follows is predicted from the actions alone.
     pub window: usize,
     /// Weight of the squared distance between predicted latents and those encoded from the frames that were seen (default 1; \[2\]: 20 on simplices).
     pub consistency: f32,
@@ -162,7 +161,7 @@ impl LatentConfig {
         rule(self.fading > 0.0 && self.fading <= 1.0, "fading", &self.fading, "a number in (0, 1]")
     }
 
-    /// A model with fresh weights of an environment that observes one field of pixels, `[height, width]` or `[height, width, channels]`.
+    /// A model with fresh weights, for an environment that observes one field of pixels, `[height, width]` or `[height, width, channels]`.
     ///
     /// ```
     /// use mbrl_env::{Env, tasks};
@@ -179,8 +178,8 @@ impl LatentConfig {
     /// ```
     ///
     /// # Errors
-    /// [`ModelError::Config`] for a value that breaks a rule, for observations that are no image, and for one that the convolutions do not
-    /// divide into squares.
+    /// [`ModelError::Config`] for a value that breaks a rule, for observations that are not an image, and for an image that the
+    /// convolutions do not divide into squares.
     pub fn init_for(&self, spec: &EnvSpec, device: &Device, rng: &mut Rng) -> Result<LatentModel, ModelError> {
         self.validate()?;
         let shapes = self.shapes(spec)?;

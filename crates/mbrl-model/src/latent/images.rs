@@ -4,8 +4,8 @@ use super::config::Shapes;
 
 /// Where the numbers of a frame go in the rows of the first convolution.
 ///
-/// Rows of an image are squares in the order in which later convolutions join them, 2 × 2 at a time: what such a convolution looks at
-/// then lies side by side in what the one before it said, and no number moves between two convolutions.
+/// Rows of an image are squares in the order in which later convolutions join them, 2 × 2 at a time: the inputs of such a convolution
+/// then lie side by side in the outputs of the one before it, and no number moves between two convolutions.
 #[derive(Debug, Clone)]
 pub(super) struct Patches {
     /// Place of each number of the first frame in an image's rows; those of the next frame follow at a distance of `stride`.

@@ -55,8 +55,8 @@ pub struct LatentStatistics {
 
 /// A model of images: see [`LatentConfig`], which makes it.
 ///
-/// Its state is a latent, and so is what rewards and values see of it ([`DynamicsSpec::view`]): it learns the reward itself. A
-/// [`Situation`] is encoded by its observation and the frames of its past. It has no noise, and gradients of states and actions.
+/// Its state is a latent, which is also what rewards and values see ([`DynamicsSpec::view`]): the model learns the reward itself. A
+/// [`Situation`] is encoded from its observation and the frames of its past. The model has no noise; it has gradients of states and actions.
 #[derive(Debug, Clone)]
 pub struct LatentModel {
     config: LatentConfig,
@@ -103,7 +103,7 @@ impl LatentModel {
         self.module.get_or_init(|| self.network.to_module(&self.spec.device))
     }
 
-    /// The networks are others now.
+    /// The networks have changed.
     fn changed(&mut self) {
         self.module = OnceLock::new();
     }
@@ -209,7 +209,7 @@ impl Dynamics for LatentModel {
         })
     }
 
-    /// What the decoder makes of latents: the newest of the frames that are encoded.
+    /// Latents as the decoder shows them: the newest of the frames that are encoded.
     fn reconstruct(&self, states: Tensor<2>) -> Result<Tensor<2>, ModelError> {
         check_size("columns of states", self.spec.state, states.dims()[1])?;
         let rows = states.dims()[0];
@@ -248,7 +248,7 @@ impl Dynamics for LatentModel {
 
 const MAGIC: &[u8; 8] = b"MBRLLAT1";
 
-/// What stands before the networks of a stored model.
+/// The header of a stored model, before its networks.
 #[derive(Serialize, Deserialize)]
 struct Header {
     config: LatentConfig,
@@ -281,11 +281,11 @@ impl LatentModel {
         Ok(bytes)
     }
 
-    /// Takes over what [`save`](Self::save) wrote, from a model of the same configuration for images of the same shape. On an error
+    /// Restores what [`save`](Self::save) wrote, from a model of the same configuration for images of the same shape. On an error
     /// nothing changes.
     ///
     /// # Errors
-    /// [`ModelError::Storage`] for bytes that are no whole record of a latent model, or of another one.
+    /// [`ModelError::Storage`] for bytes that are not a complete record of a latent model, or belong to another one.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
         let broken = |what: String| ModelError::Storage(format!("not a whole latent model: {what}"));
         let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(|| broken("it does not begin with MBRLLAT1".into()))?;

@@ -14,7 +14,7 @@ use crate::mlp::{HostMlp, Mlp, Pass, Rows};
 pub struct LatentNetwork {
     /// Convolutions whose stride is their size: networks of one square each.
     pub stages: Vec<Mlp>,
-    /// From what the convolutions say to the latent.
+    /// From the outputs of the convolutions to the latent.
     pub trunk: Mlp,
     /// From latent and action to the next latent and the reward.
     pub dynamics: Mlp,
@@ -137,7 +137,7 @@ impl HostNetwork {
         (next, rewards)
     }
 
-    /// What the dynamics said of rows `[N, S + A]`, as latents before they are normalised and rewards.
+    /// The dynamics' outputs for rows `[N, S + A]`, as latents before they are normalised and rewards.
     pub(super) fn split(&self, inputs: &[f32], said: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let (width, adds) = (self.width(), self.norm.adds());
         let count = said.len() / (width + 1);

@@ -1,4 +1,4 @@
-//! What keeps latents at one scale, on the host with its way back, and in Burn.
+//! What keeps latents at one scale: on the host, with a backward pass, and in Burn.
 
 use burn::tensor::{Tensor, activation};
 

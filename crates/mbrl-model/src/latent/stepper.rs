@@ -75,7 +75,7 @@ impl HostStepper {
         Latents { gradients: vec![0.0; values.len()], values, scales }
     }
 
-    /// What the frames of each step but the first are encoded as.
+    /// The encodings of the frames of each step but the first.
     fn seen(&mut self, rows: &[usize]) -> Vec<f32> {
         self.images.clear();
         for step in 1..=self.config.window {

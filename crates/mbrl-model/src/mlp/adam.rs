@@ -19,7 +19,7 @@ pub struct AdamConfig {
     /// Weight decay of each layer's weights, added to the loss as `decay · ½‖W‖²`; one for each layer, or none (default).
     pub decay: Vec<f32>,
     /// Largest norm of a member's gradient over all its arrays, weight decay included; larger ones are scaled down to it.
-    /// 0 for no clipping (default). With clipping, gradients are written down before the step and read again.
+    /// 0 for no clipping (default). With clipping, gradients are stored before the step and read again.
     pub clip: f32,
 }
 
@@ -68,7 +68,7 @@ impl Adam {
         self.steps as usize
     }
 
-    /// Another step size from the next step on.
+    /// Sets the step size, from the next step on.
     pub fn set_learning_rate(&mut self, learning_rate: f32) {
         self.config.learning_rate = learning_rate;
     }
@@ -79,16 +79,16 @@ impl Adam {
         [&self.first, &self.second].map(|moments| network.flat(moments))
     }
 
-    /// Other moments, in the order of [`HostMlp::parameters`], as they are after so many steps.
+    /// Sets the moments, in the order of [`HostMlp::parameters`], as they are after `steps` steps.
     ///
     /// # Panics
-    /// If there are not as many as the network has parameters.
+    /// If their number differs from the network's number of parameters.
     pub fn set_moments(&mut self, network: &HostMlp, steps: usize, [first, second]: &[Vec<f32>; 2]) {
         self.steps = i32::try_from(steps).unwrap_or(i32::MAX);
         (self.first, self.second) = (network.shaped(first), network.shaped(second));
     }
 
-    /// Moments and number of steps as bytes; [`load`](Self::load) gives back the same bits. Settings are not among them.
+    /// Moments and number of steps as bytes; [`load`](Self::load) gives back the same bits. Settings are not included.
     #[must_use]
     pub fn save(&self, network: &HostMlp) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
@@ -99,10 +99,10 @@ impl Adam {
         bytes
     }
 
-    /// Takes over what [`save`](Self::save) wrote for a network of the same shape. On an error nothing changes.
+    /// Restores what [`save`](Self::save) wrote for a network of the same shape. On an error nothing changes.
     ///
     /// # Errors
-    /// [`ModelError::Storage`] for bytes that are no whole state of Adam, or of a network of another shape.
+    /// [`ModelError::Storage`] for bytes that are not a complete state of Adam, or belong to a network of another shape.
     pub fn load(&mut self, network: &HostMlp, bytes: &[u8]) -> Result<(), ModelError> {
         let broken = |what: &str| ModelError::Storage(format!("not a whole state of Adam: {what}"));
         let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| broken("it does not begin with MBRLADM1"))?;

@@ -1,4 +1,4 @@
-//! What a network looks like.
+//! Configuration of a network.
 
 use std::borrow::Cow;
 
@@ -50,8 +50,8 @@ pub struct MlpConfig {
     /// Whether each hidden layer is normalised before its activation: over its units, to mean 0 and variance 1 (a variance
     /// of 1e-5 is added), times a learned gain, plus a learned shift.
     pub layer_norm: bool,
-    /// Probability, in [0, 1), that a training pass sets a hidden unit to 0; the others are divided by 1 minus it. Dropped is
-    /// what comes out of the weights, before normalisation and activation (DroQ, Hiraoka et al. 2022).
+    /// Probability, in [0, 1), that a training pass sets a hidden unit to 0; the others are divided by 1 minus it. Dropout acts
+    /// on the result of the weights, before normalisation and activation (DroQ, Hiraoka et al. 2022).
     pub dropout: f32,
 }
 
@@ -78,8 +78,8 @@ impl MlpConfig {
         rule((0.0..1.0).contains(&self.dropout), "dropout", &self.dropout, "a probability in [0, 1)")
     }
 
-    /// A network with fresh weights as a Burn module on `device`: from a normal of standard deviation 1/(2·√in), truncated at
-    /// two of them; biases and shifts 0, gains 1 (PETS, `FC.py`).
+    /// A network with fresh weights as a Burn module on `device`: weights come from a normal of standard deviation 1/(2·√in),
+    /// truncated at two standard deviations; biases and shifts are 0, gains 1 (PETS, `FC.py`).
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
@@ -97,7 +97,7 @@ impl MlpConfig {
         Ok(HostMlp::new(self, rng))
     }
 
-    /// How many numbers all members have to learn.
+    /// Number of parameters of all members together.
     #[must_use]
     pub fn parameters(&self) -> usize {
         self.arrays().map(|(_, shape)| shape.iter().product::<usize>()).sum()
@@ -122,7 +122,7 @@ impl MlpConfig {
     }
 }
 
-/// What an array of parameters is.
+/// The kind of an array of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Array {
     Weight,

@@ -11,8 +11,8 @@ use crate::{
     vmath::ln,
 };
 
-/// Probability up to which the places of dropped units are drawn one after the other, instead of a word for each unit: with
-/// one in a thousand, as DHMBPO has it, the words take a sixth of an update.
+/// Probability up to which the places of dropped units are drawn one after the other, instead of a word for each unit: with one
+/// in a thousand, as in DHMBPO, the words take a sixth of an update.
 const SPARSE: f32 = 0.03;
 
 /// The dropout of a pass.
@@ -20,11 +20,11 @@ const SPARSE: f32 = 0.03;
 pub(crate) struct Dropout {
     key: u64,
     layers: usize,
-    /// Units whose word of 32 random bits is below are dropped.
+    /// Units whose word of 32 random bits is below this are dropped.
     below: u32,
     /// −1 / ln(1 − p) where p is small: units until the next dropped one are drawn with it.
     apart: Option<f32>,
-    /// What is left is multiplied by it.
+    /// The units that are kept are multiplied by it.
     scale: f32,
 }
 
@@ -43,7 +43,7 @@ impl Dropout {
         }
     }
 
-    /// Of a tile whose first row of the batch is `row`, for each unit: a bit for each row, 1 where it is kept.
+    /// For each unit of a tile whose first row in the batch is `row`: a bit for each row, 1 where the unit is kept.
     pub(crate) fn keep(&self, member: usize, layer: usize, row: usize, keep: &mut [u32]) {
         let step = (member * self.layers + layer) as u32;
         match self.apart {
@@ -116,7 +116,7 @@ fn mask(unit: &mut [f32; TILE], keep: u32, scale: f32) {
     }
 }
 
-/// What a tile keeps of its dropout, for the way back.
+/// What a tile keeps of its dropout, for the backward pass.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Kept {
     pub(crate) bits: Vec<u32>,

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{ModelError, ensemble::to_vec};
 
-/// Multiply-adds of a pass below which threads cost more than they bring.
+/// Multiply-adds of a pass below which threads cost more than they gain.
 const SERIAL: usize = 1 << 19;
 
 /// A layer of one member.
@@ -33,7 +33,7 @@ pub(crate) struct Layer {
     pub(crate) norm: Option<Norm>,
 }
 
-/// Layers of all members: parameters, or something of each of them, such as a gradient.
+/// Layers of all members: parameters, or a number for each of them, such as a gradient.
 pub(crate) type Params = Vec<Vec<Layer>>;
 
 /// Several multilayer perceptrons on a CPU, packed for its registers; the same as [`Mlp`] without Burn.
@@ -44,7 +44,7 @@ pub(crate) type Params = Vec<Vec<Layer>>;
 pub struct HostMlp {
     config: MlpConfig,
     pub(crate) members: Params,
-    /// Transposed weights of all layers but the first, and of the first: what carries gradients back. Made when they are asked for.
+    /// Transposed weights of all layers but the first, and of the first: they carry gradients back. Made on demand.
     back: OnceLock<Vec<Vec<Packed>>>,
     front: OnceLock<Vec<Packed>>,
 }
@@ -105,7 +105,7 @@ impl HostMlp {
         mlp
     }
 
-    /// What it was made from.
+    /// The configuration that it was made from.
     #[must_use]
     pub fn config(&self) -> &MlpConfig {
         &self.config
@@ -118,10 +118,10 @@ impl HostMlp {
         self.flat(&self.members)
     }
 
-    /// Other parameters, in the order of [`parameters`](Self::parameters).
+    /// Sets all parameters, in the order of [`parameters`](Self::parameters).
     ///
     /// # Panics
-    /// If there are not as many.
+    /// If their number differs.
     pub fn set_parameters(&mut self, parameters: &[f32]) {
         self.members = self.shaped(parameters);
         self.changed();
@@ -165,7 +165,7 @@ impl HostMlp {
         zeros
     }
 
-    /// Outputs `[E, B, out]` of inputs. A training pass drops units where the configuration says so. With a `tape`, gradients
+    /// Outputs `[E, B, out]` for inputs. A training pass drops units where the configuration says so. With a `tape`, gradients
     /// can be taken.
     ///
     /// # Panics
@@ -214,11 +214,11 @@ impl HostMlp {
         inputs.gather(width, member, batch, row, &mut tile.inputs[0]);
     }
 
-    /// Gradients of the inputs `[E, B, in]` for those of the outputs `[E, B, out]`; none of the weights, so that what stands
-    /// before this network can learn through it.
+    /// Gradients of the inputs `[E, B, in]`, given those of the outputs `[E, B, out]`, but none of the weights: whatever
+    /// precedes this network can learn through it.
     ///
     /// # Panics
-    /// If the tape is not one of a forward pass of this network since its last step, or `grad_out` has another size.
+    /// If the tape is not from a forward pass of this network since its last step, or `grad_out` has another size.
     #[must_use]
     pub fn input_grad(&self, tape: &Tape, grad_out: &[f32]) -> Vec<f32> {
         tape.check(self);
@@ -288,7 +288,7 @@ impl HostMlp {
         self.changed();
     }
 
-    /// Parameters as bytes, with what they belong to; [`load`](Self::load) and [`open`](Self::open) give back the same bits.
+    /// Parameters as bytes, with the configuration that they belong to; [`load`](Self::load) and [`open`](Self::open) give back the same bits.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
         let header = serde_json::to_vec(&self.config).expect("a configuration is plain data");
@@ -303,7 +303,7 @@ impl HostMlp {
     /// The network that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`ModelError::Storage`] for bytes that are no whole record of a network.
+    /// [`ModelError::Storage`] for bytes that are not a complete record of a network.
     pub fn open(bytes: &[u8]) -> Result<Self, ModelError> {
         let broken = |what: &str| ModelError::Storage(format!("not a whole network: {what}"));
         let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| broken("it does not begin with MBRLMLP1"))?;
@@ -325,7 +325,7 @@ impl HostMlp {
         Ok(Self::from_flat(&config, &values))
     }
 
-    /// Takes over what [`save`](Self::save) wrote, from a network of the same configuration. On an error nothing changes.
+    /// Restores what [`save`](Self::save) wrote, from a network of the same configuration. On an error nothing changes.
     ///
     /// # Errors
     /// As [`open`](Self::open); [`ModelError::Storage`] for a network of another configuration.
@@ -601,13 +601,13 @@ fn toward(values: &mut [f32], of: &[f32], tau: f32) {
     }
 }
 
-/// Columns of a block that is turned at once: a cache line of each row.
+/// Columns of a block that is transposed at once: a cache line of each row.
 const BLOCK: usize = 16;
 
-/// Some rows of `all`, column by column, the last one in the lanes beyond. Never in line, as [`scatter`]: with AVX-512 at hand
+/// Some rows of `all`, column by column; the lanes beyond repeat the last one. Never inlined, like [`scatter`]: with AVX-512
 /// the compiler would use its gathers and scatters, which are slower than single loads and stores.
 ///
-/// Lines of all rows are read before they are turned, so that the waits for memory overlap.
+/// Lines of all rows are read before they are transposed, so that the waits for memory overlap.
 #[inline(never)]
 pub(crate) fn gather(all: &[f32], width: usize, rows: &[usize], columns: &mut [Lanes]) {
     let last = rows.len() - 1;

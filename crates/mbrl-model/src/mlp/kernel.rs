@@ -290,7 +290,7 @@ fn panel_sums<S: Simd, const M: usize, const V: usize>(
     at: usize,
 ) {
     let per_tile = TILE / S::F32_LANES;
-    // There are as many; said once, so that the sums never are in memory.
+    // There are exactly as many; stating it once keeps the sums out of memory.
     let Some(bias) = bias.first_chunk::<M>() else { return };
     let mut sums = [[simd.splat_f32s(0.0); V]; M];
     for m in 0..M {

@@ -2,8 +2,7 @@
 //!
 //! An [`MlpConfig`] describes `E` networks of one shape with weights of their own: an ensemble, twin critics (`E = 2`), an
 //! actor (`E = 1`). [`Mlp`] is the definition, a Burn module for any device; [`HostMlp`] computes the same on a CPU, several
-//! times as fast. What a learner needs of it starts at the outputs, because every loss of this field has a gradient there in
-//! closed form:
+//! times as fast. What a learner needs starts at the outputs, because every loss in this field has a closed-form gradient there:
 //!
 //! | call | gives |
 //! |---|---|
@@ -34,8 +33,7 @@
 //! # Ok::<(), mbrl_model::ModelError>(())
 //! ```
 //!
-//! The number of threads changes no bit; of each output the products are added in the order of the inputs, so that neither
-//! the row's place nor the other rows do.
+//! The number of threads changes no bit, and neither do a row's place or the other rows: each output adds its products in the order of the inputs.
 
 mod adam;
 mod config;
@@ -105,7 +103,7 @@ impl Rows<'_> {
         len / unit
     }
 
-    /// A tile of a member, from row `row` of its batch on; the last row stands in the lanes beyond.
+    /// A tile of a member, from row `row` of its batch on; the lanes beyond the batch repeat the last row.
     pub(crate) fn gather(&self, width: usize, member: usize, batch: usize, row: usize, columns: &mut [Lanes]) {
         let count = (batch - row).min(TILE);
         let first = match self {

@@ -50,7 +50,7 @@ impl Mlp {
         Self { weights: Vec::new(), biases: Vec::new(), gains: Vec::new(), shifts: Vec::new(), config: config.clone() }
     }
 
-    /// What it was made from.
+    /// The configuration that it was made from.
     #[must_use]
     pub fn config(&self) -> &MlpConfig {
         &self.config
@@ -78,8 +78,7 @@ impl Mlp {
     }
 }
 
-/// Layers of weights `[E, in, out]` and biases `[E, 1, out]`; between a hidden layer and its activation comes what `between`
-/// makes of it.
+/// Layers of weights `[E, in, out]` and biases `[E, 1, out]`; `between` transforms each hidden layer before its activation.
 pub(crate) fn forward(
     weights: &[Param<Tensor<3>>],
     biases: &[Param<Tensor<3>>],
@@ -102,7 +101,7 @@ fn activate(x: Tensor<3>, act: Activation) -> Tensor<3> {
         Activation::Silu => activation::silu(x),
         Activation::Relu => activation::relu(x),
         Activation::Tanh => activation::tanh(x),
-        // Of what is not below 0 the exponential could overflow, and its gradient would be NaN.
+        // For values that are not below 0 the exponential could overflow, and its gradient would be NaN.
         Activation::Elu => activation::relu(x.clone()) + x.clamp_max(0.0).exp() - 1.0,
         Activation::Mish => activation::mish(x),
     }

@@ -14,7 +14,7 @@ pub(crate) struct Norm {
     pub(crate) shift: Vec<f32>,
 }
 
-/// What a tile keeps of a normalised layer, for the way back.
+/// What a tile keeps of a normalised layer, for the backward pass.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct NormTape {
     /// Units less their mean, over their standard deviation, `[out]`.

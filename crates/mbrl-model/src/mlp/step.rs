@@ -16,8 +16,8 @@ use super::{
 const INPUTS: usize = 128;
 
 impl HostMlp {
-    /// One step of Adam for gradients of the outputs `grad_out` `[E, B, out]`; with `want_grad_in` the gradients of the inputs
-    /// `[E, B, in]`, of the weights before the step. The tape is spent.
+    /// One step of Adam for gradients of the outputs `grad_out` `[E, B, out]`; with `want_grad_in` it returns the gradients of
+    /// the inputs `[E, B, in]` at the weights before the step. The tape is used up.
     ///
     /// # Panics
     /// As [`input_grad`](Self::input_grad); if `adam` is another network's.
@@ -27,8 +27,8 @@ impl HostMlp {
         gradients
     }
 
-    /// Gradients of the inputs `[E, B, in]`, if they are wanted, for those of the outputs `[E, B, out]`. The tape keeps those of the layers
-    /// until [`step_over`](Self::step_over): of a network that is applied several times before it is moved, a recurrent one say.
+    /// Gradients of the inputs `[E, B, in]`, if they are wanted, given those of the outputs `[E, B, out]`. The tape keeps the gradients of
+    /// the layers until [`step_over`](Self::step_over): for a network that is applied several times before it is updated, such as a recurrent one.
     ///
     /// # Panics
     /// As [`input_grad`](Self::input_grad).
@@ -38,10 +38,10 @@ impl HostMlp {
         gradients
     }
 
-    /// One step of Adam for the sum of the gradients that have gone [back](Self::go_back) over several passes. The tapes are spent.
+    /// One step of Adam for the sum of the gradients that were propagated [back](Self::go_back) over several passes. The tapes are used up.
     ///
     /// # Panics
-    /// If gradients have not gone back over one of the tapes; if `adam` is another network's.
+    /// If gradients were not propagated back over one of the tapes; if `adam` belongs to another network.
     pub fn step_over(&mut self, tapes: &mut [Tape], adam: &mut Adam) {
         assert!(
             tapes.iter().all(|tape| tape.state == State::Back),
@@ -68,8 +68,8 @@ impl HostMlp {
         }
     }
 
-    /// Gradients of all parameters, in the order of [`parameters`](Self::parameters), for those of the outputs `[E, B, out]`:
-    /// the product of the transposed Jacobian with `grad_out`. The tape stays what it is.
+    /// Gradients of all parameters, in the order of [`parameters`](Self::parameters), given those of the outputs `[E, B, out]`:
+    /// the product of the transposed Jacobian with `grad_out`. The tape does not change.
     ///
     /// # Panics
     /// As [`input_grad`](Self::input_grad).

@@ -1,4 +1,4 @@
-//! What a forward pass leaves for the way back.
+//! What a forward pass stores for the backward pass.
 
 use super::{
     HostMlp, Pass,
@@ -7,8 +7,8 @@ use super::{
     norm::NormTape,
 };
 
-/// What a forward pass leaves for gradients: inputs of each layer and slopes of the activations, tile by tile. Used again and
-/// again, it allocates nothing.
+/// What a forward pass stores for gradients: inputs of each layer and slopes of the activations, tile by tile. A tape that is
+/// reused allocates nothing.
 #[derive(Debug, Clone)]
 pub struct Tape {
     pub(crate) tiles: Vec<Tile>,
@@ -22,7 +22,7 @@ pub struct Tape {
 pub(crate) enum State {
     Empty,
     Ready,
-    /// Gradients have gone back, and taken the places of slopes; the step is still to come.
+    /// Gradients have been propagated back and have replaced the slopes; the step is still to come.
     Back,
     /// The step has been taken.
     Spent,
@@ -33,9 +33,9 @@ pub(crate) enum State {
 pub(crate) struct Tile {
     /// Inputs of each layer, `[in]`.
     pub(crate) inputs: Vec<Columns>,
-    /// Of each layer `[out]`: slopes of the activation, where outputs do not show them, then gradients of what goes into it.
+    /// For each layer `[out]`: slopes of the activation, where outputs do not determine them, then gradients of what goes into it.
     pub(crate) gradients: Vec<Columns>,
-    /// What the last layer says, `[out]`.
+    /// Outputs of the last layer, `[out]`.
     pub(crate) out: Columns,
     /// Gradients on their way back through a layer, `[in]`.
     pub(crate) back: Columns,
@@ -44,7 +44,7 @@ pub(crate) struct Tile {
 }
 
 impl Tape {
-    /// Nothing yet.
+    /// An empty tape.
     #[must_use]
     pub fn new() -> Self {
         Self { tiles: Vec::new(), batch: 0, pass: Pass::Infer, state: State::Empty }

@@ -53,7 +53,7 @@ pub(crate) struct Rows {
 /// Standard normals `[rows, dims]`, made on `device`; on a CPU those of [`fill_normal`] at step 0 to the bit, on a GPU up to
 /// rounding.
 ///
-/// On GPUs this needs the crate's feature `wgpu` or `cuda`; without, numbers are made on the host and uploaded.
+/// On GPUs this needs the crate's feature `wgpu` or `cuda`; without it, numbers are made on the host and uploaded.
 ///
 /// ```
 /// use burn::tensor::Device;
@@ -393,7 +393,7 @@ mod tests {
                         let of_all = row / candidates * population + first + row % candidates;
                         fill_rows(distribution, key, 3, of_all as u32, dims, out);
                     }
-                    // Normals reach 5.8: a few units in the last place of such. Uniform numbers are exact.
+                    // Normals reach 5.8: a few units in the last place of such numbers. Uniform numbers are exact.
                     let bound = if distribution == Distribution::Uniform { 0.0 } else { 3e-6 };
                     // Not the largest difference: a maximum hides a NaN.
                     let near = made.iter().zip(&wanted).all(|(a, b)| (a - b).abs() <= bound);

@@ -75,7 +75,7 @@ impl IdentifiedModel {
     /// [`machine`](super::machine), to be [saved](Self::save).
     ///
     /// # Errors
-    /// [`ModelError::Config`] for a name that is no machine's.
+    /// [`ModelError::Config`] for a name that is not a machine's.
     pub fn new(name: &str, substeps: Option<usize>, found: &Identification) -> Result<Self, ModelError> {
         machine(name, substeps)?;
         let entry = |estimate: &Estimate| Entry {
@@ -137,7 +137,7 @@ impl IdentifiedModel {
         folder.as_ref().join(FILE).is_file()
     }
 
-    /// Writes `physics.toml` into a folder, which is made where it does not exist.
+    /// Writes `physics.toml` into a folder, which is created if it does not exist.
     ///
     /// # Errors
     /// [`ModelError::Io`] where it cannot be written.
@@ -153,7 +153,7 @@ impl IdentifiedModel {
     /// Reads the `physics.toml` of a folder; tensors of the model live on `device`.
     ///
     /// # Errors
-    /// [`ModelError::Io`] where there is none; [`ModelError::File`] where the file is damaged or newer, or holds numbers that cannot be.
+    /// [`ModelError::Io`] where there is none; [`ModelError::File`] where the file is damaged or newer, or holds impossible numbers.
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
         let path = folder.as_ref().join(FILE);
         let text = fs::read_to_string(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;

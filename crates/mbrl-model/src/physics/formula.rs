@@ -17,10 +17,10 @@ use crate::vmath;
 /// A number of a formula while it is written down: the result of an operation, or a constant.
 ///
 /// The usual operators and functions are there, also with `f64` on either side. A `Num` has no value yet, so a formula cannot branch on
-/// one; what would be an `if` is a [`clamp`](Self::clamp), or a [`tanh`](Self::tanh) of a small width, which has a derivative too.
+/// one; instead of an `if`, use a [`clamp`](Self::clamp), or a [`tanh`](Self::tanh) of a small width, which has a derivative too.
 ///
 /// # Panics
-/// Where it is used after the method that was given it has returned.
+/// If it is used after the method that received it has returned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Num(Kind);
 
@@ -360,7 +360,7 @@ impl Formula {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let outer = RECORDING.replace(Some(Recording { number, ..Recording::default() }));
         assert!(outer.is_none(), "a formula is written within another");
-        // What a panic in `write` leaves is in the way of no other recording.
+        // What a panic in `write` leaves behind does not disturb another recording.
         struct Clear;
         impl Drop for Clear {
             fn drop(&mut self) {
@@ -747,7 +747,7 @@ mod tests {
 
     use super::*;
 
-    /// Something of everything, of one fixed and two other inputs.
+    /// One of each operation, on one fixed and two other inputs.
     fn everything() -> Formula {
         Formula::record(3, 1, |n| {
             let &[p, x, y] = n else { unreachable!() };

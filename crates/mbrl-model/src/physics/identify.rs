@@ -1,7 +1,7 @@
-//! Parameters of a physics from measurements of its motion: least squares over whole trajectories, their first states unknown too.
+//! Parameters of a physics from measurements of its motion: least squares over whole trajectories, whose first states are unknown too.
 //!
-//! The measurements of a window are `y_t = h(x_t) + noise`, with `x_{t+1} = f(x_t, u_t; θ)`. Logarithms of the parameters and the first state of each
-//! window are found together by the Levenberg-Marquardt method. The first states are eliminated window by window (Schur's
+//! The measurements of a window are `y_t = h(x_t) + noise`, with `x_{t+1} = f(x_t, u_t; θ)`. The Levenberg-Marquardt method finds the logarithms of
+//! the parameters and the first state of each window together. The first states are eliminated window by window (Schur's
 //! complement), so the work grows with the number of windows and not with its cube.
 
 use std::fmt;
@@ -65,8 +65,9 @@ pub struct Estimate {
     pub std_error: f64,
     /// Whether it was fitted.
     pub fitted: bool,
-    /// The end of the search that it stopped at, a million times its guess or a millionth of it: the search would have gone on, so the value
-    /// is none that was found. A finite standard error at the lower end says that the value cannot be told from 0, and how far from it it may be.
+    /// The end of the search range at which it stopped, a million times its guess or a millionth of it: the search would have continued, so the
+    /// value is not a result. A finite standard error at the lower end says that the value cannot be distinguished from 0, and how far from 0 it
+    /// may be.
     pub at_bound: Option<Bound>,
 }
 
@@ -126,7 +127,7 @@ pub struct Identification {
     /// Root mean square residual of each column, `[O]`, in its unit.
     pub rmse: Vec<f64>,
     /// Correlation of each column's residuals with those of the measurement before, `[O]`, from −1 to 1: near 0 where the only error is the
-    /// noise of the measurements. Far above 0, the equations lack something, and the standard errors are too small.
+    /// noise of the measurements. If it is far above 0, the equations lack something, and the standard errors are too small.
     pub correlation: Vec<f64>,
     /// Number of windows.
     pub windows: usize,
@@ -134,7 +135,7 @@ pub struct Identification {
     pub transitions: usize,
     /// Number of iterations, over all lengths of windows.
     pub iterations: usize,
-    /// Whether the search had settled when it ended; better guesses or more iterations help where it had not.
+    /// Whether the search had converged when it ended; where it had not, better guesses or more iterations help.
     pub converged: bool,
 }
 
@@ -150,9 +151,9 @@ impl Identification {
     }
 }
 
-/// Finds the unknown parameters of `model` that explain the motion in `data` best; their present values are the guesses.
+/// Finds the unknown parameters of `model` that best explain the motion in `data`; their present values are the guesses.
 ///
-/// Windows are short at first, where the search converges from poor guesses too, and then grow. Angles are compared the short way round.
+/// Windows are short at first, so that the search converges from poor guesses too, and then grow. Angles are compared the short way round.
 ///
 /// ```
 /// use mbrl_model::{
@@ -343,7 +344,7 @@ struct Search<'a> {
 }
 
 /// Sums of products of derivatives over a window: those of its first state, `a` `[S, S]`, of both, `b` `[S, P]`, and of the parameters, `c`
-/// `[P, P]`; those with what it is off, `gx` `[S]` and `gp` `[P]`; and the sum of its squares.
+/// `[P, P]`; those with the errors, `gx` `[S]` and `gp` `[P]`; and the sum of the squared errors.
 struct Block {
     a: Vec<f64>,
     b: Vec<f64>,
@@ -357,9 +358,9 @@ struct Block {
 struct Judged {
     /// Of the logarithms, `[P, P]`, where they are determined.
     covariance: Vec<f64>,
-    /// Directions that nothing tells at all, in units of the parameters or their guesses.
+    /// Directions that the data do not determine at all, in units of the parameters or their guesses.
     null: Vec<Vec<f64>>,
-    /// The same and those that are told so badly that it is as good as nothing, in logarithms.
+    /// The same and those that the data determine too poorly to count, in logarithms.
     unclear: Vec<Vec<f64>>,
     noise: Vec<f64>,
     rmse: Vec<f64>,
@@ -384,8 +385,8 @@ impl Search<'_> {
         [self.guesses[parameter] / FARTHEST, self.guesses[parameter] * FARTHEST]
     }
 
-    /// Walks through a window with `values` from `start`, telling `visit` the column, what it is off, in units of its noise, and derivatives
-    /// `[S + P]` of the prediction in these units (empty without `slopes`). Whether all numbers were finite.
+    /// Walks through a window with `values` from `start`, passing `visit` the column, its error in units of its noise, and derivatives
+    /// `[S + P]` of the prediction in the same units (empty without `slopes`). Returns whether all numbers were finite.
     fn walk(
         &self,
         chunk: Chunk,
@@ -529,7 +530,7 @@ impl Search<'_> {
             .collect()
     }
 
-    /// Levenberg and Marquardt's iterations until a step would lower the sum of squares by less than `enough`. Whether it came so far.
+    /// Levenberg and Marquardt's iterations until a step would lower the sum of squares by less than `enough`. Returns whether it got that far.
     fn descend(&mut self, most: usize, enough: f64) -> Result<bool, ModelError> {
         let [s, p] = self.widths();
         let mut damping = 1e-3;
@@ -550,7 +551,7 @@ impl Search<'_> {
             }
             let moved = |(start, by): (&Vec<f64>, &Vec<f64>)| start.iter().zip(by).map(|(x, by)| x + by).collect();
             let starts: Vec<Vec<f64>> = self.starts.iter().zip(&of_starts).map(moved).collect();
-            // By how much the sum of squares falls where everything is as straight as here.
+            // By how much the sum of squares would fall if the problem were linear.
             let along = |g: &[f64], x: &[f64]| g.iter().zip(x).map(|(g, x)| g * x).sum::<f64>();
             let promised: f64 =
                 blocks.iter().zip(&of_starts).map(|(b, x)| along(&b.gx, x) + along(&b.gp, &of_parameters)).sum();
@@ -597,7 +598,7 @@ impl Search<'_> {
         for (value, v) in values.iter().zip(vectors.chunks(p)) {
             let nothing = *value <= NULL[0] * largest;
             if nothing || *value < NULL[1] {
-                // Where the parameter is nearly 0, powers say little.
+                // Where the parameter is nearly 0, powers mean little.
                 unclear.push(v.iter().zip(&unit).map(|(v, unit)| v * unit.min(10.0)).collect());
             }
             if nothing {
@@ -654,7 +655,7 @@ impl Search<'_> {
             let std_error = self.unknown.iter().position(|&of| of == i).map_or(0.0, |j| {
                 let error = judged.covariance[j * p + j].sqrt() * value;
                 let told = judged.null.iter().all(|v| v[j].abs() < 1e-3) && error <= 10.0 * value.max(self.guesses[i]);
-                // Where a search was cut off, its errors say nothing, unless they say that what is left cannot be told from 0.
+                // Where a search was cut off, its errors say nothing, unless they say that what is left cannot be distinguished from 0.
                 let told = told && (at_bound.is_none() || at_bound == Some(Bound::Lower) && error >= value);
                 if told { error } else { f64::INFINITY }
             });
@@ -686,7 +687,7 @@ fn eliminated(blocks: &[Block], [s, p]: [usize; 2], damping: f64) -> Option<(Vec
     let mut inverses = Vec::with_capacity(blocks.len());
     for block in blocks {
         let mut a = block.a.clone();
-        // Numbers that nothing tells keep to where they are.
+        // Numbers that the data do not determine stay where they are.
         let floor = 1e-12 * (0..s).map(|i| a[i * s + i]).fold(f64::MIN_POSITIVE, f64::max);
         (0..s).for_each(|i| a[i * s + i] += damping * a[i * s + i] + floor);
         let mut inverse: Vec<f64> = (0..s * s).map(|i| f64::from(u8::from(i % (s + 1) == 0))).collect();
@@ -721,7 +722,7 @@ fn step(blocks: &[Block], [s, p]: [usize; 2], damping: f64) -> Option<(Vec<f64>,
     if !solve(&left, p, &mut right) {
         return None;
     }
-    // Each for itself: a friction that goes to 0, whose logarithm has no end, holds up nobody else.
+    // Each by itself, so that a friction that goes to 0, whose logarithm has no limit, does not hold up the others.
     right.iter_mut().for_each(|x| *x = x.clamp(-LONGEST_STEP, LONGEST_STEP));
     let starts = blocks.iter().zip(&inverses).map(|(block, (inverse, through))| {
         let of = |i: usize| {

@@ -1,4 +1,4 @@
-//! A physics in the hands of the trainer and of learners: its logarithms are moved by the gradient of the errors over windows.
+//! A physics for the trainer and for learners: the gradient of the errors over windows updates the logarithms of its parameters.
 
 use burn::{
     module::{Module, Param},
@@ -9,14 +9,14 @@ use mbrl_env::Rng;
 use super::{PhysicsModel, formula::Formula};
 use crate::{Dataset, Dynamics, Examples, Fit, FitBatch, LearnedModel, ModelError, dynamics::check_size};
 
-/// What the trainer moves: logarithms of the unknown parameters.
+/// What the trainer updates: logarithms of the unknown parameters.
 #[derive(Module, Debug)]
 pub struct PhysicsLogs {
     /// `[1, P]`.
     logs: Param<Tensor<2>>,
 }
 
-/// Windows of transitions, from measured first states on.
+/// Windows of transitions, starting from measured first states.
 #[derive(Debug, Clone)]
 pub struct PhysicsWindows {
     steps: usize,
@@ -81,7 +81,7 @@ impl PhysicsModel {
 /// Fits by gradients, for learners that collect data and fit again and again. [`identify`](super::identify()) needs less data, and gives standard errors.
 ///
 /// Windows of [`with_window`](PhysicsModel::with_window) steps, or of the longest episode where that is shorter, begin at measured states. Logarithms
-/// of parameters move by about the learning rate at most per optimizer step: 1e-2 is a good one.
+/// of parameters change by at most about the learning rate per optimizer step: 1e-2 is a good value.
 impl Fit for PhysicsModel {
     type Data = Dataset;
     type Examples = PhysicsWindows;
@@ -182,7 +182,7 @@ impl LearnedModel for PhysicsModel {
     }
 
     fn save(&self) -> Result<Vec<u8>, ModelError> {
-        // Their bits: numbers as text lose the last one.
+        // Their bits: numbers stored as text would lose the last one.
         let named: Vec<(&str, u64)> = self.parameters().iter().map(|p| (p.name.as_str(), p.value.to_bits())).collect();
         serde_json::to_vec(&named).map_err(|error| ModelError::Storage(error.to_string()))
     }

@@ -1,7 +1,7 @@
 //! Small symmetric matrices, row by row in double precision.
 
-/// Solves `a x = b` for a positive definite `a` `[n, n]` and several right-hand sides, the rows of `b` `[m, n]`, in place. Whether it was
-/// positive definite.
+/// Solves `a x = b` for a positive definite `a` `[n, n]` and several right-hand sides, the rows of `b` `[m, n]`, in place. Returns
+/// whether `a` was positive definite.
 pub(super) fn solve(a: &[f64], n: usize, b: &mut [f64]) -> bool {
     let Some(l) = cholesky(a, n) else { return false };
     for x in b.chunks_exact_mut(n.max(1)) {

@@ -5,7 +5,7 @@ use mbrl_env::Field;
 use super::{Named, Num, Parameter, Physics};
 use crate::ModelError;
 
-/// The machines of this crate: names, and what they are.
+/// The machines of this crate: names and descriptions.
 pub const MACHINES: &[(&str, &str)] = &[
     ("pendulum", "a bob on a rod without mass, hanging at angle 0"),
     ("pendulum-rod", "the same as a uniform rod"),
@@ -18,7 +18,7 @@ pub const MACHINES: &[(&str, &str)] = &[
 /// A machine by its name in [`MACHINES`], with another number of integrator steps per period than its own where that is given.
 ///
 /// # Errors
-/// [`ModelError::Config`] for a name that is not there.
+/// [`ModelError::Config`] for an unknown name.
 pub fn machine(name: &str, substeps: Option<usize>) -> Result<Box<dyn Physics>, ModelError> {
     if substeps == Some(0) {
         return Err(ModelError::Config { field: "substeps", value: "0".into(), rule: "at least 1".into() });
@@ -58,7 +58,7 @@ pub fn machine(name: &str, substeps: Option<usize>) -> Result<Box<dyn Physics>, 
 pub struct Pendulum {
     /// A uniform rod instead of a bob.
     pub rod: bool,
-    /// As the task `pendulum` has it: a rod, 0 upright, observed as cosine and sine, integrated by the semi-implicit Euler method, with a
+    /// As in the task `pendulum`: a rod, 0 upright, observed as cosine and sine, integrated by the semi-implicit Euler method, with a
     /// speed of at most 8 rad/s. Gravity is 10 m/s², friction known to be 0.
     pub gymnasium: bool,
     /// Steps of the integrator per period.
@@ -309,15 +309,15 @@ impl Physics for TwoLinkArm {
 
 /// A DC motor under a voltage, with viscous and Coulomb friction.
 ///
-/// Parameters `inertia` J, `torque_constant` k, `resistance` R, `viscous_friction` b, `coulomb_friction` c (unknown), `smooth_speed` (known, 1 rad/s: within
-/// it Coulomb's friction goes from one sign to the other, so that it has a derivative); with a measured current also `inductance` L (unknown).
+/// Parameters `inertia` J, `torque_constant` k, `resistance` R, `viscous_friction` b, `coulomb_friction` c (unknown), `smooth_speed` (known, 1 rad/s:
+/// within it Coulomb friction passes from one sign to the other, so that it has a derivative); with a measured current also `inductance` L (unknown).
 ///
 /// ```text
 /// J ω̇ = k i − b ω − c tanh(ω / ω_s)        i = (V − k ω) / R,  or measured:  L i̇ = V − R i − k ω
 /// ```
 ///
-/// Speed alone tells three numbers, `k/(R J)`, `(k²/R + b)/J` and `c/J`: give `resistance` and `torque_constant` from the data sheet, or measure the
-/// current.
+/// Speed alone determines three numbers, `k/(R J)`, `(k²/R + b)/J` and `c/J`: give `resistance` and `torque_constant` from the data sheet, or
+/// measure the current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DcMotor {

@@ -1,4 +1,4 @@
-//! Physics with unknown parameters: equations of motion that are written down once, and what is fitted to measurements of them.
+//! Physics with unknown parameters: equations of motion that are written down once, and the fit of their parameters to measurements.
 
 mod file;
 mod formula;
@@ -23,15 +23,15 @@ pub use model::PhysicsModel;
 
 /// A constant of a physics: a mass, a length, a coefficient of friction.
 ///
-/// What is to be fitted is positive by construction (its logarithm is fitted), and begins at a guess of its order of magnitude.
+/// A parameter that is fitted is positive by construction (its logarithm is fitted), and starts from a guess of its order of magnitude.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Parameter {
-    /// Name, as equations, messages and files call it.
+    /// Name, as used in equations, messages and files.
     pub name: String,
     /// Unit; empty for a number without one.
     pub unit: String,
-    /// Its value: what is known, the guess that a fit begins with, or what was fitted.
+    /// Its value: the known value, the guess that a fit starts from, or the fitted value.
     pub value: f64,
     /// Whether it is to be fitted.
     pub fitted: bool,
@@ -44,7 +44,7 @@ impl Parameter {
         Self { name: name.into(), unit: unit.into(), value, fitted: false }
     }
 
-    /// A constant that is to be fitted, from a guess on; a factor of ten off is near enough for most.
+    /// A constant that is to be fitted, starting from a guess; for most, a guess within a factor of ten is close enough.
     #[must_use]
     pub fn unknown(name: impl Into<String>, unit: impl Into<String>, guess: f64) -> Self {
         Self { name: name.into(), unit: unit.into(), value: guess, fitted: true }
@@ -54,7 +54,7 @@ impl Parameter {
 /// Numbers of a formula under their names: `x["angle"]`.
 ///
 /// # Panics
-/// `x["…"]` for a name that is not there: a mistake in the equations, which shows when the model is made.
+/// `x["…"]` for a name that does not exist: a mistake in the equations, which shows when the model is made.
 #[derive(Debug, Clone)]
 pub struct Named {
     names: Arc<[String]>,
@@ -97,13 +97,13 @@ impl Index<usize> for Named {
     }
 }
 
-/// Equations of motion with constants, of which some are not known: what a [`PhysicsModel`] is made of.
+/// Equations of motion with constants, some of which are unknown: what a [`PhysicsModel`] is made from.
 ///
-/// Methods are called when the model is made, not at every step: they write a formula down, in [`Num`]s, and the formula is then evaluated in
-/// double precision with exact derivatives (fits), in tiles of rows (roll-outs on a CPU) and in tensors (gradients). So they all agree, and
-/// nothing is derived by hand.
+/// Methods are called when the model is made, not at every step: they write down a formula, in [`Num`]s, which is then evaluated in
+/// double precision with exact derivatives (fits), in tiles of rows (roll-outs on a CPU) and in tensors (gradients). So all evaluations
+/// agree, and nothing is derived by hand.
 ///
-/// A whole one, a cart on a track that is pushed:
+/// A complete example, a cart that is pushed along a track:
 ///
 /// ```
 /// use mbrl_model::{Device, Dynamics, Field, Named, Num, Parameter, Physics, PhysicsModel};
@@ -168,8 +168,8 @@ pub trait Physics: Send + Sync {
         x.values().to_vec()
     }
 
-    /// The state that an observation tells, or where it does not tell everything, a guess (default: the observation). A model plans from
-    /// it; a fit only begins with it.
+    /// The state that an observation determines or, where it does not determine everything, a guess (default: the observation). A model
+    /// plans from this state; a fit only starts from it.
     fn state_of(&self, o: &Named) -> Vec<Num> {
         o.values().to_vec()
     }

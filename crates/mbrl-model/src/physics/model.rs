@@ -20,9 +20,9 @@ use crate::{
     ensemble::to_vec,
 };
 
-/// A [`Physics`] with values for its parameters, as a model: it has no noise of its own, and gradients.
+/// A [`Physics`] with values for its parameters, as a model: it has gradients, and no noise of its own.
 ///
-/// Its state is the observation. (A physics of which the observation tells only a part, such as positions without speeds, can be
+/// Its state is the observation. (A physics whose observation shows only part of the state, such as positions without speeds, can be
 /// [identified](super::identify()), but does not predict.)
 ///
 /// ```
@@ -51,7 +51,7 @@ pub struct PhysicsModel {
     #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "fits alone look at it"))]
     pub(super) window: usize,
     equations: Arc<Equations>,
-    /// One step with the values put in.
+    /// One step with the values substituted.
     bound: Arc<(Formula, Program)>,
 }
 
@@ -108,14 +108,14 @@ fn angles(fields: &[Field]) -> Vec<AngleColumn> {
 }
 
 impl PhysicsModel {
-    /// A model of a physics, acted on every `period` seconds, with the values that its parameters begin with. Tensors live on `device`.
+    /// A model of a physics, acted on every `period` seconds, with the initial values of its parameters. Tensors live on `device`.
     ///
     /// # Errors
-    /// [`ModelError::Config`] for a period or a value that is not positive, names that are not unique, or equations that give
-    /// another number of values than there are names.
+    /// [`ModelError::Config`] for a period or a value that is not positive, names that are not unique, or equations whose
+    /// number of values differs from the number of names.
     ///
     /// # Panics
-    /// Where the equations ask for a name that is not there.
+    /// Where the equations ask for a name that does not exist.
     pub fn new(physics: impl Physics, period: f64, device: &Device) -> Result<Self, ModelError> {
         if !(period > 0.0 && period.is_finite()) {
             return Err(config("period", period, "a positive finite number of seconds"));
@@ -175,7 +175,7 @@ impl PhysicsModel {
         Ok(self.parameters[self.index(name)?].value)
     }
 
-    /// With a parameter whose value is known: fits leave it alone.
+    /// With a parameter whose value is known: fits do not change it.
     ///
     /// # Errors
     /// [`ModelError::Parameter`] for a name that is not there, [`ModelError::Config`] for a value that is negative or not finite.
@@ -183,7 +183,7 @@ impl PhysicsModel {
         self.with(name, value, false)
     }
 
-    /// With a parameter that is to be fitted, from a guess on.
+    /// With a parameter that is to be fitted, starting from a guess.
     ///
     /// # Errors
     /// [`ModelError::Parameter`] for a name that is not there, [`ModelError::Config`] for a guess that is not positive and finite.
@@ -201,7 +201,7 @@ impl PhysicsModel {
         Ok(self)
     }
 
-    /// With values for all parameters, `[P]`, known and unknown as they were.
+    /// With values for all parameters, `[P]`; known ones stay known, unknown ones unknown.
     ///
     /// # Errors
     /// [`ModelError::Width`] for another number of them; [`ModelError::Config`] for values that parameters cannot have.
@@ -231,7 +231,7 @@ impl PhysicsModel {
         self.bound = bound(&self.equations, &self.parameters);
     }
 
-    /// Sets how many steps the windows have that the [trainer](crate::fit()) fits to (default 5), at least 1.
+    /// Sets the number of steps of the windows that the [trainer](crate::fit()) fits to (default 5), at least 1.
     #[must_use]
     pub fn with_window(self, steps: usize) -> Self {
         Self { window: steps.max(1), ..self }
@@ -348,7 +348,7 @@ impl PhysicsModel {
                 let width = out.len() / (horizon + 1);
                 all.extend_from_slice(&out[t * width..(t + 1) * width]);
             }
-            // Without noise all particles are one.
+            // Without noise all particles are the same.
             let end = all.len();
             (1..particles).for_each(|_| all.extend_from_within(begin..end));
         }

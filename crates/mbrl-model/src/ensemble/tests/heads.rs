@@ -1,8 +1,8 @@
-//! Learned rewards and ends: what a roll-out makes of what the members say.
+//! Learned rewards and terminations: what a roll-out makes of the members' predictions.
 
 use super::*;
 
-/// Rewards and probabilities of an end that each member says, `[E][N]`.
+/// Rewards and probabilities of a termination that each member predicts, `[E][N]`.
 fn said(model: &Ensemble, states: &Tensor<2>, actions: &Tensor<2>) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
     let members = model.elites.len();
     let rows = states.dims()[0];
