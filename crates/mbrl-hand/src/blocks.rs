@@ -1,11 +1,11 @@
-//! What networks look at and what needs no learning, written once as formulas and used as tensors, tiles and gradients.
+//! Network inputs and columns that need not be learned, written once as formulas and used as tensors, tiles and gradients.
 
 use burn::tensor::Tensor;
 use mbrl_env::{Features, Known, KnownAt, KnownGrads, Lanes};
 
 use crate::scalar::{Dual, Scalar, Wide};
 
-/// Derivatives that are followed at once.
+/// Number of derivatives computed at once.
 const AT_ONCE: usize = 16;
 
 /// Where a formula's input comes from.
@@ -13,18 +13,18 @@ const AT_ONCE: usize = 16;
 pub(crate) enum Input {
     Obs(usize),
     Action(usize),
-    /// A column of the next observation, of those that are predicted: for known columns alone.
+    /// A predicted column of the next observation: for known columns only.
     Next(usize),
 }
 
-/// A part of a formula that depends on few inputs.
+/// A part of a formula that depends on a few inputs.
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
     pub(crate) inputs: Vec<Input>,
     pub(crate) width: usize,
 }
 
-/// Something that is computed of observation and action, block by block.
+/// A formula that is computed from observation and action, block by block.
 pub(crate) trait Formula: Send + Sync {
     fn name(&self) -> &'static str;
     fn blocks(&self) -> &[Block];
@@ -35,7 +35,7 @@ pub(crate) trait Formula: Send + Sync {
         self.blocks().iter().map(|block| block.width).sum()
     }
 
-    /// The values `[N, W]` of `obs` `[N, O]`, `actions` `[N, A]` and `next` `[N, O]`.
+    /// The values `[N, W]` for `obs` `[N, O]`, `actions` `[N, A]` and `next` `[N, O]`.
     fn batch(&self, [obs, actions, next]: [&Tensor<2>; 3]) -> Tensor<2>
     where
         Self: Sized,
@@ -53,7 +53,7 @@ pub(crate) trait Formula: Send + Sync {
         Tensor::cat(out, 1)
     }
 
-    /// The values of a tile.
+    /// The values for a tile.
     fn of_tile(&self, at: KnownAt<'_>, out: &mut [Lanes])
     where
         Self: Sized,
@@ -69,7 +69,7 @@ pub(crate) trait Formula: Send + Sync {
         }
     }
 
-    /// Adds what a gradient with respect to the values makes of one with respect to the inputs.
+    /// Pulls a gradient with respect to the values back to the inputs, and adds it there.
     fn pull(&self, at: KnownAt<'_>, grad: &[Lanes], into: KnownGrads<'_>)
     where
         Self: Sized,
@@ -120,7 +120,7 @@ impl Input {
 /// A formula as features of a task.
 pub(crate) struct FormulaFeatures<F> {
     pub(crate) formula: F,
-    /// Columns that the network does not see besides.
+    /// Columns that the features replace: the network does not see them.
     pub(crate) replaces: Vec<usize>,
 }
 
@@ -138,7 +138,7 @@ impl<F: Formula> Features for FormulaFeatures<F> {
     }
 
     fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>) -> Tensor<2> {
-        // No feature looks at the next observation.
+        // No feature reads the next observation.
         self.formula.batch([&obs, &actions, &obs])
     }
 
@@ -162,7 +162,7 @@ impl<F: Formula> Features for FormulaFeatures<F> {
 /// A formula as known columns of a task.
 pub(crate) struct FormulaKnown<F> {
     pub(crate) formula: F,
-    /// The columns, in rising order, as many as the formula has values.
+    /// The columns, in ascending order, as many as the formula has values.
     pub(crate) columns: Vec<usize>,
 }
 
@@ -188,7 +188,7 @@ impl<F: Formula> Known for FormulaKnown<F> {
     }
 }
 
-/// Columns that stay as they are throughout an episode.
+/// Columns that are constant throughout an episode.
 pub(crate) struct Constant {
     name: &'static str,
     blocks: Vec<Block>,

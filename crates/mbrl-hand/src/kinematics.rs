@@ -1,15 +1,15 @@
-//! Forward kinematics: where points of a robot are, by its joint angles.
+//! Forward kinematics: positions of a robot's points from its joint angles.
 
 use crate::{
     robot::{Axis, Body},
     scalar::{Scalar, Vector, dot, each, subtract},
 };
 
-/// From the world to a point of a robot: shifts, turns and joints, one after the other.
+/// The way from the world to a point of a robot: translations, rotations and joints, one after the other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chain {
     parts: Vec<Part>,
-    /// The bodies on the way, by name, and after how many parts each of their frames begins.
+    /// The bodies on the way, by name, and the number of parts after which each of their frames begins.
     bodies: Vec<(String, usize)>,
 }
 
@@ -46,7 +46,7 @@ impl<S: Scalar> Frame<S> {
         point
     }
 
-    /// A point of the world in the frame's own coordinates.
+    /// A point of the world, in the frame's own coordinates.
     pub fn inside(&self, point: &Vector<S>) -> Vector<S> {
         let away = subtract(point, &self.origin);
         each(|i| dot(&self.axes[i], &away))
@@ -64,7 +64,7 @@ impl<S: Scalar> Frame<S> {
 }
 
 impl Chain {
-    /// The chain to a site, or to the frame of a body, of a robot; joints are numbered by `order`. `None` where the robot has no such part.
+    /// The chain to a robot's site or to the frame of one of its bodies; joints are numbered by `order`. `None` if the robot has no such part.
     #[must_use]
     pub fn to(robot: &Body, name: &str, order: &[&str]) -> Option<Self> {
         let has = |body: &Body| body.name == name || body.sites.iter().any(|(site, _)| site == name);
@@ -88,12 +88,12 @@ impl Chain {
         Some(Self { parts, bodies })
     }
 
-    /// After how many parts the frames of some bodies on the way begin, in the order of the chain.
+    /// The number of parts after which the frames of some bodies on the way begin, in the order of the chain.
     pub(crate) fn stops(&self, bodies: &[&str]) -> Vec<usize> {
         self.bodies.iter().filter(|(name, _)| bodies.contains(&name.as_str())).map(|(_, at)| *at).collect()
     }
 
-    /// The frame at the end of the chain, by all joint angles (rad).
+    /// The frame at the end of the chain, from all joint angles (rad).
     pub fn frame<S: Scalar>(&self, angles: &[S]) -> Frame<S> {
         let mut frame = Frame::world(&angles[0]);
         self.follow(angles, &mut frame, &[], &mut Vec::new());
@@ -132,7 +132,7 @@ impl Chain {
         }
     }
 
-    /// The joints that move the end, in rising order.
+    /// The joints that move the end, in ascending order.
     #[must_use]
     pub fn joints(&self) -> Vec<usize> {
         let mut found: Vec<usize> = self
@@ -166,7 +166,7 @@ fn hinge(axis: [f64; 3], index: usize) -> Vec<Part> {
         [0.0, y, 0.0] => vec![Part::Joint(Axis::Y, y.signum(), index)],
         [0.0, 0.0, z] => vec![Part::Joint(Axis::Z, z.signum(), index)],
         [x, y, z] => {
-            // The frame is turned so that the direction is its x axis, and back.
+            // The frame is rotated so that the direction is its x axis, and back.
             let mut there = vec![(Axis::Z, y.atan2(x))];
             if z != 0.0 {
                 there.push((Axis::Y, -z.atan2(x.hypot(y))));
@@ -240,7 +240,7 @@ mod tests {
             let sites = vec![("tip".to_owned(), at)];
             let body = Body { joint: Some(joint), turns: turns.clone(), sites, ..Body::default() };
             let unit = |axis: Axis| std::array::from_fn(|i| f64::from(u8::from(i == axis.index())));
-            // The last turn is within the frame of the ones before it.
+            // The last rotation is within the frame of the ones before it.
             let turned = |point| turns.iter().rev().fold(point, |point, (axis, by)| about(unit(*axis), *by, point));
             assert_near(tip(&body, "tip", &["J"], &[0.9]), turned(about(axis, 0.9, at)));
         }

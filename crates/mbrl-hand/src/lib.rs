@@ -2,15 +2,15 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | Robots as data, and the MJCF made of them: a hand of 24 joints, a claw of nine | [`robot`] |
-//! | Where fingertips are, by joint angles; in `f64`, tiles, tensors and duals alike | [`Chain`], [`scalar`] |
-//! | Tasks: options, rewards, ends, scores, what is known of them | [`task`] |
+//! | Robots as data, and the MJCF generated from them: a hand with 24 joints, a claw with nine | [`robot`] |
+//! | Positions of fingertips from joint angles; in `f64`, tiles, tensors and duals alike | [`Chain`], [`scalar`] |
+//! | Tasks: options, rewards, terminations, scores, knowledge | [`task`] |
 //! | From actions to servos | [`Servo`] |
 //! | Physics of a task, and variants of it | [`PhysicsConfig`], [`RandomizeConfig`] |
-//! | Random actions that keep what is handled | [`RandomActions`] |
+//! | Random actions that keep the handled object | [`RandomActions`] |
 //! | Tables of tasks, experiments and studies for a program's registry | [`tasks`], [`EXPERIMENTS`], [`STUDIES`] |
 //!
-//! All of that is there without MuJoCo; the environments need the feature `mujoco`, and the engine's library
+//! All of this is available without MuJoCo; the environments need the feature `mujoco`, and the engine's library
 //! (`docs/mujoco.md` in the repository). The tasks are `valve`, `baoding`, `reorient` and `write`, two of them
 //! on the Adroit hand too; `docs/hand.md` describes them, with
 //! figures.

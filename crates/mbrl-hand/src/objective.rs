@@ -1,16 +1,16 @@
-//! Rewards and ends, written once: for the simulator's single steps and for batches.
+//! Rewards and terminations, written once: for the simulator's single steps and for batches.
 
 use burn::tensor::{Bool, Tensor};
 use mbrl_env::{Reward, Termination};
 
 use crate::scalar::Scalar;
 
-/// What a step is worth, and whether it is the last, by the observation after it.
+/// The reward of a step, and whether the step is the last, computed from the observation after it.
 pub trait Objective: Send + Sync {
     /// The reward.
     fn reward<S: Scalar>(&self, next: &impl Fn(usize) -> S) -> S;
 
-    /// 1 where the episode is over, else 0; `None` where the task never ends.
+    /// 1 where the episode is over, else 0; `None` for a task that never ends.
     fn over<S: Scalar>(&self, next: &impl Fn(usize) -> S) -> Option<S>;
 }
 
@@ -37,12 +37,12 @@ impl<T: Objective> Termination for Batched<T> {
     }
 }
 
-/// 1 where one of two flags is.
+/// 1 where at least one of two flags is 1.
 pub(crate) fn either<S: Scalar>(a: &S, b: &S) -> S {
     (a.clone() + b.clone()).clamp(0.0, 1.0)
 }
 
-/// Reward and end of one observation, in double precision.
+/// Reward and termination for one observation, in double precision.
 #[cfg(feature = "mujoco")]
 pub(crate) fn judge<T: Objective>(objective: &T, next: &[f64]) -> (f64, bool) {
     let column = |column: usize| next[column];

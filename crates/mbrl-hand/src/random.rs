@@ -1,12 +1,12 @@
-//! Random actions that keep what is handled: the first data of a learned model.
+//! Random actions that keep the handled object: the first data for a learned model.
 
 use mbrl_env::Rng;
 
-/// How actions in [−1, 1]ᴬ are drawn, each episode by itself; [`policy`](Self::policy) is what
-/// [`collect_with`](mbrl_env::collect_with) asks.
+/// How actions in [−1, 1]ᴬ are drawn, independently for each episode; [`policy`](Self::policy) makes the policies that
+/// [`collect_with`](mbrl_env::collect_with) needs.
 ///
-/// Nothing is learned about balls from data in which they have fallen, and uniform actions drop them within a second. Which way
-/// keeps them depends on the task ([`best`](Self::best)); `docs/hand.md` has the shares.
+/// Data in which the balls have fallen teach nothing about them, and uniform actions drop them within a second. Which kind of actions
+/// keeps the object depends on the task ([`best`](Self::best)); `docs/hand.md` has the shares.
 ///
 /// ```
 /// use mbrl_env::Rng;
@@ -18,7 +18,7 @@ use mbrl_env::Rng;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RandomActions {
-    /// Each action uniform, anew at each step.
+    /// Each action uniform, drawn anew at each step.
     Uniform,
     /// Noise of standard deviation `sigma` that forgets a share `beta` of itself per step: targets that wander slowly around rest.
     Smooth {
@@ -27,7 +27,7 @@ pub enum RandomActions {
         /// Share that is new per step, in (0, 1].
         beta: f32,
     },
-    /// Targets that move on by a velocity in either direction, drawn anew every `hold` steps, and stay there: PDDM's way, which moves by
+    /// Targets that move by a velocity in either direction, drawn anew every `hold` steps, and then stay: PDDM's method, which moves by
     /// 0.05 to 0.15 per step.
     Velocity {
         /// Smallest and largest speed (per step).
@@ -38,7 +38,7 @@ pub enum RandomActions {
 }
 
 impl RandomActions {
-    /// The way that keeps the object longest, by task; smooth noise where nothing is known.
+    /// The kind that keeps the object longest, by task; smooth noise where nothing is known.
     #[must_use]
     pub fn best(task: &str) -> Self {
         match task {
@@ -49,7 +49,7 @@ impl RandomActions {
         }
     }
 
-    /// A policy of `width` actions, for one episode.
+    /// A policy with `width` actions, for one episode.
     pub fn policy(self, width: usize) -> impl FnMut(&[f32], &mut Rng) -> Vec<f32> {
         let mut at = vec![0.0_f32; width];
         let mut step = 0;
@@ -58,7 +58,7 @@ impl RandomActions {
                 Self::Uniform => at.iter_mut().for_each(|a| *a = rng.uniform(-1.0, 1.0)),
                 Self::Smooth { sigma, beta } => {
                     let kept = 1.0 - beta;
-                    // So that the standard deviation stays.
+                    // Keeps the standard deviation constant.
                     let fresh = (1.0 - kept * kept).sqrt() * sigma;
                     at.iter_mut().for_each(|a| *a = kept * *a + fresh * rng.normal());
                 }

@@ -1,4 +1,4 @@
-//! Numbers that a formula is written in once: `f64` for one state, lanes for the CPU engine, tensors for batches, duals for
+//! Number types, so that a formula is written once: `f64` for one state, lanes for the CPU engine, tensors for batches, duals for
 //! gradients. Long parts of a formula are [`Kernel`]s, which lanes evaluate in one pass.
 
 use std::ops::{Add, Mul, Neg, Sub};
@@ -7,13 +7,13 @@ use burn::tensor::Tensor;
 use mbrl_env::lanes::{self, Lanes, TILE};
 use multiversion::multiversion;
 
-/// What kinematics, features and rewards are written in.
+/// The numbers in which kinematics, features and rewards are written.
 ///
-/// Implemented for `f64` and `f32`, for [`Wide`] (32 rows of the CPU engine), for [`Tensor<2>`] of the shape `[N, 1]`, and for [`Dual`].
+/// Implemented for `f64` and `f32`, for [`Wide`] (32 rows of the CPU engine), for [`Tensor<2>`] of shape `[N, 1]`, and for [`Dual`].
 pub trait Scalar:
     Clone + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Neg<Output = Self> + Sized
 {
-    /// A constant, of the shape of `self`.
+    /// A constant with the shape of `self`.
     fn like(&self, value: f64) -> Self;
     /// Times a constant.
     fn scale(&self, by: f64) -> Self;
@@ -23,11 +23,11 @@ pub trait Scalar:
     fn sin_cos(&self) -> (Self, Self);
     /// The square root of at least 1e-12, so that its gradient is finite at 0.
     fn root(&self) -> Self;
-    /// One over it.
+    /// The reciprocal.
     fn recip(&self) -> Self;
     /// Angle of the point (`x`, `self`).
     fn atan2(&self, x: &Self) -> Self;
-    /// Held within limits.
+    /// Clipped to limits.
     fn clamp(&self, low: f64, high: f64) -> Self;
     /// 1 below a limit, else 0.
     fn below(&self, limit: f64) -> Self;
@@ -47,7 +47,7 @@ pub trait Scalar:
         self.times(self)
     }
 
-    /// The sum: `+` without copies, which cost [`Wide`] more than the sum.
+    /// The sum: `+` without copies, which cost [`Wide`] more than the addition.
     fn plus(&self, other: &Self) -> Self {
         self.clone() + other.clone()
     }
@@ -62,7 +62,7 @@ pub trait Scalar:
         self.clone() * other.clone()
     }
 
-    /// Turns the directions `a` and `b` in their plane: they become `a cos + b sin` and `b cos − a sin`.
+    /// Rotates the directions `a` and `b` in their plane: they become `a cos + b sin` and `b cos − a sin`.
     fn turn(a: &mut Vector<Self>, b: &mut Vector<Self>, sin: &Self, cos: &Self) {
         for (a, b) in a.iter_mut().zip(b) {
             (*a, *b) = (a.times(cos).plus(&b.times(sin)), b.times(cos).minus(&a.times(sin)));
@@ -81,7 +81,7 @@ pub trait Scalar:
         a[0].times(&b[0]).plus(&a[1].times(&b[1])).plus(&a[2].times(&b[2]))
     }
 
-    /// The vectors that a kernel makes of others.
+    /// The vectors that a kernel computes from others.
     fn run<K: Kernel<I, O>, const I: usize, const O: usize>(
         kernel: &K,
         inputs: [&Vector<Self>; I],
@@ -90,14 +90,14 @@ pub trait Scalar:
     }
 }
 
-/// A formula from vectors to vectors, without long loops or branches. [`Wide`] evaluates it row by row, in `f32`: the compiler makes vector
-/// code of the loop over rows, which keeps what lies in between in registers.
+/// A formula from vectors to vectors, without long loops or branches. [`Wide`] evaluates it row by row, in `f32`: the compiler vectorizes
+/// the loop over rows and keeps intermediate values in registers.
 pub trait Kernel<const I: usize, const O: usize> {
     /// The outputs.
     fn of<S: Scalar>(&self, inputs: [Vector<S>; I]) -> [Vector<S>; O];
 }
 
-/// Of one row: `f64` where digits count, `f32` as the engine computes.
+/// For one row: `f64` where precision matters, `f32` as the engine computes.
 macro_rules! of_one_row {
     ($number:ty) => {
         impl Scalar for $number {
@@ -356,7 +356,7 @@ pub struct Dual<const K: usize> {
 }
 
 impl<const K: usize> Dual<K> {
-    /// The input of an index.
+    /// The input with an index.
     #[must_use]
     pub fn input(value: &Lanes, index: usize) -> Self {
         let mut dual = Self::of(value);
@@ -364,7 +364,7 @@ impl<const K: usize> Dual<K> {
         dual
     }
 
-    /// What depends on no input.
+    /// A number that depends on no input.
     #[must_use]
     pub fn of(value: &Lanes) -> Self {
         Self { value: Wide(*value), tangent: [Wide([0.0; TILE]); K] }
@@ -452,7 +452,7 @@ impl<const K: usize> Scalar for Dual<K> {
 /// Three numbers: a point or a direction.
 pub type Vector<S> = [S; 3];
 
-/// As `std::array::from_fn`, which copies what is large.
+/// As `std::array::from_fn`, which copies large elements.
 #[inline(always)]
 pub(crate) fn each<S>(of: impl Fn(usize) -> S) -> Vector<S> {
     [of(0), of(1), of(2)]
@@ -489,7 +489,7 @@ pub fn cross<S: Scalar>(a: &Vector<S>, b: &Vector<S>) -> Vector<S> {
     [part(1, 2), part(2, 0), part(0, 1)]
 }
 
-/// The way to a point from the nearest point of the line between two others.
+/// The vector to a point from the nearest point of the segment between two others.
 #[inline(always)]
 pub fn way_from_line<S: Scalar>([from, to]: [&Vector<S>; 2], point: &Vector<S>) -> Vector<S> {
     let (along, away) = (subtract(to, from), subtract(point, from));
@@ -508,7 +508,7 @@ pub fn length<S: Scalar>(a: &Vector<S>) -> S {
 mod tests {
     use super::*;
 
-    /// Something of everything.
+    /// A formula that uses every operation.
     fn formula<S: Scalar>(x: &S, y: &S) -> S {
         let (sin, cos) = (x.clone() * y.clone()).sin_cos();
         let bounded = x.clamp(-0.5, 0.5) + y.magnitude();
@@ -528,13 +528,13 @@ mod tests {
         }
     }
 
-    /// What lanes compute in their own way.
+    /// The operations that lanes implement themselves.
     fn directions<S: Scalar>(x: &S, y: &S) -> S {
         let (mut a, mut b) = ([x.clone(), y.shift(0.3), x.scale(0.4)], [y.clone(), x.shift(-0.7), y.scale(-1.5)]);
         let (sin, cos) = y.sin_cos();
         S::turn(&mut a, &mut b, &sin, &cos);
         S::advance(&mut a, &b, 0.3);
-        // Nearest to one end, to the other, and to what lies between.
+        // Nearest to one end, to the other, and to a point between.
         let [one, two] = [0.2, 5.0].map(|by| [x.scale(by), y.scale(-by), x.shift(by)]);
         let apart = [&a, &one, &two].map(|point| length(&S::run(&WayFromLine, [&a, &b, point])[0]));
         let [p, q, r] = apart;

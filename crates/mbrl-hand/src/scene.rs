@@ -1,4 +1,4 @@
-//! Scenes: a robot, what it handles, and how the engine steps them, as MJCF.
+//! Scenes as MJCF: a robot, the objects it handles, and how the engine steps them.
 
 use std::f64::consts::TAU;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::robot::{Body, ClawConfig, HandConfig, numbers};
 
-/// How the engine steps, as far as a task lets it be chosen.
+/// Settings of the engine's steps, as far as a task leaves them open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PhysicsConfig {
-    /// Time of a step of the engine, a whole part of 0.1 s (default: 0.004 s; 0.0025 s costs half as much again, and scores no
+    /// Time step of the engine, a divisor of 0.1 s (default: 0.004 s; 0.0025 s costs half as much again and scores no
     /// better).
     pub timestep: f64,
-    /// Most iterations of the solver of contacts per step (default: 20).
+    /// Maximum number of iterations of the contact solver per step (default: 20).
     pub iterations: u32,
-    /// Most steps of its line search (default: 20).
+    /// Maximum number of steps of its line search (default: 20).
     pub ls_iterations: u32,
     /// Whether the solver starts from the last step's forces (default: true).
     pub warm_start: bool,
@@ -28,14 +28,14 @@ impl Default for PhysicsConfig {
     }
 }
 
-/// Time between two actions of all tasks (s).
+/// Time between two actions, in all tasks (s).
 pub const PERIOD: f64 = 0.1;
 
 impl PhysicsConfig {
     /// Steps of the engine per action.
     ///
     /// # Errors
-    /// [`EnvError::Config`] for a time step that does not divide 0.1 s, or no iterations.
+    /// [`EnvError::Config`] for a time step that does not divide 0.1 s, or for zero iterations.
     pub fn frame_skip(&self) -> Result<u32, EnvError> {
         let refuse = |field, value: String, rule| Err(EnvError::Config { field, value, rule });
         for (field, count) in [("iterations", self.iterations), ("ls_iterations", self.ls_iterations)] {
@@ -52,7 +52,7 @@ impl PhysicsConfig {
     }
 }
 
-/// Physics that nobody knows exactly, drawn for each of some variants of a task; every episode is in one of them.
+/// Physics that are not known exactly, drawn for each of several variants of a task; every episode uses one of them.
 ///
 /// Factors are uniform in 1 ± the given width. The same seed gives the same variants.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,13 +62,13 @@ pub struct RandomizeConfig {
     pub seed: u64,
     /// How many variants there are (default: 16).
     pub variants: usize,
-    /// Width of the factor on the mass of what is handled, and of that on the robot's masses (default: 0).
+    /// Width of the factor on the mass of the handled object, and of the one on the robot's masses (default: 0).
     pub mass: f64,
     /// Width of the factor on all sliding friction (default: 0).
     pub friction: f64,
     /// Width of the factor on each servo's stiffness (default: 0).
     pub kp: f64,
-    /// Most steps by which actions come late; drawn from 0 on (default: 0).
+    /// Largest delay of actions, in steps; drawn from 0 on (default: 0).
     pub delay: usize,
 }
 
@@ -79,7 +79,7 @@ impl Default for RandomizeConfig {
 }
 
 impl RandomizeConfig {
-    /// Refuses what cannot be drawn.
+    /// Refuses settings from which no variant can be drawn.
     ///
     /// # Errors
     /// [`EnvError::Config`].
@@ -115,10 +115,10 @@ impl RandomizeConfig {
     }
 }
 
-/// One variant of the physics: factors on what the task says.
+/// One variant of the physics: factors on the task's values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variation {
-    /// On the mass of what is handled.
+    /// On the mass of the handled object.
     pub object_mass: f64,
     /// On the robot's masses.
     pub robot_mass: f64,
@@ -126,12 +126,12 @@ pub struct Variation {
     pub friction: f64,
     /// On each servo's stiffness, in the order of the joints.
     pub kp: Vec<f64>,
-    /// Steps by which actions come late.
+    /// Delay of actions, in steps.
     pub delay: usize,
 }
 
 impl Default for Variation {
-    /// The task as it is.
+    /// The task without variation.
     fn default() -> Self {
         Self { object_mass: 1.0, robot_mass: 1.0, friction: 1.0, kp: vec![1.0; 24], delay: 0 }
     }
@@ -163,7 +163,7 @@ impl Variation {
 pub(crate) struct Contacts {
     /// Sliding, torsional, rolling.
     pub(crate) friction: [f64; 3],
-    /// Elliptic friction cones, of frictional against normal impedance.
+    /// Elliptic friction cones, with this ratio of frictional to normal impedance.
     pub(crate) elliptic: Option<f64>,
     /// Time constant and damping ratio.
     pub(crate) solref: [f64; 2],
@@ -185,7 +185,7 @@ impl Default for Contacts {
     }
 }
 
-/// Numbers that an episode keeps in the engine's state.
+/// How many numbers an episode keeps in the engine's state.
 pub(crate) const MEMORY: usize = 16;
 
 /// The whole model.
@@ -230,7 +230,7 @@ pub(crate) fn marker(name: &str, radius: f64, rgba: &str) -> String {
 /// Radius of a Baoding ball (m).
 pub(crate) const BALL_RADIUS: f64 = 0.028;
 
-/// Where the balls are dropped, just above where they come to rest in our own hand (m).
+/// Where the balls are dropped, just above their resting places in our own hand (m).
 pub(crate) const BALLS_AT: [[f64; 3]; 2] = [[0.045, -0.02, 0.30], [0.085, 0.02, 0.30]];
 
 /// Two Baoding balls, `ball0` and `ball1`, of 28 mm radius and 43 g.
@@ -252,7 +252,7 @@ pub(crate) fn balls(variation: &Variation, friction: [f64; 3], at: [[f64; 3]; 2]
 /// Half of the cube's side (m).
 pub(crate) const CUBE_HALF: f64 = 0.0285;
 
-/// Where the cube is dropped, and where its target is shown, at our own hand (m).
+/// Where the cube is dropped, and where its target is shown, for our own hand (m).
 pub(crate) const CUBE_AT: [[f64; 3]; 2] = [[0.098, 0.0, 0.30], [0.098, 0.16, 0.30]];
 
 /// A cube of 57 mm and 50 g with bevelled edges, and its target beside the hand.

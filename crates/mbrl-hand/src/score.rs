@@ -1,10 +1,10 @@
-//! Scores of episodes, by their observations: PDDM's, and what tells a success from a stall.
+//! Scores of episodes, from their observations: PDDM's, and scores that distinguish a success from a stall.
 
 use std::fmt;
 
 use crate::task::{BaodingScore, ReorientScore, ValveScore, WriteScore};
 
-/// What an episode of one of the tasks came to.
+/// The outcome of an episode of one of the tasks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Score {
@@ -19,9 +19,9 @@ pub enum Score {
 }
 
 impl Score {
-    /// The score of an episode of a task of this crate, by all its observations, the first one included. `None` for a task that has no
-    /// score here, or an episode without a step. Of observations with noise ([`SensorNoise`](crate::task::SensorNoise)) it is that of what was
-    /// seen: a tip that is measured with 2 mm of noise is never less than some 2.5 mm off. The `info` of steps tells the truth.
+    /// The score of an episode of a task of this crate, from all its observations, including the first one. `None` for a task that has no
+    /// score here, or an episode without steps. Observations with noise ([`SensorNoise`](crate::task::SensorNoise)) are scored as they are: a
+    /// tip that is measured with 2 mm of noise never appears less than some 2.5 mm off. The `info` of steps has the true values.
     ///
     /// ```
     /// use mbrl_hand::Score;
@@ -43,8 +43,8 @@ impl Score {
         })
     }
 
-    /// The figures that episodes of the task are judged by, the most telling one first: name with its unit, and value. A name that ends in
-    /// `(%)` is a yes (100) or no (0), so that its mean over episodes is a share of them.
+    /// The figures by which episodes of the task are judged, the most informative one first: name with its unit, and value. A name that ends
+    /// in `(%)` marks a yes (100) or no (0), so that its mean over episodes is a share of them.
     ///
     /// ```
     /// use mbrl_hand::Score;
@@ -119,7 +119,7 @@ mod tests {
             Score::Baoding(score).figures().into_iter().map(|(_, value)| value).collect::<Vec<_>>()
         };
         assert_eq!(turned(200.0, false), [100.0, 100.0, 200.0, 0.0, 12.0, 20.0]);
-        // A turn that ends in a drop does not count.
+        // A rotation that ends in a drop does not count.
         assert_eq!(turned(200.0, true)[..4], [0.0, 0.0, 200.0, 100.0]);
         assert_eq!(turned(120.0, false)[..3], [100.0, 0.0, 120.0]);
         let cube = |kept_angle, dropped| {

@@ -25,13 +25,13 @@ use variants::Variants;
 
 /// What a task adds to a robot with servos.
 pub(crate) trait Play: Send + Sync + 'static {
-    /// Appends the observation after so many steps.
+    /// Appends the observation after this many steps.
     fn observe(&self, sim: &Sim, step: f64, obs: &mut Vec<f64>);
 
-    /// Reward, end and numbers for logs, by the observation after a step and what was measured before it.
+    /// Reward, termination and numbers for logs, from the observation after a step and the measurements before it.
     fn judge(&self, before: &[f64], next: &[f64]) -> (f64, bool, Info);
 
-    /// Appends what [`judge`](Self::judge) compares with.
+    /// Appends the measurements that [`judge`](Self::judge) compares with.
     fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
         let _ = (sim, measured);
     }
@@ -39,24 +39,24 @@ pub(crate) trait Play: Send + Sync + 'static {
     /// Moves the start away from the model's own state.
     fn start(&self, state: &mut InitialState, rng: &mut Rng);
 
-    /// Steps until things lie still, and draws what the episode is about.
+    /// Steps until everything is at rest, and draws the goal of the episode.
     ///
     /// # Errors
     /// Those of the engine.
     fn settle(&self, sim: &mut Sim, rng: &mut Rng) -> Result<(), EnvError>;
 
-    /// Moves what shows the targets to where they are after so many steps.
+    /// Moves the bodies that show the targets to where the targets are after this many steps.
     fn show(&self, step: f64, controls: &mut Controls<'_>) {
         let _ = (step, controls);
     }
 
-    /// Point looked at (m), distance (m), azimuth and elevation (degrees).
+    /// The camera's target point (m), distance (m), azimuth and elevation (degrees).
     fn view(&self) -> ([f64; 3], f64, [f64; 2]);
 }
 
-/// Where an episode's time begins, in the engine's memory of it.
+/// Index of the time at which the episode begins, in its memory in the engine.
 const BEGIN: usize = 0;
-/// The first number that is the task's own.
+/// Index of the first number that belongs to the task.
 pub(crate) const OWN: usize = 1;
 
 /// A task as rules.
@@ -118,7 +118,7 @@ impl<P: Play> Rules for Stage<P> {
     }
 
     fn judge(&self, before: &[f64], sim: &Sim, _: &[f32]) -> StepOutcome {
-        // By what is observed, to its last digit: so batches judge alike, at thresholds too.
+        // From the observation, to its last digit, so that batches judge alike, even at thresholds.
         let next: Vec<f64> = self.observed(sim).into_iter().map(|x| f64::from(x as f32)).collect();
         let (reward, terminated, info) = self.play.judge(before, &next);
         let mut outcome = StepOutcome::new(reward).with_terminated(terminated);
@@ -132,7 +132,7 @@ impl<P: Play> Rules for Stage<P> {
     }
 }
 
-/// What a task is made of in one of its variants.
+/// The parts of a task in one of its variants.
 pub(crate) type Parts<P> = (Model, P, Servo);
 
 /// A task's environment alone: no delay, no noise, no time limit.
@@ -150,7 +150,7 @@ pub(crate) fn bare<P: Play>(
     MujocoEnv::new(name, &model, choices.physics.frame_skip()?, Arc::new(stage))
 }
 
-/// A task's environment: its model in each of its variants, sensors and delays around it, under its time limit.
+/// A task's environment: its model in each of its variants, wrapped in delays, sensors and a time limit.
 pub(crate) fn world<P: Play>(
     name: &str,
     choices: &Choices<'_>,
@@ -179,13 +179,13 @@ pub(crate) fn world<P: Play>(
     Ok(World::from_simulator(TimeLimit::new(noisy, choices.max_steps)?))
 }
 
-/// A task that an objective rewards and ends.
+/// A task whose reward and termination come from an objective.
 pub(crate) fn judged_by<J: Objective + 'static>(objective: J, env: World, knowledge: Knowledge) -> Task {
     let objective = Arc::new(Batched(objective));
     Task::new(env).with_reward(objective.clone()).with_termination(objective).with_knowledge(knowledge)
 }
 
-/// Moves the robot's joints by Gaussian noise, within their stops.
+/// Displaces the robot's joints by Gaussian noise, within their stops.
 pub(crate) fn scatter(joints: &mut [f64], pose: &[f64], servo: &Servo, std: f64, rng: &mut Rng) {
     for (j, (joint, pose)) in joints.iter_mut().zip(pose).enumerate() {
         *joint = (pose + std * rng.normal_f64()).clamp(servo.low[j], servo.high[j]);
@@ -198,7 +198,7 @@ pub(crate) fn wait(sim: &mut Sim, time: f64) -> Result<(), EnvError> {
     sim.advance(steps)
 }
 
-/// A vector of a free body's frame in the world, by its unit quaternion (real part first).
+/// A vector in a free body's frame, rotated into the world by the body's unit quaternion (real part first).
 pub(crate) fn turned([w, x, y, z]: [f64; 4], v: [f64; 3]) -> [f64; 3] {
     let cross =
         |a: [f64; 3], b: [f64; 3]| [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
@@ -208,7 +208,7 @@ pub(crate) fn turned([w, x, y, z]: [f64; 4], v: [f64; 3]) -> [f64; 3] {
     std::array::from_fn(|i| v[i] + w * t[i] + s[i])
 }
 
-/// Part of a state by its first entry.
+/// Part of a state, from its first entry.
 pub(crate) fn part<const N: usize>(values: &[f64], first: usize) -> [f64; N] {
     std::array::from_fn(|k| values[first + k])
 }
@@ -218,7 +218,7 @@ pub(crate) fn info<const N: usize>(numbers: [(&'static str, f64); N]) -> Info {
     numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
-/// A model of text, refused by the engine only where it does not know its own language.
+/// A model from generated text, which the engine should never reject.
 pub(crate) fn model(mjcf: &str) -> Result<Model, EnvError> {
     Model::from_xml(mjcf)
 }

@@ -2,17 +2,17 @@
 
 use mbrl_env::Augment;
 
-/// A map of one row: from which column each entry comes, and with which sign.
+/// A map of one row: the column from which each entry comes, and its sign.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Permutation(Vec<(usize, f32)>);
 
 impl Permutation {
-    /// Nothing changes.
+    /// The identity.
     pub(crate) fn identity(width: usize) -> Self {
         Self((0..width).map(|column| (column, 1.0)).collect())
     }
 
-    /// The entry `to` is that of `from`, times `sign`.
+    /// The entry `to` is the one at `from`, times `sign`.
     pub(crate) fn set(&mut self, to: usize, from: usize, sign: f32) {
         self.0[to] = (from, sign);
     }
@@ -20,17 +20,17 @@ impl Permutation {
     fn apply(&self, row: &mut [f32]) {
         let before = row.to_vec();
         for (to, (from, sign)) in row.iter_mut().zip(&self.0) {
-            // Exact: signs alone.
+            // Exact: only signs change.
             *to = before[*from] * sign;
         }
     }
 }
 
-/// Symmetries that exchange columns and turn signs.
+/// Symmetries that permute columns and flip signs.
 #[derive(Debug, Clone)]
 pub(crate) struct Permutations {
     pub(crate) name: &'static str,
-    /// Of observation and action, the first of which changes nothing.
+    /// Maps of observation and action, the first of which changes nothing.
     pub(crate) copies: Vec<(Permutation, Permutation)>,
 }
 

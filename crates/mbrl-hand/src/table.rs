@@ -2,7 +2,7 @@
 
 use mbrl_env::tasks::TaskEntry;
 
-/// A task by its configuration; in builds without MuJoCo known by name.
+/// A task by its configuration; builds without MuJoCo know only its name.
 #[cfg(feature = "mujoco")]
 macro_rules! entry {
     ($name:literal, $summary:literal, $Config:ident) => {
@@ -17,7 +17,7 @@ macro_rules! entry {
     };
 }
 
-/// The tasks of this crate, by name; without the feature `mujoco` they are known, and making one says what it needs.
+/// The tasks of this crate, by name; without the feature `mujoco` their names are known, and the error from making one says what it needs.
 ///
 /// ```
 /// let names: Vec<String> = mbrl_hand::tasks().iter().map(|entry| entry.name().to_owned()).collect();

@@ -1,4 +1,4 @@
-//! The seams of acting and learning.
+//! The interfaces for acting and learning.
 
 use std::{fmt, sync::Arc};
 
@@ -17,7 +17,7 @@ pub enum ActMode {
     Evaluate,
 }
 
-/// What a reported number is about, and so what becomes of it.
+/// What a reported number is about, which decides how it is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReportKind {
@@ -25,11 +25,11 @@ pub enum ReportKind {
     Plan,
     /// A policy that learns: averaged over the updates of the episode.
     Policy,
-    /// A fit: all numbers of one update are an event of their own.
+    /// A fit: all numbers of one update form an event of their own.
     Fit,
 }
 
-/// Takes the numbers that an agent has to report; names are `group/name`, listed in `docs/metrics.md`.
+/// Receives the numbers that an agent reports; names are `group/name`, listed in `docs/metrics.md`.
 ///
 /// ```
 /// use mbrl_policy::{Report, ReportKind};
@@ -45,8 +45,7 @@ pub enum ReportKind {
 /// Print.scalar(ReportKind::Fit, "critic/loss", 0.25);
 /// ```
 pub trait Report {
-    /// Work that takes its time went on: so many of so many parts are done, epochs of a fit say. For displays; does nothing by
-    /// default.
+    /// Progress of long work: how many of how many parts, such as epochs of a fit, are done. For displays; does nothing by default.
     fn progress(&mut self, _done: usize, _of: usize) {}
 
     /// One number.
@@ -69,39 +68,39 @@ pub trait Agent: Send {
     /// Whatever keeps the agent from choosing.
     fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError>;
 
-    /// Why the last action is a makeshift: its plan failed, and the rest of an older plan or a random action stands in for it.
-    /// Such steps are counted. `None` (default) for an action that was chosen as it should be.
+    /// Why the last action is a substitute: its plan failed, and the rest of an older plan or a random action replaces it.
+    /// Such steps are counted. `None` (default) for an action that was chosen as intended.
     fn take_plan_failure(&mut self) -> Option<PlanError> {
         None
     }
 
-    /// Actions that it means to take after the one that it chose last, `[h][A]`, as far as it knows: the rest of its plan. They stand in
-    /// where the next plan is late. Empty by default.
+    /// Actions that it intends to take after the one that it chose last, `[h][A]`, as far as it knows: the rest of its plan. They are used
+    /// when the next plan is late. Empty by default.
     fn ahead(&self) -> Vec<Vec<f32>> {
         Vec::new()
     }
 
-    /// `steps` steps went by in the running episode at which it was not asked to [`act`](Self::act): its last answer took several control
-    /// periods, say. The actions [ahead](Self::ahead) were executed meanwhile, or others in their place. Planners shift their plans by them.
-    /// Nothing by default.
+    /// `steps` steps of the running episode passed without a call of [`act`](Self::act), for example because its last answer took several
+    /// control periods. Meanwhile the actions [ahead](Self::ahead) were executed, or others in their place. Planners shift their plans by that
+    /// many steps. Does nothing by default.
     fn skip(&mut self, steps: usize) {
         let _ = steps;
     }
 
-    /// Environments that it can act in side by side, each with an episode of its own (default: 1). Agents that keep nothing of an
-    /// episode say [`usize::MAX`].
+    /// Number of environments that it can act in side by side, each with an episode of its own (default: 1). Agents that keep nothing
+    /// of an episode return [`usize::MAX`].
     fn slots(&self) -> usize {
         1
     }
 
-    /// As [`begin_episode`](Self::begin_episode), for one of several environments; by default there is one.
+    /// As [`begin_episode`](Self::begin_episode), for one of several environments; by default there is only one.
     fn begin_episode_in(&mut self, slot: usize) {
         let _ = slot;
         self.begin_episode();
     }
 
-    /// Chooses an action for each of several environments, at most one per slot, in rising order of the slots. What comes out is
-    /// what each would get alone. By default they are asked about one by one.
+    /// Chooses an action for each of several environments, at most one per slot, in ascending order of the slots. Each gets the
+    /// action that it would get alone. By default they are handled one by one.
     ///
     /// # Errors
     /// Whatever keeps the agent from choosing one of them.
@@ -135,11 +134,11 @@ pub struct Turn<'a> {
 pub struct Acted {
     /// The action, `[A]`, in the environment's units.
     pub action: Vec<f32>,
-    /// Why the plan failed, where it did and another action stands in, as in [`Agent::take_plan_failure`].
+    /// Why the plan failed, if it did and another action replaces it, as in [`Agent::take_plan_failure`].
     pub failure: Option<PlanError>,
 }
 
-/// An agent that learns: it says itself when it has something to fit.
+/// An agent that learns, and decides itself when to fit.
 pub trait Learner: Agent {
     /// Takes in one real step.
     ///
@@ -147,14 +146,14 @@ pub trait Learner: Agent {
     /// Whatever the agent cannot take in.
     fn observe(&mut self, transition: &Transition) -> Result<(), AgentError>;
 
-    /// The running episode broke down in the step after the last one observed, which is lost: the data must end the episode there,
-    /// as truncated. An update follows.
+    /// The running episode broke down in the step after the last one observed. That step is lost: the data must end the episode with
+    /// the last one observed, as truncated. An update follows.
     ///
     /// # Errors
     /// Whatever the agent cannot take in.
     fn truncate_episode(&mut self) -> Result<(), AgentError>;
 
-    /// As [`observe`](Self::observe), of one of several environments that go on in lockstep; by default there is one.
+    /// As [`observe`](Self::observe), for one of several environments that run in lockstep; by default there is only one.
     ///
     /// # Errors
     /// As [`observe`](Self::observe).
@@ -163,7 +162,7 @@ pub trait Learner: Agent {
         self.observe(transition)
     }
 
-    /// As [`truncate_episode`](Self::truncate_episode), of one of several environments; by default there is one.
+    /// As [`truncate_episode`](Self::truncate_episode), for one of several environments; by default there is only one.
     ///
     /// # Errors
     /// As [`truncate_episode`](Self::truncate_episode).
@@ -172,29 +171,29 @@ pub trait Learner: Agent {
         self.truncate_episode()
     }
 
-    /// Called after each real step, in lockstep after a step of each environment: fits where it is time to, and reports what came of it.
+    /// Called after each real step (in lockstep, after a step of each environment): fits when a fit is due, and reports the results.
     ///
     /// # Errors
     /// Whatever keeps the agent from learning.
     fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError>;
 
-    /// Writes everything that `load` needs to go on with the same bits.
+    /// Writes everything that `load` needs to continue bit for bit.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError>;
 
-    /// Goes back to what `save` wrote.
+    /// Restores what `save` wrote.
     ///
     /// # Errors
     /// A truncated, foreign or newer checkpoint.
     fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError>;
 
-    /// Takes over the data in the checkpoint of another learner, whatever that one's model is, and nothing else; the next
-    /// [update](Self::update) learns from them. Says `false` (default) where it learns no model, or more than a model.
+    /// Takes over the data, and nothing else, from the checkpoint of another learner, whatever its model is; the next
+    /// [update](Self::update) learns from them. Returns `false` (default) if it learns no model, or more than a model.
     ///
     /// # Errors
-    /// A checkpoint without data, or with data of other widths.
+    /// A checkpoint without data, or with data of different widths.
     fn take_data(&mut self, from: &CheckpointReader) -> Result<bool, AgentError> {
         let _ = from;
         Ok(false)
@@ -205,13 +204,13 @@ pub trait Learner: Agent {
         None
     }
 
-    /// What it expects of states, for diagnoses; `None` (default) where it has no values.
+    /// The values that it assigns to states, for diagnoses; `None` (default) where it has none.
     fn value(&self) -> Option<LearnedValue> {
         None
     }
 
-    /// Its policy rolled out in its model, as it acts in evaluations, for diagnoses: from observations `starts` `[N, O]`, over `steps` steps. `key`
-    /// is what noise is drawn from. `None` (default) where it has no policy, or no model that was fitted.
+    /// Its policy rolled out in its model, acting as in evaluations, for diagnoses: from observations `starts` `[N, O]`, over `steps` steps.
+    /// Noise is drawn from `key`. `None` (default) where it has no policy, or no fitted model.
     ///
     /// # Errors
     /// As [`imagine`](crate::imagine()).
@@ -234,7 +233,7 @@ pub trait Learner: Agent {
         Ok(None)
     }
 
-    /// Plans in a model that another learner [gave](Self::planned_model) from now on. Says `false` (default) where it plans in no model of
+    /// From now on, plans in a model that another learner [gave](Self::planned_model). Returns `false` (default) if it plans in no model of
     /// its own.
     ///
     /// # Errors
@@ -245,7 +244,7 @@ pub trait Learner: Agent {
     }
 }
 
-/// What an agent expects of states.
+/// The values that an agent assigns to states.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct LearnedValue {
@@ -275,7 +274,7 @@ impl fmt::Debug for LearnedValue {
 pub struct Learned<'a> {
     /// The model.
     pub model: &'a dyn Dynamics,
-    /// Whether it was fitted: until then it says nothing.
+    /// Whether it was fitted: until then its predictions mean nothing.
     pub is_fitted: bool,
     /// All data so far.
     pub replay: &'a Replay,
@@ -311,12 +310,12 @@ impl RandomAgent {
         Self { actions, smooth: None }
     }
 
-    /// Lets actions wander around the middle of their ranges: normal, of standard deviation `sigma` in half ranges, and only a share `beta`
-    /// of an action is new at each step, the rest is that of the last one. What lies beyond the range is cut off. Balls in a hand stay
-    /// there so, and uniform actions throw them out. A `sigma` of 0 means uniform actions.
+    /// Lets actions wander around the middle of their ranges: they are normal, with standard deviation `sigma` in half ranges, and at each
+    /// step only a share `beta` of an action is new; the rest is the last action's. Values beyond the range are clipped. This way balls in a
+    /// hand stay there, whereas uniform actions throw them out. A `sigma` of 0 means uniform actions.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for a negative `sigma`, a `beta` outside of (0, 1], and actions that have no bounds.
+    /// [`AgentError::Config`] for a negative `sigma`, a `beta` outside (0, 1], and actions without bounds.
     pub fn smooth(mut self, sigma: f32, beta: f32) -> Result<Self, AgentError> {
         let refuse = |field, value: f32, rule| Err(AgentError::Config { field, value: value.to_string(), rule });
         if !(sigma.is_finite() && sigma >= 0.0) {
@@ -344,7 +343,7 @@ impl Agent for RandomAgent {
             return Ok(self.actions.sample(rng)?);
         };
         let kept = 1.0 - beta;
-        // So that the standard deviation stays.
+        // Keeps the standard deviation constant.
         let fresh = (1.0 - kept * kept).sqrt() * sigma;
         let last = situation.past.actions.last();
         let bounds = space.low().iter().zip(space.high());
@@ -387,7 +386,7 @@ mod tests {
             assert!((variance.sqrt() - 0.2).abs() < 0.01, "{variance}");
             assert!((lagged / variance - 0.7).abs() < 0.03, "{}", lagged / variance);
         }
-        // Wide ones are cut off at the bounds; a sigma of 0 is uniform.
+        // Wide ones are clipped at the bounds; a sigma of 0 is uniform.
         let mut wide = RandomAgent::new(actions.clone()).smooth(9.0, 1.0).unwrap();
         let action = wide.act(&Situation::of(&[]), ActMode::Explore, &mut rng).unwrap();
         assert!((-1.0..=1.0).contains(&action[0]) && (0.0..=10.0).contains(&action[1]));

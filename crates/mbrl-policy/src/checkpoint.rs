@@ -1,12 +1,12 @@
 //! Checkpoints that survive a kill at any moment.
 //!
 //! A checkpoint is a folder `checkpoints/<env step>/` of named files and a `manifest.json` that lists them with
-//! length and CRC-32. It is written beside under a temporary name, flushed to the disk and renamed into place, so
+//! length and CRC-32. It is first written under a temporary name, flushed to the disk and renamed into place, so
 //! that a folder with a step as its name is whole or was damaged afterwards. The newest [`KEPT`] are kept, and the best one
-//! where the run tells which that is. Old ones are renamed before they are deleted, for the same reason; what a kill leaves of
+//! where the run says which one it is. Old ones are renamed before they are deleted, for the same reason; what a kill leaves of
 //! them, or of one that was being written, is removed by [`Checkpoints::tidy`].
 //!
-//! A replay and a model need not be written anew with each: streams that only grow, and files that last until they change, lie in
+//! A replay and a model need not be written anew with each: streams that only grow, and files that are kept until they change, lie in
 //! `checkpoints/shared/`, and the manifest says how much of them belongs to the checkpoint. A copy of a run's folder is whole; a copy
 //! of one checkpoint is not.
 //!
@@ -109,13 +109,13 @@ impl Checkpoints {
     /// Writes a checkpoint: `fill` puts the files, then all of it appears at once, or, on an error, nothing does. Older ones but
     /// the newest [`KEPT`] and that of step `best` are deleted then, with what of the shared files no other names.
     ///
-    /// `after` is the step of the checkpoint that the run has come from, whose shared files are gone on with.
+    /// `after` is the step of the checkpoint that the run continues from, whose shared files are extended.
     ///
     /// The folder that holds the checkpoints' folder must be there: a run's folder that was renamed or removed meanwhile is an
-    /// error, and not made anew.
+    /// error, and is not created again.
     ///
     /// # Errors
-    /// What `fill` gives, or [`AgentError::Io`] naming the file. Older checkpoints are then untouched.
+    /// Errors of `fill`, or [`AgentError::Io`] naming the file. Older checkpoints are then untouched.
     pub fn write(
         &self,
         env_step: u64,
@@ -127,7 +127,7 @@ impl Checkpoints {
             fs::create_dir(&self.folder).map_err(io_error(&self.folder))?;
             sync_parent(&self.folder)?;
         }
-        // What cannot be read is not gone on with.
+        // What cannot be read is not extended.
         let before = after.and_then(|step| self.manifest(step)).map_or_else(Lasting::default, |found| found.shared);
         let partial = self.folder.join(format!("{env_step}{PARTIAL}"));
         let written = self.write_partial(&partial, env_step, before, fill);
@@ -194,7 +194,7 @@ impl Checkpoints {
     }
 
     /// Steps of the checkpoints that are no longer needed when that of step `newest` is there. A folder of a later step is
-    /// none of this run's past, a copy of a checkpoint say: it is left alone, and counts for nothing.
+    /// not part of this run's past but, for example, a copy of a checkpoint: it is left alone, and does not count.
     fn old(&self, newest: u64, best: Option<u64>) -> Result<Vec<u64>, AgentError> {
         let mut steps = self.steps()?;
         steps.retain(|step| *step <= newest);
@@ -215,7 +215,7 @@ impl Checkpoints {
     }
 
     /// Removes what a kill left of checkpoints that were being written or deleted, and old ones that were to be deleted: all but
-    /// the newest [`KEPT`] and that of step `best`, unless one of the newest is damaged. Nobody may be writing here. Nothing
+    /// the newest [`KEPT`] and that of step `best`, unless one of the newest is damaged. No process may be writing here. Nothing
     /// depends on it, so what cannot be removed stays.
     pub fn tidy(&self, best: Option<u64>) {
         for folder in leftovers(&self.folder) {
@@ -258,7 +258,7 @@ impl Checkpoints {
 pub struct CheckpointWriter {
     folder: PathBuf,
     shared_folder: PathBuf,
-    /// What names are put behind.
+    /// The prefix of names.
     scope: String,
     env_step: u64,
     files: BTreeMap<String, FileEntry>,
@@ -279,11 +279,11 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    /// A writer whose names are put behind a scope, `critic.model.bin` for `model.bin`: for parts of a learner that know
+    /// A writer that prefixes names with a scope, `critic.model.bin` for `model.bin`: for parts of a learner that know
     /// nothing of each other.
     ///
     /// # Errors
-    /// What `fill` gives.
+    /// Errors of `fill`.
     pub fn scope(
         &mut self,
         scope: &str,
@@ -308,7 +308,7 @@ impl CheckpointWriter {
         shared.put(shared_folder, before, &name, bytes, *env_step)
     }
 
-    /// Stores a replay: of its transitions those that the checkpoint before has not are appended to a stream.
+    /// Stores a replay: the transitions that the previous checkpoint does not have are appended to a stream.
     ///
     /// # Errors
     /// [`AgentError::Io`] naming the file.
@@ -357,7 +357,7 @@ impl CheckpointWriter {
 pub struct CheckpointReader {
     folder: PathBuf,
     env_step: u64,
-    /// What names are put behind.
+    /// The prefix of names.
     scope: String,
     files: Arc<BTreeMap<String, Vec<u8>>>,
     streams: Arc<Streams>,
@@ -367,7 +367,7 @@ pub struct CheckpointReader {
 enum Refusal {
     /// Cut, hit by a bit error or without one of its files: an older one may do.
     Damaged(AgentError),
-    /// Written by something else or something newer, or unreadable for now: going on from an older one would lose work.
+    /// Written by something else or something newer, or unreadable for now: continuing from an older one would lose work.
     Final(AgentError),
 }
 
@@ -495,7 +495,7 @@ impl CheckpointReader {
         self.env_step
     }
 
-    /// A reader whose names are put behind a scope, as [`CheckpointWriter::scope`] wrote them.
+    /// A reader that prefixes names with a scope, as [`CheckpointWriter::scope`] wrote them.
     #[must_use]
     pub fn scope(&self, scope: &str) -> Self {
         Self { scope: format!("{}{scope}.", self.scope), ..self.clone() }

@@ -1,4 +1,4 @@
-//! Behaviour cloning: a policy fitted to the actions of another one, a planner or a person say.
+//! Behaviour cloning: a policy fitted to the actions of another one, such as a planner or a person.
 
 use mbrl_env::{EnvError, Replay, Rng};
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,9 @@ use crate::{Actor, ActorHead, ActorPass, AgentError, Policy, PolicyDraw};
 pub struct CloningConfig {
     /// Passes over the data at most (default: 100).
     pub max_epochs: usize,
-    /// Transitions of a batch (default: 256).
+    /// Transitions per batch (default: 256).
     pub batch_size: usize,
-    /// Share of the episodes that are held out to judge by, at least one where there are two (default: 0.1). With 0, or a single episode,
+    /// Share of the episodes in the holdout, at least one where there are two (default: 0.1). With 0, or a single episode,
     /// the loss of the last epoch decides.
     pub holdout: f64,
     /// Epochs without a better loss after which the fit ends (default: 10). The best weights are kept.
@@ -26,14 +26,14 @@ impl Default for CloningConfig {
     }
 }
 
-/// What came of it.
+/// The result of a fit.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CloningReport {
     /// Passes over the data.
     pub epochs: usize,
-    /// Loss of the kept weights on what was held out, or of their epoch where nothing was: of a Gaussian head the mean of −log π(u|s) (nats,
-    /// of actions in [−1, 1]), of a deterministic one the mean squared distance of actions in [−1, 1].
+    /// Loss of the kept weights on the holdout, or of their epoch where there is none: for a Gaussian head the mean of −log π(u|s) (nats,
+    /// for actions in [−1, 1]), for a deterministic one the mean squared distance of actions in [−1, 1].
     pub loss: f64,
 }
 
@@ -42,8 +42,8 @@ impl CloningConfig {
     /// any, become those of the data that it is fitted to.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for a value that breaks a rule; [`AgentError::Env`] for data of other widths or without a transition;
-    /// [`AgentError::Diverged`] where the loss is no number. The actor then is as it was.
+    /// [`AgentError::Config`] for a value that breaks a rule; [`AgentError::Env`] for data of different widths or without a transition;
+    /// [`AgentError::Diverged`] where the loss is not finite. The actor then is as it was.
     pub fn fit(&self, actor: &mut Actor, data: &Replay, rng: &mut Rng) -> Result<CloningReport, AgentError> {
         for (field, value) in
             [("max_epochs", self.max_epochs), ("batch_size", self.batch_size), ("patience", self.patience)]
@@ -127,7 +127,7 @@ impl Rows {
         Self { inputs: of(&self.inputs, widths[0]), actions: of(&self.actions, widths[1]), widths }
     }
 
-    /// The loss and its gradients at the outputs; the pass has a tape.
+    /// The loss and its gradients with respect to the outputs; the pass has a tape.
     fn loss(&self, actor: &Actor, pass: &mut ActorPass) -> (f64, Vec<f32>) {
         actor.sample(&self.inputs, PolicyDraw::new(0), true, pass);
         let rows = self.len() as f64;

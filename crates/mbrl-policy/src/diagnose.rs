@@ -1,17 +1,17 @@
 //! Why an agent falls short of what its task allows.
 //!
-//! Four questions, each answered in figures at states that the agent itself comes to:
+//! Four questions, each answered with numbers at states that the agent itself visits:
 //!
-//! - **The model**: how far is it off there, beside the states of its own data ([`Diagnosis::own`], [`Diagnosis::data`])? Are its observations
+//! - **The model**: how large are its errors there, compared with its own data ([`Diagnosis::own`], [`Diagnosis::data`])? Are its observations
 //!   clipped ([`Diagnosis::at_ends`]), so that no model could know more?
-//! - **The plans**: what does the model promise of a plan, and what does the simulator pay ([`PlanDiagnosis`])? What would the same planner have
-//!   found with the simulator as its model? And is more promised of plans, which were searched for, than of actions that were not?
+//! - **The plans**: what does the model promise for a plan, and what does the simulator pay ([`PlanDiagnosis`])? What would the same planner have
+//!   found with the simulator as its model? And is more promised for plans, which were searched for, than for actions that were not?
 //! - **The policy**: what does it earn in the model, and what in the world, from the same states ([`PolicyDiagnosis`])?
-//! - **The values**: what do the critics expect of a state, and what came of it ([`ValueDiagnosis`])?
+//! - **The values**: what return do the critics expect from a state, and what return followed ([`ValueDiagnosis`])?
 //!
-//! A plan that keeps its promise and earns what a plan of the simulator earns leaves nothing to the model: what is missing then is the
-//! planner's horizon or search. A plan that promises much more than it keeps, where other actions do not, was found in the model's errors.
-//! Values that are too high say what the policy earns in the model, and then the model is too kind; or more than that, and then it is the critics.
+//! If plans keep their promise and earn what plans in the simulator earn, the model is not at fault: what is missing is the planner's
+//! horizon or search. A plan that promises much more than it keeps, where other actions do not, exploits the model's errors. Values that are
+//! too high either match what the policy earns in the model, and then the model is too optimistic, or exceed it, and then the critics are.
 
 use mbrl_env::{
     ActionSpace, History, MAX_PAST, Replay, Rng, Simulator, Situation, Snapshot, Transition, World, data::share_at_ends,
@@ -31,16 +31,16 @@ use crate::{
 pub struct DiagnoseConfig {
     /// Episodes of the agent whose states are looked at (default: 5).
     pub episodes: usize,
-    /// States from which it is planned, spread evenly over these episodes (default: 24).
+    /// States from which plans are made, spread evenly over these episodes (default: 24).
     pub plans: usize,
-    /// Steps that a policy is followed for in the model, at most half of the longest episode (default: 200, the time that a discount of 0.995
+    /// Steps over which a policy is followed in the model, at most half of the longest episode (default: 200, the time that a discount of 0.995
     /// looks ahead).
     pub ahead: usize,
     /// Steps before each of these states from which planners plan too, so that their search has a warm start (default: 4).
     pub warm: usize,
-    /// How the model is judged (default: that of [`EvaluateConfig`], of at most 100 starts).
+    /// How the model is judged (default: as by [`EvaluateConfig`], with at most 100 starts).
     pub evaluate: EvaluateConfig,
-    /// Of the start states, which are those of an evaluation, and of all that is drawn (default: 0).
+    /// Seed of the start states, which are those of an evaluation, and of all that is drawn (default: 0).
     pub seed: u64,
 }
 
@@ -83,7 +83,7 @@ pub struct Diagnosis {
     /// The model at the states that it was fitted to.
     pub data: Option<ModelEvaluation>,
     /// Share of these states in which each column is exactly at its lowest or highest value, `[O]`
-    /// ([`share_at_ends`](mbrl_env::data::share_at_ends)): of clipped observations the model cannot know what comes next.
+    /// ([`share_at_ends`](mbrl_env::data::share_at_ends)): from clipped observations the model cannot know what comes next.
     pub at_ends: Option<Vec<f64>>,
     /// Plans, where the agent plans and its world is a simulator.
     pub plans: Option<PlanDiagnosis>,
@@ -93,7 +93,7 @@ pub struct Diagnosis {
     pub values: Option<ValueDiagnosis>,
 }
 
-/// Return of sequences of actions, averaged over the states they start from: as the model promises, and as the simulator pays.
+/// Return of sequences of actions, averaged over the states they start from: as promised by the model, and as paid by the simulator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Promise {
@@ -104,7 +104,7 @@ pub struct Promise {
 }
 
 impl Promise {
-    /// What is promised and not kept.
+    /// The part of the promise that is not kept.
     #[must_use]
     pub fn excess(&self) -> f64 {
         self.promised - self.kept
@@ -132,7 +132,7 @@ pub struct PlanDiagnosis {
     pub plans: Promise,
     /// Random sequences of actions, which nobody searched for.
     pub random: Promise,
-    /// What plans of the same planner earn that searched the simulator itself; `None` where the planner needs gradients.
+    /// The return of plans for which the same planner searched the simulator itself; `None` where the planner needs gradients.
     pub with_simulator: Option<f64>,
     /// The first h = 1, …, H steps of the plans.
     pub along: Vec<Promise>,
@@ -142,21 +142,21 @@ pub struct PlanDiagnosis {
 }
 
 impl PlanDiagnosis {
-    /// What the plans earn less than those of the same planner in the simulator.
+    /// How much less the plans earn than those of the same planner in the simulator.
     #[must_use]
     pub fn regret(&self) -> Option<f64> {
         self.with_simulator.map(|best| best - self.plans.kept)
     }
 
-    /// The regret as a share of what plans of the simulator earn more than random actions: 0 where the model costs nothing, 1 where it is
-    /// worth nothing. `None` where those earn no more.
+    /// The regret as a share of how much more plans in the simulator earn than random actions: 0 where the model costs nothing, 1 where it is
+    /// worth nothing. `None` where those plans earn no more.
     #[must_use]
     pub fn share_lost(&self) -> Option<f64> {
         let gain = self.with_simulator? - self.random.kept;
         (gain > 0.0).then(|| self.regret().unwrap_or_default() / gain)
     }
 
-    /// The first step of the horizon after which a tenth of the whole excess of the plans, or more, is there; `None` where they keep what they
+    /// The first step of the horizon after which at least a tenth of the plans' whole excess has built up; `None` where they keep what they
     /// promise.
     #[must_use]
     pub fn goes_wrong_at(&self) -> Option<usize> {
@@ -169,7 +169,7 @@ impl PlanDiagnosis {
     }
 }
 
-/// A policy in two worlds, the model and that in which it acts, from the same states: promised is what it earns in the model.
+/// A policy in two worlds, the model and the one in which it acts, from the same states: its return in the model is what is promised.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PolicyDiagnosis {
@@ -201,8 +201,8 @@ impl PolicyDiagnosis {
     }
 }
 
-/// Critics against what came: `V(s)` beside the discounted rewards from there on. Where an episode was cut, the value of its last state stands
-/// for what would have come. Bonuses for entropy are in the values and not in the rewards.
+/// Critics compared with actual returns: `V(s)` and the discounted rewards from there on. Where an episode was cut, the value of its last state
+/// stands for what would have followed. Bonuses for entropy are in the values and not in the rewards.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ValueDiagnosis {
@@ -210,7 +210,7 @@ pub struct ValueDiagnosis {
     pub states: usize,
     /// Mean of the values.
     pub expected: f64,
-    /// Mean of what came.
+    /// Mean of the actual returns.
     pub earned: f64,
     /// Root mean square of their difference.
     pub rmse: f64,
@@ -218,7 +218,7 @@ pub struct ValueDiagnosis {
     pub correlation: f64,
 }
 
-/// A state that the agent came to.
+/// A state that the agent visited.
 #[derive(Debug)]
 struct Visit {
     obs: Vec<f32>,
@@ -239,7 +239,7 @@ struct Walk {
     transitions: Vec<Transition>,
 }
 
-/// Episodes of an agent, with the states that it came to. Made by [`DiagnoseConfig::visit`].
+/// Episodes of an agent, with the states that it visited. Made by [`DiagnoseConfig::visit`].
 #[derive(Debug)]
 pub struct Visited {
     config: DiagnoseConfig,
@@ -250,7 +250,7 @@ impl DiagnoseConfig {
     /// Lets an agent run its episodes in `world`, without exploring.
     ///
     /// # Errors
-    /// [`AgentError::Config`] without episodes or plans; what the agent and the world give.
+    /// [`AgentError::Config`] without episodes or plans; errors of the agent and the world.
     pub fn visit(&self, world: &mut World, agent: &mut dyn Agent) -> Result<Visited, AgentError> {
         for (field, count) in [("episodes", self.episodes), ("plans", self.plans)] {
             if count == 0 {
@@ -285,12 +285,12 @@ impl DiagnoseConfig {
 }
 
 impl Visited {
-    /// What the agent learned, looked at where it came to. `learned` and `value` are what the agent says of itself
+    /// Examines what the agent learned at the states that it visited. `learned` and `value` are what the agent reports of itself
     /// ([`Learner::learned`](crate::Learner::learned), [`Learner::value`](crate::Learner::value)); tensors live on `device`. Plans end in the
     /// value where there is one.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for a model with memory, and where no episode had a step; what the model and the planners give.
+    /// [`AgentError::Config`] for a model with memory, and where no episode had a step; errors of the model and the planners.
     pub fn diagnose(
         &self,
         world: &World,
@@ -330,14 +330,14 @@ impl Visited {
         Ok(Diagnosis { returns, own, data, at_ends, plans, policy: None, values })
     }
 
-    /// Follows the agent's policy in its model, from states that it came to in the world, and holds what it earns there against what it
-    /// earned in the world; rewards are discounted as its values are. `None` where the agent has no policy or no model that was fitted.
+    /// Follows the agent's policy in its model, from states that it visited in the world, and compares what it earns there with what it
+    /// earned in the world; rewards are discounted as its values are. `None` where the agent has no policy or no fitted model.
     ///
     /// The model's noise is drawn, so that ends come by chance as they do in training. States from which too few steps were seen before a
     /// time limit are left out.
     ///
     /// # Errors
-    /// What the model gives.
+    /// Errors of the model.
     pub fn policy_in_model(&self, learner: &dyn Learner) -> Result<Option<PolicyDiagnosis>, AgentError> {
         let Self { config, walks } = self;
         let longest = walks.iter().map(|walk| walk.transitions.len()).max().unwrap_or(0);
@@ -375,7 +375,7 @@ impl Visited {
     }
 }
 
-/// What came behind each step of an episode of which the next `steps` steps, or all up to an end state, are known.
+/// What followed each step of an episode for which the next `steps` steps, or all up to an end state, are known.
 fn onwards(transitions: &[Transition], steps: usize) -> impl Iterator<Item = &[Transition]> {
     (0..known(transitions, steps)).map(move |start| &transitions[start..transitions.len().min(start + steps)])
 }
@@ -388,7 +388,7 @@ fn known(transitions: &[Transition], steps: usize) -> usize {
     }
 }
 
-/// So many of them, or all where there are not as many, spread evenly.
+/// This many of them, spread evenly, or all where there are fewer.
 fn spread<T: Copy>(all: &[T], count: usize) -> Vec<T> {
     let count = count.min(all.len());
     (0..count).map(|i| all[i * all.len() / count]).collect()
@@ -406,7 +406,7 @@ impl DiagnoseConfig {
     ) -> Result<PlanDiagnosis, AgentError> {
         let actions = simulator.spec().actions.clone();
         let truth = SimulatorModel::new(simulator.boxed_clone(), &model.spec().device);
-        // What is paid for disagreement, or taken off for changes of the action, is no part of what a plan earns.
+        // A bonus for disagreement, or a cost of changes of the action, is not part of what a plan earns.
         let judged = Goal { disagreement: None, action_rate: None, ..goal.clone() };
         let searched = goal.problem(model, &actions)?;
         let imagined = Judge { problem: judged.problem(model, &actions)?, propagation, model };
@@ -458,7 +458,7 @@ impl DiagnoseConfig {
         })
     }
 
-    /// Episode and step of the states that are planned from, spread evenly. A time limit pays for nothing beyond it, which no model knows: states
+    /// Episode and step of the states that are planned from, spread evenly. Nothing is paid beyond a time limit, which no model knows: states
     /// from which a plan of `horizon` steps would meet it are left out, where there are others.
     fn starts(&self, walks: &[Walk], horizon: usize) -> Vec<(usize, usize)> {
         let among = |whole: bool| -> Vec<(usize, usize)> {

@@ -53,7 +53,7 @@ pub enum AgentError {
         /// Number of the step, from 1.
         env_step: u64,
     },
-    /// Episode after episode broke down: going on would lead nowhere.
+    /// Too many episodes in a row broke down: continuing would be of no use.
     #[error(
         "train.max_breakdowns = {episodes}: as many episodes in a row broke down, or had no plan that worked (environment step \
          {env_step}); other settings of the model, the fit or the task may help, resuming does not"
@@ -73,7 +73,7 @@ pub enum AgentError {
          or critics.layer_norm = true may help"
     )]
     Diverged {
-        /// The loss that is no number.
+        /// The loss that is not finite.
         what: &'static str,
         /// Its value.
         loss: f64,
@@ -89,13 +89,13 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
-    /// Another process works in the folder of this run.
+    /// Another process is working in the folder of this run.
     #[error("{path}: another process is at work in this folder; wait until it has ended, or stop it", path = path.display())]
     InUse {
         /// The folder.
         path: PathBuf,
     },
-    /// A run that goes on in another environment than it began in.
+    /// A run that continues in an environment other than the one it began in.
     #[error("the run began in the environment {expected} and cannot go on in {actual}")]
     World {
         /// The environment it began in.
@@ -148,7 +148,7 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// Whether an episode, or a plan in it, broke down and nothing else did: a run goes on with the next one, and counts it.
+    /// Whether only an episode, or a plan in it, broke down: a run continues with the next one, and counts it.
     #[must_use]
     pub fn is_breakdown(&self) -> bool {
         match self {
@@ -160,8 +160,8 @@ impl AgentError {
         }
     }
 
-    /// Whether resuming the run may help: the cause lies outside of it, a full disk say. Runs are deterministic, so after any
-    /// other error a resumed run comes to the same end.
+    /// Whether resuming the run may help: the cause lies outside it, such as a full disk. Runs are deterministic, so after any
+    /// other error a resumed run ends in the same way.
     #[must_use]
     pub fn resume_may_help(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! Judging an agent: whole episodes from fixed start states, nothing learned.
+//! Evaluating an agent: whole episodes from fixed start states, without learning.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -18,7 +18,7 @@ use crate::{
 pub struct EvaluationEpisode {
     /// The seed of its start state.
     pub seed: u64,
-    /// What it came to.
+    /// Its result.
     pub summary: EpisodeSummary,
     /// All its steps.
     pub transitions: Vec<Transition>,
@@ -34,7 +34,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Those that did not break down: what is averaged is averaged over them.
+    /// Those that did not break down: all averages are over them.
     fn whole(&self) -> impl Iterator<Item = &EpisodeSummary> + '_ {
         self.episodes.iter().map(|episode| &episode.summary).filter(|summary| summary.is_whole())
     }
@@ -75,7 +75,7 @@ impl Evaluation {
         self.whole().map(|summary| summary.length as f64).sum::<f64>() / self.whole().count() as f64
     }
 
-    /// What `metrics.jsonl` tells of it.
+    /// What `metrics.jsonl` records of it.
     #[must_use]
     pub fn scalars(&self) -> Vec<(String, f64)> {
         let numbers = [
@@ -101,7 +101,7 @@ impl Evaluation {
 pub const MAX_EPISODES: usize = 100_000;
 
 /// The seeds of `episodes` start states. The same `seed` gives the same start states for every agent, and more
-/// episodes begin with the same ones. They are none of those that a [`Training`](crate::Training) with this seed draws.
+/// episodes begin with the same ones. None of them is drawn by a [`Training`](crate::Training) with this seed.
 #[must_use]
 pub fn start_seeds(seed: u64, episodes: usize) -> Vec<u64> {
     // A domain of its own: a run with the same seed must not be judged on the start states that it learns from.
@@ -113,18 +113,18 @@ pub fn start_seeds(seed: u64, episodes: usize) -> Vec<u64> {
 /// an evaluation is a function of the agent and the seeds, and disturbs no other stream of random numbers.
 ///
 /// An episode that breaks down ([`EpisodeSummary::breakdown`]) ends there, as truncated; it is counted, and left out of all means.
-/// So are steps whose plan failed counted. Both are warned of.
+/// Steps whose plan failed are counted too. Both give a warning.
 ///
 /// The agent forgets its running episode: evaluate between episodes. The environment must end its episodes: a task
 /// without an end state needs a [`TimeLimit`](mbrl_env::TimeLimit).
 ///
 /// # Errors
-/// [`AgentError::Config`] without seeds or with more than [`MAX_EPISODES`]; what the agent or the environment give.
+/// [`AgentError::Config`] without seeds or with more than [`MAX_EPISODES`]; errors of the agent or the environment.
 pub fn evaluate(world: &mut World, agent: &mut dyn Agent, seeds: &[u64]) -> Result<Evaluation, AgentError> {
     evaluate_watched(world, agent, seeds, &mut |_| {})
 }
 
-/// [`evaluate`], telling of each episode as it ends.
+/// [`evaluate`], reporting each episode as it ends.
 ///
 /// # Errors
 /// As [`evaluate`].

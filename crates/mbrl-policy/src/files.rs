@@ -43,17 +43,17 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
     atomic_file::write_bytes(path, bytes).map_err(io_error(path))
 }
 
-/// A folder in which nobody else works. The operating system lets go of it however the process ends.
+/// A folder that this process has locked. The operating system releases it however the process ends.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Takes the folder by a file `lock` in it: a file of its own, because some systems do not let others read a locked one.
+    /// Locks the folder by a file `lock` in it: a file of its own, because some systems do not let others read a locked one.
     ///
     /// # Errors
-    /// [`AgentError::InUse`] while somebody else has it; [`AgentError::Io`].
+    /// [`AgentError::InUse`] while another process has it; [`AgentError::Io`].
     pub fn acquire(folder: &Path) -> Result<Self, AgentError> {
         let path = folder.join("lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io_error(&path))?;

@@ -4,15 +4,16 @@ use std::{fmt, sync::Arc};
 
 use crate::{LearnedValue, Policy};
 
-/// What another agent expects of states, with the policy that earns it: what plans of a [`Guided`](crate::Guided) agent may end in, and begin from.
+/// The value that another agent assigns to states, with the policy that earns it: plans of a [`Guided`](crate::Guided) agent may end in the
+/// one and begin from the other.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct GivenValue {
     /// The value.
     pub value: LearnedValue,
-    /// The policy that proposes sequences of actions to each plan; `None` where nobody does.
+    /// The policy that proposes sequences of actions to each plan; `None` where none does.
     pub policy: Option<Arc<dyn Policy>>,
-    /// Where it comes from, in words. An agent goes on from a checkpoint with the same value alone, and these words tell whether it is.
+    /// Where it comes from, in words. An agent continues from a checkpoint only with the same value, which it recognises by these words.
     pub origin: String,
 }
 

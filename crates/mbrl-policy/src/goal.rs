@@ -21,17 +21,17 @@ pub struct Goal {
     pub after_termination: f32,
     /// Expected return beyond the planning horizon, learned for this goal: for another one it is refused.
     pub terminal_value: Option<TerminalValue>,
-    /// Who proposes sequences to the planner: a policy, say ([`PolicyProposals`](crate::PolicyProposals)). They are tried like any other, so
-    /// those that were meant for another goal do no harm but cost time.
+    /// What proposes sequences to the planner, such as a policy ([`PolicyProposals`](crate::PolicyProposals)). They are tried like any other,
+    /// so proposals that were meant for another goal cost time but do no harm.
     pub proposals: Option<Arc<dyn Propose>>,
-    /// Discount a step, in (0, 1] (default 1, PETS and PDDM).
+    /// Discount per step, in (0, 1] (default 1, PETS and PDDM).
     pub discount: f32,
     /// What a planned step earns on top of the reward, as [`Problem::shaping`]; evaluations do not count it (default:
     /// nothing).
     pub shaping: Option<Arc<dyn Reward>>,
     /// What is paid for going where the members of the model disagree (default: nothing).
     pub disagreement: Option<Disagreement>,
-    /// What changes of the action cost plans, and how large they may be (default: nothing, and any).
+    /// What changes of the action cost in plans, and how large they may be (default: nothing, and any size).
     pub action_rate: Option<ActionRate>,
 }
 
@@ -42,7 +42,7 @@ impl Goal {
         Self { reward: Some(reward), ..Self::of_model() }
     }
 
-    /// To collect the model's own reward until its own end: of a model that has learned them, or that is the simulator.
+    /// To collect the model's own reward until its own end: for a model that has learned them, or that is the simulator.
     #[must_use]
     pub fn of_model() -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Goal {
         Self { reward: task.reward.clone(), termination: task.termination.clone(), ..Self::of_model() }
     }
 
-    /// Rewards `[N]` of steps of N rows: the goal's, where it says them, otherwise what the model has `learned`.
+    /// Rewards `[N]` of steps of N rows: the goal's, where it defines them, otherwise what the model has `learned`.
     ///
     /// # Errors
     /// [`AgentError::Config`] where neither says what a step is worth.
@@ -79,7 +79,7 @@ impl Goal {
         }
     }
 
-    /// Whether steps of N rows ended, `[N]`: by the goal, where it says so, otherwise by what the model has `learned`; without either, none.
+    /// Whether steps of N rows ended, `[N]`: by the goal's rule, where it has one, otherwise by what the model has `learned`; without either, none.
     pub(crate) fn ends(&self, [obs, actions, next]: [Tensor<2>; 3], learned: Option<Tensor<1, Bool>>) -> Vec<bool> {
         let rows = obs.dims()[0];
         let ends = match &self.termination {
@@ -89,7 +89,7 @@ impl Goal {
         ends.map_or_else(|| vec![false; rows], |ends| ends.into_data().iter().collect())
     }
 
-    /// What the goal pays for, by which a value of it is known.
+    /// What the goal pays for, which identifies its values.
     #[must_use]
     pub fn key(&self) -> GoalKey {
         GoalKey {
@@ -121,7 +121,7 @@ impl Goal {
         self.terminal_value.as_ref().is_none_or(|value| value.fits(&self.key()))
     }
 
-    /// The planning problem of reaching this goal in a world that moves as `dynamics` says.
+    /// The planning problem of reaching this goal in a world with these `dynamics`.
     ///
     /// # Errors
     /// [`AgentError::Config`] where the terminal value was learned for another goal.
@@ -163,7 +163,7 @@ impl TerminalValue {
         Self { value, of: Some(goal) }
     }
 
-    /// A value that its author answers for, whatever the goal: a distance to be kept small in any case, say.
+    /// A value that its author vouches for, whatever the goal, such as a distance to be kept small in any case.
     #[must_use]
     pub fn of_any_goal(value: Arc<dyn Value>) -> Self {
         Self { value, of: None }
@@ -188,11 +188,11 @@ impl fmt::Debug for TerminalValue {
     }
 }
 
-/// What a goal pays for: its very reward, termination and shaping (the same objects, not their likes), what comes after a termination, and the
+/// What a goal pays for: its very reward, termination and shaping (the same objects, not equal ones), what comes after a termination, and the
 /// discount. Values are bound to it.
 #[derive(Clone)]
 pub struct GoalKey {
-    // Kept alive, so that no other object can come to lie in their place.
+    // Kept alive, so that no other object can take their address.
     reward: Option<Arc<dyn Reward>>,
     termination: Option<Arc<dyn Termination>>,
     shaping: Option<Arc<dyn Reward>>,

@@ -7,8 +7,8 @@ use mbrl_model::{Draw, Dynamics, MemberRule, ModelError};
 
 use crate::{AgentError, Goal, Tensor};
 
-/// Imagined roll-outs of N rows over T steps. A row is alive until it has terminated, or left what is finite; what stands in a
-/// step in which it is not alive means nothing.
+/// Imagined roll-outs of N rows over T steps. A row is alive until it has terminated or is no longer finite; its entries
+/// mean nothing in a step in which it is not alive.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Rollouts {
@@ -39,8 +39,8 @@ impl Rollouts {
         self.rewards.len().checked_div(self.rows).unwrap_or(0)
     }
 
-    /// The steps in which rows were alive, as transitions: step by step, in each in the order of the rows. None is truncated: a row
-    /// that has not terminated goes on, in a learner's targets, with its value.
+    /// The steps in which rows were alive, as transitions: step by step, and within a step in the order of the rows. None is truncated: in
+    /// a learner's targets, a row that has not terminated continues with its value.
     #[must_use]
     pub fn to_batch(&self) -> Batch {
         let (o, a, n) = (self.obs_width, self.action_width, self.rows);
@@ -61,10 +61,10 @@ impl Rollouts {
     }
 }
 
-/// What acts in a roll-out: for observations `[n, O]` at a step from 0 it chooses actions `[n, A]` in the environment's units.
+/// What acts in a roll-out: for observations `[n, O]` at a step, counted from 0, it chooses actions `[n, A]` in the environment's units.
 pub type Act<'a> = dyn FnMut(&[f32], usize) -> Result<Vec<f32>, AgentError> + 'a;
 
-/// Rolls a policy out in a model: [`Imagination::roll_out`] of a model and a goal, and nothing else.
+/// Rolls a policy out in a model: [`Imagination::roll_out`] with a model and a goal, and nothing else.
 ///
 /// # Errors
 /// As [`Imagination::roll_out`].
@@ -100,12 +100,12 @@ pub fn imagine(
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Imagination<'a> {
-    /// Where states go.
+    /// How states move.
     pub model: &'a dyn Dynamics,
-    /// Rewards and ends; the model's where it leaves them open. Without either, nothing ends.
+    /// Rewards and ends; the model's where the goal leaves them open. Without either, nothing ends.
     pub goal: &'a Goal,
-    /// What counts as 1 in each column of the observation, `[O]`, where members disagree: a standard deviation of the data, say. `None`
-    /// (default) where nobody asks.
+    /// The unit of the members' disagreement in each column of the observation, `[O]`, such as a standard deviation of the data. `None`
+    /// (default) where it is not needed.
     pub scale: Option<&'a [f32]>,
     /// Rewards are lowered by this times the variance of the members' means, the mean over columns in units of `scale` (default: 0).
     pub penalty: f32,
@@ -130,9 +130,9 @@ impl<'a> Imagination<'a> {
 
     /// Rolls a policy out for `steps` steps from observations `starts` `[N, O]`.
     ///
-    /// `act` chooses for observations `[n, O]` of the rows that are still alive, at a step from 0, actions `[n, A]` in the environment's
-    /// units. By [`MemberRule::TsInf`] the place of a row in the batch tells its member: there `act` is asked about rows that are over
-    /// too, where they were last alive, and what it says of them is not used.
+    /// For observations `[n, O]` of the rows that are still alive, at a step counted from 0, `act` chooses actions `[n, A]` in the environment's
+    /// units. With [`MemberRule::TsInf`] a row's place in the batch determines its member: `act` is then also asked about rows that are over, at
+    /// their last state, and its answers for them are not used.
     ///
     /// # Errors
     /// [`AgentError::Config`] for a model whose state is more than an observation; as [`Dynamics::sample`], and whatever keeps `act`

@@ -1,15 +1,15 @@
 //! What checkpoints share: files that outlast the checkpoint that they were written with.
 //!
-//! A replay grows by an episode while a checkpoint is written after each, and a model stays as it is until the next fit. Written
-//! into every checkpoint, they would make a run write bytes that grow with the square of its length. So they lie beside the
-//! checkpoints, in `checkpoints/shared/`, and each checkpoint's manifest says what of them is its own:
+//! A replay grows by an episode while a checkpoint is written after each, and a model stays as it is until the next fit. If they were
+//! written into every checkpoint, the bytes that a run writes would grow with the square of its length. They therefore lie beside
+//! the checkpoints, in `checkpoints/shared/`, and each checkpoint's manifest says which part of them is its own:
 //!
-//! - a **stream** of records of one size, in segments that are only appended to. A checkpoint has the first so many records of each
-//!   of its segments, with the CRC-32 of these. Segments end at some size, so that those whose records are all forgotten can go;
+//! - a **stream** of records of one size, in segments that are only appended to. A checkpoint has a number of first records of each
+//!   of its segments, with their CRC-32. Segments end at some size, so that those whose records are all forgotten can be deleted;
 //! - a **lasting file**, which is written once and named again by each checkpoint until it changes.
 //!
 //! What no checkpoint on the disk names is deleted after the next one was written. A segment that is longer than a checkpoint says
-//! was appended to by a newer one, or by one that a kill kept from appearing: what is beyond is cut off when more is appended.
+//! was appended to by a newer one, or by one that a kill left unfinished: the excess is cut off when more is appended.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use crate::{
 
 /// Folder beside the checkpoints.
 pub(crate) const SHARED: &str = "shared";
-/// A segment that has grown to so many bytes is the last one's predecessor.
+/// When a segment has grown to this many bytes, a new one follows.
 const SEGMENT: u64 = if cfg!(test) { 300 } else { 64 << 20 };
 
 /// What a manifest says of its streams and lasting files.
@@ -155,7 +155,7 @@ impl Lasting {
         env_step: u64,
     ) -> Result<(), AgentError> {
         let (length, crc32) = (bytes.len() as u64, crc32fast::hash(bytes));
-        // A checksum alone does not tell: it is one and the same for all that ends in its own.
+        // A checksum alone is not enough: it is the same for all files that end in their own checksum.
         let same = before.lasting.get(name).filter(|whole| (whole.length, whole.crc32) == (length, crc32));
         let same = same.filter(|whole| fs::read(folder.join(&whole.file)).is_ok_and(|known| known == bytes));
         let whole = match same {

@@ -1,20 +1,20 @@
-//! Agents that learn a model of their world and control it by planning, the loop that runs them, and what a run
-//! leaves behind.
+//! Agents that learn a model of their world and control it by planning, the loop that runs them, and the files
+//! that a run leaves behind.
 //!
 //! # Overview
 //!
-//! - [`Agent`] chooses actions; [`Learner`] is an agent that learns from what it sees.
-//! - [`MpcAgent`] plans through any given model, the simulator itself for one, towards any [`Goal`]; [`ModelBased`] learns
-//!   the model besides (PETS, PDDM); [`RandomAgent`] is the baseline.
+//! - [`Agent`] chooses actions; [`Learner`] is an agent that learns from what it observes.
+//! - [`MpcAgent`] plans through any given model, such as the simulator itself, towards any [`Goal`]; [`ModelBased`] also
+//!   learns the model (PETS, PDDM); [`RandomAgent`] is the baseline.
 //! - [`Policy`] maps observations to actions; [`Sac`] and [`Td3`] improve one on batches of transitions ([`OffPolicy`]), and
-//!   [`ModelFree`] feeds them real ones: what agents with a model are measured against. [`Mbpo`] learns a model besides, feeds them
-//!   imagined ones ([`imagine`]), and gradients through the model ([`ModelLookahead`]).
-//! - [`ExportedPolicy`] is a policy in a file of its own, which runs without the program that trained it; [`ExportedAgent`] an agent
-//!   that plans, with its experiment.
+//!   [`ModelFree`] feeds them real ones: the reference for agents with a model. [`Mbpo`] also learns a model, and feeds them imagined
+//!   transitions ([`imagine`]) and gradients through the model ([`ModelLookahead`]).
+//! - [`ExportedPolicy`] is a policy in a file of its own, which runs without the program that trained it; [`ExportedAgent`] is a
+//!   planning agent with its experiment, in such a file.
 //! - [`TrainConfig`] makes a [`Training`]: the loop of acting, learning, evaluating and storing.
 //! - [`evaluate`] judges an agent on fixed start states.
-//! - [`experiment`] makes all of these from a TOML text: what the command line does, for programs of one's own.
-//! - [`realtime`] drives a robot with an agent: one command per control period, within limits, plans on a thread of their own.
+//! - [`experiment`] makes all of these from a TOML text, as the command line does, for your own programs.
+//! - [`realtime`] drives a robot with an agent: one command per control period, within limits, with planning on a thread of its own.
 //! - An [`Observer`] watches a run; [`RunFiles`] keep its metrics, which [`MetricsReader`] reads, its [`Checkpoints`], and
 //!   what it was made with ([`Provenance`]).
 //!
@@ -22,11 +22,11 @@
 //!
 //! To train an agent on a built-in task, use the command line, `mbrl`. Use this crate to train on your own
 //! environment, with your own goal, from your own program, or to write another learner that gets evaluation, metrics
-//! and checkpoints for free. To plan through a model that you have already, and nothing more, `mbrl-plan` is enough.
+//! and checkpoints for free. If you only want to plan through a model that you already have, `mbrl-plan` is enough.
 //!
 //! # Example: learn and plan
 //!
-//! Everything of a run in one place, on the pendulum with a model and a budget far too small to swing it up.
+//! All parts of a run in one place, on the pendulum with a model and a budget far too small to swing it up.
 //!
 //! ```
 //! use std::sync::atomic::AtomicBool;
@@ -74,12 +74,12 @@
 //! - **Every real step counts**, random ones and those of a cut episode included; evaluation episodes do not.
 //! - **One seed, one result**: every random number comes from the run's generator. Two runs differ in
 //!   [`WALL_TIME_KEYS`] alone.
-//! - **A kill changes nothing, and loses no more than the episodes since the newest checkpoint** (by default the broken
-//!   one alone): checkpoints are written whole at episode ends, and a resumed run repeats what came after with the same
-//!   random numbers.
+//! - **A kill changes nothing, and loses no more than the episodes since the newest checkpoint** (by default only the
+//!   interrupted one): checkpoints are written whole at episode ends, and a resumed run repeats what came after them with the
+//!   same random numbers.
 //! - **A NaN is named where it appears**: the world's as [`AgentError::NonFiniteWorld`], the agent's as
-//!   [`AgentError::Action`]. A fit whose loss becomes NaN is reported, and the run goes on with the model of the fit
-//!   before.
+//!   [`AgentError::Action`]. A fit whose loss becomes NaN is reported, and the run continues with the model of the
+//!   previous fit.
 //!
 //! # Crate features
 //!

@@ -1,15 +1,15 @@
-//! Gradients through the model into the policy: short roll-outs of an actor whose way back is kept.
+//! Gradients through the model into the policy: short roll-outs of an actor that are recorded for backpropagation.
 //!
-//! From each of N observations the actor goes T steps through the model, with noise that is held (reparametrised). What it is worth,
+//! From each of N observations the actor goes T steps through the model, with its noise held fixed (reparametrised). Its objective,
 //!
 //! ```text
 //! J = 1/N Σₙ [ Σ_{t<T} γᵗ mₜ (rₜ − α log πₜ) + γᵀ m_T (Q(s_T, a_T) − α log π_T) ],   mₜ = 1 while row n has not terminated
 //! ```
 //!
-//! is climbed by the actor along its gradient, which goes through actions, rewards and states, step by step back: a stochastic value
-//! gradient \[1\]. The critics learn from the same roll-out: of the first observation and action, with all that follows as the target (model-based
-//! value expansion \[2\]). Both together are the training roll-out of DHMBPO \[3\]. Of transitions that the world made, or that were imagined
-//! before, they may learn what came of them instead ([`ModelLookahead::with_transitions`]).
+//! is maximised along its gradient, which goes back step by step through actions, rewards and states: a stochastic value
+//! gradient \[1\]. The critics learn from the same roll-out: the value of the first observation and action, with all that follows as the target
+//! (model-based value expansion \[2\]). Both together are the training roll-out of DHMBPO \[3\]. From transitions of the world, or from ones that
+//! were imagined earlier, the critics may learn the recorded outcome instead ([`ModelLookahead::with_transitions`]).
 //!
 //! ## References
 //! \[1\] Heess et al. (2015), *Learning Continuous Control Policies by Stochastic Value Gradients*, NeurIPS; Amos et al. (2021), *On the
@@ -81,8 +81,8 @@ impl ModelLookahead {
         Ok(Self { batch, came: 0, rollout: Mutex::new(Some(rollout)) })
     }
 
-    /// With the last rows of the update as they came, in the world or in earlier roll-outs: of those observations critics learn what
-    /// followed the actions of then, by `r + γ (1 − terminated) V(s')` without the model. The actor goes through the model from there as
+    /// With the last rows of the update as recorded, in the world or in earlier roll-outs: for those observations critics learn what
+    /// followed the recorded actions, by `r + γ (1 − terminated) V(s')` without the model. The actor goes through the model from them as
     /// from all others.
     ///
     /// # Errors
@@ -146,7 +146,7 @@ impl Lookahead for ModelLookahead {
     }
 }
 
-/// A roll-out of an actor with its way back.
+/// A roll-out of an actor, recorded for backpropagation.
 struct Rollout {
     /// Observations `[N, O]`, and the actor's inputs `[N, I]`, before each step and at the end, T + 1 in all.
     obs: Vec<Vec<f32>>,
@@ -166,7 +166,7 @@ struct Step {
     rewards: Vec<f32>,
     /// Whether the model gave numbers, `[N]`.
     sound: Vec<bool>,
-    /// Gradients of a known reward by observations, actions and next observations, row by row.
+    /// Gradients of a known reward with respect to observations, actions and next observations, row by row.
     known: Option<[Vec<f32>; 3]>,
     pullback: Box<dyn Pullback>,
 }
@@ -175,7 +175,7 @@ fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter().collect()
 }
 
-/// The goal's own rewards `[N]`, and the gradients of their sum by observations, actions and next observations.
+/// The goal's own rewards `[N]`, and the gradients of their sum with respect to observations, actions and next observations.
 fn known_rewards(goal: &Goal, at: [Tensor<2>; 3]) -> Result<(Vec<f32>, [Vec<f32>; 3]), AgentError> {
     let tracked = at.map(|x| x.autodiff().require_grad());
     let rewards = goal.rewards(tracked.clone(), None)?;
@@ -217,7 +217,7 @@ impl Rollout {
             let mut inputs = Vec::new();
             actor.inputs().prepare(&all.obs[t], &mut inputs);
             let mut pass = ActorPass::default();
-            // Of another stream than the model's noise.
+            // From another stream than the model's noise.
             let chosen = PolicyDraw::new(draw.key ^ ACTOR).at_step(draw.step + t as u32);
             actor.sample(&inputs, chosen, true, &mut pass);
             all.inputs.push(inputs);
@@ -295,7 +295,7 @@ impl Rollout {
         targets
     }
 
-    /// A row that the model lost has not ended: in targets the value of where it was last stands for what would have come.
+    /// A row that the model lost has not ended: in targets the value of its last state stands for what would have followed.
     fn go_on_after_breaks(&self, targets: &mut [f32], values: &[f32], alpha: f32, discount: f32) {
         for (t, step) in self.steps.iter().enumerate() {
             for (row, target) in targets.iter_mut().enumerate() {
@@ -314,8 +314,8 @@ impl Rollout {
         targets.iter().zip(first).map(|(target, paid)| f64::from(*target) - paid).sum::<f64>() / self.rows() as f64
     }
 
-    /// Gradients of −J by the outputs of the actor's network at all steps, with its inputs there. `last`: gradients of the values at the
-    /// end by inputs `[N, I]` and actions `[N, A]` in [−1, 1], row by row.
+    /// Gradients of −J with respect to the outputs of the actor's network at all steps, with its inputs there. `last`: gradients of the values
+    /// at the end with respect to inputs `[N, I]` and actions `[N, A]` in [−1, 1], row by row.
     fn way_back(
         mut self,
         actor: &Actor,
@@ -327,7 +327,7 @@ impl Rollout {
         let half = actor.scale().half().to_vec();
         let o = self.obs[0].len() / n;
         let mut outputs = vec![Vec::new(); self.passes.len()];
-        // By the observations before the step that was looked at last.
+        // With respect to the observations before the step that was looked at last.
         let mut by_obs = vec![0.0; n * o];
         for t in (0..self.passes.len()).rev() {
             // What a row's reward, entropy or value of this step counts.
@@ -477,7 +477,7 @@ mod tests {
         Goal::new(Arc::new(reward_fn(reward)))
     }
 
-    /// J, and the gradient of −J by the actor's parameters.
+    /// J, and the gradient of −J with respect to the actor's parameters.
     fn judged(model: &dyn Dynamics, goal: &Goal, actor: &Actor, steps: usize) -> (f64, Vec<f32>, Vec<Vec<bool>>) {
         let draw = Draw::new(Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 }, 11);
         let (alpha, discount, critics) = (0.3, 0.9, critics());

@@ -112,7 +112,7 @@ impl MetricsWriter {
         self.file.sync_data().map_err(io_error(&self.path))
     }
 
-    /// Refuses to go on where the file was removed, renamed or changed meanwhile, so that what is written goes elsewhere.
+    /// Refuses to continue where the file was removed, renamed or changed meanwhile, because new lines would then go elsewhere.
     ///
     /// # Errors
     /// [`AgentError::Checkpoint`], or [`AgentError::Io`] where nothing can be said.

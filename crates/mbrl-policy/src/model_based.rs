@@ -12,7 +12,7 @@
 //! | [`fit_every`](ModelBasedConfig::fit_every) | episode | 20 to 40 episodes | 50 steps |
 //! | [`reinitialize`](ModelBasedConfig::reinitialize) | no | yes | no |
 //!
-//! A model with heads learns rewards and ends from the same data; where the [`Goal`] leaves one of them open, plans go by the
+//! A model with heads learns rewards and ends from the same data; where the [`Goal`] leaves one of them open, plans use the
 //! model's own. A model that looks back reads the past of each step within its episode.
 //!
 //! ## References
@@ -37,7 +37,7 @@ use crate::{
 pub enum FitSchedule {
     /// At each episode end.
     Episode,
-    /// After so many real steps, in the middle of an episode too.
+    /// After this many real steps, in the middle of an episode too.
     Steps(u64),
 }
 
@@ -111,11 +111,11 @@ impl Default for ModelBasedConfig {
 }
 
 impl ModelBasedConfig {
-    /// An agent that knows nothing yet, for an environment like `spec`.
+    /// An untrained agent for an environment like `spec`.
     ///
     /// # Errors
     /// [`AgentError::Config`] for a value that breaks a rule and for a goal without reward where the model learns none,
-    /// [`AgentError::Model`] for a model of other widths.
+    /// [`AgentError::Model`] for a model of different widths.
     pub fn init<M: LearnedModel>(
         &self,
         spec: &EnvSpec,
@@ -177,7 +177,7 @@ impl<M: LearnedModel> ModelBased<M> {
         self.learner.is_fitted()
     }
 
-    /// With more controllers: it then acts in as many more environments side by side, and takes in their data as a
+    /// With more controllers: it then acts in that many more environments side by side, and takes in their data as a
     /// [`ModelLearner`] does.
     #[must_use]
     pub fn with_more(mut self, mpcs: Vec<Mpc>) -> Self {
@@ -187,7 +187,7 @@ impl<M: LearnedModel> ModelBased<M> {
     }
 }
 
-/// Evaluations never explore: what is paid for disagreement counts in training alone. Where disagreement costs, it costs always.
+/// Evaluations never explore: a bonus for disagreement counts only in training. A cost of disagreement always counts.
 fn as_judged(mode: ActMode, mut problem: Problem<'_>) -> Problem<'_> {
     let counts = |disagreement: &&Disagreement| mode == ActMode::Explore || disagreement.weight < 0.0;
     problem.disagreement = problem.disagreement.filter(counts);

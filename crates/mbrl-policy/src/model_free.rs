@@ -1,4 +1,4 @@
-//! An agent that learns a policy from real transitions alone: what the model-based ones are measured against.
+//! An agent that learns a policy from real transitions alone: the reference for model-based agents.
 //!
 //! ```text
 //! act at random for the first steps, by the policy from then on
@@ -19,11 +19,11 @@ use crate::{
 pub struct ModelFreeConfig {
     /// Real steps taken at random before the policy acts and learns (default: 100, Stable-Baselines3's SAC).
     pub random_steps: u64,
-    /// Learns after every so many real steps (default: 1).
+    /// Real steps from one time that it learns to the next (default: 1).
     pub update_every: u64,
-    /// Updates then (default: 1).
+    /// Updates each time that it learns (default: 1).
     pub updates: u64,
-    /// Transitions of a batch (default: 256; SAC, TD3).
+    /// Transitions per batch (default: 256; SAC, TD3).
     pub batch_size: usize,
     /// Transitions that are kept; the oldest are forgotten (default: 1 000 000; SAC, TD3).
     pub replay_capacity: usize,
@@ -36,10 +36,10 @@ impl Default for ModelFreeConfig {
 }
 
 impl ModelFreeConfig {
-    /// An agent that knows nothing yet, for an environment like `spec`.
+    /// An untrained agent for an environment like `spec`.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for a value that breaks a rule; [`AgentError::Env`] for a learner of other widths.
+    /// [`AgentError::Config`] for a value that breaks a rule; [`AgentError::Env`] for a learner of different widths.
     pub fn init<L: OffPolicy>(&self, spec: &EnvSpec, learner: L) -> Result<ModelFree<L>, AgentError> {
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
         if self.update_every == 0 {
@@ -68,7 +68,7 @@ impl ModelFreeConfig {
 
 /// Collects transitions and improves a policy on them. Made by [`ModelFreeConfig::init`].
 ///
-/// In several environments a transition counts as soon as it comes; which episode it belongs to is forgotten then.
+/// With several environments a transition enters the data as soon as it comes; which episode it belongs to is then forgotten.
 #[derive(Debug)]
 pub struct ModelFree<L> {
     config: ModelFreeConfig,
@@ -78,12 +78,12 @@ pub struct ModelFree<L> {
     slots: usize,
     /// Real steps observed.
     steps: u64,
-    /// Those of them that were learned after.
+    /// Those of them whose updates were made.
     learned: u64,
 }
 
 impl<L: OffPolicy> ModelFree<L> {
-    /// For so many environments in lockstep.
+    /// For this many environments in lockstep.
     #[must_use]
     pub fn in_lockstep(mut self, slots: usize) -> Self {
         self.slots = slots.max(1);
@@ -102,7 +102,7 @@ impl<L: OffPolicy> ModelFree<L> {
         &self.replay
     }
 
-    /// Updates that steps `from..to` bring.
+    /// Updates due for steps `from..to`.
     fn due(&self, from: u64, to: u64) -> u64 {
         let every = self.config.update_every;
         let from = from.max(self.config.random_steps);
@@ -113,7 +113,7 @@ impl<L: OffPolicy> ModelFree<L> {
 const STEPS: &str = "agent.json";
 const REPLAY: &str = "replay";
 
-/// What a checkpoint holds beside data and learner.
+/// What a checkpoint holds besides data and learner.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Progress {

@@ -1,4 +1,4 @@
-//! Data that an agent collects, and the model that it fits to it: what every model-based learner does, however it acts.
+//! Data that an agent collects, and the model that it fits to them: the part that all model-based learners share, however they act.
 
 use std::{cmp::Ordering, time::Instant};
 
@@ -10,11 +10,11 @@ use crate::{
     AgentError, CheckpointReader, CheckpointWriter, FitSchedule, Learned, ModelBasedConfig, Report, ReportKind, Tensor,
 };
 
-/// Collects transitions and fits a model to all of them when it is time to. [`ModelBased`](crate::ModelBased) plans with the
+/// Collects transitions and fits a model to all of them when a fit is due. [`ModelBased`](crate::ModelBased) plans with the
 /// model; others learn a policy in it.
 ///
-/// In several environments its data holds whole episodes, each as it ends, and a fit that is due comes when there are some; with
-/// [`FitSchedule::Episode`] it comes when all running episodes are over.
+/// With several environments each episode enters the data whole, when it ends, and a fit that is due waits until there are data; with
+/// [`FitSchedule::Episode`] it waits until all running episodes are over.
 #[derive(Debug)]
 pub struct ModelLearner<M> {
     config: ModelBasedConfig,
@@ -26,7 +26,7 @@ pub struct ModelLearner<M> {
     progress: Progress,
     /// A fit comes with the next update.
     due: bool,
-    /// It was said that the model has learned nothing.
+    /// Whether the user was warned that the model has learned nothing.
     warned: bool,
 }
 
@@ -44,7 +44,7 @@ const MODEL: &str = "model.bin";
 const REPLAY: &str = "replay";
 
 impl<M: LearnedModel> ModelLearner<M> {
-    /// A learner that knows nothing yet.
+    /// An untrained learner.
     ///
     /// # Errors
     /// [`AgentError::Config`] for a value that breaks a rule.
@@ -75,17 +75,17 @@ impl<M: LearnedModel> ModelLearner<M> {
         })
     }
 
-    /// For so many environments in lockstep.
+    /// For this many environments in lockstep.
     #[must_use]
     pub fn in_lockstep(mut self, slots: usize) -> Self {
         self.running = if slots > 1 { vec![Vec::new(); slots] } else { Vec::new() };
         self
     }
 
-    /// With data that are there already, and the model taken as fitted to them.
+    /// With existing data, and the model taken as fitted to them.
     ///
     /// # Errors
-    /// [`AgentError::Env`] for data of other widths or without a transition.
+    /// [`AgentError::Env`] for data of different widths or without a transition.
     pub fn with_data(mut self, data: Replay) -> Result<Self, AgentError> {
         mbrl_env::check_width("observation", self.replay.obs_width(), data.obs_width())?;
         mbrl_env::check_width("action", self.replay.action_width(), data.action_width())?;
@@ -109,7 +109,7 @@ impl<M: LearnedModel> ModelLearner<M> {
         &self.replay
     }
 
-    /// Whether the model was fitted: until then it says nothing.
+    /// Whether the model was fitted: until then its predictions mean nothing.
     #[must_use]
     pub fn is_fitted(&self) -> bool {
         self.progress.fitted
@@ -179,8 +179,8 @@ impl<M: LearnedModel> ModelLearner<M> {
         }
     }
 
-    /// Fits a copy, so that nobody sees a model that did not come out well. Besides the report: the model's error
-    /// beside that of "nothing changes", where it can be told.
+    /// Fits a copy, so that a failed fit is never visible. Returns, with the report, the model's error relative to
+    /// that of "nothing changes", where it is known.
     fn fit_model(&mut self, rng: &mut Rng, watch: &mut dyn Report) -> Result<(FitReport, Option<f64>), ModelError> {
         let mut model = self.model.clone();
         let data = Dataset::of_replay(&self.replay, model.past())?;
@@ -194,12 +194,12 @@ impl<M: LearnedModel> ModelLearner<M> {
         Ok((report, ratio))
     }
 
-    /// Fits, where it is time to, and reports what came of it; whether the model is another now.
+    /// Fits if a fit is due, and reports the results; returns whether the model has changed.
     ///
     /// # Errors
-    /// [`AgentError::Model`] for data that the model cannot be fitted to. A fit that diverges is none: the model stays as it was.
+    /// [`AgentError::Model`] for data that the model cannot be fitted to. A fit that diverges is no error: the model stays as it was.
     pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
-        // One transition, of an episode that broke down at once say, is nothing to fit to: the fit waits for more.
+        // A single transition, for example of an episode that broke down at once, is nothing to fit to: the fit waits for more.
         if !self.due || self.replay.len() < 2 {
             return Ok(false);
         }
@@ -226,7 +226,7 @@ impl<M: LearnedModel> ModelLearner<M> {
                     }
                 }
             }
-            // The agent goes on with the model of the fit before: a lost fit costs little, a lost run everything.
+            // The agent continues with the model of the previous fit: a lost fit costs little, a lost run everything.
             Err(error @ ModelError::Diverged { .. }) => {
                 tracing::warn!(env_step = self.progress.steps, "{error}");
                 report.scalar(ReportKind::Fit, "model/diverged", 1.0);
@@ -249,17 +249,17 @@ impl<M: LearnedModel> ModelLearner<M> {
     /// Writes data, model and progress.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         into.put_replay(REPLAY, &self.replay)?;
         into.put_lasting(MODEL, &self.model.save()?)?;
         into.put_json(PROGRESS, &self.progress)
     }
 
-    /// Goes back to what [`save`](Self::save) wrote.
+    /// Restores what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there, damaged or of other widths.
+    /// [`AgentError::Checkpoint`] for content that is missing, damaged or of different widths.
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         let (progress, replay) = self.read_data(from)?;
         self.model.load(from.get(MODEL)?).map_err(|e| from.refuse(MODEL, e.to_string()))?;
@@ -268,15 +268,15 @@ impl<M: LearnedModel> ModelLearner<M> {
         Ok(())
     }
 
-    /// Takes over the data of what [`save`](Self::save) wrote, of another model maybe: this one learns from them at the next
+    /// Takes over the data that [`save`](Self::save) wrote, possibly with another model: this one learns from them at the next
     /// [`update`](Self::update).
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there, damaged or of other widths; nothing changes then.
+    /// [`AgentError::Checkpoint`] for content that is missing, damaged or of different widths; nothing changes then.
     pub fn take_data(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         let (progress, mut replay) = self.read_data(from)?;
         if replay.capacity() != self.config.replay_capacity {
-            // As many of the newest as it keeps itself.
+            // As many of the newest as this one keeps.
             let spec = self.model.spec();
             let own = Replay::new(spec.obs, spec.action, self.config.replay_capacity)?;
             let all = std::mem::replace(&mut replay, if self.replay.is_in_bytes() { own.in_bytes() } else { own });
@@ -309,8 +309,8 @@ impl<M: LearnedModel> ModelLearner<M> {
 /// Rows that [`error_ratio`] looks at.
 const COMPARED: usize = 512;
 
-/// The error of a model's predictions beside that of the guess that nothing changes: the mean over columns of the ratio of their
-/// root mean squares, on some of the data that it was fitted to. 1 or more says that nothing of use was learned. `None` where
+/// The error of a model's predictions relative to that of the guess that nothing changes: the mean over columns of the ratio of
+/// their root mean squares, on some of the data that it was fitted to. 1 or more means that nothing useful was learned. `None` where
 /// nothing changes, and for a model whose state is not the observation.
 fn error_ratio(model: &impl LearnedModel, data: &Dataset) -> Result<Option<f64>, ModelError> {
     let spec = model.spec();

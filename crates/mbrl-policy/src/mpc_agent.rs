@@ -9,17 +9,17 @@ use crate::{
     ReportKind, Turn,
 };
 
-/// Plans through any model towards any goal; how often it replans is the [`Mpc`]'s.
+/// Plans through any model towards any goal; the [`Mpc`] determines how often it replans.
 ///
-/// Where a plan fails because the model diverges ([`PlanError::is_breakdown`]), the rest of the last plan of the episode stands in
-/// for it, or, where that is used up, a random action, and [`take_plan_failure`](Agent::take_plan_failure) says why.
+/// Where a plan fails because the model diverges ([`PlanError::is_breakdown`]), the rest of the last plan of the episode replaces
+/// it, or, where that is used up, a random action, and [`take_plan_failure`](Agent::take_plan_failure) says why.
 ///
-/// Through an episode it carries on what a model with [memory](Dynamics#models-with-memory) believes, in each slot by itself.
+/// Through an episode it maintains the belief of a model with [memory](Dynamics#models-with-memory), separately in each slot.
 ///
-/// It acts the same in both [`ActMode`]s: what it tries out is the planner's noise.
+/// It acts the same in both [`ActMode`]s: the planner's noise is its only exploration.
 ///
-/// As a [`Learner`] it learns nothing: a [`Training`](crate::Training) then records, evaluates and resumes what planning with a
-/// given model comes to, that with the simulator itself for one.
+/// As a [`Learner`] it learns nothing: a [`Training`](crate::Training) then records, evaluates and resumes planning with a
+/// given model, such as the simulator itself.
 ///
 /// ```
 /// use mbrl_env::{Env, tasks};
@@ -55,7 +55,7 @@ impl<D: Dynamics> MpcAgent<D> {
         Self { dynamics, goal, actions, controller: Controller::new(mpc) }
     }
 
-    /// With more controllers, so that it can act in as many more environments side by side.
+    /// With more controllers, so that it can act in that many more environments side by side.
     #[must_use]
     pub fn with_more(mut self, mpcs: Vec<Mpc>) -> Self {
         self.controller.add(mpcs);
@@ -68,17 +68,17 @@ impl<D: Dynamics> MpcAgent<D> {
         &self.dynamics
     }
 
-    /// The model, to be changed.
+    /// The model, mutable.
     pub fn dynamics_mut(&mut self) -> &mut D {
         &mut self.dynamics
     }
 
-    /// The goal, to be changed; the next plan goes by it.
+    /// The goal, mutable; the next plan follows it.
     pub fn goal_mut(&mut self) -> &mut Goal {
         &mut self.goal
     }
 
-    /// What the last `act` planned; `None` where it went on with an older plan. After an `act_batch`, the first of its plans.
+    /// The plan of the last `act`; `None` where it continued an older plan. After an `act_batch`, the first of its plans.
     #[must_use]
     pub fn last_plan(&self) -> Option<&PlanSummary> {
         self.controller.last_plans.first()
@@ -208,7 +208,7 @@ impl Controller {
         mpc.ahead().chunks_exact(mpc.width()).map(<[f32]>::to_vec).collect()
     }
 
-    /// Steps went by in the first environment without a question.
+    /// Steps passed in the first environment without a call.
     pub(crate) fn skip(&mut self, steps: usize) {
         self.mpcs[0].skip(steps);
         if steps > 0 {
@@ -217,7 +217,7 @@ impl Controller {
         }
     }
 
-    /// Other planners from the next step on, as many as there are.
+    /// Replaces the planners from the next step on, by as many.
     pub(crate) fn replace(&mut self, mpcs: Vec<Mpc>) {
         self.mpcs = mpcs;
     }
@@ -234,7 +234,7 @@ impl Controller {
         self.beliefs[slot] = None;
     }
 
-    /// The model is another one now: what it believes of running episodes is made anew, of what situations remember.
+    /// The model has changed: its beliefs about running episodes are made anew, from the past that situations hold.
     pub(crate) fn forget_beliefs(&mut self) {
         self.beliefs.fill(None);
     }
@@ -331,7 +331,7 @@ impl Controller {
         self.failure.take()
     }
 
-    /// Tells what the last plans came to.
+    /// Reports the results of the last plans.
     pub(crate) fn report(&self, report: &mut dyn Report) {
         for plan in &self.last_plans {
             report.scalar(ReportKind::Plan, "plan/ms", plan.stats.elapsed.as_secs_f64() * 1e3);

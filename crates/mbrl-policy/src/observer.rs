@@ -1,4 +1,4 @@
-//! What a run tells while it goes on.
+//! What a run reports while it is running.
 
 use mbrl_env::{Info, Transition};
 
@@ -13,22 +13,22 @@ pub struct Moment {
     pub episode: u64,
     /// Wall time of this run so far (s), time before a resume included.
     pub wall_s: f64,
-    /// Which of several environments in lockstep a real step was taken in, from 0; 0 for what belongs to none.
+    /// Which of several environments in lockstep a real step was taken in, from 0; 0 for events that belong to none.
     pub slot: usize,
 }
 
-/// What takes its time between two events.
+/// Long work between two events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// The agent fits: so many epochs are done, of so many at most.
+    /// The agent fits: `epoch` epochs are done, of at most `epochs`.
     Fitting {
         /// Epochs done.
         epoch: usize,
         /// Epochs at most.
         epochs: usize,
     },
-    /// The agent is evaluated: so many episodes are done.
+    /// The agent is evaluated: `episode` episodes are done.
     Evaluating {
         /// Episodes done.
         episode: usize,
@@ -56,7 +56,7 @@ pub type Scalars = [(String, f64)];
 /// }
 /// ```
 pub trait Observer {
-    /// A real step was taken; the environment told `info` besides.
+    /// A real step was taken; the environment also reported `info`.
     ///
     /// # Errors
     /// Stops the run.
@@ -64,8 +64,8 @@ pub trait Observer {
         Ok(())
     }
 
-    /// A fit or an evaluation went on: for displays, no event that is recorded. The next step, fit or evaluation that is told
-    /// of ends it.
+    /// A fit or an evaluation progressed: for displays, not an event that is recorded. It ends with the next step, fit or evaluation
+    /// that is reported.
     fn on_phase(&mut self, _: Moment, _: Phase) {}
 
     /// A training episode ended.
@@ -77,8 +77,7 @@ pub trait Observer {
     }
 
     /// What planning cost and expected in the episode that just ended, averaged over its planned steps; `plan/failed` is how many
-    /// of them failed, where any did. Not called for an
-    /// episode without planning.
+    /// of them failed, where any did. Not called for an episode without planning.
     ///
     /// # Errors
     /// Stops the run.
@@ -114,7 +113,7 @@ pub trait Observer {
 /// Watches nothing.
 impl Observer for () {}
 
-/// Tells each in turn; the first error stops.
+/// Calls each in turn; the first error stops.
 impl Observer for Vec<&mut dyn Observer> {
     fn on_step(&mut self, at: Moment, transition: &Transition, info: &Info) -> Result<(), AgentError> {
         self.iter_mut().try_for_each(|o| o.on_step(at, transition, info))

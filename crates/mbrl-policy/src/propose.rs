@@ -9,7 +9,7 @@ use mbrl_plan::Propose;
 
 use crate::{ActMode, Policy, PolicyDraw};
 
-/// What a policy would do, rolled out in the planner's model: one sequence by its mean actions, the others with its noise.
+/// A policy's actions, rolled out in the planner's model: one sequence with its mean actions, the others with its noise.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct PolicyProposals<P: ?Sized> {
 }
 
 impl<P: Policy + ?Sized> PolicyProposals<P> {
-    /// `count` sequences per plan, at least 1, of a policy.
+    /// `count` sequences per plan, at least 1, from a policy.
     #[must_use]
     pub fn new(policy: std::sync::Arc<P>, count: usize) -> Self {
         Self { policy, count: count.max(1) }
@@ -63,7 +63,7 @@ impl<P: Policy + ?Sized> Propose for PolicyProposals<P> {
             if !others.is_empty() {
                 actions.extend(self.policy.act(others, ActMode::Explore, draw));
             }
-            // Where a model has run away, the policy has nothing to say: it holds on to what it did.
+            // Where a model has diverged, the policy has no valid input: it repeats its last action.
             for (action, last) in actions.iter_mut().zip(&last) {
                 if !action.is_finite() {
                     *action = *last;

@@ -11,7 +11,7 @@ use crate::{
 
 const FILE: &str = "machine.json";
 
-/// What a run was made with, from one start to the next: versions, machine, threads. A run that was resumed elsewhere has
+/// What a run was made with, per start: versions, machine, threads. A run that was resumed elsewhere has
 /// several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -20,20 +20,20 @@ pub struct Provenance {
     pub env_step: u64,
     /// Version of this crate.
     pub version: String,
-    /// The commit that it was built from, where the build was told: the variable `MBRL_COMMIT` at build time.
+    /// The commit that it was built from, if the build was given it: the variable `MBRL_COMMIT` at build time.
     pub commit: Option<String>,
     /// Whether it was built with optimisations.
     pub optimised: bool,
     /// Architecture and operating system, `x86_64-linux`.
     pub target: String,
-    /// What the processor calls itself, where the system tells.
+    /// The processor's name, where the system reports it.
     pub cpu: Option<String>,
     /// Threads that the run computes on.
     pub threads: usize,
 }
 
 impl Provenance {
-    /// That of this process, on the threads that computations would use here.
+    /// The provenance of this process, with the threads that computations would use here.
     #[must_use]
     pub fn here(env_step: u64) -> Self {
         Self {
@@ -61,9 +61,9 @@ impl Provenance {
         }
     }
 
-    /// Adds a start to a run. Starts after that step are forgotten: what they did is done again.
+    /// Adds a start to a run. Starts after that step are dropped: their work is done again.
     pub(crate) fn add(self, folder: &Path) -> Result<(), AgentError> {
-        // A damaged list is no reason not to go on.
+        // A damaged list is no reason to stop.
         let mut starts = Self::of_run(folder).unwrap_or_default();
         starts.retain(|start| start.env_step < self.env_step);
         starts.push(self);

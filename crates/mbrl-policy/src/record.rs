@@ -20,7 +20,7 @@ pub struct MetricsLine {
 }
 
 impl MetricsLine {
-    /// Reads a line; says what is wrong with it.
+    /// Reads a line, or says what is wrong with it.
     fn parse(text: &[u8]) -> Result<Self, String> {
         let values: Map<String, Value> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let need = |key: &str, rule: &str| format!("`{key}`: expected {rule}");
@@ -42,19 +42,19 @@ impl MetricsLine {
         self.values.keys().map(String::as_str).filter(|name| !["event", "env_step", "wall_s"].contains(name))
     }
 
-    /// Whether it tells of an episode that the end of the run's budget cut: its return is not that of a whole one.
+    /// Whether it records an episode that the end of the run's budget cut: its return is not that of a whole one.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.is_episode_that("episode/cut")
     }
 
-    /// Whether it tells of an episode that broke down: its return is not that of a whole one.
+    /// Whether it records an episode that broke down: its return is not that of a whole one.
     #[must_use]
     pub fn is_breakdown(&self) -> bool {
         self.is_episode_that("episode/breakdown")
     }
 
-    /// Whether it tells of a fit of a model, not of a value or a distilled policy alone.
+    /// Whether it records a fit of a model, not only of a value or a distilled policy.
     #[must_use]
     pub fn is_model_fit(&self) -> bool {
         let has = |name| self.get(name).is_some();

@@ -1,4 +1,4 @@
-//! The world as the loops see it: every observation, reward and action checked on its way through.
+//! The world as the loops see it: every observation, reward and action is checked on its way through.
 
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,7 @@ pub(crate) fn step_together(
     seats.into_par_iter().zip(chosen).map(advance).collect()
 }
 
-/// What an episode came to.
+/// The result of an episode.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct EpisodeSummary {
@@ -106,10 +106,10 @@ pub struct EpisodeSummary {
     pub terminated: bool,
     /// The episode was cut from outside: by a time limit, by the end of the run's budget of steps, or because it broke down.
     pub truncated: bool,
-    /// It was the end of the run's budget: the return is not that of a whole episode.
+    /// The end of the run's budget cut it: the return is not that of a whole episode.
     pub cut: bool,
     /// Why the episode broke down, where it did: the engine diverged, or an observation or a reward was no number. The step at
-    /// which it did is dropped, so the return is not that of a whole episode.
+    /// which it did so is dropped, so the return is not that of a whole episode.
     pub breakdown: Option<String>,
     /// Steps whose plan failed ([`Agent::take_plan_failure`]).
     pub failed_plans: u64,
@@ -117,7 +117,7 @@ pub struct EpisodeSummary {
     pub env_time: Duration,
     /// Wall time in the agent's choices of actions: planning, mostly.
     pub act_time: Duration,
-    /// What the environment told besides ([`Step::info`](mbrl_env::Step)): the mean of each name over the steps that gave it,
+    /// What else the environment reported ([`Step::info`](mbrl_env::Step)): the mean of each name over the steps that gave it,
     /// in the order of the names. Known when the episode is over.
     pub info: Vec<(String, f64)>,
 }
@@ -129,7 +129,7 @@ impl EpisodeSummary {
         !self.cut && self.breakdown.is_none()
     }
 
-    /// What `metrics.jsonl` tells of it as the episode of a number, counted from 1.
+    /// What `metrics.jsonl` records of it as the episode with this number, counted from 1.
     #[must_use]
     pub fn scalars(&self, index: u64) -> Vec<(String, f64)> {
         let numbers = [
@@ -161,7 +161,7 @@ impl Episode {
         episode
     }
 
-    /// As [`begin`](Self::begin); the agent is told apart.
+    /// As [`begin`](Self::begin); the agent is told separately.
     pub(crate) fn reset(world: &mut World, seed: u64, env_step: u64) -> Result<Self, AgentError> {
         let reset = world.reset(Some(seed)).map_err(AgentError::from);
         let reset = reset.and_then(|obs| check_obs(world.spec(), &obs, " of the reset", env_step).map(|()| obs));
@@ -191,7 +191,7 @@ impl Episode {
         Ok(())
     }
 
-    /// Lets the agent act once, after so many steps; `None` where the episode broke down, at this step or at its reset.
+    /// Lets the agent act once, after this many steps; `None` where the episode broke down, at this step or at its reset.
     pub(crate) fn step(
         &mut self,
         world: &mut World,
@@ -220,7 +220,7 @@ impl Episode {
         Situation { past: &self.past, snapshot, ..Situation::of(&self.obs) }
     }
 
-    /// Takes note of an action that took so much time, and checks it.
+    /// Records an action that took this much time, and checks it.
     fn acted(&mut self, acted: Acted, elapsed: Duration, agent: &str, world: &World) -> Result<Vec<f32>, AgentError> {
         let Acted { action, failure } = acted;
         self.summary.act_time += elapsed;
@@ -283,7 +283,7 @@ impl Episode {
         self.trouble.take()
     }
 
-    /// What it came to, when it is over.
+    /// Its result, when it is over.
     pub(crate) fn finish(&mut self) -> EpisodeSummary {
         let mut info = self.info.take();
         info.sort_by(|a, b| a.0.cmp(&b.0));

@@ -167,6 +167,28 @@ fn a_given_value_counts_at_once_and_for_its_goal_alone() {
     assert_eq!(act(&mut again), plain);
 }
 
+#[test]
+fn an_agent_that_waits_for_the_value_of_a_run_does_not_act_without_it() {
+    let value = ValueConfig { source: ValueSource::Run, run: "somewhere".into(), ..ValueConfig::default() };
+    let config = guide(value, DistilConfig::default());
+    let (spec, mut rng) = (Point::limited(STEPS).spec().clone(), Rng::new(1));
+    let mut agent = config.init(&spec, Box::new(in_simulator(2)), Vec::new(), &mut rng).unwrap();
+    let mut running = Point::limited(STEPS);
+    let obs = running.reset(Some(0)).unwrap();
+    let snapshot = running.save();
+    let situation = Situation { snapshot: Some(&snapshot), ..Situation::of(&obs) };
+    agent.begin_episode();
+    let told =
+        "value.source = \"run\": expected a value that was handed over before the first action (Guided::with_value)";
+    let alone = agent.act(&situation, ActMode::Evaluate, &mut rng).unwrap_err();
+    assert_eq!(alone.to_string(), told);
+    let turn = Turn { slot: 0, situation: situation.clone(), rng: &mut Rng::new(2) };
+    assert_eq!(agent.act_batch(vec![turn], ActMode::Evaluate).unwrap_err().to_string(), told);
+    let worth: Arc<dyn Value> = Arc::new(mbrl_env::value_fn(|obs: Tensor<2>| obs.squeeze_dim::<1>(1)));
+    let mut agent = agent.with_value(GivenValue::new(LearnedValue::new(worth, 0.9), "a test"));
+    agent.act(&situation, ActMode::Evaluate, &mut rng).unwrap();
+}
+
 /// Counts the updates of critics.
 struct Updates(usize);
 

@@ -783,6 +783,10 @@ fn the_value_of_another_run_is_taken_over_or_refused_by_name() {
         (vec![of(&other), "goal.cost=[1, 0, 0, 0]".into()], "expected a run with the same goal.cost"),
         (vec![of(&young)], "after 12 steps that one has taken random actions alone, as it does for 5000"),
         (vec![of(&other), "value.warm_up_horizon=9".into()], "value.warm_up_horizon = 9: expected 0 with value.source"),
+        (
+            vec![of(&other), "value.checkpoint=7".into()],
+            "value.checkpoint = 7: expected a whole checkpoint of that run, but ",
+        ),
         (vec![of(&other), "value.checkpoint=7".into()], "no checkpoint of step 7"),
         (vec![of(&other), "value.warm_up=10".into()], "value.warm_up = 10: expected 0 with value.source"),
         (vec![of(&other), "distil.role=propose".into()], "value.proposals = 4: expected 0"),

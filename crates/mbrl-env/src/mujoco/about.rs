@@ -1,9 +1,9 @@
-//! What is at hand, in one line.
+//! The available engine, in one line.
 
 use super::{ENGINE_VERSION, model::ready, models_folder};
 use crate::EnvError;
 
-/// Version of the engine and the folder of the tasks' models, where both are as they should be.
+/// Version of the engine and folder of the tasks' models, if both are as they should be.
 ///
 /// # Errors
 /// [`EnvError::Engine`], with how to get what is missing.

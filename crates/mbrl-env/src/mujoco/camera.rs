@@ -1,30 +1,30 @@
-//! Where a simulation is looked at from.
+//! Cameras that look at a simulation.
 
 use super::Model;
 use crate::{EnvError, check_finite};
 
-/// Where a picture of a simulation is taken from.
+/// The camera that takes a picture of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Camera {
-    /// A camera that the model brings along, by its name.
+    /// A camera that the model defines, by its name.
     Named(String),
     /// One in free space.
     Free(View),
 }
 
-/// A camera in free space, by the point that it looks at.
+/// A camera in free space, given by the point that it looks at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
     /// What it looks at (m).
     pub lookat: [f64; 3],
-    /// How far away it is from there (m).
+    /// Its distance from that point (m).
     pub distance: f64,
-    /// Direction that it looks into, about the vertical: 0 along x, 90 along y (degrees).
+    /// Its viewing direction about the vertical: 0 along x, 90 along y (degrees).
     pub azimuth: f64,
     /// How far it looks up: −90 straight down (degrees).
     pub elevation: f64,
-    /// Body with which it moves: the horizontal place of the centre of mass of all that hangs on it is added to `lookat`.
-    /// Its height is not, so that hops can be seen.
+    /// Body that it follows: the horizontal position of the centre of mass of the body and everything attached to it is added to `lookat`.
+    /// The height is not, so that hops can be seen.
     pub follow: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl View {
     }
 }
 
-/// A camera of which all parts are known to be there.
+/// A camera whose parts are all known to exist.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "what draws is to be had on Linux alone"))]
 pub(super) enum Placed {
@@ -53,7 +53,7 @@ pub(super) enum Placed {
 }
 
 impl Camera {
-    /// Finds what it names.
+    /// Finds the camera or body that it names.
     pub(super) fn place(&self, model: &Model) -> Result<Placed, EnvError> {
         match self {
             Self::Named(name) => Ok(Placed::Fixed(model.camera(name)?)),

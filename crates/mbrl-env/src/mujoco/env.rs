@@ -10,26 +10,26 @@ use crate::{
     Step, check_action, field::with_unique_names, tasks::Phase, wrappers::narrowed,
 };
 
-/// What a step was worth.
+/// The outcome of a step.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StepOutcome {
     /// Reward.
     pub reward: f64,
-    /// The task reached an end state.
+    /// Whether the task reached a terminal state.
     pub terminated: bool,
     /// Named numbers for logs; the same names at every step.
     pub info: Info,
 }
 
 impl StepOutcome {
-    /// A step after which the episode goes on, without info.
+    /// A step after which the episode continues, without info.
     #[must_use]
     pub fn new(reward: f64) -> Self {
         Self { reward, terminated: false, info: Info::new() }
     }
 
-    /// Whether the task reached an end state.
+    /// Sets whether the task reached a terminal state.
     #[must_use]
     pub fn with_terminated(mut self, terminated: bool) -> Self {
         self.terminated = terminated;
@@ -44,20 +44,20 @@ impl StepOutcome {
     }
 }
 
-/// What makes an environment of a simulation. Closures do, by [`MujocoEnv::builder`]; a type of its own does where a task
-/// has settings.
+/// The rules that make an environment from a simulation. Closures are enough with [`MujocoEnv::builder`]; a task with settings
+/// uses its own type.
 pub trait Rules: Send + Sync {
     /// Appends the observation; it is rounded to `f32` afterwards.
     fn observe(&self, sim: &Sim, obs: &mut Vec<f64>);
 
-    /// As [`observe`](Self::observe), with what [`measure`](Self::measure) gave of the state before the step (at a start: of
+    /// As [`observe`](Self::observe), with what [`measure`](Self::measure) appended for the state before the step (at a start: for
     /// the start itself): for observations of change.
     fn observe_change(&self, before: &[f64], sim: &Sim, obs: &mut Vec<f64>) {
         let _ = before;
         self.observe(sim, obs);
     }
 
-    /// What the columns of the observation are, by [`Model::position_fields`] and its siblings for example; `None` (the
+    /// The columns of the observation, for example from [`Model::position_fields`] and its siblings; `None` (the
     /// default) numbers them.
     fn fields(&self, model: &Model) -> Option<Vec<Field>> {
         let _ = model;
@@ -68,26 +68,26 @@ pub trait Rules: Send + Sync {
     /// [keyframe](Model::keyframe).
     ///
     /// # Errors
-    /// Those of what it is taken from.
+    /// Those of the source of the state.
     fn initial_state(&self, model: &Model) -> Result<InitialState, EnvError> {
         Ok(model.initial_state())
     }
 
-    /// Moves an episode's start away from the initial state: positions and velocities, a mocap body that shows the goal.
+    /// Changes the initial state at an episode's start: positions and velocities, a mocap body that shows the goal.
     fn start(&self, state: &mut InitialState, rng: &mut Rng);
 
-    /// Lets a start come to rest before the first observation: steps the simulation, and draws what the episode is about (a
+    /// Lets a start come to rest before the first observation: steps the simulation, and draws the episode's task (a
     /// goal, a path), which [`Sim::userdata_mut`] keeps. By default nothing happens. [`MujocoEnv::begin`] does not call it.
     ///
     /// # Errors
-    /// What keeps the episode from starting.
+    /// Any that keep the episode from starting.
     fn settle(&self, sim: &mut Sim, rng: &mut Rng) -> Result<(), EnvError> {
         let _ = (sim, rng);
         Ok(())
     }
 
-    /// The actions, where they are not the model's controls (`None`, the default): their space and what their columns are.
-    /// [`apply`](Self::apply) then says what they do.
+    /// The actions, if they are not the model's controls (`None`, the default): their space and their columns.
+    /// [`apply`](Self::apply) then puts them into effect.
     fn actions(&self, model: &Model) -> Option<(BoxSpace, Vec<Field>)> {
         let _ = model;
         None
@@ -98,12 +98,12 @@ pub trait Rules: Send + Sync {
         controls.set_ctrl(action);
     }
 
-    /// Appends what the reward compares with the state before the step, a position for example.
+    /// Appends the quantities of the state before the step that the reward needs, a position for example.
     fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
         let _ = (sim, measured);
     }
 
-    /// Judges a step: what was measured before it, the simulation after it, and the action as it came.
+    /// Judges a step from the measurements before it, the simulation after it, and the action as given.
     fn judge(&self, before: &[f64], sim: &Sim, action: &[f32]) -> StepOutcome;
 
     /// Whether observation or reward read forces on bodies (`cfrc_ext` and the like), which cost time.
@@ -111,13 +111,13 @@ pub trait Rules: Send + Sync {
         false
     }
 
-    /// Where pictures are taken from.
+    /// The camera for pictures.
     fn camera(&self, model: &Model) -> Camera {
         Camera::Free(View::of(model))
     }
 }
 
-/// What an action acts on ([`Rules::apply`]). All of it keeps its value until it is set again; an episode starts with the
+/// What an action can act on ([`Rules::apply`]). Every part keeps its value until it is set again; an episode starts with the
 /// controls of its [`InitialState`] and without forces.
 pub struct Controls<'a> {
     data: &'a mut MjData<Arc<MjModel>>,
@@ -143,19 +143,19 @@ impl Controls<'_> {
         self.data.time()
     }
 
-    /// Positions, `[nq]`: what servos measure.
+    /// Positions, `[nq]`, as servos measure them.
     #[must_use]
     pub fn qpos(&self) -> &[f64] {
         self.data.qpos()
     }
 
-    /// What the episode remembers ([`Sim::userdata`]).
+    /// The memory of the episode ([`Sim::userdata`]).
     #[must_use]
     pub fn userdata(&self) -> &[f64] {
         self.data.userdata()
     }
 
-    /// The same, to be written: what a goal does while an episode goes on.
+    /// The same, mutable: for a goal that changes during an episode.
     pub fn userdata_mut(&mut self) -> &mut [f64] {
         self.data.userdata_mut()
     }
@@ -175,7 +175,7 @@ impl Controls<'_> {
         self.data.mocap_quat_mut()
     }
 
-    /// Forces and torques on the degrees of freedom beside those of the actuators, `[nv]`.
+    /// Forces and torques on the degrees of freedom in addition to those of the actuators, `[nv]`.
     pub fn qfrc_applied_mut(&mut self) -> &mut [f64] {
         self.data.qfrc_applied_mut()
     }
@@ -184,9 +184,10 @@ impl Controls<'_> {
 /// An environment on MuJoCo: a [`Model`] under [`Rules`].
 ///
 /// Actions are the model's controls in their order, with their limits ([`Model::control_limits`]; infinite where it gives none),
-/// or what the rules make of them. A step holds them for `frame_skip` steps of the engine. A state that diverges is [`EnvError::Simulation`], and the episode is over.
+/// or those that the rules define. A step holds them for `frame_skip` steps of the engine. A state that diverges is
+/// [`EnvError::Simulation`], and the episode is over.
 ///
-/// A robot of one's own:
+/// Your own robot:
 ///
 /// ```
 /// use mbrl_env::{Env, TimeLimit, check, mujoco::{Model, MujocoEnv}};
@@ -216,17 +217,17 @@ pub struct MujocoEnv {
     spec: Arc<EnvSpec>,
     rules: Arc<dyn Rules>,
     initial: Arc<InitialState>,
-    /// Limits that the engine does not know of.
+    /// Limits that the engine does not know.
     clipped_to: Option<BoxSpace>,
     sim: Sim,
     frame_skip: u32,
     rng: Rng,
     phase: Phase,
-    /// What [`Rules::measure`] gave last.
+    /// The last output of [`Rules::measure`].
     measured: Vec<f64>,
     /// Buffer.
     observed: Vec<f64>,
-    /// What drew the last picture; not shared with clones.
+    /// The renderer of the last picture; not shared with clones.
     renderer: Option<Renderer>,
 }
 
@@ -254,16 +255,16 @@ impl Clone for MujocoEnv {
 }
 
 impl MujocoEnv {
-    /// An environment by closures.
+    /// An environment from closures.
     pub fn builder(model: Model) -> MujocoEnvBuilder {
         MujocoEnvBuilder { model, name: "mujoco".into(), frame_skip: 1, limits: None, rules: Closures::default() }
     }
 
-    /// An environment by rules. `frame_skip` is the number of the engine's steps per step of the environment.
+    /// An environment from rules. `frame_skip` is the number of engine steps per environment step.
     ///
     /// # Errors
     /// [`EnvError::Config`] for a `frame_skip` of 0, [`EnvError::Engine`] for rules without an action (those that leave the
-    /// actions to a model without a control) or that observe nothing, [`EnvError::Fields`] for fields that do not describe
+    /// actions to a model without controls) or that observe nothing, [`EnvError::Fields`] for fields that do not describe
     /// observation or action, those of [`Rules::initial_state`] and of [`Sim::set_initial_state`].
     pub fn new(name: &str, model: &Model, frame_skip: u32, rules: Arc<dyn Rules>) -> Result<Self, EnvError> {
         if frame_skip == 0 {
@@ -314,14 +315,14 @@ impl MujocoEnv {
         })
     }
 
-    /// The simulation. After a restore `qpos` and `qvel` are those restored; what is computed from them comes with the next
+    /// The simulation. After a restore, `qpos` and `qvel` are the restored ones; quantities computed from them follow with the next
     /// step.
     #[must_use]
     pub fn sim(&self) -> &Sim {
         &self.sim
     }
 
-    /// Begins an episode at positions `[nq]` and velocities `[nv]`, otherwise as [`Rules::initial_state`] has it, and returns
+    /// Begins an episode at positions `[nq]` and velocities `[nv]`, with everything else from [`Rules::initial_state`], and returns
     /// the observation there.
     ///
     /// # Errors
@@ -339,7 +340,7 @@ impl MujocoEnv {
         self.begin_with(state, |_, _, _| Ok(()))
     }
 
-    /// Begins an episode at a state that is changed on its way.
+    /// Begins an episode at a state, which `settle` may change before the first observation.
     fn begin_with(
         &mut self,
         state: &InitialState,
@@ -409,7 +410,7 @@ impl Env for MujocoEnv {
     fn step(&mut self, action: &[f32]) -> Result<Step, EnvError> {
         self.phase.require_running(&self.spec.name)?;
         check_action(&self.spec, action)?;
-        // Unless all goes well: after an error, or a panic of the rules, the simulation is nowhere.
+        // Set until the step succeeds: after an error, or a panic of the rules, the simulation's state is undefined.
         self.phase = Phase::Over;
         match &self.clipped_to {
             Some(limits) => self.advance(&limits.clipped(action)),
@@ -435,10 +436,10 @@ impl Env for MujocoEnv {
     }
 }
 
-/// The engine's complete state and what the environment keeps of its own.
+/// The engine's complete state and the environment's own.
 #[derive(Debug)]
 struct Saved {
-    /// That of the environment and its clones, and of no other.
+    /// Shared by the environment and its clones, and by no other.
     spec: Arc<EnvSpec>,
     state: State,
     measured: Vec<f64>,
@@ -460,7 +461,7 @@ impl Simulator for MujocoEnv {
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), EnvError> {
         let foreign = || EnvError::ForeignSnapshot { env: self.spec.name.clone() };
         let saved = snapshot.get::<Saved>().ok_or_else(foreign)?;
-        // Other rules would take what these have measured for their own.
+        // Other rules would mistake these measurements for their own.
         if !Arc::ptr_eq(&saved.spec, &self.spec) {
             return Err(foreign());
         }
@@ -482,7 +483,7 @@ type Apply = Box<dyn Fn(&[f32], &mut Controls<'_>) + Send + Sync>;
 type Pay = Box<dyn Fn(&[f64], &Sim, &[f32]) -> f64 + Send + Sync>;
 type End = Box<dyn Fn(&Sim) -> bool + Send + Sync>;
 
-/// Rules by closures.
+/// Rules from closures.
 #[derive(Default)]
 struct Closures {
     observe: Option<Observe>,
@@ -551,8 +552,8 @@ impl Rules for Closures {
     }
 }
 
-/// Builds a [`MujocoEnv`] by closures. What is left out: observed are positions and velocities, the start is the model's
-/// own, the reward is 0, nothing ends.
+/// Builds a [`MujocoEnv`] from closures. Defaults: the observation is positions and velocities, the start is the model's
+/// own, the reward is 0, episodes never terminate.
 #[must_use]
 pub struct MujocoEnvBuilder {
     model: Model,
@@ -569,7 +570,7 @@ impl fmt::Debug for MujocoEnvBuilder {
 }
 
 impl MujocoEnvBuilder {
-    /// What the environment is called.
+    /// The name of the environment.
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
@@ -581,8 +582,8 @@ impl MujocoEnvBuilder {
         self
     }
 
-    /// What the columns of the observation are (default: numbered; those of positions and velocities by their joints, where
-    /// no other observation is given).
+    /// The columns of the observation (default: numbered; if no other observation is given, positions and velocities named after
+    /// their joints).
     pub fn fields(mut self, fields: impl Into<Vec<Field>>) -> Self {
         self.rules.fields = Some(fields.into());
         self
@@ -600,12 +601,12 @@ impl MujocoEnvBuilder {
         self
     }
 
-    /// Moves an episode's start away from the initial `qpos` and `qvel`.
+    /// Changes the initial `qpos` and `qvel` at an episode's start.
     pub fn start(self, start: impl Fn(&mut [f64], &mut [f64], &mut Rng) + Send + Sync + 'static) -> Self {
         self.start_state(move |state, rng| start(&mut state.qpos, &mut state.qvel, rng))
     }
 
-    /// Moves an episode's start away from the initial state: a goal that is a mocap body, activations, positions and
+    /// Changes the initial state at an episode's start: a goal that is a mocap body, activations, positions and
     /// velocities.
     ///
     /// ```
@@ -633,14 +634,14 @@ impl MujocoEnvBuilder {
         self
     }
 
-    /// Limits of the actions, where the model gives none or they should be narrower: `[-1, 1]` for all, or by name
+    /// Limits of the actions, if the model gives none or they should be narrower: `[-1, 1]` for all, or by name
     /// ([`LimitsConfig`]). Actions are clipped to them.
     pub fn control_limits(mut self, limits: LimitsConfig) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// Actions of one's own instead of the model's controls: their space, what their columns are, and what they act on.
+    /// Your own actions instead of the model's controls: their space, their columns, and what they act on.
     pub fn actions(
         mut self,
         space: BoxSpace,
@@ -651,11 +652,11 @@ impl MujocoEnvBuilder {
         self
     }
 
-    /// Actions that move a mocap body, by at most `step` (m) per step along each axis: for robots that are welded to one, as
+    /// Actions that move a mocap body by at most `step` (m) per step along each axis: for robots that are welded to one, such as
     /// Gymnasium-Robotics' Fetch.
     ///
     /// # Errors
-    /// [`EnvError::UnknownName`] for a name that is no mocap body's, [`EnvError::Bounds`] for a negative `step`.
+    /// [`EnvError::UnknownName`] for a name that belongs to no mocap body, [`EnvError::Bounds`] for a negative `step`.
     pub fn mocap_actions(self, body: &str, step: f32) -> Result<Self, EnvError> {
         let mocap = self.model.mocap(body)?;
         let fields = parts(body, &["dx", "dy", "dz"], "m");
@@ -666,14 +667,14 @@ impl MujocoEnvBuilder {
         }))
     }
 
-    /// The reward of the state after a step and the action.
+    /// The reward, from the state after a step and the action.
     pub fn reward(mut self, reward: impl Fn(&Sim, &[f32]) -> f64 + Send + Sync + 'static) -> Self {
         self.rules.reward = Some(Box::new(move |_, sim, action| reward(sim, action)));
         self
     }
 
-    /// A reward that compares with the state before the step: `measure` appends what it needs of a state, `reward` gets
-    /// what was measured before, the simulation after the step, and the action.
+    /// A reward that compares with the state before the step: `measure` appends what it needs from a state, `reward` gets
+    /// the measurements before the step, the simulation after it, and the action.
     pub fn reward_of_change(
         mut self,
         measure: impl Fn(&Sim, &mut Vec<f64>) + Send + Sync + 'static,
@@ -684,25 +685,25 @@ impl MujocoEnvBuilder {
         self
     }
 
-    /// When the task is over.
+    /// When the task terminates.
     pub fn terminated(mut self, terminated: impl Fn(&Sim) -> bool + Send + Sync + 'static) -> Self {
         self.rules.terminated = Some(Box::new(terminated));
         self
     }
 
-    /// Has forces on bodies (`cfrc_ext` and the like) computed after each step.
+    /// Computes forces on bodies (`cfrc_ext` and the like) after each step.
     pub fn body_forces(mut self) -> Self {
         self.rules.body_forces = true;
         self
     }
 
-    /// Where pictures are taken from (default: [`View::of`] the model).
+    /// The camera for pictures (default: [`View::of`] the model).
     pub fn camera(mut self, camera: Camera) -> Self {
         self.rules.camera = Some(camera);
         self
     }
 
-    /// The environment, without a time limit: put it into a [`TimeLimit`](crate::TimeLimit).
+    /// The environment, without a time limit: wrap it in a [`TimeLimit`](crate::TimeLimit).
     ///
     /// # Errors
     /// As [`MujocoEnv::new`], [`LimitsConfig::resolve`] and [`ActionLimits::clip`](crate::ActionLimits::clip).

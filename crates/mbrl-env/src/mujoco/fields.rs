@@ -1,4 +1,4 @@
-//! What a model's joints, actuators and sensors are called, and in which units they speak.
+//! Names and units of a model's joints, actuators and sensors.
 
 use mujoco_rs::prelude::{MjtJoint, MjtObjBase, MjtTrn};
 
@@ -6,7 +6,7 @@ use super::Model;
 use crate::{Field, field::with_unique_names};
 
 impl Model {
-    /// A field for each entry of `qpos`, by the names of the joints: slides in m, hinges in rad. A hinge without limits is an
+    /// A field for each entry of `qpos`, named after the joints: slides in m, hinges in rad. A hinge without limits is an
     /// [angle](crate::FieldKind::Angle), one with limits is linear; a free joint has a position and a quaternion.
     #[must_use]
     pub fn position_fields(&self) -> Vec<Field> {
@@ -21,7 +21,7 @@ impl Model {
         with_unique_names(self.joints().flat_map(of).collect())
     }
 
-    /// A field for each entry of `qvel`, by the names of the joints: m/s and rad/s.
+    /// A field for each entry of `qvel`, named after the joints: m/s and rad/s.
     #[must_use]
     pub fn velocity_fields(&self) -> Vec<Field> {
         let of = |(id, name): (usize, String)| match self.inner().jnt_type()[id] {
@@ -35,8 +35,8 @@ impl Model {
         with_unique_names(self.joints().flat_map(of).collect())
     }
 
-    /// A field for each actuator with as many columns as it has controls, by its name or, where it has none, that of the joint
-    /// that it moves. Controls have no unit of their own: gears and gains make forces of them.
+    /// A field for each actuator with as many columns as it has controls, named after it or, if it has no name, after the joint
+    /// that it moves. Controls have no unit of their own: gears and gains convert them to forces.
     #[must_use]
     pub fn control_fields(&self) -> Vec<Field> {
         let inner = self.inner();
@@ -54,7 +54,7 @@ impl Model {
         with_unique_names(controls.map(|(id, controls)| columns(Field::linear(name(id), ""), *controls)).collect())
     }
 
-    /// A field for each sensor, by its name, with as many columns as it has readings.
+    /// A field for each sensor, named after it, with as many columns as it has readings.
     #[must_use]
     pub fn sensor_fields(&self) -> Vec<Field> {
         let field = |(id, size): (usize, &i32)| {
@@ -63,7 +63,7 @@ impl Model {
         with_unique_names(self.inner().sensor_dim().iter().enumerate().map(field).collect())
     }
 
-    /// Names of the bodies but for the world.
+    /// Names of the bodies except the world.
     pub(super) fn body_names(&self) -> impl Iterator<Item = String> {
         (1..self.inner().nbody() as usize).map(|id| self.name_of(MjtObjBase::mjOBJ_BODY, "body", id))
     }
@@ -72,13 +72,13 @@ impl Model {
         (0..self.inner().njnt() as usize).map(|id| (id, self.name_of(MjtObjBase::mjOBJ_JOINT, "joint", id)))
     }
 
-    /// The name of a part, or its kind and number.
+    /// The name of a part, otherwise its kind and number.
     fn name_of(&self, kind: MjtObjBase, called: &str, id: usize) -> String {
         self.inner().id_to_name(kind, id).map_or_else(|| format!("{called}{id}"), str::to_owned)
     }
 }
 
-/// A field of one column, or of several.
+/// A field with one column, or with several.
 fn columns(field: Field, count: i32) -> Field {
     if count == 1 { field } else { field.with_shape([count as usize]) }
 }

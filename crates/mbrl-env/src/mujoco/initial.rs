@@ -5,8 +5,8 @@ use mujoco_rs::prelude::MjtObjBase;
 use super::Model;
 use crate::EnvError;
 
-/// A state to begin an episode in, at time 0: the model's own ([`Model::initial_state`]) or one of its keyframes
-/// ([`Model::keyframe`]), and what one makes of it.
+/// A state in which an episode begins, at time 0: the model's own ([`Model::initial_state`]) or one of its keyframes
+/// ([`Model::keyframe`]), possibly changed.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct InitialState {
@@ -46,7 +46,7 @@ impl Model {
         }
     }
 
-    /// The state of a keyframe, but for its time.
+    /// The state of a keyframe, except for its time.
     ///
     /// # Errors
     /// [`EnvError::UnknownName`], listing the known ones.
@@ -68,7 +68,7 @@ impl Model {
     /// Index of a mocap body among the mocap bodies.
     ///
     /// # Errors
-    /// [`EnvError::UnknownName`] for a name that is no mocap body's, listing those that are.
+    /// [`EnvError::UnknownName`] for a name that belongs to no mocap body, listing those that do.
     pub fn mocap(&self, body: &str) -> Result<usize, EnvError> {
         let ids = self.inner().body_mocapid();
         if let Some(mocap) = self.body(body).ok().and_then(|id| usize::try_from(ids[id]).ok()) {

@@ -6,18 +6,18 @@ use super::Model;
 use crate::{BoxSpace, EnvError};
 
 impl Model {
-    /// Limits of the controls, `[nu]`: the model's `ctrlrange`. Where it gives none, what lies beyond of which no control
-    /// makes a difference:
+    /// Limits of the controls, `[nu]`: the model's `ctrlrange`. Where it gives none, the limits beyond which a control makes no
+    /// difference:
     ///
     /// - 0 to 1 for a muscle, which clips its excitation to it;
-    /// - for a motor whose force is its gain times the control, and limited (`forcerange`): the controls of these forces;
-    /// - the joint's range for a servo of a joint with limits (`position`, `intvelocity` and their like), beyond which it only
+    /// - for a motor whose force is its gain times the control, and limited (`forcerange`): the controls that give these forces;
+    /// - the joint's range for a servo on a joint with limits (`position`, `intvelocity` and similar ones), beyond which it only
     ///   pushes harder.
     ///
     /// Other controls have no limits: −∞ to ∞.
     ///
     /// # Errors
-    /// [`EnvError::Bounds`] for limits that single precision cannot tell apart from none.
+    /// [`EnvError::Bounds`] for limits that single precision cannot distinguish from none.
     ///
     /// ```
     /// use mbrl_env::mujoco::Model;
@@ -54,7 +54,7 @@ impl Model {
         BoxSpace::new(low, high)
     }
 
-    /// The controls of an actuator of one control beyond which nothing changes, or nothing useful.
+    /// The control values of an actuator with one control beyond which nothing changes, or nothing useful.
     fn useful_controls(&self, actuator: usize) -> Option<[f64; 2]> {
         let inner = self.inner();
         if inner.actuator_dyntype()[actuator] == MjtDyn::mjDYN_MUSCLE {

@@ -1,28 +1,28 @@
-//! MuJoCo: the field's benchmark tasks as Gymnasium 1.4 defines them, and any robot of one's own.
+//! MuJoCo: the field's benchmark tasks as Gymnasium 1.4 defines them, and your own robots.
 //!
-//! The engine is a library in C that must be at hand for the build: `docs/mujoco.md` in the repository says how one
-//! command fetches it. The tasks' models are Gymnasium's own files, read at run time from the folder that the environment
-//! variable `MBRL_MUJOCO_MODELS` names; where it is not set, from the folder next to the engine at build time.
+//! The engine is a C library that the build needs: `docs/mujoco.md` in the repository has the
+//! command that fetches it. The tasks' models are Gymnasium's own files, read at run time from the folder that the environment
+//! variable `MBRL_MUJOCO_MODELS` names or, if it is not set, from the folder next to the engine at build time.
 //!
 //! - [`Model`] is compiled MJCF, [`Sim`] a model in a state, [`MujocoEnv`] an environment: a simulation with an
 //!   observation, a reward and a start, given by closures ([`MujocoEnv::builder`]) or by a type ([`Rules`]). Actions are the
-//!   model's controls, or what one makes of them: a mocap body that is moved, forces ([`Controls`]).
+//!   model's controls, or whatever you define: moving a mocap body, forces ([`Controls`]).
 //! - The tasks are made by name like all others ([`tasks::make`](crate::tasks::make)); their options are the fields of
 //!   [`HalfCheetahConfig`] and its siblings ([`tasks::make_with`](crate::tasks::make_with)).
 //! - [`Renderer`] draws a simulation from a [`Camera`], without a window.
 //!
-//! What goes into the engine is checked before (widths, finiteness, names). What it warns of, and what it cannot do, which by
-//! itself would end the process, is [`EnvError::Simulation`](crate::EnvError::Simulation) and the end of the episode; it prints
+//! All input to the engine is checked first (widths, finiteness, names). Its warnings and its fatal errors, which by default
+//! end the process, become [`EnvError::Simulation`](crate::EnvError::Simulation) and end the episode; it prints
 //! nothing and writes no `MUJOCO_LOG.TXT`. Three ways to end the process remain:
 //!
-//! - a program built with `panic = "abort"`, where the engine cannot go on;
-//! - memory that the system does not give, while a model is compiled (a height field of absurd size) or a simulation is
+//! - a fatal error of the engine in a program built with `panic = "abort"`;
+//! - lack of memory while a model is compiled (a height field of absurd size) or a simulation is
 //!   made or copied, as everywhere in Rust;
-//! - calls of one's own on [`mujoco_rs`]' types, in reach by [`Model::inner`] and [`Sim::data`]: its documentation says which
+//! - your own calls on [`mujoco_rs`]' types, accessible by [`Model::inner`] and [`Sim::data`]: its documentation says which
 //!   of them end the process.
 //!
-//! The engine's messages are taken for the whole process when the first model is loaded. A program that uses [`mujoco_rs`] on
-//! other threads too calls [`about()`] before it starts them.
+//! Loading the first model redirects the engine's messages for the whole process. A program that also uses [`mujoco_rs`] on
+//! other threads calls [`about()`] before it starts them.
 
 mod about;
 mod camera;

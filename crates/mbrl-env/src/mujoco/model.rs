@@ -13,7 +13,7 @@ use crate::EnvError;
 /// The version of the engine that this crate is built for.
 pub const ENGINE_VERSION: &str = "3.17.0";
 
-/// A compiled model: cheap to clone, shared by all simulations of it, unchangeable.
+/// A compiled model: cheap to clone, shared by all its simulations, immutable.
 ///
 /// ```
 /// use mbrl_env::mujoco::Model;
@@ -49,7 +49,7 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Compiles an MJCF (or URDF) file; what it includes is looked for in the same folder.
+    /// Compiles an MJCF (or URDF) file; files that it includes are looked up in the same folder.
     ///
     /// # Errors
     /// [`EnvError::Io`] for a file that cannot be read, [`EnvError::Format`] for one that the engine refuses, with its
@@ -57,7 +57,7 @@ impl Model {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, EnvError> {
         let path = path.as_ref();
         ready()?;
-        // Read here first: the engine does not tell a missing file from an illegible one.
+        // Read here first: the engine does not distinguish a missing file from an unreadable one.
         fs::read(path).map_err(|source| EnvError::Io { path: path.to_owned(), source })?;
         let refused = |reason: String| EnvError::Format { path: path.to_owned(), reason };
         match path.to_str() {
@@ -72,7 +72,7 @@ impl Model {
     /// Compiles MJCF text.
     ///
     /// # Errors
-    /// [`EnvError::Malformed`] for a text that the engine refuses, with its reason, [`EnvError::Engine`] for another
+    /// [`EnvError::Malformed`] for text that the engine refuses, with its reason, [`EnvError::Engine`] for another
     /// version of the engine.
     pub fn from_xml(text: &str) -> Result<Self, EnvError> {
         ready()?;
@@ -81,7 +81,7 @@ impl Model {
         Self::checked(model, "MJCF text").map_err(refused)
     }
 
-    /// Refuses models that no simulation can be made of.
+    /// Refuses models from which no simulation can be made.
     fn checked(model: MjModel, origin: &str) -> Result<Self, String> {
         if model.nplugin() > 0 {
             return Err("it uses plugins of the engine, which are not loaded here".into());
@@ -98,31 +98,31 @@ impl Model {
         Ok(Self { inner: Arc::new(model), origin: origin.into() })
     }
 
-    /// Where it comes from: a path, or `MJCF text`.
+    /// Its origin: a path, or `MJCF text`.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// Entries of the position vector `qpos`.
+    /// Number of entries of the position vector `qpos`.
     #[must_use]
     pub fn nq(&self) -> usize {
         self.inner.qpos0().len()
     }
 
-    /// Degrees of freedom, entries of the velocity vector `qvel`.
+    /// Number of degrees of freedom: entries of the velocity vector `qvel`.
     #[must_use]
     pub fn nv(&self) -> usize {
         self.inner.nv() as usize
     }
 
-    /// Controls.
+    /// Number of controls.
     #[must_use]
     pub fn nu(&self) -> usize {
         self.inner.nu() as usize
     }
 
-    /// Time of one step of the engine (s).
+    /// Duration of one step of the engine (s).
     #[must_use]
     pub fn timestep(&self) -> f64 {
         self.inner.opt().timestep
@@ -131,7 +131,7 @@ impl Model {
     /// Index of a body.
     ///
     /// # Errors
-    /// [`EnvError::UnknownName`], listing the known ones; so the other look-ups.
+    /// [`EnvError::UnknownName`], listing the known ones; the same holds for the other look-ups.
     pub fn body(&self, name: &str) -> Result<usize, EnvError> {
         self.find("body", MjtObjBase::mjOBJ_BODY, name, self.inner.nbody() as usize)
     }
@@ -176,7 +176,7 @@ impl Model {
         self.find("camera", MjtObjBase::mjOBJ_CAMERA, name, self.inner.ncam() as usize)
     }
 
-    /// The engine's own model, for whatever is not here.
+    /// The engine's own model, for everything that has no method here.
     #[must_use]
     pub fn inner(&self) -> &Arc<MjModel> {
         &self.inner
@@ -198,7 +198,7 @@ impl Model {
     }
 }
 
-/// What the engine says of a model, without the wrapper's words before it.
+/// The engine's message about a model, without the wrapper's prefix.
 fn in_one_line(error: &MjModelError) -> String {
     let said = match error {
         MjModelError::LoadFailed(said) => said.clone(),
@@ -207,7 +207,7 @@ fn in_one_line(error: &MjModelError) -> String {
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The engine, heard and of the right version.
+/// Makes sure that the engine has the right version and its messages are received.
 pub(super) fn ready() -> Result<(), EnvError> {
     check_version(mujoco_rs::mujoco_version())?;
     engine::install();

@@ -14,17 +14,17 @@ use mujoco_rs::{prelude::MjModel, wrappers::mj_model::MjtTexture};
 use super::{Camera, Model, Sim, camera::Placed, sim::STATE};
 use crate::{EnvError, Frame};
 
-/// Most pixels per side: every driver of OpenGL 3 and later has room for them, and where there is none the engine would end
-/// the process.
+/// Largest number of pixels per side: every driver for OpenGL 3 or later supports it; with more than a driver supports, the engine
+/// would end the process.
 const MAX_SIDE: u32 = 4096;
 
-/// Draws simulations of a [`Model`] from a [`Camera`], without a window: by EGL, on Linux.
+/// Draws simulations of a [`Model`] from a [`Camera`], without a window: with EGL, on Linux.
 ///
-/// A context of OpenGL belongs to a thread, so each renderer has one of its own, with a simulation of its own that it puts
-/// into the state to be drawn. Whatever is drawn, the drawn simulation never changes; and it is seen at the end of its last
-/// step, positions of bodies included.
+/// An OpenGL context belongs to a thread, so each renderer has its own thread, with its own simulation that it sets
+/// to the state to be drawn. Drawing never changes the original simulation; the picture shows the end of its last
+/// step, including the positions of bodies.
 ///
-/// The machine needs EGL and a driver; software does. Debian's packages: `libegl1 libgl1-mesa-dri`.
+/// The machine needs EGL and a driver; a software driver is enough. Debian's packages: `libegl1 libgl1-mesa-dri`.
 ///
 /// ```no_run
 /// use mbrl_env::mujoco::{Camera, Model, Renderer, Sim, View};
@@ -40,7 +40,7 @@ pub struct Renderer {
     model: Model,
     width: u32,
     height: u32,
-    /// Taken when it is dropped: the thread ends when it has no sender.
+    /// `None` once the renderer is dropped: the thread ends when there is no sender.
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,11 +63,11 @@ impl fmt::Debug for Renderer {
 }
 
 impl Renderer {
-    /// A renderer of pictures of this size.
+    /// A renderer for pictures of this size.
     ///
     /// # Errors
-    /// [`EnvError::Config`] for a side of 0 or above 4096 pixels, or a camera that is no camera; [`EnvError::UnknownName`]
-    /// for one that the model has not; [`EnvError::Engine`] where EGL or its driver is missing, or for a model that the
+    /// [`EnvError::Config`] for a side of 0 or above 4096 pixels, or an invalid camera; [`EnvError::UnknownName`]
+    /// for one that the model does not have; [`EnvError::Engine`] if EGL or its driver is missing, or for a model that the
     /// engine cannot draw.
     pub fn new(model: &Model, width: u32, height: u32, camera: &Camera) -> Result<Self, EnvError> {
         for (field, side) in [("width", width), ("height", height)] {
@@ -101,7 +101,7 @@ impl Renderer {
     /// Draws a simulation of the renderer's model.
     ///
     /// # Errors
-    /// [`EnvError::Engine`] for a simulation of another model or a driver that fails, [`EnvError::Simulation`] for one
+    /// [`EnvError::Engine`] for a simulation of another model or a failing driver, [`EnvError::Simulation`] for a simulation
     /// whose state is not finite.
     pub fn draw(&self, sim: &Sim) -> Result<Frame, EnvError> {
         check_same_model(&self.model, sim)?;
@@ -136,7 +136,7 @@ pub(super) fn check_same_model(model: &Model, sim: &Sim) -> Result<(), EnvError>
     Err(EnvError::Engine { reason })
 }
 
-/// All that the picture depends on.
+/// Everything on which the picture depends.
 pub(super) fn state_to_draw(sim: &Sim) -> Result<Box<[f64]>, EnvError> {
     let state = sim.data().state(STATE);
     if state.iter().any(|x| !x.is_finite()) {
@@ -145,7 +145,7 @@ pub(super) fn state_to_draw(sim: &Sim) -> Result<Box<[f64]>, EnvError> {
     Ok(state)
 }
 
-/// Refuses what makes the engine look for OpenGL elsewhere than in the context at hand, where it ends the process.
+/// Refuses settings that make the engine look for OpenGL outside the present context, where it would end the process.
 #[cfg(any(target_os = "linux", feature = "mujoco-viewer"))]
 pub(super) fn check_gl_variable() -> Result<(), EnvError> {
     match std::env::var_os("MUJOCO_GL").filter(|gl| gl != "egl" && !gl.is_empty()) {
@@ -157,16 +157,16 @@ pub(super) fn check_gl_variable() -> Result<(), EnvError> {
     }
 }
 
-/// A copy of a model for pictures of this size, refused where the engine would end the process over it.
+/// A copy of a model for pictures of this size; refuses a model on which the engine would end the process.
 pub(super) fn drawable(model: &Model, width: u32, height: u32) -> Result<MjModel, EnvError> {
-    // The engine's tables, of which a skybox takes one more.
+    // Sizes of the engine's tables; a skybox takes one more entry.
     const TEXTURES: i64 = 1000;
     const MATERIALS: i64 = 997;
-    // Where drivers in software end.
+    // The limit of software drivers.
     const TEXTURE_SIDE: i32 = 8192;
     // The engine's defaults are 28, 16 and 4.
     const PIECES: std::ops::RangeInclusive<i32> = 1..=1000;
-    // The engine's default; in software, shadows are what takes longest.
+    // The engine's default; with a software driver, shadows take the longest.
     const MAX_SHADOW: i32 = 4096;
 
     let inner = model.inner();
@@ -178,7 +178,7 @@ pub(super) fn drawable(model: &Model, width: u32, height: u32) -> Result<MjModel
         }
     }
     for ((width, height), kind) in inner.tex_width().iter().zip(inner.tex_height()).zip(inner.tex_type()) {
-        // The six sides of a cube lie one below the other.
+        // The six sides of a cube are stacked vertically.
         let sides = if *kind == MjtTexture::mjTEXTURE_2D { 1 } else { 6 };
         if *width > TEXTURE_SIDE || height / sides > TEXTURE_SIDE {
             return refuse(format!("a texture of {width} × {height} pixels, at most {TEXTURE_SIDE} a side"));
@@ -203,7 +203,7 @@ pub(super) fn drawable(model: &Model, width: u32, height: u32) -> Result<MjModel
     // Both fit: at most 4096.
     visual.global.offwidth = width as i32;
     visual.global.offheight = height as i32;
-    // Four times as fine as the picture is as much as can be seen of them.
+    // More than four times the picture's resolution would not be visible.
     let shadow = (4 * width.max(height) as i32).min(MAX_SHADOW);
     visual.quality.shadowsize = visual.quality.shadowsize.clamp(0, shadow);
     visual.quality.offsamples = visual.quality.offsamples.clamp(0, 16);
@@ -216,7 +216,7 @@ fn serve(_: MjModel, _: (u32, u32), _: &Placed, ready: &Sender<Result<(), EnvErr
     let _ = ready.send(Err(EnvError::Engine { reason }));
 }
 
-/// The renderer's thread: draws what it is ordered to until nobody can order any more.
+/// The renderer's thread: carries out orders until no sender is left.
 #[cfg(target_os = "linux")]
 fn serve(
     model: MjModel,
@@ -228,7 +228,7 @@ fn serve(
     let mut studio = match studio::Studio::new(model, size, camera) {
         Ok(studio) => studio,
         Err(error) => {
-            // Whoever waits for this has not gone.
+            // The receiver is still waiting for this.
             let _ = ready.send(Err(error));
             return;
         }
@@ -252,10 +252,10 @@ mod studio {
 
     use super::{EnvError, Placed, STATE, check_gl_variable};
 
-    /// Visible things besides the model's geoms: as many as Gymnasium has room for.
+    /// Number of visible objects besides the model's geoms: as many as Gymnasium has room for.
     const DECORATIONS: u32 = 1000;
 
-    /// What draws, with a simulation of its own.
+    /// Draws states, using its own simulation.
     pub(super) struct Studio<'a> {
         renderer: MjRenderer,
         data: MjData<Arc<MjModel>>,

@@ -5,21 +5,21 @@ use mujoco_rs::prelude::MjtGeomBase;
 use super::{Camera, Sim, View};
 use crate::{Form, Scene, Solid};
 
-/// Largest plane that is drawn, half a side (m): the engine's endless ones have none.
+/// Half the side of the largest plane that is drawn (m): the engine's infinite planes have no sides.
 const PLANE: f64 = 1.0;
 /// Groups that the engine shows.
 const SHOWN: std::ops::Range<i32> = 0..3;
 
 impl Sim {
-    /// The visible geoms and sites in their places, as the last step computed them, seen from a camera. Of a camera that the model brings
-    /// along, the engine's own view of the whole is taken. Meshes are their bounding boxes; lights, textures, tendons and skins are left
-    /// out.
+    /// The visible geoms and sites in their places, as the last step computed them, seen from a camera. A named camera of the model is
+    /// replaced by the engine's own view of the whole model. Meshes are drawn as their bounding boxes; lights, textures, tendons and skins
+    /// are left out.
     #[must_use]
     pub fn scene(&self, camera: &Camera) -> Scene {
         let (model, data) = (self.model().inner(), self.data());
         let mut solids = Vec::new();
         let colour = |material: i32, own: [f32; 4]| match usize::try_from(material) {
-            // As the engine does: the material's, unless the geom's own was set.
+            // As the engine does: the material's colour, unless the geom's own was set.
             Ok(material) if own == [0.5, 0.5, 0.5, 1.0] => model.mat_rgba()[material],
             _ => own,
         };
@@ -32,7 +32,7 @@ impl Sim {
             let [centre, half] = split(model.geom_aabb()[i]);
             let (form, size) = form(model.geom_type()[i], model.geom_size()[i], half);
             if form == Form::Box {
-                // A mesh's box need not lie about its origin.
+                // A mesh's box need not be centred on its origin.
                 for (row, at) in at.iter_mut().enumerate() {
                     *at += (0..3).map(|column| axes[3 * row + column] * centre[column]).sum::<f64>();
                 }
@@ -67,7 +67,7 @@ fn split([a, b, c, d, e, f]: [f64; 6]) -> [[f64; 3]; 2] {
     [[a, b, c], [d, e, f]]
 }
 
-/// The form of a geom and half its extents.
+/// The shape of a geom and half its extents.
 fn form(kind: MjtGeomBase, [x, y, z]: [f64; 3], half: [f64; 3]) -> (Form, [f64; 3]) {
     let side = |half: f64| if half > 0.0 { half.min(PLANE) } else { PLANE };
     match kind {

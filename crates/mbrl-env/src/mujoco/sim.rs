@@ -1,4 +1,4 @@
-//! A simulation: a model in a state, stepped with its warnings heard.
+//! A simulation: a model in a state, whose steps report the engine's warnings as errors.
 
 use std::{fmt, sync::Arc};
 
@@ -11,13 +11,13 @@ use mujoco_rs::{
 use super::{InitialState, Model, engine};
 use crate::{EnvError, check_width};
 
-/// All that the engine's next step depends on, but for what [`WHOLE`] enables.
+/// Everything on which the engine's next step depends, except for what [`WHOLE`] enables.
 pub(super) const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
 
-/// What keeps more than that from step to step: which bodies sleep, which parts of soft bodies touch.
+/// Features that keep more than that from step to step: which bodies sleep, which parts of soft bodies touch.
 const WHOLE: i32 = MjtEnableBit::mjENBL_SLEEP as i32 | MjtEnableBit::mjENBL_IPC as i32;
 
-/// What the engine takes for diverged (`mjMAXVAL`).
+/// The magnitude above which the engine considers a state diverged (`mjMAXVAL`).
 const DIVERGED: f64 = 1e10;
 
 /// A state to go back to.
@@ -37,9 +37,9 @@ impl fmt::Debug for State {
 
 /// A [`Model`] in a state.
 ///
-/// After a step, `qpos` and `qvel` are new while what was computed from them on the way (positions of bodies and sites,
-/// forces) is of the beginning of the engine's last step, as everywhere with MuJoCo; after [`set_state`](Self::set_state)
-/// all of it is of one moment.
+/// After a step, `qpos` and `qvel` are new, while quantities computed from them (positions of bodies and sites,
+/// forces) belong to the beginning of the engine's last step, as everywhere with MuJoCo; after [`set_state`](Self::set_state)
+/// all of them belong to the same moment.
 pub struct Sim {
     data: MjData<Arc<MjModel>>,
     model: Model,
@@ -61,7 +61,7 @@ impl Sim {
     /// A simulation in the model's initial state.
     ///
     /// # Errors
-    /// [`EnvError::Engine`] where the engine makes none.
+    /// [`EnvError::Engine`] if the engine makes none.
     pub fn new(model: &Model) -> Result<Self, EnvError> {
         let data = MjData::try_new(model.inner().clone()).map_err(|e| EnvError::Engine { reason: e.to_string() })?;
         Ok(Self { data, model: model.clone() })
@@ -73,7 +73,7 @@ impl Sim {
         &self.model
     }
 
-    /// The engine's own data, for whatever has no method here.
+    /// The engine's own data, for everything that has no method here.
     #[must_use]
     pub fn data(&self) -> &MjData<Arc<MjModel>> {
         &self.data
@@ -103,39 +103,39 @@ impl Sim {
         self.data.ctrl()
     }
 
-    /// Numbers that belong to the state and that the engine does not read, as many as the model's `<size nuserdata>` says: what an
-    /// episode is about.
+    /// Numbers that belong to the state and that the engine does not read, as many as the model's `<size nuserdata>` says: the goal
+    /// of an episode, for example.
     #[must_use]
     pub fn userdata(&self) -> &[f64] {
         self.data.userdata()
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub fn userdata_mut(&mut self) -> &mut [f64] {
         self.data.userdata_mut()
     }
 
-    /// Positions, to be changed; what follows from them comes with the next step.
+    /// Positions, mutable; quantities computed from them follow with the next step.
     pub fn qpos_mut(&mut self) -> &mut [f64] {
         self.data.qpos_mut()
     }
 
-    /// Velocities, to be changed.
+    /// Velocities, mutable.
     pub fn qvel_mut(&mut self) -> &mut [f64] {
         self.data.qvel_mut()
     }
 
-    /// Positions of mocap bodies (m), to be changed; [`Model::mocap`] gives a body's index.
+    /// Positions of mocap bodies (m), mutable; [`Model::mocap`] gives a body's index.
     pub fn mocap_pos_mut(&mut self) -> &mut [[f64; 3]] {
         self.data.mocap_pos_mut()
     }
 
-    /// Orientations of mocap bodies (unit quaternions, real part first), to be changed.
+    /// Orientations of mocap bodies (unit quaternions, real part first), mutable.
     pub fn mocap_quat_mut(&mut self) -> &mut [[f64; 4]] {
         self.data.mocap_quat_mut()
     }
 
-    /// Position of a body's frame (m). Panics, as its siblings do, for an index that the model has not.
+    /// Position of a body's frame (m). Panics, as its siblings do, for an index that the model does not have.
     #[must_use]
     pub fn xpos(&self, body: usize) -> [f64; 3] {
         self.data.xpos()[body]
@@ -159,8 +159,8 @@ impl Sim {
         self.data.sensordata()
     }
 
-    /// Puts positions `[nq]` and velocities `[nv]` into the model's initial state, at time 0, and computes what follows
-    /// from them.
+    /// Puts positions `[nq]` and velocities `[nv]` into the model's initial state, at time 0, and computes the quantities that
+    /// depend on them.
     ///
     /// # Errors
     /// As [`set_initial_state`](Self::set_initial_state).
@@ -172,11 +172,11 @@ impl Sim {
         self.refresh()
     }
 
-    /// Goes to a state, at time 0, and computes what follows from it.
+    /// Goes to a state, at time 0, and computes the quantities that depend on it.
     ///
     /// # Errors
-    /// [`EnvError::Width`], or [`EnvError::Malformed`] for numbers that are not within ±1e10, where the engine takes a state
-    /// for diverged, before anything changes; [`EnvError::Simulation`] for a state that the engine cannot evaluate.
+    /// [`EnvError::Width`], or [`EnvError::Malformed`] for numbers that are not within ±1e10, beyond which the engine considers a state
+    /// diverged, before anything changes; [`EnvError::Simulation`] for a state that the engine cannot evaluate.
     pub fn set_initial_state(&mut self, state: &InitialState) -> Result<(), EnvError> {
         let InitialState { qpos, qvel, act, ctrl, mocap_pos, mocap_quat } = state;
         let inner = self.model.inner();
@@ -202,8 +202,8 @@ impl Sim {
     /// `count` steps of the engine under controls `[nu]`, which it clips to its limits.
     ///
     /// # Errors
-    /// [`EnvError::Width`] or [`EnvError::NonFinite`] before anything changes; [`EnvError::Simulation`] where the state
-    /// diverges, the engine's buffers are full or it cannot go on: the state is then of no use.
+    /// [`EnvError::Width`] or [`EnvError::NonFinite`] before anything changes; [`EnvError::Simulation`] if the state
+    /// diverges, the engine's buffers are full or it cannot continue: the state is then unusable.
     pub fn step(&mut self, ctrl: &[f32], count: u32) -> Result<(), EnvError> {
         check_width("ctrl", self.model.nu(), ctrl.len())?;
         crate::check_finite("ctrl", ctrl)?;
@@ -213,7 +213,7 @@ impl Sim {
         self.advance(count)
     }
 
-    /// `count` steps of the engine under whatever is set.
+    /// `count` steps of the engine under the present settings.
     ///
     /// # Errors
     /// [`EnvError::Simulation`], as [`step`](Self::step).
@@ -227,17 +227,17 @@ impl Sim {
         &mut self.data
     }
 
-    /// Computes forces on bodies (`cfrc_ext` among them), which a step leaves out.
+    /// Computes forces on bodies (including `cfrc_ext`), which a step leaves out.
     ///
     /// # Errors
-    /// [`EnvError::Simulation`] where the engine cannot.
+    /// [`EnvError::Simulation`] if the engine cannot.
     pub fn compute_body_forces(&mut self) -> Result<(), EnvError> {
         let time = self.time();
         let outcome = engine::body_forces(&mut self.data);
         self.check(time, outcome)
     }
 
-    /// Whether the engine came to an end of its calls, begun at `time`, and what it has warned of since the state was set.
+    /// Whether the engine completed its calls, begun at `time`, and what it has warned of since the state was set.
     fn check(&self, time: f64, outcome: Result<(), String>) -> Result<(), EnvError> {
         let fail = |reason: String| Err(EnvError::Simulation { time, reason });
         if let Err(reason) = outcome {
@@ -253,7 +253,7 @@ impl Sim {
         Ok(())
     }
 
-    /// All that the next step depends on.
+    /// Everything on which the next step depends.
     pub(super) fn state(&self) -> State {
         match self.model.inner().opt().enableflags & WHOLE {
             0 => State::Numbers(self.data.state(STATE)),
@@ -283,7 +283,7 @@ impl Sim {
     }
 }
 
-/// Refuses parts of a state, by name, width and values, that the engine would take for diverged.
+/// Refuses parts of a state (name, width and values) that have the wrong width or that the engine would consider diverged.
 fn check_state<const N: usize>(parts: [(&'static str, usize, &[f64]); N]) -> Result<(), EnvError> {
     for (what, width, values) in parts {
         check_width(what, width, values.len())?;

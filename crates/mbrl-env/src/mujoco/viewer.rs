@@ -20,10 +20,10 @@ use super::{
 };
 use crate::EnvError;
 
-/// A window that shows a simulation as it is stepped, no faster than real time. F1 in it lists its keys.
+/// A window that shows a simulation as it is stepped, no faster than real time. F1 lists its keys.
 ///
-/// It draws a simulation of its own, put into the state to be shown: whatever is clicked and dragged, the shown simulation
-/// never changes. The window belongs to the main thread, and there is one a process.
+/// It draws its own simulation, set to the state to be shown: clicking and dragging never changes the original
+/// simulation. The window belongs to the main thread, and there is one per process.
 pub struct Viewer {
     window: MjViewer,
     data: MjData<Arc<MjModel>>,
@@ -42,7 +42,7 @@ impl Viewer {
     /// Opens the window.
     ///
     /// # Errors
-    /// [`EnvError::Engine`] in another thread than the main one, without a screen, or for a model that the engine cannot
+    /// [`EnvError::Engine`] on a thread other than the main one, without a screen, or for a model that the engine cannot
     /// draw.
     pub fn open(model: &Model, title: &str) -> Result<Self, EnvError> {
         if thread::current().name() != Some("main") {
@@ -57,11 +57,11 @@ impl Viewer {
         Ok(Self { window, data, model: model.clone(), shown: None })
     }
 
-    /// Shows a simulation of the viewer's model, and waits as long as the simulated time since the last one takes. Whether
+    /// Shows a simulation of the viewer's model, and waits for the simulated time since the last one to pass. Returns whether
     /// the window is still open: once it is closed, nothing happens here.
     ///
     /// # Errors
-    /// [`EnvError::Engine`] for a simulation of another model or a driver that fails, [`EnvError::Simulation`] for one
+    /// [`EnvError::Engine`] for a simulation of another model or a failing driver, [`EnvError::Simulation`] for a simulation
     /// whose state is not finite.
     pub fn show(&mut self, sim: &Sim) -> Result<bool, EnvError> {
         check_same_model(&self.model, sim)?;

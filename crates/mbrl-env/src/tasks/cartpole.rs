@@ -1,4 +1,4 @@
-//! Balance a pole on a cart by a continuous force: mbrl-lib's `cartpole_continuous`.
+//! Balance a pole on a cart with a continuous force: mbrl-lib's `cartpole_continuous`.
 
 use std::{f64::consts::PI, sync::Arc};
 
@@ -43,11 +43,11 @@ const MAX_ANGLE: f64 = 12.0 * 2.0 * PI / 360.0;
 /// The state is the observation, in double precision.
 ///
 /// # Dynamics
-/// Cart of 1 kg, pole of 0.1 kg and 1 m, no friction, g = 9.8 m/s², a step of 0.02 s of explicit Euler.
+/// Cart of 1 kg, pole of 0.1 kg and 1 m, no friction, g = 9.8 m/s², an explicit Euler step of 0.02 s.
 ///
 /// # Reward
-/// The environment pays 1 for every step, *also for the one that fails*, as upstream does. Planners see
-/// [`CartPoleReward`], which is 1 − done: it pays nothing for a failing step. On all other steps the two agree.
+/// The environment gives 1 for every step, *including the one that fails*, as upstream does. Planners see
+/// [`CartPoleReward`], which is 1 − done: it gives nothing for a failing step. On all other steps the two agree.
 ///
 /// # Start
 /// All four uniform in ±0.05: upstream's distribution, drawn from our own generator.
@@ -67,7 +67,7 @@ impl CartPole {
         let high = [2.0 * MAX_POSITION as f32, f32::INFINITY, 2.0 * MAX_ANGLE as f32, f32::INFINITY];
         let obs = BoxSpace::new(high.map(|bound| -bound), high).expect("constant bounds");
         let actions = ActionSpace::Box(BoxSpace::symmetric(1, 1.0).expect("constant bounds"));
-        // The angle stays within 12°: sine and cosine of it would say less, not more.
+        // The angle stays within 12°: its sine and cosine would carry less information, not more.
         let fields = [
             Field::linear("position", "m"),
             Field::linear("velocity", "m/s"),
@@ -159,8 +159,8 @@ pub(super) fn sketch(obs: &[f32]) -> Sketch {
     }
 }
 
-/// [`CartPole`]'s termination: the cart more than 2.4 m or the pole more than 12° from the middle, after the step.
-/// A prediction that is NaN terminates.
+/// [`CartPole`]'s termination: after the step, the cart is more than 2.4 m or the pole more than 12° from the middle.
+/// A NaN prediction terminates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CartPoleTermination;
 
@@ -170,9 +170,9 @@ impl Termination for CartPoleTermination {
     }
 }
 
-/// What planners see as [`CartPole`]'s reward: 1 − done, as in mbrl-lib's `reward_fns.cartpole`.
+/// [`CartPole`]'s reward as planners see it: 1 − done, as in mbrl-lib's `reward_fns.cartpole`.
 ///
-/// It is constant but for its edge, so it carries no gradient.
+/// It is constant except at its edge, so it carries no gradient.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CartPoleReward;
 

@@ -9,7 +9,7 @@ use crate::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Field, Reward, Role, 
 
 pub(super) const NAME: &str = "cartpole-swingup";
 
-/// Length of the pole in the reward (m): the target is the pole's tip that far above the middle of the rail.
+/// Length of the pole in the reward (m): the target for the pole's tip is this far above the middle of the rail.
 const POLE_LENGTH: f64 = 0.6;
 const ACTION_COST: f64 = 0.01;
 const MAX_ACTION: f32 = 3.0;
@@ -21,10 +21,10 @@ const TIME_STEP: f64 = 0.02;
 const STEPS_PER_ACTION: usize = 2;
 const START_STD: f64 = 0.1;
 
-/// The cart-pole of PETS \[1\]: a heavy cart on a short rail, a pole that hangs, 8 s to swing it up and hold it.
+/// The cart-pole of PETS \[1\]: a heavy cart on a short rail, a hanging pole, 8 s to swing it up and hold it.
 ///
 /// PETS runs `cartpole.xml` in MuJoCo. Here the same two bodies move by their equations of motion, with the masses that
-/// MuJoCo 3.17 computes of that file.
+/// MuJoCo 3.17 computes from that file.
 ///
 /// # Action
 /// | Num | Action | Min | Max | Joint | Unit |
@@ -58,19 +58,19 @@ const START_STD: f64 = 0.1;
 /// −m l cos θ ẍ  +  (I + m l²) θ̈  =  −h θ̇ − m g l sin θ
 /// ```
 ///
-/// They are integrated by the classical Runge-Kutta method at 0.02 s, two steps for an action.
+/// They are integrated by the classical Runge-Kutta method at 0.02 s, two steps per action.
 ///
-/// At the ends of the rail, ±2.5 m, the cart stops dead: its position is clamped and its velocity becomes 0. The blow
+/// At the ends of the rail, ±2.5 m, the cart stops at once: its position is clamped and its velocity becomes 0. The impact
 /// acts on the cart alone, so the pole keeps its angular momentum `(I + m l²) θ̇ − m l cos θ ẋ`, and while the cart is
 /// pushed against the stop the pole swings as from a fixed pivot. The stop therefore never adds energy. (MuJoCo's stop is
 /// a stiff spring.)
 ///
 /// # Reward
-/// `exp(−‖tip − (0, 0.6)‖² / 0.36) − 0.01 a²`, of the observation *after* the step; at most 1, 0.018 when hanging in the
+/// `exp(−‖tip − (0, 0.6)‖² / 0.36) − 0.01 a²`, with the observation *after* the step; at most 1, 0.018 when hanging in the
 /// middle.
 ///
 /// # Start
-/// N(0, 0.1²) in all four, the cart hanging in the middle.
+/// N(0, 0.1²) in all four entries: the cart near the middle, the pole hanging.
 ///
 /// # End
 /// Never terminates; the task's time limit is 200 steps.
@@ -111,7 +111,7 @@ impl CartPoleSwingup {
     /// Begins an episode at a state (x, θ, ẋ, θ̇) and returns the observation there.
     ///
     /// # Errors
-    /// [`EnvError::NonFinite`], and [`EnvError::Config`] where the cart is off the rail.
+    /// [`EnvError::NonFinite`], and [`EnvError::Config`] if the cart is off the rail.
     pub fn set_state(&mut self, state: [f64; 4]) -> Result<Vec<f32>, EnvError> {
         if state[0].abs() > RAIL {
             let rule = "a place within the rail, 2.5 m to either side";
@@ -194,8 +194,8 @@ struct CartAndPole {
     gravity: f64,
 }
 
-/// Of PETS's model file, by MuJoCo 3.17 (density 1000 kg/m³). Its centre of mass lies 0.5 mm off the pole's axis, which is
-/// left out here.
+/// From PETS's model file, computed by MuJoCo 3.17 (density 1000 kg/m³). There the centre of mass lies 0.5 mm off the pole's axis; this
+/// offset is left out here.
 const PETS: CartAndPole = CartAndPole {
     cart_mass: 10.472,
     pole_mass: 5.0186,
@@ -246,7 +246,7 @@ impl CartAndPole {
         self.stopped(runge_kutta(state, TIME_STEP, rate))
     }
 
-    /// The state after the blow of the rail's end, if the cart ran into it.
+    /// The state after the impact with the rail's end, if the cart ran into it.
     fn stopped(&self, [x, theta, x_dot, theta_dot]: [f64; 4]) -> [f64; 4] {
         if x.abs() < RAIL {
             return [x, theta, x_dot, theta_dot];
@@ -260,7 +260,7 @@ impl CartAndPole {
     }
 }
 
-/// [`CartPoleSwingup`]'s reward, of the action and the observation after the step.
+/// [`CartPoleSwingup`]'s reward, from the action and the observation after the step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CartPoleSwingupReward;
 
@@ -295,8 +295,8 @@ mod tests {
 
     #[test]
     fn energy_and_momentum_are_conserved_without_friction_and_force() {
-        // Released from the side, at rest: the pole falls through the bottom and comes back, the cart stays in reach of
-        // where it was. A wrong sign of the coupling would lose several joules in the first swing.
+        // Released from the side, at rest: the pole falls through the bottom and comes back, the cart stays near
+        // its start. A wrong sign of the coupling would lose several joules in the first swing.
         let mut state = [0.0, 2.5, 0.0, 0.0];
         let (before, scale) = (energy(&FRICTIONLESS, state), PETS.pole_mass * PETS.gravity * PETS.centre);
         for _ in 0..500 {
@@ -360,7 +360,7 @@ mod tests {
         }
         assert!(blows > 0, "the test never reached the rail");
 
-        // The blow itself: the pole's angular momentum is kept, no energy is won.
+        // The impact itself: the pole's angular momentum is conserved, and no energy is gained.
         let mut rng = Rng::new(0);
         for _ in 0..200 {
             let mut draw = || rng.uniform_f64(-4.0, 4.0);
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn hanging_and_upright_pay_what_the_formula_says() {
         let mut env = CartPoleSwingup::new();
-        // At rest in either equilibrium nothing moves, so the step's reward is that of the state.
+        // At rest in either equilibrium nothing moves, so the reward of the step is that of the state.
         env.set_state([0.0; 4]).unwrap();
         assert!((env.step(&[0.0]).unwrap().reward - (-4.0_f64).exp()).abs() < 1e-12);
         env.set_state([0.0, PI, 0.0, 0.0]).unwrap();
@@ -405,7 +405,7 @@ mod tests {
                 sum += env.step(&env.spec().actions.sample(&mut rng).unwrap()).unwrap().reward;
             }
         }
-        // −4.3 here: what the actions cost is 6.
+        // −4.3 here: the actions cost 6.
         let mean = sum / episodes as f64;
         assert!(mean < 40.0, "{mean}");
     }

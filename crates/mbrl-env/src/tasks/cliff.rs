@@ -1,4 +1,4 @@
-//! Walk up a hill and stop before its edge: where a model of random data leads a planner astray.
+//! Walk up a hill and stop before its edge: a model of random data leads the planner astray here.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::{
 
 pub(super) const NAME: &str = "cliff";
 
-/// Starts lie within so many step lengths of 0.
+/// Starts lie within this many step lengths of 0.
 const START_SPREAD: f64 = 0.5;
 
 /// The shape of a [`Cliff`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CliffConfig {
-    /// Height won for each metre to the right (default: 1).
+    /// Height gained per metre to the right (default: 1).
     pub slope: f64,
     /// Where the ground ends on the right (m, default: 2).
     pub edge: f64,
@@ -27,7 +27,7 @@ pub struct CliffConfig {
     pub wall: f64,
     /// How deep the fall is (m, default: 4).
     pub drop: f64,
-    /// Way of one unit of action (m, default: 0.1).
+    /// Distance moved by one unit of action (m, default: 0.1).
     pub step_length: f64,
 }
 
@@ -41,8 +41,8 @@ impl CliffConfig {
     /// A point on the hill that awaits its first reset.
     ///
     /// # Errors
-    /// [`EnvError::Config`] where a number is not finite; `slope`, `edge` or `step_length` is not positive; `wall` is not
-    /// negative; or `drop` does not end below the foot of the wall, so that a fall would pay as much as standing there.
+    /// [`EnvError::Config`] if a number is not finite; `slope`, `edge` or `step_length` is not positive; `wall` is not
+    /// negative; or `drop` does not end below the foot of the wall, so that a fall would be rewarded as much as standing there.
     pub fn init(&self) -> Result<Cliff, EnvError> {
         let Self { slope, edge, wall, drop, step_length } = *self;
         for (field, value) in [("slope", slope), ("edge", edge), ("step_length", step_length)] {
@@ -59,8 +59,8 @@ impl CliffConfig {
         Ok(Cliff { spec: Arc::new(spec), config: *self, episode: Episode::new() })
     }
 
-    /// The true reward on this hill, as a batch function. A planner that is given it knows where the edge is; one that is
-    /// to find out learns reward and termination instead.
+    /// The true reward on this hill, as a batch function. A planner with this function knows where the edge is; an agent that should
+    /// discover the edge learns reward and termination instead.
     #[must_use]
     pub fn reward(&self) -> CliffReward {
         CliffReward { slope: self.slope as f32, edge: self.edge as f32, floor: self.floor() as f32 }
@@ -76,8 +76,8 @@ impl CliffConfig {
         self.slope * self.edge - self.drop
     }
 
-    /// Compared in single precision, as reward and termination see the observation: twenty steps of 0.1 m from 0 add up to a hair
-    /// more than 2 m in double precision, and a fall must not show in the one and not in the other.
+    /// Compared in single precision, as reward and termination see the observation: twenty steps of 0.1 m from 0 add up to slightly
+    /// more than 2 m in double precision, and both precisions must agree on a fall.
     fn is_beyond_edge(&self, position: f64) -> bool {
         position as f32 > self.edge as f32
     }
@@ -93,10 +93,10 @@ fn require(holds: bool, field: &'static str, value: f64, rule: &'static str) -> 
 
 /// A point on a line that walks uphill to the right; past the edge it falls.
 ///
-/// Height is what is rewarded, and nobody says where the hill ends: an agent is meant to learn reward and termination along
-/// with the motion. On data of a random walk near the start, "going right means going higher" is true, and a model that has
-/// learned it sends its planner over the edge: the states that a plan visits are not those that the model was trained on.
-/// Once falls are in the data, planning again at each step goes to the top and stops.
+/// The reward is the height, and nothing tells the agent where the hill ends: it is meant to learn reward and termination along
+/// with the motion. In data from a random walk near the start, "going right means going higher" is true, and a model that has
+/// learned it sends its planner over the edge: a plan visits other states than those the model was trained on.
+/// Once falls are in the data, replanning at each step goes to the top and stops.
 ///
 /// # Action
 /// | Num | Action | Min | Max | Unit |
@@ -112,13 +112,13 @@ fn require(holds: bool, field: &'static str, value: f64, rule: &'static str) -> 
 /// `x ← max(x + 0.1 u, −1)` every 0.1 s, without inertia and noise. The height is x up to the edge at x = 2 m, and −2 m
 /// beyond. Shape and step length are set by [`CliffConfig`].
 ///
-/// The hill is twenty steps long, so a walker that wants the top has twenty occasions to stop. A random walk of 40 uniform
-/// steps has a standard deviation of 3.7 step lengths; that it ever comes 19.5 to the right has a probability of at most
-/// exp(−3 · 19.5² / (2 · 40)) = 6e-7 (a uniform step is sub-Gaussian with variance 1/3; Doob's inequality). Always going
-/// right falls after 20 or 21 steps.
+/// The hill is twenty steps long, so a walker on its way to the top has twenty occasions to stop. A random walk of 40 uniform
+/// steps has a standard deviation of 3.7 step lengths; the probability that it ever gets 19.5 to the right is at most
+/// exp(−3 · 19.5² / (2 · 40)) = 6e-7 (a uniform step is sub-Gaussian with variance 1/3; Doob's inequality). A walker that always
+/// goes right falls after 20 or 21 steps.
 ///
 /// # Reward
-/// The height *after* the step. Standing on the top pays 2 per step, a fall −2 once and nothing afterwards.
+/// The height *after* the step. Standing on the top gives 2 per step, a fall −2 once and nothing afterwards.
 ///
 /// # Start
 /// x uniform in ±0.05 m, half a step.
@@ -166,7 +166,7 @@ impl Cliff {
     /// Begins an episode at a position (m) and returns the observation there.
     ///
     /// # Errors
-    /// [`EnvError::NonFinite`], and [`EnvError::Config`] where there is no ground.
+    /// [`EnvError::NonFinite`], and [`EnvError::Config`] for a position without ground.
     pub fn set_state(&mut self, position: f64) -> Result<Vec<f32>, EnvError> {
         let beyond = position < self.config.wall || self.config.is_beyond_edge(position);
         require(!beyond, "position", position, "a place between the wall and the edge")?;
@@ -230,7 +230,7 @@ impl Reward for CliffReward {
     }
 }
 
-/// [`Cliff`]'s termination: a position past the edge; made by [`CliffConfig::termination`]. A prediction that is NaN
+/// [`Cliff`]'s termination: a position past the edge; made by [`CliffConfig::termination`]. A NaN prediction
 /// terminates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CliffTermination {
@@ -243,7 +243,7 @@ impl Termination for CliffTermination {
     }
 }
 
-/// The hill of the default shape and who walks on it.
+/// The hill of the default shape and the point that walks on it.
 pub(super) fn sketch(obs: &[f32]) -> Sketch {
     let shape = CliffConfig::default();
     let [wall, edge, floor] = [shape.wall, shape.edge, shape.floor()].map(|entry| entry as f32);
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::Rng;
 
-    /// Return, length and whether it fell, of an episode of 40 steps.
+    /// Return and length of an episode of 40 steps, and whether it fell.
     fn episode(seed: u64, mut policy: impl FnMut(f64) -> f32) -> (f64, u32, bool) {
         let mut env = Cliff::new();
         env.reset(Some(seed)).unwrap();
@@ -292,10 +292,10 @@ mod tests {
             });
             random += sum / 200.0;
             assert!(!fell);
-            // 19 to 21 steps of 0.1 m on average half way up, then the fall.
+            // 19 to 21 steps of 0.1 m, on average halfway up, then the fall.
             let (sum, length, fell) = episode(seed, |_| 1.0);
             assert!(fell && (20..=21).contains(&length) && (14.0..24.0).contains(&sum), "{sum} in {length} steps");
-            // The top is reached after 19 steps, so at least 20 more are paid with 1.85 or better.
+            // The top is reached after 19 steps, so at least 20 more have a reward of 1.85 or more.
             let (sum, _, fell) = episode(seed, |position| if position < 1.85 { 1.0 } else { 0.0 });
             assert!(!fell && sum > 50.0, "{sum}");
         }
@@ -335,7 +335,7 @@ mod tests {
         assert!(serde_json::from_str::<CliffConfig>(r#"{"hedge": 3.0}"#).is_err());
     }
 
-    /// Steps until the fall, to the right from `start`; environment and batch functions must agree at each.
+    /// Number of steps to the right from `start` until the fall; environment and batch functions must agree at each.
     fn steps_to_the_fall(config: CliffConfig, start: f64) -> u32 {
         let (mut env, reward, end) = (config.init().unwrap(), config.reward(), config.termination());
         env.set_state(start).unwrap();
@@ -357,7 +357,7 @@ mod tests {
     fn environment_and_batch_functions_agree_at_the_edge_too() {
         let config = CliffConfig { slope: 0.5, edge: 1.0, drop: 2.0, step_length: 0.2, ..CliffConfig::default() };
         assert_eq!(steps_to_the_fall(config, 0.03), 5);
-        // Of numbers that have no exact form, onto the edge itself: it belongs to the hill.
+        // Numbers without an exact form, onto the edge itself: it belongs to the hill.
         assert_eq!(steps_to_the_fall(CliffConfig::default(), 0.0), 21);
         assert_eq!(steps_to_the_fall(CliffConfig { edge: 1.1, ..CliffConfig::default() }, 0.0), 12);
     }

@@ -1,8 +1,8 @@
 //! The tasks, and the registry that makes them by name.
 //!
-//! A task is more than an environment: planning needs its reward and its terminations as batch functions. [`make`] gives all
-//! of it; [`make_with`] takes options, as plain data; [`entries`] is the table of all tasks, and a [`TaskEntry`] of one's own
-//! is made like those.
+//! A task is more than an environment: planning needs its reward and its termination as batch functions. [`make`] returns all
+//! of them; [`make_with`] takes options, as plain data; [`entries`] is the table of all tasks, and your own [`TaskEntry`]
+//! is made like its entries.
 //!
 //! ```
 //! use mbrl_env::{Env, Rng, tasks};
@@ -71,7 +71,7 @@ pub use point_mass::{PointMass, PointMassReward};
 pub use reacher::{Reacher, ReacherReward};
 pub use registry::{PixelsConfig, TaskEntry, entries, make, make_with};
 
-/// An environment with everything that model-based learning wants to know about it.
+/// An environment with everything that model-based learning needs to know about it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -87,14 +87,14 @@ pub struct Task {
     /// The environment, under its time limit. Its [specification](crate::EnvSpec) says which columns are angles and how long
     /// episodes are.
     pub env: World,
-    /// Its reward, as planners see it; `None` where the observation does not hold what it needs. A model must then have
+    /// Its reward, as planners see it; `None` if the observation lacks something that the reward needs. A model must then have
     /// learned the reward, or be the simulator.
     pub reward: Option<Arc<dyn Reward>>,
-    /// Its termination; `None` where the task has none.
+    /// Its termination; `None` if the task has none.
     pub termination: Option<Arc<dyn Termination>>,
-    /// Draws an observation; `None` where there is nothing to see.
+    /// Draws an observation; `None` if there is nothing to draw.
     pub sketch: Option<SketchFn>,
-    /// What a model of it may use beside data.
+    /// What a model of it may use besides data.
     pub knowledge: Knowledge,
 }
 
@@ -119,7 +119,7 @@ impl Task {
         self
     }
 
-    /// With what a model of it may use beside data.
+    /// With what a model of it may use besides data.
     #[must_use]
     pub fn with_knowledge(mut self, knowledge: Knowledge) -> Self {
         self.knowledge = knowledge;
@@ -163,8 +163,8 @@ fn named(spec: EnvSpec, fields: impl Into<Vec<Field>>, action_fields: impl Into<
     named.expect("a name for each column")
 }
 
-/// What every classic task has apart from its specification: the physical state, the generator of starts, and where in
-/// an episode it is.
+/// What every classic task has besides its specification: the physical state, the generator of starts, and the phase of
+/// the episode.
 #[derive(Debug, Clone)]
 struct Episode<const N: usize> {
     state: [f64; N],
@@ -172,7 +172,7 @@ struct Episode<const N: usize> {
     phase: Phase,
 }
 
-/// Where an episode is.
+/// The phase of an episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Unbegun,
@@ -237,7 +237,7 @@ fn runge_kutta<const N: usize>(state: [f64; N], time_step: f64, rate: impl Fn([f
 
 /// Distance of each row of `[N, 2]` to the point of that row, `[N]`.
 ///
-/// Its gradient is 0 where the two meet: that of the square root alone would be NaN there.
+/// Its gradient is 0 where the two coincide: that of the square root alone would be NaN there.
 pub(crate) fn distance(from: Tensor<2>, to: Tensor<2>) -> Tensor<1> {
     (from - to).square().sum_dim(1).squeeze_dim::<1>(1).clamp_min(1e-12).sqrt()
 }

@@ -27,19 +27,19 @@ const ACTION_COST: f64 = 0.1;
 /// | --- | --- | --- | --- | --- |
 /// | 0 | force, clipped | −1 | 1 | 0.0015 m per step² |
 ///
-/// The cost is that of the action before clipping, as upstream's.
+/// The cost is that of the action before clipping, as upstream.
 ///
 /// # Observation
 /// | Num | Observation | Min | Max | Unit |
 /// | --- | --- | --- | --- | --- |
-/// | 0 | position x along the ground's plan | −1.2 | 0.6 | m |
+/// | 0 | horizontal position x | −1.2 | 0.6 | m |
 /// | 1 | velocity v | −0.07 | 0.07 | m per step |
 ///
-/// The state is the observation, in single precision, as upstream's is after the first step of an episode.
+/// The state is the observation, in single precision, as upstream's after the first step of an episode.
 ///
 /// # Dynamics
 /// `v ← clip(v + 0.0015 u − 0.0025 cos 3x, ±0.07)`, then `x ← clip(x + v, −1.2, 0.6)`; at the left wall the car stops. The
-/// ground is `0.45 sin 3x + 0.55` high. Upstream's steps have no length in time; the control period is that of its
+/// ground is `0.45 sin 3x + 0.55` high. Upstream's steps have no duration; the control period is that of its
 /// pictures, 1/30 s.
 ///
 /// # Reward
@@ -88,7 +88,7 @@ impl MountainCar {
     /// Begins an episode at a state (x, v) and returns the observation there.
     ///
     /// # Errors
-    /// [`EnvError::NonFinite`], and [`EnvError::Config`] where the state is out of the observation's bounds.
+    /// [`EnvError::NonFinite`], and [`EnvError::Config`] if the state is outside of the observation's bounds.
     pub fn set_state(&mut self, state: [f32; 2]) -> Result<Vec<f32>, EnvError> {
         let beyond = |x: f32, low: f32, high: f32| x < low || x > high;
         if beyond(state[0], MIN_POSITION, MAX_POSITION) || beyond(state[1], -MAX_SPEED, MAX_SPEED) {
@@ -121,8 +121,8 @@ impl Env for MountainCar {
         check_action(&self.spec, action)?;
         let [position, velocity] = self.state();
         let slope = GRAVITY * f64::from(3.0 * position).cos();
-        // Upstream's state and action are float32; a clipped action becomes one of Python's floats, and what is computed
-        // of those alone stays in double precision.
+        // Upstream's state and action are float32; a clipped action becomes a Python float, and what is computed
+        // from those alone stays in double precision.
         let push = match action[0] {
             force if force.abs() > 1.0 => (f64::from(force.signum()) * POWER - slope) as f32,
             force => force * POWER as f32 - slope as f32,
@@ -146,14 +146,14 @@ impl Env for MountainCar {
 
 simulator_by_clone!(MountainCar);
 
-/// `[N]`: written so that NaN has not arrived.
+/// `[N]`: written so that NaN counts as not arrived.
 fn arrived(next_obs: &Tensor<2>) -> Tensor<1, Bool> {
     column(next_obs, 0).greater_equal_elem(GOAL).bool_and(column(next_obs, 1).greater_equal_elem(0.0))
 }
 
-/// [`MountainCar`]'s reward, of the action (not clipped) and the observation after the step.
+/// [`MountainCar`]'s reward, from the action (not clipped) and the observation after the step.
 ///
-/// The prize is constant but for its edge, so it carries no gradient; only the cost of the action does.
+/// The prize is constant except at its edge, so it carries no gradient; only the cost of the action does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MountainCarReward;
 
@@ -163,8 +163,8 @@ impl Reward for MountainCarReward {
     }
 }
 
-/// [`MountainCar`]'s termination: arrived at 0.45 m, not rolling back. A prediction that is NaN does not terminate: it is what
-/// is wanted.
+/// [`MountainCar`]'s termination: arrived at 0.45 m, not rolling back. A NaN prediction does not terminate, because termination is the
+/// goal here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MountainCarTermination;
 
@@ -222,7 +222,7 @@ mod tests {
     fn a_random_agent_stays_in_the_valley_and_rocking_gets_out() {
         let mut rng = Rng::new(0);
         for seed in 0..20 {
-            // A mean cost of 0.1/3 a step.
+            // A mean cost of 0.1/3 per step.
             let (sum, arrived) = episode(seed, |_| rng.uniform(-1.0, 1.0));
             assert!(!arrived && (sum + 33.3).abs() < 5.0, "{sum}");
             let (sum, arrived) = episode(seed, |[_, velocity]| if velocity < 0.0 { -1.0 } else { 1.0 });

@@ -1,4 +1,4 @@
-//! Options of a task: plain data from any format.
+//! Options of a task: plain data in any format.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,7 +13,7 @@ use serde::{
 
 use crate::EnvError;
 
-/// Options of a task by their names: plain data, converted from whatever format they are written in.
+/// Options of a task by name: plain data, converted from any format.
 ///
 /// ```
 /// use mbrl_env::tasks::{self, Options};
@@ -24,7 +24,7 @@ use crate::EnvError;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// Infinite numbers are kept, where the format has them.
+/// Infinite numbers are kept if the format has them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Options(BTreeMap<String, OptionValue>);
@@ -51,27 +51,27 @@ pub enum OptionValue {
 }
 
 impl Options {
-    /// None: every option keeps its default.
+    /// No options: each keeps its default.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With one more, or another value for it.
+    /// With one more option, or another value for an existing one.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<OptionValue>) -> Self {
         self.0.insert(name.into(), value.into());
         self
     }
 
-    /// Without those of these names.
+    /// Without the options with these names.
     #[must_use]
     pub fn without(mut self, names: &[&str]) -> Self {
         self.0.retain(|name, _| !names.contains(&name.as_str()));
         self
     }
 
-    /// Whether there are none.
+    /// Whether there are no options.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -88,8 +88,8 @@ impl Options {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// The options as a configuration of the task `task`; with `#[serde(default, deny_unknown_fields)]` on it, those left out
-    /// keep their defaults and others are refused.
+    /// The options as a configuration of the task `task`; with `#[serde(default, deny_unknown_fields)]` on it, options that are left out
+    /// keep their defaults and unknown ones are refused.
     ///
     /// # Errors
     /// [`EnvError::Options`], naming task and option.
@@ -97,10 +97,10 @@ impl Options {
         T::deserialize(map(&self.0)).map_err(|error| refused(task, &error))
     }
 
-    /// For a task that takes none.
+    /// Refuses all options, for a task that takes none.
     ///
     /// # Errors
-    /// [`EnvError::Options`] where there is one, naming it.
+    /// [`EnvError::Options`] if there is one, naming it.
     pub fn expect_none(&self, task: &str) -> Result<(), EnvError> {
         match self.0.keys().next() {
             None => Ok(()),
@@ -111,14 +111,14 @@ impl Options {
         }
     }
 
-    /// The options of the task `task` out of any format.
+    /// The options of the task `task` from any format.
     pub(super) fn of<'de, D: Deserializer<'de>>(task: &str, options: D) -> Result<Self, EnvError> {
         Self::deserialize(options).map_err(|error| refused(task, &error))
     }
 }
 
 fn refused(task: &str, error: &dyn fmt::Display) -> EnvError {
-    // Some formats say where it happened on a line of its own.
+    // Some formats put the location on a separate line.
     let reason = error.to_string().trim_end().replace('\n', " ");
     EnvError::Options { task: task.to_owned(), reason }
 }
@@ -141,7 +141,7 @@ impl<T: Into<Self>> From<Vec<T>> for OptionValue {
     }
 }
 
-/// What is wrong with a value is told together with the option's name.
+/// Errors about a value name its option.
 struct Named<'de>(&'de str, &'de OptionValue);
 
 fn map<'de>(
@@ -208,7 +208,7 @@ impl<'de> Deserializer<'de> for &'de OptionValue {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self {
             OptionValue::Bool(value) => visitor.visit_bool(*value),
-            // Unsigned where it can be, as for numbers of steps.
+            // Unsigned where possible, as for numbers of steps.
             OptionValue::Integer(value) => match u64::try_from(*value) {
                 Ok(value) => visitor.visit_u64(value),
                 Err(_) => visitor.visit_i64(*value),
@@ -305,7 +305,7 @@ mod tests {
             flag: true,
         };
         assert_eq!(options.read::<Config>("task").unwrap(), expected);
-        // Its own text is read back.
+        // Its own output is read back.
         let again: Options = serde_json::from_str(&serde_json::to_string(&options).unwrap()).unwrap();
         assert_eq!(again, options);
         assert_eq!(Options::new().read::<Config>("task").unwrap(), Config::default());

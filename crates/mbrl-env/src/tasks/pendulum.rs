@@ -33,11 +33,11 @@ const TORQUE_COST: f32 = 0.001;
 /// θ = 0 is upright. The state is (θ, θ̇); θ is not wrapped.
 ///
 /// # Dynamics
-/// A uniform rod of m = 1 kg and l = 1 m, g = 10 m/s², a step of 0.05 s of semi-implicit Euler:
+/// A uniform rod with m = 1 kg and l = 1 m, g = 10 m/s², a semi-implicit Euler step of 0.05 s:
 /// `θ̇ ← clip(θ̇ + (3g/(2l) sin θ + 3/(m l²) u) dt, ±8)`, then `θ ← θ + θ̇ dt`.
 ///
 /// # Reward
-/// `−(wrap(θ)² + 0.1 θ̇² + 0.001 u²)`, of the state *before* the step; between −16.3 and 0.
+/// `−(wrap(θ)² + 0.1 θ̇² + 0.001 u²)`, with the state *before* the step; between −16.3 and 0.
 ///
 /// # Start
 /// θ uniform in ±π, θ̇ uniform in ±1: upstream's distribution, drawn from our own generator, so equal seeds do not give
@@ -118,7 +118,7 @@ impl Env for Pendulum {
         self.episode.require_running(NAME)?;
         check_action(&self.spec, action)?;
         let [angle, speed] = self.episode.state;
-        // Upstream's torque is a float32 among float64 numbers: what is computed of it alone stays in float32.
+        // Upstream's torque is a float32 among float64 numbers: what is computed from it alone stays in float32.
         let torque = action[0].clamp(-MAX_TORQUE, MAX_TORQUE);
         let cost = wrap(angle).powi(2) + SPEED_COST * speed.powi(2) + f64::from(TORQUE_COST * (torque * torque));
 
@@ -134,7 +134,7 @@ simulator_by_clone!(Pendulum);
 
 /// The rod, turning counter-clockwise as upstream draws it, and where its tip should be.
 pub(super) fn sketch(obs: &[f32]) -> Sketch {
-    // By its angle: where a model predicts a sine and a cosine of no angle, the rod keeps its length.
+    // By its angle: if a model predicts a sine and a cosine that belong to no angle, the rod keeps its length.
     let (sin, cos) = obs[1].atan2(obs[0]).sin_cos();
     Sketch {
         view: [-1.3, -1.3, 1.3, 1.3],
@@ -151,14 +151,14 @@ fn wrap(angle: f64) -> f64 {
     (angle + PI).rem_euclid(2.0 * PI) - PI
 }
 
-/// [`Pendulum`]'s reward, of the observation before the step and the action.
+/// [`Pendulum`]'s reward, from the observation before the step and the action.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PendulumReward;
 
 impl Reward for PendulumReward {
     fn reward(&self, obs: Tensor<2>, actions: Tensor<2>, _: Tensor<2>) -> Tensor<1> {
         let (cos, sin, speed) = (column(&obs, 0), column(&obs, 1), column(&obs, 2));
-        // A model may predict (0, 0), where the arc tangent has no gradient: its angle is taken as 0.
+        // A model may predict (0, 0), where the arctangent has no gradient: its angle is taken as 0.
         let degenerate = (cos.clone().abs() + sin.clone().abs()).lower_elem(1e-6);
         let angle = sin.atan2(cos.mask_fill(degenerate, 1.0));
         let torque = column(&actions, 0).clamp(-MAX_TORQUE, MAX_TORQUE);

@@ -12,8 +12,8 @@ pub(super) const SPARSE_NAME: &str = "point-mass-sparse";
 
 /// Half the side of the room (m).
 const ROOM: f64 = 1.0;
-/// Centre and radius of each obstacle (m). They keep more than a step's way from each other and from the walls, so the mass
-/// touches one thing at a time.
+/// Centre and radius of each obstacle (m). They are farther from each other and from the walls than the mass moves in a step, so it
+/// touches one of them at a time.
 const OBSTACLES: [([f64; 2], f64); 2] = [([-0.1, 0.0], 0.3), ([0.5, 0.15], 0.2)];
 const GOAL: [f64; 2] = [0.7, 0.7];
 const GOAL_RADIUS: f64 = 0.1;
@@ -43,20 +43,20 @@ const STEPS_PER_ACTION: usize = 5;
 /// The state is the observation, in double precision.
 ///
 /// # Dynamics
-/// A point of 1 kg with a damping of 1 N·s/m, so 1 m/s at most along an axis; semi-implicit Euler at 0.02 s, five steps for
-/// an action of 0.1 s. Walls at ±1 m; obstacles of 0.3 m around (−0.1, 0) and of 0.2 m around (0.5, 0.15), the first on
-/// the straight way to the goal. Walls and obstacles block: a mass that runs into one is put back to its surface, loses its
-/// velocity into it and keeps the one along it. Nothing else happens, so touching terminates nothing and costs only time.
+/// A point of 1 kg with a damping of 1 N·s/m, so 1 m/s at most along an axis; semi-implicit Euler at 0.02 s, five steps per
+/// action of 0.1 s. Walls at ±1 m; obstacles with a radius of 0.3 m around (−0.1, 0) and of 0.2 m around (0.5, 0.15), the first on
+/// the straight line to the goal. Walls and obstacles block: a mass that runs into one is put back on its surface, loses its
+/// velocity into it and keeps its velocity along it. Nothing else happens: a contact does not terminate the episode and costs only time.
 ///
 /// # Reward
-/// Of the observation *after* the step. [`PointMass::new`]: `−‖position − goal‖`. [`PointMass::sparse`]: 1 within
+/// From the observation *after* the step. [`PointMass::new`]: `−‖position − goal‖`. [`PointMass::sparse`]: 1 within
 /// 0.1 m of the goal, 0 elsewhere. The goal is at (0.7, 0.7).
 ///
 /// # Start
 /// x and y uniform in −0.7 ± 0.1, at rest.
 ///
 /// # End
-/// Never terminates, in the goal neither; the task's time limit is 100 steps (10 s).
+/// Never terminates, not even at the goal; the task's time limit is 100 steps (10 s).
 ///
 /// ```
 /// use mbrl_env::{Env, tasks::PointMass};
@@ -73,13 +73,13 @@ pub struct PointMass {
 }
 
 impl PointMass {
-    /// A mass that awaits its first reset, paid by its distance to the goal.
+    /// A mass that awaits its first reset, rewarded by its distance to the goal.
     #[must_use]
     pub fn new() -> Self {
         Self::with(NAME, PointMassReward::Shaped)
     }
 
-    /// A mass that is paid only in the goal. It has not begun an episode.
+    /// A mass that is rewarded only at the goal. It has not begun an episode.
     #[must_use]
     pub fn sparse(self) -> Self {
         Self::with(SPARSE_NAME, PointMassReward::Sparse)
@@ -116,10 +116,10 @@ impl PointMass {
     /// Begins an episode at a state (x, y, ẋ, ẏ) and returns the observation there.
     ///
     /// # Errors
-    /// [`EnvError::NonFinite`], and [`EnvError::Config`] where the mass is in a wall or an obstacle.
+    /// [`EnvError::NonFinite`], and [`EnvError::Config`] if the mass is in a wall or an obstacle.
     pub fn set_state(&mut self, state: [f64; 4]) -> Result<Vec<f32>, EnvError> {
         let [x, y, ..] = state;
-        // A state that the mass was put back to may be a rounding below the surface.
+        // A mass that was put back may be below the surface by a rounding error.
         let in_obstacle = |(centre, radius): &([f64; 2], f64)| (x - centre[0]).hypot(y - centre[1]) < *radius - 1e-9;
         if x.abs() > ROOM || y.abs() > ROOM || OBSTACLES.iter().any(in_obstacle) {
             let (value, rule) = (format!("({x}, {y})"), "a place within the walls and outside of the obstacles");
@@ -172,7 +172,7 @@ impl Env for PointMass {
 
 simulator_by_clone!(PointMass);
 
-/// One time step, then whatever is in the way.
+/// One time step, then any wall or obstacle in the way.
 fn advanced([x, y, vx, vy]: [f64; 4], force: [f64; 2]) -> [f64; 4] {
     let mut velocity: [f64; 2] = array::from_fn(|i| {
         let speed = [vx, vy][i];
@@ -199,13 +199,13 @@ fn advanced([x, y, vx, vy]: [f64; 4], force: [f64; 2]) -> [f64; 4] {
     [position[0], position[1], velocity[0], velocity[1]]
 }
 
-/// [`PointMass`]'s reward, of the observation after the step.
+/// [`PointMass`]'s reward, from the observation after the step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PointMassReward {
     /// Minus the distance to the goal (m).
     #[default]
     Shaped,
-    /// 1 in the goal, 0 elsewhere: it carries no gradient.
+    /// 1 at the goal, 0 elsewhere: it carries no gradient.
     Sparse,
 }
 
@@ -266,7 +266,7 @@ mod tests {
                 assert!(x.abs() <= ROOM && y.abs() <= ROOM);
                 touched_wall += u32::from(x.abs() == ROOM || y.abs() == ROOM);
                 assert!(energy(next) <= energy(state), "{state:?} -> {next:?}");
-                // Wherever it gets, an episode may begin.
+                // An episode may begin at any state that the mass reaches.
                 env.set_state(next).unwrap();
                 state = next;
             }
@@ -293,7 +293,7 @@ mod tests {
         let [x, _, vx, vy] = advanced([0.999, 0.9, 1.0, -0.5], [0.0; 2]);
         assert_eq!((x, vx), (ROOM, 0.0));
         assert!((vy + 0.49).abs() < 1e-12);
-        // Against the middle of an obstacle: everything is lost.
+        // Against the middle of an obstacle: all velocity is lost.
         let [x, y, vx, vy] = advanced([-0.405, 0.0, 1.0, 0.0], [0.0; 2]);
         assert!((x + 0.4).abs() < 1e-12 && y == 0.0 && vx.abs() < 1e-12 && vy == 0.0, "{x} {vx}");
     }
@@ -330,7 +330,7 @@ mod tests {
             array::from_fn(|i| (4.0 * (to[i] - [x, y][i]) - 3.0 * [vx, vy][i]) as f32)
         });
         println!("random {random:?}, scripted {scripted:?}");
-        // 100 steps at 2 m, less what chance brings.
+        // 100 steps at 2 m, less a margin for chance.
         assert!(random[0] < -150.0 && random[1] < 3.0, "{random:?}");
         assert!(scripted[0] > -75.0 && scripted[1] > 45.0, "{scripted:?}");
     }

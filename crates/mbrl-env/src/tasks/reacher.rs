@@ -1,4 +1,4 @@
-//! Reach a target with a two-link arm, by its equations of motion.
+//! Reach a target with a two-link arm, simulated by its equations of motion.
 
 use std::{array, sync::Arc};
 
@@ -21,12 +21,12 @@ const TARGET_RADIUS: f64 = 0.2;
 const START_ANGLE: f64 = 0.1;
 const START_SPEED: f64 = 0.005;
 
-/// A two-link arm that lies on a table and brings its tip to a target, another one in each episode.
+/// A two-link arm that lies on a table and brings its tip to a target, a new one in each episode.
 ///
-/// **This is not MuJoCo's Reacher.** Links, starts, targets, length of an episode and shape of the reward are those of
-/// Gymnasium's `Reacher-v5`; the masses, motors, control period, units of action and observation are not, so returns do
-/// not compare. `Reacher-v5` gives each joint an inertia of 1 kg·m², a thousand times that of its links, so its two
-/// joints hardly feel each other; here they do.
+/// **This is not MuJoCo's Reacher.** Links, starts, targets, episode length and shape of the reward are those of
+/// Gymnasium's `Reacher-v5`; the masses, motors, control period, units of action and observation are not, so returns
+/// cannot be compared. `Reacher-v5` gives each joint an inertia of 1 kg·m², a thousand times that of its links, so its two
+/// joints hardly affect each other; here they do.
 ///
 /// # Action
 /// | Num | Action | Min | Max | Joint | Unit |
@@ -47,8 +47,8 @@ const START_SPEED: f64 = 0.005;
 /// The state is the observation, in double precision. [`Reacher::tip`] and [`Reacher::tips`] say where the tip is.
 ///
 /// # Dynamics
-/// Uniform rods of l₁ = 0.1 m and l₂ = 0.11 m, m = 0.1 kg each, with centres at c = l/2 and I = m l²/12 about them; a rotor
-/// of J = 0.001 kg·m² on each joint; damping of b = 0.01 N·m·s/rad; no gravity, no friction, no joint limits, and the links
+/// Uniform rods with l₁ = 0.1 m and l₂ = 0.11 m, m = 0.1 kg each, with centres at c = l/2 and I = m l²/12 about them; a rotor
+/// with J = 0.001 kg·m² on each joint; damping of b = 0.01 N·m·s/rad; no gravity, no friction, no joint limits, and the links
 /// may pass over each other. Lagrange's equations give `M(θ₂) θ̈ + C(θ, θ̇) = τ − b θ̇` with
 ///
 /// ```text
@@ -57,18 +57,18 @@ const START_SPEED: f64 = 0.005;
 /// M₂₂ = I₂ + m₂ c₂² + J                                               h = m₂ l₁ c₂ sin θ₂
 /// ```
 ///
-/// They are integrated by the classical Runge-Kutta method at 0.01 s, four steps for an action. One unit of action turns the
-/// outstretched arm, its elbow held, with 26 rad/s² and drives it to 10 rad/s at most: the other side is some 0.7 s away.
+/// They are integrated by the classical Runge-Kutta method at 0.01 s, four steps per action. One unit of action accelerates the
+/// outstretched arm, with its elbow held, at 26 rad/s² and drives it to 10 rad/s at most: the other side is some 0.7 s away.
 ///
 /// # Reward
-/// `−‖tip − target‖ − 0.02 ‖a‖²`, of the action and the observation *after* the step. `Reacher-v5` has the same form with
-/// weights 1 and 1, and its motors give 200 rad/s² for one unit of action; what costs 0.02 here, 26 rad/s², costs
+/// `−‖tip − target‖ − 0.02 ‖a‖²`, from the action and the observation *after* the step. `Reacher-v5` has the same form with
+/// weights 1 and 1, and its motors give 200 rad/s² for one unit of action; the acceleration that costs 0.02 here, 26 rad/s², costs
 /// (26/200)² = 0.017 there.
 ///
 /// # Start
 /// Both angles uniform in ±0.1 rad, both speeds in ±0.005 rad/s, the target uniform in the disc of 0.2 m around the base:
-/// upstream's distributions, drawn from our own generator. Targets within 1 cm of the base, one in 400, are out of reach
-/// by the difference of the links.
+/// upstream's distributions, drawn from our own generator. Targets within 1 cm of the base, one in 400, are out of reach,
+/// because the links differ in length.
 ///
 /// # End
 /// Never terminates; the task's time limit is 50 steps (2 s).
@@ -110,22 +110,22 @@ impl Reacher {
         Self { spec: Arc::new(spec), episode: Episode::new() }
     }
 
-    /// Where the tip is (m), by an observation `[O]`.
+    /// Where the tip is (m), from an observation `[O]`.
     ///
     /// # Panics
-    /// Where the observation has not even two entries.
+    /// If the observation has fewer than two entries.
     #[must_use]
     pub fn tip(obs: &[f32]) -> [f32; 2] {
         joints([obs[0].into(), obs[1].into()])[1].map(|entry| entry as f32)
     }
 
-    /// Where the tips are (m), by observations `[N, O]` → `[N, 2]`.
+    /// Where the tips are (m), from observations `[N, O]` → `[N, 2]`.
     #[must_use]
     pub fn tips(obs: &Tensor<2>) -> Tensor<2> {
         let (shoulder, elbow) = (column(obs, 0), column(obs, 1));
         let (sin, cos) = (shoulder.clone().sin(), shoulder.cos());
         let (sin_elbow, cos_elbow) = (elbow.clone().sin(), elbow.cos());
-        // Not of the angles' sum, which overflows where a model's predictions run away.
+        // Not computed from the angles' sum, which overflows where a model's predictions diverge.
         let along = cos_elbow * LINKS[1] + LINKS[0];
         let across = sin_elbow * LINKS[1];
         let x = cos.clone() * along.clone() - sin.clone() * across.clone();
@@ -142,7 +142,7 @@ impl Reacher {
     /// Begins an episode at a state (θ₁, θ₂, θ̇₁, θ̇₂, target x, target y) and returns the observation there.
     ///
     /// # Errors
-    /// [`EnvError::NonFinite`], and [`EnvError::Config`] where the target is not in the disc of targets.
+    /// [`EnvError::NonFinite`], and [`EnvError::Config`] if the target is not in the disc of targets.
     pub fn set_state(&mut self, state: [f64; 6]) -> Result<Vec<f32>, EnvError> {
         let away = state[4].hypot(state[5]);
         if away > TARGET_RADIUS {
@@ -225,7 +225,7 @@ struct Arm {
 const ARM: Arm = Arm { masses: [0.1, 0.1], rotor: 1e-3, damping: 0.01 };
 
 impl Arm {
-    /// M, for an angle of the elbow.
+    /// M, for an elbow angle.
     fn mass_matrix(&self, elbow: f64) -> [[f64; 2]; 2] {
         let [c1, c2] = LINKS.map(|length| length / 2.0);
         let [i1, i2]: [f64; 2] = array::from_fn(|i| self.masses[i] * LINKS[i].powi(2) / 12.0);
@@ -256,9 +256,9 @@ impl Arm {
     }
 }
 
-/// [`Reacher`]'s reward, of the action and the observation after the step.
+/// [`Reacher`]'s reward, from the action and the observation after the step.
 ///
-/// The goal is not the model's: with [`to`](Self::to) another one is set at any time, also for a model that was learned
+/// The goal is not part of the model: [`to`](Self::to) sets another one at any time, also for a model that was learned
 /// without any reward.
 ///
 /// ```
@@ -276,8 +276,8 @@ pub struct ReacherReward {
 }
 
 impl ReacherReward {
-    /// The reward for a target `[x, y]` (m) of one's own in place of the one in the observation. One out of reach is a
-    /// goal too: to be as near to it as can be.
+    /// The reward for your own target `[x, y]` (m) in place of the one in the observation. A target out of reach is a
+    /// goal too: to be as near to it as possible.
     #[must_use]
     pub fn to(target: [f32; 2]) -> Self {
         Self { target: Some(target) }
@@ -333,7 +333,7 @@ mod tests {
             + 0.5 * arm.rotor * (w1.powi(2) + w2.powi(2))
     }
 
-    /// About the base; the rotor of the elbow turns with θ̇₂ alone, so it is no part of what the shoulder feels.
+    /// About the base; the rotor of the elbow turns with θ̇₂ alone, so it does not act on the shoulder.
     fn momentum(arm: &Arm, [_, elbow, w1, w2]: [f64; 4]) -> f64 {
         let [first, _] = arm.mass_matrix(elbow);
         first[0] * w1 + first[1] * w2

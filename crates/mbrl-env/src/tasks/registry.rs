@@ -16,7 +16,7 @@ use crate::{
 
 type Make = dyn Fn(&Options) -> Result<Task, EnvError> + Send + Sync;
 
-/// A line of a table of tasks: a name, and how the task is made of options.
+/// A line of a table of tasks: a name, and how the task is made from options.
 ///
 /// ```
 /// use mbrl_env::{TimeLimit, World, tasks::{CliffConfig, Options, Task, TaskEntry}};
@@ -39,7 +39,7 @@ pub struct TaskEntry {
 }
 
 impl TaskEntry {
-    /// A task by its name, one line about it, and what makes it.
+    /// A task by its name, a one-line description, and the function that makes it.
     pub fn new(
         name: impl Into<Arc<str>>,
         summary: impl Into<Arc<str>>,
@@ -48,32 +48,32 @@ impl TaskEntry {
         Self { name: name.into(), summary: summary.into(), needs: None, make: Some(Arc::new(make)) }
     }
 
-    /// A task that this build lacks: it is known by name, and [`make`](Self::make) says which feature it needs.
+    /// A task that this build lacks: its name is known, and [`make`](Self::make) says which feature it needs.
     #[must_use]
     pub fn missing(name: impl Into<Arc<str>>, summary: impl Into<Arc<str>>, feature: &'static str) -> Self {
         Self { name: name.into(), summary: summary.into(), needs: Some(feature), make: None }
     }
 
-    /// Says that the task is in builds with a feature only.
+    /// Marks the task as available only in builds with a feature.
     #[must_use]
     pub fn needing(mut self, feature: &'static str) -> Self {
         self.needs = Some(feature);
         self
     }
 
-    /// What it is called.
+    /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// One line about it.
+    /// Its one-line description.
     #[must_use]
     pub fn summary(&self) -> &str {
         &self.summary
     }
 
-    /// The feature that a build with this task has, where it takes one.
+    /// The feature that the task needs, if any.
     #[must_use]
     pub fn needs(&self) -> Option<&'static str> {
         self.needs
@@ -88,9 +88,9 @@ impl TaskEntry {
     /// Makes the task.
     ///
     /// # Errors
-    /// [`EnvError::NeedsFeature`] where it is not [available](Self::is_available); [`EnvError::Options`] for options that the
+    /// [`EnvError::NeedsFeature`] if it is not [available](Self::is_available); [`EnvError::Options`] for options that the
     /// task does not have or that are of the wrong type; [`EnvError::Config`] for a value that breaks a rule of the task; and
-    /// what else keeps the task from being made.
+    /// any other error that keeps the task from being made.
     pub fn make(&self, options: &Options) -> Result<Task, EnvError> {
         match (&self.make, self.needs) {
             (Some(make), _) => make(options),
@@ -142,7 +142,7 @@ fn plain(
     })
 }
 
-/// A task whose sketch is all that is seen of it: options are those of [`PixelsConfig`]. Rewards and ends must be learned.
+/// A task that is observed only by its sketch: options are those of [`PixelsConfig`]. Rewards and terminations must be learned.
 fn seen_as_pixels(
     name: &'static str,
     summary: &'static str,
@@ -161,7 +161,7 @@ fn seen_as_pixels(
     })
 }
 
-/// How large a task is drawn whose pictures are what is observed; sides that are left out are the task's own.
+/// The size of the pictures of a task that is observed by pictures; sides that are left out take the task's own size.
 ///
 /// ```
 /// use mbrl_env::{Env, tasks};
@@ -198,7 +198,7 @@ impl PixelsConfig {
     }
 }
 
-/// All tasks of this crate, those that this build lacks among them: they are known by name in every build.
+/// All tasks of this crate, including those that this build lacks: every build knows their names.
 ///
 /// ```
 /// use mbrl_env::tasks;
@@ -239,7 +239,7 @@ pub fn entries() -> Vec<TaskEntry> {
         TaskEntry::new(cliff::NAME, "walk up a hill and stop before its edge", |options| {
             let config: CliffConfig = options.read(cliff::NAME)?;
             let mut task = task(config.init()?, 40, config.reward(), cliff::sketch)?;
-            // The sketch is one of the default shape.
+            // The sketch shows the default shape.
             task.sketch = task.sketch.filter(|_| config == CliffConfig::default());
             Ok(task.with_termination(Arc::new(config.termination())))
         }),
@@ -280,9 +280,9 @@ pub fn entries() -> Vec<TaskEntry> {
     ]
 }
 
-/// Makes a task as it is without options.
+/// Makes a task with its default options.
 ///
-/// Its environment has not begun an episode; until a seed is given to `reset`, its generator is that of seed 0.
+/// Its environment has not begun an episode; until `reset` is given a seed, its generator is that of seed 0.
 ///
 /// # Errors
 /// As [`make_with`].
@@ -306,8 +306,8 @@ pub fn make(name: &str) -> Result<Task, EnvError> {
 /// ```
 ///
 /// # Errors
-/// [`EnvError::UnknownTask`], listing the known ones; those of [`TaskEntry::make`]. Tasks on MuJoCo: [`EnvError::Engine`] where
-/// its library or models are not as they should be, and what loading a model gives.
+/// [`EnvError::UnknownTask`], listing the known ones; those of [`TaskEntry::make`]. Tasks on MuJoCo: [`EnvError::Engine`] if
+/// its library or models are not as they should be, and the errors of loading a model.
 pub fn make_with<'de, D: Deserializer<'de>>(name: &str, options: D) -> Result<Task, EnvError> {
     find(name)?.make(&Options::of(name, options)?)
 }

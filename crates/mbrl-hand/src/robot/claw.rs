@@ -1,4 +1,4 @@
-//! A claw of three fingers and nine joints.
+//! A claw with three fingers and nine joints.
 
 use std::f64::consts::{FRAC_PI_3, TAU};
 
@@ -16,7 +16,7 @@ use super::{Axis, Body, Geom, Joint, Shape};
 pub struct ClawConfig {
     /// Height of the disc (default: 0.215 m).
     pub height: f64,
-    /// Distance of the fingers from its middle (default: 0.055 m).
+    /// Distance of the fingers from the disc's middle (default: 0.055 m).
     pub radius: f64,
     /// Stiffness of the servos (default: 2 N m/rad).
     pub kp: f64,
@@ -48,7 +48,7 @@ impl ClawConfig {
     /// Radii of a finger's links.
     pub const LINK_RADIUS: [f64; 3] = [0.012, 0.012, 0.010];
 
-    /// Direction of a finger from the middle: in the gaps of a valve at angle 0 (rad).
+    /// Direction of a finger from the middle: in the gaps between the arms of a valve at angle 0 (rad).
     #[must_use]
     pub fn direction(finger: usize) -> f64 {
         FRAC_PI_3 + TAU / 3.0 * finger as f64

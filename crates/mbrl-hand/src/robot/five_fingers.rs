@@ -1,10 +1,10 @@
-//! A right hand of five fingers and 24 joints.
+//! A right hand with five fingers and 24 joints.
 
 use std::f64::consts::FRAC_PI_4;
 
 use super::{Axis, Body, Geom, Joint, Shape};
 
-/// Bits of contacts: 1 is any shape of the hand, 2 any object, 128 the last link of a finger, which touches the palm.
+/// Contact bits: 1 is any shape of the hand, 2 any object, 128 the last link of a finger, which touches the palm.
 const HAND: u32 = 1;
 const OBJECT: u32 = 2;
 const TIP: u32 = 128;
@@ -13,13 +13,13 @@ const DIGITS: [(&str, u32); 5] = [("FF", 4), ("MF", 8), ("RF", 16), ("LF", 32), 
 const LINKS: [[f64; 4]; 3] = [[0.75, 0.72, 0.68, 1.0], [0.70, 0.66, 0.62, 1.0], [0.45, 0.70, 0.55, 1.0]];
 const PALM: [f64; 4] = [0.80, 0.76, 0.70, 1.0];
 
-/// Angles of some joints by their names (rad); the others are 0, or at the stop nearest to it.
+/// Angles of some joints by their names (rad); the others are 0, or at the stop nearest to 0.
 pub type Pose = &'static [(&'static str, f64)];
 
-/// A right hand, palm up, of capsules and boxes: 24 hinges, each with a position servo; no tendons, no meshes.
+/// A right hand, palm up, built from capsules and boxes: 24 hinges, each with a position servo; no tendons, no meshes.
 ///
-/// Joints, link lengths, knuckles and ranges are those of a robot hand of human size (wrist 2, four fingers of 4, the little finger's
-/// metacarpal, thumb 5); palm, masses, servos and poses are our own. In the palm's frame x points to the
+/// Joints, link lengths, knuckles and ranges are those of a robot hand of human size (wrist 2, four fingers with 4 each, the little
+/// finger's metacarpal, thumb 5); palm, masses, servos and poses are our own. In the palm's frame x points to the
 /// fingertips, y to the little finger, z out of the palm; the origin lies on the axis of `WRJ0`. Flexing a finger lifts its tip out of the palm.
 ///
 /// ```
@@ -33,14 +33,14 @@ pub type Pose = &'static [(&'static str, f64)];
 pub struct HandConfig {
     /// Height of the wrist, which is fixed in the world (default: 0.25 m).
     pub height: f64,
-    /// Roll of the forearm about x: −1.75 rests the hand on the little finger's edge to write (default: 0).
+    /// Roll of the forearm about x: −1.75 rests the hand on the little finger's edge, for writing (default: 0).
     pub roll: f64,
-    /// Angle by which the palm's sides are turned up, which holds balls sideways (default: 0.4 rad; on a flat palm they roll
-    /// off).
+    /// Angle by which the palm's sides are turned up, which keeps balls from rolling off sideways, as they do on a flat palm (default:
+    /// 0.4 rad).
     pub cup: f64,
-    /// Stiffness of the servos of wrist and fingers (default: 6 and 1 N m/rad).
+    /// Stiffness of the servos of the wrist and the fingers (default: 6 and 1 N m/rad).
     pub kp: [f64; 2],
-    /// Damping of the joints of wrist and fingers (default: 0.4 and 0.045 N m s/rad).
+    /// Damping of the joints of the wrist and the fingers (default: 0.4 and 0.045 N m s/rad).
     pub damping: [f64; 2],
     /// Rotor inertia (default: 0.004 and 0.0008 kg m², which keeps stiff servos stable at 4 ms).
     pub armature: [f64; 2],
@@ -137,7 +137,7 @@ impl HandConfig {
         })
     }
 
-    /// The wrist and all that hangs on it, fixed in the world at its forearm.
+    /// The wrist and everything attached to it, fixed in the world at its forearm.
     #[must_use]
     pub fn body(&self) -> Body {
         let wrist = Body {
@@ -168,9 +168,9 @@ impl HandConfig {
         }
     }
 
-    /// Three slabs along the hand: a middle one, and two that are turned up at its edges.
+    /// Three slabs along the hand: a middle one, and one turned up at each of its edges.
     fn palm(&self) -> Body {
-        // Half of the thickness, of the middle's width and of a side's width; length.
+        // Half of the thickness, of the middle slab's width and of a side slab's width; length.
         let (t, m, s, length) = (0.011, 0.016, 0.014, 0.090);
         let slab = |x: [f64; 2], y: f64, z: f64, half_width: f64, roll: f64, mass: f64| Geom {
             shape: Shape::Box { centre: [(x[0] + x[1]) / 2.0, y, z], half: [(x[1] - x[0]) / 2.0, half_width, t], roll },
@@ -257,7 +257,7 @@ impl HandConfig {
         Body {
             name: format!("{digit}knuckle"),
             position: [at[0], at[1], 0.0],
-            // Towards the little finger for all.
+            // Towards the little finger for all fingers.
             joint: self.joint(&format!("{digit}J3"), [0.0, 0.0, 1.0]),
             inertia: Some((0.008, [1e-6; 3])),
             children: vec![proximal],

@@ -1,4 +1,4 @@
-//! Robots as data: bodies, joints, servos and shapes with their units, from which MJCF and kinematics are made.
+//! Robots as data: bodies, joints, servos and shapes with their units, from which MJCF and kinematics are generated.
 //!
 //! Lengths are in metres, angles in radians, masses in kilograms, torques in newton metres.
 
@@ -26,7 +26,7 @@ pub enum Axis {
 /// A hinge and the servo that drives it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Joint {
-    /// Name; its servo is called `A_` and the name.
+    /// Name; its servo is called `A_` followed by the name.
     pub name: String,
     /// Direction of the axis in the body's frame, of length 1.
     pub axis: [f64; 3],
@@ -34,7 +34,7 @@ pub struct Joint {
     pub range: [f64; 2],
     /// Damping (N m s/rad).
     pub damping: f64,
-    /// Inertia of the rotor, added to that of what it moves (kg m²).
+    /// Inertia of the rotor, added to that of the bodies it moves (kg m²).
     pub armature: f64,
     /// Dry friction (N m).
     pub frictionloss: f64,
@@ -47,11 +47,11 @@ pub struct Joint {
 /// A shape of a body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Geom {
-    /// Which one.
+    /// The geometry.
     pub shape: Shape,
     /// Mass (kg).
     pub mass: f64,
-    /// Bits of what it is, and bits of what it touches: two shapes touch where one is among what the other touches.
+    /// Bits for what it is, and bits for what it touches: two shapes can touch if what one is shares a bit with what the other touches.
     pub touches: [u32; 2],
     /// Colour: red, green, blue, opacity.
     pub rgba: [f64; 4],
@@ -73,7 +73,7 @@ pub enum Shape {
     Box {
         /// Its centre.
         centre: [f64; 3],
-        /// Half of its sides.
+        /// Half of its side lengths.
         half: [f64; 3],
         /// Angle about x.
         roll: f64,
@@ -89,29 +89,29 @@ pub enum Shape {
     },
 }
 
-/// A body, and what hangs on it.
+/// A body and its children.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Body {
     /// Name.
     pub name: String,
-    /// Its place in the frame of what it hangs on.
+    /// Its position in the frame of its parent.
     pub position: [f64; 3],
-    /// Its orientation there: turned about these axes, one after the other.
+    /// Its orientation there: rotations about these axes, one after the other.
     pub turns: Vec<(Axis, f64)>,
     /// Its joint; without one it is fixed.
     pub joint: Option<Joint>,
-    /// Mass and moments of inertia at its origin, where its shapes give none.
+    /// Mass and moments of inertia at its origin, for a body whose shapes give none.
     pub inertia: Option<(f64, [f64; 3])>,
     /// Shapes.
     pub geoms: Vec<Geom>,
     /// Points, by name.
     pub sites: Vec<(String, [f64; 3])>,
-    /// What hangs on it.
+    /// Its children.
     pub children: Vec<Body>,
 }
 
 impl Axis {
-    /// Its number.
+    /// Its index.
     #[must_use]
     pub fn index(self) -> usize {
         self as usize
@@ -127,7 +127,7 @@ impl Body {
         found
     }
 
-    /// The bodies from this one to the one for which `is_it` says so, both included.
+    /// The bodies from this one to the one for which `is_it` returns true, both included.
     #[must_use]
     pub fn path(&self, is_it: &dyn Fn(&Body) -> bool) -> Option<Vec<&Body>> {
         if is_it(self) {
@@ -172,7 +172,7 @@ impl Body {
         out.push_str("</body>\n");
     }
 
-    /// The servos of the joints of these names, in this order, as MJCF.
+    /// The servos of the joints with these names, in this order, as MJCF.
     #[must_use]
     pub fn servos(&self, order: &[&str]) -> String {
         let joints = self.joints();
@@ -192,7 +192,7 @@ impl Body {
     }
 }
 
-/// An orientation as MJCF has it: Euler angles, where the turns are about x, y and z in this order, or else a quaternion.
+/// An orientation in MJCF: Euler angles if the rotations are about x, y and z in this order, otherwise a quaternion.
 fn orientation(turns: &[(Axis, f64)]) -> String {
     if turns.is_empty() {
         return String::new();
@@ -209,7 +209,7 @@ fn orientation(turns: &[(Axis, f64)]) -> String {
     format!(" quat=\"{}\"", numbers(&quaternion))
 }
 
-/// Of quaternions: the second turn within the frame of the first.
+/// Product of quaternions: the second rotation is within the frame of the first.
 fn product([a, b, c, d]: [f64; 4], [e, f, g, h]: [f64; 4]) -> [f64; 4] {
     [
         a * e - b * f - c * g - d * h,

@@ -31,7 +31,7 @@ const MODELS: &str = "MBRL_ADROIT_MODELS";
 const FRICTION: [f64; 3] = [1.0, 0.005, 0.001];
 /// Where PDDM's balls start (m).
 const BALLS_AT: [[f64; 3]; 2] = [[-0.029, -0.001, 0.19], [0.03, 0.01, 0.19]];
-/// The first ball starts at this phase, as in PDDM.
+/// The phase at which the first ball starts, as in PDDM.
 const START_PHASE: f64 = 3.0 * PI / 4.0;
 /// Where the cube is dropped, as in PDDM, and where its target is shown (m).
 const CUBE_AT: [[f64; 3]; 2] = [[0.0, -0.02, 0.24], [0.0, 0.16, 0.25]];
@@ -50,7 +50,7 @@ fn folder() -> Result<PathBuf, EnvError> {
     }
 }
 
-/// A file that others include, without the element around it.
+/// The content of a file that others include, without its root element.
 fn included(folder: &Path, name: &str) -> Result<String, EnvError> {
     let path = folder.join(name);
     let text = fs::read_to_string(&path).map_err(|source| EnvError::Io { path: path.clone(), source })?;
@@ -64,7 +64,7 @@ fn unknown(path: &Path, what: &str) -> EnvError {
     EnvError::Format { path: path.to_owned(), reason }
 }
 
-/// Replaces all of something that must be there.
+/// Replaces every occurrence of a text that must be there.
 fn patch(text: &mut String, path: &Path, from: &str, to: &str) -> Result<(), EnvError> {
     if !text.contains(from) {
         return Err(unknown(path, &format!("no `{from}`")));
@@ -73,7 +73,7 @@ fn patch(text: &mut String, path: &Path, from: &str, to: &str) -> Result<(), Env
     Ok(())
 }
 
-/// Meshes and textures by their whole paths.
+/// Meshes and textures by their full paths.
 fn compiler(folder: &Path) -> String {
     let resources = folder.join("resources");
     let (meshes, textures) = (resources.join("meshes"), resources.join("textures"));
@@ -131,7 +131,7 @@ fn scene(physics: &PhysicsConfig, variation: &Variation, objects: &str) -> Resul
     ))
 }
 
-/// The servo of a joint with another stiffness; `None` where there is none.
+/// The servo of a joint, with another stiffness; `None` if the joint has none.
 fn servo(text: &str, joint: &str, kp: f64) -> Option<String> {
     let begin = text.find(&format!("<general name=\"A_{joint}\""))?;
     let end = begin + text[begin..].find("/>")?;
@@ -144,7 +144,7 @@ fn servo(text: &str, joint: &str, kp: f64) -> Option<String> {
 }
 
 impl BaodingAdroitConfig {
-    /// The task, with all that is known of it.
+    /// The task, with its knowledge.
     ///
     /// # Errors
     /// [`EnvError::Config`]; [`EnvError::Engine`], [`EnvError::Io`] and [`EnvError::Format`] where the hand's files are not as they should be;
@@ -182,7 +182,7 @@ impl BaodingAdroitConfig {
         Model::from_xml(&scene(&self.physics, variation, &objects)?)
     }
 
-    /// The targets in the world: on PDDM's ellipse while the wrist is in the key pose.
+    /// The targets in the world: on PDDM's ellipse with the wrist in the key pose.
     fn targets(&self) -> Result<Targets, EnvError> {
         let model = self.model(&Variation::default())?;
         let palm = model.body("palm")?;
@@ -200,7 +200,7 @@ impl BaodingAdroitConfig {
 }
 
 impl ReorientAdroitConfig {
-    /// The task, with all that is known of it.
+    /// The task, with its knowledge.
     ///
     /// # Errors
     /// As [`BaodingAdroitConfig::task`].
@@ -240,7 +240,7 @@ struct Pen {
 }
 
 impl AdroitPenConfig {
-    /// The task; its reward as a batch function judges as the environment does.
+    /// The task; its batch reward agrees with the environment.
     ///
     /// # Errors
     /// As [`init`](Self::init).
@@ -259,7 +259,7 @@ impl AdroitPenConfig {
         let mut text = fs::read_to_string(&path).map_err(|source| EnvError::Io { path: path.clone(), source })?;
         let model = included(&folder, "adroit_model.xml")?;
         patch(&mut text, &path, r#"<include file="adroit_model.xml"/>"#, &model)?;
-        // The target is turned in each episode: a part of the state instead of the model.
+        // The target's orientation changes with each episode, so it belongs to the state instead of the model.
         patch(&mut text, &path, r#"<body name="target" pos="#, r#"<body name="target" mocap="true" pos="#)?;
         let mut assets = included(&folder, "adroit_assets.xml")? + &compiler(&folder);
         // Gymnasium-Robotics sets the wrist's servos to 10 and the others to 1.
@@ -283,7 +283,7 @@ impl AdroitPenConfig {
     }
 }
 
-/// The servo of a joint with another stiffness and all else as it is.
+/// The servo of a joint, with another stiffness and otherwise unchanged.
 fn gains(text: &str, joint: &str, kp: f64) -> Option<String> {
     let begin = text.find(&format!("<general name=\"A_{joint}\""))?;
     let end = begin + text[begin..].find("/>")?;

@@ -17,15 +17,15 @@ use crate::{
     task::baoding::{BALLS, BaodingConfig, BaodingGoal, BaodingObjective, JOINTS, START_PHASE, TARGETS, Targets},
 };
 
-/// Among what the episode remembers: the phase at the start, less what the targets have waited since; and the turn per step by the clock.
+/// Indices in the episode's memory: the phase at the start, minus the angle that the targets have waited since; the turn per step by the clock.
 const PHASE: usize = OWN;
 const TURN: usize = OWN + 1;
 
-/// Positions and velocities of the balls in the engine's state.
+/// Indices of the balls' positions and velocities in the engine's state.
 const POSITIONS: [usize; 2] = [JOINTS, JOINTS + 7];
 const VELOCITIES: [usize; 2] = [JOINTS, JOINTS + 6];
 
-/// Balls in a hand, wherever its targets are.
+/// Balls in a hand, with arbitrary targets.
 pub(crate) struct Baoding {
     pub(crate) goal: BaodingGoal,
     pub(crate) period: f64,
@@ -38,12 +38,12 @@ pub(crate) struct Baoding {
     pub(crate) start_phase: f64,
     /// Height at which targets are shown (m): above the balls.
     pub(crate) shown: f64,
-    /// Point looked at, distance, azimuth and elevation.
+    /// The camera's target point, distance, azimuth and elevation.
     pub(crate) view: ([f64; 3], f64, [f64; 2]),
 }
 
 impl BaodingConfig {
-    /// The task, with all that is known of it.
+    /// The task, with its knowledge.
     ///
     /// # Errors
     /// [`EnvError::Config`], and those of the engine.
@@ -54,7 +54,7 @@ impl BaodingConfig {
         Ok(judged_by(self.objective(), env, self.knowledge()))
     }
 
-    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    /// The environment alone, without variants: no delay, no noise, no time limit.
     ///
     /// # Errors
     /// As [`task`](Self::task).
@@ -83,7 +83,7 @@ impl BaodingConfig {
     }
 }
 
-/// What the episode is about: the phase at the start, and the turn per step.
+/// The goal of the episode: the phase at the start, and the turn per step.
 fn draw(goal: BaodingGoal, period: f64, start: f64, rng: &mut Rng) -> [f64; 2] {
     match goal {
         BaodingGoal::CounterClockwise => [start, TAU / period],
@@ -112,7 +112,7 @@ fn direction(first: [f64; 2], second: [f64; 2]) -> f64 {
     (first[1] - second[1]).atan2(first[0] - second[0])
 }
 
-/// What a step came to: by how much the balls turned (degrees, in the targets' direction), and how far they are from their
+/// The outcome of a step: by how much the balls turned (degrees, in the targets' direction), and how far they are from their
 /// targets (m).
 fn told(before: &[f64], next: &[f64]) -> Info {
     let at = |first: usize| part::<2>(next, first);
@@ -130,13 +130,13 @@ fn measure_balls(sim: &Sim, measured: &mut Vec<f64>) {
     measured.extend([direction(at(0), at(1)), sim.userdata()[TURN]]);
 }
 
-/// Sets what the episode is about.
+/// Stores the goal of the episode.
 fn remember(sim: &mut Sim, [phase, turn]: [f64; 2]) {
     let memory = sim.userdata_mut();
     (memory[PHASE], memory[TURN]) = (phase, turn);
 }
 
-/// Puts the balls at most a few millimetres beside their places.
+/// Displaces the balls by a few millimetres at most.
 fn scatter_balls(state: &mut InitialState, rng: &mut Rng) {
     for first in POSITIONS {
         state.qpos[first..first + 2].iter_mut().for_each(|x| *x += 0.002 * rng.normal_f64());
@@ -144,13 +144,13 @@ fn scatter_balls(state: &mut InitialState, rng: &mut Rng) {
 }
 
 impl Baoding {
-    /// Where the targets are after so many steps.
+    /// Where the targets are after this many steps.
     fn at(&self, memory: &[f64], step: f64) -> [[f64; 2]; 2] {
         let phase = memory[PHASE] + memory[TURN] * step;
         [0.0, PI].map(|more| self.targets.at(phase + more))
     }
 
-    /// Turns the targets back by what they wait in the step to `next`.
+    /// Turns the targets back by the angle that they wait in the step to `next`.
     fn hold_back(&self, next: f64, controls: &mut Controls<'_>) {
         let [first, second] = POSITIONS.map(|ball| part::<2>(controls.qpos(), ball));
         let turn = controls.userdata()[TURN];

@@ -15,7 +15,7 @@ use crate::{
     task::reorient::{AXES, GOAL, GOALS, JOINTS, ReorientConfig, ReorientObjective, about, angle_between, axes_of},
 };
 
-/// Where the cube started, and the goal as a quaternion, among what the episode remembers.
+/// Indices in the episode's memory: where the cube started, and the goal as a quaternion.
 const HOME: usize = OWN;
 const TURN: usize = OWN + 3;
 /// The cube's orientation before the last step, as a quaternion.
@@ -29,12 +29,12 @@ pub(crate) struct Reorient {
     pub(crate) objective: ReorientObjective,
     pub(crate) servo: Servo,
     pub(crate) target: usize,
-    /// Point looked at, distance, azimuth and elevation.
+    /// The camera's target point, distance, azimuth and elevation.
     pub(crate) view: ([f64; 3], f64, [f64; 2]),
 }
 
 impl ReorientConfig {
-    /// The task, with all that is known of it.
+    /// The task, with its knowledge.
     ///
     /// # Errors
     /// [`EnvError::Config`], and those of the engine.
@@ -45,7 +45,7 @@ impl ReorientConfig {
         Ok(judged_by(self.objective(), env, self.knowledge()))
     }
 
-    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    /// The environment alone, without variants: no delay, no noise, no time limit.
     ///
     /// # Errors
     /// As [`task`](Self::task).
@@ -77,7 +77,7 @@ fn observe_cube(sim: &Sim, obs: &mut Vec<f64>) {
     obs.extend(part::<3>(q, JOINTS));
     obs.extend(part::<3>(v, JOINTS));
     obs.extend_from_slice(axes_of(orientation).as_flattened());
-    // The engine tells a free body's angular velocity in the body's own frame.
+    // The engine gives a free body's angular velocity in the body's own frame.
     obs.extend(turned(orientation, part::<3>(v, JOINTS + 3)));
     obs.extend(turned_by(part::<4>(memory, BEFORE), orientation));
     obs.extend(part::<3>(memory, HOME));
@@ -87,7 +87,7 @@ fn observe_cube(sim: &Sim, obs: &mut Vec<f64>) {
     obs.extend_from_slice(axes_of(goal).as_flattened());
 }
 
-/// The rotation vector from one orientation to another, both as unit quaternions, in the world (rad): the shorter way round.
+/// The rotation vector from one orientation to another, both given as unit quaternions, in the world (rad): the shorter way round.
 fn turned_by(from: [f64; 4], to: [f64; 4]) -> [f64; 3] {
     // Before the first episode there is none.
     if from == [0.0; 4] {
@@ -105,7 +105,7 @@ fn turned_by(from: [f64; 4], to: [f64; 4]) -> [f64; 3] {
     rest.map(|v| v * angle / sine)
 }
 
-/// Remembers where the cube lies and draws a goal.
+/// Stores where the cube lies and draws a goal.
 fn remember(sim: &mut Sim, goals: &[(usize, f64)], target: usize, rng: &mut Rng) {
     let (axis, angle) = goals[rng.below(goals.len())];
     let (home, goal) = (part::<3>(sim.qpos(), JOINTS), about(axis, angle));

@@ -14,7 +14,7 @@ use crate::{
     task::valve::{ANGLE, GOAL, GOALS, JOINTS, START, ValveConfig, ValveObjective, turn_between},
 };
 
-/// The valve's angle among the positions.
+/// Index of the valve's angle among the positions.
 const VALVE: usize = JOINTS;
 
 struct Valve {
@@ -23,7 +23,7 @@ struct Valve {
 }
 
 impl ValveConfig {
-    /// The task, with all that is known of it.
+    /// The task, with its knowledge.
     ///
     /// # Errors
     /// [`EnvError::Config`], and those of the engine.
@@ -34,7 +34,7 @@ impl ValveConfig {
         Ok(Task::new(env).with_reward(std::sync::Arc::new(Batched(ValveObjective))).with_knowledge(self.knowledge()))
     }
 
-    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    /// The environment alone, without variants: no delay, no noise, no time limit.
     ///
     /// # Errors
     /// As [`task`](Self::task).

@@ -1,8 +1,8 @@
-//! Episodes in varying physics.
+//! Episodes with varying physics.
 
 use mbrl_env::{Env, EnvError, EnvSpec, Frame, Rng, Scene, Simulator, Snapshot, Step};
 
-/// Variants of one environment: each episode is in one of them, drawn from its seed.
+/// Variants of one environment: each episode uses one of them, drawn from its seed.
 pub(crate) struct Variants {
     all: Vec<Box<dyn Simulator>>,
     now: usize,

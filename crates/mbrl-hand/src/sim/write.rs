@@ -17,7 +17,7 @@ use crate::{
     task::write::{JOINTS, OPEN, TARGET, WriteConfig, offset, tip},
 };
 
-/// The path, its origin and where the pencil's middle was, among what the episode remembers.
+/// Indices in the episode's memory: the path, its origin, and where the pencil's middle was.
 const PATH: usize = OWN;
 const ORIGIN: usize = OWN + 8;
 const HOME: usize = OWN + 10;
@@ -30,7 +30,7 @@ struct Write {
 }
 
 impl WriteConfig {
-    /// The task, with all that is known of it.
+    /// The task, with its knowledge.
     ///
     /// # Errors
     /// [`EnvError::Config`], and those of the engine.
@@ -41,7 +41,7 @@ impl WriteConfig {
         Ok(judged_by(self.objective(), env, self.knowledge()))
     }
 
-    /// The environment alone, as it is without variants: no delay, no noise, no time limit.
+    /// The environment alone, without variants: no delay, no noise, no time limit.
     ///
     /// # Errors
     /// As [`task`](Self::task).
@@ -104,7 +104,7 @@ impl Play for Write {
     }
 
     fn settle(&self, sim: &mut Sim, rng: &mut Rng) -> Result<(), EnvError> {
-        // Held until the servos have closed, then let go.
+        // Held until the servos have closed, then released.
         let steps = (0.3 / sim.model().timestep()).ceil() as u32;
         let ([x, y, z], turn) = PENCIL_AT;
         let norm = turn.iter().map(|t| t * t).sum::<f64>().sqrt();

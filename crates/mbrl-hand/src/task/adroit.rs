@@ -1,4 +1,4 @@
-//! `baoding-adroit`, `reorient-adroit`: PDDM's tasks on the hand that PDDM used; `AdroitHandPen`: a task that others publish on.
+//! `baoding-adroit`, `reorient-adroit`: PDDM's tasks on the hand that PDDM used; `AdroitHandPen`: a task with published results by others.
 
 use mbrl_env::{EnvError, Field};
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,8 @@ use crate::{
     scene::{PhysicsConfig, RandomizeConfig},
 };
 
-/// Stops of the Adroit hand's servos (rad), in the order of the joints, which are called as those of [`HandConfig`]; the thumb's last joint
-/// bends the other way.
+/// Stops of the Adroit hand's servos (rad), in the order of the joints, which have the same names as those of [`HandConfig`]; the thumb's
+/// last joint bends the other way.
 pub(crate) const RANGES: [[f64; 2]; 24] = [
     [-0.524, 0.175],
     [-0.79, 0.61],
@@ -58,7 +58,7 @@ pub(crate) const REORIENT_REST: [f64; 24] = [
 
 /// The targets' ellipse in the palm's frame: its middle and semi-axes, across the hand and along it (m).
 pub(crate) const ELLIPSE: [[f64; 2]; 2] = [[0.005, 0.055], [0.02, 0.036]];
-/// How far above the palm its targets are (m).
+/// Height of its targets above the palm (m).
 pub(crate) const ABOVE_PALM: f64 = 0.07;
 
 /// The servos around a pose, within the stops.
@@ -73,11 +73,11 @@ fn physics() -> PhysicsConfig {
     PhysicsConfig { timestep: 0.0025, ..PhysicsConfig::default() }
 }
 
-/// [`BaodingConfig`](super::BaodingConfig) on the Adroit hand with what PDDM made of it: servos of the wrist at 5 N m/rad, friction
+/// [`BaodingConfig`](super::BaodingConfig) on the Adroit hand as PDDM changed it: servos of the wrist at 5 N m/rad, friction
 /// (1, 0.005, 0.001), wider fingertips, steps of 2.5 ms; its pose, balls and ellipse.
 ///
-/// What differs from PDDM: fingertips and forearm have no extra meshes that touch; the targets stay where they are while the wrist moves,
-/// so that they are known by the clock; 24 joint velocities, and how fast the targets turn, are observed too.
+/// Differences from PDDM: fingertips and forearm have no extra collision meshes; the targets do not move with the wrist,
+/// so that the clock determines them; 24 joint velocities, and how fast the targets turn, are observed too.
 ///
 /// The hand's files are those of gymnasium-robotics 1.4.2, read at run time from the folder that `MBRL_ADROIT_MODELS` names;
 /// `crates/mbrl-hand/scripts/get-adroit` fetches them.
@@ -90,21 +90,21 @@ pub struct BaodingAdroitConfig {
     pub period: f64,
     /// How far the targets may be ahead of the balls (rad; [`BaodingConfig::lead`](super::BaodingConfig::lead)).
     pub lead: Option<f64>,
-    /// How the engine steps (default: 2.5 ms, as there).
+    /// Settings of the engine's steps (default: 2.5 ms, as in PDDM).
     pub physics: PhysicsConfig,
-    /// Largest speed of a joint (default: 3 rad/s, as there).
+    /// Largest speed of a joint (default: 3 rad/s, as in PDDM).
     pub speed: f64,
-    /// Share of the joints' range that actions use (default: 0.9, as there).
+    /// Share of the joints' range that actions use (default: 0.9, as in PDDM).
     pub action_scale: f64,
-    /// Standard deviation of the joints at the start (default: 0.02 rad; 0 there).
+    /// Standard deviation of the joints at the start (default: 0.02 rad; 0 in PDDM).
     pub start_noise: f64,
     /// Steps per episode (default: 100).
     pub max_steps: u32,
     /// Noise of the sensors (default: none).
     pub sensors: SensorNoise,
-    /// Steps that actions come late (default: 0).
+    /// Delay of actions, in steps (default: 0).
     pub action_delay: usize,
-    /// Physics that vary between episodes (default: none). The robot's own masses stay.
+    /// Variation of the physics between episodes (default: none). The robot's own masses do not vary.
     pub randomize: Option<RandomizeConfig>,
 }
 
@@ -127,7 +127,7 @@ impl Default for BaodingAdroitConfig {
 }
 
 impl BaodingAdroitConfig {
-    /// Refuses what no task can be made of.
+    /// Refuses settings from which no task can be made.
     ///
     /// # Errors
     /// [`EnvError::Config`].
@@ -138,13 +138,13 @@ impl BaodingAdroitConfig {
         self.choices().check()
     }
 
-    /// From actions to commanded angles.
+    /// The map from actions to commanded angles.
     #[must_use]
     pub fn servo(&self) -> Servo {
         servo(&BAODING_REST, self.action_scale, self.speed)
     }
 
-    /// The reward and the end.
+    /// The reward and the termination.
     #[must_use]
     pub fn objective(&self) -> BaodingObjective {
         BaodingObjective::of(self.goal, FALLEN_ADROIT)
@@ -160,29 +160,30 @@ impl BaodingAdroitConfig {
 }
 
 /// [`ReorientConfig`](super::ReorientConfig) on the Adroit hand, in PDDM's pose, with our own cube, geodesic angle and position
-/// term; patched and read as for [`BaodingAdroitConfig`]. The goals turn about the vertical and the axis across the hand, which is x here.
+/// term; its files are read and patched as for [`BaodingAdroitConfig`]. Goals are rotations about the vertical and the axis across the
+/// hand, which is x here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReorientAdroitConfig {
-    /// From how many goals one is drawn: 2, 4 or 8 (default: 4).
+    /// Number of goals from which one is drawn: 2, 4 or 8 (default: 4).
     pub goals: usize,
     /// Weight of the distance from the start (default: 20).
     pub position_weight: f64,
-    /// How the engine steps (default: 2.5 ms, as there).
+    /// Settings of the engine's steps (default: 2.5 ms, as in PDDM).
     pub physics: PhysicsConfig,
-    /// Largest speed of a joint (default: 3 rad/s, as there).
+    /// Largest speed of a joint (default: 3 rad/s, as in PDDM).
     pub speed: f64,
-    /// Share of the joints' range that actions use (default: 1, as there).
+    /// Share of the joints' range that actions use (default: 1, as in PDDM).
     pub action_scale: f64,
-    /// Standard deviation of the joints at the start (default: 0.02 rad; 0 there).
+    /// Standard deviation of the joints at the start (default: 0.02 rad; 0 in PDDM).
     pub start_noise: f64,
     /// Steps per episode (default: 30).
     pub max_steps: u32,
     /// Noise of the sensors (default: none).
     pub sensors: SensorNoise,
-    /// Steps that actions come late (default: 0).
+    /// Delay of actions, in steps (default: 0).
     pub action_delay: usize,
-    /// Physics that vary between episodes (default: none). The robot's own masses stay.
+    /// Variation of the physics between episodes (default: none). The robot's own masses do not vary.
     pub randomize: Option<RandomizeConfig>,
 }
 
@@ -204,7 +205,7 @@ impl Default for ReorientAdroitConfig {
 }
 
 impl ReorientAdroitConfig {
-    /// Refuses what no task can be made of.
+    /// Refuses settings from which no task can be made.
     ///
     /// # Errors
     /// [`EnvError::Config`].
@@ -215,13 +216,13 @@ impl ReorientAdroitConfig {
         self.choices().check()
     }
 
-    /// From actions to commanded angles.
+    /// The map from actions to commanded angles.
     #[must_use]
     pub fn servo(&self) -> Servo {
         servo(&REORIENT_REST, self.action_scale, self.speed)
     }
 
-    /// The reward and the end.
+    /// The reward and the termination.
     #[must_use]
     pub fn objective(&self) -> ReorientObjective {
         ReorientObjective { position: self.position_weight }
@@ -238,10 +239,10 @@ impl ReorientAdroitConfig {
 
 /// Gymnasium-Robotics' `AdroitHandPen-v1`: turn a pen in the hand to an orientation.
 ///
-/// Actions in [−1, 1] span the servos' ranges; 200 steps of 10 ms; never ends. Dense reward per step: similarity of the directions less
-/// the distance from the middle, +10 where the distance is below 7.5 cm and the similarity above 0.9, +50 more above 0.95, −5 where
-/// the pen lies lower than 7.5 cm; sparse: 10 where it is solved, else −0.1. Observed are 24 angles, the pen's position, six
-/// velocities and direction, the wanted direction, and both differences: 45 columns.
+/// Actions in [−1, 1] span the servos' ranges; 200 steps of 10 ms; never terminates. Dense reward per step: similarity of the directions
+/// minus the distance from the middle, +10 where the distance is below 7.5 cm and the similarity above 0.9, +50 more above 0.95, −5 where
+/// the pen lies lower than 7.5 cm. Sparse reward: 10 where it is solved, else −0.1. An observation has 24 angles, the pen's position, six
+/// velocities and direction, the desired direction, and both differences: 45 columns.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdroitPenConfig {
@@ -249,7 +250,7 @@ pub struct AdroitPenConfig {
     pub sparse_reward: bool,
 }
 
-/// The pen's height, direction, difference from the middle; the wanted direction.
+/// The pen's height, direction, difference from the middle; the desired direction.
 pub(crate) mod pen {
     pub(crate) const AT: usize = 24;
     pub(crate) const DIRECTION: usize = 33;
@@ -284,7 +285,7 @@ impl AdroitPenConfig {
     }
 }
 
-/// What turning the pen is worth.
+/// The reward for turning the pen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdroitPenObjective {
     /// Whether the reward is sparse.
@@ -296,7 +297,7 @@ fn vector<S: Scalar>(next: &impl Fn(usize) -> S, first: usize) -> Vector<S> {
 }
 
 impl AdroitPenObjective {
-    /// How far the pen is from the middle (m), and how similar its direction is to the wanted one.
+    /// How far the pen is from the middle (m), and how similar its direction is to the desired one.
     pub(crate) fn closeness<S: Scalar>(next: &impl Fn(usize) -> S) -> [S; 2] {
         let away = length(&vector(next, pen::AWAY));
         [away, dot(&vector(next, pen::DIRECTION), &vector(next, pen::WANTED))]

@@ -1,4 +1,4 @@
-//! `baoding`: a hand turns two balls round each other.
+//! `baoding`: a hand rolls two balls round each other.
 
 use std::f64::consts::{PI, TAU};
 
@@ -22,17 +22,17 @@ use crate::{
 
 /// Joints of the hand.
 pub(crate) const JOINTS: usize = 24;
-/// Positions of the balls, three columns each; three of the velocity follow.
+/// Positions of the balls, three columns each; three columns of velocity follow.
 pub(crate) const BALLS: [usize; 2] = [48, 54];
-/// Where the balls should be, two columns each.
+/// Targets of the balls, two columns each.
 pub(crate) const TARGETS: [usize; 2] = [60, 62];
-/// By how much the targets turn per step (rad).
+/// The targets' rotation per step (rad).
 pub(crate) const TURN: usize = 64;
 pub(crate) const WIDTH: usize = 65;
 
 /// The targets' ellipse: its centre and semi-axes (m), in the world, whose origin is the palm's.
 pub(crate) const CENTRE: [f64; 2] = [0.062, 0.0];
-/// Along the hand and across it.
+/// Along the hand, and across it.
 pub(crate) const RADII: [f64; 2] = [0.036, 0.022];
 /// A ball below this height has fallen (m): 4 cm under the wrist.
 pub const FALLEN: f64 = 0.21;
@@ -68,31 +68,31 @@ pub enum BaodingGoal {
     CounterClockwise,
     /// The other way round.
     Clockwise,
-    /// The first ball goes to a place on the ellipse, a new one in each episode, and stays; the other one only must not fall.
+    /// The first ball goes to a place on the ellipse, drawn anew in each episode, and stays; the other one only must not fall.
     Place,
-    /// In each episode one of: either way round, at one turn in 60, 80 or 120 steps, from a phase within ±1.6 rad of the usual
-    /// one. Data for a model that shall know them all.
+    /// Drawn in each episode: either way round, one turn in 60, 80 or 120 steps, from a phase within ±1.6 rad of the usual
+    /// one. Data for a model that should know them all.
     Mixed,
 }
 
-/// Turn two Baoding balls round each other in the palm; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
+/// Roll two Baoding balls round each other in the palm; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
 ///
-/// Each ball has a target on an ellipse that turns by the clock. Reward per step, with distances in the plane:
+/// Each ball has a target that moves on an ellipse by the clock. Reward per step, with distances in the plane:
 /// `−5 (|ball₁ − target₁| + |ball₂ − target₂|) − 500·[a ball fell] − 10·[wrist bent up by more than 0.15 rad]`; the episode is over when a ball
-/// falls. Observed are 24 joint angles and velocities, positions and velocities of the balls, the targets, and how fast these
+/// falls. An observation has 24 joint angles and velocities, positions and velocities of the balls, the targets, and how fast these
 /// turn: 65 columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BaodingConfig {
     /// What the balls should do.
     pub goal: BaodingGoal,
-    /// Steps per turn of the targets (default: 60). With `goal = "mixed"` a turn takes once, 4/3 times or twice as many; with `"place"` they
-    /// stand.
+    /// Steps per turn of the targets (default: 60). With `goal = "mixed"` a turn takes 1, 4/3 or 2 times as many; with `"place"` the targets
+    /// do not move.
     pub period: f64,
-    /// How far the targets may be ahead of the balls (rad). From half of it on they turn more slowly, and at all of it they wait. By default
-    /// they go by the clock, as PDDM's do.
+    /// How far the targets may be ahead of the balls (rad). From half of this lead on they turn more slowly, and at the full lead they wait.
+    /// By default they move by the clock, as PDDM's do.
     pub lead: Option<f64>,
-    /// How the engine steps.
+    /// Settings of the engine's steps.
     pub physics: PhysicsConfig,
     /// Largest speed of a joint (default: 3 rad/s, which bounds the servos' forces).
     pub speed: f64,
@@ -104,9 +104,9 @@ pub struct BaodingConfig {
     pub max_steps: u32,
     /// Noise of the sensors (default: none).
     pub sensors: SensorNoise,
-    /// Steps that actions come late (default: 0).
+    /// Delay of actions, in steps (default: 0).
     pub action_delay: usize,
-    /// Physics that vary between episodes (default: none).
+    /// Variation of the physics between episodes (default: none).
     pub randomize: Option<RandomizeConfig>,
 }
 
@@ -129,7 +129,7 @@ impl Default for BaodingConfig {
 }
 
 impl BaodingConfig {
-    /// Refuses what no task can be made of.
+    /// Refuses settings from which no task can be made.
     ///
     /// # Errors
     /// [`EnvError::Config`].
@@ -140,7 +140,7 @@ impl BaodingConfig {
         self.choices().check()
     }
 
-    /// From actions to commanded angles.
+    /// The map from actions to commanded angles.
     #[must_use]
     pub fn servo(&self) -> Servo {
         hand_servo(&HandConfig::angles(REST), self.action_scale, self.speed)
@@ -167,13 +167,13 @@ impl BaodingConfig {
         hand_layout(ball_fields())
     }
 
-    /// The reward and the end.
+    /// The reward and the termination.
     #[must_use]
     pub fn objective(&self) -> BaodingObjective {
         BaodingObjective::of(self.goal, FALLEN)
     }
 
-    /// What a model of the task may use: the hand beside the balls, measured and commanded; that the balls may be exchanged; how
+    /// What a model of the task may use: the hand relative to the balls, measured and commanded; the exchange of the balls; how
     /// the targets turn.
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
@@ -193,7 +193,7 @@ impl BaodingConfig {
     }
 }
 
-/// Fields of balls and targets.
+/// Fields of the balls and the targets.
 pub(crate) fn ball_fields() -> Vec<(Field, Told)> {
     vec![
         field("ball0", "m", 3, Told::Position),
@@ -209,7 +209,7 @@ pub(crate) fn ball_fields() -> Vec<(Field, Told)> {
 /// The first ball starts at the palm's end of the ellipse.
 pub(crate) const START_PHASE: f64 = PI;
 
-/// Two balls are one as the other: they and their targets may be exchanged.
+/// The balls are alike: they and their targets may be exchanged.
 pub(crate) fn exchange() -> Permutations {
     let same = (Permutation::identity(WIDTH), Permutation::identity(JOINTS));
     let mut exchanged = Permutation::identity(WIDTH);
@@ -236,7 +236,7 @@ pub(crate) fn check_lead(lead: Option<f64>, goal: BaodingGoal, sensors: &SensorN
     Ok(())
 }
 
-/// Opposite targets that turn on an ellipse.
+/// Two opposite targets that move round an ellipse.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Targets {
     pub(crate) centre: [f64; 2],
@@ -246,26 +246,26 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    /// Where the first ball should be at a phase; the second one is opposite.
+    /// The first ball's target at a phase; the second ball's is opposite.
     pub(crate) fn at(&self, phase: f64) -> [f64; 2] {
         let (sin, cos) = phase.sin_cos();
         [self.centre[0] + self.radii[0] * cos, self.centre[1] + self.radii[1] * sin]
     }
 
-    /// By how much the targets turn in a step, of `turn` by the clock: less where they wait for balls that lag. `target` belongs to `ball`.
+    /// The targets' rotation in a step: `turn` by the clock, less where they wait for balls that lag. `target` belongs to `ball`.
     pub(crate) fn advance<S: Scalar>(&self, turn: &S, target: &[S; 2], ball: &[S; 2], other: &[S; 2]) -> S {
         let Some(lead) = self.lead else { return turn.clone() };
-        // On the circle that the ellipse is made of, where phases are angles.
+        // On the circle from which the ellipse is stretched, where phases are angles.
         let [u, v] = [0, 1].map(|k| target[k].shift(-self.centre[k]).scale(1.0 / self.radii[k]));
         let [x, y] = [0, 1].map(|k| (ball[k].clone() - other[k].clone()).scale(1.0 / self.radii[k]));
         let across = x.clone() * v.clone() - y.clone() * u.clone();
-        // The shift keeps the gradient finite where both balls are at one point.
+        // The shift keeps the gradient finite where both balls are at the same point.
         let ahead = across.atan2(&(x * u + y * v).shift(1e-9));
         let direction = turn.above(0.0) - turn.below(0.0);
         turn.clone() * (ahead * direction).scale(-2.0 / lead).shift(2.0).clamp(0.0, 1.0)
     }
 
-    /// The targets' columns need no learning.
+    /// The targets' columns need not be learned.
     pub(crate) fn known(self) -> impl Known {
         let columns = |first: usize, number: usize| (first..first + number).map(Input::Obs);
         let block = |(target, ball, other): (usize, usize, usize)| {
@@ -282,7 +282,7 @@ impl Targets {
     }
 }
 
-/// The targets' next places, by the angle in the observation.
+/// The targets' next positions, from the angle in the observation.
 struct Turning {
     targets: Targets,
     blocks: Vec<Block>,
@@ -312,19 +312,19 @@ impl Formula for Turning {
     }
 }
 
-/// What turning balls is worth.
+/// The reward for turning balls.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BaodingObjective {
     /// Weight of the second ball's distance: 0 where only the first one has a place to go to.
     pub second: f64,
     /// A ball below this height has fallen (m).
     pub fallen: f64,
-    /// The column of a wrist that must not bend up, and from which angle on it costs 10 per step (rad).
+    /// The column of a wrist joint that must not bend up, and the angle above which it costs 10 per step (rad).
     pub wrist: Option<(usize, f64)>,
 }
 
 impl BaodingObjective {
-    /// Of a goal, in a hand out of which balls fall below a height (m); the wrist costs from 0.15 rad on.
+    /// The objective of a goal, for a hand whose balls have fallen below a height (m); the wrist costs from 0.15 rad on.
     #[must_use]
     pub fn of(goal: BaodingGoal, fallen: f64) -> Self {
         let second = if goal == BaodingGoal::Place { 0.0 } else { 1.0 };
@@ -361,13 +361,13 @@ impl BaodingObjective {
     }
 }
 
-/// The hand beside the balls: of each digit where it is and is commanded to be, and the gap between each of its links and each ball, now
-/// and at the commanded place, within −2 and 4 cm; where it pushes each ball to, by how deep its links would be in the ball at the commanded place;
-/// the balls in the palm's frame.
+/// The hand relative to the balls. For each digit: where it is and where it is commanded to be; the gap between each of its links and each
+/// ball, now and at the commanded place, clipped to −2 and 4 cm; the direction in which it pushes each ball, scaled by how deep its links
+/// would be in the ball at the commanded place. In addition, the balls in the palm's frame.
 struct Links;
 
-/// From the ends of a link's axis, measured and commanded, a ball, and how the digit's other links push it: the gaps between link and ball
-/// (now and as commanded), and the push with this link's.
+/// Inputs: the ends of a link's axis, measured and commanded; a ball; the push of the digit's other links on it. Outputs: the gaps between
+/// link and ball (now and as commanded), and the push with this link's added.
 struct BesideLink {
     /// Distance of the ball's centre from the axis where they touch (m).
     reach: f64,
@@ -416,22 +416,22 @@ impl Look for Links {
     }
 }
 
-/// What an episode came to.
+/// The outcome of an episode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BaodingScore {
-    /// How far the balls turned round each other in the targets' direction (degrees). Beside drops, because stalls without drops
-    /// happen.
+    /// How far the balls turned round each other in the targets' direction (degrees). Reported beside drops, because balls can stall
+    /// without falling.
     pub rotation: f64,
     /// Whether a ball fell.
     pub dropped: bool,
     /// Mean distance of a ball from its target (m).
     pub distance: f64,
-    /// Mean distance of the first ball from its target over the last five steps (m): the score where it has a place to go to.
+    /// Mean distance of the first ball from its target over the last five steps (m): the score for the goal of a fixed place.
     pub final_distance: f64,
 }
 
 impl BaodingScore {
-    /// The score of an episode, by its first observation and those after each step; a ball below `fallen` (m) has fallen.
+    /// The score of an episode, from its first observation and those after each step; a ball below `fallen` (m) has fallen.
     #[must_use]
     pub fn of(observations: &[Vec<f32>], fallen: f64) -> Self {
         let phase = |obs: &Vec<f32>| {
@@ -468,14 +468,14 @@ mod tests {
 
     #[test]
     fn features_and_symmetries_keep_their_rules() {
-        // Few: gaps to links bend within millimetres, and rows are to lie where they are smooth.
+        // Few rows: gaps to links have kinks within millimetres, and the rows must lie where the gaps are smooth.
         let (mut obs, actions) = testing::rows(WIDTH, JOINTS, 2, 0.2);
         for (index, row) in obs.chunks_exact_mut(WIDTH).enumerate() {
             for (ball, x) in BALLS.into_iter().zip([0.0413, 0.0927]) {
                 let y = 0.0131 * index as f32 - 0.0109;
                 row[ball..ball + 3].copy_from_slice(&[x, y, 0.2836]);
             }
-            // Rest angles, and room to both sides.
+            // Rest angles, and room on both sides.
             row[..24].iter_mut().zip(HandConfig::angles(REST)).for_each(|(q, rest)| *q = rest as f32 + 0.3 * *q + 0.1);
         }
         let config = BaodingConfig::default();
@@ -510,7 +510,7 @@ mod tests {
         }
     }
 
-    /// An episode in which the balls follow their targets at a constant distance behind.
+    /// An episode in which the balls follow their targets with a constant lag.
     fn episode(steps: usize, turn: f64, lag: f64) -> Vec<Vec<f32>> {
         let targets = BaodingConfig::default().targets();
         let row = |t: usize| {
@@ -533,7 +533,7 @@ mod tests {
     #[test]
     fn rotation_is_counted_beyond_a_turn_and_in_the_targets_direction() {
         for turn in [TAU / 60.0, -TAU / 60.0] {
-            // At half turns the direction on an ellipse is that on a circle.
+            // At half turns the direction on an ellipse equals that on a circle.
             let score = BaodingScore::of(&episode(90, turn, 0.0), FALLEN);
             assert!((score.rotation - 540.0).abs() < 0.1, "{score:?}");
             assert!(!score.dropped && score.distance < 1e-7);
@@ -576,10 +576,10 @@ mod tests {
         for turn in [0.1, -0.1_f64] {
             for phase in [0.3, 2.9, -1.2] {
                 let target = targets.at(phase);
-                // Balls ahead or behind by less than half of the lead, by three quarters, by all of it, by nearly half a turn.
+                // Balls ahead or behind by less than half of the lead, by three quarters of it, by all of it, by nearly half a turn.
                 for (behind, share) in [(-0.5, 1.0), (0.0, 1.0), (0.39, 1.0), (0.6, 0.5), (0.8, 0.0), (3.0, 0.0)] {
                     let at = phase - behind * turn.signum();
-                    // The place between the balls does not count.
+                    // The point midway between the balls does not matter.
                     let [ball, other] = [at, at + PI].map(|phase| targets.at(phase).map(|x| x + 0.004));
                     let found = targets.advance(&turn, &target, &ball, &other);
                     assert!((found - share * turn).abs() < 1e-5, "{behind} behind: {found} of {turn}");

@@ -1,4 +1,4 @@
-//! What the five-fingered hand's digits look like beside objects: features of several tasks.
+//! The digits of the five-fingered hand relative to objects: features of several tasks.
 
 use std::marker::PhantomData;
 
@@ -10,15 +10,15 @@ use crate::{
     scalar::{Scalar, Vector, scaled, subtract},
 };
 
-/// Digits by the beginning of their joints' names.
+/// Digits by the prefix of their joints' names.
 const DIGITS: [&str; 5] = ["FF", "MF", "RF", "LF", "TH"];
-/// A digit's links, by the bodies that they begin at.
+/// A digit's links, by the bodies at which they begin.
 const LINKS: [&str; 3] = ["proximal", "middle", "distal"];
 
 /// A digit, with the wrist before it.
 #[derive(Debug, Clone)]
 pub(crate) struct Digit {
-    /// Its joints and the wrist's, by their numbers.
+    /// Indices of its joints and of the wrist's.
     joints: Vec<usize>,
     chain: Chain,
     /// Where its links begin in the chain.
@@ -29,7 +29,7 @@ pub(crate) struct Digit {
     pub(crate) radii: [f64; 3],
 }
 
-/// Where a digit's links are (m).
+/// Positions of a digit's links (m).
 pub(crate) struct Place<S> {
     /// Origins of proximal, middle and distal link, and the centre of the tip.
     pub(crate) points: Vec<Vector<S>>,
@@ -62,7 +62,7 @@ impl Digit {
         DIGITS.iter().filter_map(of).collect()
     }
 
-    /// Joint angles, actions, and then columns of objects.
+    /// Joint angles, actions, then columns of objects.
     pub(crate) fn inputs(&self, objects: &[usize]) -> Vec<Input> {
         let joints = self.joints.iter().copied();
         joints
@@ -73,7 +73,7 @@ impl Digit {
             .collect()
     }
 
-    /// Joints, those of the wrist among them.
+    /// Number of joints, including the wrist's.
     pub(crate) fn width(&self) -> usize {
         self.joints.len()
     }
@@ -82,7 +82,7 @@ impl Digit {
         Place { points: self.chain.points(angles, &self.links, &[self.tip, 0.0, 0.0]) }
     }
 
-    /// Where it is, where it is commanded to, and by how much its own joints are commanded to turn.
+    /// Where it is, where it is commanded to be, and by how much its own joints are commanded to turn.
     pub(crate) fn places<S: Scalar>(&self, servo: &Servo, inputs: &[S]) -> ([Place<S>; 2], Vec<S>) {
         let n = self.width();
         let command = |j: usize| servo.command(self.joints[j], &inputs[n + j], &inputs[j]);
@@ -101,7 +101,7 @@ impl Palm {
         Self(Chain::to(&hand.body(), "palm", &["WRJ1", "WRJ0"]))
     }
 
-    /// A block of the wrist's angles and actions, and columns of objects.
+    /// A block with the wrist's angles and actions, and columns of objects.
     pub(crate) fn block(objects: &[usize], width: usize) -> Block {
         let wrist = [Input::Obs(0), Input::Obs(1), Input::Action(0), Input::Action(1)];
         let inputs = wrist.into_iter().chain(objects.iter().copied().map(Input::Obs)).collect();
@@ -115,55 +115,55 @@ impl Palm {
     }
 }
 
-/// A point as the difference to another, held within ± `limit` (m).
+/// The difference from another point to this one, clipped to ± `limit` (m).
 #[inline(always)]
 pub(crate) fn beside<S: Scalar>(point: &Vector<S>, origin: &Vector<S>, limit: f64) -> Vector<S> {
     subtract(point, origin).map(|x| x.clamp(-limit, limit))
 }
 
-/// The point at `along` (m) on the axis of something at `at`.
+/// The point at distance `along` (m) on the axis of an object at `at`.
 pub(crate) fn on_axis<S: Scalar>(at: &Vector<S>, axis: &Vector<S>, along: f64) -> Vector<S> {
     crate::scalar::add(at, &scaled(axis, along))
 }
 
-/// The `k`th point of objects that are told one after the other.
+/// The `k`th point of objects that are listed one after the other.
 pub(crate) fn point<S: Scalar>(objects: &[S], k: usize) -> Vector<S> {
     std::array::from_fn(|i| objects[3 * k + i].clone())
 }
 
-/// What a task tells of a hand beside its objects.
+/// The features that a task computes of a hand relative to its objects.
 pub(crate) trait Look: 'static {
     /// Stored with models.
     const NAME: &'static str;
-    /// Numbers per digit, besides by how much its joints are commanded to turn.
+    /// Numbers per digit, without the commanded turns of its joints.
     const WIDTH: usize;
 
     fn hand() -> HandConfig {
         HandConfig::default()
     }
 
-    /// Columns of what digits are told beside.
+    /// Columns of the objects that digits are described relative to.
     fn objects() -> Vec<usize>;
 
-    /// Columns of points that are told in the palm's frame.
+    /// Columns of points that are given in the palm's frame.
     fn in_palm() -> Vec<usize>;
 
-    /// Numbers of [`once`](Self::once).
+    /// How many numbers [`once`](Self::once) appends.
     const ONCE: usize = 0;
 
-    /// Columns that [`once`](Self::once) goes by.
+    /// Columns that [`once`](Self::once) reads.
     fn whole() -> Vec<usize> {
         Vec::new()
     }
 
-    /// Appends what is told of the objects alone.
+    /// Appends the features of the objects alone.
     fn once<S: Scalar>(_objects: &[S], _out: &mut Vec<S>) {}
 
-    /// Appends what is told of a digit that is at one place and commanded to the other.
+    /// Appends the features of a digit that is at one place and commanded to be at the other.
     fn look<S: Scalar>(digit: &Digit, places: &[Place<S>; 2], objects: &[S], out: &mut Vec<S>);
 }
 
-/// The hand beside objects: a block for each digit, one for the palm, and one for the objects alone.
+/// The hand relative to objects: a block for each digit, one for the palm, and one for the objects alone.
 pub(crate) struct Beside<L> {
     servo: Servo,
     digits: Vec<Digit>,

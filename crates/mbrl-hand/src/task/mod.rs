@@ -1,4 +1,4 @@
-//! The tasks: what is observed, what is rewarded, what is known; and with the feature `mujoco` the environments.
+//! The tasks: what is observed, what is rewarded, what is known; with the feature `mujoco`, also the environments.
 
 pub(crate) mod adroit;
 pub(crate) mod baoding;
@@ -24,7 +24,7 @@ pub use write::{WriteConfig, WriteObjective, WritePath, WriteScore};
 /// A ball below this height has fallen out of the Adroit hand (m), as in PDDM.
 pub const FALLEN_ADROIT: f64 = 0.06;
 
-/// What sensors add to the truth: Gaussian noise, by its standard deviation.
+/// Sensor noise: Gaussian, given by its standard deviations.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SensorNoise {
@@ -32,20 +32,20 @@ pub struct SensorNoise {
     pub joints: f32,
     /// On joint velocities (rad/s; default: 0).
     pub joint_velocities: f32,
-    /// On where an object is (m, and rad for a valve; default: 0). How a cube or a pencil lies in space is always measured exactly.
+    /// On the position of an object (m, and rad for a valve; default: 0). The orientation of a cube or a pencil is always measured exactly.
     pub positions: f32,
-    /// On how an object moves (m/s and rad/s; default: 0).
+    /// On the velocities of an object (m/s and rad/s; default: 0).
     pub velocities: f32,
 }
 
-/// What a column of the observation tells, as far as sensors differ.
+/// The kind of a column of the observation, as far as sensor noise differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
     Joint,
     JointVelocity,
     Position,
     Velocity,
-    /// A goal, which nobody measures.
+    /// A goal, which is not measured.
     Goal,
 }
 
@@ -69,7 +69,7 @@ impl SensorNoise {
     }
 }
 
-/// What all tasks let be chosen.
+/// The options that all tasks have.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Choices<'a> {
     pub(crate) physics: &'a PhysicsConfig,
@@ -80,7 +80,7 @@ pub(crate) struct Choices<'a> {
 }
 
 impl Choices<'_> {
-    /// Refuses what no environment can be made of.
+    /// Refuses options from which no environment can be made.
     pub(crate) fn check(&self) -> Result<(), EnvError> {
         self.randomize.map_or(Ok(()), RandomizeConfig::check)?;
         check_delay("action_delay", self.action_delay)?;
@@ -102,7 +102,7 @@ macro_rules! choices {
 }
 pub(crate) use choices;
 
-/// The layout of an observation of the five-fingered hand, and then of objects.
+/// The layout of an observation: the five-fingered hand, then the objects.
 pub(crate) fn hand_layout(objects: Vec<(Field, Told)>) -> Vec<(Field, Told)> {
     joint_fields(&HandConfig::names()).into_iter().chain(objects).collect()
 }
@@ -114,7 +114,7 @@ pub(crate) fn joint_fields(names: &[&str]) -> Vec<(Field, Told)> {
     names.iter().map(angle).chain(names.iter().map(velocity)).collect()
 }
 
-/// A field of some columns.
+/// A field with some columns.
 pub(crate) fn field(name: &str, unit: &str, columns: usize, told: Told) -> (Field, Told) {
     let field = Field::linear(name, unit);
     (if columns == 1 { field } else { field.with_shape([columns]) }, told)

@@ -21,9 +21,9 @@ use crate::{
 pub(crate) const JOINTS: usize = 24;
 /// The cube's position.
 pub(crate) const AT: usize = 48;
-/// The directions of its first two axes, after its velocity.
+/// The directions of its first two axes; they follow its velocity.
 pub(crate) const AXES: usize = 54;
-/// By how much it turned in the last step, after its angular velocity.
+/// Its rotation in the last step; it follows its angular velocity.
 pub(crate) const TURNED: usize = 63;
 /// Where it lay at the start.
 pub(crate) const HOME: usize = 66;
@@ -53,25 +53,25 @@ pub(crate) const REST: Pose = &[
 ];
 
 /// Goals: an axis of the world and an angle about it (rad). Left and right about the vertical, up and down about the axis across the
-/// hand; then the same by less than half.
+/// hand; then the same with less than half the angle.
 pub(crate) const GOALS: [(usize, f64); 8] =
     [(2, 1.5), (2, -1.5), (1, -1.5), (1, 1.5), (2, 0.7), (2, -0.7), (1, -0.7), (1, 0.7)];
 
-/// Turn a cube of 57 mm in the palm to an orientation, and keep it; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
+/// Turn a cube of 57 mm in the palm to an orientation and keep it there; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
 ///
 /// Reward per step: `−7 · angle − 1000·[it fell] − 20·|position − start|`, with the geodesic angle to the goal (rad). The position
 /// term turns "reaches" into "reaches and stays". The episode is over when the cube is 6 cm below or 9 cm beside its start.
-/// Observed are 24 joint angles and velocities; the cube's position, velocity, directions of two axes, angular velocity, and the rotation
-/// vector by which it turned in the last step; where it started; the goal's two axes: 75 columns. Two axes instead of a quaternion,
-/// because they never jump. The rotation vector has no need of names for the cube's sides: a model that predicts it knows the axes.
+/// An observation has 24 joint angles and velocities; the cube's position, velocity, directions of two axes, angular velocity, and the
+/// rotation vector by which it turned in the last step; where it started; the goal's two axes: 75 columns. It has two axes instead of a
+/// quaternion, because they never jump. The rotation vector does not depend on how the cube's sides are named, and the axes follow from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReorientConfig {
-    /// From how many goals one is drawn: 2 (left, right), 4 (and up, down) or 8 (and half as far; default: 4).
+    /// Number of goals from which one is drawn: 2 (left, right), 4 (and up, down) or 8 (and half as far; default: 4).
     pub goals: usize,
-    /// Weight of the distance from the start (default: 20; the paper has none, and its cube only reaches).
+    /// Weight of the distance from the start (default: 20; the paper has no such term, and its cube only reaches the goal).
     pub position_weight: f64,
-    /// How the engine steps.
+    /// Settings of the engine's steps.
     pub physics: PhysicsConfig,
     /// Largest speed of a joint (default: 3 rad/s).
     pub speed: f64,
@@ -83,9 +83,9 @@ pub struct ReorientConfig {
     pub max_steps: u32,
     /// Noise of the sensors (default: none).
     pub sensors: SensorNoise,
-    /// Steps that actions come late (default: 0).
+    /// Delay of actions, in steps (default: 0).
     pub action_delay: usize,
-    /// Physics that vary between episodes (default: none).
+    /// Variation of the physics between episodes (default: none).
     pub randomize: Option<RandomizeConfig>,
 }
 
@@ -106,7 +106,7 @@ impl Default for ReorientConfig {
     }
 }
 
-/// Refuses a number of goals that there is not.
+/// Refuses an unsupported number of goals.
 pub(crate) fn check_goals(goals: usize) -> Result<(), EnvError> {
     match goals {
         2 | 4 | 8 => Ok(()),
@@ -115,7 +115,7 @@ pub(crate) fn check_goals(goals: usize) -> Result<(), EnvError> {
 }
 
 impl ReorientConfig {
-    /// Refuses what no task can be made of.
+    /// Refuses settings from which no task can be made.
     ///
     /// # Errors
     /// [`EnvError::Config`].
@@ -126,7 +126,7 @@ impl ReorientConfig {
         self.choices().check()
     }
 
-    /// From actions to commanded angles.
+    /// The map from actions to commanded angles.
     #[must_use]
     pub fn servo(&self) -> Servo {
         hand_servo(&HandConfig::angles(REST), self.action_scale, self.speed)
@@ -146,14 +146,14 @@ impl ReorientConfig {
         hand_layout(cube_fields())
     }
 
-    /// The reward and the end.
+    /// The reward and the termination.
     #[must_use]
     pub fn objective(&self) -> ReorientObjective {
         ReorientObjective { position: self.position_weight }
     }
 
-    /// What a model of the task may use: the hand beside the cube, in a frame of the cube that does not depend on how its sides are called;
-    /// the axes, which follow from by how much the cube turns; what stays.
+    /// What a model of the task may use: the hand relative to the cube, in a frame of the cube that does not depend on how its sides are named;
+    /// the axes, which follow from the cube's rotation; the constant columns.
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
         let mut knowledge = Knowledge::none();
@@ -185,7 +185,7 @@ pub(crate) fn cube_fields() -> Vec<(Field, Told)> {
     ]
 }
 
-/// The axes follow from by how much the cube turned; start and goal stay.
+/// The axes follow from the cube's rotation; start and goal are constant.
 pub(crate) fn known() -> impl Known {
     let turned = (AXES..AXES + 6).map(Input::Obs).chain((TURNED..TURNED + 3).map(Input::Next));
     let kept = (HOME..WIDTH).map(Input::Obs);
@@ -193,7 +193,7 @@ pub(crate) fn known() -> impl Known {
     FormulaKnown { formula: TurnedAxes(blocks), columns: (AXES..AXES + 6).chain(HOME..WIDTH).collect() }
 }
 
-/// The axes after a turn, and then what stays.
+/// The axes after a rotation, then the constant columns.
 struct TurnedAxes([Block; 2]);
 
 impl Formula for TurnedAxes {
@@ -216,10 +216,10 @@ impl Formula for TurnedAxes {
     }
 }
 
-/// A vector turned by a rotation vector (rad).
+/// A vector rotated by a rotation vector (rad).
 fn rotated<S: Scalar>(v: &Vector<S>, by: &Vector<S>) -> Vector<S> {
     let angle = length(by);
-    // Half angles keep their digits where the turn is small.
+    // Half angles keep their digits where the rotation is small.
     let (sin, cos) = angle.scale(0.5).sin_cos();
     let over = angle.recip();
     let across = sin.times(&cos).times(&over).scale(2.0);
@@ -229,8 +229,8 @@ fn rotated<S: Scalar>(v: &Vector<S>, by: &Vector<S>) -> Vector<S> {
     each(|i| v[i].times(&kept).plus(&normal[i].times(&across)).plus(&by[i].times(&along)))
 }
 
-/// Of the 24 ways to call the axes of a cube the one whose first axis is nearest to the world's x, and whose second, of those left, is
-/// nearest to y. So a network sees the same whichever of its equal sides a cube lies on.
+/// Of the 24 ways to name the axes of a cube, the one whose first axis is nearest to the world's x and whose second, of those left, is
+/// nearest to y. A network therefore sees the same input whichever of its identical sides a cube lies on.
 #[inline(always)]
 fn nearest_axes<S: Scalar>([x, y]: [Vector<S>; 2]) -> [Vector<S>; 3] {
     let axes = [x.clone(), y.clone(), cross(&x, &y)];
@@ -245,7 +245,7 @@ fn nearest_axes<S: Scalar>([x, y]: [Vector<S>; 2]) -> [Vector<S>; 3] {
     [first, second, third]
 }
 
-/// The sign of the number with the largest magnitude in its place, of those that are not `taken`, and 0 in the others.
+/// At the position of the number with the largest magnitude among those not `taken`: its sign; 0 at the other positions.
 #[inline(always)]
 fn largest<S: Scalar>(numbers: &[S; 3], taken: &[S; 3]) -> [S; 3] {
     let size = each(|i| numbers[i].magnitude().times(&taken[i].scale(-1.0).shift(1.0)).minus(&taken[i]));
@@ -258,7 +258,7 @@ fn largest<S: Scalar>(numbers: &[S; 3], taken: &[S; 3]) -> [S; 3] {
     each(|i| chosen[i].times(&numbers[i].below(0.0).scale(-2.0).shift(1.0)))
 }
 
-/// The 24 rotations that map a cube to itself: which of its sides is called which makes no difference.
+/// The 24 rotations that map a cube to itself: how its sides are named makes no difference.
 #[derive(Debug, Clone)]
 pub(crate) struct CubeRotations(Vec<[[i8; 3]; 3]>);
 
@@ -318,8 +318,8 @@ fn cross3(a: [f32; 3], b: [f32; 3]) -> [f32; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
-/// The angle by which one orientation is turned against another (rad): that of the rotation between them, by sine and cosine, good to
-/// the last digits near 0, and for axes that are not quite perpendicular.
+/// The angle of the rotation between two orientations (rad), from its sine and cosine: accurate to the last digits near 0, also for axes
+/// that are not quite perpendicular.
 pub(crate) fn angle_between<S: Scalar>(a: &[Vector<S>; 2], b: &[Vector<S>; 2]) -> S {
     let third = |pair: &[Vector<S>; 2]| cross(&pair[0], &pair[1]);
     let (a, b) = ([a[0].clone(), a[1].clone(), third(a)], [b[0].clone(), b[1].clone(), third(b)]);
@@ -329,7 +329,7 @@ pub(crate) fn angle_between<S: Scalar>(a: &[Vector<S>; 2], b: &[Vector<S>; 2]) -
     sine.atan2(&(p + q + r).shift(-1.0).scale(0.5))
 }
 
-/// What turning the cube is worth.
+/// The reward for turning the cube.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReorientObjective {
     /// Weight of the distance from the start.
@@ -363,9 +363,9 @@ impl ReorientObjective {
     }
 }
 
-/// The hand in the frame of the cube's [nearest axes](nearest_axes): of each digit its tip and last joint, and the tip's commanded place,
-/// within 8 cm; the gaps between the cube and five spheres in its links, now and where the command would take them, within −2 and 4 cm; how
-/// its tip pushes the cube, and the moment of that; these axes; the cube in the palm's frame.
+/// The hand in the frame of the cube's [nearest axes](nearest_axes). For each digit: its tip and last joint, and the tip's commanded place,
+/// within 8 cm; the gaps between the cube and five spheres in its links, now and where the command would take them, clipped to −2 and 4 cm;
+/// how its tip pushes the cube, and the moment of that push. In addition, these axes and the cube in the palm's frame.
 struct InCube;
 
 /// [`nearest_axes`].
@@ -378,7 +378,7 @@ impl Kernel<2, 3> for NearestAxes {
     }
 }
 
-/// A point beside an origin, within 30 cm, along three axes.
+/// A point relative to an origin, within 30 cm, along three axes.
 struct Inside;
 
 impl Kernel<5, 1> for Inside {
@@ -389,13 +389,13 @@ impl Kernel<5, 1> for Inside {
     }
 }
 
-/// A sphere in a link beside the cube, in the frame of its nearest axes.
+/// A sphere in a link relative to the cube, in the frame of the cube's nearest axes.
 struct Sphere {
     radius: f64,
 }
 
 impl Sphere {
-    /// Of the sphere's centre: of the cube, the normal where it is nearest, and the gap between them.
+    /// For a position of the sphere's centre: the normal at the cube's nearest point, and the gap between sphere and cube.
     #[inline(always)]
     fn beside_cube<S: Scalar>(&self, at: &Vector<S>) -> (Vector<S>, S) {
         let beyond = each(|i| at[i].magnitude().shift(-CUBE_HALF));
@@ -410,8 +410,8 @@ impl Sphere {
     }
 }
 
-/// From two points, measured and commanded, with the sphere midway between them: its gaps to the cube, now and after that small move; how it
-/// then pushes the cube, and the moment of that.
+/// Inputs: two points, measured and commanded, with the sphere midway between them. Outputs: the sphere's gaps to the cube, now and after
+/// that small move; how it then pushes the cube; the moment of that push.
 impl Kernel<4, 3> for Sphere {
     #[inline(always)]
     fn of<S: Scalar>(&self, [from, to, from_then, to_then]: [Vector<S>; 4]) -> [Vector<S>; 3] {
@@ -467,7 +467,7 @@ impl Look for InCube {
             out.push(x.clamp(-0.08, 0.08));
         }
         let [root, middle, tip] = digit.radii;
-        // The ends of the links, the tip last of them, and the middles of the inner two.
+        // The ends of the links, with the tip last, then the middles of the inner two.
         for (ends, radius) in [([1, 1], middle), ([2, 2], tip), ([3, 3], tip), ([0, 1], root), ([1, 2], middle)] {
             let [[from, to], [from_then, to_then]] = [&measured, &commanded].map(|of| ends.map(|end| &of[end]));
             let [[gap, after, _], push, moment] = S::run(&Sphere { radius }, [from, to, from_then, to_then]);
@@ -480,12 +480,12 @@ impl Look for InCube {
     }
 }
 
-/// What an episode came to.
+/// The outcome of an episode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReorientScore {
     /// Mean angle to the goal over the last five steps (rad).
     pub final_angle: f64,
-    /// Largest angle to the goal in the last five steps (rad): below 0.3 it is kept.
+    /// Largest angle to the goal in the last five steps (rad): below 0.3, the goal is kept.
     pub kept_angle: f64,
     /// Steps until the angle was below 0.3 rad.
     pub hit: Option<usize>,
@@ -494,7 +494,7 @@ pub struct ReorientScore {
 }
 
 impl ReorientScore {
-    /// The score of an episode, by its observations after each step.
+    /// The score of an episode, from the observations after each step.
     #[must_use]
     pub fn of(observations: &[Vec<f32>]) -> Self {
         let angle = |obs: &Vec<f32>| {
@@ -514,7 +514,7 @@ impl ReorientScore {
     }
 }
 
-/// The first two axes of a frame by its unit quaternion (real part first).
+/// The first two axes of a frame, from its unit quaternion (real part first).
 pub(crate) fn axes_of([w, x, y, z]: [f64; 4]) -> [[f64; 3]; 2] {
     [
         [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 2.0 * (x * z - w * y)],
@@ -522,7 +522,7 @@ pub(crate) fn axes_of([w, x, y, z]: [f64; 4]) -> [[f64; 3]; 2] {
     ]
 }
 
-/// The quaternion of a turn by an angle about an axis of the world.
+/// The quaternion of a rotation by an angle about an axis of the world.
 pub(crate) fn about(axis: usize, angle: f64) -> [f64; 4] {
     let (sin, cos) = (angle / 2.0).sin_cos();
     let mut quaternion = [cos, 0.0, 0.0, 0.0];
@@ -556,7 +556,7 @@ mod tests {
                 assert!((found - angle).abs() < 2e-6, "{found}, expected {angle}");
             }
         }
-        // Two turns about different axes: cos(θ/2) = cos²(45°).
+        // Two rotations about different axes: cos(θ/2) = cos²(45°).
         let (half, _) = (std::f64::consts::FRAC_PI_2, ());
         let found = angle_between(&axes_of(about(0, half)), &axes_of(about(2, -half)));
         assert!((found - 2.0 * 0.5_f64.acos()).abs() < 1e-9, "{found}");
@@ -597,7 +597,7 @@ mod tests {
         for _ in 0..20 {
             let angles = [0, 1, 2].map(|axis| about(axis, rng.uniform_f64(-3.0, 3.0)));
             let [a, b, c] = angles.map(axes_of);
-            // Three turns one after the other.
+            // Three rotations, one after the other.
             let turn = |axes: [[f64; 3]; 2], [x, y]: [[f64; 3]; 2]| {
                 let z = cross(&x, &y);
                 axes.map(|v| each(|k| x[k] * v[0] + y[k] * v[1] + z[k] * v[2]))
@@ -619,7 +619,7 @@ mod tests {
                     assert!((found - expected).abs() < 1e-5, "copy {copy}: {found}, expected {expected}");
                 }
             }
-            // A frame: right-handed, and within 55° of the world's axes, as the nearest of 24 is.
+            // A frame: right-handed, and within 55° of the world's axes, as is the nearest of 24.
             let [x, y, z] = nearest_axes(axes);
             for (axis, k) in [(&x, 0), (&y, 1), (&z, 2)] {
                 assert!((length(axis) - 1.0).abs() < 1e-9);
@@ -636,7 +636,7 @@ mod tests {
             let by = direction.map(|x| x * angle);
             let (v, w) = ([0.2, 0.9, -0.3], [-0.7, 0.1, 0.4]);
             let (turned, other) = (rotated(&v, &by), rotated(&w, &by));
-            // Lengths and angles stay, and so does what lies along the direction; the part across turns by the angle.
+            // Lengths, angles and the part along the direction are unchanged; the part across it turns by the angle.
             assert!(
                 (dot(&turned, &other) - dot(&v, &w)).abs() < 1e-12
                     && (dot(&turned, &turned) - dot(&v, &v)).abs() < 1e-12
@@ -659,14 +659,14 @@ mod tests {
             let (normal, gap) = sphere.beside_cube(&at);
             let away = subtract(&at, &at.map(|x| x.clamp(-h, h)));
             if length(&away) < 1e-4 {
-                // Inside: as deep as under the nearest side, and pushed nowhere.
+                // Inside: the depth is the distance to the nearest side, and there is no push.
                 let deep = at.iter().map(|x| h - x.abs()).fold(f64::MAX, f64::min);
                 assert!((gap + deep + radius).abs() < 2e-6, "{at:?}: {gap}");
                 assert!(length(&normal) <= 1.0);
                 continue;
             }
             assert!((gap - (length(&away) - radius)).abs() < 1e-9, "{at:?}: {gap}");
-            // The normal leads away from the nearest point, and a small move changes the gap by what is along it.
+            // The normal points away from the nearest point, and a small move changes the gap by its part along the normal.
             assert!((dot(&normal, &away) - length(&away)).abs() < 1e-9);
             let moved = add(&at, &[(); 3].map(|()| rng.uniform_f64(-1e-6, 1e-6)));
             let (_, found) = sphere.beside_cube(&moved);
@@ -678,7 +678,7 @@ mod tests {
 
     #[test]
     fn features_keep_their_rules() {
-        // Two rows at each of three places: gaps bend within millimetres, and rows are to lie where they are smooth.
+        // Two rows at each of three places: gaps have kinks within millimetres, and the rows must lie where the gaps are smooth.
         for (turn, [x, y]) in [(0, [0.093, -0.0028]), (0, [0.114, -0.0028]), (2, [0.0983, -0.0067])] {
             let (mut obs, actions) = testing::rows(WIDTH, JOINTS, 2, 0.2);
             for (index, row) in obs.chunks_exact_mut(WIDTH).enumerate() {

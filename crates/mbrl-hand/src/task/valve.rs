@@ -22,15 +22,16 @@ pub(crate) const ANGLE: usize = 18;
 pub(crate) const GOAL: usize = 20;
 pub(crate) const WIDTH: usize = 21;
 
-/// Turn a valve with three arms to an angle with a claw of three fingers; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
+/// Turn a valve with three arms to an angle, using a claw with three fingers; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
 ///
 /// The goal is ±U(π/2, π), the valve starts at U(−π/4, π/4). Low friction of the fingertips and dry friction of the hinge make regrasping
-/// necessary. Reward per step, with d the angle to the goal within half a turn: `−10 d + 1[d < 0.25] + 10·1[d < 0.1]`. Never
-/// ends. Observed are nine joint angles and velocities, the valve's angle and velocity, and the goal: 21 columns, as there.
+/// necessary. Reward per step, with d the angle to the goal, at most half a turn: `−10 d + 1[d < 0.25] + 10·1[d < 0.1]`. The episode
+/// never terminates. An observation has nine joint angles and velocities, the valve's angle and velocity, and the goal: 21 columns, as in
+/// PDDM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValveConfig {
-    /// How the engine steps.
+    /// Settings of the engine's steps.
     pub physics: PhysicsConfig,
     /// Largest speed of a joint (default: 3 rad/s).
     pub speed: f64,
@@ -38,9 +39,9 @@ pub struct ValveConfig {
     pub max_steps: u32,
     /// Noise of the sensors (default: none).
     pub sensors: SensorNoise,
-    /// Steps that actions come late (default: 0).
+    /// Delay of actions, in steps (default: 0).
     pub action_delay: usize,
-    /// Physics that vary between episodes (default: none).
+    /// Variation of the physics between episodes (default: none).
     pub randomize: Option<RandomizeConfig>,
 }
 
@@ -52,7 +53,7 @@ impl Default for ValveConfig {
 }
 
 impl ValveConfig {
-    /// Refuses what no task can be made of.
+    /// Refuses settings from which no task can be made.
     ///
     /// # Errors
     /// [`EnvError::Config`].
@@ -61,7 +62,7 @@ impl ValveConfig {
         self.choices().check()
     }
 
-    /// From actions to commanded angles.
+    /// The map from actions to commanded angles.
     #[must_use]
     pub fn servo(&self) -> Servo {
         let of = |bound: usize| -> Vec<f64> { (0..JOINTS).map(|j| ClawConfig::RANGE[j % 3][bound]).collect() };
@@ -88,8 +89,8 @@ impl ValveConfig {
         fields
     }
 
-    /// What a model of the task may use: fingertips, measured and commanded, in the valve's frame; the six symmetries; the goal that
-    /// stays.
+    /// What a model of the task may use: fingertips, measured and commanded, in the valve's frame; the six symmetries; the constant
+    /// goal.
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
         let mut knowledge = Knowledge::none().with_augment(symmetries());
@@ -105,12 +106,12 @@ impl ValveConfig {
     }
 }
 
-/// The goal stays.
+/// The goal is constant.
 pub(crate) fn known() -> impl Known {
     Constant::known("valve-goal-1", vec![GOAL])
 }
 
-/// The six symmetries: three turns by 120°, which exchange the fingers and leave the valve looking alike, and a mirror.
+/// The six symmetries: three rotations by 120°, which permute the fingers and leave the valve looking the same, and a mirror.
 pub(crate) fn symmetries() -> Permutations {
     let copy = |mirrored: bool, turns: usize| {
         let (mut obs, mut action) = (Permutation::identity(WIDTH), Permutation::identity(JOINTS));
@@ -118,7 +119,7 @@ pub(crate) fn symmetries() -> Permutations {
         for finger in 0..3 {
             let from = if mirrored { (2 - finger + turns) % 3 } else { (finger + turns) % 3 };
             for joint in 0..3 {
-                // A mirror swings a finger to the other side, and bends it as before.
+                // A mirror swings a finger to the other side and leaves its bend as it is.
                 let sign = if joint == 0 { sign } else { 1.0 };
                 for block in [0, JOINTS] {
                     obs.set(block + 3 * finger + joint, block + 3 * from + joint, sign);
@@ -134,11 +135,11 @@ pub(crate) fn symmetries() -> Permutations {
     Permutations { name: "valve-sixfold-1", copies }
 }
 
-/// What turning a valve is worth.
+/// The reward for turning a valve.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ValveObjective;
 
-/// The angle from one direction to another, within half a turn.
+/// The angle from one direction to another, at most half a turn either way.
 pub(crate) fn turn_between<S: Scalar>(from: &S, to: &S) -> S {
     let (sin, cos) = (to.clone() - from.clone()).sin_cos();
     sin.atan2(&cos)
@@ -211,7 +212,7 @@ impl Formula for Tips {
             let radius = (x.square() + y.square()).root();
             let over = radius.recip();
             let (sin, cos) = cubed(&(y * over.clone()), &(x * over));
-            // The difference of the two angles, half a turn on: 0 in the middle of a gap.
+            // The difference of the two angles plus half a turn: 0 in the middle of a gap.
             let (s, c) =
                 (cos.clone() * sin3.clone() - sin.clone() * cos3.clone(), -(cos * cos3.clone() + sin * sin3.clone()));
             out.extend([radius, z, s, c]);
@@ -220,7 +221,7 @@ impl Formula for Tips {
     }
 }
 
-/// What an episode came to.
+/// The outcome of an episode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ValveScore {
     /// Mean angle to the goal over the last five steps (rad).
@@ -230,7 +231,7 @@ pub struct ValveScore {
 }
 
 impl ValveScore {
-    /// The score of an episode, by its observations after each step.
+    /// The score of an episode, from the observations after each step.
     #[must_use]
     pub fn of(observations: &[Vec<f32>]) -> Self {
         let away = |obs: &Vec<f32>| turn_between(&f64::from(obs[GOAL]), &f64::from(obs[ANGLE])).abs();
@@ -243,10 +244,10 @@ impl ValveScore {
     }
 }
 
-/// Where the valve starts, at most, on either side (rad).
+/// The valve's largest angle at the start, on either side (rad).
 #[cfg(feature = "mujoco")]
 pub(crate) const START: f64 = std::f64::consts::FRAC_PI_4;
-/// The goal's least and largest angle, on either side (rad).
+/// The goal's smallest and largest angle, on either side (rad).
 #[cfg(feature = "mujoco")]
 pub(crate) const GOALS: [f64; 2] = [std::f64::consts::FRAC_PI_2, std::f64::consts::PI];
 
@@ -317,7 +318,7 @@ mod tests {
         for (a, b) in of(&obs, &actions).iter().zip(of(&turned, &actions)) {
             assert!((a - b).abs() < 1e-5, "{a} and {b}");
         }
-        // The symmetries exchange the fingers' features.
+        // The symmetries permute the fingers' features.
         let (mut other, mut act) = (obs.clone(), actions.clone());
         let symmetries = symmetries();
         mbrl_env::Augment::observation(&symmetries, 1, &mut other);

@@ -1,4 +1,4 @@
-//! `write`: a hand leads a pencil along a path on paper.
+//! `write`: a hand moves a pencil along a path on paper.
 
 use std::f64::consts::TAU;
 
@@ -27,17 +27,17 @@ pub(crate) const AT: usize = 48;
 pub(crate) const AXIS: usize = 54;
 /// Cosine and sine of the path's phase.
 pub(crate) const PHASE: usize = 60;
-/// Where the tip should be.
+/// The tip's target.
 pub(crate) const TARGET: usize = 62;
 /// Where the tip was at the start.
 pub(crate) const ORIGIN: usize = 64;
-/// The path: cosine and sine of the phase, then of twice the phase, two columns each.
+/// The path: coefficients of cosine and sine of the phase, then of twice the phase, two columns each.
 pub(crate) const PATH: usize = 66;
 /// Where the pencil's middle was at the start.
 pub(crate) const HOME: usize = 74;
 pub(crate) const WIDTH: usize = 77;
 
-/// The grasp squeezes 6 mm beyond contact: thumb against the first three fingers across the pencil.
+/// The grasp squeezes 6 mm beyond contact: the thumb against the first three fingers, across the pencil.
 pub(crate) const REST: Pose = &[
     ("FFJ2", 0.832),
     ("FFJ1", 0.919),
@@ -58,7 +58,7 @@ pub(crate) const REST: Pose = &[
     ("THJ0", 0.006),
 ];
 
-/// The pose that touches the pencil: episodes start in it and the servos close.
+/// The pose that touches the pencil: episodes start in it, then the servos close.
 pub(crate) const OPEN: Pose = &[
     ("FFJ2", 0.774),
     ("FFJ1", 0.875),
@@ -81,42 +81,42 @@ pub(crate) const OPEN: Pose = &[
 
 /// The hand rests on the little finger's edge.
 const ROLL: f64 = -1.75;
-/// Height of the wrist that puts the pencil's tip on the paper (m).
+/// Height of the wrist at which the pencil's tip is on the paper (m).
 const HEIGHT: f64 = 0.0824;
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WritePath {
-    /// A circle that begins at its own place in each episode (default).
+    /// A circle that begins at a new place in each episode (default).
     #[default]
     Circle,
-    /// A figure eight: ± radius along the hand, and across it at twice the pace.
+    /// A figure eight: ± radius along the hand, and across it at twice the frequency.
     FigureEight,
-    /// A closed curve of two harmonics, another one in each episode, as long as the circle.
+    /// A closed curve of two harmonics, a new one in each episode, as long as the circle.
     Unseen,
 }
 
-/// Lead the tip of a pencil along a path on paper; PDDM's handwriting (Nagabandi et al. 2019), of which no code was published, on
+/// Move the tip of a pencil along a path on paper; PDDM's handwriting task (Nagabandi et al. 2019), whose code was not published, on
 /// a robot of our own.
 ///
-/// Reward per step: `−100·|tip − target| − 100·|height of the tip| − 10·[tilted by more than 41°] − 500·[lost]`, in metres; the episode is over, the
-/// pencil lost, when its axis is below 30° or its middle more than 6 cm from where it started. (The paper weighs the height by 20; the tip
-/// then hovers.) Observed are 24 joint angles and velocities; of the pencil position, velocity, axis and angular velocity; the path's
-/// phase, the target, and what the path is made of: 77 columns.
+/// Reward per step: `−100·|tip − target| − 100·|height of the tip| − 10·[tilted by more than 41°] − 500·[lost]`, in metres. The pencil is
+/// lost, and the episode over, when its axis is below 30° or its middle more than 6 cm from where it started. (The publication weights the
+/// height by 20; the tip then hovers.) An observation has 24 joint angles and velocities; position, velocity, axis and angular velocity of
+/// the pencil; the path's phase, the target, and the path's coefficients: 77 columns.
 ///
-/// A grasp by fingertips needs elliptic friction cones with `impratio` 20 and stiff contacts: with pyramidal ones the pencil creeps
-/// out of it.
+/// A fingertip grasp needs elliptic friction cones with `impratio` 20 and stiff contacts: with pyramidal cones the pencil slowly slips
+/// out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WriteConfig {
     /// What is written.
     pub path: WritePath,
-    /// Its size (default: 0.010 m).
+    /// Size of the path (default: 0.010 m).
     pub radius: f64,
-    /// Steps until it is closed (default: 60).
+    /// Steps until the path is closed (default: 60).
     pub period: f64,
-    /// How the engine steps.
+    /// Settings of the engine's steps.
     pub physics: PhysicsConfig,
     /// Largest speed of a joint (default: 3 rad/s).
     pub speed: f64,
@@ -128,9 +128,9 @@ pub struct WriteConfig {
     pub max_steps: u32,
     /// Noise of the sensors (default: none).
     pub sensors: SensorNoise,
-    /// Steps that actions come late (default: 0).
+    /// Delay of actions, in steps (default: 0).
     pub action_delay: usize,
-    /// Physics that vary between episodes (default: none).
+    /// Variation of the physics between episodes (default: none).
     pub randomize: Option<RandomizeConfig>,
 }
 
@@ -153,7 +153,7 @@ impl Default for WriteConfig {
 }
 
 impl WriteConfig {
-    /// Refuses what no task can be made of.
+    /// Refuses settings from which no task can be made.
     ///
     /// # Errors
     /// [`EnvError::Config`].
@@ -167,7 +167,7 @@ impl WriteConfig {
         HandConfig { height: HEIGHT, roll: ROLL, ..HandConfig::default() }
     }
 
-    /// From actions to commanded angles.
+    /// The map from actions to commanded angles.
     #[must_use]
     pub fn servo(&self) -> Servo {
         hand_servo(&HandConfig::angles(REST), self.action_scale, self.speed)
@@ -204,7 +204,8 @@ impl WriteConfig {
         ])
     }
 
-    /// A path: how far the target is from the start by cosine − 1 and sine of the phase, then of twice the phase, in the plane (m).
+    /// A path: coefficients of cosine − 1 and sine of the phase, then of twice the phase, whose sum is the target's offset from the start, in
+    /// the plane (m).
     pub(crate) fn draw_path(&self, rng: &mut Rng) -> [f64; 8] {
         let r = self.radius;
         match self.path {
@@ -216,7 +217,7 @@ impl WriteConfig {
             WritePath::FigureEight => [0.0, 0.0, r, 0.0, 0.0, 0.0, 0.0, r],
             WritePath::Unseen => {
                 let mut path: [f64; 8] = std::array::from_fn(|_| rng.normal_f64());
-                // The second harmonic is half as large, so that neither is lost beside the other.
+                // The second harmonic is half as large, so that neither dominates the other.
                 path[4..].iter_mut().for_each(|x| *x *= 0.5);
                 let scale = TAU * r / path_length(&path).max(1e-9);
                 path.map(|x| x * scale)
@@ -224,13 +225,13 @@ impl WriteConfig {
         }
     }
 
-    /// The reward and the end.
+    /// The reward and the termination.
     #[must_use]
     pub fn objective(&self) -> WriteObjective {
         WriteObjective
     }
 
-    /// What a model of the task may use: the hand beside the pencil; a target that moves by the clock.
+    /// What a model of the task may use: the hand relative to the pencil; a target that moves by the clock.
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
         let mut knowledge = Knowledge::none();
@@ -245,7 +246,7 @@ impl WriteConfig {
         FormulaFeatures { formula: Beside::<AtPencil>::new(self.servo()), replaces: (PHASE..WIDTH).collect() }
     }
 
-    /// The target by the clock, and what stays.
+    /// The target, which moves by the clock, and the constant columns.
     #[must_use]
     pub fn known(&self) -> impl Known + use<> {
         let (sin, cos) = (TAU / self.period).sin_cos();
@@ -268,7 +269,7 @@ fn path_length(path: &[f64; 8]) -> f64 {
         .sum()
 }
 
-/// How far the target is from the path's origin at a phase, given by its sine and cosine.
+/// The target's offset from the path's origin at a phase, given by its sine and cosine.
 pub(crate) fn offset<S: Scalar>((sin, cos): &(S, S), path: &[S; 8]) -> [S; 2] {
     // Of twice the phase.
     let (sin2, cos2) = ((sin.clone() * cos.clone()).scale(2.0), cos.square() - sin.square());
@@ -279,7 +280,7 @@ pub(crate) fn offset<S: Scalar>((sin, cos): &(S, S), path: &[S; 8]) -> [S; 2] {
     })
 }
 
-/// The target by the clock.
+/// The target, which moves by the clock.
 struct Clock {
     sin: f64,
     cos: f64,
@@ -308,7 +309,7 @@ impl Formula for Clock {
     }
 }
 
-/// What writing is worth.
+/// The reward for writing.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct WriteObjective;
 
@@ -344,7 +345,7 @@ impl WriteObjective {
     }
 }
 
-/// The hand beside the pencil: of each digit its tip and the tip's commanded place, along the pencil's axis and beside it, and the
+/// The hand relative to the pencil: for each digit its tip and the tip's commanded place, along the pencil's axis and across it, and the
 /// difference between the two; the pencil in the palm's frame.
 struct AtPencil;
 
@@ -377,19 +378,19 @@ impl Look for AtPencil {
     }
 }
 
-/// What an episode came to.
+/// The outcome of an episode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WriteScore {
     /// Mean distance of the tip from its target, in the plane (m).
     pub error: f64,
-    /// Mean height of the tip over the paper (m).
+    /// Mean height of the tip above the paper (m).
     pub height: f64,
     /// Whether the pencil was lost.
     pub lost: bool,
 }
 
 impl WriteScore {
-    /// The score of an episode, by its observations after each step.
+    /// The score of an episode, from the observations after each step.
     #[must_use]
     pub fn of(observations: &[Vec<f32>]) -> Self {
         let (mut error, mut height) = (0.0, 0.0);
@@ -402,7 +403,7 @@ impl WriteScore {
         Self { error: error / count, height: height / count, lost: observations.iter().any(lost) }
     }
 
-    /// Where the tip was, and where on the paper it should have been (m), at each observation.
+    /// The tip's position and its target on the paper (m), at each observation.
     pub fn track(observations: &[Vec<f32>]) -> impl Iterator<Item = ([f64; 3], [f64; 2])> {
         observations.iter().map(|obs| {
             let next = |column: usize| f64::from(obs[column]);

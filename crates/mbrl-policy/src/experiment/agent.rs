@@ -1,4 +1,4 @@
-//! Section `[agent]`: its `kind` says which learner a run trains, and which other sections there are.
+//! Section `[agent]`: its `kind` determines which learner a run trains, and which other sections exist.
 //!
 //! A kind is a type with serde's derives whose fields are the sections it owns, in a file of its own, that implements
 //! [`Kind`] and has a line in the list at the end of [`AgentConfig`]. It knows nothing of the other kinds.
@@ -26,7 +26,7 @@ use crate::{Device, Learner, Training, ValueConfig};
 pub(super) const AGENT: &str = "agent";
 const KIND: &str = "kind";
 
-/// What an agent is built for.
+/// What an agent is built from.
 pub(super) struct Site<'a> {
     pub(super) task: &'a Task,
     /// The experiment that it is part of.
@@ -34,18 +34,18 @@ pub(super) struct Site<'a> {
     pub(super) device: &'a Device,
     /// The word for it.
     pub(super) device_word: &'a str,
-    /// Environments that it shall act in side by side.
+    /// Number of environments that it acts in side by side.
     pub(super) environments: usize,
 }
 
-/// What each kind of agent must say of itself.
+/// What each kind of agent must provide.
 pub(super) trait Kind: Serialize + DeserializeOwned {
     /// The value of `agent.kind`.
     const NAME: &'static str;
     /// The keys and sections of its own, `agent` among them.
     const SECTIONS: &'static [&'static str];
 
-    /// Writes out what depends on the kind where it was left open.
+    /// Fills in the values that depend on the kind, where they were left open.
     fn complete(&mut self);
 
     /// The learner, with random numbers of the training's generator.
@@ -100,7 +100,7 @@ macro_rules! kinds {
 kinds! {
     /// `kind = "model-based"` (default): learns an ensemble and plans through it (PETS, PDDM). Sections `[agent]`, `[goal]`,
     /// `[model]`, `[fit]`, `[planner]`, `[refinement]`, `[propagation]`, `[mpc]` and the key `precision`; `[value]`, `[distil]`, `[policy]`,
-    /// `[critics]` and `[sac]` put a value and a policy around the planner.
+    /// `[critics]` and `[sac]` add a value and a policy to the planner.
     ModelBased(ModelBasedSections),
     /// `kind = "ground-truth"`: plans through the simulator itself and learns no model. Sections `[goal]`, `[planner]`,
     /// `[refinement]` and `[mpc]`; `[value]`, `[distil]`, `[policy]`, `[critics]` and `[sac]` as with `"model-based"`.
@@ -108,7 +108,7 @@ kinds! {
     /// `kind = "mbpo"`: learns an ensemble, and a policy in it (MBPO, DHMBPO). Sections `[agent]`, `[goal]`, `[model]`, `[fit]`,
     /// `[rollout]`, `[propagation]`, `[policy]`, `[critics]` and `[sac]`.
     Mbpo(MbpoSections),
-    /// `kind = "latent"`: sees images, learns a latent model of them and plans in its latent space. Sections `[agent]`, `[goal]`,
+    /// `kind = "latent"`: observes images, learns a latent model of them and plans in its latent space. Sections `[agent]`, `[goal]`,
     /// `[model]`, `[fit]`, `[planner]`, `[refinement]` and `[mpc]`.
     Latent(LatentSections),
     /// `kind = "sac"`: learns a policy from real transitions alone, by soft actor-critic. Sections `[agent]`, `[policy]`,
@@ -123,7 +123,7 @@ kinds! {
 }
 
 impl AgentConfig {
-    /// Stands in while the rest of an experiment is read.
+    /// A placeholder while the rest of an experiment is read.
     pub(super) fn placeholder() -> Self {
         Self::GroundTruth(Box::default())
     }
@@ -165,7 +165,7 @@ impl AgentConfig {
         }
     }
 
-    /// Section `[value]` of these, to be changed.
+    /// Section `[value]` of these, mutable.
     pub(super) fn value_mut(&mut self) -> Option<&mut ValueConfig> {
         match self {
             Self::ModelBased(sections) => Some(&mut sections.value),
@@ -174,7 +174,7 @@ impl AgentConfig {
         }
     }
 
-    /// Real steps at random before the agent chooses its actions itself; one that learns a model does so from its first fit on, which may
+    /// Random real steps before the agent chooses its actions itself; an agent that learns a model does so from its first fit on, which may
     /// come later.
     #[must_use]
     pub fn random_steps(&self) -> u64 {
@@ -257,7 +257,7 @@ fn unknown_section(key: &str, kind: &str, known: &[&str]) -> ExperimentError {
     ExperimentError::UnknownKey { key: key.to_owned(), hint }
 }
 
-/// A section `[agent]` as it is written: the kind, then its settings.
+/// A section `[agent]` in its written form: the kind, then its settings.
 pub(super) fn with_kind<K: Kind, T: Serialize, S: Serializer>(settings: &T, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Written<'a, T> {

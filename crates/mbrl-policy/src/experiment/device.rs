@@ -3,7 +3,7 @@
 use super::ExperimentError;
 use crate::Device;
 
-/// Where tensors live unless an experiment says otherwise.
+/// The default device, where tensors live unless an experiment names another.
 pub const DEFAULT_DEVICE: &str = "flex";
 
 /// The words for devices, without numbers, and whether each is part of this build.
@@ -16,13 +16,13 @@ pub const DEVICES: [(&str, bool); 4] = [
 
 type Result<T> = std::result::Result<T, ExperimentError>;
 
-/// What a GPU calls itself; `None` for other devices.
+/// The name that a GPU reports; `None` for other devices.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 #[must_use]
 pub fn device_name(device: &Device) -> Option<String> {
     device.identity().map(|identity| identity.name)
 }
-/// What a GPU calls itself; `None` for other devices.
+/// The name that a GPU reports; `None` for other devices.
 #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
 #[must_use]
 pub fn device_name(_: &Device) -> Option<String> {

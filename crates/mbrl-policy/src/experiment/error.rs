@@ -101,7 +101,7 @@ pub enum ExperimentError {
         /// What is expected.
         rule: String,
     },
-    /// What an agent, a model, a planner or the loop says to the values of a section.
+    /// An error that an agent, a model, a planner or the loop reports for the values of a section.
     #[error("section {section}")]
     Section {
         /// The section or sections, as `[model]`.
@@ -147,11 +147,11 @@ impl ExperimentError {
         Self::Value { key: key.into(), value: value.to_string(), rule: rule.into() }
     }
 
-    /// What is wrong with a section, `[model]` say. A value that breaks a rule is told with its dotted key, as one of the wrong
-    /// type is.
+    /// What is wrong with a section, such as `[model]`. A value that breaks a rule is reported with its dotted key, as one of the
+    /// wrong type is.
     pub(super) fn section<E: Into<AgentError>>(section: &'static str) -> impl FnOnce(E) -> Self {
         let key = move |field: &str| match section.trim_matches(['[', ']']) {
-            // Already dotted, or a key of its own outside of all sections.
+            // Already dotted, or a key of its own outside all sections.
             _ if field.contains('.') || field == "steps" => field.to_owned(),
             name => format!("{name}.{field}"),
         };

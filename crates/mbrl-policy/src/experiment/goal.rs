@@ -25,22 +25,22 @@ pub struct GoalConfig {
     pub discount: f32,
     /// Reward of each planned step after the terminal one (default 0; PDDM's tasks: −500).
     pub after_termination: f32,
-    /// Whose reward: `"task"`, `"model"`, or an [`Expression`] over named columns, such as `"-next.angle^2"`. Default: the task's where
+    /// The source of the reward: `"task"`, `"model"`, or an [`Expression`] over named columns, such as `"-next.angle^2"`. Default: the task's where
     /// the model is learned, the model's where it is the simulator.
     pub reward: Option<RewardSource>,
-    /// Whose terminations: `"task"`, `"model"`, `"none"`, or an expression such as `"abs(next.angle) > 0.2"`, with the same default.
+    /// The source of terminations: `"task"`, `"model"`, `"none"`, or an expression such as `"abs(next.angle) > 0.2"`, with the same default.
     pub termination: Option<TerminationSource>,
     /// How the particles of a candidate count: `"mean"` (default), `"worst"` or `{ mean-minus-std = k }`.
     pub aggregate: Aggregate,
     /// Cost of a planned step per column of the observation that it leads to: this times the column's square, `[O]`, subtracted from the
-    /// reward. It distinguishes plans that the task's reward does not; evaluations count the task's reward alone. Empty (default): none.
+    /// reward. It distinguishes plans that the task's reward does not; evaluations count only the task's reward. Empty (default): none.
     pub cost: Vec<f32>,
     /// Added to the reward of a planned step: an [`Expression`] over named columns, for tasks whose reward misleads plans, or does not guide
     /// them; evaluations do not count it. Empty (default): nothing.
     pub shaping: String,
     /// What a planned step earns where the members of a learned model disagree (default: nothing).
     pub disagreement: DisagreementConfig,
-    /// What changes of the action cost plans, and how large they may be (default: nothing, and any).
+    /// What changes of the action cost in plans, and how large they may be (default: nothing, and any size).
     pub action_rate: ActionRateConfig,
 }
 
@@ -64,14 +64,14 @@ impl Default for ActionRateConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DisagreementConfig {
-    /// Reward per unit of variance, in training alone: evaluations never explore. Negative to avoid what is not known, in evaluations
+    /// Reward per unit of variance, only in training: evaluations never explore. Negative to avoid what is not known, in evaluations
     /// too; 0 (default) for none.
     pub weight: f32,
-    /// What counts as 1 in each column of the observation, above 0, `[O]`: a standard deviation of the data, say.
+    /// The unit of disagreement in each column of the observation, above 0, `[O]`, such as a standard deviation of the data.
     pub scale: Vec<f32>,
 }
 
-/// Who says what a planned step is worth. As text: `"task"`, `"model"`, and anything else is an expression.
+/// What defines the reward of a planned step. As text: `"task"`, `"model"`; anything else is an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RewardSource {
     /// The task, by its equation.
@@ -82,14 +82,14 @@ pub enum RewardSource {
     Expression(String),
 }
 
-/// Who says where a planned episode terminates. As text: `"task"`, `"model"`, `"none"`, and anything else is an expression.
+/// What defines where a planned episode terminates. As text: `"task"`, `"model"`, `"none"`; anything else is an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TerminationSource {
     /// The task, by its rule.
     Task,
     /// The model, which has learned it (`model.termination`) or is the simulator.
     Model,
-    /// Nobody: plans go on past terminations.
+    /// Nothing: plans continue past terminations.
     None,
     /// A text: an [`Expression`] that is a comparison.
     Expression(String),
@@ -123,7 +123,7 @@ macro_rules! written_as_text {
         }
 
         impl $Source {
-            /// What is wrong with a text; a word may have been meant for one of those that are no expressions.
+            /// What is wrong with a text; a word may have been meant as one of those that are not expressions.
             fn refused(key: &str, text: &str, error: &ExpressionError) -> ExperimentError {
                 let near = nearest(text.trim(), [$($word),+]);
                 let hint = near.first().map_or(String::new(), |word| format!("; or was \"{word}\" meant?"));
@@ -184,10 +184,10 @@ impl Default for GoalConfig {
 }
 
 impl GoalConfig {
-    /// The goal on `task`, planned for with a `model` that is learned, or with the simulator (`None`).
+    /// The goal on `task`, for plans with a learned `model`, or with the simulator (`None`).
     ///
     /// # Errors
-    /// [`ExperimentError::Value`] for a value that breaks a rule, and for a source that has nothing to say.
+    /// [`ExperimentError::Value`] for a value that breaks a rule, and for a source that defines nothing.
     pub fn init(&self, task: &Task, model: Option<&EnsembleConfig>) -> Result<Goal, ExperimentError> {
         if !(self.discount > 0.0 && self.discount <= 1.0) {
             return Err(ExperimentError::rule("goal.discount", self.discount, "a number in (0, 1]"));
@@ -249,7 +249,7 @@ impl GoalConfig {
         model: Option<&EnsembleConfig>,
     ) -> Result<Option<Arc<dyn Termination>>, ExperimentError> {
         match (&self.termination, model) {
-            // A simulator steps past no termination, and only itself tells where its time limit cuts an episode.
+            // A simulator does not step past terminations, and only the simulator knows where its time limit cuts an episode.
             (Some(TerminationSource::Model), None) => Ok(None),
             (Some(source), None) => Err(ExperimentError::rule(
                 "goal.termination",
@@ -304,7 +304,7 @@ impl GoalConfig {
         if !self.cost.iter().all(|weight| weight.is_finite()) {
             return Err(ExperimentError::rule("goal.cost", format!("{:?}", self.cost), "finite numbers"));
         }
-        // Columns without a weight are not looked at: one that runs away costs nothing.
+        // Columns without a weight are ignored: one that diverges costs nothing.
         let weights: Vec<(usize, f32)> =
             self.cost.iter().copied().enumerate().filter(|(_, weight)| *weight != 0.0).collect();
         if weights.is_empty() {

@@ -18,7 +18,7 @@ use crate::{ActorConfig, CriticsConfig, DistilConfig, Learner, MpcAgent, SacConf
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct GroundTruthSections {
-    /// `[agent]`: nothing besides its kind.
+    /// `[agent]`: only its kind.
     #[serde(default, serialize_with = "written")]
     pub agent: NoSettings,
     /// `[goal]`: how plans are judged.

@@ -1,16 +1,16 @@
-//! Section `[knowledge]`: what of a task's knowledge is used.
+//! Section `[knowledge]`: which parts of a task's knowledge are used.
 
 use mbrl_env::{Knowledge, WrappersConfig};
 use serde::{Deserialize, Serialize};
 
 use super::ExperimentError;
 
-/// What is used of what a task [knows](mbrl_env::Knowledge), by its model and whatever else learns: all of it by default. Each switch
+/// Which parts of a task's [knowledge](mbrl_env::Knowledge) its model and other learners use: all of them by default. Each switch
 /// changes a run where the task has such a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KnowledgeConfig {
-    /// Whether networks look at its [features](mbrl_env::Features) (default true).
+    /// Whether networks use its [features](mbrl_env::Features) (default true).
     pub features: bool,
     /// Whether fits use its [symmetries](mbrl_env::Augment) (default true).
     pub symmetries: bool,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Goal, Learner, ModelBasedConfig, Tensor, Training};
 
-/// The sections of an agent that sees images, learns a latent model of them and plans in its latent space.
+/// The sections of an agent that observes images, learns a latent model of them and plans in its latent space.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -40,7 +40,7 @@ pub struct LatentSections {
     pub mpc: MpcConfig,
 }
 
-/// How plans in a latent space are judged: by the reward that the model has learned, since no other can be read there.
+/// How plans in a latent space are judged: by the reward that the model has learned, the only one available there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]

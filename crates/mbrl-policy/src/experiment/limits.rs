@@ -1,4 +1,4 @@
-//! Sizes that no machine has the memory for are refused before anything asks for it.
+//! Sizes that no machine has the memory for are refused before anything is allocated.
 
 use mbrl_model::EnsembleConfig;
 use mbrl_plan::PlannerConfig;
@@ -40,7 +40,7 @@ pub fn check_weights(model: &EnsembleConfig, obs: usize, action: usize) -> Resul
             .try_fold(0_u64, |sum, layer| sum.checked_add(product(&[members, layer[0].saturating_add(1), layer[1]])?));
         weights.is_some_and(|numbers| numbers <= LARGEST)
     };
-    // The key that is to be smaller: the model would fit without it.
+    // The key to make smaller: the model would fit without it.
     let (key, value) = match () {
         () if fits(*members, *past) => return Ok(()),
         () if fits(*members, 0) => ("model.past", past.to_string()),

@@ -20,7 +20,7 @@ pub struct MbpoSections {
     /// `[agent]`: how data is collected, when the model is fitted, how the policy learns.
     #[serde(default, serialize_with = "written")]
     pub agent: MbpoConfig,
-    /// `[goal]`: whose rewards and terminations imagined steps have.
+    /// `[goal]`: where rewards and terminations of imagined steps come from.
     #[serde(default)]
     pub goal: ImaginedGoalConfig,
     /// `[model]`: the ensemble.
@@ -31,14 +31,14 @@ pub struct MbpoSections {
     /// `[rollout]`: imagined data.
     #[serde(default)]
     pub rollout: RolloutConfig,
-    /// `[propagation]`: how uncertainty is carried through roll-outs (default: a member afresh for each row at each step, with noise;
+    /// `[propagation]`: how uncertainty is carried through roll-outs (default: a member drawn anew for each row at each step, with noise;
     /// MBPO).
     #[serde(default = "propagation")]
     pub propagation: Propagation,
     /// `[policy]`: the actor's network.
     #[serde(default)]
     pub policy: ActorConfig,
-    /// `[critics]`: what judges actions.
+    /// `[critics]`: the critics' networks, which judge actions.
     #[serde(default)]
     pub critics: CriticsConfig,
     /// `[sac]`: constants of soft actor-critic, which improves the policy.
@@ -46,7 +46,7 @@ pub struct MbpoSections {
     pub sac: SacConfig,
 }
 
-/// Whose rewards and terminations imagined steps have.
+/// Where rewards and terminations of imagined steps come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImaginedGoalConfig {

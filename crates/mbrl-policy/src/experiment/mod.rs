@@ -54,13 +54,13 @@
 //! |---|---|
 //! | `name`, `summary` | for folders and lists; the name is that of the file where it is left out |
 //! | `task`, `[task_options]` | an entry of the registry, and options of its own |
-//! | `steps`, `seed` | real environment steps, random ones included; the seed of everything that is drawn (0) |
+//! | `steps`, `seed` | real environment steps, random ones included; the seed of all random numbers (0) |
 //! | `device` | where tensors live: `flex` (default), `ndarray`, `wgpu[:n]`, `cuda[:n]` |
 //! | `[wrappers]` | [`WrappersConfig`]: what makes the task harder |
-//! | `[knowledge]` | [`KnowledgeConfig`]: what is used of what the task knows |
+//! | `[knowledge]` | [`KnowledgeConfig`]: which parts of the task's knowledge are used |
 //! | `[practice]` | [`PracticeConfig`]: other forms of the task that are learned from |
 //! | `[train]` | [`TrainConfig`]: environments side by side, evaluations, checkpoints |
-//! | `[agent]` | `kind` says which learner it is ([`AgentConfig`]) and which other sections there are |
+//! | `[agent]` | `kind` says which learner it is ([`AgentConfig`]) and which other sections exist |
 //!
 //! Unknown keys and sections are refused with the nearest known one.
 
@@ -119,7 +119,7 @@ pub use self::{
 };
 use crate::{Device, Learner, Planning, TrainConfig, Training, ValueSource, WhichCheckpoint};
 
-/// Everything that says what a run does. Its [text](Self::to_toml), with every value written out, reproduces the run.
+/// Everything that determines what a run does. Its [text](Self::to_toml), with every value written out, reproduces the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 #[non_exhaustive]
@@ -134,7 +134,7 @@ pub struct Experiment {
     pub task: String,
     /// Real environment steps, random ones included.
     pub steps: u64,
-    /// Seed of everything that is drawn.
+    /// Seed of all random numbers.
     #[serde(default)]
     pub seed: u64,
     /// Where tensors live.
@@ -149,13 +149,13 @@ pub struct Experiment {
     /// What makes the task harder: noise, delays, held actions (default: nothing).
     #[serde(default)]
     pub wrappers: WrappersConfig,
-    /// What is used of what the task knows (default: all).
+    /// Which parts of the task's knowledge are used (default: all).
     #[serde(default)]
     pub knowledge: KnowledgeConfig,
     /// Other forms of the task that are learned from (default: none).
     #[serde(default)]
     pub practice: PracticeConfig,
-    /// When the run evaluates and stores itself.
+    /// When the run evaluates its agent and writes checkpoints.
     #[serde(default)]
     pub train: TrainConfig,
 }
@@ -175,7 +175,7 @@ const COMMON: &[&str] = &[
     "train",
 ];
 
-/// A value as it would be typed. TOML has but one width of floats; the digits beyond the narrower one say nothing.
+/// A value as it would be typed. TOML has only one width of floats; the digits beyond the narrower one mean nothing.
 fn shown(value: &Value) -> String {
     match value {
         Value::Float(wide) if f64::from(*wide as f32) == *wide => format!("{:?}", *wide as f32),
@@ -205,17 +205,17 @@ impl<'de> Deserialize<'de> for Experiment {
 /// Name of the experiment's file in the folder of a run.
 pub const EXPERIMENT_FILE: &str = "experiment.toml";
 
-/// What an experiment is made of, built before anything is written: whatever is wrong with it comes out here.
+/// The parts of an experiment's run, built before anything is written: anything wrong with the experiment shows up here.
 #[non_exhaustive]
 pub struct Parts {
-    /// The environment and what planning needs beside it.
+    /// The environment, and what else planning needs.
     pub task: Task,
     /// Further environments of the same task, for [`TrainConfig::environments`] above 1: clones of the first where that is a
-    /// simulator; the last of them as [`PracticeConfig`] says.
+    /// simulator; the last of them are those of [`PracticeConfig`].
     pub more: Vec<World>,
     /// The learning loop at its start.
     pub training: Training,
-    /// The agent, which knows nothing yet.
+    /// The agent, untrained.
     pub agent: Box<dyn Learner>,
 }
 
@@ -230,7 +230,7 @@ impl fmt::Debug for Parts {
 }
 
 impl Experiment {
-    /// Reads a text. Experiments of earlier versions are read as they would be written today.
+    /// Reads a text. Experiments of earlier versions are translated to today's form.
     ///
     /// # Errors
     /// [`ExperimentError::Syntax`] for a text that is not TOML; [`ExperimentError::UnknownKey`],
@@ -283,7 +283,7 @@ impl Experiment {
         Self { seed, ..self.clone() }
     }
 
-    /// The same with values replaced, `key=value` in order, as [`Registry::load`] does it.
+    /// The same with values replaced, `key=value` in order, as by [`Registry::load`].
     ///
     /// # Errors
     /// [`ExperimentError`], naming the key.
@@ -307,8 +307,8 @@ impl Experiment {
         self
     }
 
-    /// What must not change while a run goes on: all but the number of steps, which may be raised, the words about it, how long a
-    /// process is waited for, and where the value of another run lies (that it is the same one is checked otherwise).
+    /// What must not change when a run continues: all but the number of steps, which may be raised, the words about it, how long to wait
+    /// for a process, and where the value of another run lies (a separate check makes sure that it is the same one).
     ///
     /// # Errors
     /// As [`to_toml`](Self::to_toml).
@@ -329,7 +329,7 @@ impl Experiment {
     /// The task with its options, in its wrappers.
     ///
     /// # Errors
-    /// [`ExperimentError::UnknownTask`], what task and wrappers say to their options, and a task whose actions have no
+    /// [`ExperimentError::UnknownTask`], errors of task and wrappers for their options, and a task whose actions have no
     /// limits ([`EnvError::Unlimited`]).
     pub fn make_task(&self, registry: &Registry) -> Result<Task, ExperimentError> {
         let mut task = registry.make_task(&self.task, &self.task_options)?;
@@ -342,7 +342,7 @@ impl Experiment {
         Ok(task)
     }
 
-    /// Opens the device and builds what a run is made of. Nothing is written.
+    /// Opens the device and builds the parts of a run. Nothing is written.
     ///
     /// # Errors
     /// [`ExperimentError`], naming the key or section at fault.
@@ -372,7 +372,7 @@ impl Experiment {
         Ok(Parts { task, more, training, agent })
     }
 
-    /// The loop and the agent at their start, on a task of this experiment's.
+    /// The loop and the agent at their start, on a task of this experiment.
     fn beginning(&self, task: &Task, device: &Device) -> Result<(Training, Box<dyn Learner>), ExperimentError> {
         let training = self.train.init(self.steps, self.seed).map_err(ExperimentError::section("[train]"))?;
         let training = training.evaluating_in(self.train.environments - self.practice.environments);
@@ -392,7 +392,7 @@ impl Experiment {
         self.agent.model_based().map(|sections| sections.planning(task)).transpose()
     }
 
-    /// What to tell a user whose run would take random actions alone; `None` where it would learn. Such a run is no error: it can go on with
+    /// What to tell a user whose run would take random actions alone; `None` where it would learn. Such a run is no error: it can continue with
     /// more steps.
     #[must_use]
     pub fn learns_nothing(&self) -> Option<String> {
@@ -405,7 +405,7 @@ impl Experiment {
         })
     }
 
-    /// Whether the experiment can run, found out without writing anything.
+    /// Checks, without writing anything, whether the experiment can run.
     ///
     /// # Errors
     /// [`ExperimentError`], naming the key or section at fault.

@@ -133,7 +133,7 @@ impl Kind for ModelBasedSections {
             return Err(ExperimentError::rule("precision", "\"bf16\"", told));
         }
         model.set_precision(self.precision);
-        // One imagined step: whether particles and members go together shows in a roll-out only.
+        // One imagined step: only a roll-out shows whether particles and members are compatible.
         let start = vec![0.0; obs];
         let actions = Tensor::zeros([1, 1, action], site.device);
         let draw = Draw::new(self.propagation, 0);
@@ -153,10 +153,10 @@ impl Kind for ModelBasedSections {
     }
 }
 
-/// The sections of what goes around an agent that plans.
+/// The sections of what is added to a planning agent.
 type GuideSections<'a> = (&'a ValueConfig, &'a DistilConfig, &'a ActorConfig, &'a CriticsConfig, &'a SacConfig);
 
-/// What goes around an agent that plans.
+/// What is added to a planning agent.
 pub(super) fn guide_of((value, distil, policy, critics, sac): GuideSections<'_>) -> GuidedConfig {
     GuidedConfig {
         value: value.clone(),
@@ -167,7 +167,7 @@ pub(super) fn guide_of((value, distil, policy, critics, sac): GuideSections<'_>)
     }
 }
 
-/// The planner of the warm-up, or the one planner where there is none.
+/// The planner of the warm-up, or the only planner where there is none.
 pub(super) fn first_planner(
     planner: &PlannerConfig,
     guide: &GuidedConfig,
@@ -188,7 +188,7 @@ fn warms_up(guide: &GuidedConfig) -> bool {
     guide.is_on() && guide.value.warm_up > 0 && guide.value.warm_up_horizon > 0
 }
 
-/// Value and policy around an agent that plans, where anything of them is on. `later` makes the planners after the warm-up.
+/// A planning agent with value and policy added, where either of them is on. `later` makes the planners after the warm-up.
 pub(super) fn guided(
     guide: &GuidedConfig,
     agent: impl PlanningAgent + 'static,
@@ -223,8 +223,8 @@ pub(super) fn guided(
     }))
 }
 
-/// A policy that acts learns what the planner would do at the policy's own states: of a plan for just that state, and not for the sake
-/// of exploring, which the policy would go on with in evaluations.
+/// A policy that acts learns what the planner would do at the policy's own states: from a plan for exactly that state, and not to
+/// explore, which the policy would continue to do in evaluations.
 fn check_teacher(guide: &GuidedConfig, agent: &impl PlanningAgent, replan: Replan) -> Result<(), ExperimentError> {
     if guide.distil.role != DistilRole::Act {
         return Ok(());

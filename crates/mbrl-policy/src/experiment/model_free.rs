@@ -133,7 +133,7 @@ pub(super) fn check_parts(
     let (obs, action) = (spec.obs.width(), spec.actions.width());
     policy.validate().map_err(ExperimentError::section("[policy]"))?;
     critics.validate().map_err(ExperimentError::section("[critics]"))?;
-    // Angles enter twice, and a Gaussian says two numbers for each entry of an action.
+    // Angles enter twice, and a Gaussian outputs two numbers for each entry of an action.
     check_networks("policy.hidden", &policy.hidden, [1, 2 * obs, 2 * action])?;
     check_networks("critics.hidden", &critics.hidden, [critics.count, 2 * obs + action, 1])
 }

@@ -1,4 +1,4 @@
-//! `value.source = "run"`: what the agent of another run expects of states.
+//! `value.source = "run"`: the values that the agent of another run assigns to states.
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
@@ -6,7 +6,9 @@ use super::{
     AgentConfig, EXPERIMENT_FILE, Experiment, ExperimentError, GoalConfig, ImaginedGoalConfig, RewardSource,
     TerminationSource, agent::Site,
 };
-use crate::{GivenValue, GuidedConfig, PolicyNetwork, checkpoint::MANIFEST, train::CHECKPOINTS};
+use crate::{
+    AgentError, GivenValue, GuidedConfig, PolicyNetwork, WhichCheckpoint, checkpoint::MANIFEST, train::CHECKPOINTS,
+};
 
 /// The value, and the policy, of the run that `guide` names.
 pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<GivenValue, ExperimentError> {
@@ -38,8 +40,14 @@ pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<Give
         }
     }
     let (mut training, mut agent) = there.beginning(site.task, site.device)?;
-    let restored = training.restore_from(folder, guide.value.checkpoint, &mut *agent);
-    let damaged = restored.map_err(ExperimentError::section("[value]"))?;
+    let which = guide.value.checkpoint;
+    let whole = |error: &AgentError| format!("a whole checkpoint of that run, but {error}");
+    let restored = training.restore_from(folder, which, &mut *agent);
+    let damaged = restored.map_err(|error| match which {
+        WhichCheckpoint::Last => refuse(format!("a run with a whole checkpoint, but {error}")),
+        WhichCheckpoint::Best => ExperimentError::rule("value.checkpoint", "\"best\"", whole(&error)),
+        WhichCheckpoint::Step(step) => ExperimentError::rule("value.checkpoint", step, whole(&error)),
+    })?;
     for error in damaged {
         tracing::warn!("value.run: damaged checkpoint passed over: {error}");
     }
@@ -70,14 +78,14 @@ pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<Give
     })
 }
 
-/// What world an experiment is in: its keys with their values.
+/// The world that an experiment is in: its keys with their values.
 fn world(of: &Experiment) -> Result<BTreeMap<String, String>, ExperimentError> {
     let speaks_of_it =
         |key: &str| key == "task" || ["task_options.", "wrappers."].iter().any(|section| key.starts_with(section));
     Ok(of.flat()?.into_iter().filter(|(key, _)| speaks_of_it(key)).collect())
 }
 
-/// Formulas that say what an agent is paid and when its episodes end in place of the task, and what it is paid beside.
+/// Formulas that replace the task's reward and terminations, and those that add to its reward.
 fn goal(agent: &AgentConfig) -> [(&'static str, String); 4] {
     let reward = |source: &Option<RewardSource>| match source {
         Some(RewardSource::Expression(text)) => text.clone(),

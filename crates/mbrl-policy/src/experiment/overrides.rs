@@ -43,7 +43,7 @@ pub fn override_setting<T: Serialize + DeserializeOwned>(settings: &T, word: &st
     replace(&mut table, key, value, |table| read(table, ""))
 }
 
-/// An experiment with values replaced in order, those of kinds first: the other keys depend on them. `notes` takes what
+/// An experiment with values replaced in order, those of kinds first: the other keys depend on them. `notes` collects what
 /// became of settings that another kind does not have.
 pub(super) fn apply(
     experiment: Experiment,
@@ -90,7 +90,7 @@ fn replace<T>(
     read: impl FnOnce(Table) -> Result<T, ExperimentError>,
 ) -> Result<T, ExperimentError> {
     let present = get(table, key).cloned();
-    // Which keys there are is the task's to say.
+    // The task determines which keys exist.
     let of_practice = key.strip_prefix("practice.").unwrap_or(key);
     let is_option = of_practice.split_once('.').is_some_and(|(head, rest)| head == TASK_OPTIONS && !rest.is_empty());
     let is_section = !key.contains('.') && present.as_ref().is_some_and(Value::is_table);
@@ -130,7 +130,7 @@ fn concerns(at: &str, key: &str) -> bool {
     within(at, key) || within(key, at)
 }
 
-/// Another kind of agent keeps the sections that both have. Whose rewards and terminations plans go by is the kind's to say.
+/// Another kind of agent keeps the sections that both have. The kind determines whose rewards and terminations plans use.
 fn choose_agent(
     mut table: Table,
     present: &str,
@@ -190,7 +190,7 @@ fn choose_planner(table: &mut Table, value: &str, notes: &mut Vec<String>) -> Re
                 kept.push(format!("{key} = {}", shown(value)));
                 new.insert(key.clone(), value.clone());
             }
-            // Told among the defaults.
+            // Reported among the defaults.
             Some(default) if default.same_type(value) => {}
             _ => dropped.push(key.as_str()),
         }

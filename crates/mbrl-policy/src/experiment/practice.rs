@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Experiment, ExperimentError, Registry};
 
-/// Other options of the task in some of the environments that an agent learns in: goals that move more slowly, say, or in another direction. The
-/// dynamics are the same there, and the data come from states that the agent does not yet reach by itself. Evaluations use the task itself
-/// alone.
+/// Other options of the task in some of the environments that an agent learns in, such as goals that move more slowly or in another direction. The
+/// dynamics are the same there, and the data come from states that the agent does not yet reach by itself. Evaluations use only the task
+/// itself.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PracticeConfig {
-    /// In how many of `train.environments` (default 0).
+    /// The number of `train.environments` that have them (default 0).
     pub environments: usize,
     /// Options of the task there, in place of those in `[task_options]`.
     pub task_options: Options,

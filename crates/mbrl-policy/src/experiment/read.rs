@@ -1,6 +1,6 @@
-//! Reads settings out of a TOML table so that each error knows the dotted name of its key.
+//! Reads settings out of a TOML table so that each error carries the dotted name of its key.
 //!
-//! TOML's own reader names lines, which `--set` and resolved experiments do not have, and tells an unknown key without the
+//! TOML's own reader names lines, which `--set` and resolved experiments do not have, and reports an unknown key without the
 //! nearest known one.
 
 use mbrl_env::nearest::suggest;
@@ -22,7 +22,7 @@ pub(super) fn read<T: DeserializeOwned>(table: Table, path: &str) -> Result<T, E
     T::deserialize(Setting(Value::Table(table))).map_err(|fault| fault.under(path, true).into())
 }
 
-/// Reads with a given function, which has its own way with the settings.
+/// Reads with a given function, which treats the settings in its own way.
 pub(super) fn read_by<T>(table: Table, by: impl FnOnce(Setting) -> Result<T, Fault>) -> Result<T, ExperimentError> {
     by(Setting(Value::Table(table))).map_err(Into::into)
 }
@@ -138,7 +138,7 @@ fn described(found: Unexpected<'_>) -> String {
     }
 }
 
-/// The names of Rust's types say nothing to who writes TOML.
+/// The names of Rust's types mean nothing to someone who writes TOML.
 fn plain(expected: &dyn Expected) -> String {
     let text = expected.to_string();
     match text.as_str() {
@@ -262,7 +262,7 @@ impl<'de> VariantAccess<'de> for Variant {
     }
 }
 
-/// The entries of a table. Faults in a value are told with its key.
+/// The entries of a table. Faults in a value are reported with its key.
 struct Entries {
     rest: toml::map::IntoIter<String, Value>,
     next: Option<(String, Value)>,

@@ -101,7 +101,7 @@ impl Registry {
     /// Makes a task with options.
     ///
     /// # Errors
-    /// [`ExperimentError::UnknownTask`]; what the task says to its options.
+    /// [`ExperimentError::UnknownTask`]; errors of the task for its options.
     pub fn make_task(&self, name: &str, options: &Options) -> Result<Task, ExperimentError> {
         let names = || self.tasks.iter().map(|entry| entry.name());
         let entry = self.tasks.iter().find(|entry| entry.name() == name);
@@ -151,7 +151,7 @@ impl Registry {
         let Some((EnsembleConfig { angles: Angles::Columns(given), .. }, _)) = experiment.agent.learned_model() else {
             return Ok(());
         };
-        // Why a task cannot be made is told where it has to be.
+        // The reason why a task cannot be made is reported where the task is needed.
         let Ok(task) = experiment.make_task(self) else { return Ok(()) };
         let spec = task.env.spec();
         if *given == spec.angles() {
@@ -182,7 +182,7 @@ impl Registry {
         })
     }
 
-    /// What was meant by a name that no experiment has.
+    /// What a name that no experiment has may have meant.
     fn hint(&self, name: &str) -> String {
         if self.tasks.iter().any(|task| task.name() == name) {
             return match self.experiments_on(name) {
@@ -223,7 +223,7 @@ impl Registry {
         self.experiments.iter().filter(|(_, text)| is_on_it(text)).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The experiments on a task, in words.
+    /// The experiments on a task, as text.
     fn experiments_on(&self, task: &str) -> Option<String> {
         let found = self.on_task(task);
         (!found.is_empty()).then(|| format!("`{}`", found.join("`, `")))

@@ -37,7 +37,7 @@ use super::{Experiment, ExperimentError, Registry, overrides::key_of, read::read
 /// The name of the group that the methods of a study form.
 pub const COMPARISON: &str = "comparison";
 
-/// All ablations of a study together, where some of its groups are asked for.
+/// All ablations of a study together, where some of its groups are requested.
 const ABLATIONS: &str = "ablations";
 
 /// Which experiments are run, and how their results are laid out.
@@ -45,7 +45,7 @@ const ABLATIONS: &str = "ablations";
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Study {
-    /// Name, for folders; that of the file where it is left out.
+    /// Name, for folders; by default that of the file.
     #[serde(default)]
     pub name: String,
     /// One line about it.
@@ -64,7 +64,7 @@ pub struct Study {
     #[serde(default)]
     pub set: Vec<String>,
     /// Settings of the methods that name no experiment; they come after `set` and before the method's own. A method with another
-    /// `planner.kind` keeps of them what its planner has too.
+    /// `planner.kind` keeps those that its planner has too.
     #[serde(default)]
     pub base_set: Vec<String>,
     /// Whether random actions are evaluated too, as a baseline (default: true).
@@ -83,7 +83,7 @@ pub struct Study {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StudyMethod {
-    /// What tables and pictures call it.
+    /// Its name in tables and pictures.
     pub name: String,
     /// An experiment of the registry, or the path of a file, relative to the study's file (default: that of the study).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,7 @@ pub struct StudyMethod {
 pub struct Ablation {
     /// A short name.
     pub name: String,
-    /// What tables and pictures say of it (default: the name).
+    /// Its title in tables and pictures (default: the name).
     #[serde(default)]
     pub title: String,
     /// The variants. One that is the same experiment as a method elsewhere in the study shares its runs.
@@ -120,19 +120,19 @@ fn yes() -> bool {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StudyPlan {
-    /// Each experiment, of seed 0, called after the method that it was named for first: a name that a folder can have.
+    /// Each experiment, with seed 0, named after the first method that uses it: a name that a folder can have.
     pub experiments: Vec<Experiment>,
     /// The comparison, where there is one, then the ablations.
     pub groups: Vec<StudyGroup>,
 }
 
-/// Methods that are shown together.
+/// Methods shown together.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StudyGroup {
     /// [`COMPARISON`], or the name of an ablation.
     pub name: String,
-    /// The name of its files: the same in letters, digits, points and dashes.
+    /// The name of its files: the same in letters, digits, dots and dashes.
     pub file: String,
     /// What it is about.
     pub title: String,
@@ -164,7 +164,7 @@ impl Study {
         for experiment in own.chain(methods.filter_map(|method| method.experiment.as_mut())) {
             if experiment.ends_with(".toml") {
                 let place = atomic_file::parent(path).join(&*experiment);
-                // Fails without a current directory alone, and then what was typed is as good.
+                // Fails only without a current directory, and then the path as typed is as good.
                 let place = std::path::absolute(&place).unwrap_or(place);
                 *experiment = place.to_string_lossy().into_owned();
             }
@@ -188,7 +188,7 @@ impl Study {
         toml::to_string(self).map_err(ExperimentError::Unwritable)
     }
 
-    /// The name of a folder for it: its own name in letters, digits, points and dashes.
+    /// The name of a folder for it: its own name in letters, digits, dots and dashes.
     #[must_use]
     pub fn folder_name(&self) -> String {
         slug(&self.name)
@@ -222,12 +222,12 @@ impl Study {
         Ok(left)
     }
 
-    /// Loads every experiment. Folders are called after the whole study, also where only some of its groups are asked for: `within` is
+    /// Loads every experiment. Folders are named after the whole study, even where only some of its groups are requested: `within` is
     /// that whole study.
     ///
     /// # Errors
     /// [`ExperimentError::InStudy`], naming the method, for what [`Registry::load`] gives; [`ExperimentError::Value`] for names that
-    /// stand for two things, for a study without methods, and for methods on different tasks.
+    /// mean two things, for a study without methods, and for methods on different tasks.
     pub fn plan(&self, registry: &Registry, within: &Self) -> Result<StudyPlan, ExperimentError> {
         let whole = within.planned(registry)?;
         let wanted = self.groups();
@@ -343,7 +343,7 @@ impl Study {
             what: "key `experiment`, of the method or of the study".to_owned(),
         })?;
         let base: &[String] = if method.experiment.is_none() { &self.base_set } else { &[] };
-        // They would be overwritten, and every method would be run as if they had not been said.
+        // They would be overwritten, and every method would be run as if they had not been given.
         for assignment in self.set.iter().chain(base).chain(&method.set) {
             if let Some(key) = ["seed", "steps", "name"].into_iter().find(|known| *known == key_of(assignment)) {
                 let value = assignment.split_once('=').map_or("", |(_, value)| value.trim());
@@ -351,7 +351,7 @@ impl Study {
                 return Err(ExperimentError::rule(key, value, rule));
             }
         }
-        // In two rounds: a method with another planner has no use for what the study says of its own.
+        // In two rounds: a method with another planner has no use for the study's settings of its own planner.
         let all: Vec<&str> = self.set.iter().chain(base).map(String::as_str).collect();
         let own: Vec<&str> = method.set.iter().map(String::as_str).collect();
         let mut experiment = registry.load(name, &all)?.overridden(&own)?;
@@ -369,7 +369,7 @@ fn in_study(origin: String) -> impl FnOnce(ExperimentError) -> ExperimentError {
     move |error| ExperimentError::InStudy { origin, source: Box::new(error) }
 }
 
-/// What names become parts of paths by.
+/// The rule for names that become parts of paths.
 const NAME_RULE: &str = "a name with a letter or a digit, of at most 100 bytes in lower case";
 
 /// Whether something is left of a name, and not more than file systems take.
@@ -377,7 +377,7 @@ fn is_short(slug: &str) -> bool {
     (1..=100).contains(&slug.len())
 }
 
-/// A name that a folder can have: lower case, letters, digits and points; everything else is a dash.
+/// A name that a folder can have: lower case, letters, digits and dots; everything else becomes a dash.
 fn slug(name: &str) -> String {
     let mut slug = String::new();
     for c in name.chars().flat_map(char::to_lowercase) {

@@ -4,13 +4,13 @@ use toml::{Table, Value};
 
 use super::ExperimentError;
 
-/// What chose the kind of agent until version 0.1.
+/// The key that chose the kind of agent until version 0.1.
 pub(super) const DYNAMICS: &str = "dynamics";
 
-/// Rewrites what an earlier version wrote otherwise. An experiment of today is left as it is.
+/// Rewrites what an earlier version wrote differently. An experiment in today's form is left unchanged.
 ///
 /// `dynamics = "ensemble" | "simulator"` became `agent.kind = "model-based" | "ground-truth"`. Beside a simulator, sections
-/// about learning were allowed and said nothing: they go.
+/// about learning were allowed and had no effect: they are removed.
 pub(super) fn translate(table: &mut Table) -> Result<(), ExperimentError> {
     let Some(dynamics) = table.get(DYNAMICS) else { return Ok(()) };
     if let Some(kind) = table.get("agent").and_then(|agent| agent.get("kind")) {

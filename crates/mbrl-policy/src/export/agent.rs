@@ -1,4 +1,4 @@
-//! Agents that plan, in files of their own: what they do as a resolved experiment, and the model that they learned.
+//! Agents that plan, in files of their own: a resolved experiment, which defines how they act, and the model that they learned.
 
 use std::{fs, path::Path};
 
@@ -11,9 +11,9 @@ const VERSION: &str = "1";
 /// The model, in the bytes of its own format.
 const MODEL: &str = "model";
 
-/// An agent that plans in the model that it learned, without the data and the checkpoints of its run: experiment and model in one file of
-/// safetensors. The model is one tensor of bytes, in a format of this program's own; the experiment is TOML in the metadata. It plans as the run that it was made from
-/// does, bit for bit.
+/// An agent that plans in the model that it learned, without the data and the checkpoints of its run: experiment and model in one
+/// safetensors file. The model is one tensor of bytes, in this program's own format; the experiment is TOML in the metadata. The agent
+/// plans as the run that it was made from does, bit for bit.
 ///
 /// `mbrl export RUN` writes such files, and `mbrl eval FILE` runs them.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,11 +24,11 @@ pub struct ExportedAgent {
 }
 
 impl ExportedAgent {
-    /// The agent of an experiment as it is after so many real steps.
+    /// The agent of an experiment as it is after this many real steps.
     ///
     /// # Errors
-    /// [`AgentError::Untransferable`] for an agent that has no model yet, or that has learned more than a model; an error of the
-    /// model's own storage.
+    /// [`AgentError::Untransferable`] for an agent that has no model yet, or that has learned more than a model; an error of
+    /// writing the model.
     pub fn new(experiment: &Experiment, env_step: u64, learner: &dyn Learner) -> Result<Self, AgentError> {
         let kind = experiment.agent.kind();
         let model = learner.planned_model()?.ok_or_else(|| AgentError::Untransferable { kind: kind.to_owned() })?;
@@ -50,7 +50,7 @@ impl ExportedAgent {
     /// Gives its model to a learner that was built by an experiment: its own, or one on another task with the same observations and actions.
     ///
     /// # Errors
-    /// [`AgentError::Untransferable`] for a learner that does not plan in a model alone; [`AgentError::Model`] for a model of other widths or
+    /// [`AgentError::Untransferable`] for a learner that does not plan in a model alone; [`AgentError::Model`] for a model of different widths or
     /// with other features.
     pub fn install(&self, learner: &mut dyn Learner) -> Result<(), AgentError> {
         match learner.plan_in(&self.model)? {

@@ -29,7 +29,7 @@ const FORMAT: &str = "mbrl-policy";
 const VERSION: &str = "1";
 const CHECKSUM: &str = "crc32";
 
-/// What a policy was learned for: what whoever runs it must know of its observations and actions.
+/// What a policy was learned for: what a user who runs it must know about its observations and actions.
 ///
 /// ```
 /// use mbrl_env::{Env, tasks};
@@ -61,7 +61,7 @@ pub struct PolicyInfo {
 }
 
 impl PolicyInfo {
-    /// For an environment. Who learned it, and how long, is left open.
+    /// For an environment. Which agent learned it, and for how long, is left open.
     #[must_use]
     pub fn of(spec: &EnvSpec) -> Self {
         let units = |fields: &[Field]| -> Vec<String> {
@@ -79,14 +79,14 @@ impl PolicyInfo {
         }
     }
 
-    /// Learned by `agent` from so many real steps.
+    /// Learned by `agent` from this many real steps.
     #[must_use]
     pub fn learned_by(mut self, agent: impl Into<String>, env_step: u64) -> Self {
         (self.agent, self.env_step) = (agent.into(), env_step);
         self
     }
 
-    /// For a task of another name than its environment's.
+    /// For a task with a name other than its environment's.
     #[must_use]
     pub fn for_task(mut self, task: impl Into<String>) -> Self {
         self.task = task.into();
@@ -125,7 +125,7 @@ impl PolicyNetwork {
     }
 }
 
-/// A policy with what it was learned for, as a file holds it. It acts to the bit as the policy it was made of.
+/// A policy with what it was learned for, as a file holds it. It acts as the policy that it was made from, bit for bit.
 ///
 /// ```
 /// use mbrl_env::{Env, Rng, tasks};
@@ -208,7 +208,7 @@ impl ExportedPolicy {
         Self::parse(&fs::read(path).map_err(io_error(path))?).map_err(|reason| refused(path, reason))
     }
 
-    /// As [`load`](Self::load), of the content of a file: one that is part of the program, say.
+    /// As [`load`](Self::load), from the content of a file, for example one that is part of the program.
     ///
     /// # Errors
     /// [`AgentError::PolicyFile`].
@@ -301,13 +301,13 @@ fn refused(path: &Path, reason: String) -> AgentError {
     AgentError::PolicyFile { path: path.to_owned(), reason }
 }
 
-/// What becomes of a network's outputs.
+/// How a network's outputs become actions.
 enum Head<'a> {
     /// `[μ, log σ]`, and `tanh(μ)` is the best action.
     SquashedGaussian { log_std_range: [f32; 2], scale: &'a ActionScale },
     /// `[μ]`, and `tanh(μ)` is the action.
     Deterministic { exploration_std: f32, scale: &'a ActionScale },
-    /// `[μ]`, and μ cut off at ±1 is the best action.
+    /// `[μ]`, and μ clipped at ±1 is the best action.
     Gaussian { log_std: &'a [f32], scale: &'a ActionScale },
     /// Logits, and the first of the largest is the best choice.
     Categorical,
@@ -391,7 +391,7 @@ fn put_network(network: &HostMlp, arrays: &mut BTreeMap<String, Array>) {
     }
 }
 
-/// A file whose arrays are taken one by one, so that those nobody asked for are found.
+/// A file whose arrays are taken one by one, so that unexpected ones are found.
 struct Fields(File);
 
 impl Fields {

@@ -1,4 +1,4 @@
-//! Critics: networks that say the discounted return of an action, and their slow copies that targets come from.
+//! Critics: networks that estimate the discounted return of an action, and the target networks that follow them.
 
 use burn::tensor::Tensor;
 use mbrl_env::Rng;
@@ -13,13 +13,13 @@ use crate::{
     policy::{check_learning_rate, init_network, load_network},
 };
 
-/// What becomes of several critics' values.
+/// How the values of several critics become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reduction {
-    /// The least: against values that are too high because the best is chosen among noisy ones (TD3, SAC).
+    /// The least: against the overestimation that comes from choosing the best of noisy values (TD3, SAC).
     Min,
-    /// The lesser of two that are drawn for each batch: less pessimistic than the least of many (REDQ, DHMBPO). For targets alone.
+    /// The lesser of two that are drawn for each batch: less pessimistic than the least of many (REDQ, DHMBPO). For targets only.
     Pair,
     /// Their mean.
     Mean,
@@ -27,32 +27,32 @@ pub enum Reduction {
     First,
 }
 
-/// What critics look like, and how they learn.
+/// The critics' networks, and how they learn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CriticsConfig {
-    /// How many there are (default: 2; TD3, SAC).
+    /// Number of critics (default: 2; TD3, SAC).
     pub count: usize,
     /// Widths of the hidden layers (default: 256, 256; SAC, TD3).
     pub hidden: Vec<usize>,
     /// Activation of the hidden layers (default: ReLU; SAC, TD3).
     pub activation: Activation,
-    /// Whether hidden layers are normalised, which keeps values of actions that were never tried within bounds (default: no; SAC.
+    /// Whether hidden layers are normalised, which keeps the values of untried actions within bounds (default: no; SAC.
     /// DroQ and most learners since: yes).
     pub layer_norm: bool,
-    /// Probability that a hidden unit is dropped in passes that learn, those of the targets among them (default: 0; DroQ: 0.01).
+    /// Dropout probability of hidden units in learning passes, including those for the targets (default: 0; DroQ: 0.01).
     pub dropout: f32,
     /// Adam's step size (default 3e-4; SAC).
     pub learning_rate: f32,
-    /// Share of the way that the slow copies go to the critics after each update, τ (default: 0.005; SAC, TD3).
+    /// Share of the way that the target networks move towards the critics after each update, τ (default: 0.005; SAC, TD3).
     pub tracking: f32,
-    /// What targets make of the slow copies' values (default: `"min"`).
+    /// How targets reduce the values of the target networks (default: `"min"`).
     pub target: Reduction,
     /// Which value of the critics the actor climbs (default: `"min"`; SAC).
     pub actor: Reduction,
-    /// Whether networks say values in units of what rewards so far allow, `[low, high] / (1 − γ)` with 0 within (default: no; DHMBPO: yes).
-    /// Adam moves an output of normalised layers by some hundredths per update, however wrong it is: where values are in the hundreds,
-    /// critics come too late without.
+    /// Whether networks output values in units of the range that rewards so far allow, `[low, high] / (1 − γ)` with 0 in it (default: no;
+    /// DHMBPO: yes). Adam moves an output of normalised layers by some hundredths per update, however wrong it is: without these units, critics learn
+    /// too slowly where values are in the hundreds.
     pub scaled: bool,
     /// Whether values stay as they are while these units change, and begin at 0, as in Pop-Art (van Hasselt et al. 2016). Otherwise they
     /// begin in the middle of the range and grow with it, and only learning brings them down (default: no). Needs `scaled`.
@@ -78,7 +78,7 @@ impl Default for CriticsConfig {
 }
 
 impl CriticsConfig {
-    /// As TD3 has them: the actor climbs the first critic.
+    /// As in TD3: the actor climbs the first critic.
     #[must_use]
     pub fn td3() -> Self {
         Self { actor: Reduction::First, ..Self::default() }
@@ -127,7 +127,7 @@ impl CriticsConfig {
         }
     }
 
-    /// Critics with fresh weights, of inputs of width `inputs` and actions of width `actions`; the slow copies are the same.
+    /// Critics with fresh weights, for inputs of width `inputs` and actions of width `actions`; the target networks start equal to them.
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
@@ -155,7 +155,7 @@ impl CriticsConfig {
     }
 }
 
-/// Critics `Q(s, a)`, E of them, their slow copies, and the state of their optimizer. Made by [`CriticsConfig::init`].
+/// E critics `Q(s, a)`, their target networks, and the state of their optimizer. Made by [`CriticsConfig::init`].
 ///
 /// They see [inputs](crate::Inputs) `[N, I]` and actions in [−1, 1], `[N, A]`.
 #[derive(Debug, Clone)]
@@ -220,10 +220,10 @@ impl Range {
 
 /// Share of the way that the range goes towards that of each batch (DHMBPO: its step size).
 const RANGE_RATE: f32 = 3e-4;
-/// Rewards of a batch below and above which so many are, are left out of the range (DHMBPO).
+/// Share of a batch's rewards, at either end, that is left out of the range (DHMBPO).
 const TAIL: f32 = 0.01;
 
-/// Values that critics gave, and what gradients need of them. Used again and again, it allocates little.
+/// Values of critics, and what their gradients need. When reused, it allocates little.
 #[derive(Debug, Clone, Default)]
 pub struct CriticPass {
     tape: Tape,
@@ -245,7 +245,7 @@ const ADAM: &str = "adam.bin";
 const RANGE: &str = "range.bin";
 
 impl Critics {
-    /// Takes rewards of a batch into the range of values, where they are [scaled](CriticsConfig::scaled). To be called before an update.
+    /// Takes a batch's rewards into the range of values, if values are [scaled](CriticsConfig::scaled). Call it before an update.
     pub fn observe_rewards(&mut self, rewards: &[f64], discount: f32) {
         if !self.config.scaled || rewards.is_empty() {
             return;
@@ -253,7 +253,7 @@ impl Critics {
         let mut sorted: Vec<f32> = rewards.iter().map(|reward| *reward as f32).collect();
         sorted.sort_by(f32::total_cmp);
         let left_out = (TAIL * sorted.len() as f32) as usize;
-        // Of a discount of 1 there is no end: a thousand steps.
+        // With a discount of 1 there is no bound: a thousand steps.
         let steps = 1.0 / (1.0 - discount).max(1e-3);
         let low = (sorted[left_out] * steps).min(0.0);
         let high = (sorted[sorted.len() - 1 - left_out] * steps).max(0.0);
@@ -292,23 +292,23 @@ impl Critics {
         &self.network
     }
 
-    /// The critics' networks, to be set.
+    /// The critics' networks, mutable.
     pub fn network_mut(&mut self) -> &mut HostMlp {
         &mut self.network
     }
 
-    /// The critics' networks and their optimizer, to be set.
+    /// The critics' networks and their optimizer, mutable.
     pub(super) fn learned_mut(&mut self) -> (&mut HostMlp, &mut Adam) {
         (&mut self.network, &mut self.adam)
     }
 
-    /// The slow copies.
+    /// The target networks.
     #[must_use]
     pub fn target(&self) -> &HostMlp {
         &self.target
     }
 
-    /// The slow copies, to be set.
+    /// The target networks, mutable.
     pub fn target_mut(&mut self) -> &mut HostMlp {
         &mut self.target
     }
@@ -328,12 +328,12 @@ impl Critics {
         }
     }
 
-    /// What the critics say of actions, all units present: [`CriticPass::values`]. With `tape`, gradients can be taken.
+    /// The critics' values of actions, without dropout: [`CriticPass::values`]. With `tape`, gradients can be taken.
     pub fn values(&self, inputs: &[f32], actions: &[f32], tape: bool, pass: &mut CriticPass) {
         self.pass(inputs, actions, Pass::Infer, tape, pass);
     }
 
-    /// As [`values`](Self::values), with units dropped as when the critics learn, and a tape.
+    /// As [`values`](Self::values), with dropout as when the critics learn, and a tape.
     pub fn values_to_learn(&self, inputs: &[f32], actions: &[f32], key: u64, pass: &mut CriticPass) {
         self.pass(inputs, actions, Self::learning(key), true, pass);
     }
@@ -345,7 +345,7 @@ impl Critics {
         self.range.apply(&mut pass.values);
     }
 
-    /// Values `[N]` of the slow copies, reduced as targets need them, with units dropped as when the critics learn.
+    /// Values `[N]` of the target networks, reduced as targets need them, with dropout as when the critics learn.
     pub fn target_values(&self, inputs: &[f32], actions: &[f32], key: u64, pass: &mut CriticPass) -> Vec<f32> {
         self.join(inputs, actions, &mut pass.rows);
         let mut values = self.target.forward(Rows::Shared(&pass.rows), Self::learning(key), None);
@@ -359,8 +359,8 @@ impl Critics {
         reduce(&values, self.config.count, self.config.target)
     }
 
-    /// Of values that came with a tape: the one the actor climbs, `[N]`, and the gradients of `Σ weight · value` by the inputs
-    /// `[N, I]` and the actions `[N, A]`; none of the weights.
+    /// For values with a tape: the one that the actor climbs, `[N]`, and the gradients of `Σ weight · value` with respect to the
+    /// inputs `[N, I]` and the actions `[N, A]`, but not to the networks' weights.
     #[must_use]
     pub fn actor_gradient(&self, pass: &CriticPass, weight: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let count = self.config.count;
@@ -399,8 +399,8 @@ impl Critics {
         (values, inputs, actions)
     }
 
-    /// One step of Adam on half the mean squared error of values `[E, N]` beside targets `[N]`, for each critic; its mean over the
-    /// critics before the step.
+    /// One step of Adam on half the mean squared error between values `[E, N]` and targets `[N]`, for each critic; returns its mean
+    /// over the critics before the step.
     pub fn step(&mut self, inputs: &[f32], actions: &[f32], targets: &[f32], key: u64, pass: &mut CriticPass) -> f64 {
         self.values_to_learn(inputs, actions, key, pass);
         let rows = targets.len();
@@ -415,7 +415,7 @@ impl Critics {
         loss / pass.values.len() as f64
     }
 
-    /// Moves the slow copies towards the critics.
+    /// Moves the target networks towards the critics.
     pub fn track(&mut self) {
         self.target.track(&self.network, self.config.tracking);
     }
@@ -423,7 +423,7 @@ impl Critics {
     /// Writes networks and optimizer.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         into.put(NETWORK, &self.network.save())?;
         into.put(TARGET, &self.target.save())?;
@@ -434,10 +434,10 @@ impl Critics {
         Ok(())
     }
 
-    /// Goes back to what [`save`](Self::save) wrote.
+    /// Restores what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there, damaged or of another shape.
+    /// [`AgentError::Checkpoint`] for content that is missing, damaged or of another shape.
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         load_network(&mut self.network, from, NETWORK)?;
         load_network(&mut self.target, from, TARGET)?;

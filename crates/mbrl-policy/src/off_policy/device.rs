@@ -1,9 +1,9 @@
-//! Learners whose networks live on a device of Burn's, a GPU say.
+//! Learners whose networks live on a Burn device, such as a GPU.
 //!
 //! An update is the host's, written with tensors: the same draws (noise and dropped units are functions of keys, rows and units), the same
-//! order of steps, gradients by Burn's autodiff instead of in closed form. It agrees with the host's to rounding, and is the independent
-//! check of it. A batch goes up, four numbers come down; networks come down where something on the host asks for them: to act, to look ahead
-//! in a model, to be stored. Checkpoints are those of the host's learners.
+//! order of steps, but gradients from Burn's autodiff instead of closed forms. It agrees with the host's up to rounding, and checks it
+//! independently. A batch goes to the device and four numbers come back; networks come back when something on the host asks for them: to act,
+//! to look ahead in a model, or to be stored. Checkpoints are those of the host's learners.
 
 use std::{
     f32::consts::LN_2,
@@ -103,11 +103,11 @@ impl OnHost {
 /// ```
 #[derive(Debug)]
 pub struct OnDevice {
-    /// All but the networks and their optimizers, which are those of some time ago.
+    /// All but the networks and their optimizers, which may be out of date.
     host: OnHost,
     device: Device,
     networks: Networks,
-    /// The host's as of now, where it was asked for.
+    /// The host's current one, where it was asked for.
     actor: OnceLock<Actor>,
     mirror: OnceLock<OnHost>,
 }
@@ -115,7 +115,7 @@ pub struct OnDevice {
 #[derive(Debug)]
 struct Networks {
     actor: Learned,
-    /// TD3's slow copy of the actor.
+    /// TD3's target network of the actor.
     slow_actor: Option<Mlp>,
     critics: Learned,
     slow_critics: Mlp,
@@ -187,7 +187,7 @@ impl Learned {
     }
 }
 
-/// Moves a slow copy.
+/// Moves a target network.
 fn track(slow: &mut Mlp, of: &Mlp, tau: f32) {
     for (slow, of) in arrays_mut(slow).zip(arrays(of)) {
         set(slow, slow.val() * (1.0 - tau) + of.val() * tau);
@@ -198,7 +198,7 @@ impl OnDevice {
     /// Moves a learner to a device.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for what the host alone does: averaged weights, and values that are kept while their units change.
+    /// [`AgentError::Config`] for what only the host does: averaged weights, and values that are kept while their units change.
     pub fn new(learner: impl Into<OnHost>, device: &Device) -> Result<Self, AgentError> {
         let mut host = learner.into();
         let refuse = |field, value: &str, rule| Err(AgentError::Config { field, value: value.into(), rule });
@@ -226,7 +226,7 @@ impl OnDevice {
         })
     }
 
-    /// What the host has seen of the networks is no longer so.
+    /// The host's copy of the networks is out of date.
     fn changed(&mut self) {
         (self.actor, self.mirror) = (OnceLock::new(), OnceLock::new());
     }
@@ -256,7 +256,7 @@ impl OnDevice {
         scaled(critics.forward(rows, Pass::Train { key }).squeeze_dim(2), of.range())
     }
 
-    /// Values `[N]` of the slow copies, as targets need them.
+    /// Values `[N]` of the target networks, as targets need them.
     fn slow_values(&self, inputs: Tensor<2>, actions: Tensor<2>, key: u64) -> Tensor<1> {
         let config = self.host.critics().config();
         let values = self.values(&self.networks.slow_critics, inputs, actions, key);
@@ -402,7 +402,7 @@ impl OnDevice {
         };
         let mut told = self.step_critics(up.inputs.clone(), up.actions, targets, dropout).to_vec();
         let learns = updates.is_multiple_of(config.actor_every);
-        // Of a look ahead the host has them already.
+        // For a look-ahead the host has them already.
         let mut ahead = None;
         if learns {
             let given = look.map(|look| look.actor_loss(batch, self.parts(), rng)).transpose()?;
@@ -668,7 +668,7 @@ mod tests {
         off / norm(&mut wanted.iter().map(|x| f64::from(*x))).max(1e-12)
     }
 
-    /// Networks, slow copies and moments.
+    /// Networks, target networks and moments.
     fn numbers(mut host: OnHost) -> Vec<(&'static str, Vec<f32>)> {
         let (actor, critics, slow) = host.parts_mut();
         let mut all = vec![("slow critics", critics.target().parameters())];

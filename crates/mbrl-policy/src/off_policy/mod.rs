@@ -26,23 +26,23 @@ pub trait OffPolicy: Send {
     /// Name, for messages and metrics.
     fn name(&self) -> &str;
 
-    /// What acts: also in imagined roll-outs.
+    /// The policy that acts, in imagined roll-outs too.
     fn policy(&self) -> &dyn Policy;
 
-    /// What acts and what judges, as of now: what a look ahead goes through.
+    /// The current actor and critics, which a [`Lookahead`] goes through.
     fn parts(&self) -> ActorCritic<'_>;
 
-    /// What it expects of a state from there on, as of now.
+    /// Its current value of states.
     fn value(&self) -> Arc<dyn Value>;
 
-    /// Real observations `[N, O]` came: statistics of inputs are made of them. Called for each real step once.
+    /// Takes real observations `[N, O]` into the statistics of the inputs. Called once for each real step.
     fn observe(&mut self, obs: &[f32]);
 
-    /// One update on a batch, whose actions are in the environment's units. A transition that is truncated counts like any other; one
-    /// that is terminated has nothing behind it. `look` adds what a model knows.
+    /// One update on a batch, whose actions are in the environment's units. A truncated transition counts like any other; nothing
+    /// follows a terminated one. `look` adds what a model knows.
     ///
     /// # Errors
-    /// [`AgentError::Env`] for rows of other widths; [`AgentError::Diverged`] where losses are no numbers any more.
+    /// [`AgentError::Env`] for rows of different widths; [`AgentError::Diverged`] where losses are no longer finite.
     fn improve(
         &mut self,
         batch: &Batch,
@@ -51,16 +51,16 @@ pub trait OffPolicy: Send {
         report: &mut dyn Report,
     ) -> Result<(), AgentError>;
 
-    /// Writes everything that `load` needs to go on with the same bits.
+    /// Writes everything that `load` needs to continue bit for bit.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError>;
 
-    /// Goes back to what `save` wrote.
+    /// Restores what `save` wrote.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there, damaged or of another shape.
+    /// [`AgentError::Checkpoint`] for content that is missing, damaged or of another shape.
     fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError>;
 }
 
@@ -69,7 +69,7 @@ pub trait OffPolicy: Send {
 pub struct ActorCritic<'a> {
     /// What acts.
     pub actor: &'a Actor,
-    /// What the actor climbs, and the slow copies that targets come from.
+    /// The critics that the actor climbs, and the target networks that targets come from.
     pub critics: &'a Critics,
     /// Weight of the entropy, α; 0 for learners without.
     pub temperature: f32,
@@ -78,7 +78,7 @@ pub struct ActorCritic<'a> {
 }
 
 impl ActorCritic<'_> {
-    /// Soft values of states `[B]`, by the slow copies: `Q(s, a) − α log π(a | s)` with a drawn from the actor. Keys of the draw and of
+    /// Soft values of states `[B]`, by the target networks: `Q(s, a) − α log π(a | s)` with a drawn from the actor. Keys of the draw and of
     /// the critics' dropout.
     pub(crate) fn next_values(
         &self,
@@ -102,7 +102,7 @@ pub trait Lookahead: Sync {
     /// leaves them.
     ///
     /// # Errors
-    /// What the model gives.
+    /// Errors of the model.
     fn targets(&self, batch: &Batch, of: ActorCritic<'_>, rng: &mut Rng) -> Result<Option<Vec<f32>>, AgentError> {
         let _ = (batch, of, rng);
         Ok(None)
@@ -112,7 +112,7 @@ pub trait Lookahead: Sync {
     /// leaves it.
     ///
     /// # Errors
-    /// What the model gives.
+    /// Errors of the model.
     fn actor_loss(
         &self,
         batch: &Batch,
@@ -124,7 +124,7 @@ pub trait Lookahead: Sync {
     }
 }
 
-/// The gradient of an actor's loss at its outputs, over any rows.
+/// The gradient of an actor's loss with respect to its outputs, over any rows.
 #[derive(Debug, Clone)]
 pub struct ActorGradient {
     /// Inputs of the actor, `[M, I]`: see [`Inputs::prepare`](crate::Inputs::prepare).
@@ -179,11 +179,11 @@ fn step_critics(
 /// `r + γ (1 − terminated) V(s')`, `[B]`.
 pub(crate) fn bootstrapped(rewards: &[f64], terminated: &[bool], discount: f32, next_values: &[f32]) -> Vec<f32> {
     let each = rewards.iter().zip(terminated).zip(next_values);
-    // Selected, not multiplied: a value that is no number must not come through.
+    // Selected, not multiplied: a non-finite value must not come through.
     each.map(|((reward, end), value)| *reward as f32 + if *end { 0.0 } else { discount * value }).collect()
 }
 
-/// Refuses losses that are no numbers any more.
+/// Refuses losses that are no longer finite.
 fn check_loss(what: &'static str, loss: f64, updates: u64) -> Result<(), AgentError> {
     if loss.is_finite() { Ok(()) } else { Err(AgentError::Diverged { what, loss, updates }) }
 }

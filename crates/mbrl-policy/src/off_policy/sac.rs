@@ -39,7 +39,7 @@ pub struct SacConfig {
     pub target_entropy: f32,
     /// Least and largest log of the policy's standard deviations (default: −20, 2).
     pub log_std: [f32; 2],
-    /// Actor and temperature learn in every update of so many (default: 1).
+    /// Actor and temperature learn in every n-th update, where n is this number (default: 1).
     pub actor_every: u64,
 }
 
@@ -58,10 +58,10 @@ impl Default for SacConfig {
 }
 
 impl SacConfig {
-    /// A learner that knows nothing yet, for an environment like `spec`.
+    /// An untrained learner for an environment like `spec`.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for actions that are choices or have no bounds, or a value that breaks a rule.
+    /// [`AgentError::Config`] for actions that are discrete or have no bounds, or a value that breaks a rule.
     pub fn init(
         &self,
         spec: &EnvSpec,
@@ -194,7 +194,7 @@ impl Sac {
         &self.actor
     }
 
-    /// The policy, to be changed.
+    /// The policy, mutable.
     pub fn actor_mut(&mut self) -> &mut Actor {
         &mut self.actor
     }
@@ -205,7 +205,7 @@ impl Sac {
         &self.critics
     }
 
-    /// The critics, to be changed.
+    /// The critics, mutable.
     pub fn critics_mut(&mut self) -> &mut Critics {
         &mut self.critics
     }
@@ -222,7 +222,7 @@ impl Sac {
         self.updates
     }
 
-    /// Targets of the critics `[B]`: what [`improve`](OffPolicy::improve) goes by where no look ahead gives others.
+    /// Targets of the critics `[B]`: what [`improve`](OffPolicy::improve) uses unless a [`Lookahead`] gives others.
     fn targets(&mut self, batch: &Batch, alpha: f32, draw: u64, dropout: u64) -> Vec<f32> {
         let Self { config, actor, critics, prepared, actor_pass, critic_pass, .. } = self;
         let parts = ActorCritic { actor, critics, temperature: alpha, discount: config.discount };
@@ -338,7 +338,7 @@ impl OffPolicy for Sac {
     }
 }
 
-/// The number of updates out of a checkpoint.
+/// Reads the number of updates from a checkpoint.
 pub(super) fn load_updates(from: &CheckpointReader) -> Result<u64, AgentError> {
     let bytes = from.get(UPDATES)?.try_into();
     bytes.map(u64::from_le_bytes).map_err(|_| from.refuse(UPDATES, "expected a number of 8 bytes".into()))

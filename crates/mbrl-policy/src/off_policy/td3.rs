@@ -25,19 +25,19 @@ use crate::{
     Report, ReportKind, policy::load_network,
 };
 
-/// Constants of TD3, of actions in [−1, 1].
+/// Constants of TD3, for actions in [−1, 1].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Td3Config {
     /// γ (default: 0.99).
     pub discount: f32,
-    /// Standard deviation of the noise that explores (default: 0.1).
+    /// Standard deviation of the exploration noise (default: 0.1).
     pub exploration_noise: f32,
     /// Standard deviation of the noise on target actions, σ (default: 0.2).
     pub target_noise: f32,
     /// Bound of that noise, c (default: 0.5).
     pub noise_clip: f32,
-    /// The actor learns, and the slow copies move, in every update of so many (default: 2).
+    /// The actor learns, and the target networks move, in every n-th update, where n is this number (default: 2).
     pub actor_every: u64,
 }
 
@@ -48,10 +48,10 @@ impl Default for Td3Config {
 }
 
 impl Td3Config {
-    /// A learner that knows nothing yet, for an environment like `spec`.
+    /// An untrained learner for an environment like `spec`.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for actions that are choices or have no bounds, or a value that breaks a rule.
+    /// [`AgentError::Config`] for actions that are discrete or have no bounds, or a value that breaks a rule.
     pub fn init(
         &self,
         spec: &EnvSpec,
@@ -94,7 +94,7 @@ impl Td3Config {
 pub struct Td3 {
     pub(super) config: Td3Config,
     pub(super) actor: Actor,
-    /// The slow copy of the actor's network.
+    /// The target network of the actor.
     pub(super) target: HostMlp,
     pub(super) critics: Critics,
     pub(super) updates: u64,
@@ -110,18 +110,18 @@ impl Td3 {
         &self.actor
     }
 
-    /// The policy, to be changed.
+    /// The policy, mutable.
     pub fn actor_mut(&mut self) -> &mut Actor {
         &mut self.actor
     }
 
-    /// The slow copy of the policy's network.
+    /// The target network of the policy.
     #[must_use]
     pub fn target_actor(&self) -> &HostMlp {
         &self.target
     }
 
-    /// The slow copy of the policy's network, to be set.
+    /// The target network of the policy, mutable.
     pub fn target_actor_mut(&mut self) -> &mut HostMlp {
         &mut self.target
     }
@@ -132,7 +132,7 @@ impl Td3 {
         &self.critics
     }
 
-    /// The critics, to be changed.
+    /// The critics, mutable.
     pub fn critics_mut(&mut self) -> &mut Critics {
         &mut self.critics
     }

@@ -1,4 +1,4 @@
-//! What a learner expects of a state.
+//! The value that a learner assigns to a state.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{Actor, Policy, value::forward_tensor};
 
-/// `V(s) = Q(s, π(s))` with the mean action, of the critics as the actor sees them: a snapshot, for plans that end in it.
+/// `V(s) = Q(s, π(s))` with the mean action and the critics as the actor sees them: a snapshot, for plans to end in.
 ///
-/// It is computed on the host; where observations carry gradients, as Burn tensors, through the critics and the actor.
+/// It is computed on the host, or, where observations carry gradients, as Burn tensors, through the critics and the actor.
 #[derive(Debug, Clone)]
 pub struct PolicyValue(Arc<Parts>);
 

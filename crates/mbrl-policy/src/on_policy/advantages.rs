@@ -1,11 +1,11 @@
-//! How much better actions were than what was expected.
+//! How much better actions were than expected.
 
 /// Advantages of the steps of an episode by generalised advantage estimation (Schulman et al. 2016), `[T]`:
 /// `Σ_k (γλ)^k (r_{t+k} + γ V(s_{t+k+1}) − V(s_{t+k}))`. With λ = 1 they are discounted returns less their expectation, with λ = 0
 /// errors of one step.
 ///
 /// `values` are those of the states before each step and after the last one, `[T + 1]`; where the episode was truncated the last one
-/// stands for all that would have come, where it terminated it must be 0.
+/// stands for all that would have followed, where it terminated it must be 0.
 ///
 /// ```
 /// use mbrl_policy::advantages;

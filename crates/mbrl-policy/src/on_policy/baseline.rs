@@ -1,4 +1,4 @@
-//! What a state is worth under the policy: the expectation that advantages are measured from.
+//! The value of a state under the policy: the baseline from which advantages are measured.
 
 use mbrl_env::Rng;
 use mbrl_model::{
@@ -30,7 +30,7 @@ pub struct BaselineConfig {
     pub activation: Activation,
     /// Adam's step size (default 1e-3; mjrl). Adam begins anew with each batch.
     pub learning_rate: f32,
-    /// Steps of a minibatch (default: 64; mjrl).
+    /// Steps per minibatch (default: 64; mjrl).
     pub batch_size: usize,
     /// Passes over a batch (default: 5; mjrl's programs have 2 for batches many times as large).
     pub epochs: usize,
@@ -68,8 +68,8 @@ impl BaselineConfig {
     }
 }
 
-/// A network for values. It says them in units of the returns' standard deviation, whatever rewards are like; where that changes, its
-/// last layer is scaled so that what it says does not (van Hasselt et al. 2016). Before the first fit it says 0.
+/// A value network. It outputs values in units of the returns' standard deviation, whatever the scale of rewards; when that changes, its
+/// last layer is rescaled so that its values do not (van Hasselt et al. 2016). Before the first fit it gives 0.
 #[derive(Debug, Clone)]
 pub struct Baseline {
     config: BaselineConfig,
@@ -82,7 +82,7 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Appends what it sees of the consecutive states of an episode, `[T, I + 4]`, for the policy's inputs `[T, I]`.
+    /// Appends its inputs for the consecutive states of an episode, `[T, I + 4]`, from the policy's inputs `[T, I]`.
     pub fn prepare(&self, inputs: &[f32], into: &mut Vec<f32>) {
         for (t, row) in inputs.chunks_exact(self.inputs).enumerate() {
             into.extend(row.iter().map(|x| x.clamp(-CLIP, CLIP)));
@@ -110,7 +110,7 @@ impl Baseline {
         outputs.into_iter().map(|v| self.mean + self.std * f64::from(v)).collect()
     }
 
-    /// Fits it to returns `[N]` of rows `[N, I + 4]`, by minibatches in an order drawn anew for each pass, and returns the share of the
+    /// Fits it to returns `[N]` of rows `[N, I + 4]`, in minibatches of an order drawn anew for each pass, and returns the share of the
     /// returns' variance that it left unexplained before.
     ///
     /// # Panics
@@ -157,16 +157,16 @@ impl Baseline {
     /// Writes network and scale.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         into.put(NETWORK, &self.network.save())?;
         into.put(SCALE, &[self.mean, self.std].map(f64::to_le_bytes).concat())
     }
 
-    /// Goes back to what [`save`](Self::save) wrote.
+    /// Restores what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there, damaged or of another shape.
+    /// [`AgentError::Checkpoint`] for content that is missing, damaged or of another shape.
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         let numbers: Vec<f64> = from.get(SCALE)?.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
         let [mean, std] = numbers[..] else {

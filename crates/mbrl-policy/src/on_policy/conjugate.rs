@@ -1,9 +1,9 @@
-//! Linear equations by products alone.
+//! Linear equations, solved by matrix-vector products alone.
 
 /// Squared norm of the residual below which nothing is left to do (mjrl).
 const TOLERANCE: f64 = 1e-10;
 
-/// Solves `A x = b` for a symmetric positive definite `A` of which only products are known, by at most `iterations` conjugate gradients
+/// Solves `A x = b` for a symmetric positive definite `A`, known only by its products, with at most `iterations` conjugate-gradient steps
 /// from 0 (Hestenes and Stiefel 1952). After as many as `A` has different eigenvalues the solution is exact but for rounding.
 ///
 /// ```
@@ -24,7 +24,7 @@ pub fn conjugate_gradients(product: impl Fn(&[f64]) -> Vec<f64>, b: &[f64], iter
         }
         let image = product(&direction);
         let curvature = dot(&direction, &image);
-        // Rounding has used up what was definite.
+        // Due to rounding, `A` no longer appears positive definite.
         if curvature <= 0.0 {
             break;
         }

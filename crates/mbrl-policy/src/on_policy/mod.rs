@@ -1,4 +1,4 @@
-//! Learning a policy from what it does itself: each batch of whole episodes serves one update and is forgotten.
+//! Learning a policy from its own episodes: each batch of whole episodes serves one update and is then discarded.
 
 mod advantages;
 mod baseline;

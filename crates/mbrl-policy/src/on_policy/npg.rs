@@ -15,12 +15,12 @@ use crate::{
     Report, ReportKind, Turn,
 };
 
-/// Constants of natural policy gradients (Kakade 2001; Rajeswaran et al. 2017, whose program mjrl the defaults are of where no
+/// Constants of natural policy gradients (Kakade 2001; Rajeswaran et al. 2017, whose program mjrl gives the defaults where no
 /// other source is named).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NpgConfig {
-    /// Real steps of a batch at least: it ends with the episodes that are running then (default: 2000; ours, for small tasks).
+    /// Real steps of a batch at least: it ends with the episodes that are then running (default: 2000; ours, for small tasks).
     pub batch_steps: u64,
     /// Discount of rewards, γ (default 0.995; mjrl's programs).
     pub discount: f64,
@@ -31,7 +31,7 @@ pub struct NpgConfig {
     pub step_size: f64,
     /// Multiple of the identity that is added to the Fisher information (default 1e-4).
     pub damping: f64,
-    /// Conjugate gradients of an update (default: 10).
+    /// Conjugate-gradient steps per update (default: 10).
     pub iterations: usize,
 }
 
@@ -67,7 +67,7 @@ impl NpgConfig {
         Ok(())
     }
 
-    /// A learner that knows nothing yet, for an environment like `spec`.
+    /// An untrained learner for an environment like `spec`.
     ///
     /// # Errors
     /// [`AgentError::Config`] for actions without bounds, or a value that breaks a rule.
@@ -95,8 +95,8 @@ impl NpgConfig {
 
 /// Learns a policy by natural gradients: collects whole episodes with it, moves its parameters by
 /// `√(δ / gᵀF⁻¹g) · F⁻¹g`, `g` being the gradient of the mean of standardised advantages times log-probabilities and `F` the Fisher
-/// information, and forgets the episodes. A step whose divergence is above δ, twice what `F` foretells, is halved until it is not
-/// (ours; a nearly singular `F` says little of large steps). Made by [`NpgConfig::init`].
+/// information, and discards the episodes. A step whose divergence is above δ, twice what `F` predicts, is halved until it is not
+/// (ours; a nearly singular `F` says little about large steps). Made by [`NpgConfig::init`].
 ///
 /// ```
 /// use mbrl_env::{Env, Rng, tasks};
@@ -119,7 +119,7 @@ pub struct Npg {
     baseline: Baseline,
     /// Episodes that are running, one per slot.
     running: Vec<Path>,
-    /// What was drawn for the step that comes, before it was cut off at the bounds, per slot.
+    /// What was drawn for the next step, before it was clipped at the bounds, per slot.
     drawn: Vec<Option<Vec<f32>>>,
     /// Whole episodes since the last update.
     batch: Vec<Path>,
@@ -139,7 +139,7 @@ struct Path {
     terminated: bool,
 }
 
-/// A divergence of so many δ is too far: the Fisher information foretells half of one.
+/// A divergence of this many δ is too far: the Fisher information predicts half of one.
 const TOO_FAR: f64 = 1.0;
 /// How often a step is halved at most.
 const HALVINGS: u32 = 10;
@@ -157,7 +157,7 @@ struct Progress {
 }
 
 impl Npg {
-    /// For so many environments in lockstep.
+    /// For this many environments in lockstep.
     #[must_use]
     pub fn in_lockstep(mut self, slots: usize) -> Self {
         (self.running, self.drawn) = (vec![Path::default(); slots.max(1)], vec![None; slots.max(1)]);
@@ -196,7 +196,7 @@ impl Npg {
         }
     }
 
-    /// One update of policy and baseline by the batch, which is forgotten.
+    /// One update of policy and baseline from the batch, which is then discarded.
     fn improve(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         let paths = mem::take(&mut self.batch);
         let NpgConfig { discount, lambda, step_size, damping, iterations, .. } = self.config;

@@ -20,11 +20,11 @@ const LAST_LAYER: f32 = 0.01;
 const NETWORK: &str = "network.bin";
 const LOG_STD: &str = "log-std.bin";
 
-/// What the policy of an on-policy learner looks like.
+/// The policy of an on-policy learner.
 ///
-/// Where actions are real numbers it is a Gaussian whose means are a network's outputs and whose standard deviations are learned
-/// but the same everywhere, in [−1, 1] as the bounds are scaled to; what is drawn beyond the bounds is cut off by the environment's
-/// side alone. Where actions are choices it is a softmax of the outputs.
+/// For continuous actions it is a Gaussian, in units in which the bounds are [−1, 1]: its means are a network's outputs, and its standard
+/// deviations are learned but the same in all states. Draws beyond the bounds are clipped for the environment alone. For discrete actions
+/// it is a softmax of the outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StochasticConfig {
@@ -32,7 +32,7 @@ pub struct StochasticConfig {
     pub hidden: Vec<usize>,
     /// Activation of the hidden layers (default: tanh; mjrl).
     pub activation: Activation,
-    /// Log of the standard deviation at first (default: 0; mjrl).
+    /// Log of the standard deviation at the start (default: 0; mjrl).
     pub initial_log_std: f32,
     /// Least log of the standard deviation (default: −3; mjrl).
     pub min_log_std: f32,
@@ -103,10 +103,10 @@ fn refuse<T>(field: &'static str, value: String, rule: &'static str) -> Result<T
     Err(AgentError::Config { field, value, rule })
 }
 
-/// A policy that draws its actions: Gaussian where they are real numbers, categorical where they are choices. Made by
+/// A policy that draws its actions: Gaussian where they are continuous, categorical where they are discrete. Made by
 /// [`StochasticConfig::init`].
 ///
-/// Learning works on *drawn* actions `[N, A]`: of a Gaussian in [−1, 1] before they are cut off at the bounds, of choices their index.
+/// Learning works on *drawn* actions `[N, A]`: for a Gaussian in [−1, 1] before they are clipped at the bounds, for choices their index.
 /// Parameters are those of the network in the order of [`HostMlp::parameters`], then the logs of the standard deviations.
 #[derive(Debug, Clone)]
 pub struct StochasticPolicy {
@@ -121,7 +121,7 @@ enum Head {
     Choice(usize),
 }
 
-/// A forward pass over a batch that gradients can be taken of.
+/// A forward pass over a batch, for gradients.
 #[derive(Debug, Clone)]
 pub struct PolicyBatch {
     tape: Tape,
@@ -131,17 +131,17 @@ pub struct PolicyBatch {
 }
 
 impl StochasticPolicy {
-    /// A policy of choices, out of a file.
+    /// A policy of choices, read from a file.
     pub(crate) fn of_choices(network: HostMlp, inputs: Inputs) -> Self {
         Self { head: Head::Choice(network.config().outputs), network, inputs }
     }
 
-    /// A Gaussian policy, out of a file.
+    /// A Gaussian policy, read from a file.
     pub(crate) fn of_gaussian(network: HostMlp, inputs: Inputs, scale: ActionScale, log_std: Vec<f32>) -> Self {
         Self { network, head: Head::Gaussian { scale, log_std, floor: f32::NEG_INFINITY }, inputs }
     }
 
-    /// Between [−1, 1] and the environment's units; `None` of a policy of choices.
+    /// Between [−1, 1] and the environment's units; `None` for a policy of choices.
     #[must_use]
     pub fn scale(&self) -> Option<&ActionScale> {
         match &self.head {
@@ -156,7 +156,7 @@ impl StochasticPolicy {
         &self.network
     }
 
-    /// What the network sees of observations.
+    /// The inputs that the network sees.
     #[must_use]
     pub fn inputs(&self) -> &Inputs {
         &self.inputs
@@ -167,7 +167,7 @@ impl StochasticPolicy {
         self.inputs.observe(obs);
     }
 
-    /// Logs of the standard deviations, `[A]`; none of a policy of choices.
+    /// Logs of the standard deviations, `[A]`; none for a policy of choices.
     #[must_use]
     pub fn log_std(&self) -> &[f32] {
         match &self.head {
@@ -182,7 +182,7 @@ impl StochasticPolicy {
         [&self.network.parameters(), self.log_std()].concat()
     }
 
-    /// Other parameters; logs of standard deviations below their floor are raised to it.
+    /// Sets the parameters; logs of standard deviations below their floor are raised to it.
     ///
     /// # Panics
     /// If there are not as many.
@@ -201,7 +201,7 @@ impl StochasticPolicy {
         inputs
     }
 
-    /// Draws actions `[N, A]` for observations `[N, O]`, in the terms of learning; [`to_env`](Self::to_env) makes them those of the
+    /// Draws actions `[N, A]` for observations `[N, O]`, in the form that learning uses; [`to_env`](Self::to_env) makes them those of the
     /// environment. [`ActMode::Evaluate`] gives the mean or the likeliest choice.
     ///
     /// # Panics
@@ -289,7 +289,7 @@ impl StochasticPolicy {
         }
     }
 
-    /// Gradient by the parameters of the mean over the rows of `weights[i] · log π(action i)`.
+    /// Gradient of the mean over the rows of `weights[i] · log π(action i)`, with respect to the parameters.
     ///
     /// # Panics
     /// If there is not one weight and one action for each row.
@@ -351,7 +351,7 @@ impl StochasticPolicy {
         self.pulled(batch, &moved, rest.iter().map(|v| 2.0 * v).collect())
     }
 
-    /// Gradients of the parameters for those of the outputs and of the logs of standard deviations.
+    /// Gradients with respect to the parameters, from those with respect to the outputs and the logs of standard deviations.
     fn pulled(&self, batch: &PolicyBatch, by_outputs: &[f32], by_log_std: Vec<f64>) -> Vec<f64> {
         let weights = self.network.grads(&batch.tape, by_outputs);
         weights.into_iter().map(f64::from).chain(by_log_std).collect()
@@ -399,17 +399,17 @@ impl StochasticPolicy {
     /// Writes network, standard deviations and statistics.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         into.put(NETWORK, &self.network.save())?;
         into.put(LOG_STD, &self.log_std().iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
         self.inputs.save(into)
     }
 
-    /// Goes back to what [`save`](Self::save) wrote.
+    /// Restores what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there, damaged or of another shape.
+    /// [`AgentError::Checkpoint`] for content that is missing, damaged or of another shape.
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         let bytes = from.get(LOG_STD)?;
         let stored: Vec<f32> = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();

@@ -1,4 +1,4 @@
-//! Actors: a network and what becomes of its outputs.
+//! Actors: a network, and a head that turns its outputs into actions.
 //!
 //! Both heads end in a hyperbolic tangent, so that actions `u` lie in [−1, 1], which the environment's bounds are scaled to.
 //!
@@ -33,7 +33,7 @@ const NETWORK: &str = "network.bin";
 const ADAM: &str = "adam.bin";
 const AVERAGE: &str = "average.bin";
 
-/// What an actor's network looks like, and how it learns.
+/// An actor's network, and how it learns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ActorConfig {
@@ -45,8 +45,8 @@ pub struct ActorConfig {
     pub layer_norm: bool,
     /// Adam's step size (default 3e-4; SAC).
     pub learning_rate: f32,
-    /// Evaluations and exports act by a running average of the weights, which moves towards them by this share at each update: 0.001 averages
-    /// about the last thousand. 0 (default; SAC, TD3): they act by the weights themselves. What is learned does not depend on it.
+    /// Evaluations and exports use a running average of the weights, which moves towards them by this share at each update: 0.001 averages
+    /// about the last thousand. 0 (default; SAC, TD3): they use the weights themselves. What is learned does not depend on it.
     pub averaging: f32,
     /// Whether columns that the task calls angles enter as sine and cosine, for the critics too (default: yes). Tasks that show
     /// sines and cosines themselves, as Gymnasium's pendulum does, have no such columns.
@@ -70,12 +70,12 @@ impl Default for ActorConfig {
     }
 }
 
-/// What becomes of an actor's outputs.
+/// How an actor's outputs become actions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ActorHead {
     /// A normal squashed by a hyperbolic tangent.
     Gaussian {
-        /// Least and largest log of the standard deviation. What the network says beyond is cut off, and has no gradient.
+        /// Least and largest log of the standard deviation. The network's outputs beyond are clipped, and have no gradient.
         log_std: [f32; 2],
     },
     /// One action.
@@ -112,7 +112,7 @@ impl ActorConfig {
     /// An actor with fresh weights for an environment.
     ///
     /// # Errors
-    /// [`AgentError::Config`] for actions that are choices or have no bounds, or a value that breaks a rule.
+    /// [`AgentError::Config`] for actions that are discrete or have no bounds, or a value that breaks a rule.
     pub fn init(&self, spec: &EnvSpec, head: ActorHead, rng: &mut Rng) -> Result<Actor, AgentError> {
         let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
         self.validate()?;
@@ -150,8 +150,8 @@ impl ActorConfig {
 
 /// A policy that learns: a network with a head, and the state of its optimizer. Made by [`ActorConfig::init`].
 ///
-/// Learning works on [inputs](Inputs) instead of observations, `[N, I]`, and on actions in [−1, 1]; acting on observations, and
-/// actions in the environment's units.
+/// Learning works on [inputs](Inputs) instead of observations, `[N, I]`, and on actions in [−1, 1]; acting works on observations,
+/// and on actions in the environment's units.
 #[derive(Debug, Clone)]
 pub struct Actor {
     network: HostMlp,
@@ -162,15 +162,15 @@ pub struct Actor {
     inputs: Inputs,
 }
 
-/// What evaluations act by in place of the network.
+/// The network that evaluations use in place of the current one.
 #[derive(Debug, Clone)]
 struct Average {
     network: HostMlp,
-    /// By which it moves towards the network at each update.
+    /// The share by which it moves towards the network at each update.
     share: f32,
 }
 
-/// Actions that an actor drew, and what gradients need of them. Used again and again, it allocates little.
+/// Actions that an actor drew, and what their gradients need. When reused, it allocates little.
 #[derive(Debug, Clone, Default)]
 pub struct ActorPass {
     tape: Tape,
@@ -195,7 +195,7 @@ impl ActorPass {
         &self.log_probs
     }
 
-    /// What the network says, `[N, 2A]` (means, then logs of standard deviations as they come, before they are cut off) or `[N, A]`.
+    /// The network's outputs, `[N, 2A]` (means, then logs of standard deviations as they come, before clipping) or `[N, A]`.
     #[must_use]
     pub fn outputs(&self) -> &[f32] {
         &self.outputs
@@ -203,12 +203,12 @@ impl ActorPass {
 }
 
 impl Actor {
-    /// Out of a file, with an optimizer that has not stepped yet.
+    /// Read from a file, with an optimizer that has not stepped yet.
     pub(crate) fn of_parts(network: HostMlp, head: ActorHead, scale: ActionScale, inputs: Inputs) -> Self {
         Self { adam: Adam::new(&network, AdamConfig::default()), network, average: None, head, scale, inputs }
     }
 
-    /// What the network sees of observations.
+    /// The inputs that the network sees.
     #[must_use]
     pub fn inputs(&self) -> &Inputs {
         &self.inputs
@@ -236,29 +236,29 @@ impl Actor {
         &self.network
     }
 
-    /// Whether evaluations act by a [running average](ActorConfig::averaging) of the weights.
+    /// Whether evaluations use a [running average](ActorConfig::averaging) of the weights.
     #[must_use]
     pub fn is_averaged(&self) -> bool {
         self.average.is_some()
     }
 
-    /// What evaluations act by: the [running average](ActorConfig::averaging) of the network where there is one, else the network.
+    /// The network that evaluations use: its [running average](ActorConfig::averaging) where there is one, else the network itself.
     #[must_use]
     pub fn evaluated(&self) -> &HostMlp {
         self.average.as_ref().map_or(&self.network, |average| &average.network)
     }
 
-    /// Its network, to be set or moved.
+    /// Its network, mutable.
     pub fn network_mut(&mut self) -> &mut HostMlp {
         &mut self.network
     }
 
-    /// Its network and optimizer, to be set.
+    /// Its network and optimizer, mutable.
     pub(crate) fn learned_mut(&mut self) -> (&mut HostMlp, &mut Adam) {
         (&mut self.network, &mut self.adam)
     }
 
-    /// What becomes of the network's outputs.
+    /// How the network's outputs become actions.
     #[must_use]
     pub fn head(&self) -> ActorHead {
         self.head
@@ -314,8 +314,8 @@ impl Actor {
         outputs
     }
 
-    /// Gradients of the network's outputs, for those of the actions in [−1, 1] `[N, A]` and of the log-probabilities `[N]` (empty for a
-    /// deterministic head). The noise is held, so these are reparametrised gradients.
+    /// Gradients with respect to the network's outputs, from those with respect to the actions in [−1, 1] `[N, A]` and the log-probabilities
+    /// `[N]` (empty for a deterministic head). The noise is held fixed, so these are reparametrised gradients.
     #[must_use]
     pub fn pull(&self, pass: &ActorPass, grad_actions: &[f32], grad_log_probs: &[f32]) -> Vec<f32> {
         let width = self.scale.width();
@@ -343,13 +343,13 @@ impl Actor {
         gradients
     }
 
-    /// Gradients of the inputs `[N, I]` of a pass with a tape, for those of the outputs.
+    /// Gradients with respect to the inputs `[N, I]` of a pass with a tape, from those with respect to the outputs.
     #[must_use]
     pub fn input_grad(&self, pass: &ActorPass, grad_out: &[f32]) -> Vec<f32> {
         self.network.input_grad(&pass.tape, grad_out)
     }
 
-    /// Gradients of all parameters, in the order of [`HostMlp::parameters`], for those of the outputs of a pass with a tape.
+    /// Gradients with respect to all parameters, in the order of [`HostMlp::parameters`], from those of the outputs of a pass with a tape.
     #[must_use]
     pub fn grads(&self, pass: &ActorPass, grad_out: &[f32]) -> Vec<f32> {
         self.network.grads(&pass.tape, grad_out)
@@ -364,8 +364,8 @@ impl Actor {
     }
 
     /// Log-probability density `[N]` of given actions `[N, A]` in (−1, 1) under a Gaussian head, and the gradients of their mean
-    /// by the outputs of the pass, which was made for the same rows with a tape: what a likelihood is fitted by. Actions at the bounds are
-    /// taken a hair inside.
+    /// with respect to the outputs of the pass, which was made for the same rows with a tape: these fit a likelihood. Actions at the bounds
+    /// are taken as slightly inside.
     ///
     /// # Panics
     /// For a deterministic head.
@@ -400,7 +400,7 @@ impl Actor {
     /// Writes network, optimizer and statistics.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         into.put(NETWORK, &self.network.save())?;
         into.put(ADAM, &self.adam.save(&self.network))?;
@@ -410,10 +410,10 @@ impl Actor {
         self.inputs.save(into)
     }
 
-    /// Goes back to what [`save`](Self::save) wrote.
+    /// Restores what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there, damaged or of another shape.
+    /// [`AgentError::Checkpoint`] for content that is missing, damaged or of another shape.
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         load_network(&mut self.network, from, NETWORK)?;
         self.adam.load(&self.network, from.get(ADAM)?).map_err(|e| from.refuse(ADAM, e.to_string()))?;
@@ -424,7 +424,7 @@ impl Actor {
     }
 }
 
-/// Refuses a step size that is none.
+/// Refuses an invalid step size.
 pub(crate) fn check_learning_rate(value: f32) -> Result<(), AgentError> {
     if value >= 0.0 && value.is_finite() {
         return Ok(());
@@ -433,7 +433,7 @@ pub(crate) fn check_learning_rate(value: f32) -> Result<(), AgentError> {
     Err(AgentError::Config { field: "learning_rate", value, rule })
 }
 
-/// A network out of a checkpoint.
+/// A network from a checkpoint.
 pub(crate) fn load_network(network: &mut HostMlp, from: &CheckpointReader, name: &str) -> Result<(), AgentError> {
     network.load(from.get(name)?).map_err(|e| from.refuse(name, e.to_string()))
 }

@@ -1,17 +1,17 @@
-//! What networks see of observations.
+//! The inputs that networks make of observations.
 
 use burn::tensor::{Tensor, TensorData};
 use mbrl_env::{AngleColumn, EnvSpec};
 
 use crate::{AgentError, CheckpointReader, CheckpointWriter};
 
-/// Standardised inputs stay within so many standard deviations (Stable-Baselines3's `VecNormalize`).
+/// Standardised inputs stay within this many standard deviations (Stable-Baselines3's `VecNormalize`).
 const CLIP: f32 = 10.0;
 /// Added to a variance before its root is taken (as there).
 const FLOOR: f64 = 1e-8;
 
-/// What networks see of observations: angles as sine and cosine, the other columns as they are; where asked for, standardised by mean
-/// and standard deviation of all observations so far.
+/// The inputs that networks make of observations: angles as sine and cosine, the other columns as they are; if requested, standardised by
+/// mean and standard deviation of all observations so far.
 #[derive(Debug, Clone)]
 pub struct Inputs {
     obs: usize,
@@ -42,7 +42,7 @@ impl Inputs {
         inputs
     }
 
-    /// Out of a file: with statistics (shift and scale), they stay as they are.
+    /// Read from a file: statistics (shift and scale), if given, stay as they are.
     pub(crate) fn of_parts(obs: usize, angles: Vec<AngleColumn>, statistics: Option<[Vec<f32>; 2]>) -> Self {
         let fixed = |[shift, scale]: [Vec<f32>; 2]| Running { shift, scale, ..Running::new(0) };
         Self { obs, angles, running: statistics.map(fixed) }
@@ -54,7 +54,7 @@ impl Inputs {
         &self.angles
     }
 
-    /// What inputs are standardised by, where they are: `(x − shift) · scale`, `[I]` each, cut off at ±10.
+    /// The statistics by which inputs are standardised, where they are: `(x − shift) · scale`, `[I]` each, clipped at ±10.
     #[must_use]
     pub fn statistics(&self) -> Option<[&[f32]; 2]> {
         self.running.as_ref().map(|running| [&running.shift[..], &running.scale[..]])
@@ -122,7 +122,7 @@ impl Inputs {
         ((inputs - row(&running.shift)) * row(&running.scale)).clamp(-CLIP, CLIP)
     }
 
-    /// Gradients of observations `[N, O]` for those of the inputs `[N, I]` that were made of them.
+    /// Gradients with respect to observations `[N, O]`, from those with respect to the inputs `[N, I]` that were made of them.
     #[must_use]
     pub fn pullback(&self, obs: &[f32], gradients: &[f32]) -> Vec<f32> {
         let width = self.width();
@@ -174,7 +174,7 @@ impl Inputs {
     /// Writes the statistics.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         let Some(running) = &self.running else { return Ok(()) };
         let numbers = [running.count].into_iter().chain(running.mean.iter().copied()).chain(running.squares.clone());
@@ -182,10 +182,10 @@ impl Inputs {
         into.put(FILE, &bytes)
     }
 
-    /// Goes back to what [`save`](Self::save) wrote.
+    /// Restores what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there or of another width.
+    /// [`AgentError::Checkpoint`] for content that is missing or of another width.
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         let width = self.width();
         let Some(running) = &mut self.running else { return Ok(()) };
@@ -214,7 +214,7 @@ impl Running {
         Self { count: 0.0, mean: zeros(), squares: zeros(), shift: vec![0.0; width], scale: vec![1.0; width] }
     }
 
-    /// Out of a file, which tells what inputs are standardised by and not what that was made of.
+    /// Read from a file, which holds what inputs are standardised by, but not the statistics behind it.
     fn is_fixed(&self) -> bool {
         self.mean.len() != self.shift.len()
     }

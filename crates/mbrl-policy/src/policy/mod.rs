@@ -1,4 +1,4 @@
-//! Policies: what maps observations to actions, in batches, on the host.
+//! Policies: maps from observations to actions, in batches, on the host.
 
 mod actor;
 mod inputs;

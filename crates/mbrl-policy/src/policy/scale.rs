@@ -65,8 +65,8 @@ impl ActionScale {
         }
     }
 
-    /// Appends actions `[N, A]` of the environment as those in [−1, 1]; 0 for an entry that is fixed. What lies outside of the bounds
-    /// is not clipped.
+    /// Appends actions `[N, A]` of the environment as those in [−1, 1]; 0 for an entry that is fixed. Actions outside the bounds
+    /// are not clipped.
     pub fn to_unit(&self, actions: &[f32], into: &mut Vec<f32>) {
         for row in actions.chunks_exact(self.width()) {
             let scaled = row.iter().zip(self.centre.iter().zip(&self.half));

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A clock that the control loop goes by.
+/// The clock of the control loop.
 pub trait Clock: Send + fmt::Debug {
     /// Time since an origin of the clock's own.
     fn now(&self) -> Duration;
 
-    /// Returns when that time has come, at once where it is past.
+    /// Returns when that time has come, at once if it is past.
     fn wait_until(&self, time: Duration);
 }
 
@@ -38,7 +38,7 @@ impl Clock for MonotonicClock {
     }
 }
 
-/// A clock that stands still until it is told: for tests, and for simulations that are to run as fast as they can. Clones show the same
+/// A clock that moves only when told to: for tests, and for simulations that are to run as fast as they can. Clones show the same
 /// time.
 ///
 /// ```

@@ -18,14 +18,14 @@ use super::{
     error::refuse, log::fields,
 };
 
-/// What is sent where there is no plan.
+/// The command that is sent where there is no plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SafeAction {
-    /// The envelope's rest (default): no torque, say.
+    /// The envelope's rest (default), such as no torque.
     #[default]
     Rest,
-    /// The last command again: for robots that are told positions.
+    /// The last command again: for robots commanded by position.
     Hold,
 }
 
@@ -33,20 +33,20 @@ pub enum SafeAction {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DriverConfig {
-    /// Delay until a command acts that measurements do not show, in control periods (default 0): for a robot that says which command acted
-    /// ([`Acted`]) its own delay after that; for one that does not, the whole delay.
+    /// The part of the delay until a command acts that measurements do not show, in control periods (default 0): for a robot that reports which
+    /// command acted ([`Acted`]) its own delay after that; for one that does not, the whole delay.
     pub delay: usize,
     /// Control periods without a new measurement after which the safe action is sent (default 3). Until then plans start where the
-    /// model leads under the commands sent.
+    /// model predicts the robot to be under the commands sent.
     pub stale_after: u64,
     /// Control periods without one after which the robot is stopped (default 10).
     pub stop_after: u64,
-    /// How many control periods late an action of an older plan may be sent where newer plans are late; then the safe action (default 5).
+    /// How many control periods late an action of an older plan may be sent when newer plans are late; then the safe action (default 5).
     pub reuse: u64,
     /// What is sent where there is no plan (default: the envelope's rest).
     pub safe_action: SafeAction,
-    /// Whether to go on when the robot says that its episode is over, resting until the next one begins, instead of an emergency stop (default:
-    /// false).
+    /// Whether to continue when the robot reports that its episode is over, resting until the next one begins, instead of an emergency stop
+    /// (default: false).
     pub many_episodes: bool,
 }
 
@@ -146,7 +146,7 @@ pub enum Source {
     Waiting,
     /// The plan that was made for this control period.
     Plan,
-    /// A plan made for so many control periods earlier.
+    /// A plan made for this many control periods earlier.
     OlderPlan(u64),
     /// The safe action: no plan reaches this far, or measurements are too old.
     Safe,
@@ -160,7 +160,7 @@ pub enum Source {
 pub struct Tick {
     /// Number of the control period, from 0 on.
     pub tick: u64,
-    /// How long after its time the command left.
+    /// How late the command left.
     pub late: Duration,
     /// Where the command came from.
     pub source: Source,
@@ -168,7 +168,7 @@ pub struct Tick {
     pub action: Option<Vec<f32>>,
     /// What the envelope changed.
     pub intervention: Intervention,
-    /// Control periods before this one that were missed: the machine was not there.
+    /// Control periods before this one that were missed: the machine was too late.
     pub missed: u64,
 }
 
@@ -198,7 +198,7 @@ pub struct DriveReport {
     pub plan_failure: Option<String>,
     /// Measurements taken in.
     pub measurements: u64,
-    /// Measurements that were refused: no numbers, or another width.
+    /// Measurements that were refused: not finite, or of another width.
     pub refused: u64,
     /// Errors of the link.
     pub link_errors: u64,
@@ -297,13 +297,13 @@ struct LogRow {
 
 /// Drives a robot by plans; made by [`DriverConfig::init`].
 ///
-/// Each control period it takes in what was measured, sends one command through the [`Envelope`], and asks for the plan of the next
+/// In each control period it takes in what was measured, sends one command through the [`Envelope`], and asks for the plan of the next
 /// period, which is made meanwhile ([`PlanThread`](super::PlanThread)): the command leaves at its time, however long a plan takes. The
-/// plan starts at the state that the robot will be in when its first action acts ([`Foresight`](super::Foresight)). Where it is late,
-/// the next action of the plan before is sent, a few times, and then the safe action.
+/// plan starts at the state that the robot will be in when its first action acts ([`Foresight`](super::Foresight)). If a plan is late,
+/// the next action of the previous plan is sent, a few times, and then the safe action.
 ///
-/// Emergency stops have these causes: somebody pulled it, a limit was passed or can no longer be kept, no measurement came for too long, the episode was over (without
-/// [`DriverConfig::many_episodes`]), the log could not be written, or the planner panicked.
+/// Emergency stops have these causes: somebody triggered one, a limit was passed or can no longer be kept, no measurement came for too
+/// long, the episode was over (without [`DriverConfig::many_episodes`]), the log could not be written, or the planner panicked.
 pub struct Driver<L, P, C> {
     config: DriverConfig,
     link: L,
@@ -322,7 +322,7 @@ pub struct Driver<L, P, C> {
     fresh_at: u64,
     past: History,
     begins: bool,
-    /// The robot's episode was over in the last control period: no plan was asked for.
+    /// The robot's episode was over in the last control period: no plan was requested.
     between: bool,
     plan: Option<(u64, Vec<Vec<f32>>, Duration)>,
     /// What was sent in the last control periods.
@@ -343,7 +343,7 @@ impl<L, P, C> fmt::Debug for Driver<L, P, C> {
 }
 
 impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
-    /// Logs everything. A log that cannot be written is an emergency stop: what the robot does next would be known to nobody.
+    /// Logs everything. A log that cannot be written is an emergency stop: what the robot does next would not be recorded.
     #[must_use]
     pub fn with_log(mut self, log: DriveLog) -> Self {
         self.log = Some(log);
@@ -374,7 +374,7 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
         &self.report
     }
 
-    /// Drives for so many control periods, or until it has stopped the robot: then it sends the stop
+    /// Drives for this many control periods, or until it has stopped the robot: then it sends the stop
     /// [`DriverConfig::stop_after`] times, in case some are lost.
     pub fn run(&mut self, ticks: u64) -> DriveReport {
         let end = self.tick.saturating_add(ticks);
@@ -484,7 +484,7 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
         Tick { tick, late, source, action, intervention, missed }
     }
 
-    /// Waits for the time of the control period. Gives how late it is, and how many periods were missed.
+    /// Waits for the time of the control period. Returns how late it is, and how many periods were missed.
     fn wait(&mut self, events: &mut Vec<String>) -> (Duration, u64) {
         let before = self.clock.now();
         let (first, origin) = *self.origin.get_or_insert((self.tick, before));
@@ -514,7 +514,7 @@ impl<L: Link, P: PlanSource, C: Clock> Driver<L, P, C> {
             self.report.clock_jumps += u64::from(periods > self.config.stop_after);
             missed = periods;
             self.report.missed += missed;
-            // The count goes on without a gap, from now on: the next command leaves a whole period from here.
+            // The count continues without a gap, from now on: the next command leaves a whole period from here.
             self.origin = Some((self.tick, now));
             late = late.saturating_sub(self.period.mul_f64(periods as f64));
         }

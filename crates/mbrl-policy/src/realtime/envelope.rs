@@ -1,4 +1,4 @@
-//! The last stage before the link: no command outside of the limits passes, wherever it comes from.
+//! The last stage before the link: no command outside the limits passes, wherever it comes from.
 
 use std::{fmt, time::Duration};
 
@@ -30,9 +30,9 @@ pub struct EnvelopeConfig {
     pub low: Vec<f32>,
     /// Largest command, `[A]`.
     pub high: Vec<f32>,
-    /// Largest change of a command per second, `[A]`; infinity where there is none to keep.
+    /// Largest change of a command per second, `[A]`; infinity for no limit.
     pub rate: Vec<f32>,
-    /// The command at which the robot comes to no harm, `[A]`: no torque, say. The first command changes from it, and a command that is
+    /// A command that does the robot no harm, `[A]`, such as no torque. The first command changes from it, and a command that is
     /// not finite is replaced by it.
     pub rest: Vec<f32>,
     /// Longest time from sending a command until it acts (s), for [`Drive`]: latency, jitter and delays of the robot (default 0).
@@ -43,7 +43,7 @@ pub struct EnvelopeConfig {
     pub joints: Vec<JointLimits>,
 }
 
-/// Limits of a joint. A measurement beyond them is an emergency stop; with a [`Drive`] commands brake in time before it comes to that.
+/// Limits of a joint. A measurement beyond them is an emergency stop; with a [`Drive`] commands brake early enough to prevent that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JointLimits {
@@ -55,7 +55,7 @@ pub struct JointLimits {
     /// Column of the observation that holds the velocity, and the largest speed (rad/s, m/s: the column's unit).
     #[serde(default)]
     pub velocity: Option<(usize, f32)>,
-    /// How its command moves it, where that is a force or a torque. Needs `velocity`.
+    /// How its command moves it, if that is a force or a torque. Needs `velocity`.
     #[serde(default)]
     pub drive: Option<Drive>,
 }
@@ -281,7 +281,7 @@ impl JointLimits {
 pub struct Intervention {
     /// The command was not finite, or had the wrong width: the rest took its place.
     pub replaced: bool,
-    /// It lay outside of its limits.
+    /// It lay outside its limits.
     pub clipped: bool,
     /// A joint had to brake.
     pub braked: bool,
@@ -341,7 +341,7 @@ impl SafeCommand {
 ///   known, the command is moved towards full braking early enough that position and speed stay within, however the joint accelerates
 ///   until then.
 /// - A command that is not finite, or has the wrong width, is replaced by the rest.
-/// - A stop is final: to go on, make a new envelope.
+/// - A stop is final: to continue, make a new envelope.
 #[derive(Debug)]
 pub struct Envelope {
     config: EnvelopeConfig,
@@ -387,7 +387,7 @@ impl Envelope {
         self.stopped.as_deref()
     }
 
-    /// Takes in a measurement `[O]` of an `age` (s). One beyond a limit is an emergency stop; one of another width, or that is not finite, is ignored.
+    /// Takes in a measurement `[O]` of an `age` (s). One beyond a limit is an emergency stop; one of another width or not finite is ignored.
     pub fn observe(&mut self, obs: &[f32], age: f64) {
         if obs.len() != self.obs_width || obs.iter().any(|x| !x.is_finite()) {
             return;
@@ -485,7 +485,7 @@ mod tests {
         Duration::from_secs_f64(PERIOD)
     }
 
-    /// Any `f32`, those that are no numbers too.
+    /// Any `f32`, including NaN and the infinities.
     fn any(rng: &mut Rng) -> f32 {
         match rng.below(8) {
             0 => f32::NAN,
@@ -653,7 +653,7 @@ mod tests {
         assert!(beyond > 100, "{beyond}");
     }
 
-    /// What comes of a wanted command where this was measured so long ago.
+    /// The command that passes for a wanted one, where this was measured so long ago.
     fn passed(config: EnvelopeConfig, obs: [f32; 2], age: f64, wanted: f32) -> (Option<f32>, Intervention, Envelope) {
         let mut envelope = config.init(period(), 2).unwrap();
         envelope.observe(&obs, age);

@@ -6,7 +6,7 @@ use mbrl_env::EnvError;
 
 use crate::AgentError;
 
-/// An error of the link to a robot. None of them ends a run: the driver counts them and goes by what it knows.
+/// An error of the link to a robot. None of them ends a run: the driver counts them and uses what it knows.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
@@ -16,7 +16,7 @@ pub enum LinkError {
         /// Who is at the other end.
         peer: String,
     },
-    /// What came is no frame of the protocol.
+    /// What came is not a frame of the protocol.
     #[error("{peer} sent {reason}")]
     Protocol {
         /// Who sent it.

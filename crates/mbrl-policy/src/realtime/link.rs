@@ -1,4 +1,4 @@
-//! The way to a robot and back.
+//! The connection to a robot and back.
 
 use mbrl_env::Snapshot;
 
@@ -7,7 +7,7 @@ use super::{LinkError, SafeCommand};
 /// What acted on the robot in the period before a measurement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Acted {
-    /// The robot does not say.
+    /// The robot does not report it.
     #[default]
     Unknown,
     /// The command of this control period.
@@ -20,7 +20,7 @@ pub enum Acted {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Measurement {
-    /// Number of the connection: on a new one the robot numbers its measurements anew.
+    /// Number of the connection: on a new one the robot restarts the numbers of its measurements.
     pub session: u32,
     /// Number of the measurement; one that is not above the last is a repetition, or late.
     pub sequence: u64,
@@ -37,7 +37,7 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// A measurement of a robot that does not say what acted.
+    /// A measurement of a robot that does not report what acted.
     #[must_use]
     pub fn new(sequence: u64, time: f64, obs: impl Into<Vec<f32>>) -> Self {
         Self { sequence, time, obs: obs.into(), ..Self::default() }
@@ -65,7 +65,7 @@ impl Measurement {
     }
 }
 
-/// The way to a robot and back. The [`Driver`](super::Driver) copes with a link that fails, loses, delays or repeats messages.
+/// The connection to a robot and back. The [`Driver`](super::Driver) copes with a link that fails, loses, delays or repeats messages.
 ///
 /// Commands are the heartbeat: one leaves in every control period, and a robot that hears none for a while should halt by itself.
 /// Measurements are the robot's.
@@ -97,13 +97,13 @@ pub trait Link: Send {
     /// Sends a command. Must not block: what cannot be sent at once is lost.
     ///
     /// # Errors
-    /// [`LinkError`]; the driver counts it and goes on.
+    /// [`LinkError`]; the driver counts it and continues.
     fn send(&mut self, command: &SafeCommand) -> Result<(), LinkError>;
 
     /// The next measurement that has arrived, oldest first. Must not block.
     ///
     /// # Errors
-    /// [`LinkError`]; the driver counts it and goes on.
+    /// [`LinkError`]; the driver counts it and continues.
     fn receive(&mut self) -> Result<Option<Measurement>, LinkError>;
 }
 

@@ -20,17 +20,17 @@ use super::DriveError;
 
 /// Files of what passed between a driver and a robot, written by a thread of its own: a slow disk does not hold up the control loop.
 ///
-/// - `transitions.csv` is what `mbrl fit` reads: an observation per row, and the command that acted on it. Only what is known for sure
+/// - `transitions.csv` is what `mbrl fit` reads: an observation per row, and the command that acted on it. Only what is certain
 ///   becomes a transition; where a measurement was lost, or the robot held still by itself, an episode ends and the next begins.
 /// - `ticks.csv` has a row per command: when it left, what was wanted and what was sent, from which plan, what the envelope changed, and events
 ///   such as missed control periods.
 ///
-/// Both are written out at least once a second, so that a kill loses no more than that, and a full disk is known as soon: the driver then stops
+/// Both are written out at least once a second, so that a kill loses no more than that, and a full disk is noticed as soon: the driver then stops
 /// the robot.
 #[derive(Debug)]
 pub struct DriveLog {
     folder: PathBuf,
-    /// What could not be written, once that is so.
+    /// What could not be written, once something could not.
     failure: Arc<OnceLock<String>>,
     rows: mpsc::Sender<Row>,
     writer: JoinHandle<Result<(), DriveError>>,
@@ -43,10 +43,10 @@ enum Row {
 }
 
 impl DriveLog {
-    /// Begins the files in a folder, which is made where it is not there.
+    /// Begins the files in a folder, which is created if it does not exist.
     ///
     /// # Errors
-    /// [`DriveError::Log`] where a file cannot be made, or is there already: a log is never overwritten.
+    /// [`DriveError::Log`] where a file cannot be created, or exists already: a log is never overwritten.
     pub fn create(folder: &Path, spec: &EnvSpec) -> Result<Self, DriveError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -179,7 +179,7 @@ fn ticks_head(spec: &EnvSpec) -> String {
     format!("{}tick,time,late_ms,source,plan_age,plan_ms,measurement,age{wanted}{sent},envelope,event\n", legend(spec))
 }
 
-/// Numbers of a row, each with a comma before it; so many empty fields where there are none.
+/// Numbers of a row, each with a comma before it; as many empty fields where there are none.
 pub(super) fn fields(values: Option<&[f32]>, width: usize) -> String {
     match values {
         Some(values) => values.iter().fold(String::new(), |mut text, value| {

@@ -1,4 +1,4 @@
-//! Driving a robot in real time: by plans, at a control period, inside limits.
+//! Driving a robot in real time: by plans, at a fixed control period, within limits.
 //!
 //! ```text
 //!  robot ── Link ──> Driver ── what was measured, what is under way ──> PlanThread: Pilot (an agent, a learner, a closure)
@@ -14,7 +14,7 @@
 //!   in the same process ([`SimulatedLink`]), or behind a socket ([`Loopback`]).
 //! - [`DriveLog`] keeps everything, in the format that `mbrl fit` reads.
 //!
-//! All of it goes by a [`Clock`]; with a [`SimulatedClock`] and [`SimulatedPlanning`] a run is deterministic and takes no time.
+//! All of it uses a [`Clock`]; with a [`SimulatedClock`] and [`SimulatedPlanning`] a run is deterministic and takes no time.
 //! `docs/guides/real-time.md` goes through it with an arm at 50 Hz.
 
 mod clock;

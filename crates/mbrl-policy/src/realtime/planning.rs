@@ -14,7 +14,7 @@ use mbrl_model::{Draw, Dynamics, Propagation, Start, Tensor};
 use super::{DriveError, error::refuse};
 use crate::{ActMode, Agent, AgentError, Learner};
 
-/// What is known when a plan is asked for, and what it is for.
+/// What is known when a plan is requested, and what the plan is for.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct PlanRequest {
@@ -39,15 +39,15 @@ pub struct PlanRequest {
 pub struct PlanReply {
     /// The control period that the first action is for.
     pub tick: u64,
-    /// Actions from then on, `[H][A]`; or why there is none.
+    /// Actions from then on, `[H][A]`; or why there are none.
     pub actions: Result<Vec<Vec<f32>>, AgentError>,
     /// Wall time that it took.
     pub elapsed: Duration,
 }
 
-/// Chooses what to do from some control period on. It runs on a thread of its own.
+/// Chooses actions from some control period on. It runs on a thread of its own.
 pub trait Pilot: Send {
-    /// Actions from `request.tick` on, `[H][A]`, at least one. Further ones serve where a later plan does not come in time.
+    /// Actions from `request.tick` on, `[H][A]`, at least one. Further ones are used when a later plan does not come in time.
     ///
     /// # Errors
     /// Whatever keeps it from choosing; the driver falls back and asks again.
@@ -101,7 +101,7 @@ impl Who {
 }
 
 /// A pilot that asks an agent: each plan is the agent's action in the state in which it will act, and what the agent
-/// [means to do](Agent::ahead) after that.
+/// [intends to do](Agent::ahead) after that.
 pub struct AgentPilot {
     who: Who,
     foresight: Foresight,
@@ -125,7 +125,7 @@ impl AgentPilot {
     /// A pilot for any agent.
     ///
     /// # Errors
-    /// [`DriveError::Config`] for [`Foresight::Learned`], which needs a learner, and a model that does not tell observations.
+    /// [`DriveError::Config`] for [`Foresight::Learned`], which needs a learner, and for a model that does not predict observations.
     pub fn new(agent: Box<dyn Agent>, foresight: Foresight, rng: Rng) -> Result<Self, DriveError> {
         match &foresight {
             Foresight::Learned => {
@@ -140,7 +140,7 @@ impl AgentPilot {
     /// A pilot for what a learner has learned; it learns nothing more.
     ///
     /// # Errors
-    /// [`DriveError::Config`] for [`Foresight::Learned`] of a learner without a fitted model, and a model that does not tell
+    /// [`DriveError::Config`] for [`Foresight::Learned`] of a learner without a fitted model, and for a model that does not predict
     /// observations.
     pub fn of_learner(learner: Box<dyn Learner>, foresight: Foresight, rng: Rng) -> Result<Self, DriveError> {
         match &foresight {
@@ -255,11 +255,11 @@ pub trait PlanSource: Send + fmt::Debug {
     /// The next plan that is ready, oldest first.
     ///
     /// # Errors
-    /// [`PlannerGone`] where no plan will come any more, because the planner panicked.
+    /// [`PlannerGone`] where no more plans will come, because the planner panicked.
     fn poll(&mut self, now: Duration) -> Result<Option<PlanReply>, PlannerGone>;
 }
 
-/// The planner panicked, and no plan will come any more.
+/// The planner panicked, and no more plans will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannerGone;
 
@@ -292,7 +292,7 @@ impl PlanThread {
     /// Starts the thread.
     ///
     /// # Errors
-    /// [`DriveError::Config`] where the operating system gives none.
+    /// [`DriveError::Config`] where the operating system provides none.
     pub fn start(mut pilot: impl Pilot + 'static) -> Result<Self, DriveError> {
         let (sender, replies) = mpsc::channel();
         let slot = Arc::new(Slot::default());
@@ -351,8 +351,8 @@ impl Drop for PlanThread {
     }
 }
 
-/// A [`Pilot`] that plans at once, and whose plans are ready after a time that a function of the control period says: with a simulated
-/// clock, a planner that takes its time, or stalls, deterministically.
+/// A [`Pilot`] that plans at once, and whose plans are ready after a time given by a function of the control period: with a simulated
+/// clock, a planner that is slow, or stalls, deterministically.
 pub struct SimulatedPlanning<P> {
     pilot: P,
     takes: Box<dyn FnMut(u64) -> Duration + Send>,
@@ -368,7 +368,7 @@ impl<P> fmt::Debug for SimulatedPlanning<P> {
 }
 
 impl<P: Pilot> SimulatedPlanning<P> {
-    /// A plan for the control period k is ready `takes(k)` after it was asked for.
+    /// A plan for the control period k is ready `takes(k)` after it was requested.
     #[must_use]
     pub fn new(pilot: P, takes: impl FnMut(u64) -> Duration + Send + 'static) -> Self {
         Self { pilot, takes: Box::new(takes), busy: None, waiting: None }

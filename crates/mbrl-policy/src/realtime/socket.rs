@@ -1,4 +1,4 @@
-//! A link over TCP, and a robot's stand-in at its other end.
+//! A link over TCP, and a robot's stand-in at the other end.
 
 use std::{
     collections::VecDeque,
@@ -34,7 +34,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A link over TCP, in the protocol of `docs/robot-protocol.md`. A thread of its own reads, and connects anew when the connection
+/// A link over TCP, in the protocol of `docs/robot-protocol.md`. A separate thread reads, and reconnects when the connection
 /// breaks; neither holds up the control loop.
 #[derive(Debug)]
 pub struct SocketLink {
@@ -170,7 +170,7 @@ impl SocketLink {
         Ok(Self { shared, hello, reader: Some(reader) })
     }
 
-    /// What the robot said of itself.
+    /// What the robot said about itself.
     #[must_use]
     pub fn hello(&self) -> &Hello {
         &self.hello

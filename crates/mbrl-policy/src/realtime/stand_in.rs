@@ -96,7 +96,7 @@ pub(super) struct Heard {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StandInConfig {
-    /// What it does by itself: before the first command, after a stop, and where none comes any more, `[A]` (default: the action nearest
+    /// What it does by itself: before the first command, after a stop, and when no more commands come, `[A]` (default: the action nearest
     /// to 0).
     pub rest: Option<Vec<f32>>,
     /// Control periods without a new command until it holds still by itself (default 5).
@@ -147,7 +147,7 @@ impl StandInConfig {
     }
 }
 
-/// Faults that come and go while a stand-in runs. Clones speak of the same one.
+/// Faults that come and go while a stand-in runs. Clones share the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Mutex<FaultState>>);
 
@@ -169,7 +169,7 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts the link, or restores it. What was under way is lost; the robot goes on.
+    /// Cuts the link, or restores it. What was under way is lost; the robot continues.
     pub fn kill(&self, killed: bool) {
         self.state().killed = killed;
     }
@@ -179,7 +179,7 @@ impl Faults {
         self.state().blind = blind;
     }
 
-    /// Sets the robot's clock ahead by so many seconds.
+    /// Sets the robot's clock ahead by this many seconds.
     pub fn shift_clock(&self, seconds: f64) {
         self.state().clock_offset = seconds;
     }
@@ -191,8 +191,8 @@ impl Faults {
 
 /// An environment in a robot's place: it steps by its own clock, whether commands come or not.
 ///
-/// At each period it gives what it measured, and lets the newest command that has arrived act until the next one. So a command acts from
-/// the robot's next period on, as with a real one.
+/// In each period it reports what it measured, and lets the newest command that has arrived act until the next one. A command therefore
+/// acts from the robot's next period on, as with a real one.
 pub struct StandIn {
     world: World,
     period: Duration,
@@ -212,7 +212,7 @@ pub struct StandIn {
     over: bool,
     sequence: u64,
     episode: u64,
-    /// Sums of rewards of the episodes that are over, and of the one that goes on.
+    /// Sums of rewards of the episodes that are over, and of the running one.
     returns: Vec<f64>,
     total: f64,
     /// What acted in each period.
@@ -234,7 +234,7 @@ impl StandIn {
     /// A stand-in, at the start of its first episode.
     ///
     /// # Errors
-    /// [`DriveError::Config`] for a line that cannot be and a rest of the wrong width; an error of the environment.
+    /// [`DriveError::Config`] for an impossible line and a rest of the wrong width; an error of the environment.
     pub fn new(mut world: World, config: StandInConfig, faults: Faults) -> Result<Self, DriveError> {
         config.line.check()?;
         let spec = world.spec();

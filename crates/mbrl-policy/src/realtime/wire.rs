@@ -4,7 +4,7 @@ use super::{Acted, Measurement, SafeCommand};
 
 /// Version of the protocol.
 pub const WIRE_VERSION: u16 = 1;
-/// Longest body of a frame in bytes: longer ones are no frames.
+/// Longest body of a frame in bytes: longer ones are not frames.
 const LONGEST_FRAME: usize = 1 << 16;
 
 const HELLO: u8 = 1;
@@ -15,7 +15,7 @@ const OVER: u8 = 1;
 const UNKNOWN: u64 = u64::MAX;
 const ITSELF: u64 = u64::MAX - 1;
 
-/// What a robot says of itself when a driver connects.
+/// What a robot says about itself when a driver connects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hello {
     /// Version of the protocol that it speaks.

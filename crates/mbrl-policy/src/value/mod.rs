@@ -1,4 +1,4 @@
-//! What states are worth: values that plans end in, learned from trajectories.
+//! Values of states that plans end in, learned from trajectories.
 
 mod returns;
 
@@ -25,7 +25,7 @@ use crate::{
 const NETWORK: &str = "network.bin";
 const SCALE: &str = "scale.bin";
 
-/// The network of a value, and how it is fitted.
+/// A value network, and how it is fitted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValueNetConfig {
     /// Discount γ per step, in (0, 1] (default: 0.99).
@@ -42,11 +42,11 @@ pub struct ValueNetConfig {
     pub activation: Activation,
     /// Adam's step size (default 1e-3). Adam begins anew with each call of [`ValueLearner::learn`].
     pub learning_rate: f32,
-    /// States of a batch, of each network (default: 128).
+    /// States per batch of each network (default: 128).
     pub batch_size: usize,
     /// Steps of Adam in a call of [`ValueLearner::learn`] (default: 400).
     pub optimizer_steps: usize,
-    /// How often targets are made anew meanwhile, with the values as they then are (default: 4).
+    /// How often targets are recomputed during a call, with the values of that moment (default: 4).
     pub rounds: usize,
 }
 
@@ -97,7 +97,7 @@ impl ValueNetConfig {
         Ok(MlpConfig::new(1, self.hidden.clone(), 1).validate()?)
     }
 
-    /// A value with fresh weights for an environment. It says 0 until it has learned.
+    /// A value with fresh weights for an environment. It is 0 until it has learned.
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
@@ -121,7 +121,7 @@ impl ValueNetConfig {
     }
 }
 
-/// What a call of [`ValueLearner::learn`] came to.
+/// The result of a call of [`ValueLearner::learn`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ValueReport {
@@ -129,16 +129,16 @@ pub struct ValueReport {
     pub states: usize,
     /// Mean of the last targets.
     pub mean: f64,
-    /// What the first targets left unexplained before: mean (V − G)² divided by their variance.
+    /// Share of the first targets' variance that the values left unexplained before: mean (V − G)² divided by the targets' variance.
     pub unexplained: f64,
-    /// The same of the last targets, by the batches of the last round.
+    /// The same for the last targets, over the batches of the last round.
     pub loss: f64,
 }
 
-/// Learns what states are worth, by λ-returns of trajectories of any origin. Made by [`ValueNetConfig::init`].
+/// Learns the values of states from λ-returns of trajectories of any origin. Made by [`ValueNetConfig::init`].
 ///
-/// Its networks see angles as sine and cosine, and everything standardised; they say values in units of the targets' standard deviation, and are
-/// scaled anew where that changes. No value is beyond what the rewards so far allow, `r / (1 − γ)` for the least and the largest `r`, 0 among
+/// Its networks see angles as sine and cosine, and everything standardised; they output values in units of the targets' standard deviation, and are
+/// rescaled when that changes. No value is beyond what the rewards so far allow, `r / (1 − γ)` for the least and the largest `r`, 0 among
 /// them.
 ///
 /// ```
@@ -227,7 +227,7 @@ impl ValueLearner {
         &self.config
     }
 
-    /// Whether it has learned: until then it says 0.
+    /// Whether it has learned: until then it is 0.
     #[must_use]
     pub fn has_learned(&self) -> bool {
         self.net.std > 0.0
@@ -247,13 +247,13 @@ impl ValueLearner {
         self.net.values(obs)
     }
 
-    /// It as it is now, for plans that end in it. It has a gradient.
+    /// A snapshot of the current value, for plans to end in. It has a gradient.
     #[must_use]
     pub fn snapshot(&self) -> StateValue {
         StateValue(Arc::new(self.net.clone()))
     }
 
-    /// What was learned counts no more, of another goal say; statistics of inputs stay.
+    /// Discards what was learned, for example for another goal; statistics of inputs stay.
     pub fn forget(&mut self) {
         (self.net.mean, self.net.std, self.net.ends) = (0.0, 0.0, [0.0; 2]);
     }
@@ -339,7 +339,7 @@ impl ValueLearner {
     /// Writes network, scale and statistics.
     ///
     /// # Errors
-    /// Input and output.
+    /// Errors of input and output.
     pub fn save(&self, into: &mut CheckpointWriter) -> Result<(), AgentError> {
         let Net { network, inputs, mean, std, ends, .. } = &self.net;
         into.put(NETWORK, &network.save())?;
@@ -348,10 +348,10 @@ impl ValueLearner {
         inputs.save(into)
     }
 
-    /// Goes back to what [`save`](Self::save) wrote.
+    /// Restores what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] for what is not there, damaged or of another shape.
+    /// [`AgentError::Checkpoint`] for content that is missing, damaged or of another shape.
     pub fn load(&mut self, from: &CheckpointReader) -> Result<(), AgentError> {
         let numbers: Vec<f64> = from.get(SCALE)?.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
         let [mean, std, low, high] = numbers[..] else {
@@ -367,7 +367,7 @@ impl ValueLearner {
     }
 }
 
-/// A learned value as it was at some time: a [`Value`] for plans to end in. On the host; where observations carry gradients, as Burn tensors.
+/// A snapshot of a learned value: a [`Value`] for plans to end in. On the host, or, where observations carry gradients, as Burn tensors.
 #[derive(Debug, Clone)]
 pub struct StateValue(Arc<Net>);
 

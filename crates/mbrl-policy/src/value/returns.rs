@@ -1,14 +1,14 @@
 //! Targets of values: λ-returns.
 
-/// The λ-returns `[T]` of a trajectory of T steps: what a value of its states is fitted to.
+/// The λ-returns `[T]` of a trajectory of T steps, to which a value of its states is fitted.
 ///
 /// ```text
 /// G_t = r_t + γ ((1 − λ) V(s_{t+1}) + λ G_{t+1}),    G_T = V(s_T)
 /// ```
 ///
 /// With λ = 1 these are Monte Carlo returns, with λ = 0 one-step targets of temporal differences (Sutton and Barto, *Reinforcement Learning*,
-/// second edition, chapter 12). `next_values` are V of the states after each step, `[T]`. Where the last step `terminated`, nothing is
-/// behind it; a trajectory that was cut goes on with the value of its last state.
+/// second edition, chapter 12). `next_values` are V of the states after each step, `[T]`. Where the last step `terminated`, nothing
+/// follows it; a trajectory that was cut continues with the value of its last state.
 ///
 /// # Panics
 /// If there is not one value for each reward.
@@ -39,7 +39,7 @@ pub fn lambda_returns(rewards: &[f32], next_values: &[f32], terminated: bool, di
     returns
 }
 
-/// Consecutive states with what their steps earned.
+/// Consecutive states with the rewards of their steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trajectory {
     /// Observations, the last one included, `[T+1, O]`.

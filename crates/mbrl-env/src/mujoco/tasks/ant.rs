@@ -21,17 +21,17 @@ use crate::{
 /// Gymnasium 1.4.0's `Ant-v5`, with its options and their defaults: run along x on four legs with eight motors.
 ///
 /// Reward: `healthy_reward` while healthy, `+ forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖² − contact_cost_weight ·
-/// ‖f‖²`, where x is that of `main_body` and f the forces on all bodies, clipped to `contact_force_range`. It ends where the
-/// ant is not healthy: its height outside the range, or a state that is not finite. 1000 steps of 0.05 s.
+/// ‖f‖²`, where x is that of `main_body` and f the forces on all bodies, clipped to `contact_force_range`. The episode terminates when
+/// the ant is not healthy: its height is outside the range, or its state is not finite. 1000 steps of 0.05 s.
 ///
 /// The observation holds `[x, y, z, quaternion, 8 joints]`, 14 velocities, and the clipped forces on the 13 bodies, six
-/// numbers each; the first two are left out by default. The body's position is where the engine last computed it, on the way
-/// through its last step, and the world's forces are paid for too, neither of which an observation holds: there is no
-/// reward in batches. The termination rule in batches is the step's.
+/// numbers each; the first two are left out by default. There is no batch reward, because the observation lacks two things: the
+/// body's position as the engine last computed it, within its last step, and the forces on the world, which cost too. The batch
+/// termination rule is that of the step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AntConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path.
+    /// The model: a Gymnasium file by its bare name, or a path.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
@@ -43,19 +43,19 @@ pub struct AntConfig {
     pub contact_cost_weight: f64,
     /// Reward of each step that ends healthy.
     pub healthy_reward: f64,
-    /// The body whose velocity is paid.
+    /// The body whose velocity is rewarded.
     pub main_body: MainBody,
     /// Whether an unhealthy state ends the episode.
     pub terminate_when_unhealthy: bool,
     /// Closed range of the height (m).
     pub healthy_z_range: (f64, f64),
-    /// What forces are clipped to (N, and N·m).
+    /// The range to which forces are clipped (N, and N·m).
     pub contact_force_range: (f64, f64),
-    /// Scale of the noise on the start: uniform on positions, Gaussian on velocities.
+    /// Scale of the noise at the start: uniform on positions, Gaussian on velocities.
     pub reset_noise_scale: f64,
-    /// Leaves the position in the plane out of the observation.
+    /// Whether to leave the position in the plane out of the observation.
     pub exclude_current_positions_from_observation: bool,
-    /// Puts the forces into the observation.
+    /// Whether to include the forces in the observation.
     pub include_cfrc_ext_in_observation: bool,
 }
 
@@ -156,7 +156,7 @@ struct Ant {
 }
 
 impl Ant {
-    /// Forces on all bodies, the world among them.
+    /// Forces on all bodies, including the world.
     fn forces<'a>(&self, sim: &'a Sim) -> impl Iterator<Item = f64> + 'a {
         let (low, high) = self.config.contact_force_range;
         sim.data().cfrc_ext().as_flattened().iter().map(move |force| force.clamp(low, high))
@@ -195,7 +195,7 @@ impl Rules for Ant {
         let config = &self.config;
         let [x, y, _] = sim.xpos(self.body);
         let velocity = velocity(before, [x, y], self.period);
-        // Finite it is, or the step had failed.
+        // The state is finite, otherwise the step would have failed.
         let (low, high) = config.healthy_z_range;
         let healthy = (low..=high).contains(&sim.qpos()[2]);
         let forces: Vec<f64> = self.forces(sim).collect();

@@ -21,12 +21,12 @@ use crate::{
 ///
 /// Reward: `forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖²`. Never terminates; 1000 steps of 0.05 s.
 ///
-/// The observation holds positions and velocities, `[x, z, pitch, 6 joints]` and as many velocities; the first position is
-/// left out by default, and with it what a reward in batches needs.
+/// The observation holds positions, `[x, z, pitch, 6 joints]`, and as many velocities; the first position, which a batch reward
+/// needs, is left out by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HalfCheetahConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path.
+    /// The model: a Gymnasium file by its bare name, or a path.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
@@ -34,9 +34,9 @@ pub struct HalfCheetahConfig {
     pub forward_reward_weight: f64,
     /// Weight of the squared controls.
     pub ctrl_cost_weight: f64,
-    /// Scale of the noise on the start: uniform on positions, Gaussian on velocities.
+    /// Scale of the noise at the start: uniform on positions, Gaussian on velocities.
     pub reset_noise_scale: f64,
-    /// Leaves the position along the track out of the observation.
+    /// Whether to leave the position along the track out of the observation.
     pub exclude_current_positions_from_observation: bool,
 }
 

@@ -19,18 +19,18 @@ use crate::{
 /// Gymnasium 1.4.0's `Hopper-v5`, with its options and their defaults: hop forward on one leg, in the plane, with three
 /// motors, without falling.
 ///
-/// Reward: `healthy_reward` while healthy, `+ forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖²`. It ends where the
-/// hopper is not healthy: height or pitch outside their ranges, or another entry of the state outside its own. 1000 steps
+/// Reward: `healthy_reward` while healthy, `+ forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖²`. The episode terminates when
+/// the hopper is not healthy: height, pitch or another entry of the state is outside its range. 1000 steps
 /// of 0.008 s.
 ///
-/// The observation holds positions and velocities, `[x, z, pitch, 3 joints]` and as many velocities, clipped to ±10; the first
-/// position is left out by default, and with it what a reward in batches needs. A leg that hops turns faster than 10 rad/s, so that an
-/// observation does not tell the whole state unless `clip_velocities` is false. The termination rule in batches sees the clipped
-/// velocities: one beyond `healthy_state_range` it does not see (the default of ±100 rad/s is out of reach).
+/// The observation holds positions, `[x, z, pitch, 3 joints]`, and as many velocities, clipped to ±10; the first position, which a
+/// batch reward needs, is left out by default. A hopping leg turns faster than 10 rad/s, so an
+/// observation does not hold the full state unless `clip_velocities` is false. The batch termination rule sees the clipped
+/// velocities: it does not see one beyond `healthy_state_range` (the default of ±100 rad/s is out of reach).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HopperConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path.
+    /// The model: a Gymnasium file by its bare name, or a path.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
@@ -42,18 +42,18 @@ pub struct HopperConfig {
     pub healthy_reward: f64,
     /// Whether an unhealthy state ends the episode.
     pub terminate_when_unhealthy: bool,
-    /// Open range of all but x and z.
+    /// Open range of every entry of the state except x and z.
     pub healthy_state_range: (f64, f64),
     /// Open range of the height (m).
     pub healthy_z_range: (f64, f64),
     /// Open range of the pitch (rad).
     pub healthy_angle_range: (f64, f64),
-    /// Scale of the uniform noise on the start.
+    /// Scale of the uniform noise at the start.
     pub reset_noise_scale: f64,
-    /// Leaves the position along the track out of the observation.
+    /// Whether to leave the position along the track out of the observation.
     pub exclude_current_positions_from_observation: bool,
-    /// Clips the velocities of the observation to ±10 (m/s, rad/s), as Gymnasium does. Without, which is no option of Gymnasium's, one
-    /// observation tells the whole state.
+    /// Whether to clip the velocities of the observation to ±10 (m/s, rad/s), as Gymnasium always does. Without clipping, one
+    /// observation holds the full state.
     pub clip_velocities: bool,
 }
 

@@ -26,16 +26,16 @@ const ROOT: usize = 6;
 ///
 /// Reward: `healthy_reward` while healthy, `+ forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖² −` the contact cost,
 /// `contact_cost_weight · ‖f‖²` clipped to `contact_cost_range`, where x is that of the centre of mass and f the forces on
-/// all bodies. It ends where the humanoid is not healthy: its height outside the range. 1000 steps of 0.015 s.
+/// all bodies. The episode terminates when the humanoid is not healthy: its height is outside the range. 1000 steps of 0.015 s.
 ///
-/// The observation holds `[x, y, z, quaternion, 17 joints]`, 23 velocities, and by default of each of the 13 bodies inertia and
+/// The observation holds `[x, y, z, quaternion, 17 joints]`, 23 velocities, and by default for each of the 13 bodies inertia and
 /// mass (10 numbers), velocity (6) and forces (6), and the motors' torques (17); the first two positions are left out by
-/// default. The centre of mass is where the engine last computed it, on the way through its last step, which no observation
-/// holds: there is no reward in batches. Gymnasium's infos `tendon_length` and `tendon_velocity`, which are no single numbers, are left out.
+/// default. The centre of mass is where the engine last computed it, within its last step; observations do not hold it, so
+/// there is no batch reward. Gymnasium's infos `tendon_length` and `tendon_velocity`, which are not single numbers, are left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HumanoidConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path.
+    /// The model: a Gymnasium file by its bare name, or a path.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
@@ -45,7 +45,7 @@ pub struct HumanoidConfig {
     pub ctrl_cost_weight: f64,
     /// Weight of the squared forces.
     pub contact_cost_weight: f64,
-    /// What the cost of contacts is clipped to.
+    /// The range to which the cost of contacts is clipped.
     pub contact_cost_range: (f64, f64),
     /// Reward of each step that ends healthy.
     pub healthy_reward: f64,
@@ -53,17 +53,17 @@ pub struct HumanoidConfig {
     pub terminate_when_unhealthy: bool,
     /// Open range of the height (m).
     pub healthy_z_range: (f64, f64),
-    /// Scale of the uniform noise on the start.
+    /// Scale of the uniform noise at the start.
     pub reset_noise_scale: f64,
-    /// Leaves the position in the plane out of the observation.
+    /// Whether to leave the position in the plane out of the observation.
     pub exclude_current_positions_from_observation: bool,
-    /// Puts inertia and mass of the bodies into the observation.
+    /// Whether to include inertia and mass of the bodies in the observation.
     pub include_cinert_in_observation: bool,
-    /// Puts velocities of the bodies into the observation.
+    /// Whether to include velocities of the bodies in the observation.
     pub include_cvel_in_observation: bool,
-    /// Puts torques of the motors into the observation.
+    /// Whether to include torques of the motors in the observation.
     pub include_qfrc_actuator_in_observation: bool,
-    /// Puts forces on the bodies into the observation.
+    /// Whether to include forces on the bodies in the observation.
     pub include_cfrc_ext_in_observation: bool,
 }
 
@@ -139,7 +139,7 @@ struct Humanoid {
 }
 
 impl Humanoid {
-    /// Where the centre of mass is in the plane.
+    /// The position of the centre of mass in the plane.
     fn centre(&self, sim: &Sim) -> [f64; 2] {
         let bodies = sim.model().inner().body_mass().iter().zip(sim.data().xipos());
         let [x, y] = bodies.fold([0.0; 2], |[x, y], (mass, at)| [x + mass * at[0], y + mass * at[1]]);
@@ -210,7 +210,7 @@ impl Rules for Humanoid {
         let (least, most) = config.contact_cost_range;
         let paid = Running {
             forward: config.forward_reward_weight * velocity[0],
-            // Of the engine's controls, which are `f64`, unlike the actions.
+            // From the engine's controls, which are `f64`, unlike the actions.
             control: config.ctrl_cost_weight * sum_of_squares(sim.ctrl()),
             survive: Some(if healthy { config.healthy_reward } else { 0.0 }),
             contact: Some(contact.clamp(least, most)),

@@ -20,22 +20,22 @@ use crate::{
 /// on a cart with one motor.
 ///
 /// Reward: `healthy_reward` while the tip is above 1 m, `− 0.01 x² − (y − 2)² − 0.001 θ̇₁² − 0.005 θ̇₂²`, where (x, y) is the
-/// tip. It ends where the tip is not above 1 m. 1000 steps of 0.05 s.
+/// tip. The episode terminates when the tip is not above 1 m. 1000 steps of 0.05 s.
 ///
-/// The observation holds `[x, sin θ₁, sin θ₂, cos θ₁, cos θ₂]` (θ₂ is against the lower pole), their three velocities and the
-/// force on the cart's end stop, all four clipped to ±10. The tip is where the engine last computed it, on the way through
-/// its last step, and up to 0.1 mm away from that of the observation: there is no reward in batches, and the termination rule in batches
-/// ([`TipFalls`]) is that of the observation's tip, which disagrees about one episode in 500.
+/// The observation holds `[x, sin θ₁, sin θ₂, cos θ₁, cos θ₂]` (θ₂ is relative to the lower pole), their three velocities and the
+/// force on the cart's end stop, all four clipped to ±10. The tip is where the engine last computed it, within
+/// its last step, and up to 0.1 mm away from that of the observation. There is therefore no batch reward, and the batch termination rule
+/// ([`TipFalls`]) uses the observation's tip, which disagrees in about one episode in 500.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InvertedDoublePendulumConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path. The tip is its first site.
+    /// The model: a Gymnasium file by its bare name, or a path. The tip is its first site.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
-    /// Reward of each step that does not end.
+    /// Reward of each step that does not terminate.
     pub healthy_reward: f64,
-    /// Scale of the noise on the start: uniform on positions, Gaussian on velocities.
+    /// Scale of the noise at the start: uniform on positions, Gaussian on velocities.
     pub reset_noise_scale: f64,
 }
 
@@ -84,8 +84,8 @@ impl InvertedDoublePendulumConfig {
     }
 }
 
-/// Ends where the tip of two poles, which an observation of sines and cosines holds, is not above a height: mbrl-lib's rule
-/// for `InvertedDoublePendulum`.
+/// Terminates when the tip of two poles, computed from the sines and cosines of an observation, is not above a height: mbrl-lib's
+/// rule for `InvertedDoublePendulum`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TipFalls {
     /// Lengths of the lower and the upper pole (m).
@@ -95,7 +95,7 @@ pub struct TipFalls {
 }
 
 impl TipFalls {
-    /// By the lengths of a model's poles.
+    /// With the lengths of a model's poles.
     fn of(model: &Model) -> Result<Self, EnvError> {
         let inner = model.inner();
         let (Some(tip), Some(pole)) = (inner.site_pos().first(), inner.site_bodyid().first()) else {
@@ -106,7 +106,7 @@ impl TipFalls {
         Ok(Self { poles: [inner.body_pos()[*pole as usize][2], tip[2]], height: HEIGHT })
     }
 
-    /// Height of the tip, `[N]`, by observations `[N, O]`.
+    /// Height of the tip, `[N]`, from observations `[N, O]`.
     #[must_use]
     pub fn tip(&self, obs: &Tensor<2>) -> Tensor<1> {
         let column = |index: usize| obs.clone().select_dim::<1>(1, index);
@@ -118,7 +118,7 @@ impl TipFalls {
 
 impl Termination for TipFalls {
     fn terminated(&self, _: Tensor<2>, _: Tensor<2>, next_obs: Tensor<2>) -> Tensor<1, Bool> {
-        // A NaN is not above it.
+        // NaN is not above it.
         self.tip(&next_obs).greater_elem(self.height).bool_not()
     }
 }

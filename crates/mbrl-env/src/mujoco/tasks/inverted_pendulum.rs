@@ -18,18 +18,18 @@ use crate::{
 /// Largest angle of the pole (rad).
 const LIMIT: f64 = 0.2;
 
-/// Gymnasium 1.4.0's `InvertedPendulum-v5`, with its options and their defaults: balance a pole on a cart by a force.
+/// Gymnasium 1.4.0's `InvertedPendulum-v5`, with its options and their defaults: balance a pole on a cart with a force.
 ///
-/// Reward: 1 for each step that does not end the episode. It ends where the pole leans by more than 0.2 rad. 1000 steps of
-/// 0.04 s. The observation is (x, θ, ẋ, θ̇): all that reward and termination in batches need.
+/// Reward: 1 for each step that does not terminate the episode. It terminates when the pole leans by more than 0.2 rad. 1000 steps of
+/// 0.04 s. The observation is (x, θ, ẋ, θ̇): all that batch reward and termination need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InvertedPendulumConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path.
+    /// The model: a Gymnasium file by its bare name, or a path.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
-    /// Scale of the uniform noise on the start.
+    /// Scale of the uniform noise at the start.
     pub reset_noise_scale: f64,
 }
 

@@ -8,7 +8,7 @@ use crate::{
     mujoco::{Camera, InitialState, Model, Rules, Sim, StepOutcome},
 };
 
-/// Rules of Gymnasium's runners that fall.
+/// Rules of Gymnasium's runners that can fall.
 pub(super) struct Legged<F> {
     pub(super) period: f64,
     pub(super) forward_reward_weight: f64,
@@ -16,9 +16,9 @@ pub(super) struct Legged<F> {
     pub(super) healthy_reward: f64,
     pub(super) terminate_when_unhealthy: bool,
     pub(super) reset_noise_scale: f64,
-    /// Positions that the observation leaves out, 0 or 1.
+    /// Number of positions that the observation leaves out, 0 or 1.
     pub(super) skipped: usize,
-    /// Largest velocity that an observation tells.
+    /// Largest velocity in an observation.
     pub(super) velocity_limit: f64,
     /// Whether a state is healthy.
     pub(super) is_healthy: F,
@@ -27,7 +27,7 @@ pub(super) struct Legged<F> {
 }
 
 impl<F> Legged<F> {
-    /// The reward in batches, where the observation holds the position and a healthy state keeps to its limits.
+    /// The batch reward, if the observation holds the position and health is determined by limits.
     pub(super) fn reward(&self, healthy: &WithinLimits) -> Option<Arc<dyn Reward>> {
         (self.skipped == 0).then(|| -> Arc<dyn Reward> {
             Arc::new(RunnerReward {
@@ -40,7 +40,7 @@ impl<F> Legged<F> {
         })
     }
 
-    /// The termination rule in batches, where there is one.
+    /// The batch termination rule, if there is one.
     pub(super) fn termination(&self, healthy: WithinLimits) -> Option<Arc<dyn Termination>> {
         self.terminate_when_unhealthy.then(|| -> Arc<dyn Termination> { Arc::new(healthy) })
     }
@@ -55,7 +55,7 @@ impl<F: Fn(&Sim) -> bool + Send + Sync> Rules for Legged<F> {
     fn fields(&self, model: &Model) -> Option<Vec<Field>> {
         let mut fields = joint_fields(model, self.skipped);
         if self.terminate_when_unhealthy {
-            // The pitch keeps to its range: sine and cosine of it would say less, not more.
+            // The pitch stays within its range: its sine and cosine would carry less information, not more.
             fields[2 - self.skipped].kind = FieldKind::Linear;
         }
         Some(fields)

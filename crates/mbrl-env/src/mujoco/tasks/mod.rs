@@ -46,7 +46,7 @@ const MODELS: &str = "MBRL_MUJOCO_MODELS";
 /// The folder of Gymnasium's models.
 ///
 /// # Errors
-/// [`EnvError::Engine`] where it is not known or not there, saying how to get it.
+/// [`EnvError::Engine`] if it is not known or not there, saying how to get it.
 pub fn models_folder() -> Result<PathBuf, EnvError> {
     const FETCH: &str = "`crates/mbrl-env/scripts/get-mujoco` fetches them";
     let refuse = |reason: String| Err(EnvError::Engine { reason });
@@ -64,7 +64,7 @@ pub fn models_folder() -> Result<PathBuf, EnvError> {
     Ok(folder)
 }
 
-/// A model file: one of Gymnasium's by its bare name, or any other by its path.
+/// A model file: a Gymnasium file by its bare name, or any other by its path.
 fn model(file: &Path) -> Result<Model, EnvError> {
     let bare = file.components().count() == 1;
     let path = if bare { models_folder()?.join(file) } else { file.to_owned() };
@@ -75,7 +75,7 @@ fn model(file: &Path) -> Result<Model, EnvError> {
     Model::load(path)
 }
 
-/// What a task is made of.
+/// The parts of a task.
 struct Parts {
     name: String,
     model: Model,

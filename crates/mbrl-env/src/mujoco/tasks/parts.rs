@@ -10,7 +10,7 @@ use crate::{
     mujoco::{Camera, Model, Sim, StepOutcome, View},
 };
 
-/// `weight · ‖action‖²` with the roundings of Gymnasium, whose actions are `float32`, and so is what is computed of them
+/// `weight · ‖action‖²` with the roundings of Gymnasium, whose actions are `float32`, as is everything computed from them
 /// alone.
 pub(super) fn control_cost(weight: f64, action: &[f32]) -> f64 {
     f64::from(weight as f32 * sum_of_squares(action))
@@ -21,8 +21,8 @@ pub(super) fn sum_of_squares<T: Number>(values: &[T]) -> T {
     sum(values, |x| x * x)
 }
 
-/// The sum of something of each entry in NumPy's order, for the same roundings: one by one below eight entries, eight sums
-/// side by side up to 128, halves beyond.
+/// The sum of a function of each entry in NumPy's order, for the same roundings: one by one below eight entries, eight parallel
+/// sums up to 128, halves beyond.
 pub(super) fn sum<T: Number>(values: &[T], of: impl Fn(T) -> T + Copy) -> T {
     let n = values.len();
     if n < 8 {
@@ -54,7 +54,7 @@ pub(super) fn velocity(before: &[f64], after: [f64; 2], period: f64) -> [f64; 2]
     [(after[0] - before[0]) / period, (after[1] - before[1]) / period]
 }
 
-/// Distance of two points.
+/// Distance between two points.
 pub(super) fn distance(from: [f64; 3], to: [f64; 3]) -> f64 {
     sum_of_squares(&[from[0] - to[0], from[1] - to[1], from[2] - to[2]]).sqrt()
 }
@@ -64,12 +64,12 @@ pub(super) fn info<const N: usize>(numbers: [(&'static str, f64); N]) -> Info {
     numbers.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
-/// What the columns are where positions but for the first `skipped` and velocities are observed.
+/// The columns of an observation that has all positions except the first `skipped`, and the velocities.
 pub(super) fn joint_fields(model: &Model, skipped: usize) -> Vec<Field> {
     with_unique_names([&model.position_fields()[skipped..], &model.velocity_fields()].concat())
 }
 
-/// Fields of each body but the world, by what they tell, in which unit and how many columns: `{body}_{what}`.
+/// Fields of each body except the world, from what they hold, their unit and their number of columns: `{body}_{what}`.
 pub(super) fn body_fields(model: &Model, told: &[(&str, &str, usize)]) -> Vec<Field> {
     let mut fields = Vec::new();
     for body in model.body_names() {
@@ -80,10 +80,10 @@ pub(super) fn body_fields(model: &Model, told: &[(&str, &str, usize)]) -> Vec<Fi
     fields
 }
 
-/// What `cfrc_ext` tells of each body.
+/// What `cfrc_ext` holds for each body.
 pub(super) const FORCES: [(&str, &str, usize); 2] = [("torque", "N m", 3), ("force", "N", 3)];
 
-/// What is told of a step in the plane: where the root is, and how fast the task says that it moved.
+/// The info of a step in the plane: where the root is, and its velocity as the task computes it.
 pub(super) fn plane_info(sim: &Sim, [x_velocity, y_velocity]: [f64; 2]) -> Info {
     let (x, y) = (sim.qpos()[0], sim.qpos()[1]);
     info([
@@ -95,7 +95,7 @@ pub(super) fn plane_info(sim: &Sim, [x_velocity, y_velocity]: [f64; 2]) -> Info 
     ])
 }
 
-/// What running is paid and what it costs, those parts that the task has.
+/// Rewards and costs of running: the parts that the task has.
 #[derive(Debug, Default)]
 pub(super) struct Running {
     pub(super) forward: f64,
@@ -105,7 +105,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// The reward, summed in Gymnasium's order, its parts added to what `info` tells already.
+    /// The reward, summed in Gymnasium's order; its parts are added to `info`.
     pub(super) fn judge(self, terminated: bool, mut info: Info) -> StepOutcome {
         let Self { forward, control, survive, contact } = self;
         info.extend([("reward_forward".into(), forward), ("reward_ctrl".into(), -control)]);
@@ -130,15 +130,15 @@ pub(super) fn normal_noise(values: &mut [f64], scale: f64, rng: &mut Rng) {
     }
 }
 
-/// A camera at Gymnasium's distance from a body that it follows, at a height of its own (m), looking down by its angle
+/// A camera at Gymnasium's distance from a body that it follows, at its own height (m), looking down by its angle
 /// (degrees).
 pub(super) fn following(model: &Model, body: &str, height: f64, distance: f64, elevation: f64) -> Camera {
-    // A model of one's own may call it otherwise.
+    // Your own model may use another name.
     let follow = model.body(body).is_ok().then(|| body.to_owned());
     Camera::Free(View { lookat: [0.0, 0.0, height], distance, elevation, follow, ..View::of(model) })
 }
 
-/// Refuses numbers that no task works with.
+/// Refuses numbers with which no task works.
 pub(super) fn check_numbers(numbers: &[(&'static str, f64)]) -> Result<(), EnvError> {
     match numbers.iter().find(|(_, value)| !value.is_finite()) {
         Some((field, value)) => Err(EnvError::Config { field, value: value.to_string(), rule: "a finite number" }),
@@ -154,7 +154,7 @@ pub(super) fn check_scale(field: &'static str, scale: f64) -> Result<(), EnvErro
     Err(EnvError::Config { field, value: scale.to_string(), rule: "a finite number of at least 0" })
 }
 
-/// Refuses a range whose ends do not enclose anything; they may be infinite.
+/// Refuses an empty range; its ends may be infinite.
 pub(super) fn check_range(field: &'static str, (low, high): (f64, f64)) -> Result<(), EnvError> {
     if low < high {
         return Ok(());
@@ -173,7 +173,7 @@ pub(super) fn check_sizes(model: &Model, nq: usize, nv: usize) -> Result<(), Env
     })
 }
 
-/// Reward for running: `forward · Δx / dt − control · ‖a‖² + healthy`, where the observation holds the position.
+/// Reward for running: `forward · Δx / dt − control · ‖a‖² + healthy`, for an observation that holds the position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunnerReward {
     /// Column of the position (m).
@@ -184,7 +184,7 @@ pub struct RunnerReward {
     pub forward: f64,
     /// Weight of the squared controls.
     pub control: f64,
-    /// What a next state within limits is paid on top.
+    /// Added reward for a next state within limits.
     pub healthy: Option<(f64, WithinLimits)>,
 }
 
@@ -201,17 +201,17 @@ impl Reward for RunnerReward {
     }
 }
 
-/// Ends where an entry of the next observation leaves its limits, or is not finite.
+/// Terminates if an entry of the next observation leaves its limits, or is not finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WithinLimits {
     /// Column, lower and upper limit.
     pub limits: Vec<(usize, f64, f64)>,
-    /// Whether an entry may be at its limit.
+    /// Whether an entry may be exactly at its limit.
     pub closed: bool,
 }
 
 impl WithinLimits {
-    /// Which rows of `[N, O]` keep to the limits, `[N]`.
+    /// Which rows of `[N, O]` are within the limits, `[N]`.
     #[must_use]
     pub fn holds(&self, obs: &Tensor<2>) -> Tensor<1, Bool> {
         let (n, device) = (self.limits.len(), obs.device());
@@ -226,7 +226,7 @@ impl WithinLimits {
         };
         let (low, high) = (row(|limits| limits.1), row(|limits| limits.2));
         let entries = obs.clone().select(1, columns);
-        // NaN keeps to no limit.
+        // NaN is within no limits.
         let within = if self.closed {
             entries.clone().greater_equal(low).bool_and(entries.lower_equal(high))
         } else {
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
     use crate::Device;
 
-    /// The bits are NumPy 2.4's, of `np.sum(np.square(x))` for `x = np.arange(n) * 7 % 11 * 0.1 + 0.3` in `float32` and for
+    /// The bits are those of NumPy 2.4's `np.sum(np.square(x))` for `x = np.arange(n) * 7 % 11 * 0.1 + 0.3` in `float32` and for
     /// a tenth of it in `float64`.
     #[test]
     fn sums_are_numpys_to_the_bit() {

@@ -20,8 +20,8 @@ const FILE: &str = "half_cheetah.xml";
 const FRAME_SKIP: u32 = 5;
 const CONTROL: f64 = 0.1;
 
-/// PETS's half-cheetah (`dmbrl/env/half_cheetah.py`): Gymnasium's robot, which observes its mean velocity over the step
-/// first, `[Δx/dt, z, pitch, 6 joints, 9 velocities]`; reward: that velocity `− 0.1 ‖a‖²`; starts N(0, 0.001) around the
+/// PETS's half-cheetah (`dmbrl/env/half_cheetah.py`): Gymnasium's robot, whose observation begins with its mean velocity over the
+/// step, `[Δx/dt, z, pitch, 6 joints, 9 velocities]`; reward: that velocity `− 0.1 ‖a‖²`; starts N(0, 0.001) around the
 /// model's own.
 pub(crate) fn pets_halfcheetah(name: &str) -> Result<Task, EnvError> {
     let model = model(Path::new(FILE))?;
@@ -84,7 +84,7 @@ impl Rules for PetsHalfCheetah {
 }
 
 /// PDDM's half-cheetah (`pddm/envs/cheetah/cheetah.py`): Gymnasium's robot and starts; it observes all positions and
-/// velocities, is paid its velocity at the end of the step `− 0.1 ‖a‖²`, and ends where its pitch exceeds 1 rad.
+/// velocities, its reward is its velocity at the end of the step `− 0.1 ‖a‖²`, and it terminates when its pitch exceeds 1 rad.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PddmHalfCheetahConfig {
@@ -123,7 +123,7 @@ impl Rules for PddmHalfCheetah {
 
     fn fields(&self, model: &Model) -> Option<Vec<Field>> {
         let mut fields = joint_fields(model, 0);
-        // PDDM's model sees the pitch as it is.
+        // PDDM's model sees the pitch itself.
         fields[2].kind = FieldKind::Linear;
         Some(fields)
     }
@@ -147,7 +147,7 @@ impl Rules for PddmHalfCheetah {
     }
 }
 
-/// A velocity of the next observation, less the controls' cost.
+/// A velocity in the next observation, minus the cost of the controls.
 struct SpeedReward {
     column: usize,
 }

@@ -23,10 +23,10 @@ const WEIGHTS: [f64; 3] = [0.5, 1.25, 0.1];
 const TIP: usize = 14;
 const OBJECT: usize = 17;
 
-/// PETS's pusher (`dmbrl/env/pusher.py`): a seven-joint arm pushes a cylinder, which starts near one place, to a goal.
+/// PETS's pusher (`dmbrl/env/pusher.py`): a seven-joint arm pushes a cylinder, which starts near a fixed place, to a goal.
 ///
-/// The model is Gymnasium's `pusher.xml` with PETS's wider range of the shoulder. Observed are 7 angles, 7 velocities, the
-/// tip and the object; reward: `−0.5 ‖tip − object‖₁ − 1.25 ‖object − goal‖₁ − 0.1 ‖a‖²` of the state before the step.
+/// The model is Gymnasium's `pusher.xml` with PETS's wider range of the shoulder. An observation has 7 angles, 7 velocities, the
+/// tip and the object; reward: `−0.5 ‖tip − object‖₁ − 1.25 ‖object − goal‖₁ − 0.1 ‖a‖²` for the state before the step.
 /// 150 steps of 0.04 s.
 pub(crate) fn pets_pusher(name: &str) -> Result<Task, EnvError> {
     let path = models_folder()?.join("pusher.xml");
@@ -78,7 +78,7 @@ impl Rules for PetsPusher {
     }
 
     fn measure(&self, sim: &Sim, measured: &mut Vec<f64>) {
-        // PETS's `get_body_com` was the centre of mass in its version of gym, 0.1 m before the frame of the tip.
+        // In its version of gym, PETS's `get_body_com` was the centre of mass, 0.1 m before the frame of the tip.
         measured.extend(sim.data().subtree_com()[self.tip]);
         measured.extend(sim.data().subtree_com()[self.object]);
     }
@@ -93,7 +93,7 @@ impl Rules for PetsPusher {
     }
 }
 
-/// The reward of the observation before the step.
+/// The reward, from the observation before the step.
 struct PetsPusherReward;
 
 impl Reward for PetsPusherReward {

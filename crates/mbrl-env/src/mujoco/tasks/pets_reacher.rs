@@ -23,11 +23,11 @@ const BASE_Y: f64 = -0.188;
 const SHOULDER: f64 = 0.1;
 const LINKS: [f64; 3] = [0.4, 0.321, 0.16828];
 
-/// PETS's reacher (`dmbrl/env/reacher.py`): the tip of a seven-joint arm goes to a target that is put anew, N(0, 0.1) around
-/// (0, 0.25, 0), at each start. The model is ours, with the dimensions of PETS's.
+/// PETS's reacher (`dmbrl/env/reacher.py`): the tip of a seven-joint arm goes to a target that is drawn at each start, N(0, 0.1)
+/// around (0, 0.25, 0). The model is ours, with the dimensions of PETS's.
 ///
-/// Observed are 7 angles, the target and 7 velocities; reward: `−‖tip − target‖² − 0.01 ‖a‖²`, the tip by the angles. 150
-/// steps of 0.02 s.
+/// An observation has 7 angles, the target and 7 velocities; reward: `−‖tip − target‖² − 0.01 ‖a‖²`, with the tip computed from the
+/// angles. 150 steps of 0.02 s.
 pub(crate) fn pets_reacher(name: &str) -> Result<Task, EnvError> {
     Parts {
         name: name.to_owned(),
@@ -66,7 +66,7 @@ impl Rules for PetsReacher {
     }
 }
 
-/// Position of the tip under joint angles (rad), from the wrist to the base.
+/// Position of the tip for joint angles (rad), computed from the wrist to the base.
 fn tip(angles: &[f64]) -> [f64; 3] {
     let about_x = |[x, y, z]: [f64; 3], angle: f64| {
         let (sin, cos) = angle.sin_cos();
@@ -85,7 +85,7 @@ fn tip(angles: &[f64]) -> [f64; 3] {
     [cos * x - sin * y, sin * x + cos * y + BASE_Y, z]
 }
 
-/// The reward of the next observation.
+/// The reward, from the next observation.
 struct PetsReacherReward;
 
 impl Reward for PetsReacherReward {

@@ -21,18 +21,18 @@ const JOINTS: usize = 7;
 /// The object starts at least this far from the goal (m).
 const LEAST_WAY: f64 = 0.17;
 
-/// Gymnasium 1.4.0's `Pusher-v5`, with its options and their defaults: push a cylinder to a goal with an arm of seven joints
+/// Gymnasium 1.4.0's `Pusher-v5`, with its options and their defaults: push a cylinder to a goal with an arm that has seven joints
 /// and as many motors.
 ///
 /// Reward: `−reward_near_weight · ‖object − tip‖ − reward_dist_weight · ‖object − goal‖ − reward_control_weight · ‖a‖²`. Never
 /// terminates; 100 steps of 0.05 s.
 ///
 /// The observation holds the seven angles and their velocities, and the positions of tip, object and goal, three numbers
-/// each. Each episode begins with the object elsewhere; the goal stays.
+/// each. Each episode begins with the object at a new place; the goal stays.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PusherConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path. It has bodies `tips_arm`, `object` and `goal`.
+    /// The model: a Gymnasium file by its bare name, or a path. It has bodies `tips_arm`, `object` and `goal`.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
@@ -94,7 +94,7 @@ impl PusherConfig {
     }
 }
 
-/// `−near · ‖object − tip‖ − distance · ‖object − goal‖ − control · ‖a‖²`, by the next observation of `Pusher-v5`.
+/// `−near · ‖object − tip‖ − distance · ‖object − goal‖ − control · ‖a‖²`, from the next observation of `Pusher-v5`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PusherReward {
     /// Weight of the distance from tip to object.
@@ -137,7 +137,7 @@ impl Rules for Pusher {
     }
 
     fn start(&self, InitialState { qpos, qvel, .. }: &mut InitialState, rng: &mut Rng) {
-        // Of the object, against the goal.
+        // Position of the object relative to the goal.
         let [y, x] = loop {
             let [y, x] = [rng.uniform_f64(-0.3, 0.0), rng.uniform_f64(-0.2, 0.2)];
             if y.hypot(x) > LEAST_WAY {

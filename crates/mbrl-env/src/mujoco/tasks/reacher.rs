@@ -19,18 +19,18 @@ use crate::{
 /// Targets lie within this distance of the base (m).
 const TARGET_RADIUS: f64 = 0.2;
 
-/// Gymnasium 1.4.0's `Reacher-v5`, with its options and their defaults: bring the tip of a two-link arm to a target, another
+/// Gymnasium 1.4.0's `Reacher-v5`, with its options and their defaults: bring the tip of a two-link arm to a target, a new
 /// one in each episode, with two motors.
 ///
 /// Reward: `−reward_dist_weight · ‖tip − target‖ − reward_control_weight · ‖a‖²`. Never terminates; 50 steps of 0.02 s.
 ///
-/// The observation holds `[cos θ₁, cos θ₂, sin θ₁, sin θ₂, target x, target y, θ̇₁, θ̇₂]` and the way from target to tip in x and
-/// y; tip and target are at one height. The way, and the reward with it, is as the engine last computed it, on the way through
-/// its last step; a reward in batches reads it from the next observation, which holds the same.
+/// The observation holds `[cos θ₁, cos θ₂, sin θ₁, sin θ₂, target x, target y, θ̇₁, θ̇₂]` and the vector from target to tip in x and
+/// y; tip and target are at the same height. This vector, and the reward with it, is as the engine last computed it, within
+/// its last step; a batch reward reads it from the next observation, which holds the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReacherConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path. It has bodies `fingertip` and `target`.
+    /// The model: a Gymnasium file by its bare name, or a path. It has bodies `fingertip` and `target`.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
@@ -84,7 +84,7 @@ impl ReacherConfig {
     }
 }
 
-/// `−distance · ‖way‖ − control · ‖a‖²`, where the next observation holds the way to the target in the plane.
+/// `−distance · ‖way‖ − control · ‖a‖²`, with the way to the target in the plane from the next observation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReacherReward {
     /// First of the two columns of the way (m).

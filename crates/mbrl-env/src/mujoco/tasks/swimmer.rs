@@ -22,12 +22,12 @@ use crate::{
 ///
 /// Reward: `forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖²`. Never terminates; 1000 steps of 0.04 s.
 ///
-/// The observation holds positions and velocities, `[x, y, heading, 2 joints]` and as many velocities; the first two
-/// positions are left out by default, and with them what a reward in batches needs. The heading turns all the way round.
+/// The observation holds positions, `[x, y, heading, 2 joints]`, and as many velocities; the first two positions, which a batch
+/// reward needs, are left out by default. The heading turns all the way round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SwimmerConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path.
+    /// The model: a Gymnasium file by its bare name, or a path.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
@@ -35,9 +35,9 @@ pub struct SwimmerConfig {
     pub forward_reward_weight: f64,
     /// Weight of the squared controls.
     pub ctrl_cost_weight: f64,
-    /// Scale of the uniform noise on the start.
+    /// Scale of the uniform noise at the start.
     pub reset_noise_scale: f64,
-    /// Leaves the position in the plane out of the observation.
+    /// Whether to leave the position in the plane out of the observation.
     pub exclude_current_positions_from_observation: bool,
 }
 

@@ -19,16 +19,16 @@ use crate::{
 /// Gymnasium 1.4.0's `Walker2d-v5`, with its options and their defaults: walk forward on two legs, in the plane, with six
 /// motors, without falling.
 ///
-/// Reward: `healthy_reward` while healthy, `+ forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖²`. It ends where the
-/// walker is not healthy: height or pitch outside their ranges. 1000 steps of 0.008 s.
+/// Reward: `healthy_reward` while healthy, `+ forward_reward_weight · Δx / dt − ctrl_cost_weight · ‖a‖²`. The episode terminates when
+/// the walker is not healthy: height or pitch is outside its range. 1000 steps of 0.008 s.
 ///
-/// The observation holds positions and velocities, `[x, z, pitch, 6 joints]` and as many velocities, clipped to ±10; the first
-/// position is left out by default, and with it what a reward in batches needs. Legs that walk turn faster than 10 rad/s, so that an
-/// observation does not tell the whole state unless `clip_velocities` is false.
+/// The observation holds positions, `[x, z, pitch, 6 joints]`, and as many velocities, clipped to ±10; the first position, which a
+/// batch reward needs, is left out by default. Walking legs turn faster than 10 rad/s, so an
+/// observation does not hold the full state unless `clip_velocities` is false.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Walker2dConfig {
-    /// The model: a file of Gymnasium's by its bare name, or a path.
+    /// The model: a Gymnasium file by its bare name, or a path.
     pub xml_file: PathBuf,
     /// Steps of the engine per step of the environment.
     pub frame_skip: u32,
@@ -44,12 +44,12 @@ pub struct Walker2dConfig {
     pub healthy_z_range: (f64, f64),
     /// Open range of the pitch (rad).
     pub healthy_angle_range: (f64, f64),
-    /// Scale of the uniform noise on the start.
+    /// Scale of the uniform noise at the start.
     pub reset_noise_scale: f64,
-    /// Leaves the position along the track out of the observation.
+    /// Whether to leave the position along the track out of the observation.
     pub exclude_current_positions_from_observation: bool,
-    /// Clips the velocities of the observation to ±10 (m/s, rad/s), as Gymnasium does. Without, which is no option of Gymnasium's, one
-    /// observation tells the whole state.
+    /// Whether to clip the velocities of the observation to ±10 (m/s, rad/s), as Gymnasium always does. Without clipping, one
+    /// observation holds the full state.
     pub clip_velocities: bool,
 }
 

@@ -1,429 +1,55 @@
 //! Planner and policy together.
 //!
-//! A planner sees as far as its horizon and takes milliseconds; a value sees further, and a policy takes microseconds. [`Guided`] puts them
-//! around any planning agent, each a setting:
+//! A planner sees as far as its horizon and takes milliseconds; a value sees further, and a policy takes microseconds. [`Guided`] adds them
+//! to any planning agent, each as a setting:
 //!
-//! - **Plans end in a value** ([`ValueConfig`]): learned by λ-returns of the real episodes or of episodes imagined in the model, of a
-//!   critic that learns from the same data by soft actor-critic, or by another agent before ([`GivenValue`]).
-//! - **A policy is distilled from the plans** ([`DistilConfig`]) and acts in their place, or proposes sequences to the planner. While it learns to act, it
-//!   acts itself, and the planner says what it would have done: data aggregation (DAgger \[1\]), so that the policy learns what to do where its
-//!   own mistakes lead.
+//! - **Plans end in a value** ([`ValueConfig`]): learned from λ-returns of the real episodes or of episodes imagined in the model, by a
+//!   critic that learns from the same data with soft actor-critic, or earlier by another agent ([`GivenValue`]).
+//! - **A policy is distilled from the plans** ([`DistilConfig`]) and acts in their place, or proposes sequences to the planner. While it
+//!   learns to act, it acts itself, and the planner says what it would have done: data aggregation (DAgger \[1\]), so that the policy learns
+//!   what to do in the states that its own mistakes lead to.
 //!
-//! Both are of one goal. Where the goal changes while it runs, what was learned for the old one counts no more: the value is learned anew, of
-//! the same data with the new goal's rewards, at the next update.
+//! Both are learned for one goal. If the goal changes during a run, anything learned for the old goal is discarded: at the next update the
+//! value is learned anew, from the same data with the new goal's rewards.
 //!
 //! ## References
 //! \[1\] Ross, Gordon, Bagnell (2011), *A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning*, AISTATS.
 //! \[2\] Lowrey et al. (2019), *Plan Online, Learn Offline: Efficient Learning and Exploration via Model-Based Control*, ICLR.
 //! \[3\] Hansen et al. (2024), *TD-MPC2: Scalable, Robust World Models for Continuous Control*, ICLR.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
+mod config;
 
-use mbrl_env::{Batch, EnvSpec, Replay, Rng, Situation, Transition, Value};
-use mbrl_model::{Activation, Draw, Dynamics, MemberRule, Propagation, Tensor};
+use std::{fmt, sync::Arc, time::Instant};
+
+use mbrl_env::{Batch, Replay, Rng, Situation, Transition, Value};
+use mbrl_model::{Draw, Dynamics, MemberRule, Propagation, Tensor};
 use mbrl_plan::{Mpc, PlanError};
 use serde::{Deserialize, Serialize};
 
+pub use self::config::{DistilConfig, DistilRole, GuidedConfig, ValueConfig, ValueSource, WarmUpBy};
 use crate::{
-    ActMode, Acted, Actor, ActorConfig, ActorHead, Agent, AgentError, CheckpointReader, CheckpointWriter,
-    CloningConfig, CriticsConfig, FitSchedule, GivenValue, Goal, GoalKey, Learned, LearnedValue, Learner, OffPolicy,
-    Policy, PolicyDraw, PolicyNetwork, PolicyProposals, Reduction, Report, ReportKind, Sac, SacConfig, TerminalValue,
-    Trajectory, Turn, ValueLearner, ValueNetConfig, WhichCheckpoint,
-    imagine::{Imagination, check_markov},
-    limits::fits_memory,
+    ActMode, Acted, Actor, Agent, AgentError, CheckpointReader, CheckpointWriter, CloningConfig, FitSchedule,
+    GivenValue, Goal, GoalKey, Learned, LearnedValue, Learner, OffPolicy, Policy, PolicyDraw, PolicyNetwork,
+    PolicyProposals, Report, ReportKind, Sac, TerminalValue, Trajectory, Turn, ValueLearner, imagine::Imagination,
     policy::follow,
 };
 
-/// An agent that plans: what [`Guided`] can be put around.
+/// A planning agent, to which [`Guided`] can add a value and a policy.
 pub trait PlanningAgent: Learner {
     /// What it plans for.
     fn goal(&self) -> &Goal;
 
-    /// What it plans for, to be changed; the next plan goes by it.
+    /// Its goal, mutable; the next plan follows it.
     fn goal_mut(&mut self) -> &mut Goal;
 
     /// The model that it plans in.
     fn planned_in(&self) -> &dyn Dynamics;
 
-    /// Whether it plans: a model that was never fitted says nothing.
+    /// Whether it plans: not before its model was fitted.
     fn is_planning(&self) -> bool;
 
-    /// Other planners from the next step on, one per environment.
+    /// Replaces its planners from the next step on, one per environment.
     fn replace_controllers(&mut self, mpcs: Vec<Mpc>);
-}
-
-/// What the value that plans end in is learned from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ValueSource {
-    /// Plans end in no value (default).
-    Off,
-    /// λ-returns of the real episodes.
-    Episodes,
-    /// λ-returns of episodes that the distilled policy imagines in the model, from states of the data.
-    Imagined,
-    /// A critic that learns from the same data by soft actor-critic: `V(s) = Q(s, π(s))`.
-    Critic,
-    /// What the agent of another run expects ([`run`](ValueConfig::run)). It learns nothing here.
-    Run,
-}
-
-/// Who acts until values count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WarmUpBy {
-    /// The planner, over [`warm_up_horizon`](ValueConfig::warm_up_horizon) steps (default).
-    Planner,
-    /// The critic's policy, which explores and costs no plan; evaluations plan.
-    Policy,
-}
-
-/// Section `[value]`: a value that plans end in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ValueConfig {
-    /// What it is learned from (default: `"off"`).
-    pub source: ValueSource,
-    /// The folder of the run that [`Run`](ValueSource::Run) means: of any agent that has values, on the same task.
-    pub run: PathBuf,
-    /// Which of that run's checkpoints: `"last"` (default), `"best"` or its real steps.
-    pub checkpoint: WhichCheckpoint,
-    /// Real steps before it counts (default: 0).
-    pub warm_up: u64,
-    /// Who acts until then (default: `"planner"`).
-    pub warm_up_by: WarmUpBy,
-    /// Steps that the planner looks ahead until then; 0 for its own horizon (default). A longer one shows the value what the short one
-    /// would not find.
-    pub warm_up_horizon: usize,
-    /// When it is learned, of [`Episodes`](ValueSource::Episodes) and [`Imagined`](ValueSource::Imagined) ones (default: at each episode end).
-    pub every: FitSchedule,
-    /// Discount γ per step (default 0.99); a critic has that of `[sac]`.
-    pub discount: f32,
-    /// λ of the targets, in [0, 1]; 1 for Monte Carlo (default: 0.95).
-    pub lambda: f32,
-    /// As [`ValueNetConfig::members`] (default: 2).
-    pub members: usize,
-    /// As [`ValueNetConfig::reduction`] (default: `"mean"`).
-    pub reduction: Reduction,
-    /// As [`ValueNetConfig::hidden`] (default: 128, 128).
-    pub hidden: Vec<usize>,
-    /// As [`ValueNetConfig::activation`] (default: SiLU).
-    pub activation: Activation,
-    /// As [`ValueNetConfig::learning_rate`] (default: 1e-3).
-    pub learning_rate: f32,
-    /// States of a batch of each network; transitions of one for a critic (default: 128).
-    pub batch_size: usize,
-    /// As [`ValueNetConfig::optimizer_steps`] (default: 400).
-    pub optimizer_steps: usize,
-    /// As [`ValueNetConfig::rounds`] (default: 4).
-    pub rounds: usize,
-    /// Imagined episodes of each learning (default: 256).
-    pub count: usize,
-    /// Their steps (default: 20).
-    pub length: usize,
-    /// Updates of a critic per real step (default: 1).
-    pub updates: u64,
-    /// Sequences that the policy of a critic, or of the other run, proposes to each plan; 0 for none (default: 4).
-    pub proposals: usize,
-    /// Transitions that are kept where the agent itself keeps none, and to learn a policy from (default: 1,000,000).
-    pub replay_capacity: usize,
-}
-
-impl Default for ValueConfig {
-    fn default() -> Self {
-        let net = ValueNetConfig::default();
-        Self {
-            source: ValueSource::Off,
-            run: PathBuf::new(),
-            checkpoint: WhichCheckpoint::Last,
-            warm_up: 0,
-            warm_up_by: WarmUpBy::Planner,
-            warm_up_horizon: 0,
-            every: FitSchedule::Episode,
-            discount: net.discount,
-            lambda: net.lambda,
-            members: net.members,
-            reduction: net.reduction,
-            hidden: net.hidden,
-            activation: net.activation,
-            learning_rate: net.learning_rate,
-            batch_size: net.batch_size,
-            optimizer_steps: net.optimizer_steps,
-            rounds: net.rounds,
-            count: 256,
-            length: 20,
-            updates: 1,
-            proposals: 4,
-            replay_capacity: 1_000_000,
-        }
-    }
-}
-
-impl ValueConfig {
-    /// The network's part.
-    #[must_use]
-    pub fn net(&self) -> ValueNetConfig {
-        ValueNetConfig {
-            discount: self.discount,
-            lambda: self.lambda,
-            members: self.members,
-            reduction: self.reduction,
-            hidden: self.hidden.clone(),
-            activation: self.activation,
-            learning_rate: self.learning_rate,
-            batch_size: self.batch_size,
-            optimizer_steps: self.optimizer_steps,
-            rounds: self.rounds,
-        }
-    }
-}
-
-/// Sequences that may be proposed to one plan: far beyond what a planner of any size has use for.
-const MOST_PROPOSALS: usize = 1 << 16;
-
-/// What a policy that is distilled from plans is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DistilRole {
-    /// There is none (default).
-    Off,
-    /// It proposes sequences to the planner, which acts.
-    Propose,
-    /// It acts: while it is learned, as far as [`expert_share`](DistilConfig::expert_share) leaves it to, and in evaluations.
-    Act,
-}
-
-/// Section `[distil]`: a policy that is distilled from plans.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DistilConfig {
-    /// What it is for (default: `"off"`).
-    pub role: DistilRole,
-    /// When it is fitted to all plans so far (default: at each episode end).
-    pub every: FitSchedule,
-    /// Real steps before the first fit, which the planner takes (default: 0).
-    pub warm_up: u64,
-    /// Share of the episodes after the first fit in which the planner acts, in [0, 1] (default: 0; DAgger's variant without a parameter).
-    pub expert_share: f32,
-    /// As [`CloningConfig::max_epochs`] (default: 30: each fit goes on from the last one).
-    pub max_epochs: usize,
-    /// As [`CloningConfig::batch_size`] (default: 256).
-    pub batch_size: usize,
-    /// As [`CloningConfig::holdout`] (default: 0.1).
-    pub holdout: f64,
-    /// As [`CloningConfig::patience`] (default: 5).
-    pub patience: usize,
-    /// Standard deviation of the noise of all proposals but the first, of actions in [−1, 1] (default: 0.2).
-    pub noise: f32,
-    /// Sequences that it proposes to each plan where it proposes (default: 4). A policy that acts proposes none: the planner would stay
-    /// with its mistakes.
-    pub proposals: usize,
-}
-
-impl Default for DistilConfig {
-    fn default() -> Self {
-        Self {
-            role: DistilRole::Off,
-            every: FitSchedule::Episode,
-            warm_up: 0,
-            expert_share: 0.0,
-            max_epochs: 30,
-            batch_size: 256,
-            holdout: 0.1,
-            patience: 5,
-            noise: 0.2,
-            proposals: 4,
-        }
-    }
-}
-
-/// What goes around a planning agent.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct GuidedConfig {
-    /// A value that its plans end in.
-    pub value: ValueConfig,
-    /// A policy that is distilled from its plans.
-    pub distil: DistilConfig,
-    /// The network of the distilled policy, or that of the critic's.
-    pub policy: ActorConfig,
-    /// Critics.
-    pub critics: CriticsConfig,
-    /// How critics and their policy learn.
-    pub sac: SacConfig,
-}
-
-impl GuidedConfig {
-    /// Whether there is anything to learn.
-    #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.value.source != ValueSource::Off || self.distil.role != DistilRole::Off
-    }
-
-    /// Checks every rule of what is on.
-    ///
-    /// # Errors
-    /// [`AgentError::Config`] naming the section's field.
-    pub fn validate(&self) -> Result<(), AgentError> {
-        let refuse = |field, value: String, rule| Err(AgentError::Config { field, value, rule });
-        let Self { value, distil, .. } = self;
-        value.net().validate().map_err(|error| dotted("value", error))?;
-        for (field, schedule) in [("value.every", value.every), ("distil.every", distil.every)] {
-            if schedule == FitSchedule::Steps(0) {
-                return refuse(field, "0".into(), "\"episode\" or at least 1 step");
-            }
-        }
-        if value.source == ValueSource::Imagined && distil.role == DistilRole::Off {
-            let rule = "\"propose\" or \"act\" with value.source = \"imagined\": the distilled policy acts in what is imagined";
-            return refuse("distil.role", "\"off\"".into(), rule);
-        }
-        if value.source == ValueSource::Imagined && (value.count == 0 || value.length == 0) {
-            return refuse("value.count", value.count.to_string(), "at least 1, as value.length");
-        }
-        if value.source == ValueSource::Imagined && !fits_memory(&[value.count, value.length]) {
-            let rule = "imagined episodes of at most 2147483648 steps in all: fewer or shorter";
-            return refuse("value.count", format!("{}, value.length = {}", value.count, value.length), rule);
-        }
-        let of_run = value.source == ValueSource::Run;
-        if of_run != (value.run != PathBuf::new()) {
-            let rule = match of_run {
-                true => "the folder of a run, whose value plans end in with value.source = \"run\"",
-                false => "none, or value.source = \"run\"",
-            };
-            return refuse("value.run", format!("{:?}", value.run), rule);
-        }
-        if !of_run && value.checkpoint != WhichCheckpoint::Last {
-            let rule = "\"last\", or value.source = \"run\"";
-            return refuse("value.checkpoint", format!("\"{}\"", value.checkpoint), rule);
-        }
-        let counts_at_once = "0 with value.source = \"run\": such a value counts at once";
-        if of_run && value.warm_up > 0 {
-            return refuse("value.warm_up", value.warm_up.to_string(), counts_at_once);
-        }
-        if of_run && value.warm_up_horizon > 0 {
-            return refuse("value.warm_up_horizon", value.warm_up_horizon.to_string(), counts_at_once);
-        }
-        if of_run && distil.role == DistilRole::Propose && value.proposals > 0 {
-            let rule = "0 with value.source = \"run\" and distil.role = \"propose\": one policy proposes";
-            return refuse("value.proposals", value.proposals.to_string(), rule);
-        }
-        if value.warm_up_by == WarmUpBy::Policy && value.source != ValueSource::Critic {
-            let rule = "\"planner\", or value.source = \"critic\", which has a policy";
-            return refuse("value.warm_up_by", "\"policy\"".into(), rule);
-        }
-        if value.source == ValueSource::Critic && distil.role == DistilRole::Propose {
-            let rule = "\"off\" or \"act\" with value.source = \"critic\", whose policy proposes (value.proposals)";
-            return refuse("distil.role", "\"propose\"".into(), rule);
-        }
-        if self.policy.averaging > 0.0 && distil.role != DistilRole::Off {
-            let rule = "0 with distil.role: a fit is too short for averages of weights to follow";
-            return refuse("policy.averaging", self.policy.averaging.to_string(), rule);
-        }
-        if value.replay_capacity < 2 {
-            return refuse("value.replay_capacity", value.replay_capacity.to_string(), "at least 2 transitions");
-        }
-        if !(0.0..=1.0).contains(&distil.expert_share) {
-            return refuse("distil.expert_share", distil.expert_share.to_string(), "a share in [0, 1]");
-        }
-        for (field, number) in [
-            ("distil.max_epochs", distil.max_epochs),
-            ("distil.batch_size", distil.batch_size),
-            ("distil.patience", distil.patience),
-            ("distil.proposals", distil.proposals),
-        ] {
-            if number == 0 {
-                return refuse(field, "0".into(), "at least 1");
-            }
-        }
-        for (field, number) in [("value.proposals", value.proposals), ("distil.proposals", distil.proposals)] {
-            if number > MOST_PROPOSALS {
-                return refuse(field, number.to_string(), "at most 65536 sequences for each plan");
-            }
-        }
-        if !(0.0..1.0).contains(&distil.holdout) {
-            return refuse("distil.holdout", distil.holdout.to_string(), "a share in [0, 1)");
-        }
-        if !(distil.noise.is_finite() && distil.noise >= 0.0) {
-            return refuse("distil.noise", distil.noise.to_string(), "a finite number of at least 0");
-        }
-        Ok(())
-    }
-
-    /// Puts value and policy around an agent that plans, and that has learned nothing yet, in an environment like `spec`. `later` are the
-    /// planners that take over after [`warm_up`](ValueConfig::warm_up), one per environment; none: those of the agent go on. With
-    /// [`ValueSource::Run`] the value is to be handed over by [`Guided::with_value`].
-    ///
-    /// # Errors
-    /// [`AgentError::Config`] for a value that breaks a rule, choices as actions where a policy is to be learned, and a model in which
-    /// nothing can be imagined where values shall come of that.
-    pub fn init(
-        &self,
-        spec: &EnvSpec,
-        agent: Box<dyn PlanningAgent>,
-        later: Vec<Mpc>,
-        rng: &mut Rng,
-    ) -> Result<Guided, AgentError> {
-        self.validate()?;
-        let Self { value, distil, policy, critics, sac } = self;
-        if value.source == ValueSource::Imagined {
-            check_markov(agent.planned_in())?;
-            if agent.goal().shaping.is_some() {
-                let rule = "none with value.source = \"imagined\", which does not count it";
-                return Err(AgentError::Config { field: "goal.cost", value: "some".into(), rule });
-            }
-        }
-        let nets = matches!(value.source, ValueSource::Episodes | ValueSource::Imagined);
-        let net = if nets { Some(value.net().init(spec, rng)?) } else { None };
-        let critic = match value.source {
-            ValueSource::Critic => Some(sac.init(spec, policy, critics, rng)?),
-            _ => None,
-        };
-        let (widths, capacity) = ([spec.obs.width(), spec.actions.width()], value.replay_capacity);
-        let replay = || Replay::new(widths[0], widths[1], capacity);
-        let student = match distil.role {
-            DistilRole::Off => None,
-            _ => {
-                let head = ActorHead::Deterministic { exploration: distil.noise };
-                Some(Student { actor: policy.init(spec, head, rng)?, labels: replay()?, learned: false })
-            }
-        };
-        let data = if agent.learned().is_some() { None } else { Some(replay()?) };
-        let slots = agent.slots();
-        Ok(Guided {
-            config: self.clone(),
-            learned_for: agent.goal().key(),
-            of_first_goal: true,
-            agent,
-            later,
-            data,
-            slots: (0..slots).map(|_| Slot::default()).collect(),
-            net,
-            untaught: critic.clone(),
-            critic,
-            given: None,
-            student,
-            progress: Progress::default(),
-            warm: false,
-        })
-    }
-}
-
-/// The field of a part, with the name of its section.
-fn dotted(section: &'static str, error: AgentError) -> AgentError {
-    match error {
-        AgentError::Config { field, value, rule } if section == "value" => {
-            let field = match field {
-                "discount" => "value.discount",
-                "lambda" => "value.lambda",
-                "members" => "value.members",
-                "batch_size" => "value.batch_size",
-                "rounds" => "value.rounds",
-                "learning_rate" => "value.learning_rate",
-                other => other,
-            };
-            AgentError::Config { field, value, rule }
-        }
-        other => other,
-    }
 }
 
 /// A policy that learns from plans.
@@ -462,7 +88,7 @@ struct Progress {
     valued: bool,
     /// Whether the policy was.
     distilled: bool,
-    /// Whether the present goal is the one that it began with.
+    /// Whether the present goal is the original one.
     first_goal: bool,
     /// Value and policy are to be learned with the next update.
     #[serde(default)]
@@ -488,7 +114,7 @@ pub struct Guided {
     slots: Vec<Slot>,
     net: Option<ValueLearner>,
     critic: Option<Sac>,
-    /// The critic that has learned nothing yet, to begin anew with for another goal.
+    /// The untrained critic, to begin anew with for another goal.
     untaught: Option<Sac>,
     /// A value that another agent has learned.
     given: Option<GivenValue>,
@@ -516,8 +142,8 @@ impl Guided {
         self.agent.goal()
     }
 
-    /// What it plans for, to be changed, in the middle of an episode too. What was learned for another goal counts no more from the next step on;
-    /// with the next update the value is learned anew.
+    /// Its goal, mutable, in the middle of an episode too. From the next step on, anything learned for another goal is discarded; the next
+    /// update learns the value anew.
     pub fn goal_mut(&mut self) -> &mut Goal {
         self.agent.goal_mut()
     }
@@ -528,8 +154,8 @@ impl Guided {
         self.critic.as_ref()
     }
 
-    /// With a value that another agent has learned for the present goal, which plans end in at once, and with its policy's proposals. It learns
-    /// nothing here; where the goal changes, it counts no more and plans go on without.
+    /// Adds a value that another agent has learned for the present goal, and its policy's proposals. Plans end in the value at once. It learns
+    /// nothing here; if the goal changes, it is no longer used and plans continue without it.
     #[must_use]
     pub fn with_value(mut self, given: GivenValue) -> Self {
         (self.net, self.critic, self.untaught) = (None, None, None);
@@ -570,7 +196,16 @@ impl Guided {
         }
     }
 
-    /// Lets go of what was learned for another goal than the present one.
+    /// Checks that the value of another run was handed over: plans without it would look like plans with it.
+    fn check_given(&self) -> Result<(), AgentError> {
+        if self.config.value.source == ValueSource::Run && self.given.is_none() {
+            let rule = "a value that was handed over before the first action (Guided::with_value)";
+            return Err(AgentError::Config { field: "value.source", value: "\"run\"".into(), rule });
+        }
+        Ok(())
+    }
+
+    /// Discards what was learned for a goal other than the present one.
     fn sync(&mut self) {
         let key = self.agent.goal().key();
         if key == self.learned_for {
@@ -591,13 +226,13 @@ impl Guided {
         }
     }
 
-    /// Value, critic and policy begin anew: they learned for another goal. A critic's updates so far come again, with the next update.
+    /// Value, critic and policy begin anew: they learned for another goal. A critic's updates so far are repeated with the next update.
     fn forget(&mut self) {
         if let Some(net) = &mut self.net {
             net.forget();
         }
         if let Some(mut critic) = self.untaught.clone() {
-            // What inputs are like is no matter of the goal.
+            // The statistics of inputs do not depend on the goal.
             critic.observe(&self.replay().columns().obs);
             self.critic = Some(critic);
             self.progress.updated = 0;
@@ -613,7 +248,7 @@ impl Guided {
         }
     }
 
-    /// Lets plans go by what was learned.
+    /// Lets plans use what was learned.
     fn hand_over(&mut self) {
         if self.progress.steps < self.config.value.warm_up {
             return;
@@ -655,7 +290,7 @@ impl Guided {
         }
     }
 
-    /// Whether plans are asked for although another acts: they are what the policy learns from.
+    /// Whether plans are requested although another acts: the policy learns from them.
     fn labels(&self, mode: ActMode) -> bool {
         mode == ActMode::Explore && self.student.is_some() && self.agent.is_planning()
     }
@@ -673,7 +308,7 @@ impl Guided {
         self.slots[slot].by_expert = Some(expert);
     }
 
-    /// Rewards and ends of a batch by the present goal, where it says them; otherwise as they were.
+    /// Rewards and ends of a batch by the present goal, where it defines them; otherwise as they were.
     fn judged(&self, batch: &mut Batch) {
         let (goal, device) = (self.agent.goal(), &self.agent.planned_in().spec().device);
         if goal.reward.is_none() && goal.termination.is_none() && goal.shaping.is_none() || batch.is_empty() {
@@ -747,11 +382,11 @@ impl Guided {
         Ok(trajectories)
     }
 
-    /// Learns the value anew, of the data that there are and for the present goal: what an update does where it is time to. Says whether there
-    /// was anything to learn of.
+    /// Learns the value anew, from the data so far and for the present goal, as an update does when it is due. Returns whether there was
+    /// anything to learn from.
     ///
     /// # Errors
-    /// What the model gives, of imagined episodes.
+    /// Errors of the model, where episodes are imagined.
     pub fn learn_value(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
         self.sync();
         let start = Instant::now();
@@ -772,7 +407,7 @@ impl Guided {
         Ok(true)
     }
 
-    /// Fits the policy to all plans so far; says whether there were any.
+    /// Fits the policy to all plans so far; returns whether there were any.
     fn learn_policy(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
         let Some(student) = self.student.as_mut().filter(|student| student.labels.len() > 1) else {
             return Ok(false);
@@ -864,6 +499,7 @@ impl Agent for Guided {
     }
 
     fn act(&mut self, situation: &Situation<'_>, mode: ActMode, rng: &mut Rng) -> Result<Vec<f32>, AgentError> {
+        self.check_given()?;
         self.sync();
         self.draw_actor(0, mode, rng);
         let labels = self.labels(mode);
@@ -881,6 +517,7 @@ impl Agent for Guided {
     }
 
     fn act_batch(&mut self, mut turns: Vec<Turn<'_>>, mode: ActMode) -> Result<Vec<Acted>, AgentError> {
+        self.check_given()?;
         self.sync();
         for turn in &mut turns {
             self.draw_actor(turn.slot, mode, turn.rng);
@@ -938,7 +575,7 @@ impl Agent for Guided {
     fn take_plan_failure(&mut self) -> Option<PlanError> {
         let failure = self.agent.take_plan_failure();
         if failure.is_some() {
-            // What stood in for the plan is nothing to learn from.
+            // The substitute for a plan is nothing to learn from.
             self.slots[0].label = None;
         }
         failure
@@ -1020,7 +657,7 @@ impl Learner for Guided {
         }
         let begins_to_count = warm && !self.warm || self.progress.valued && !had_value;
         self.warm = warm;
-        // Of a critic, which changes at every step, plans see what it was when their episodes began.
+        // A critic changes at every step: plans use it as it was when their episodes began.
         let between_episodes = self.slots.iter().all(|slot| !slot.underway);
         if valued || distilled || begins_to_count || between_episodes {
             self.hand_over();
@@ -1077,7 +714,7 @@ impl Learner for Guided {
         }
         self.progress = progress;
         self.slots.iter_mut().for_each(|slot| *slot = Slot::default());
-        // A checkpoint does not say which goal it was that was put in place of the first: nothing learned for it counts.
+        // A checkpoint does not say which goal replaced the first one: nothing learned for it is kept.
         (self.learned_for, self.of_first_goal) = (self.agent.goal().key(), true);
         if !progress.first_goal {
             (self.progress.valued, self.progress.distilled) = (false, false);

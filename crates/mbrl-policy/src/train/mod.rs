@@ -9,51 +9,57 @@
 //! ```
 //!
 //! A plain environment has no state that could be stored in the middle of an episode, so checkpoints are written at
-//! episode ends. Where an evaluation is stopped, one is written as well, and the run goes on with that evaluation. A run that was stopped or killed goes on from the newest one and repeats what came after it, with
-//! the same random numbers: its metrics are those of a run that was never interrupted, bit for bit, wall times aside.
+//! episode ends. When an evaluation is stopped, a checkpoint is written as well, and the run continues with that evaluation.
+//! A run that was stopped or killed continues from the newest checkpoint and repeats what came after it, with the same random
+//! numbers: its metrics are those of a run that was never interrupted, bit for bit, wall times aside.
+
+mod run_files;
+mod stored;
 
 use std::{
-    fmt, fs,
     iter::repeat,
-    path::{Path, PathBuf},
-    str::FromStr,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use mbrl_env::{Env, Info, Rng, Transition, atomic_file};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use mbrl_env::{Env, Info, Rng, Transition};
+use serde::{Deserialize, Serialize};
 
+pub(crate) use self::run_files::CHECKPOINTS;
+use self::run_files::checkpoints_of;
+pub use self::{
+    run_files::RunFiles,
+    stored::{Best, WhichCheckpoint},
+};
 use crate::{
-    ActMode, AgentError, CheckpointReader, Checkpoints, EpisodeSummary, Evaluation, EvaluationEpisode, Learner,
-    MetricsReader, MetricsWriter, Moment, Observer, Phase, Provenance, Report, ReportKind, World,
-    checkpoint::{KEPT, leftovers},
+    ActMode, AgentError, CheckpointReader, EpisodeSummary, EvaluationEpisode, Learner, Moment, Observer, Phase, Report,
+    ReportKind, World,
     evaluate::{check_episodes, evaluate_until},
-    files::FolderLock,
     means::Means,
     start_seeds,
     world::{Episode, Seat, step_together},
 };
 
-/// When a run evaluates and stores itself.
+/// When a run evaluates its agent and writes checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Environments side by side, in lockstep (default: 1): each step plans for all of them in one batch, on all threads. They
-    /// begin and end episodes in rounds, and the agent learns from a round's data as if it had come one after the other; so
-    /// with more of them it decides on older knowledge, and takes less time.
+    /// Number of environments side by side, in lockstep (default: 1): each step plans for all of them in one batch, on all
+    /// threads. They begin and end episodes in rounds, and the agent learns from a round's data as if the episodes had come one
+    /// after the other. With more environments it therefore acts on older knowledge, and the run takes less time.
     pub environments: usize,
-    /// Evaluates at the first episode end at or after each multiple of so many real steps, and at the end of the run;
-    /// 0 never does (default: 0, as in PETS, whose training episodes are its results).
+    /// Evaluates at the first episode end at or after each multiple of this many real steps, and at the end of the run;
+    /// 0 for never (default: 0, as in PETS, whose training episodes are its results).
     pub eval_every: u64,
     /// Episodes of an evaluation (default: 20).
     pub eval_episodes: usize,
     /// Seed of the evaluations' start states, which are the same at every evaluation and for every agent (default: 0).
     pub eval_seed: u64,
-    /// Writes a checkpoint after so many episodes, and at the end of the run (default: 1).
+    /// Writes a checkpoint after this many episodes, and at the end of the run (default: 1).
     pub checkpoint_episodes: u64,
-    /// Episodes in a row that may break down, or in which no plan works, before the run ends with an error (default: 50: where
-    /// nine episodes in ten break down, a run still goes on, all but once in 200 times).
+    /// Consecutive episodes that may break down, or in which no plan works, before the run ends with an error (default: 50: even if
+    /// nine episodes in ten break down, a run still continues in all but one case in 200).
     pub max_breakdowns: u64,
 }
 
@@ -76,7 +82,7 @@ impl TrainConfig {
         self.eval_every > 0 && (last || ended / self.eval_every > began / self.eval_every)
     }
 
-    /// A run of `steps` real steps, random ones included, whose every random number comes from `seed`.
+    /// A run of `steps` real steps, random ones included. All of its random numbers come from `seed`.
     ///
     /// # Errors
     /// [`AgentError::Config`] for a value that breaks a rule.
@@ -161,136 +167,10 @@ struct State {
     /// The best evaluation so far. Checkpoints before format 3 have none.
     #[serde(default)]
     best: Option<Best>,
-    /// The evaluation after these steps was stopped, and is to come first when the run goes on.
+    /// The evaluation after these steps was stopped, and comes first when the run continues.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     evaluation_due: bool,
     wall_s: f64,
-}
-
-/// The best evaluation of a run: its checkpoint is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Best {
-    /// Real steps at that evaluation, which name the checkpoint.
-    pub env_step: u64,
-    /// Its mean return.
-    #[serde(with = "exact")]
-    pub return_mean: f64,
-    /// How many of its episodes broke down.
-    pub breakdowns: usize,
-}
-
-/// A number as text: JSON's reader may miss its last bit, and of equal evaluations the first would then no longer be the best.
-mod exact {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Text(String),
-        /// Of runs from before.
-        Number(f64),
-    }
-
-    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        match Written::deserialize(deserializer)? {
-            Written::Text(text) => text.parse().map_err(D::Error::custom),
-            Written::Number(number) => Ok(number),
-        }
-    }
-}
-
-impl Best {
-    /// That of a run, as its newest legible checkpoint tells it; `None` before the first evaluation.
-    #[must_use]
-    pub fn of_run(folder: &Path) -> Option<Self> {
-        let steps = checkpoints_of(folder).steps().unwrap_or_default();
-        let state = |step: &u64| {
-            let bytes = fs::read(folder.join(CHECKPOINTS).join(step.to_string()).join(STATE)).ok()?;
-            serde_json::from_slice::<State>(&bytes).ok()
-        };
-        steps.iter().rev().find_map(state)?.best
-    }
-
-    /// Whether an evaluation is better than the best so far: fewer of its episodes broke down, or, where as many did, the mean
-    /// return is higher. Of equal ones the first is the best.
-    fn is_beaten_by(best: Option<&Self>, evaluation: &Evaluation) -> bool {
-        let (breakdowns, mean) = (evaluation.breakdowns(), evaluation.return_mean());
-        let better =
-            |best: &Self| breakdowns < best.breakdowns || (breakdowns == best.breakdowns && mean > best.return_mean);
-        mean.is_finite() && best.is_none_or(better)
-    }
-}
-
-/// Which checkpoint of a run. Written `last`, `best`, or its real steps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum WhichCheckpoint {
-    /// The newest whole one.
-    #[default]
-    Last,
-    /// That of the best evaluation.
-    Best,
-    /// The one after so many real steps, where it is still there.
-    Step(u64),
-}
-
-impl fmt::Display for WhichCheckpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Last => f.write_str("last"),
-            Self::Best => f.write_str("best"),
-            Self::Step(step) => step.fmt(f),
-        }
-    }
-}
-
-impl Serialize for WhichCheckpoint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Step(step) => step.serialize(serializer),
-            word => serializer.collect_str(word),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for WhichCheckpoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "\"last\", \"best\" or a number of steps")]
-        enum Written {
-            Step(u64),
-            Word(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Step(step) => Ok(Self::Step(step)),
-            Written::Word(word) => {
-                word.parse().map_err(|_| D::Error::custom("\"last\", \"best\" or a number of steps"))
-            }
-        }
-    }
-}
-
-impl FromStr for WhichCheckpoint {
-    type Err = String;
-
-    /// ```
-    /// use mbrl_policy::WhichCheckpoint;
-    /// assert_eq!("best".parse(), Ok(WhichCheckpoint::Best));
-    /// assert_eq!("400".parse(), Ok(WhichCheckpoint::Step(400)));
-    /// assert!("newest".parse::<WhichCheckpoint>().is_err());
-    /// ```
-    fn from_str(word: &str) -> Result<Self, String> {
-        match word {
-            "last" => Ok(Self::Last),
-            "best" => Ok(Self::Best),
-            _ => word.parse().map(Self::Step).map_err(|_| "expected best, last or a number of steps".to_owned()),
-        }
-    }
 }
 
 const STATE: &str = "run.json";
@@ -298,20 +178,20 @@ const STATE: &str = "run.json";
 /// Each has a planner and an episode of its own in memory.
 const MAX_ENVIRONMENTS: usize = 1024;
 
-/// How a run came to rest.
+/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// All steps were taken.
     Finished,
-    /// The stop flag was raised. The newest checkpoint is that of [`Training::stored_step`]; the learner may have seen more
-    /// than that, so go on from the files with a fresh one ([`RunFiles::open`]).
+    /// The stop flag was raised. The newest checkpoint is that of [`Training::stored_step`]; the learner may have seen later
+    /// steps, so continue from the files with a fresh learner ([`RunFiles::open`]).
     Stopped,
 }
 
 impl Training {
-    /// Says what the run is made of: settings, one a line. It goes into the checkpoints, and those of a run that was
-    /// described otherwise are refused. Leave out what may change from one start to the next, such as the number of
-    /// steps.
+    /// Describes what the run is made of: settings, one per line. The description goes into the checkpoints, and those of a
+    /// run with a different description are refused. Leave out what may change from one start to the next, such as the
+    /// number of steps.
     #[must_use]
     pub fn described(mut self, settings: impl Into<String>) -> Self {
         self.state.description = settings.into();
@@ -326,7 +206,7 @@ impl Training {
         self
     }
 
-    /// Evaluates in the first `worlds` environments alone (at least 1; default: all): the others are variations of the task.
+    /// Evaluates only in the first `worlds` environments (at least 1; default: all): the others are variations of the task.
     #[must_use]
     pub fn evaluating_in(mut self, worlds: usize) -> Self {
         self.evaluated = worlds.max(1);
@@ -369,7 +249,7 @@ impl Training {
         self.state.wall_s
     }
 
-    /// A stream of random numbers for what is drawn before the first episode: the weights of a model, say.
+    /// A stream of random numbers for what is drawn before the first episode, such as the weights of a model.
     #[must_use]
     pub fn split_rng(&mut self) -> Rng {
         self.state.rng.split()
@@ -381,18 +261,18 @@ impl Training {
         self.state.env_step >= self.steps && !self.state.evaluation_due
     }
 
-    /// Goes on until all steps are taken or `stop` is raised, which is looked at before every step. An evaluation that is stopped
-    /// begins anew when the run goes on; no training step before it is repeated.
+    /// Runs until all steps are taken or `stop` is raised, which is checked before every step. A stopped evaluation starts over
+    /// when the run continues; no training step before it is repeated.
     ///
     /// An episode that the end of the budget cuts counts as truncated. So does one that breaks down
-    /// ([`EpisodeSummary::breakdown`](crate::EpisodeSummary)): the step at which it does is dropped and does not count. Both
-    /// such episodes and plans that fail are counted and warned of. With `files`, metrics and checkpoints go there;
-    /// `observer` is told everything besides.
+    /// ([`EpisodeSummary::breakdown`](crate::EpisodeSummary)): the step at which it does so is dropped and does not count.
+    /// Episodes that break down and plans that fail are counted, with a warning. With `files`, metrics and checkpoints go
+    /// there; `observer` is told everything as well.
     ///
     /// # Errors
-    /// What agent, environment, files or observer give; [`AgentError::BrokeDown`] where too many episodes in a row break down or
+    /// Errors of the agent, environment, files or observer; [`AgentError::BrokeDown`] where too many episodes in a row break down or
     /// have no plan that works ([`TrainConfig::max_breakdowns`]); [`AgentError::World`] for a run that began in another
-    /// environment. What is on the disk stays whole.
+    /// environment. The files on disk stay whole.
     pub fn run(
         &mut self,
         world: &mut World,
@@ -407,13 +287,13 @@ impl Training {
     /// As [`run`](Self::run), in several environments of one kind in lockstep: one action in each, one batched plan for all, and
     /// steps on all threads.
     ///
-    /// All begin an episode together, and begin the next one when all are over; one that is over earlier waits. So checkpoints lie
-    /// between two rounds of episodes, and runs go on with the same bits, whatever the number of threads. Each environment has a
-    /// stream of random numbers of its own. With one environment this is [`run`](Self::run).
+    /// All begin an episode together, and begin the next one when all episodes are over; an environment that is done earlier waits.
+    /// Checkpoints therefore lie between two rounds of episodes, and runs continue bit for bit, whatever the number of threads. Each
+    /// environment has its own stream of random numbers. With one environment this is [`run`](Self::run).
     ///
     /// # Errors
-    /// As [`run`](Self::run); [`AgentError::Config`] for another number of them than [`TrainConfig::environments`], and for more
-    /// than the agent [can act in](crate::Agent::slots).
+    /// As [`run`](Self::run); [`AgentError::Config`] for a number of environments other than [`TrainConfig::environments`], and for
+    /// more than the agent [can act in](crate::Agent::slots).
     pub fn run_together(
         &mut self,
         worlds: &mut [World],
@@ -558,17 +438,17 @@ impl Training {
         Ok(())
     }
 
-    /// Begins where another run stands, with its data and nothing else that it learned: fits the model of `learner` to them,
-    /// evaluates it, where the settings say so, and writes a checkpoint, from which the run goes on ([`run`](Self::run)). So another model, or
-    /// another fit, is tried without a new real step.
+    /// Begins where another run stands, with its data and nothing that it learned: fits the model of `learner` to them,
+    /// evaluates it, if the settings say so, and writes a checkpoint, from which the run continues ([`run`](Self::run)). This is a way to try
+    /// another model, or another fit, without a new real step.
     ///
     /// `files` belong to a new run; those in `folder` stay as they are. Returns what is wrong with newer checkpoints of the other run that had
-    /// to be passed over. A fit that has begun ends, and is kept; with `stop` raised, the evaluation waits until the run goes on.
+    /// to be passed over. A fit that has begun is completed and kept; if `stop` is raised, the evaluation waits until the run continues.
     ///
     /// # Errors
-    /// [`AgentError::Checkpoint`] as [`restore_from`](Self::restore_from) has it, for data of other widths, and for a run that has taken
-    /// more steps than this one shall; [`AgentError::NoRefit`] for a learner that learns no model, or more than a model. What fits,
-    /// environments and files give.
+    /// [`AgentError::Checkpoint`] as for [`restore_from`](Self::restore_from), for data of different widths, and for a run that has taken
+    /// more steps than this one is to take; [`AgentError::NoRefit`] for a learner that learns no model, or more than a model. Errors of fits,
+    /// environments and files.
     #[expect(clippy::too_many_arguments, reason = "those of a run, and where it begins")]
     pub fn refit(
         &mut self,
@@ -612,7 +492,7 @@ impl Training {
         Ok(damaged)
     }
 
-    /// Goes back to the newest whole checkpoint in a run's folder, learner included, where there is one; writes
+    /// Restores the newest whole checkpoint in a run's folder, learner included, if there is one; writes
     /// nothing. Returns what is wrong with newer checkpoints that had to be passed over.
     ///
     /// # Errors
@@ -622,10 +502,10 @@ impl Training {
         self.restore_from(folder, WhichCheckpoint::Last, learner)
     }
 
-    /// As [`restore`](Self::restore), to a checkpoint of one's choice: to look at an agent, not to go on from there.
+    /// As [`restore`](Self::restore), for a checkpoint of your choice: to inspect an agent, not to continue from there.
     ///
     /// # Errors
-    /// As [`restore`](Self::restore); [`AgentError::Checkpoint`] where the one asked for is not there, naming those that are.
+    /// As [`restore`](Self::restore); [`AgentError::Checkpoint`] where the requested one does not exist, naming those that do.
     pub fn restore_from(
         &mut self,
         folder: &Path,
@@ -691,7 +571,7 @@ struct Due {
     checkpoint: bool,
 }
 
-/// What goes on until a round of episodes is over.
+/// The state of a round of episodes while it runs.
 struct Round<'a, 'b> {
     training: &'a Training,
     files: &'a mut Option<&'b mut RunFiles>,
@@ -759,7 +639,7 @@ impl Round<'_, '_> {
                 }
             }
             if state.env_step >= self.training.steps {
-                // Those whose turn did not come any more.
+                // Those whose turn no longer came.
                 for (slot, (episode, _, over)) in episodes.iter_mut().enumerate().filter(|(_, (.., over))| !over) {
                     *over = true;
                     if episode.summary.length > 0 {
@@ -875,108 +755,6 @@ fn setting(expected: &str, found: &str) -> (&'static str, String, String) {
     ("setting", word(expected), word(found))
 }
 
-/// What a run leaves on the disk: `metrics.jsonl`, `checkpoints/` and `machine.json` in one folder. One process at a time has them.
-#[derive(Debug)]
-pub struct RunFiles {
-    /// Held while the files are open.
-    _lock: FolderLock,
-    metrics: MetricsWriter,
-    checkpoints: Checkpoints,
-}
-
-impl RunFiles {
-    /// Opens the files of a run and brings `training` and `learner` to its newest whole checkpoint; a run that did not
-    /// get as far as its first one starts from the beginning. Returns what is wrong with newer checkpoints that had to
-    /// be passed over.
-    ///
-    /// # Errors
-    /// [`AgentError::InUse`] while another process has them; [`AgentError::Checkpoint`] for checkpoints that are
-    /// foreign, newer than this program, of another run, all damaged or gone, naming the file; [`AgentError::Io`].
-    /// Nothing of the run is changed then.
-    pub fn open(
-        folder: &Path,
-        training: &mut Training,
-        learner: &mut dyn Learner,
-    ) -> Result<(Self, Vec<AgentError>), AgentError> {
-        let lock = FolderLock::acquire(folder)?;
-        tidy_locked(folder);
-        let damaged = training.restore(folder, learner)?;
-        let metrics = folder.join("metrics.jsonl");
-        if training.stored.is_none() {
-            // A kill just before the first checkpoint leaves the metrics of the episodes that it was to cover.
-            let episodes = MetricsReader::open(&metrics)?.map_or(0, |metrics| metrics.episodes() as u64);
-            // In lockstep they come in rounds.
-            let round = training.config.environments as u64;
-            let covered = training.config.checkpoint_episodes.next_multiple_of(round);
-            if episodes > covered {
-                let reason = format!(
-                    "there is no checkpoint, but metrics.jsonl has {episodes} episodes and the first checkpoint comes \
-                     after {covered}; to start over, remove metrics.jsonl"
-                );
-                return Err(AgentError::Checkpoint { path: folder.join(CHECKPOINTS), reason });
-            }
-        }
-        let metrics = MetricsWriter::open_at(&metrics, training.state.metrics_length, training.state.metrics_crc32)?;
-        if !training.is_finished() {
-            Provenance::here(training.state.env_step).add(folder)?;
-        }
-        Ok((Self { _lock: lock, metrics, checkpoints: checkpoints_of(folder) }, damaged))
-    }
-
-    /// Copies a checkpoint of a run into another folder, from which an agent can then be restored as from the run; says of which step it
-    /// is, `None` where there is none yet.
-    ///
-    /// # Errors
-    /// [`AgentError::Checkpoint`] where the one asked for is not there, or not whole; [`AgentError::Io`], naming the file.
-    pub fn copy_checkpoint(run: &Path, which: WhichCheckpoint, into: &Path) -> Result<Option<u64>, AgentError> {
-        let Some((reader, _)) = Training::find(run, which)? else { return Ok(None) };
-        reader.copy(&into.join(CHECKPOINTS))?;
-        Ok(Some(reader.env_step()))
-    }
-
-    /// Removes what a kill left of files and checkpoints that were being written or deleted, unless a process is at work in the
-    /// folder. Nothing depends on it, so what cannot be removed stays.
-    pub fn tidy(folder: &Path) {
-        let steps = checkpoints_of(folder).steps().unwrap_or_default();
-        let is_tidy = leftovers(&folder.join(CHECKPOINTS)).is_empty()
-            && half_written(folder).is_empty()
-            && steps.len() <= KEPT + usize::from(best_of(folder).is_some());
-        // The lock is left alone where it is not needed: another process may want it this instant.
-        if !is_tidy && let Ok(_lock) = FolderLock::acquire(folder) {
-            tidy_locked(folder);
-        }
-    }
-
-    /// The file of the metrics.
-    #[must_use]
-    pub fn metrics_path(&self) -> PathBuf {
-        self.metrics.path().to_owned()
-    }
-}
-
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
-
-fn tidy_locked(folder: &Path) {
-    for file in half_written(folder) {
-        let _ = fs::remove_file(file);
-    }
-    checkpoints_of(folder).tidy(best_of(folder));
-}
-
-/// Files in a run's folder and that of its episodes that were being written when the process was killed.
-fn half_written(folder: &Path) -> Vec<PathBuf> {
-    [folder.to_owned(), folder.join("episodes")].iter().flat_map(|folder| atomic_file::leftovers(folder)).collect()
-}
-
-/// Step of the best evaluation.
-fn best_of(folder: &Path) -> Option<u64> {
-    Best::of_run(folder).map(|best| best.env_step)
-}
-
-fn checkpoints_of(folder: &Path) -> Checkpoints {
-    Checkpoints::in_folder(folder.join(CHECKPOINTS))
-}
-
 /// Tells the files first, so that an observer that reads them finds the event.
 fn tell(
     files: &mut Option<&mut RunFiles>,
@@ -1022,24 +800,5 @@ impl Report for Numbers<'_> {
             ReportKind::Policy => self.policies.add(name, value),
             ReportKind::Fit => self.fit.push((name.to_owned(), value)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_best_return_comes_back_to_the_bit() {
-        let mut rng = Rng::new(0);
-        for _ in 0..2000 {
-            let return_mean = f64::from(rng.normal()) * 1e3 / 7.0;
-            let best = Best { env_step: 5, return_mean, breakdowns: 0 };
-            let back: Best = serde_json::from_str(&serde_json::to_string(&best).unwrap()).unwrap();
-            assert_eq!(back.return_mean.to_bits(), return_mean.to_bits());
-        }
-        // As runs of before have it.
-        let old: Best = serde_json::from_str(r#"{"env_step":5,"return_mean":-1.5,"breakdowns":0}"#).unwrap();
-        assert_eq!(old.return_mean, -1.5);
     }
 }
