@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{AngleColumn, Replay, Transition};
 
-/// A guess that ends an episode at more than this share of the rows is none.
+/// A guess that ends an episode at more than this share of the rows is dropped.
 const MOST_CUTS: f64 = 0.5;
 const RANGE: &str = "a number within the range of 32-bit floats";
-/// Of fewer changes nobody can say which are typical.
+/// Fewer changes than this do not show which are typical.
 const FEW: usize = 10;
 
-/// What a row is good for.
+/// What a row can be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Full,
@@ -59,7 +59,7 @@ impl Rows {
         self.cause(row).is_some()
     }
 
-    /// What the flags of a row say of its end.
+    /// What the flags of a row say about its end.
     fn cause(&self, row: usize) -> Option<EndCause> {
         let set = |flags: &[f64]| flags.get(row) == Some(&1.0);
         [
@@ -72,13 +72,13 @@ impl Rows {
     }
 }
 
-/// Rows in the order of their episodes, with what ends an episode before each.
+/// Rows in the order of their episodes, with the cause that ends an episode before each.
 struct Order {
     rows: Vec<usize>,
     begins: Vec<Option<EndCause>>,
 }
 
-/// What was found on the way.
+/// Findings for the report.
 #[derive(Default)]
 struct Found {
     notes: Vec<String>,
@@ -87,7 +87,7 @@ struct Found {
     repeated: u64,
 }
 
-/// Makes one log of the tables of all files.
+/// Makes one log from the tables of all files.
 pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOptions) -> Result<Log, DataError> {
     if options.max_gap.is_nan() || options.max_gap < 1.0 {
         let (value, rule) = (options.max_gap.to_string(), "a number of at least 1, in periods");
@@ -105,7 +105,7 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
     for table in &tables {
         for note in &table.notes {
             let note = if tables.len() == 1 { note.clone() } else { format!("{}: {note}", table.path.display()) };
-            // Of many files alike, the first ones tell enough.
+            // For many similar files, the first notes are enough.
             if found.notes.len() < 8 {
                 found.notes.push(note);
             }
@@ -123,7 +123,7 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
         let wraps: Vec<(usize, u64, f64)> =
             unwrapped.iter().map(|column| (*column, columns[*column].wraps, columns[*column].turn)).collect();
         columns = column_reports(&tables, &rows, &changes(&rows, &order), options)?;
-        // What the file holds.
+        // The wraps that the file holds.
         wraps.into_iter().for_each(|(column, wraps, turn)| {
             (columns[column].wraps, columns[column].turn) = (wraps, turn);
         });
@@ -176,7 +176,7 @@ pub(super) fn assemble(mut tables: Vec<Table>, files: &Files, options: &ReadOpti
             _ => {}
         }
     }
-    // Rows that are counted follow each other, but nobody says how long they take.
+    // A row counter shows the order of rows, but not how long they take.
     let counted = report.taken.iter().any(|taken| taken.part == "time" && counts_rows(&taken.column));
     let clock = found.clock.filter(|clock| clock.period > 0.0 && !counted);
     Ok(Log {
@@ -219,7 +219,7 @@ fn same_columns(tables: &[Table]) -> Result<(), DataError> {
     Ok(())
 }
 
-/// Puts the columns of all files together and sees what each row is good for.
+/// Puts the columns of all files together and decides what each row can be used for.
 fn joined(tables: &mut [Table]) -> Result<Rows, DataError> {
     let mut starts = Vec::with_capacity(tables.len());
     let mut count = 0;
@@ -301,7 +301,7 @@ fn joined(tables: &mut [Table]) -> Result<Rows, DataError> {
     Ok(rows)
 }
 
-/// The column of the plan that holds number `entry` of a part.
+/// The column of the plan that holds entry number `entry` of a part.
 fn index_of(table: &Table, part: Part, entry: usize) -> usize {
     let of = |(_, u): &(usize, &Use)| (u.offset..u.offset + u.width).contains(&entry);
     table.plan.of(part).find(of).map_or(0, |(index, _)| index)
@@ -357,7 +357,7 @@ fn classes_allowed(tables: &[Table], rows: &Rows, missing: Missing) -> Result<()
     };
     let share = match bad {
         1 => String::new(),
-        // Topics of several rates in one table.
+        // Topics with different rates in one table.
         bad if 2 * bad > rows.classes.len() => format!(
             " ({bad} of {} rows lack a value; where sensors have rates of their own, bring them onto one clock first, for \
              example by pandas: df.ffill().dropna())",
@@ -383,23 +383,23 @@ fn value(rows: &Rows, row: usize, used: &Use) -> f64 {
     }
 }
 
-/// The table of a row, and its number there.
+/// The table of a row, and the row's number there.
 fn located<'a>(tables: &'a [Table], rows: &Rows, row: usize) -> (&'a Table, usize) {
     let table = rows.starts.partition_point(|start| *start <= row) - 1;
     // Tables without rows share their start with the next one.
     (&tables[table], row - rows.starts[table])
 }
 
-/// Values of a candidate for the episode or the time in all tables; none where one of them lacks it.
+/// Columns of a candidate for the episode or the time in all tables; `None` if one of them lacks it.
 fn candidate<'a>(tables: &'a [Table], name: &str, part: Part) -> Option<Vec<(&'a Table, usize)>> {
     let index = |table: &'a Table| Some((table, table.plan.of(part).find(|(_, u)| u.name == name)?.0));
     tables.iter().map(index).collect()
 }
 
-/// Brings rows into the order of their episodes, and finds out where these begin.
+/// Puts rows into the order of their episodes, and determines where these begin.
 fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut Found) -> Result<Order, DataError> {
     let count = rows.classes.len();
-    // Where the files themselves are divided.
+    // Breaks in the files themselves.
     let mut form: Vec<Option<EndCause>> = vec![None; count];
     for (start, table) in rows.starts.iter().zip(tables) {
         table.breaks.iter().for_each(|row| form[start + row] = Some(EndCause::Break));
@@ -426,7 +426,7 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
             found.notes.push(format!("`{}` is not in all files, and no episode column", used.name));
             continue;
         };
-        // Names count within a file and what a break divides.
+        // Names are valid within a file, up to a break.
         let mut numbers: HashMap<(usize, u64), usize> = HashMap::new();
         let (mut ids, mut block) = (Vec::with_capacity(count), 0);
         for ((table, index), start) in columns.iter().zip(&rows.starts) {
@@ -452,7 +452,7 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
             found.notes.push(format!("`{}` is no episode column: it changes in {changes} of {count} rows", used.name));
             continue;
         }
-        // Does an episode come again after another one?
+        // Does an episode appear again after another one?
         let mut seen = vec![false; numbers.len()];
         let again = (0..count).find(|i| {
             let id = ids[*i];
@@ -466,13 +466,13 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
                 let episode = table.columns[index].shown(inner);
                 return Err(DataError::EpisodeAgain { path: table.path.clone(), at: table.place(inner), episode });
             }
-            // Rows of parallel episodes, or names that are used again: the time tells where each begins.
+            // Rows of parallel episodes, or reused names: the time shows where each begins.
             order.sort_by_key(|row| ids[*row]);
             found.notes.push(format!("rows of the episodes of `{}` came in turns and were put in order", used.name));
         }
         for pair in order.windows(2) {
             let is_other = ids[pair[0]] != ids[pair[1]];
-            // Grouped rows carry no break of the file.
+            // Breaks of the file do not apply to regrouped rows.
             if again.is_some() {
                 cause_of[pair[1]] = None;
             }
@@ -520,7 +520,7 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
             begins[i].get_or_insert(EndCause::Rows);
             run = 0;
         }
-        // The last observation alone belongs to the step before it.
+        // A row that holds only the last observation belongs to the step before it.
         let ended = rows.cause(before).filter(|_| rows.classes[row] != Class::LastOnly);
         if rows.classes[before] == Class::LastOnly {
             begins[i] = Some(EndCause::LastObservation);
@@ -533,7 +533,7 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
     Ok(order)
 }
 
-/// Takes the first column that is a clock, and cuts where it says so.
+/// Takes the first column that is a clock, and cuts episodes where it says so.
 fn by_time(
     tables: &[Table],
     rows: &mut Rows,
@@ -560,7 +560,7 @@ fn by_time(
                 rows.classes[row] = Class::Missing(index.map_or(0, |(index, _)| index));
             }
         }
-        // A row that comes twice, with its time, is one.
+        // A row that is repeated, with its time, counts once.
         let is_repeated = |i: usize| {
             let (row, before) = (order.rows[i], order.rows[i - 1]);
             let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
@@ -612,7 +612,7 @@ fn by_time(
     Ok(())
 }
 
-/// Where nothing tells of episodes: jumps of the observation that are the same number of rows apart are their ends.
+/// If nothing marks episodes: they end at jumps of the observation that are the same number of rows apart.
 fn regular_jumps(rows: &Rows, order: &mut Order, tables: &[Table], found: &mut Found) {
     const SHORTEST: usize = 5;
     let count = order.rows.len();
@@ -622,7 +622,7 @@ fn regular_jumps(rows: &Rows, order: &mut Order, tables: &[Table], found: &mut F
     if told || count < 4 * SHORTEST {
         return;
     }
-    // Changes in units of what 9 of 10 stay below.
+    // Changes in units of the value below which 9 of 10 of them lie.
     let mut largest = vec![0.0_f64; count];
     for column in 0..rows.obs_width {
         let size = |i: usize| (rows.obs(order.rows[i])[column] - rows.obs(order.rows[i - 1])[column]).abs();
@@ -664,7 +664,7 @@ fn regular_jumps(rows: &Rows, order: &mut Order, tables: &[Table], found: &mut F
     }
 }
 
-/// Pairs of rows one after another within an episode: index of the first, and what the second one's observation is.
+/// Pairs of successive rows within an episode: index of the first, and index of the second, whose observation follows.
 struct Changes<'a> {
     rows: &'a Rows,
     pairs: Vec<(usize, usize)>,
@@ -731,7 +731,7 @@ fn column_reports(
         let values = of(&rows.actions, column, action_width);
         let mut report = report::column([name, &unit, "action"], &values, &changes.actions(column), None);
         report.too_fine = is_too_fine(&report, 0.0);
-        // A last observation has none.
+        // A last observation has no action.
         let alone = rows.classes.iter().filter(|class| **class == Class::LastOnly).count() as u64;
         report.missing = report.missing.saturating_sub(alone);
         reports.push(report);
@@ -745,20 +745,20 @@ fn column_reports(
     Ok(reports)
 }
 
-/// Whether `f32` cannot hold a column's changes once `offset` was taken off.
+/// Whether `f32` cannot hold a column's changes even after `offset` is subtracted.
 fn is_too_fine(report: &report::ColumnReport, offset: f64) -> bool {
     let largest = (report.low - offset).abs().max((report.high - offset).abs());
     report.typical_change > 0.0 && report.typical_change < RESOLUTION * largest * f64::from(f32::EPSILON)
 }
 
-/// What to take off a column so that `f32` holds its changes: about its mean, with few digits.
+/// The offset to subtract from a column so that `f32` holds its changes: about its mean, with few digits.
 fn offset(report: &report::ColumnReport) -> f64 {
     if !is_too_fine(report, 0.0) {
         return 0.0;
     }
     let unit = 10f64.powf((report.high - report.low).max(f64::MIN_POSITIVE).log10().floor());
     let offset = (report.mean / unit).round() * unit;
-    // Nothing is won where it spans many magnitudes itself.
+    // Nothing is gained if the column itself spans many orders of magnitude.
     let largest = |offset: f64| (report.low - offset).abs().max((report.high - offset).abs());
     if offset.is_finite() && 2.0 * largest(offset) < largest(0.0) { offset } else { 0.0 }
 }
@@ -789,7 +789,7 @@ fn angles(table: &Table, columns: &[report::ColumnReport]) -> Result<Vec<AngleCo
     Ok(angles)
 }
 
-/// Unwraps the angles whose turns count, along each episode; says which.
+/// Unwraps the angles whose turns count, along each episode; returns their columns.
 fn multi_turn(
     tables: &mut [Table],
     rows: &mut Rows,
@@ -811,7 +811,7 @@ fn multi_turn(
         let turn = turn_of(angle);
         let path = unwrapped_column(rows, order, column, turn);
         if !told.contains(name) {
-            // A log that is read as another one was is not asked.
+            // A log that is read like another one is not tested.
             if columns[column].wraps == 0 || options.stored.is_some() || rows.obs_width + rows.action_width > 60 {
                 continue;
             }
@@ -854,7 +854,7 @@ fn unwrapped_column(rows: &Rows, order: &Order, column: usize, turn: f64) -> Vec
     path
 }
 
-/// Steps within episodes for the question whether the turns of an angle count.
+/// Steps within episodes, for testing whether the turns of an angle count.
 fn steps(rows: &Rows, order: &Order, angles: &[AngleColumn], path: &[f64]) -> Vec<turns::Step> {
     let turn = |entry: usize| angles.iter().find(|angle| angle.column == entry).map(turn_of);
     let mut steps = Vec::new();
@@ -948,7 +948,7 @@ fn build(tables: &[Table], rows: &Rows, order: &Order, offsets: &[f64]) -> Resul
         built.dropped_ends += u64::from(rows.terminated.get(row) == Some(&1.0));
         built.replay.end_episode();
     };
-    // The flag that the last observation was told by, or the step before it.
+    // The end flag of the last observation, or of the step before it.
     let mut last_cause = None;
     for (i, &row) in order.rows.iter().enumerate() {
         let class = rows.classes[row];
@@ -979,7 +979,7 @@ fn build(tables: &[Table], rows: &Rows, order: &Order, offsets: &[f64]) -> Resul
             Class::Missing(_) => {
                 built.missing += 1;
                 built.replay.end_episode();
-                // Counted once where several lack something one after another.
+                // Successive rows with missing values count once.
                 let goes_on = order.rows.get(i + 1).is_some_and(|next| {
                     order.begins[i + 1].is_none() && !matches!(rows.classes[*next], Class::Missing(_))
                 });

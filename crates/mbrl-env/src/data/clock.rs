@@ -1,14 +1,14 @@
-//! What a column of times says: the period, and where rows do not follow one another.
+//! Reads a time column: the period, and where rows do not follow one another.
 
 /// Rows on both sides of a suspicious step within which the clock may make up for it.
 const WINDOW: usize = 8;
 /// Rows between two times whose slope is the period of an irregular clock.
 const LAG: usize = 16;
-/// Share of steps near the median (or near a multiple of it: rows left out) from which on a clock is regular.
+/// Share of steps near the median (or near a multiple of it, where rows are left out) from which on a clock is regular.
 const REGULAR: f64 = 0.8;
-/// Share of rising slopes from which on an irregular column is a clock at all.
+/// Share of rising slopes below which an irregular column is not a clock.
 const RISING: f64 = 0.8;
-/// Share of steps that go back right after one that did, beyond which a column is no clock.
+/// Share of backward steps right after a backward step above which a column is not a clock.
 const LONELY: f64 = 0.1;
 
 /// Why a row does not follow the one before it.
@@ -20,28 +20,28 @@ pub(super) enum Cut {
     Gap,
 }
 
-/// What was found.
+/// The findings about a clock.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Clock {
     /// Median step of the time.
     pub(super) period: f64,
     /// Rows before which there is a cut, in rising order.
     pub(super) cuts: Vec<(usize, Cut)>,
-    /// Steps that are no cut, but not in (0, max_gap] periods either: the clock makes up for them.
+    /// Number of steps that are not in (0, max_gap] periods, but no cut either: the clock makes up for them.
     pub(super) jittered: u64,
-    /// Standard deviation of the steps that are no cut, in periods.
+    /// Standard deviation of the steps that are not cuts, in periods.
     pub(super) jitter: f64,
     /// Longest gap, in periods; 0 without one.
     pub(super) longest_gap: f64,
-    /// Steps of the time that were looked at.
+    /// Number of time steps examined.
     pub(super) steps: u64,
 }
 
-/// Looks at the times of all rows; `begins` says where an episode begins for another reason. Times that are NaN are no
-/// times.
+/// Examines the times of all rows; `begins` says where an episode begins for another reason. NaN counts as
+/// no time.
 ///
 /// # Errors
-/// Why the column is no clock.
+/// Why the column is not a clock.
 pub(super) fn read(times: &[f64], begins: &dyn Fn(usize) -> bool, max_gap: f64) -> Result<Clock, &'static str> {
     let step = |i: usize| times[i] - times[i - 1];
     let inner: Vec<usize> = (1..times.len()).filter(|i| !begins(*i) && step(*i).is_finite()).collect();
@@ -53,19 +53,19 @@ pub(super) fn read(times: &[f64], begins: &dyn Fn(usize) -> bool, max_gap: f64) 
         };
     }
     let median_step = median(&mut rising);
-    // Of steps that are no reset and no pause.
+    // Steps that are neither a reset nor a pause.
     let usual: Vec<f64> =
         inner.iter().map(|i| step(*i) / median_step).filter(|step| (-0.5..10.0).contains(step)).collect();
     let is_near = |step: &&f64| (0.5..=1.5).contains(*step) || **step > 1.5 && (*step - step.round()).abs() <= 0.1;
     let near = usual.iter().filter(is_near).count();
-    // Of few steps nothing can be said.
+    // Too few steps allow no conclusion.
     let is_regular = inner.len() < 2 * LAG || near as f64 >= REGULAR * usual.len() as f64;
     let period = if is_regular {
         median_step
     } else {
         let mut first = 0;
         let (mut slopes, mut all) = (Vec::new(), 0);
-        // The longest lag that the episodes have.
+        // The longest lag that the episodes allow.
         let longest = (1..=times.len()).fold((0, 0), |(start, longest), i| match i == times.len() || begins(i) {
             true => (i, longest.max(i - start)),
             false => (start, longest),
@@ -87,7 +87,7 @@ pub(super) fn read(times: &[f64], begins: &dyn Fn(usize) -> bool, max_gap: f64) 
         median(&mut slopes)
     };
 
-    // How far an irregular clock is off as a rule.
+    // The typical error of an irregular clock.
     let slack = match is_regular {
         true => 0.0,
         false => {
@@ -108,7 +108,7 @@ pub(super) fn read(times: &[f64], begins: &dyn Fn(usize) -> bool, max_gap: f64) 
             continue;
         }
         clock.steps += 1;
-        // Times in binary are off by a little.
+        // Binary fractions are slightly off.
         if !(periods > 1e-6 && periods <= max_gap * (1.0 + 1e-6)) {
             let end = (i..times.len()).find(|j| *j > i && begins(*j) || *j > i + WINDOW).unwrap_or(times.len());
             let earlier = first.max(i.saturating_sub(WINDOW))..i;
@@ -129,7 +129,7 @@ pub(super) fn read(times: &[f64], begins: &dyn Fn(usize) -> bool, max_gap: f64) 
         sum += periods;
         squares += periods * periods;
     }
-    // A clock that goes back rises again. What falls row after row is something else.
+    // A clock that goes back rises again. A column that falls row after row is something else.
     let lonely = clock.cuts.windows(2).filter(|w| w[1].0 == w[0].0 + 1 && w[0].1 == Cut::Back && w[1].1 == Cut::Back);
     if lonely.count() as f64 > LONELY * clock.steps as f64 {
         return Err("it falls row after row");
@@ -144,14 +144,14 @@ fn median(values: &mut [f64]) -> f64 {
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
-/// In how many parallel episodes rows come, one after another at each time: `Some(k)` where all times come k times and rows
+/// The number of parallel episodes whose rows are interleaved: `Some(k)` if every time occurs k times and rows
 /// k apart are closer to each other than neighbours are. `rows` are observations, `[N, width]`.
 pub(super) fn interleaved(times: &[f64], rows: &[f64], width: usize) -> Option<usize> {
     let run = times.iter().take_while(|time| **time == times[0]).count();
     if run < 2 || times.len() < 3 * run {
         return None;
     }
-    // A last time may be incomplete.
+    // The last time may be incomplete.
     let mut runs = times.chunks_exact(run).collect::<Vec<_>>().into_iter().peekable();
     while let Some(own) = runs.next() {
         let is_same = own.iter().all(|time| time == &own[0]);
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(clock(&twice).unwrap().cuts, [(50, Cut::Back)]);
         let again = [&regular[..20], &regular[19..]].concat();
         assert_eq!(clock(&again).unwrap().cuts, [(20, Cut::Back)]);
-        // A longest gap of one's own.
+        // A custom longest gap.
         let gap = [&regular[..20], &regular[21..]].concat();
         assert_eq!(clock(&gap).unwrap().cuts, [(20, Cut::Gap)]);
         assert!(read(&gap, &|i| i == 0, 2.5).unwrap().cuts.is_empty());

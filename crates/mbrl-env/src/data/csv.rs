@@ -1,4 +1,4 @@
-//! Text: one row a line, its fields apart by commas, semicolons, tabs, bars or blanks.
+//! Text: one row per line, with fields separated by commas, semicolons, tabs, bars or blanks.
 
 use std::io::{self, BufRead, Cursor, Read};
 
@@ -9,14 +9,14 @@ use super::{
     table::{Table, is_nothing, number},
 };
 
-/// Bytes that are looked at to find out how a file is written.
+/// Number of bytes examined to detect the format of a file.
 const HEAD: usize = 1 << 16;
-/// Lines of these.
+/// Number of lines of these.
 const LINES: usize = 60;
 /// Longest unit in a row of units.
 const LONGEST_UNIT: usize = 12;
 
-/// What fields are apart by.
+/// The separator of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Separator {
     Byte(u8),
@@ -93,7 +93,7 @@ pub(super) fn read(input: &Input, layout: &Layout, options: &ReadOptions) -> Res
     }
     let first = lines.cells.words();
     let is_numeric = |word: &String| number(word).is_some() || is_nothing(word);
-    // Of nothing but numbers: no names. (Nothing at all in a header is a name that is left out.)
+    // Only numbers: no names. (An empty field in a header is a name that was left out.)
     let headless = first.iter().all(is_numeric) && first.iter().any(|word| !is_nothing(word));
     let width = first.len();
     let names = if !layout.names.is_empty() {
@@ -126,7 +126,7 @@ pub(super) fn read(input: &Input, layout: &Layout, options: &ReadOptions) -> Res
     };
     let header = (!headless).then(|| first.clone());
     let mut fields: Vec<Field> = names.iter().map(|name| Field::new(name.trim(), Kind::Numbers(1))).collect();
-    // No name to be found by.
+    // Empty names are replaced.
     fields.iter_mut().filter(|field| field.name.is_empty()).for_each(|field| field.name = "(no name)".into());
 
     let plan = layout.plan(options.stored.as_ref(), path, &fields)?;
@@ -149,13 +149,13 @@ pub(super) fn read(input: &Input, layout: &Layout, options: &ReadOptions) -> Res
             continue;
         }
         if header.as_ref().is_some_and(|header| lines.cells.equal(header)) {
-            // Files that were put behind one another.
+            // Files that were concatenated.
             repeated_headers += 1;
             pending_break = true;
             continue;
         }
         let found = lines.cells.len();
-        // A separator behind the last field.
+        // A separator after the last field.
         let trailing = found == width + 1 && lines.cells.get(width).is_empty();
         if found != width && !trailing {
             let at = Place::Line(lines.line);
@@ -186,7 +186,7 @@ pub(super) fn read(input: &Input, layout: &Layout, options: &ReadOptions) -> Res
         }
         table.rows += 1;
     }
-    // A program that writes line ends twice.
+    // A program that writes each line end twice.
     if 2 * table.breaks.len() > table.rows && table.breaks.len() > 3 {
         table.breaks.clear();
         notes.push("blank lines between all rows end no episode".into());
@@ -201,12 +201,12 @@ pub(super) fn read(input: &Input, layout: &Layout, options: &ReadOptions) -> Res
     Ok(table)
 }
 
-/// Whether a head is UTF-16, and its bytes are in big-endian order.
+/// Whether a head is UTF-16, and if so, whether it is big-endian.
 fn utf16(head: &[u8]) -> Option<bool> {
     match head {
         [0xff, 0xfe, ..] => Some(false),
         [0xfe, 0xff, ..] => Some(true),
-        // Without a mark: every other byte of plain letters is 0.
+        // Without a byte order mark: every other byte of plain letters is 0.
         [first, 0, second, 0, ..] if first.is_ascii() && second.is_ascii() => Some(false),
         [0, first, 0, second, ..] if first.is_ascii() && second.is_ascii() && *first != 0 => Some(true),
         _ => None,
@@ -226,19 +226,19 @@ fn decoded(bytes: &[u8], big_endian: bool) -> Option<Vec<u8>> {
     Some(text.ok()?.trim_start_matches('\u{feff}').as_bytes().to_vec())
 }
 
-/// The text of a line that is a comment.
+/// The text of a comment line.
 fn comment_of(line: &[u8]) -> Option<&[u8]> {
     let line = line.trim_ascii_start();
-    // A spreadsheet's word on the separator.
+    // A spreadsheet's declaration of the separator.
     if line.len() <= 6 && line.to_ascii_lowercase().starts_with(b"sep=") {
         return Some(b"");
     }
     let rest = [&b"#"[..], b"%", b"//"].iter().find_map(|mark| line.strip_prefix(*mark))?;
-    // A name such as `#time` is one, a code such as `#N/A` is none.
+    // A name such as `#time` is a comment, a code such as `#N/A` is not.
     (!line.to_ascii_lowercase().starts_with(b"#n/a")).then(|| rest.trim_ascii())
 }
 
-/// The first lines that hold something; comments and the line that the head breaks off in are left out.
+/// The first lines that are not empty, without comments and without the line in which the head breaks off.
 fn sample(head: &[u8]) -> Vec<&[u8]> {
     let mut lines: Vec<&[u8]> = head.split(|byte| matches!(byte, b'\n' | b'\r')).collect();
     if head.len() >= HEAD && lines.len() > 1 {
@@ -249,7 +249,7 @@ fn sample(head: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-/// The separator that gives most lines as many fields as the first one, most of them numbers.
+/// The separator with which most lines have as many fields as the first one, most of them numbers.
 fn sniffed(lines: &[&[u8]]) -> Separator {
     let candidates = [
         Separator::Byte(b','),
@@ -277,7 +277,7 @@ fn sniffed(lines: &[&[u8]]) -> Separator {
             continue;
         }
         let score = (alike as f64 / lines.len() as f64, numeric as f64 / all.max(1) as f64, separator);
-        // Blanks are within the fields of other separators; they count only where nothing else does.
+        // Fields of other separators may contain blanks, so blanks are chosen only if nothing else fits.
         let is_better = (score.0, score.1) > (best.0, best.1);
         if is_better && !(separator == Separator::Blanks && best.0 > 0.5) {
             best = score;
@@ -294,7 +294,7 @@ struct Cells {
 }
 
 impl Cells {
-    /// Takes a line apart. Quotes hold separators, line ends and, doubled, quotes.
+    /// Splits a line. Quoted fields may contain separators, line ends and, doubled, quotes.
     fn split(&mut self, line: &[u8], separator: Separator) {
         self.bytes.clear();
         self.ends.clear();
@@ -305,7 +305,7 @@ impl Cells {
         };
         let mut at = 0;
         loop {
-            // One field: blanks before a quote are none of it.
+            // One field: blanks before a quote do not belong to it.
             let start = at + line[at..].iter().take_while(|byte| **byte == b' ' && !is_apart(**byte)).count();
             if line.get(start) == Some(&b'"') {
                 at = start + 1;
@@ -356,17 +356,17 @@ impl Cells {
         self.len() == words.len() && words.iter().enumerate().all(|(i, w)| self.get(i).trim_ascii() == w.as_bytes())
     }
 
-    /// Whether there is nothing in any field, as in the blank rows of a spreadsheet.
+    /// Whether all fields are empty, as in the blank rows of a spreadsheet.
     fn are_empty(&self) -> bool {
         self.bytes.trim_ascii().is_empty()
     }
 }
 
-/// A text, line by line, where one in quotes may go on over several.
+/// A text, read line by line; a quoted field may continue over several.
 struct Lines {
     file: Box<dyn BufRead>,
     separator: Separator,
-    /// Number of the line that the present one began on, from 1.
+    /// Number of the line on which the present one began, from 1.
     line: u64,
     /// Number of the next one.
     next_line: u64,
@@ -375,7 +375,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// Goes to the next one; false at the end.
+    /// Goes to the next line; false at the end.
     fn next(&mut self) -> io::Result<bool> {
         self.line = self.next_line;
         self.text.clear();
@@ -385,7 +385,7 @@ impl Lines {
         if self.line == 1 && self.text.starts_with(b"\xef\xbb\xbf") {
             self.text.drain(..3);
         }
-        // An odd number of quotes: the field goes on.
+        // An odd number of quotes: the field continues.
         while self.text.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
             self.text.push(b'\n');
             if !self.append()? {
@@ -427,7 +427,7 @@ impl Lines {
         self.text.trim_ascii().is_empty()
     }
 
-    /// Whether the line after this one holds numbers where the plan wants them.
+    /// Whether the next line holds numbers where the plan needs them.
     fn next_is_numeric(&mut self, table: &Table) -> bool {
         let Ok(block) = self.file.fill_buf() else { return false };
         let end = block.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(block.len());
@@ -468,7 +468,7 @@ mod tests {
         let of = |text: &str| sniffed(&sample(text.as_bytes()));
         assert_eq!(of("x,v\n1,2\n"), Separator::Byte(b','));
         assert_eq!(of("x;v\n0,1;0,2\n"), Separator::Byte(b';'));
-        // Without names, commas alone would give as many fields to each line.
+        // Without names, commas alone would give each line the same number of fields.
         assert_eq!(of("0,1;0,2;0,3\n0,1;0,2;0,3\n"), Separator::Byte(b';'));
         assert_eq!(of("x\tv y\n1\t2\n"), Separator::Byte(b'\t'));
         assert_eq!(of("x|v\n1|2\n"), Separator::Byte(b'|'));

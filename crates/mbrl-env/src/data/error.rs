@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use crate::EnvError;
 
-/// Where in a file something is.
+/// A position in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Line of a text file, counted from 1.
@@ -43,7 +43,7 @@ pub enum DataError {
         /// The feature that reads it.
         feature: &'static str,
     },
-    /// The file is damaged, or not what its name says.
+    /// The file is damaged, or not of the format that its name says.
     #[error("{path}: {reason}", path = path.display())]
     Format {
         /// The file.
@@ -51,7 +51,7 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The file holds no row.
+    /// The file has no rows.
     #[error("{path}: no rows", path = path.display())]
     Empty {
         /// The file.
@@ -64,22 +64,22 @@ pub enum DataError {
         path: PathBuf,
         /// Rows of the file.
         rows: u64,
-        /// What episodes and time were read from.
+        /// The columns from which episodes and time were read.
         sources: String,
     },
-    /// Columns that are needed are not there.
+    /// Required columns are missing.
     #[error("{path}: no column {}{}; the file has {}", quoted(missing), did_you_mean(near), quoted(present), path = path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// Names that were looked for.
+        /// Names that were looked up.
         missing: Vec<String>,
-        /// Present names that look alike.
+        /// Present names that are similar.
         near: Vec<String>,
         /// All present names.
         present: Vec<String>,
     },
-    /// The file has more than one column of a name that is needed.
+    /// The file has more than one column with a required name.
     #[error("{path}: more than one column `{column}`", path = path.display())]
     Duplicate {
         /// The file.
@@ -87,7 +87,7 @@ pub enum DataError {
         /// The name.
         column: String,
     },
-    /// A column holds something else than what is needed.
+    /// A column holds something other than what is needed.
     #[error("{path}, column `{column}`: {found}, expected {expected}", path = path.display())]
     Column {
         /// The file.
@@ -128,16 +128,16 @@ pub enum DataError {
         at: Place,
         /// The column.
         column: String,
-        /// What came.
+        /// What was found.
         found: String,
         /// What was expected.
         expected: String,
-        /// What the column was taken for, for example `time`.
+        /// The role of the column, for example `time`.
         part: &'static str,
-        /// Whether its name alone said so.
+        /// Whether the role was guessed from its name alone.
         guessed: bool,
     },
-    /// A column that was named as the time is no clock.
+    /// A column that was named as the time is not a clock.
     #[error("{path}, column `{column}` (time): {reason}, expected times that rise within each episode", path = path.display())]
     Clock {
         /// The file.
@@ -147,26 +147,26 @@ pub enum DataError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A file has other columns than the files before it.
+    /// A file's columns differ from those of the files before it.
     #[error("{path}: {what} {}, expected {} as in the files before", quoted(found), quoted(expected), path = path.display())]
     Differs {
         /// The file.
         path: PathBuf,
         /// Which columns, for example `observation`.
         what: &'static str,
-        /// Those of the files before.
+        /// The columns of the files before.
         expected: Vec<String>,
-        /// Its own.
+        /// The file's own columns.
         found: Vec<String>,
     },
-    /// The files of a data set hold fewer or more rows than its description says.
+    /// The files of a data set have fewer or more rows than its description says.
     #[error("{path}: {expected} rows by this description, the files hold {found}; is one missing?", path = path.display())]
     Incomplete {
         /// The description.
         path: PathBuf,
-        /// Rows that it tells of.
+        /// Number of rows that it gives.
         expected: u64,
-        /// Rows that were read.
+        /// Number of rows that were read.
         found: u64,
     },
     /// An option that breaks a rule.
@@ -179,12 +179,12 @@ pub enum DataError {
         /// What is expected.
         rule: &'static str,
     },
-    /// An episode goes on after another one has begun.
+    /// An episode continues after another one has begun.
     #[error("{path}, {at}: episode {episode} comes again after another one; sort the rows by episode", path = path.display())]
     EpisodeAgain {
         /// The file.
         path: PathBuf,
-        /// The first row at which it comes again.
+        /// The first row at which it appears again.
         at: Place,
         /// Its name.
         episode: String,
@@ -194,7 +194,7 @@ pub enum DataError {
     Env(#[from] EnvError),
 }
 
-/// Names for a message, the first thirty.
+/// Names for a message, at most the first thirty.
 fn quoted(names: &[String]) -> String {
     const SHOWN: usize = 30;
     let mut text = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -204,7 +204,7 @@ fn quoted(names: &[String]) -> String {
     if text.is_empty() { "none".into() } else { text }
 }
 
-/// What a column was taken for, where that is not plain.
+/// The role of a column, where it is not obvious.
 fn taken(part: &str, guessed: bool) -> String {
     match (part, guessed) {
         ("observation" | "action" | "next observation", _) => String::new(),

@@ -1,4 +1,4 @@
-//! Which files are meant, and what is in them: their first bytes say so, whatever their names say.
+//! Finds the input files and their formats: the first bytes decide, whatever the names say.
 
 use std::{
     fs::{self, File},
@@ -8,19 +8,19 @@ use std::{
 
 use super::DataError;
 
-/// Files that are read where a folder is named.
+/// Files that are read from a folder.
 const EXTENSIONS: [&str; 9] = ["csv", "tsv", "tab", "parquet", "npz", "npy", "h5", "hdf5", "feather"];
-/// Those that are read where there are none of these: beside them they are notes.
+/// Files that are read if there are none of those; next to them they count as notes.
 const OTHERS: [&str; 3] = ["txt", "dat", "gz"];
 
-/// A file, or what it holds where it had to be unpacked.
+/// A file, or its content if it had to be unpacked.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) path: PathBuf,
     pub(super) bytes: Option<Vec<u8>>,
 }
 
-/// How a file is written.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Text,
@@ -30,7 +30,7 @@ pub(super) enum Format {
 }
 
 impl Input {
-    /// Opens a file, unpacks it where it is packed, and finds out what it is.
+    /// Opens a file, unpacks it if it is packed, and detects its format.
     pub(super) fn new(path: &Path) -> Result<(Self, Format), DataError> {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let mut input = Self { path: path.to_owned(), bytes: None };
@@ -57,7 +57,7 @@ impl Input {
     }
 }
 
-/// What the first bytes say.
+/// The format, from the first bytes.
 fn format(path: &Path, head: &[u8], extension: &str) -> Result<Format, DataError> {
     let foreign = |what: &str, advice: &str| {
         let name = path.display();
@@ -134,7 +134,7 @@ fn format(path: &Path, head: &[u8], extension: &str) -> Result<Format, DataError
     Err(DataError::Format { path: path.to_owned(), reason: format!("damaged: not {expected}") })
 }
 
-/// What to do with an HDF5 file: of D4RL and robomimic, every group that holds actions becomes a file of its own.
+/// Advice for an HDF5 file: in those of D4RL and robomimic, every group that holds actions becomes a separate file.
 const HDF5: &str = ". To convert it into a folder of .npz files, one an episode: python -c \"import h5py, numpy as np, os; \
     os.makedirs('log'); f = h5py.File('FILE'); g = []; f.visit(lambda n: g.append(n) if n.split('/')[-1] == 'actions' \
     else None); [np.savez('log/%06d.npz' % i, **{('observations' if k == 'obs' else k): (np.concatenate([np.atleast_2d(\
@@ -157,29 +157,29 @@ fn unpacked(path: &Path) -> Result<Vec<u8>, DataError> {
     Ok(bytes)
 }
 
-/// A data set: its files in their order, and what its own description says.
+/// A data set: its files in their order, and its own description.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub(super) paths: Vec<PathBuf>,
     pub(super) notes: Vec<String>,
-    /// Names of the entries of columns of vectors.
+    /// Names of the entries of vector columns.
     pub(super) entries: Vec<(String, Vec<String>)>,
     pub(super) described: Vec<Described>,
 }
 
-/// What the description of a folder says of the files below it.
+/// What a folder's description says about the files below it.
 #[derive(Debug)]
 pub(super) struct Described {
     pub(super) folder: PathBuf,
     pub(super) description: PathBuf,
-    /// Seconds a row.
+    /// Seconds per row.
     pub(super) period: Option<f64>,
-    /// Rows of its files together.
+    /// Total number of rows of its files.
     pub(super) rows: Option<u64>,
 }
 
 impl Files {
-    /// Seconds a row, where all files are described and all descriptions say the same.
+    /// Seconds per row, if all files are described and all descriptions agree.
     pub(super) fn period(&self) -> Option<f64> {
         let period = self.described.first()?.period;
         let told = |path: &PathBuf| self.described.iter().any(|of| of.period == period && path.starts_with(&of.folder));
@@ -187,7 +187,7 @@ impl Files {
     }
 }
 
-/// All files that words mean: files, folders, patterns with `*` and `?`.
+/// All files that the words refer to: files, folders, patterns with `*` and `?`.
 pub(super) fn files(words: &[PathBuf]) -> Result<Files, DataError> {
     let mut found = Files::default();
     for word in words {
@@ -222,7 +222,7 @@ pub(super) fn files(words: &[PathBuf]) -> Result<Files, DataError> {
     Ok(found)
 }
 
-/// The logs of a folder and those below it, in the order of their names; numbers in names count as numbers.
+/// The logs of a folder and its subfolders, in the order of their names; numbers in names count as numbers.
 fn collect(folder: &Path, extensions: &[&str], paths: &mut Vec<PathBuf>) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_cached_key(|path| natural(&path.file_name().unwrap_or_default().to_string_lossy()));
@@ -240,14 +240,14 @@ fn collect(folder: &Path, extensions: &[&str], paths: &mut Vec<PathBuf>) -> io::
     Ok(())
 }
 
-/// Whether a name ends as one of these, packed or not.
+/// Whether a name has one of these extensions, packed or not.
 fn is_named(name: &str, extensions: &[&str]) -> bool {
     let bare = name.strip_suffix(".gz").unwrap_or(name);
     let ends = |name: &str| name.rsplit_once('.').is_some_and(|(_, end)| extensions.contains(&end));
     ends(name) || ends(bare)
 }
 
-/// A key that puts `run10` behind `run9`: numbers by their value, before what is no number.
+/// A sort key that puts `run10` after `run9`: numbers by their value, before anything that is not a number.
 fn natural(name: &str) -> Vec<(Option<char>, u128)> {
     let mut key = Vec::new();
     let mut rest = name;
@@ -264,7 +264,7 @@ fn natural(name: &str) -> Vec<(Option<char>, u128)> {
     key
 }
 
-/// The files of a pattern whose last component holds `*` and `?`.
+/// The files that match a pattern whose last component contains `*` or `?`.
 fn matching(pattern: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
     let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty());
     let pattern: Vec<char> = pattern.file_name().unwrap_or_default().to_string_lossy().chars().collect();

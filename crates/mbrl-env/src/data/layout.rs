@@ -1,4 +1,4 @@
-//! Which column of a file is what.
+//! The roles of a file's columns.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::DataError;
 
-/// Which columns hold what. What is left out is looked for under usual names (see [the module](super)), among the columns
-/// that are no part of observation and action; of the optional ones, an empty name says that there is none, whatever the
-/// file holds.
+/// The columns that hold each part. Parts that are left out are looked up under usual names (see [the module](super)), among the
+/// columns that do not belong to observation or action; for an optional part, an empty name says that there is none, whatever
+/// the file holds.
 ///
-/// A column of vectors stands for all of its entries. A name that is no column but holds commas stands for several names;
-/// quotes keep the comma of a name: `x,"speed (m/s), filtered"`.
+/// A vector column stands for all of its entries. A name that contains commas and is not a column stands for several names;
+/// quotes protect a comma in a name: `x,"speed (m/s), filtered"`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Layout {
@@ -19,24 +19,24 @@ pub struct Layout {
     pub obs: Vec<String>,
     /// Columns of the action.
     pub actions: Vec<String>,
-    /// Columns of the observation after the action, as many numbers as those of the observation.
+    /// Columns of the observation after the action, with as many numbers as those of the observation.
     pub next_obs: Vec<String>,
     /// Column of the reward.
     pub reward: Option<String>,
-    /// Column that says whether the task reached an end state: 0, 1, true or false.
+    /// Column that says whether the task reached a terminal state: 0, 1, true or false.
     pub terminated: Option<String>,
-    /// Column that says whether the episode was cut from outside.
+    /// Column that says whether the episode was truncated from outside.
     pub truncated: Option<String>,
     /// Column that says whether the episode ended, but not why.
     pub done: Option<String>,
     /// Column that says whether an episode begins with this row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
-    /// Column of the episode's number or name.
+    /// Column with the episode's number or name.
     pub episode: Option<String>,
-    /// Column of the time, in any unit.
+    /// Column with the time, in any unit.
     pub time: Option<String>,
-    /// Names of the columns of a file without names (a CSV file without a header, a 2-D `.npy` file), from the left.
+    /// Names of the columns, from the left, of a file without names (a CSV file without a header, a 2-D `.npy` file).
     pub names: Vec<String>,
     /// Columns of the observation that are angles in radians and turn all the way round.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -44,8 +44,8 @@ pub struct Layout {
     /// The same in degrees.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub angles_deg: Vec<String>,
-    /// Those among these angles whose turns count, as of a joint with a spring or a cable: they are unwrapped along each
-    /// episode, from a first value within one turn. What is left out, the data of a log tell.
+    /// Those of these angles whose turns count, as for a joint with a spring or a cable: they are unwrapped along each
+    /// episode, from a first value within one turn. For angles not listed here, the data decide.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub multi_turn: Vec<String>,
 }
@@ -55,7 +55,7 @@ pub struct Layout {
 pub(super) struct Field {
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// What it is measured in, where the file says so.
+    /// Its unit, if the file gives one.
     pub(super) unit: String,
 }
 
@@ -79,11 +79,11 @@ fn unit_of(name: &str) -> Option<&str> {
 /// What a column holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// So many numbers a row.
+    /// This many numbers per row.
     Numbers(usize),
-    /// Text: good for the name of an episode, or a time of the calendar.
+    /// Text: usable as the name of an episode or as a calendar time.
     Text,
-    /// Something that cannot be used, with what to do about it.
+    /// Unusable data, with advice.
     Other(String),
 }
 
@@ -126,7 +126,7 @@ impl Part {
         matches!(self, Self::Terminated | Self::Truncated | Self::Done | Self::Start)
     }
 
-    /// Names under which it is looked for.
+    /// Names under which it is looked up.
     fn usual(self) -> &'static [&'static str] {
         match self {
             Self::Obs => &["obs", "observation", "observations", "observation.state", "state", "states"],
@@ -145,7 +145,7 @@ impl Part {
     }
 }
 
-/// Whether a column of times counts rows, by its name.
+/// Whether a time column counts rows, judging by its name.
 pub(super) fn counts_rows(name: &str) -> bool {
     ["step", "frame_index"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
@@ -160,16 +160,16 @@ pub(super) struct Use {
     pub(super) part: Part,
     /// Where its first number goes within the part.
     pub(super) offset: usize,
-    /// Numbers a row.
+    /// Numbers per row.
     pub(super) width: usize,
-    /// Whether nobody asked for it: its name is a usual one.
+    /// Whether it was not named by the user, but found by a usual name.
     pub(super) guessed: bool,
-    /// Names of its entries, where the data set gives them.
+    /// Names of its entries, if the data set gives them.
     pub(super) entries: Vec<String>,
 }
 
-/// All columns that are read, in the order of the parts. Of the time and the episode there may be several, guessed: which
-/// one holds, the values tell.
+/// All columns that are read, in the order of the parts. There may be several guesses for the time and the episode: the
+/// values decide which one is right.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) uses: Vec<Use>,
@@ -178,7 +178,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Numbers of a part.
+    /// How many numbers a part has.
     pub(super) fn width(&self, part: Part) -> usize {
         self.of(part).map(|(_, u)| u.width).sum()
     }
@@ -197,7 +197,7 @@ impl Plan {
         self.of(part).flat_map(entry).collect()
     }
 
-    /// Units of the numbers of a part; empty where the file does not say.
+    /// Units of the numbers of a part; empty where the file gives none.
     pub(super) fn units(&self, part: Part) -> Vec<String> {
         self.of(part).flat_map(|(_, u)| vec![u.unit.clone(); u.width]).collect()
     }
@@ -209,7 +209,7 @@ impl Plan {
 }
 
 impl Layout {
-    /// Finds the columns among those of a file. What this layout leaves out is taken from `stored` where the file has it.
+    /// Finds the columns among those of a file. Columns that this layout leaves out are taken from `stored` if the file has them.
     pub(super) fn plan(&self, stored: Option<&Self>, path: &Path, fields: &[Field]) -> Result<Plan, DataError> {
         let columns = Columns { path, fields };
         let obs = columns.vector(self.named(stored, |l| &l.obs), Part::Obs)?;
@@ -220,7 +220,7 @@ impl Layout {
             next_obs.into_iter().filter(|name| !name.is_empty()).collect()
         } else {
             let there = |names: &Vec<String>| names.iter().any(|name| columns.has(name));
-            // Stored ones that this file lacks are no error: the next row has them.
+            // It is no error if this file lacks the stored ones: the next row has them.
             let stored = stored.map(|l| l.next_obs.clone()).filter(|names| there(names));
             let guesses = [following("next_"), following("next.")];
             stored.into_iter().chain(guesses).find(there).unwrap_or_default()
@@ -265,7 +265,7 @@ impl Layout {
                 None => {
                     let free = |name: &&str| !plan.uses.iter().any(|u| u.name == **name);
                     let names: Vec<&str> = columns.usual(part).filter(free).collect();
-                    // Which of several is the time or the episode, the values tell.
+                    // If there are several, the values decide which one is the time or the episode.
                     let most = if matches!(part, Part::Time | Part::Episode) { usize::MAX } else { 1 };
                     for name in names.into_iter().take(most) {
                         plan.uses.extend(columns.found(part, name.to_owned(), true)?);
@@ -276,7 +276,7 @@ impl Layout {
         Ok(plan)
     }
 
-    /// The columns of the observation among `names`, before anything is known of what they hold.
+    /// The columns of the observation among `names`, before anything is known about their content.
     #[cfg(any(feature = "numpy", feature = "parquet"))]
     pub(super) fn obs_columns(&self, stored: Option<&Self>, path: &Path, fields: &[Field]) -> Vec<String> {
         let columns = Columns { path, fields };
@@ -319,7 +319,7 @@ impl<'a> Columns<'a> {
         self.fields.iter().any(|field| field.name == name)
     }
 
-    /// Lists of names taken apart.
+    /// Names, with comma-separated lists split up.
     fn resolved(&self, named: &[String]) -> Vec<String> {
         let whole = |name: &String| self.has(name) || !name.contains([',', '"']);
         named.iter().flat_map(|name| if whole(name) { vec![name.clone()] } else { split_names(name) }).collect()
@@ -349,7 +349,7 @@ impl<'a> Columns<'a> {
             }
             let number = |field: &Field| field.name.strip_prefix(base)?.strip_prefix('_')?.parse::<usize>().ok();
             if let Some(last) = self.fields.iter().filter_map(number).max() {
-                // A gap among them comes out as a missing column; no more are looked for than there can be.
+                // A gap in the numbering shows as a missing column; no more are looked for than there can be.
                 return Ok((0..=last.min(self.fields.len())).map(|i| format!("{base}_{i}")).collect());
             }
         }
@@ -389,7 +389,7 @@ impl<'a> Columns<'a> {
     }
 
     fn missing(&self, missing: Vec<String>) -> DataError {
-        // Names that differ in case and punctuation alone, or hold each other.
+        // Names that differ only in case and punctuation, or where one contains the other.
         let letters = |name: &str| name.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
         let alike = |present: &str| {
             let present = letters(present);

@@ -22,7 +22,7 @@ struct Info {
     features: Map<String, Value>,
 }
 
-/// Whether a folder is such a data set; if so, what its description says.
+/// Whether a folder is such a data set; if so, adds what its description says.
 pub(super) fn describe(folder: &Path, files: &mut Files) -> Result<bool, DataError> {
     let path = folder.join("meta").join("info.json");
     if !path.is_file() || !folder.join("data").is_dir() {

@@ -1,7 +1,7 @@
 //! Transitions from files of other programs: logs of real machines, data sets of other libraries.
 //!
-//! [`read`] turns a CSV, Parquet or NumPy file into a [`Replay`], [`read_all`] several files or a folder of them. A row holds
-//! what was known at one instant: the observation, the action that was taken on it, and what came of that action (reward, end
+//! [`read`] turns a CSV, Parquet or NumPy file into a [`Replay`], [`read_all`] several files or a folder of them. A row
+//! describes one instant: the observation, the action taken on it, and the result of that action (reward, end
 //! flags):
 //!
 //! ```text
@@ -10,13 +10,13 @@
 //! 0.02,0.0,0.2,1.0,-0.1,false
 //! ```
 //!
-//! [`Log::report`] says what was found: which column was taken for what, why each episode ends, the period, gaps, wraps and
+//! [`Log::report`] has the findings: the role of each column, why each episode ends, the period, gaps, wraps and
 //! jumps, missing, repeated and quantised values.
 //!
 //! # Which column is what
 //!
-//! A [`Layout`] names the columns; what it leaves out is looked for under usual names, whatever their case and with or
-//! without a unit behind (`time [s]`). A column that is an observation or an action already is nothing else by its name.
+//! A [`Layout`] names the columns; parts that it leaves out are looked up under usual names, whatever their case and with or
+//! without a unit behind (`time [s]`). A column that already belongs to the observation or the action gets no other role by its name.
 //!
 //! | part | usual names | where it is missing |
 //! |---|---|---|
@@ -31,55 +31,55 @@
 //! | episode | `episode`, `episode_id`, `episode_index` | told by flags, time and form of the file |
 //! | time | `time`, `t`, `timestamp`, `timestamps`, `step`, `frame_index` | |
 //!
-//! A name is a guess, and the values may say otherwise: a time must rise within episodes (a temperature `t` does not), and
-//! neither may end an episode at more than half of the rows. A guess that fails is dropped, and the report says so. Times are
-//! numbers in any unit, or `2026-01-31T12:00:00.5`, which is read as seconds.
+//! A role guessed from a name is checked against the values: a time must rise within episodes (a temperature `t` does not), and
+//! neither time nor episode may end an episode at more than half of the rows. A guess that fails is dropped, and the report says so.
+//! Times are numbers in any unit, or `2026-01-31T12:00:00.5`, which is read as seconds.
 //!
 //! # Forms
 //!
-//! The first bytes of a file say what it is, not its name; gzip is unpacked.
+//! The first bytes of a file determine its format, not its name; gzip is unpacked.
 //!
-//! - **Text**: fields apart by commas, semicolons, tabs, bars or blanks, found out where
-//!   [`ReadOptions::delimiter`] does not say; a decimal comma is read, in quotes or beside another separator. Lines that
+//! - **Text**: fields separated by commas, semicolons, tabs, bars or blanks, detected unless
+//!   [`ReadOptions::delimiter`] says; a decimal comma is read, in quotes or with another separator. Lines that
 //!   begin with `#`, `%` or `//` are comments, a second line of words holds units, a blank line ends an episode, and so does
-//!   the header where it comes again. Without a header [`Layout::names`] gives the names. UTF-8 and UTF-16.
-//! - **Parquet**: flat columns, lists of one length, decimals, timestamps; or a row an episode (lists of lists).
+//!   a repeated header. Without a header, [`Layout::names`] gives the names. UTF-8 and UTF-16.
+//! - **Parquet**: flat columns, lists of equal length, decimals, timestamps; or one row per episode (lists of lists).
 //! - **`.npz`**: arrays `[N]` and `[N, W]` under the usual names. `[E, T, W]` are episodes, `[T, N, W]` parallel
-//!   environments (of the two axes, time is the one along which observations change less; [`ReadOptions::time_axis`]). One
-//!   observation more than actions is the last one of an episode.
-//! - **`.npy`**: a structured array, or a 2-D array that [`Layout::names`] gives names.
-//! - **Folders**: every file is one or more episodes; those of LeRobot (v2, v3) are known by `meta/info.json`.
+//!   environments (of the two axes, time is the one along which observations change less; [`ReadOptions::time_axis`]). If there
+//!   is one more observation than actions, it is the last one of an episode.
+//! - **`.npy`**: a structured array, or a 2-D array whose columns [`Layout::names`] names.
+//! - **Folders**: every file is one or more episodes; folders of LeRobot (v2, v3) are recognised by `meta/info.json`.
 //!
 //! # Episodes and next observations
 //!
-//! A new episode begins with a file, where the episode column changes, where a flag says so, at a break in the form of the
-//! file, and where the time goes back, stands still or jumps ahead by more than [`ReadOptions::max_gap`] median periods. A
-//! jittering clock makes up for such a step within a few rows, and is no reason. Rows of parallel episodes that come in turns
+//! A new episode begins with each file, where the episode column changes, where a flag says so, at a break in the form of the
+//! file, and where the time goes back, stands still or jumps ahead by more than [`ReadOptions::max_gap`] median periods. Such a
+//! step is ignored if a jittering clock makes up for it within a few rows. Interleaved rows of parallel episodes
 //! are put in order.
 //!
-//! `done` alone does not say why an episode ended: where the row is not terminated as well, it counts as truncated, which
-//! teaches no end state that is none.
+//! `done` alone does not say why an episode ended: unless the row is also terminated, it counts as truncated, so that
+//! no false terminal state is learned.
 //!
-//! Without columns of next observations, those are in the next row of the same episode, so the last row of an episode makes
-//! no transition ([`Log::dropped`] counts these) — and a `terminated` that stands there is lost with it. To keep it, end the
-//! episode with a row that holds the last observation alone, the fields of action and reward empty, null or NaN.
+//! Without columns of next observations, the next row of the same episode provides them, so the last row of an episode makes
+//! no transition ([`Log::dropped`] counts these), and a `terminated` in that row is lost with it. To keep it, end the
+//! episode with a row that holds only the last observation, with the fields of action and reward empty, null or NaN.
 //!
-//! Every other row must be complete, or the file is refused; with [`Missing::Drop`] such rows are left out and end their
+//! Every other row must be complete, or the file is refused; with [`Missing::Drop`], incomplete rows are left out and end their
 //! episode.
 //!
 //! # Numbers
 //!
 //! Files are read in `f64` and rounded once, to `f32`. Where `f32` could not hold the changes of an observation's column (a
-//! position of 5 300 000 m that moves by millimetres), an offset is taken off first: [`Log::obs_offset`].
+//! position of 5 300 000 m that moves by millimetres), an offset is subtracted first: [`Log::obs_offset`].
 //!
-//! An angle ([`Layout::angles`]) that is wrapped in the file stays so where nothing happens after a turn. Where its turns
-//! count, as those of a joint with a spring, it is unwrapped along each episode: [`Layout::multi_turn`] says so, or the
+//! An angle ([`Layout::angles`]) that is wrapped in the file stays wrapped if a full turn changes nothing. If its turns
+//! count, as for a joint with a spring, it is unwrapped along each episode: [`Layout::multi_turn`] says so, or the
 //! data do.
 //!
 //! # Errors
 //!
 //! Files are checked to the last row before anything is returned. [`DataError`] names the file, the line (text) or row (from
-//! 0, as pandas and NumPy count), the column, what was expected and what came.
+//! 0, as pandas and NumPy count), the column, what was expected and what was found.
 //!
 //! ```
 //! # #[cfg(feature = "csv")] {
@@ -135,21 +135,21 @@ use table::Table;
 
 use crate::{AngleColumn, Replay};
 
-/// What was read.
+/// The result of reading files.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Log {
-    /// The transitions, in the order of the files. It keeps everything that is pushed.
+    /// The transitions, in the order of the files. The buffer keeps everything that is pushed.
     pub replay: Replay,
-    /// The layout asked for, with the columns of observation and action that were found.
+    /// The requested layout, with the columns of observation and action that were found.
     pub layout: Layout,
-    /// Names of the entries of an observation, `[O]`; those of a column of vectors are `name[0]`, `name[1]`, …
+    /// Names of the entries of an observation, `[O]`; those of a vector column are `name[0]`, `name[1]`, …
     pub obs_names: Vec<String>,
     /// Their units, `[O]`; empty where the file gives none.
     pub obs_units: Vec<String>,
-    /// What was taken off each of them, `[O]`: an observation of the replay is the file's minus this.
+    /// Offset subtracted from each of them, `[O]`: an observation of the replay is the file's minus this.
     pub obs_offset: Vec<f64>,
-    /// Entries of an observation that were named angles.
+    /// Entries of an observation that were named as angles.
     pub angles: Vec<AngleColumn>,
     /// Names of the entries of an action, `[A]`.
     pub action_names: Vec<String>,
@@ -157,13 +157,13 @@ pub struct Log {
     pub action_units: Vec<String>,
     /// Whether the files have rewards; otherwise all are 0.
     pub has_rewards: bool,
-    /// Rows of the files, headers not counted.
+    /// Rows of the files, without headers.
     pub rows: u64,
     /// Rows with an action that made no transition, because no observation follows them.
     pub dropped: u64,
-    /// Median step of the time, in its unit, where there is a time; `step` and `frame_index` count rows, and say none.
+    /// Median time step, in the time's unit, if there is a time; `step` and `frame_index` count rows and give none.
     pub period: Option<f64>,
-    /// What was found.
+    /// The findings.
     pub report: DataReport,
 }
 
@@ -175,12 +175,12 @@ pub fn read(path: impl AsRef<Path>, layout: &Layout) -> Result<Log, DataError> {
     read_all(&[path.as_ref().to_owned()], layout, &ReadOptions::default())
 }
 
-/// Reads files, folders of them, and patterns with `*` and `?`, into one log. Each file is an episode of its own, or several.
+/// Reads files, folders of them, and patterns with `*` and `?`, into one log. Each file is one or more separate episodes.
 ///
-/// All values are held in `f64` meanwhile, beside the replay that is made of them.
+/// Meanwhile all values are held in `f64`, in addition to the replay made from them.
 ///
 /// # Errors
-/// Each [`DataError`]. Nothing is returned then, however much was read.
+/// Any [`DataError`]. Then nothing is returned, however much was read.
 pub fn read_all(paths: &[PathBuf], layout: &Layout, options: &ReadOptions) -> Result<Log, DataError> {
     let files = input::files(paths)?;
     let mut tables = Vec::with_capacity(files.paths.len());
@@ -218,7 +218,7 @@ fn table(path: &Path, layout: &Layout, options: &ReadOptions) -> Result<Table, D
     }
 }
 
-/// A float of 16 bits.
+/// A 16-bit float.
 #[cfg(any(feature = "numpy", feature = "parquet"))]
 fn half(bits: u16) -> f64 {
     let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };

@@ -15,7 +15,7 @@ use super::{
     table::Table,
 };
 
-/// Bytes a row. More than that is a damaged header, and no reason to ask for so much memory.
+/// Bytes per row. More than this means a damaged header, not a reason to request so much memory.
 const LARGEST_ROW: usize = 1 << 28;
 
 /// A file or bytes.
@@ -46,7 +46,7 @@ pub(super) fn read_npz(input: &Input, layout: &Layout, options: &ReadOptions) ->
         fields.push(Field::new(name, Kind::Other(String::new())));
         headers.push(header);
     }
-    // The observation's shape says whether rows are `[N]`, or `[E, T]` or `[T, N]`.
+    // The observation's shape determines whether rows are `[N]`, or `[E, T]` or `[T, N]`.
     let obs = layout.obs_columns(options.stored.as_ref(), path, &fields);
     let header_of = |name: &String| fields.iter().position(|f| f.name == *name).and_then(|i| headers[i].as_ref().ok());
     let axes = match obs.first().and_then(header_of).map(|header| header.shape().len()) {
@@ -83,7 +83,7 @@ struct Array {
     values: Vec<f64>,
 }
 
-/// Arrays `[N]`. One observation more than steps: the last one of an episode.
+/// Arrays `[N]`. If there is one more observation than steps, it is the last one of an episode.
 fn by_rows(table: &mut Table, arrays: Vec<Array>) -> Result<(), DataError> {
     let lengths: Vec<(String, u64)> =
         table.plan.uses.iter().zip(&arrays).map(|(u, array)| (u.name.clone(), array.lead[0])).collect();
@@ -111,7 +111,7 @@ fn by_rows(table: &mut Table, arrays: Vec<Array>) -> Result<(), DataError> {
     Ok(())
 }
 
-/// Arrays `[E, T, …]`, an episode each, or `[T, N, …]`, parallel environments. Along the time an observation changes less
+/// Arrays `[E, T, …]`, one episode each, or `[T, N, …]`, parallel environments. Observations change less along the time
 /// than across episodes.
 fn by_episodes(table: &mut Table, arrays: Vec<Array>, options: &ReadOptions) -> Result<(), DataError> {
     let lengths = || {
@@ -132,7 +132,7 @@ fn by_episodes(table: &mut Table, arrays: Vec<Array>, options: &ReadOptions) -> 
             let reason = format!("time_axis = {axis}: expected 0 or 1");
             return Err(DataError::Format { path: table.path.clone(), reason });
         }
-        // Of one episode, or of one environment.
+        // One episode, or one environment.
         None if lead[0] == 1 => 1,
         None if lead[1] == 1 => 0,
         None => {
@@ -148,7 +148,7 @@ fn by_episodes(table: &mut Table, arrays: Vec<Array>, options: &ReadOptions) -> 
     let mut columns = Vec::with_capacity(arrays.len());
     for (used, array) in table.plan.uses.iter().zip(&arrays) {
         let own = [array.lead[0] as usize, array.lead[1] as usize];
-        // One observation more than steps.
+        // One more observation than steps.
         let shorter = own[time] + 1 == steps && used.part != Part::Obs;
         if own[1 - time] != episodes || own[time] != steps && !shorter {
             return Err(DataError::Lengths { path: table.path.clone(), lengths: lengths() });
@@ -199,7 +199,7 @@ pub(super) fn read_npy(input: &Input, layout: &Layout, options: &ReadOptions) ->
     let malformed = |reason: String| Err(DataError::Format { path: path.to_owned(), reason });
     let shape = header.shape();
 
-    // Byte within a row, and meaning of each column.
+    // Byte offset within a row, and number type of each column.
     let (mut fields, mut places): (Vec<Field>, Vec<(usize, Option<Number>)>) = (Vec::new(), Vec::new());
     let row_size = match (header.dtype(), shape) {
         (DType::Record(record), [_]) => {
@@ -213,7 +213,7 @@ pub(super) fn read_npy(input: &Input, layout: &Layout, options: &ReadOptions) ->
                     Some(_) => Kind::Numbers(width),
                     None => Kind::Other(unusable(&field.dtype)),
                 };
-                // An object has no size, and one makes a pickle of the whole array.
+                // An object has no size, and a single one turns the whole array into a pickle.
                 let after = field.dtype.num_bytes().map_or(usize::MAX, |size| size.saturating_add(offset));
                 if after > LARGEST_ROW {
                     let (name, dtype) = (field.name, field.dtype.descr());
@@ -261,7 +261,7 @@ pub(super) fn read_npy(input: &Input, layout: &Layout, options: &ReadOptions) ->
 
 fn failed(path: &Path, source: io::Error) -> DataError {
     match source.kind() {
-        // What NumPy's format or the archive say is wrong, not the operating system.
+        // Errors of NumPy's format or of the archive, not of the operating system.
         ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::Other | ErrorKind::InvalidInput => {
             DataError::Format { path: path.to_owned(), reason: source.to_string() }
         }
@@ -269,7 +269,7 @@ fn failed(path: &Path, source: io::Error) -> DataError {
     }
 }
 
-/// What an array of an archive can be used for, where its first `axes` axes are rows.
+/// What an array of an archive can be used for, if its first `axes` axes are rows.
 fn array_kind(header: &NpyHeader, axes: usize) -> Kind {
     let shape = header.shape();
     match plain(&header.dtype()).and_then(Number::of) {
@@ -282,7 +282,7 @@ fn array_kind(header: &NpyHeader, axes: usize) -> Kind {
     }
 }
 
-/// What a type is, and what to do about it.
+/// A description of a type, with advice.
 fn unusable(dtype: &DType) -> String {
     let is_long =
         plain(dtype).is_some_and(|t| t.type_char() == TypeChar::Float && t.num_bytes().is_some_and(|n| n > 8));
@@ -298,7 +298,7 @@ fn plain(dtype: &DType) -> Option<&TypeStr> {
     }
 }
 
-/// How a number stands in bytes.
+/// How a number is stored in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Number {
     form: Form,
@@ -315,7 +315,7 @@ enum Form {
 }
 
 impl Number {
-    /// `None` for what is no number, and for floats beyond 64 bits.
+    /// `None` for types that are not numbers, and for floats beyond 64 bits.
     fn of(dtype: &TypeStr) -> Option<Self> {
         let size = dtype.num_bytes()?;
         let form = match (dtype.type_char(), size) {
@@ -339,7 +339,7 @@ impl Number {
             Form::Float if self.size == 2 => super::half(bits as u16),
             Form::Float if self.size == 4 => f64::from(f32::from_bits(bits as u32)),
             Form::Float => f64::from_bits(bits),
-            // The shift back drags the sign along.
+            // The shift back extends the sign.
             Form::Signed => ((bits << unused) as i64 >> unused) as f64,
             Form::Unsigned => bits as f64,
         }
@@ -354,7 +354,7 @@ fn values<R: Read>(file: NpyFile<R>, header: &NpyHeader, path: &Path) -> Result<
     Ok(bytes.chunks_exact(number.size).map(|bytes| number.read(bytes)).collect())
 }
 
-/// The bytes of an array in rows of `row_size`, the last axis running fastest.
+/// The bytes of an array in rows of `row_size`, with the last axis varying fastest.
 fn ordered_bytes<R: Read>(
     file: NpyFile<R>,
     header: &NpyHeader,
@@ -365,13 +365,13 @@ fn ordered_bytes<R: Read>(
     let size = rows.saturating_mul(row_size as u64);
     let mut input = file.into_inner();
     let mut bytes = Vec::new();
-    // No more than comes: a header may promise anything.
+    // No more than is there: a header may claim anything.
     (&mut input).take(size).read_to_end(&mut bytes).map_err(|error| failed(path, error))?;
     let malformed = |reason| Err(DataError::Format { path: path.to_owned(), reason });
     if (bytes.len() as u64) < size {
         return malformed(format!("ends at row {} of {rows}", bytes.len() / row_size.max(1)));
     }
-    // An archive compares its checksums at the end.
+    // An archive checks its checksums at the end.
     if input.read(&mut [0]).map_err(|error| failed(path, error))? != 0 {
         return malformed(format!("an array goes on after its {rows} rows"));
     }
@@ -382,7 +382,7 @@ fn ordered_bytes<R: Read>(
     let count: usize = shape.iter().product();
     let entry = bytes.len() / count;
     let mut ordered = vec![0; bytes.len()];
-    // Where each entry stands column by column.
+    // The position of each entry in column-major order.
     let mut index = vec![0; shape.len()];
     for place in ordered.chunks_exact_mut(entry) {
         let at = index.iter().zip(&shape).rev().fold(0, |at, (i, n)| at * n + i);

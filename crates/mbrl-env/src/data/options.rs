@@ -11,11 +11,11 @@ pub enum Missing {
     /// Refuse the file (default).
     #[default]
     Refuse,
-    /// Leave the row out; the episode ends there.
+    /// Leave the row out, which ends the episode there.
     Drop,
 }
 
-/// How files are read, besides which column is what.
+/// How files are read, apart from the roles of their columns.
 ///
 /// ```
 /// use mbrl_env::data::{Missing, ReadOptions};
@@ -25,20 +25,20 @@ pub enum Missing {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ReadOptions {
-    /// Longest step of the time, in median periods, that does not end an episode (default 1.5: one row left out is noticed).
+    /// Longest time step, in median periods, that does not end an episode (default 1.5: a single missing row is noticed).
     pub max_gap: f64,
     /// What to do with a row that lacks a value.
     pub missing: Missing,
-    /// What the fields of a text are apart by; a blank stands for any number of blanks (default: found out).
+    /// Separator of the fields of a text; a blank stands for any number of blanks (default: detected).
     pub delimiter: Option<char>,
     /// Which axis of arrays `[E, T, O]` or `[T, N, O]` is the time, 0 or 1 (default: the one along which observations change
     /// less).
     pub time_axis: Option<usize>,
-    /// Rows of an episode, where nothing in the file tells (default: none).
+    /// Rows per episode, if nothing in the file marks episodes (default: none).
     pub episode_rows: Option<usize>,
-    /// Columns of another log, taken where the layout says nothing and the file has them.
+    /// Columns of another log, used where the layout leaves a part out and the file has them.
     pub stored: Option<Layout>,
-    /// What is taken off each column of the observation before it is rounded to `f32`, `[O]` (default: chosen where `f32`
+    /// Offset subtracted from each column of the observation before it is rounded to `f32`, `[O]` (default: chosen where `f32`
     /// could not hold the changes).
     pub obs_offset: Option<Vec<f64>>,
 }
@@ -58,7 +58,7 @@ impl Default for ReadOptions {
 }
 
 impl ReadOptions {
-    /// With another longest step of the time.
+    /// With another longest time step.
     #[must_use]
     pub fn with_max_gap(self, periods: f64) -> Self {
         Self { max_gap: periods, ..self }
@@ -76,25 +76,25 @@ impl ReadOptions {
         Self { delimiter: Some(delimiter), ..self }
     }
 
-    /// With the axis that is the time.
+    /// With the given axis as the time.
     #[must_use]
     pub fn with_time_axis(self, axis: usize) -> Self {
         Self { time_axis: Some(axis), ..self }
     }
 
-    /// With episodes of so many rows.
+    /// With episodes of this many rows.
     #[must_use]
     pub fn with_episode_rows(self, rows: usize) -> Self {
         Self { episode_rows: Some(rows), ..self }
     }
 
-    /// With the columns that another log was read by.
+    /// With the columns by which another log was read.
     #[must_use]
     pub fn with_stored(self, layout: Layout) -> Self {
         Self { stored: Some(layout), ..self }
     }
 
-    /// With what is taken off each column of the observation, `[O]`.
+    /// With the offset subtracted from each column of the observation, `[O]`.
     #[must_use]
     pub fn with_obs_offset(self, offset: impl Into<Vec<f64>>) -> Self {
         Self { obs_offset: Some(offset.into()), ..self }

@@ -1,4 +1,4 @@
-//! Parquet: flat columns, lists of the same length in each row, and rows that are whole episodes (lists of lists).
+//! Parquet: flat columns, lists of the same length in each row, and rows that are complete episodes (lists of lists).
 
 use std::{cell::Cell, fs::File, panic, sync::Once};
 
@@ -22,13 +22,13 @@ use super::{
 const BLOCK: usize = 4096;
 
 thread_local! {
-    /// Whether a panic of this thread is caught and told as an error.
+    /// Whether a panic of this thread is caught and reported as an error.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
 pub(super) fn read(input: &Input, layout: &Layout, options: &ReadOptions) -> Result<Table, DataError> {
-    // The library panics on some damaged pages ("Decoder for dict should have been set"). That is told as an error, not
-    // printed besides.
+    // The library panics on some damaged pages ("Decoder for dict should have been set"). This is reported as an error, and not
+    // printed as well.
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
@@ -64,7 +64,7 @@ fn whole(input: &Input, layout: &Layout, options: &ReadOptions) -> Result<Table,
     }
     let obs = layout.obs_columns(options.stored.as_ref(), path, &fields);
     let is_obs = |field: &Field| obs.first() == Some(&field.name);
-    // Where the observation is a list of lists, a row is an episode.
+    // If the observation is a list of lists, a row is an episode.
     let nested = fields.iter().zip(schema.columns()).any(|(f, column)| is_obs(f) && column.max_rep_level() == 2);
     for (leaf, (field, column)) in fields.iter_mut().zip(schema.columns()).enumerate() {
         field.kind = kind(&file, leaf, column, nested).map_err(failed)?;
@@ -111,7 +111,7 @@ fn whole(input: &Input, layout: &Layout, options: &ReadOptions) -> Result<Table,
     Ok(table)
 }
 
-/// Rows of what was read as a row an episode.
+/// Splits a table with one row per episode into rows.
 fn unrolled(mut table: Table, episodes: Vec<Vec<Vec<f64>>>) -> Result<Table, DataError> {
     let count = episodes.first().map_or(0, Vec::len);
     for episode in 0..count {
@@ -127,7 +127,7 @@ fn unrolled(mut table: Table, episodes: Vec<Vec<Vec<f64>>>) -> Result<Table, Dat
             let column = &mut table.columns[index].values;
             match own {
                 _ if own == steps => column.extend_from_slice(values),
-                // One observation more than steps.
+                // One more observation than steps.
                 _ if own + 1 == steps && part != Part::Obs => {
                     column.extend_from_slice(values);
                     column.resize(column.len() + width, f64::NAN);
@@ -147,18 +147,18 @@ fn unrolled(mut table: Table, episodes: Vec<Vec<Vec<f64>>>) -> Result<Table, Dat
     Ok(table)
 }
 
-/// Name of a column: its path, that of a list without the levels below it.
+/// Name of a column: its path; for a list, without the levels below it.
 fn name(column: &ColumnDescriptor) -> String {
     let parts = column.path().parts();
     if column.max_rep_level() == 0 { parts.join(".") } else { parts[0].clone() }
 }
 
-/// How the numbers of a column are meant.
+/// How the numbers of a column are to be read.
 #[derive(Debug, Clone, Copy)]
 enum Meaning {
     Plain,
     Unsigned,
-    /// By this factor.
+    /// Multiplied by this factor.
     Scaled(f64),
     Half,
 }
@@ -182,7 +182,7 @@ fn seconds(unit: &TimeUnit) -> f64 {
     }
 }
 
-/// What a column can be used for. How long lists are says the first row.
+/// What a column can be used for. The first row determines the length of lists.
 fn kind(
     file: &SerializedFileReader<File>,
     leaf: usize,
@@ -213,7 +213,7 @@ fn kind(
             let inner = first.repetitions.iter().skip(1).take_while(|r| **r >= depth).count();
             let is_there = |level: &&i16| **level >= first.entry_level;
             let length = first.levels.iter().take(inner + 1).filter(is_there).count();
-            // A file without rows is refused for that.
+            // A file without rows is refused for that reason later.
             Kind::Numbers(if rows == 0 { 1 } else { length })
         }
         _ if is_number => Kind::Numbers(1),
@@ -234,12 +234,12 @@ struct Block {
     /// For lists: 0 where a row begins.
     repetitions: Vec<i16>,
     depth: i16,
-    /// Definition level from which on an entry exists in its list, if only as a null.
+    /// Definition level from which on an entry exists in its list, possibly as a null.
     entry_level: i16,
     meaning: Meaning,
-    /// Decimals stand as numbers in bytes.
+    /// Whether the bytes are text; decimals are numbers in bytes.
     is_text: bool,
-    /// How far it was taken, in `levels` (or values where there are none) and values.
+    /// Read position, in `levels` (or in values if there are none) and in values.
     at: usize,
     value: usize,
 }
@@ -263,7 +263,7 @@ impl Block {
         }
     }
 
-    /// Decodes the next rows, at most `rows`, and says how many there are.
+    /// Decodes the next rows, at most `rows`, and returns their number.
     fn fill(&mut self, reader: &mut ColumnReader, rows: usize) -> Result<usize, ParquetError> {
         self.levels.clear();
         self.repetitions.clear();
@@ -314,7 +314,7 @@ impl Block {
         Ok(rows)
     }
 
-    /// What a damaged file promises and does not hold.
+    /// The fault of a damaged file that declares values it does not hold.
     fn broken() -> Fault {
         Fault::new("levels without values", "a column that is whole")
     }
@@ -327,7 +327,7 @@ impl Block {
         self.numbers.get(value).copied().ok_or_else(Self::broken)
     }
 
-    /// Puts the next row of this column.
+    /// Appends the next row of this column.
     fn next(&mut self, table: &mut Table, index: usize) -> Result<(), Fault> {
         let level = self.level(self.at)?;
         let width = table.plan.uses[index].width;
@@ -371,7 +371,7 @@ impl Block {
         Ok(())
     }
 
-    /// The next row of a column whose rows are episodes, `[T, width]`.
+    /// Appends the next row of a column whose rows are episodes, `[T, width]`.
     fn episode(&mut self, used: &Use) -> Result<Vec<f64>, Fault> {
         let start = self.at;
         let rest = self.repetitions.get(start + 1..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What there is to know of a log before anything is learned from it.
+//! What to know about a log before anything is learned from it.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::clock;
 
-/// Values that quantiles are taken of.
+/// Number of values from which quantiles are computed.
 const SAMPLE: usize = 100_000;
-/// A change that is so many times the 99th percentile of the others is a jump.
+/// A change that is this many times the 99th percentile of the others is a jump.
 const JUMP: f64 = 5.0;
-/// Share of rows in which a column keeps its value from which on this is told.
+/// Share of rows in which a column keeps its value from which on this is reported.
 const HELD: f64 = 0.5;
-/// Most levels of a column that counts as quantised, and how many typical changes these are apart at least.
+/// Maximum number of levels of a column that counts as quantised, and their minimum distance in typical changes.
 const LEVELS: usize = 4096;
-/// Changes below so many units in the last place of `f32` are lost in its rounding.
+/// Changes below this many units in the last place of `f32` are lost in its rounding.
 pub(super) const RESOLUTION: f64 = 100.0;
 
 /// Why an episode ended.
@@ -26,9 +26,9 @@ pub enum EndCause {
     Terminated,
     /// A row that is truncated.
     Truncated,
-    /// A row that is done, nobody knows why.
+    /// A row that is done, for an unknown reason.
     Done,
-    /// Another value of the episode column follows.
+    /// The next row has another value in the episode column.
     EpisodeColumn,
     /// The next row is marked as the first of an episode.
     Start,
@@ -38,15 +38,15 @@ pub enum EndCause {
     TimeGap,
     /// A row lacks a value.
     MissingValue,
-    /// A row of nothing but the last observation.
+    /// A row that holds only the last observation.
     LastObservation,
-    /// A blank line, or another of several arrays.
+    /// A blank line, or the next of several arrays.
     Break,
-    /// Rows of several episodes came in turns.
+    /// Rows of several episodes were interleaved.
     Interleaved,
     /// Observations jump, at the same distance each time.
     Jump,
-    /// So many rows were said to be an episode.
+    /// Episodes were said to have this many rows.
     Rows,
     /// A file ends.
     File,
@@ -73,7 +73,7 @@ impl fmt::Display for EndCause {
     }
 }
 
-/// What a column was taken for.
+/// The role of a column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -82,7 +82,7 @@ pub struct Taken {
     pub part: String,
     /// The column.
     pub column: String,
-    /// Whether its name alone says so, and nobody asked for it.
+    /// Whether it was guessed from the name, and not asked for.
     pub guessed: bool,
 }
 
@@ -92,7 +92,7 @@ impl Taken {
     }
 }
 
-/// What the column of times says.
+/// What the time column says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -101,7 +101,7 @@ pub struct ClockReport {
     pub period: f64,
     /// Standard deviation of the steps within episodes, in periods.
     pub jitter: f64,
-    /// Steps out of bounds that the clock makes up for within a few rows: no cut.
+    /// Number of steps out of bounds that the clock makes up for within a few rows: no cut.
     pub jittered: u64,
     /// Longest gap, in periods; 0 without one.
     pub longest_gap: f64,
@@ -114,7 +114,7 @@ pub struct ClockReport {
 pub struct ColumnReport {
     /// Its name.
     pub name: String,
-    /// Its unit, where the file gives one.
+    /// Its unit, if the file gives one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unit: String,
     /// `observation`, `action` or `reward`.
@@ -125,32 +125,32 @@ pub struct ColumnReport {
     pub mean: f64,
     /// Highest value.
     pub high: f64,
-    /// Median of the changes from row to row that are not 0; 0 where nothing changes.
+    /// Median of the changes from row to row that are not 0; 0 if nothing changes.
     pub typical_change: f64,
     /// Largest change from row to row.
     pub largest_change: f64,
-    /// Values that are missing.
+    /// Number of missing values.
     pub missing: u64,
     /// Share of rows in which it keeps the value of the row before.
     pub held: f64,
     /// Share of rows in which it is exactly at its lowest or highest value: [`share_at_ends`].
     #[serde(default)]
     pub at_ends: f64,
-    /// Distance of its levels, where it has few.
+    /// Distance between its levels, if it has few.
     pub quantum: Option<f64>,
-    /// Changes far beyond all others, wraps not counted.
+    /// Number of changes far beyond all others, without wraps.
     pub jumps: u64,
     /// The first row with such a change.
     pub first_jump: Option<u64>,
-    /// Changes of about one turn, where the column looks like a wrapped angle.
+    /// Number of changes of about one turn, if the column looks like a wrapped angle.
     pub wraps: u64,
     /// One turn in its unit: 2π or 360. 0 without wraps.
     pub turn: f64,
-    /// Whether it was named an angle.
+    /// Whether it was named as an angle.
     pub is_angle: bool,
-    /// What was taken off before rounding to `f32`.
+    /// Offset subtracted before rounding to `f32`.
     pub offset: f64,
-    /// Whether its changes are lost in the rounding to `f32` all the same.
+    /// Whether its changes are still lost in the rounding to `f32`.
     pub too_fine: bool,
 }
 
@@ -161,7 +161,7 @@ impl ColumnReport {
         self.low == self.high
     }
 
-    /// What is remarkable about it, for people.
+    /// What is remarkable about it, for readers.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
@@ -205,24 +205,24 @@ impl ColumnReport {
     }
 }
 
-/// What a log holds, what was taken for what, and what may be wrong with it. `Display` prints it for people.
+/// What a log holds, the roles of its columns, and what may be wrong with it. `Display` prints it for readers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DataReport {
     /// The files, in their order.
     pub files: Vec<String>,
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Transitions that they make.
+    /// Number of transitions that they make.
     pub transitions: u64,
-    /// Episodes with at least one transition.
+    /// Number of episodes with at least one transition.
     pub episodes: u64,
-    /// Transitions of the shortest episode, and of the longest.
+    /// Number of transitions of the shortest episode, and of the longest.
     pub lengths: [u64; 2],
     /// Rows with an action that make no transition, because no observation follows them.
     pub dropped: u64,
-    /// Those among them that are terminated: ends that nothing can be learned from.
+    /// Those among them that are terminated: terminations from which nothing can be learned.
     pub dropped_ends: u64,
     /// Transitions that are terminated.
     pub ends: u64,
@@ -230,15 +230,15 @@ pub struct DataReport {
     pub missing_rows: u64,
     /// Rows left out because they repeat the one before, its time included.
     pub repeated_rows: u64,
-    /// Rows that equal the one before in observation and action, where there is no time to tell.
+    /// Rows that equal the one before in observation and action, if there is no time to distinguish them.
     pub equal_rows: u64,
-    /// How it was read that is worth telling.
+    /// Notes about how it was read.
     pub notes: Vec<String>,
-    /// How many episodes ended for which reason.
+    /// Number of episodes that ended for each reason.
     pub causes: BTreeMap<EndCause, u64>,
-    /// Which column was taken for what, besides observation and action.
+    /// The roles of columns, besides observation and action.
     pub taken: Vec<Taken>,
-    /// What the time says.
+    /// What the time column says.
     pub clock: Option<ClockReport>,
     /// The columns of observation, action and reward.
     pub columns: Vec<ColumnReport>,
@@ -252,11 +252,11 @@ impl fmt::Display for DataReport {
 }
 
 impl DataReport {
-    /// Everything but the columns: rows, episodes and why they end, what was taken for what, the time, notes.
+    /// Everything except the columns: rows, episodes and why they end, roles of columns, the time, notes.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = String::new();
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = self.lines(&mut text);
         text
     }
@@ -312,7 +312,7 @@ impl DataReport {
         Ok(())
     }
 
-    /// The columns, one a line.
+    /// The columns, one per line.
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |column: &ColumnReport| match column.unit.is_empty() || column.name.contains(&column.unit) {
             true => column.name.clone(),
@@ -337,7 +337,7 @@ impl DataReport {
         Ok(())
     }
 
-    /// What was taken for what, in a line: "episodes by `run`, time `t`".
+    /// The roles of columns, in one line: "episodes by `run`, time `t`".
     #[must_use]
     pub fn sources(&self) -> String {
         let column = |part: &str| self.taken.iter().find(|taken| taken.part == part);
@@ -355,7 +355,7 @@ impl DataReport {
     }
 }
 
-/// A number of things.
+/// A count with its noun.
 fn counted(count: u64, thing: &str) -> String {
     if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
@@ -375,7 +375,7 @@ pub(super) fn short(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// Figures of one column: its values, and the changes within episodes with the rows that they lead to.
+/// Figures of one column, from its values and its changes within episodes, with the rows to which these lead.
 pub(super) fn column(
     [name, unit, part]: [&str; 3],
     values: &[f64],
@@ -392,7 +392,7 @@ pub(super) fn column(
     sample.sort_unstable_by(f64::total_cmp);
     let quantile = |share: f64| sample.get(((sample.len() as f64 - 1.0) * share).max(0.0) as usize).copied();
 
-    // A wrapped angle never leaves its turn, and all but whole turns are far from one.
+    // A wrapped angle never leaves its turn, and its changes are either whole turns or far below one.
     let turns = [std::f64::consts::TAU, 360.0];
     let wrap = turns.into_iter().chain(turn).find_map(|turn| {
         let is_wrap = |size: &f64| (0.8 * turn..=1.01 * turn).contains(size);
@@ -404,7 +404,7 @@ pub(super) fn column(
     let (turn, wraps) = wrap.unwrap_or((0.0, 0));
     let is_wrap = |size: f64| wraps > 0 && size >= 0.8 * turn;
     let limit = quantile(0.99).map_or(f64::INFINITY, |usual| JUMP * usual);
-    // Among few changes, or of two states, none is far beyond the others.
+    // With few changes, or only two states, none is far beyond the others.
     let limit = if sample.len() < 50 || sample.first() == sample.last() { f64::INFINITY } else { limit };
     let jumps: Vec<usize> =
         changes.iter().filter(|(_, c)| c.abs() > limit && !is_wrap(c.abs())).map(|(row, _)| *row).collect();
@@ -432,11 +432,11 @@ pub(super) fn column(
     }
 }
 
-/// A share at the ends of a column from which on it is worth telling.
+/// The share at the ends of a column from which on it is reported.
 pub const CLIPPED: f64 = 0.05;
 
-/// Share of a column's finite values that are exactly its lowest or its highest. Few are, unless the signal was clipped there: such values
-/// do not tell the whole state, and a model of one step cannot make up for it. 0 where fewer than 50 other levels occur, as of
+/// Share of a column's finite values that are exactly its lowest or its highest. Few are, unless the signal was clipped there: clipped
+/// values do not hold the full state, and a one-step model cannot make up for that. 0 if fewer than 50 other levels occur, as for
 /// switches and counters.
 ///
 /// ```
@@ -456,7 +456,7 @@ pub fn share_at_ends(values: &[f64]) -> f64 {
     let mut inside: Vec<f64> = finite().filter(|value| *value != low && *value != high).collect();
     let count = finite().count();
     let at_ends = (count - inside.len()) as f64 / count.max(1) as f64;
-    // Long logs are not sorted for it.
+    // Avoids sorting a long log.
     let stride = inside.len().div_ceil(SAMPLE).max(1);
     inside = inside.into_iter().step_by(stride).collect();
     inside.sort_unstable_by(f64::total_cmp);
@@ -464,7 +464,7 @@ pub fn share_at_ends(values: &[f64]) -> f64 {
     if inside.len() < LEVELS { 0.0 } else { at_ends }
 }
 
-/// The distance of a column's levels, where its changes are a few of them.
+/// The distance between a column's levels, if its changes are a few of them.
 fn quantum(values: &[f64], typical_change: f64) -> Option<f64> {
     let stride = values.len().div_ceil(SAMPLE).max(1);
     let mut levels: Vec<f64> = values.iter().step_by(stride).copied().filter(|value| value.is_finite()).collect();
@@ -472,7 +472,7 @@ fn quantum(values: &[f64], typical_change: f64) -> Option<f64> {
     levels.sort_unstable_by(f64::total_cmp);
     let scale = levels.last()?.abs().max(levels.first()?.abs());
     levels.dedup_by(|a, b| (*a - *b).abs() <= 1e-9 * scale);
-    // Two states are a switch; as many levels as values are none.
+    // Two states are a switch; as many levels as values are no levels.
     if levels.len() < 3 || levels.len() > LEVELS || 2 * levels.len() > count {
         return None;
     }
@@ -505,7 +505,7 @@ mod tests {
             let found = of(&wrapped(turn));
             assert_eq!((found.wraps, found.turn, found.jumps), (3, turn, 0));
         }
-        // Half a turn of swing is no wrap, and neither is a large step of something else.
+        // A swing of half a turn is no wrap, and neither is a large step of another quantity.
         let swing: Vec<f64> = (0..400).map(|i| 1.5 * (0.1 * f64::from(i)).sin()).collect();
         let found = of(&swing);
         assert_eq!((found.wraps, found.jumps, found.quantum), (0, 0, None));
@@ -527,11 +527,11 @@ mod tests {
         let swing: Vec<f64> = (0..400).map(|i| 1.5 * (0.1 * f64::from(i)).sin()).collect();
         let remark = |values: &[f64]| of(values).remarks().join("; ");
         assert!(of(&swing).at_ends < 0.01 && !remark(&swing).contains("clipped"), "{}", remark(&swing));
-        // A sine is below minus half of its height for a third of the time; these are 6.4 of its turns.
+        // A sine is below minus half of its amplitude for a third of the time; these are 6.4 of its periods.
         let clipped: Vec<f64> = swing.iter().map(|x| x.clamp(-0.75, f64::INFINITY)).collect();
         let found = remark(&clipped);
         assert!(found.contains("at its lowest or highest value in 32 % of the rows: clipped?"), "{found}");
-        // Switches and counters are at their ends by nature, and actions are clipped for good reasons.
+        // Switches and counters are at their ends by nature, and actions are clipped on purpose.
         assert_eq!(of(&(0..400).map(|i| f64::from(i % 3)).collect::<Vec<_>>()).at_ends, 0.0);
         let action = ColumnReport { part: "action".into(), ..of(&clipped) };
         assert!(action.remarks().is_empty(), "{:?}", action.remarks());

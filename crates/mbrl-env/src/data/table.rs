@@ -1,4 +1,4 @@
-//! What a reader took out of a file: the columns of a plan, as numbers.
+//! The output of a reader: the columns of a plan, as numbers.
 
 use std::{borrow::Cow, collections::HashMap, path::PathBuf};
 
@@ -10,7 +10,7 @@ use super::{
 pub(super) const NUMBER: &str = "a finite number";
 pub(super) const FLAG: &str = "0, 1, true or false";
 
-/// A value that cannot be used; the reader knows where it stands.
+/// A value that cannot be used; the reader knows its position.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) found: String,
@@ -31,23 +31,23 @@ pub(super) struct Table {
     /// One for each use of the plan.
     pub(super) columns: Vec<Column>,
     pub(super) rows: usize,
-    /// Line of each row of a text; empty where rows are counted.
+    /// Line of each row of a text; empty if rows are counted.
     pub(super) lines: Vec<u64>,
-    /// Rows before which the file itself is divided (a blank line, an array of its own), in rising order.
+    /// Rows before which the file itself has a break (a blank line, a new array), in rising order.
     pub(super) breaks: Vec<usize>,
-    /// What the file was taken for.
+    /// Notes about how the file was read.
     pub(super) notes: Vec<String>,
 }
 
 /// One column.
 #[derive(Debug, Default)]
 pub(super) struct Column {
-    /// `[rows, width]`, row by row; NaN is nothing.
+    /// `[rows, width]`, row by row; NaN stands for nothing.
     pub(super) values: Vec<f64>,
-    /// What numbers stand for, where the column holds names.
+    /// The names that the numbers stand for, if the column holds names.
     names: Vec<String>,
     known: HashMap<String, usize>,
-    /// The first cell of a guessed column that is no number, with its row, and how many there are.
+    /// The first cell of a guessed column that is not a number, with its row, and the number of such cells.
     pub(super) unreadable: Option<(usize, String)>,
     pub(super) unreadable_count: usize,
 }
@@ -57,7 +57,7 @@ impl Column {
         self.values.push(value);
     }
 
-    /// Puts a name.
+    /// Appends a name.
     fn push_name(&mut self, name: &str) {
         let number = match self.known.get(name) {
             Some(number) => *number,
@@ -87,7 +87,7 @@ impl Table {
         Self { path: path.into(), plan, columns, rows: 0, lines, breaks, notes }
     }
 
-    /// Where a row stands.
+    /// The position of a row in the file.
     pub(super) fn place(&self, row: usize) -> Place {
         self.lines.get(row).map_or(Place::Row(row as u64), |line| Place::Line(*line))
     }
@@ -105,7 +105,7 @@ impl Table {
         }
     }
 
-    /// Puts a cell of text into column `index` of the plan.
+    /// Appends a cell of text to column `index` of the plan.
     pub(super) fn text(&mut self, index: usize, bytes: &[u8]) -> Result<(), Fault> {
         let Use { part, guessed, .. } = self.plan.uses[index];
         let column = &mut self.columns[index];
@@ -145,7 +145,7 @@ fn parsed(bytes: &[u8], part: Part) -> Option<f64> {
     number(text)
 }
 
-/// Whether a cell says that there is nothing.
+/// Whether a cell stands for nothing.
 pub(super) fn is_nothing(text: &str) -> bool {
     const WORDS: [&str; 9] = ["nan", "na", "n/a", "#n/a", "null", "none", "-nan", "nil", "<na>"];
     text.is_empty() || WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
@@ -154,7 +154,7 @@ pub(super) fn is_nothing(text: &str) -> bool {
 /// A number as programs write it, with a decimal point or comma; `true` and `false` are 1 and 0.
 pub(super) fn number(text: &str) -> Option<f64> {
     if let Ok(value) = text.parse::<f64>() {
-        // By way of 64 bits it would be rounded twice, and a digit be lost.
+        // By way of 64 bits it would be rounded twice, and a digit lost.
         let narrow = text.parse::<f32>().ok()?;
         return Some(match (value as f32).total_cmp(&narrow) {
             _ if !narrow.is_finite() || value.is_nan() => value,
@@ -169,7 +169,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
     if text.eq_ignore_ascii_case("false") {
         return Some(0.0);
     }
-    // Of `1,234,567` and `1,234.5` nobody knows what they mean.
+    // `1,234,567` and `1,234.5` are ambiguous.
     let (whole, fraction) = text.split_once(',')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let (digits_behind, exponent) = match fraction.split_once(['e', 'E']) {
@@ -182,7 +182,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
         .and_then(|text| number(&text))
 }
 
-/// Seconds of `2024-05-01T10:00:00.02+02:00`, `2024-05-01 10:00:00` or `10:00:00.02`: since 1970, or since midnight.
+/// Seconds from `2024-05-01T10:00:00.02+02:00`, `2024-05-01 10:00:00` or `10:00:00.02`: since 1970, or since midnight.
 pub(super) fn calendar(text: &str) -> Option<f64> {
     let whole = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i64>().ok()).flatten();
     let (day, clock) = match text.split_once(['T', ' ']) {
@@ -192,7 +192,7 @@ pub(super) fn calendar(text: &str) -> Option<f64> {
             if year < 1000 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
                 return None;
             }
-            // Days since 1970 in the proleptic Gregorian calendar, with the year begun in March.
+            // Days since 1970 in the proleptic Gregorian calendar, with years that begin in March.
             let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
             let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
             let day_of_year = (153 * month + 2) / 5 + day - 1;
@@ -221,7 +221,7 @@ pub(super) fn calendar(text: &str) -> Option<f64> {
     Some((day * 86_400 + hour * 3600 + minute * 60 + shift) as f64 + second)
 }
 
-/// A number for a message: large ones by their power of ten.
+/// A number for a message: large ones with their power of ten.
 pub(super) fn shown(value: f64) -> String {
     if value.abs() < 1e15 { value.to_string() } else { format!("{value:?}") }
 }
@@ -259,7 +259,7 @@ mod tests {
             (",5", 0.5),
             ("True", 1.0),
             ("FALSE", 0.0),
-            // Read once as a double, and once more as the float that it is nearest to.
+            // Read once as a double, and once more as the nearest float.
             ("1e300", 1e300),
         ] {
             assert_eq!(number(text), Some(expected), "{text}");

@@ -1,17 +1,17 @@
-//! Wrapped angles whose turns count: a cable that winds up, a joint of several turns behind an encoder of one.
+//! Wrapped angles whose turns count: a cable that winds up, a joint with several turns behind a single-turn encoder.
 //!
-//! A compass is the same after a turn, and a model that sees its sine and cosine loses nothing. Where a spring counts the
-//! turns, these say too little: the column must be unwrapped. Which of both it is, the data tell: the changes of the
-//! observation are explained by a linear function of everything that a periodic model sees, once with and once without the
+//! A compass is the same after a turn, and a model that sees its sine and cosine loses nothing. If a spring counts the
+//! turns, sine and cosine are not enough: the column must be unwrapped. The data decide which case it is: the changes of the
+//! observation are fitted by a linear function of everything that a periodic model sees, once with and once without the
 //! unwrapped angle.
 
-/// Rows that are looked at.
+/// Number of rows examined.
 const ROWS: usize = 20_000;
-/// Most columns of such a function; beyond it nothing is decided.
+/// Maximum number of columns of such a function; with more, nothing is decided.
 const TERMS: usize = 64;
-/// How much of the squared error the unwrapped angle must explain.
+/// Share of the squared error that the unwrapped angle must explain.
 const SHARE: f64 = 0.5;
-/// Rows a term, below which a function explains anything.
+/// Rows per term below which a function would fit anything.
 const ROWS_A_TERM: usize = 20;
 
 /// A step: what a periodic model sees of it, the unwrapped angle, and how the observation changed.
@@ -21,12 +21,12 @@ pub(super) struct Step {
     pub(super) changes: Vec<f64>,
 }
 
-/// The value of an angle that goes on from `before` by less than half a turn.
+/// The value of an angle that continues from `before` by less than half a turn.
 pub(super) fn unwrapped(before: f64, value: f64, turn: f64) -> f64 {
     value + turn * ((before - value) / turn).round()
 }
 
-/// Whether an unwrapped angle says more than its sine and cosine.
+/// Whether an unwrapped angle explains more than its sine and cosine.
 pub(super) fn count(steps: &[Step]) -> bool {
     let Some(first) = steps.first() else { return false };
     let (terms, targets) = (first.seen.len() + 2, first.changes.len());
@@ -45,14 +45,14 @@ pub(super) fn count(steps: &[Step]) -> bool {
         let all: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         let without = residual(&rows, &values, terms - 1);
         let with = residual(&rows, &values, terms);
-        // What is explained to the last digit needs no more.
+        // If the fit is already exact to the last digit, nothing more is needed.
         without > 1e-6 * all && with < (1.0 - SHARE) * without
     })
 }
 
 /// Squared error of the best linear function of the first `terms` entries of each row.
 fn residual(rows: &[Vec<f64>], values: &[f64], terms: usize) -> f64 {
-    // Gram-Schmidt on columns, twice for accuracy: columns that say nothing new drop out.
+    // Gram-Schmidt on columns, twice for accuracy: columns that add nothing new drop out.
     let mut basis: Vec<Vec<f64>> = Vec::with_capacity(terms);
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let project = |basis: &[Vec<f64>], column: &mut [f64]| {
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// An angle that is driven back and forth over several turns; its speed feels a spring or a pendulum's weight.
+    /// An angle that is driven back and forth over several turns; a spring or a pendulum's weight affects its speed.
     fn steps(force: fn(f64) -> f64) -> Vec<Step> {
         let mut state = 3_u32;
         let mut random = || {

@@ -1,4 +1,4 @@
-//! Whether the forms of what is known agree, with each other and with the world.
+//! Checks that the forms of knowledge agree with each other and with the world.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -7,10 +7,10 @@ use crate::{Env, EnvError, Reward, Rng, check::trial_actions, check_width};
 
 /// Relative to max(1, |value|): tensor and tile round differently.
 const FORMS: f32 = 1e-4;
-/// Of a gradient, relative to max(1, |gradient|): central differences in single precision are good to three digits.
+/// For a gradient, relative to max(1, |gradient|): central differences in single precision are accurate to three digits.
 const GRADIENTS: f32 = 1e-2;
-/// Half of what a difference is taken over, relative to max(1, |x|): a wide one, which rounding hardly touches, and a narrow one for
-/// what bends within millimetres. A gradient agrees with one of them.
+/// Half of the width of a difference, relative to max(1, |x|): a wide one, which rounding hardly affects, and a narrow one for
+/// functions with kinks within millimetres. A gradient must agree with one of them.
 const STEPS: [f32; 2] = [5e-3, 5e-4];
 
 fn broken(name: &str, reason: String) -> EnvError {
@@ -22,8 +22,8 @@ fn broken(name: &str, reason: String) -> EnvError {
 /// - tensor and tile have the declared width and agree, to 1e-4;
 /// - a row's features depend on this row alone;
 /// - the pullback agrees with finite differences of the tile, to 1e-2;
-/// - it adds to what is there;
-/// - columns that are replaced are columns of the observation.
+/// - the pullback adds to the existing values;
+/// - replaced columns are columns of the observation.
 ///
 /// Choose rows where the features are smooth.
 ///
@@ -63,12 +63,12 @@ pub fn check_features(
 
 /// Checks [`Augment`] on N rows, `obs` `[N, O]`, `actions` `[N, A]` and `next_obs` `[N, O]`, given with their widths `[O, A]`:
 ///
-/// - there is a copy, copy 0 changes nothing, others give finite numbers, and not one of them is the row as it was for
-///   every row;
+/// - there is at least one copy, copy 0 changes nothing, the others give finite numbers, and none of them leaves every row
+///   unchanged;
 /// - rows that differ stay different;
-/// - with a `reward`, a transition and its copies earn the same, to 1e-4, unless the reward is mapped.
+/// - with a `reward`, a transition and its copies have the same reward, to 1e-4, unless the reward is mapped.
 ///
-/// Whether the world behaves the same under a copy cannot be seen from here.
+/// Whether the world behaves the same under a copy cannot be checked here.
 ///
 /// # Errors
 /// [`EnvError::Check`] for a broken rule, [`EnvError::Width`] for rows that do not fit the widths.
@@ -135,9 +135,9 @@ pub fn check_augment(
 /// Checks [`Known`] on `episodes` episodes of its environment under random actions, up to 200 steps each:
 ///
 /// - its columns are columns of the observation, in rising order, and not all of them;
-/// - its values are those of the world, to 1e-4, and do not go by their own places in the next observation;
+/// - its values are those of the world, to 1e-4, and do not depend on their own columns in the next observation;
 /// - tensor and tile agree, to 1e-4, and a row's values depend on this row alone;
-/// - the pullback agrees with finite differences of the tile, to 1e-2, and adds to what is there.
+/// - the pullback agrees with finite differences of the tile, to 1e-2, and adds to the existing values.
 ///
 /// # Errors
 /// [`EnvError::Check`] for a broken rule, or what the environment itself returns.
@@ -200,7 +200,7 @@ pub fn check_known(
             }
         }
     }
-    // What a model asks with: in the places of the values themselves stands nothing.
+    // As a model calls it: the columns of the values themselves hold NaN.
     for all in &tiles {
         let mut asked = all.clone();
         known.columns().iter().for_each(|column| asked[o + a + column] = [f32::NAN; TILE]);
@@ -208,7 +208,7 @@ pub fn check_known(
             return fail("its values go by themselves, expected other columns of the next observation alone".into());
         }
     }
-    // The first tiles will do: each costs two evaluations per column.
+    // The first tiles are enough: each costs two evaluations per column.
     for all in tiles.iter().take(4) {
         let pull = |grad: &[Lanes], into: &mut [Lanes]| {
             let (grad_obs, rest) = into.split_at_mut(o);
@@ -252,7 +252,7 @@ impl Rows {
     }
 }
 
-/// Whether tensor and tiles have the width and agree, and lanes do not meet.
+/// Whether tensor and tiles have the width and agree, and lanes do not mix.
 fn compare_forms(
     name: &str,
     width: usize,
@@ -278,7 +278,7 @@ fn compare_forms(
     Ok(())
 }
 
-/// Whether a pullback agrees with differences of what it is of, lane by lane, and adds.
+/// Whether a pullback agrees with finite differences of its function, lane by lane, and adds to the existing values.
 fn differentiate(
     name: &str,
     at: &[Lanes],
@@ -293,7 +293,7 @@ fn differentiate(
     let mut found = vec![[before; TILE]; at.len()];
     pullback(&grad, &mut found);
     for (input, found) in found.iter().enumerate() {
-        // Each lane moves by itself: where lanes met, the sum over all would show in each.
+        // Each lane moves by itself: if lanes mixed, the sum over all would show in each.
         let moved = |by: f32| {
             let mut moved = at.to_vec();
             let mut steps = [0.0; TILE];

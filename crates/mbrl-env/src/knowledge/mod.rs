@@ -1,7 +1,7 @@
-//! What is known of a task beside its data: more to look at, symmetries, columns that need no learning.
+//! Knowledge of a task besides its data: features, symmetries, columns that need not be learned.
 //!
 //! Each is written once and used on every path of a model: as Burn tensors on any device, with gradients, and as tiles of 32 rows
-//! on the CPU engine. The checks in [`check`](crate::check) hold the forms against each other and against the task.
+//! on the CPU engine. The checks in [`check`](crate::check) compare the forms with each other and with the task.
 
 pub(crate) mod check;
 
@@ -9,17 +9,17 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-/// Rows that the CPU engine works on side by side.
+/// Number of rows that the CPU engine processes in parallel.
 pub const TILE: usize = 32;
 
-/// One column of a tile: what [`TILE`] rows have in it.
+/// One column of a tile: its values in [`TILE`] rows.
 pub type Lanes = [f32; TILE];
 
-/// What a model's network looks at beside the observation and the action: positions of fingertips from joint angles, distances,
-/// angles between things. Functions of the observation **and** the action, so that a commanded pose can be seen as well as a
-/// measured one.
+/// Inputs of a model's network besides the observation and the action: positions of fingertips from joint angles, distances,
+/// angles between objects. They are functions of the observation **and** the action, so that they can describe a commanded pose as
+/// well as a measured one.
 ///
-/// What comes out is standardised like every other input. [`check_features`](crate::check::check_features) compares the forms.
+/// Features are standardised like every other input. [`check_features`](crate::check::check_features) compares the forms.
 ///
 /// ```
 /// use mbrl_env::{Device, Features, Lanes, Tensor, check::check_features};
@@ -59,10 +59,10 @@ pub trait Features: Send + Sync {
     /// Name and version, stored with a model: a model that was fitted with other features is refused.
     fn name(&self) -> &str;
 
-    /// Columns, `F`.
+    /// Number of columns, `F`.
     fn width(&self) -> usize;
 
-    /// Columns of the observation that the network does not see as they are: an angle that counts modulo a third of a turn and
+    /// Columns of the observation that the network does not see directly, such as an angle that counts modulo a third of a turn and
     /// is among the features as sine and cosine of its triple. Default: none.
     fn replaces(&self) -> &[usize] {
         &[]
@@ -71,12 +71,12 @@ pub trait Features: Send + Sync {
     /// `obs` `[N, O]`, `actions` `[N, A]` in the environment's units → `[N, F]`, differentiable.
     fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>) -> Tensor<2>;
 
-    /// The same for [`TILE`] rows: `obs` `[O]`, `actions` `[A]`, `out` `[F]` of [`Lanes`]. All of `out` is written. Rows that
-    /// are no rows of anybody's may be among them.
+    /// The same for [`TILE`] rows: `obs` `[O]`, `actions` `[A]`, `out` `[F]` of [`Lanes`]. All of `out` is written. Some of the
+    /// rows may be padding.
     fn tile(&self, obs: &[Lanes], actions: &[Lanes], out: &mut [Lanes]);
 
-    /// Adds to `grad_obs` `[O]` and `grad_actions` `[A]` what the gradient `grad` `[F]` of something with respect to the features
-    /// makes of them.
+    /// Pulls a gradient with respect to the features, `grad` `[F]`, back to the inputs: adds the gradients with respect to them to
+    /// `grad_obs` `[O]` and `grad_actions` `[A]`.
     fn pullback(
         &self,
         obs: &[Lanes],
@@ -88,9 +88,9 @@ pub trait Features: Send + Sync {
 }
 
 /// Symmetries of a task: a valve with three arms looks the same after a third of a turn, two balls may be exchanged. A model
-/// that is shown all copies of its data learns from each transition what would else take several.
+/// that is trained on all copies of its data learns from each transition what would otherwise take several.
 ///
-/// A copy maps observations (before and after alike) and actions; the world behaves the same under the map. Copies are made
+/// A copy maps observations (before and after the step alike) and actions; the world behaves the same under the map. Copies are made
 /// when a batch is drawn: each of its rows is one of the copies of its transition, all equally likely. They take no memory, and stay
 /// on their transition's side of the holdout and in its bootstrap samples.
 /// [`check_augment`](crate::check::check_augment) tests what can be tested without the world.
@@ -98,7 +98,7 @@ pub trait Augment: Send + Sync {
     /// Name and version, for records.
     fn name(&self) -> &str;
 
-    /// How many copies there are of each transition, itself among them: at least 1.
+    /// Number of copies of each transition, including itself: at least 1.
     fn copies(&self) -> usize;
 
     /// Maps an observation `[O]` in place. Copy 0 is the observation itself.
@@ -107,38 +107,38 @@ pub trait Augment: Send + Sync {
     /// Maps an action `[A]` in place. Copy 0 is the action itself.
     fn action(&self, copy: usize, action: &mut [f32]);
 
-    /// Maps the reward of a transition. By default it stays: what is rewarded is symmetric too. Only models that learn the
-    /// reward ask.
+    /// Maps the reward of a transition. By default it is unchanged, because the reward is symmetric too. Only models that learn the
+    /// reward call this.
     fn reward(&self, copy: usize, reward: f32) -> f32 {
         let _ = copy;
         reward
     }
 }
 
-/// Columns of the observation that need no learning: a target that moves by the clock, a goal that stays.
+/// Columns of the observation that need not be learned: a target that moves by the clock, a constant goal.
 ///
-/// A model does not predict them: they are no targets, count in no loss, no choice of elites, no disagreement and no error, and
-/// carry no noise. Roll-outs fill them in. What they depend on must stand in the observation, so a target that moves by the
-/// clock needs its phase there. [`check_known`](crate::check::check_known) compares the forms, and them with the world.
+/// A model does not predict them: they are not targets, are left out of losses, choices of elites, disagreements and errors, and
+/// carry no noise. Roll-outs fill them in. Everything they depend on must be in the observation, so a target that moves by the
+/// clock needs its phase there. [`check_known`](crate::check::check_known) compares the forms with each other and with the world.
 pub trait Known: Send + Sync {
     /// Name and version, stored with a model: a model that was fitted without them, or with others, is refused.
     fn name(&self) -> &str;
 
-    /// The columns, in rising order, `C` of them.
+    /// The `C` columns, in rising order.
     fn columns(&self) -> &[usize];
 
-    /// Their next values, `[N, C]`, differentiable: of `obs` `[N, O]`, `actions` `[N, A]` in the environment's units, and `next`
-    /// `[N, O]`, of which the other columns are those predicted; in the places of these columns stands nothing of use.
+    /// Their next values, `[N, C]`, differentiable: from `obs` `[N, O]`, `actions` `[N, A]` in the environment's units, and `next`
+    /// `[N, O]`, in which the other columns hold the predictions and these columns hold meaningless values.
     fn tensor(&self, obs: Tensor<2>, actions: Tensor<2>, next: Tensor<2>) -> Tensor<2>;
 
     /// The same for [`TILE`] rows: `obs` and `next` `[O]`, `actions` `[A]`, `out` `[C]` of [`Lanes`].
     fn tile(&self, obs: &[Lanes], actions: &[Lanes], next: &[Lanes], out: &mut [Lanes]);
 
-    /// Adds to each of `into` what the gradient `grad` `[C]` of something with respect to the values makes of it.
+    /// Pulls a gradient with respect to the values, `grad` `[C]`, back to the inputs: adds the gradients with respect to them to `into`.
     fn pullback(&self, at: KnownAt<'_>, grad: &[Lanes], into: KnownGrads<'_>);
 }
 
-/// Where a [`Known`] is differentiated.
+/// The inputs at which a [`Known`] is evaluated or differentiated.
 #[derive(Debug, Clone, Copy)]
 pub struct KnownAt<'a> {
     /// Observations, `[O]`.
@@ -149,7 +149,7 @@ pub struct KnownAt<'a> {
     pub next: &'a [Lanes],
 }
 
-/// Gradients that [`Known::pullback`] adds to.
+/// Gradients to which [`Known::pullback`] adds.
 #[derive(Debug)]
 pub struct KnownGrads<'a> {
     /// With respect to the observations, `[O]`.
@@ -160,26 +160,26 @@ pub struct KnownGrads<'a> {
     pub next: &'a mut [Lanes],
 }
 
-/// All that is known of a task, each part where there is one.
+/// Everything known of a task; each part is optional.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Knowledge {
-    /// What networks look at beside observation and action.
+    /// Inputs of networks besides observation and action.
     pub features: Option<Arc<dyn Features>>,
     /// Symmetries.
     pub augment: Option<Arc<dyn Augment>>,
-    /// Columns that need no learning.
+    /// Columns that need not be learned.
     pub known: Option<Arc<dyn Known>>,
 }
 
 impl Knowledge {
-    /// Nothing.
+    /// No knowledge.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// With more to look at.
+    /// With features.
     #[must_use]
     pub fn with_features(mut self, features: impl Features + 'static) -> Self {
         self.features = Some(Arc::new(features));
@@ -193,7 +193,7 @@ impl Knowledge {
         self
     }
 
-    /// With columns that need no learning.
+    /// With columns that need not be learned.
     #[must_use]
     pub fn with_known(mut self, known: impl Known + 'static) -> Self {
         self.known = Some(Arc::new(known));
