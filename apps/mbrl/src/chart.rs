@@ -40,7 +40,7 @@ pub(crate) fn draw_run(path: &Path, title: &str, record: &Record) -> Result<()> 
     write(path, Picture { title: title.to_owned(), legend, columns: 1, charts: vec![(String::new(), chart)], caption })
 }
 
-/// Draws several runs of one experiment: each seed thin, their mean in its interval.
+/// Draws several runs of one experiment: each seed as a thin line, their mean within its interval.
 pub(crate) fn draw_runs(path: &Path, title: &str, records: &[Record]) -> Result<()> {
     let curves: Vec<Points> = records.iter().map(|record| finite(&record.episodes).collect()).collect();
     let mut chart = frame(&records.iter().collect::<Vec<_>>());
@@ -108,7 +108,7 @@ mod tests {
         let exact = (2.0, 5.0);
         assert_near(&read.line("line thin c0"), &[(200.0, -1700.0), (400.0, -100.0), (600.0, -300.0)], exact);
         assert_near(&read.line("line thick c1"), &[(200.0, -1700.0), (400.0, -100.0), (600.0, -100.0)], exact);
-        // With a minus, and as short as it can be.
+        // With a minus sign, and as short as possible.
         assert!(svg.contains(">\u{2212}1000<") && !svg.contains("1000.0"));
     }
 

@@ -90,7 +90,7 @@ fn list() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The task of a study's experiments, which is that of all.
+/// The task of a study's experiments, which all share.
 fn study_task(study: &Study) -> Option<String> {
     study.plan(registry(), study).ok()?.experiments.first().map(|experiment| experiment.task.clone())
 }
@@ -157,7 +157,7 @@ fn resume(args: &ResumeArgs) -> Result<ExitCode> {
         places.push(place);
     }
     let threads = args.threads.unwrap_or(if folders.len() > 1 { 1 } else { cores() });
-    // Seeds of one experiment beside each other, as `train --seeds` leaves them.
+    // Seeds of one experiment in the same folder, as `train --seeds` leaves them.
     let kind = |folder: &RunFolder| {
         let parent = folder.path.parent().map(Path::to_owned);
         (parent, folder.experiment.with_seed(0))
@@ -166,8 +166,8 @@ fn resume(args: &ResumeArgs) -> Result<ExitCode> {
     train_all(&folders, threads, together, args.tensorboard)
 }
 
-/// Trains runs side by side, as many at a time as the cores allow, and reports each; `together` are seeds of one
-/// experiment, which are summed up as well.
+/// Trains runs side by side, as many at a time as the cores allow, and reports each; with `together` they are seeds of one
+/// experiment, which are also summarised.
 fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard: bool) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
@@ -181,7 +181,7 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
                 while !stop.load(Ordering::Relaxed) {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(folder) = folders.get(i) else { break };
-                    // A panic is that run's error, and the others go on.
+                    // A panic is that run's error, and the others continue.
                     let trained =
                         panic::catch_unwind(AssertUnwindSafe(|| folder.train(threads, &display, &stop, tensorboard)));
                     let result = trained.unwrap_or_else(|panic| Err(anyhow!("panic: {}", message_of(&*panic))));
@@ -211,7 +211,7 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
             Some(Err(error)) => {
                 let (path, resumable) = (path.to_string(), resume_may_help(&error));
                 let error = console::chain(&error);
-                // Most errors name a file in it.
+                // Most errors name a file in the folder.
                 let whose = if error.contains(&path) { String::new() } else { format!("{path}: ") };
                 console::note(format_args!("error: {whose}{error}"));
                 if resumable {
@@ -244,21 +244,21 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
     Ok(code)
 }
 
-/// Whether a run that ended with this error may get further when it is resumed: runs are deterministic, so only where the
-/// cause lies outside of it.
+/// Whether a run that ended with this error may get further when it is resumed: runs are deterministic, so only if the
+/// cause lies outside of the run.
 pub(crate) fn resume_may_help(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<std::io::Error>() || cause.downcast_ref::<AgentError>().is_some_and(AgentError::resume_may_help)
     })
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
-/// The first Ctrl-C stops at the next step, the second at once. So does SIGTERM, which schedulers and service managers send.
+/// The first Ctrl-C stops at the next step, the second at once. The same holds for SIGTERM, which schedulers and service managers send.
 pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
     let asked = |stop: &AtomicBool| {
         if stop.swap(true, Ordering::Relaxed) {
@@ -268,7 +268,7 @@ pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
     };
     let by_ctrl_c = stop.clone();
     ctrlc::set_handler(move || asked(&by_ctrl_c)).context("handler of Ctrl-C")?;
-    // Not by a feature of ctrlc: that would catch SIGHUP too, which `nohup` has the process ignore.
+    // Not with ctrlc's feature for it: that would catch SIGHUP too, which `nohup` makes the process ignore.
     #[cfg(unix)]
     {
         let by_term = stop.clone();
@@ -279,7 +279,7 @@ pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
-/// Draws the seeds of one experiment into one picture beside their folders, and tells their mean.
+/// Draws the seeds of one experiment into one picture beside their folders, and reports their mean.
 fn summed_up(first: &RunFolder, records: &[Record], text: &mut String) -> Result<()> {
     let name = &first.experiment.name;
     let path = naming::picture(&first.path, name, first.experiment.seed);
@@ -324,7 +324,7 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
     text
 }
 
-/// What went wrong in a run that went on, a line each.
+/// Problems in a run that continued despite them, one per line.
 fn trouble(record: &Record) -> String {
     let Record { breakdowns, failed_plans, fits, diverged, useless, .. } = *record;
     let mut text = String::new();
@@ -348,12 +348,12 @@ fn trouble(record: &Record) -> String {
     text
 }
 
-/// A number of things, in words.
+/// A count with its noun, in words.
 pub(crate) fn counted(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Parts of an experiment that an evaluation does not read, and what does.
+/// Parts of an experiment that an evaluation does not read, and the way to set each.
 const NOT_EVALUATED: [(&str, &str); 7] = [
     ("seed", "mbrl eval --seed N draws other start states"),
     ("name", "the run keeps its own"),
@@ -373,12 +373,12 @@ struct Judged {
 }
 
 impl Judged {
-    /// As a run's checkpoint has it.
+    /// From a run's checkpoint.
     fn of_run(experiment: Experiment, Restored { task, agent, env_step, .. }: Restored) -> Self {
         Self { experiment, env_step, task, agent }
     }
 
-    /// As `mbrl export` wrote it.
+    /// From a file of `mbrl export`.
     fn of_file(path: &Path) -> Result<Self> {
         let exported = ExportedAgent::load(path)?;
         Self::with_model(exported.experiment().clone(), &exported).with_context(|| path.display().to_string())
@@ -390,7 +390,7 @@ impl Judged {
         Ok(Self { experiment, env_step: exported.env_step(), task, agent })
     }
 
-    /// The same model with other settings of the experiment, on another task say.
+    /// The same model with other settings of the experiment, for example on another task.
     fn elsewhere(self, words: &[String]) -> Result<Self> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         for word in &words {
@@ -449,7 +449,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     stop_on_signals(&stop)?;
     let evaluation = match (&args.random, &args.run) {
         (Some(name), _) => {
-            // A task without options, or that of an experiment with all that is set there.
+            // A task without options, or the task of an experiment with all its settings.
             let is_task = registry().task_entries().iter().any(|task| task.name() == name);
             let is_experiment = name.ends_with(".toml") || registry().experiment_names().any(|known| known == name);
             let mut task = match !is_task && is_experiment {
@@ -515,7 +515,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         let (mean, episodes) = (rounded(evaluation.return_mean(), 3), counted(returns.len() as u64, "episode"));
         console::out(format_args!("mean return {mean} over {episodes}{between} ({seconds:.1} s)"))?;
     }
-    // Last: a disk that is full takes no figures with it.
+    // Last, so that a full disk does not lose the figures.
     if let Some(place) = &args.record {
         trajectories::record(place, env_step, &evaluation)?;
     }
@@ -540,8 +540,8 @@ fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command line with the words that are known for some of its arguments, for completion alone: other words may be right
-/// too, the path of a file for one.
+/// The command line with the known values of some of its arguments, only for completion: other values may be valid
+/// too, such as the path of a file.
 fn with_known_words(command: clap::Command) -> clap::Command {
     let known = |argument: clap::Arg, words: Vec<&'static str>| argument.value_parser(PossibleValuesParser::new(words));
     let experiments = || registry().experiment_names().collect();
@@ -576,7 +576,7 @@ fn with_known_words(command: clap::Command) -> clap::Command {
         })
 }
 
-/// Threads that the machine runs at once.
+/// Number of threads that the machine runs at once.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

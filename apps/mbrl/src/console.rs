@@ -1,4 +1,4 @@
-//! Words to the person at the terminal: results on standard output, everything besides on standard error.
+//! Output to the terminal: results on standard output, everything else on standard error.
 
 use std::{
     error::Error,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Prints a result. A reader that went away (`| head`) wants to hear no more, which is no error.
+/// Prints a result. A reader that has closed the pipe (`| head`) is no error.
 pub(crate) fn out(text: impl Display) -> Result<()> {
     match stdout().write_all(format!("{text}\n").as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -17,17 +17,17 @@ pub(crate) fn out(text: impl Display) -> Result<()> {
     }
 }
 
-/// Tells what goes on. Nothing that a run does may depend on whether this can be read.
+/// Prints a progress message. A run must not depend on whether it can be written.
 pub(crate) fn note(text: impl Display) {
     let _ = stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// The error and its causes, leaving out a cause that the message before it already tells.
+/// The error and its causes, without any cause that the text so far already contains.
 pub(crate) fn chain(error: &anyhow::Error) -> String {
     joined(error.chain())
 }
 
-/// The same of an error that is not wrapped.
+/// The same for an error that is not wrapped.
 pub(crate) fn chain_of(error: &(dyn Error + 'static)) -> String {
     let mut next = Some(error);
     joined(iter::from_fn(|| {
@@ -50,7 +50,7 @@ fn joined<'a>(causes: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String
     text
 }
 
-/// A message whose words are of a length that can be read: what was typed or found in a file may have megabytes.
+/// A message with words of readable length: user input and file contents may have megabytes.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 300;
     const SHOWN: usize = 60;

@@ -1,4 +1,4 @@
-//! `mbrl diagnose`: what an agent learned, looked at where it came to, and what limits it.
+//! `mbrl diagnose`: what an agent has learned, examined at the states that it reaches, and what limits it.
 
 use std::{fmt::Write as _, path::Path, process::ExitCode};
 
@@ -25,7 +25,7 @@ use crate::{
 /// The figures in a run's folder.
 pub(crate) const DIAGNOSIS: &str = "diagnosis.json";
 
-/// What the file of figures holds.
+/// The content of the file of figures.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
     run: &'a str,
@@ -123,7 +123,7 @@ fn model_in_words(own: &ModelEvaluation, data: &ModelEvaluation, columns: &[Stri
     text
 }
 
-/// Columns of the data that seem to be clipped; nothing where there are none.
+/// Columns of the data that seem to be clipped; empty if there are none.
 fn clipped_in_words(at_ends: &[f64], columns: &[String]) -> String {
     let clipped: Vec<(&String, f64)> =
         columns.iter().zip(at_ends.iter().copied()).filter(|(_, share)| *share >= CLIPPED).collect();
@@ -213,7 +213,7 @@ fn values_in_words(values: &ValueDiagnosis) -> String {
     )
 }
 
-/// A figure of each over the steps, from the first on.
+/// One figure of each over the steps, from the first on.
 fn over_steps<T>(steps: &[T], value: impl Fn(&T) -> f64) -> Points {
     steps.iter().enumerate().map(|(h, step)| ((h + 1) as f64, value(step))).collect()
 }

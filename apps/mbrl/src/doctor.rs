@@ -1,4 +1,4 @@
-//! `mbrl doctor`: what this build and this machine can do, what is missing and how to get it.
+//! `mbrl doctor`: what this build and this machine can do, what is missing, and how to get it.
 
 use std::{fs, io::Write as _, path::Path, process::Command};
 
@@ -8,7 +8,7 @@ use mbrl_policy::experiment::{DEFAULT_DEVICE, DEVICES, device_name, open_device}
 
 use crate::console;
 
-/// Prints what was found. `true` where the device that experiments use by default works.
+/// Prints the findings. `true` if the default device of experiments works.
 pub(crate) fn examine() -> Result<bool> {
     let profile = if cfg!(debug_assertions) { "debug build: slow; `cargo build --release`" } else { "release build" };
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
@@ -57,7 +57,7 @@ fn line(name: &str, text: &str) -> Result<()> {
     console::out(format_args!("  {name:<10} {text}"))
 }
 
-/// What a device wants besides the build.
+/// What a device needs besides the build.
 fn needs(word: &str) -> &'static str {
     match word {
         "wgpu" if cfg!(target_os = "linux") => {
@@ -69,7 +69,7 @@ fn needs(word: &str) -> &'static str {
     }
 }
 
-/// The engine of this build, and where its models are.
+/// The engine of this build, and the folder of its models.
 #[cfg(feature = "mujoco")]
 fn mujoco() -> String {
     mbrl_env::mujoco::about().unwrap_or_else(|error| format!("{error}{NEWLINE}to fetch what is missing: {GET_MUJOCO}"))
@@ -94,14 +94,14 @@ fn mujoco() -> String {
 
 /// Fetches library and models, and sets the variables that say where they are.
 const GET_MUJOCO: &str = r#"eval "$(crates/mbrl-env/scripts/get-mujoco)""#;
-/// To the column where a line's text begins.
+/// Pads to the column where a line's text begins.
 const NEWLINE: &str = "\n             ";
 
-/// Where the linker looks for the library.
+/// The path in which the linker looks for the library.
 #[cfg(not(feature = "mujoco"))]
 const MUJOCO_FOLDER: &str = "MUJOCO_DYNAMIC_LINK_DIR";
 
-/// What the linker asks for.
+/// The file that the linker needs.
 #[cfg(not(feature = "mujoco"))]
 fn libmujoco() -> String {
     let (prefix, extension) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_EXTENSION);
@@ -137,7 +137,7 @@ fn processor() -> String {
     "the compiler's baseline for this architecture".into()
 }
 
-/// Free and installed memory (bytes), where the system has `/proc/meminfo`.
+/// Free and installed memory (bytes), if the system has `/proc/meminfo`.
 fn memory() -> Option<(u64, u64)> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let kib =
@@ -145,7 +145,7 @@ fn memory() -> Option<(u64, u64)> {
     Some((kib("MemAvailable:")? * 1024, kib("MemTotal:")? * 1024))
 }
 
-/// Free space on the disk of the current folder (bytes), where the system has POSIX's `df`.
+/// Free space on the disk of the current folder (bytes), if the system has POSIX's `df`.
 fn free_disk() -> Option<u64> {
     let output = Command::new("df").args(["-Pk", "."]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -156,7 +156,7 @@ fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
-/// Whether files can be made in a folder, or, where it does not exist, whether it can be made.
+/// Whether files can be created in a folder or, if it does not exist, whether it can be created.
 fn writable(folder: &Path) -> std::io::Result<()> {
     let name = format!(".mbrl-doctor-{}", std::process::id());
     if folder.exists() {
@@ -178,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         writable(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        // A regular file, in which nobody can make a file, root included.
+        // A regular file, in which nobody can create a file, not even root.
         let file = folder.path().join("runs");
         fs::write(&file, "").unwrap();
         assert!(writable(&file).is_err());

@@ -101,11 +101,11 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
         }
         (course.drive(link)?.0, None)
     } else {
-        // A simulator takes snapshots of its own clones alone.
+        // A simulator accepts only snapshots of its own clones.
         let own = task.env.simulator().filter(|_| snapshots).map(|simulator| World::from(simulator.boxed_clone()));
         let robot = stand_in(&folder, own, args, period)?;
         if snapshots {
-            // Snapshots do not go over a socket.
+            // Snapshots cannot be sent over a socket.
             let link = SimulatedLink::new(robot, clock);
             let (report, link) = course.drive(link)?;
             (report, Some(link.into_robot()))
@@ -139,12 +139,12 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Whether whoever drives stopped it.
+/// Whether the user stopped it.
 fn course_was_stopped(report: &DriveReport) -> bool {
     report.stopped.as_deref().is_some_and(|reason| reason.contains("emergency stop was pulled"))
 }
 
-/// Who flies, and by what it foresees.
+/// The pilot, and a description of how it predicts.
 fn pilot(agent: Box<dyn Learner>, task: &Task, seed: u64) -> Result<(AgentPilot, &'static str)> {
     let rng = Rng::new(seed);
     if agent.needs_snapshot() {
@@ -165,14 +165,14 @@ fn pilot(agent: Box<dyn Learner>, task: &Task, seed: u64) -> Result<(AgentPilot,
     Ok((AgentPilot::of_learner(agent, foresight, rng)?, told))
 }
 
-/// The planner's thread, with a pool of threads of its own.
+/// The planner's thread, with its own thread pool.
 fn planner(mut pilot: AgentPilot, threads: usize) -> Result<PlanThread> {
     const STACK: usize = 16 << 20;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK).build()?;
     Ok(PlanThread::start(move |request: &PlanRequest| pool.install(|| pilot.plan(request)))?)
 }
 
-/// The run's task in the robot's place.
+/// The run's task in place of the robot.
 fn stand_in(folder: &RunFolder, own: Option<World>, args: &DriveArgs, period: Duration) -> Result<StandIn> {
     let ms = |ms: f64| Duration::from_secs_f64(ms * 1e-3);
     let line = LineConfig { latency: ms(args.latency), jitter: ms(args.jitter), loss: args.loss, seed: args.seed };
@@ -184,7 +184,7 @@ fn stand_in(folder: &RunFolder, own: Option<World>, args: &DriveArgs, period: Du
     Ok(StandIn::new(world, config, Faults::new())?)
 }
 
-/// All that driving needs but the link.
+/// Everything that driving needs except the link.
 struct Course<'a> {
     args: &'a DriveArgs,
     period: Duration,
@@ -198,7 +198,7 @@ struct Course<'a> {
 impl Course<'_> {
     fn drive<L: Link>(self, link: L) -> Result<(DriveReport, L)> {
         let Self { args, period, envelope, planner, spec, stop, clock } = self;
-        // Last of all: what is refused leaves no folder behind.
+        // Last, so that a refused drive leaves no folder behind.
         let log = args.log.as_deref().map(|path| DriveLog::create(path, &spec)).transpose();
         let log = log.context("--log")?;
         let config = DriverConfig { delay: args.delay as usize, many_episodes: true, ..DriverConfig::default() };
@@ -217,7 +217,7 @@ impl Course<'_> {
             driver.tick();
         }
         let report = driver.report().clone();
-        // A drive whose log failed is told about all the same.
+        // A drive is reported even if its log failed.
         Ok(driver.into_parts().inspect_err(|_| console::note(&report))?)
     }
 }

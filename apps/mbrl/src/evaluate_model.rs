@@ -1,4 +1,4 @@
-//! `mbrl evaluate-model`: how far a model is off on a log, and whether it knows.
+//! `mbrl evaluate-model`: the error of a model on a log, and whether its uncertainty matches.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,10 +30,10 @@ use crate::{
     run::{RunFolder, in_pool, warn},
 };
 
-/// Periods that differ by no more than this share are the same.
+/// Periods that differ by at most this share count as the same.
 const SAME_PERIOD: f64 = 0.05;
 
-/// What `evaluation.json` holds.
+/// The content of `evaluation.json`.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
     model: String,
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     let named = args.data[0].display();
     let log = fit::read(&args.data, &args.columns.layout(), &options).map_err(|error| {
         match error.downcast_ref::<DataError>() {
-            // The offsets are as many as the model has columns.
+            // There are as many offsets as the model has columns.
             Some(DataError::Env(EnvError::Width { what, expected, actual })) if what.contains("offset") => {
                 anyhow!("{named}: observations of {expected} columns, the model has {actual}")
             }
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
         }
     })?;
     if let (Some(log), Some(of_model)) = (args.period.or(log.period), period) {
-        // The median of a clock that is not regular is not exact.
+        // The median of an irregular clock is not exact.
         if (log / of_model - 1.0).abs() > SAME_PERIOD {
             let [log, of_model] = [log, of_model].map(number);
             bail!(
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     let mut evaluation =
         in_pool(args.threads.count(), || evaluate(model, &log.replay, &config, &mut Rng::new(args.seed)))??;
     if !log.has_rewards {
-        // The zeros that stand for rewards judge nothing.
+        // Zeros in place of rewards are no reference.
         evaluation.steps.iter_mut().for_each(|step| step.reward_rmse = None);
     }
     let written = Written {
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the picture goes, found out before the work.
+/// The path of the picture, checked before the work.
 fn place(args: &EvaluateModelArgs) -> Result<PathBuf> {
     match &args.out {
         Some(out) => checked_out(out, "svg"),
@@ -116,19 +116,19 @@ fn place(args: &EvaluateModelArgs) -> Result<PathBuf> {
     }
 }
 
-/// A model to be judged, and what holds it.
+/// A model to be judged, and the folder that holds it.
 enum Judged {
     Fitted(Box<Ensemble>),
     Identified(Box<PhysicsModel>),
     OfRun(Box<dyn Learner>),
 }
 
-/// What a folder holds.
+/// The content of a folder.
 struct Found {
     judged: Judged,
-    /// Time per step, in the unit of the log's time; seconds where the model knows its unit.
+    /// Time per step, in the unit of the log's time; seconds if the model knows its unit.
     period: Option<f64>,
-    /// How its log is to be read.
+    /// How to read its log.
     options: ReadOptions,
     /// A short name.
     label: String,
@@ -154,7 +154,7 @@ fn found(folder: &Path, checkpoint: Option<WhichCheckpoint>, options: ReadOption
     }
     if is_identified {
         let identified = IdentifiedModel::open(folder, &open_device(DEFAULT_DEVICE)?)?;
-        // Equations know the log's own units, without any offset.
+        // Equations use the log's own units, without any offset.
         let width = identified.model().spec().obs;
         let options = options.with_stored(identified.layout().clone()).with_obs_offset(vec![0.0; width]);
         let period = Some(identified.model().period());

@@ -1,4 +1,4 @@
-//! `mbrl export`: a run's policy, or an agent that plans, as a file of its own.
+//! `mbrl export`: writes a run's policy, or an agent that plans, to a single file.
 
 use std::process::ExitCode;
 

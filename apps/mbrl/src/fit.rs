@@ -1,4 +1,4 @@
-//! `mbrl fit`: a model of a log.
+//! `mbrl fit`: fits a model to a log.
 
 use std::{
     path::{Path, PathBuf},
@@ -35,7 +35,7 @@ struct Settings {
 }
 
 impl Default for Settings {
-    /// PETS's ensemble, fitted by MBPO's rule. Targets are standardised, since a machine's columns come in any units.
+    /// PETS's ensemble, fitted by MBPO's rule. Targets are standardised, because a machine's columns may have any units.
     fn default() -> Self {
         Self {
             seed: 0,
@@ -74,7 +74,7 @@ impl Settings {
     fn of_experiment(text: &str) -> Result<Self> {
         let table: Table = toml::from_str(text)?;
         if !table.contains_key("task") {
-            // Sections [model] and [fit] alone.
+            // Only the sections [model] and [fit].
             return Ok(table.try_into()?);
         }
         let experiment = Experiment::from_toml(text)?;
@@ -138,7 +138,7 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     card.data.episodes = log.replay.episodes().count();
     card.data.holdout_episodes = args.holdout_episodes;
     card.report = log.report;
-    // All of it is in the data set now.
+    // The data set now holds everything.
     drop(log.replay);
 
     let report = in_pool(args.threads.count(), || fitted(&mut model, &data, &card.fit, &mut rng))??;
@@ -164,8 +164,8 @@ pub(crate) fn name_of(path: &Path) -> Result<String> {
     Ok(if stem.is_empty() || stem.starts_with('.') { "model".into() } else { stem })
 }
 
-/// Columns that were named angles are the model's too, beside those of its configuration. Where the log jumps by a turn, an
-/// angle wraps, whoever named it.
+/// Columns that were named as angles are angles of the model too, in addition to those of its configuration. An angle wraps if
+/// the log jumps by a turn, whoever named it.
 fn angles(config: &mut EnsembleConfig, log: &Log) {
     let mut angles = log.angles.clone();
     for &angle in config.angles.columns() {
@@ -207,7 +207,7 @@ pub(crate) fn read(paths: &[PathBuf], layout: &Layout, options: &ReadOptions) ->
     })
 }
 
-/// The log as a data set, with whole episodes held out where a share of them is given.
+/// The log as a data set, with whole episodes held out if a share of them is given.
 fn dataset(log: &Log, past: usize, holdout: Option<f32>, rng: &mut Rng) -> Result<Dataset> {
     let data = Dataset::of_replay(&log.replay, past)?.with_offset(log.obs_offset.clone())?;
     let Some(share) = holdout else { return Ok(data) };

@@ -1,4 +1,4 @@
-//! Folders that appear whole, or not at all.
+//! Folders that appear complete, or not at all.
 
 use std::{
     fs::{self, File},
@@ -12,12 +12,12 @@ use mbrl_env::atomic_file::parent;
 use mbrl_model::ModelError;
 use mbrl_policy::{AgentError, sync_parent};
 
-/// A path without links and detours, where it leads somewhere; two that are equal are one place.
+/// A path without links and detours, if it exists; two equal ones are the same place.
 pub(crate) fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Where a file of that extension shall go, as far as can be said before there is anything to write.
+/// Checks the place of a file with this extension, as far as possible before there is anything to write.
 pub(crate) fn checked_out(out: &Path, extension: &str) -> Result<PathBuf> {
     if out.extension().is_none_or(|found| found != extension) {
         bail!("--out {}: expected a name that ends in .{extension}", out.display());
@@ -29,19 +29,19 @@ pub(crate) fn checked_out(out: &Path, extension: &str) -> Result<PathBuf> {
     Ok(out.to_owned())
 }
 
-/// Makes a folder that holds what `fill` writes from the moment at which it exists.
+/// Makes a folder that is complete from the moment it exists, filled by `fill`.
 ///
-/// `place` is taken where it is free or empty; otherwise, with `next_free`, the first free one of `place-2`, `place-3`, …
+/// Uses `place` if it is free or empty; otherwise, with `next_free`, the first free one of `place-2`, `place-3`, …
 pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let parent = parent(place);
     fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
     let name = place.file_name().context("the folder needs a name")?.to_string_lossy().into_owned();
     remove_leftovers(parent);
     let partial = temporary(parent, &name).with_context(|| format!("folder {}", place.display()))?;
-    // Held until the folder has its name, so that no other command takes it for a leftover.
+    // Held until the folder has its name, so that no other command mistakes it for a leftover.
     let at_work = lock(&partial);
     let filled = || -> Result<()> {
-        // Errors name the place that was asked for, not the temporary one.
+        // Errors name the requested place, not the temporary one.
         let asked = |path: PathBuf| path.strip_prefix(&partial).map_or(path.clone(), |inner| place.join(inner));
         let renamed = |error: anyhow::Error| match error.downcast() {
             Ok(AgentError::Io { path, source }) => AgentError::Io { path: asked(path), source }.into(),
@@ -57,7 +57,7 @@ pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> 
     let placed = filled().and_then(|()| {
         for number in 1.. {
             let path = if number == 1 { place.to_owned() } else { parent.join(format!("{name}-{number}")) };
-            // Renaming onto a folder with something in it fails: two commands at once cannot take the same place.
+            // Renaming onto a folder that is not empty fails: two commands at once cannot take the same place.
             match fs::rename(&partial, &path) {
                 Ok(()) => {
                     sync_parent(&path)?;
@@ -78,7 +78,7 @@ pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> 
     placed
 }
 
-/// A new folder of a name that nobody else has: processes of the same number, in containers say, are told apart by who makes it first.
+/// A new folder with a unique name: among processes with the same id, for example in containers, the first to create it gets the name.
 fn temporary(parent: &Path, name: &str) -> io::Result<PathBuf> {
     let mut number = std::process::id();
     loop {
@@ -90,9 +90,9 @@ fn temporary(parent: &Path, name: &str) -> io::Result<PathBuf> {
     }
 }
 
-/// Removes the folders that a kill left before they had their names. Nothing depends on it, so what cannot be removed stays.
+/// Removes folders that a kill left before they had their names. Nothing depends on this, so a folder that cannot be removed stays.
 fn remove_leftovers(parent: &Path) {
-    // Between its making and its lock a folder looks like a leftover.
+    // Between its creation and its lock, a folder looks like a leftover.
     const YOUNG: Duration = Duration::from_secs(2);
     let entries = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_ours = |path: &PathBuf| {
@@ -109,31 +109,31 @@ fn remove_leftovers(parent: &Path) {
     }
 }
 
-/// A lock on a folder; `None` where another process has it, and on systems without.
+/// A lock on a folder; `None` if another process has it, and on systems without locks.
 fn lock(folder: &Path) -> Option<File> {
     let file = File::open(folder).ok()?;
     file.try_lock().is_ok().then_some(file)
 }
 
-/// Refuses a place that [`create`] could not take, so that nobody works for it in vain.
+/// Refuses a place that [`create`] could not use, before any work is done in vain.
 pub(crate) fn check(place: &Path, next_free: bool) -> Result<()> {
     if !next_free {
         check_free(place)?;
     }
     place.file_name().with_context(|| format!("{}: the folder needs a name", place.display()))?;
-    // It must take another folder.
+    // It must be possible to create a folder there.
     let above = above(place);
     let probed = temporary(above, "mbrl").and_then(|probe| fs::remove_dir(&probe));
     probed.with_context(|| format!("folder {}", place.display()))
 }
 
-/// The nearest folder above a place that exists.
+/// The nearest existing folder above a place.
 pub(crate) fn above(place: &Path) -> &Path {
     let mut folders = place.ancestors().skip(1).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
     folders.find(|p| p.exists()).unwrap_or(Path::new("."))
 }
 
-/// Refuses a place where something is already.
+/// Refuses a place that is already taken.
 pub(crate) fn check_free(place: &Path) -> Result<()> {
     let free = match fs::read_dir(place) {
         Ok(mut entries) => entries.next().is_none(),

@@ -1,4 +1,4 @@
-//! `mbrl identify`: the constants of a machine in a log of it.
+//! `mbrl identify`: estimates the constants of a machine from a log of it.
 
 use std::{path::Path, process::ExitCode, time::Instant};
 
@@ -12,7 +12,7 @@ use mbrl_policy::experiment::{DEFAULT_DEVICE, open_device};
 
 use crate::{args::IdentifyArgs, console, fit, folder, run::in_pool};
 
-/// From this correlation of what a column is off with what it was off before, the equations lack something.
+/// From this correlation between successive errors of a column on, the equations lack something.
 const FOLLOWS: f64 = 0.3;
 
 pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
     folder::check(&place, next_free)?;
     let began = Instant::now();
     let device = open_device(DEFAULT_DEVICE)?;
-    // What was typed is checked before the log is read.
+    // Arguments are checked before the log is read.
     let substeps = args.substeps.map(|steps| steps as usize);
     let physics = || machine(&args.model, substeps).context("--model");
     let mut model = parameters(PhysicsModel::new(physics()?, args.period.unwrap_or(1.0), &device)?, args)?;
@@ -79,7 +79,7 @@ fn parameters(mut model: PhysicsModel, args: &IdentifyArgs) -> Result<PhysicsMod
     Ok(model)
 }
 
-/// What a field is called, with its unit where it has one.
+/// The name of a field, with its unit if it has one.
 fn with_unit(name: &str, unit: &str) -> String {
     if unit.is_empty() { name.to_owned() } else { format!("{name} ({unit})") }
 }
@@ -92,13 +92,13 @@ fn listed(fields: &[Field]) -> String {
 pub(crate) fn machines() -> String {
     let mut text = "Machines:\n".to_owned();
     for (name, summary) in MACHINES {
-        // All of them can be made.
+        // All of them can be created.
         let Ok(machine) = machine(name, None) else { continue };
         let parameters = machine.parameters();
         let told = |fitted: bool| {
             let those = parameters.iter().filter(|parameter| parameter.fitted == fitted);
             let told = those.map(|Parameter { name, unit, value, .. }| {
-                // Without zeros at the end.
+                // Without trailing zeros.
                 let value = number(*value).parse().unwrap_or(*value);
                 format!("{name} = {value} {unit}").trim_end().to_owned()
             });
@@ -139,7 +139,7 @@ fn check_columns(model: &PhysicsModel, log: &Log) -> Result<()> {
     Ok(())
 }
 
-/// What was found, a line per parameter.
+/// The estimates, one line per parameter.
 fn told(name: &str, found: &Identification, columns: &[String], estimated: bool) -> String {
     let Identification { windows, transitions, iterations, .. } = *found;
     let mut text =

@@ -8,8 +8,8 @@ use mbrl_policy::write_atomically;
 
 use crate::plot::{Chart, Colour, Key, Legend, Mark, Picture, Points, Size, Style, fixed};
 
-/// Writes a picture: the error over the steps of a roll-out beside two baselines, and how many observations the predicted
-/// intervals hold against how many they should.
+/// Writes a picture: the error over the steps of a roll-out beside two baselines, and the share of observations within the predicted
+/// intervals against the nominal share.
 pub(crate) fn draw_model(path: &Path, title: &str, evaluation: &ModelEvaluation) -> Result<()> {
     let size = Size::Panel(290.0);
     let (errors, mut legend) = error_chart(size, evaluation);
@@ -27,7 +27,7 @@ pub(crate) fn draw_model(path: &Path, title: &str, evaluation: &ModelEvaluation)
 #[derive(Debug, PartialEq)]
 pub(crate) struct Errors {
     pub(crate) model: Points,
-    /// Of predicting that nothing changes.
+    /// The error of predicting that nothing changes.
     pub(crate) unchanged: Points,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn error_chart(size: Size, evaluation: &ModelEvaluation) -> (Chart, L
     let last = model.last().map_or(1.0, |p| p.0);
     let highest = model.iter().chain(&unchanged).map(|p| p.1).filter(|y| y.is_finite()).fold(1.0, f64::max);
     let mut chart = Chart::new(size, "prediction error over steps ahead", "steps ahead", "error / std of the column");
-    // From 0 on, where one step would be an axis of no length.
+    // From 0 on if there is only one step, which would make an axis without length.
     chart.x_range = Some((0.0, last));
     chart.y_range = Some((0.0, 1.05 * highest));
     chart.hover = model
@@ -68,8 +68,8 @@ pub(crate) fn error_chart(size: Size, evaluation: &ModelEvaluation) -> (Chart, L
     (chart, keys)
 }
 
-/// Observed over nominal coverage, averaged over the columns that change: of one step, and of some of the roll-outs' steps;
-/// nothing where the model predicts no spread.
+/// Observed against nominal coverage, averaged over the columns that change: for one step, and for some steps of the roll-outs;
+/// `None` if the model predicts no spread.
 pub(crate) fn coverage(evaluation: &ModelEvaluation) -> Vec<(String, Points)> {
     let points = |calibration: &Calibration| -> Points {
         let covered = calibration.coverage.iter().map(|level| over_columns(evaluation, level));
@@ -102,7 +102,7 @@ pub(crate) fn coverage_chart(size: Size, evaluation: &ModelEvaluation) -> Option
     chart.marks.push(Mark::Line(Colour::Muted, Style::Dashed, vec![(from, from), (1.0, 1.0)]));
     let mut keys = Vec::new();
     for (i, (name, points)) in lines.into_iter().enumerate() {
-        // Not the colours of the errors, which stand beside it.
+        // Not the colours of the errors, which are drawn beside it.
         let colour = Colour::Series(2 + i);
         chart.hover.extend(points.iter().map(|p| {
             let share = |v: f64| fixed(100.0 * v, 0);
@@ -116,7 +116,7 @@ pub(crate) fn coverage_chart(size: Size, evaluation: &ModelEvaluation) -> Option
     Some((chart, keys))
 }
 
-/// What the two charts show, and what is odd about them.
+/// What the two charts show, with remarks.
 pub(crate) fn in_words(evaluation: &ModelEvaluation) -> String {
     let particles = evaluation.propagation.particles;
     let mut text = format!(
@@ -145,14 +145,14 @@ pub(crate) fn in_words(evaluation: &ModelEvaluation) -> String {
     text
 }
 
-/// Mean over the columns that change at all.
+/// Mean over the columns that change.
 fn over_columns(evaluation: &ModelEvaluation, figure: &[f64]) -> f64 {
     let moving = figure.iter().zip(&evaluation.column_std).filter(|(_, std)| **std > 0.0);
     let (sum, count) = moving.fold((0.0, 0.0), |(sum, count), (f, _)| (sum + f, count + 1.0));
     sum / count
 }
 
-/// The figures of one step for each column, and those of roll-outs over all columns. `columns` are the names, `[O]`.
+/// The one-step figures of each column, and the figures of roll-outs over all columns. `columns` are the names, `[O]`.
 pub(crate) fn table(evaluation: &ModelEvaluation, columns: &[String]) -> String {
     let one = &evaluation.one_step;
     let levels: Vec<String> =
@@ -224,7 +224,7 @@ fn tells(step: usize, steps: usize) -> bool {
     step == steps || [1, 2, 5].contains(&leading)
 }
 
-/// Columns as wide as their widest entry: the first to the left, the others to the right.
+/// Columns as wide as their widest entry: the first left-aligned, the others right-aligned.
 fn aligned(rows: &[Vec<String>]) -> String {
     let width = |c: usize| rows.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -236,7 +236,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Four digits that matter, with an exponent where there would be many zeros.
+/// Four significant digits, with an exponent if there would be many zeros.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use crate::plot::tests::{Read, assert_near};
 
-    /// An oscillator under a random force, observed with a column that never changes.
+    /// An oscillator under a random force, observed together with a column that never changes.
     fn data(episodes: u64) -> Replay {
         let mut data = Replay::new(3, 1, 10_000).unwrap();
         for episode in 0..episodes {
@@ -308,7 +308,7 @@ mod tests {
             ["predict no change", "20 steps, particles", "oscillator", "share inside"].iter().all(|t| svg.contains(t))
         );
         let text = table(&found, &names);
-        // Heads, three columns; heads, k = 1, 2, 5, 10 and 20; two lines over them and an empty one.
+        // Heads, three columns; heads, k = 1, 2, 5, 10 and 20; two lines above them and an empty one.
         assert_eq!(text.lines().count(), 2 + 3 + 1 + 2 + 5, "{text}");
         assert!(text.contains("in 95 %") && text.contains("speed") && !text.contains("NaN"), "{text}");
 
@@ -330,8 +330,8 @@ mod tests {
         assert_eq!(text, ["0", "1.000", "-0.0123", "123.5", "98765", "1.00e-5", "3.00e7", "NaN"]);
     }
 
-    /// An episode of s' = s + a beside a constant column, and a model that takes half of the action for the whole: after k
-    /// steps it is off by k/2, and "no change" by k.
+    /// An episode of s' = s + a beside a constant column, and a model that applies only half of the action: after k
+    /// steps its error is k/2, and that of "no change" is k.
     fn half() -> ModelEvaluation {
         let mut data = Replay::new(2, 1, 10).unwrap();
         for t in 0..4_u8 {
@@ -393,7 +393,7 @@ mod tests {
         let read = Read::new(&svg, false, false);
         assert_near(&read.line("line thick c2"), &line([0.3, 0.4, 0.6, 0.7]), (0.01, 0.01));
         assert_near(&read.line("line thick c4"), &line([0.2, 0.5, 0.8, 0.9]), (0.01, 0.01));
-        // A flat line is explained where the model is sure of each of its members.
+        // A flat line is explained if each member of the model is certain.
         assert!(in_words(&found).contains("Flat lines"));
         found.one_step.aleatoric_std = Some(vec![0.1, 0.0]);
         assert!(!in_words(&found).contains("Flat lines"));

@@ -1,12 +1,12 @@
-//! What runs and their common picture are called.
+//! Names of runs and of their common picture.
 
 use std::path::{Path, PathBuf};
 
-/// Longest part that overrides add to a name, in bytes; the rest of a longer one becomes a checksum.
+/// Maximum length of the part that overrides add to a name, in bytes; the rest of a longer one becomes a checksum.
 const LONGEST: usize = 80;
 
-/// The name of an experiment's runs: its own, and what `--set` changes. A name that was set says all by itself, and what is
-/// no other experiment (seed, steps, device) is left out.
+/// The name of an experiment's runs: its own, and what `--set` changes. A name that was set stands alone, and settings that do
+/// not make another experiment (seed, steps, device) are left out.
 pub(crate) fn run_name(name: &str, overrides: &[String]) -> String {
     let mut parts = Vec::new();
     for word in overrides {
@@ -28,7 +28,7 @@ pub(crate) fn run_name(name: &str, overrides: &[String]) -> String {
     format!("{name},{added}")
 }
 
-/// A value without what file systems and shells take for something else.
+/// A value without characters that are special to file systems and shells.
 fn plain(value: &str) -> String {
     let kept = |c: char| match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '+' | '_' | '=' | ',' => Some(c),
@@ -38,9 +38,9 @@ fn plain(value: &str) -> String {
     value.chars().filter_map(kept).collect()
 }
 
-/// The common picture of seeds of one experiment, beside their folders: `NAME.svg` where the first one is `NAME-0`,
-/// `NAME.2.svg` where it is `NAME-0-2`, `NAME.from-3.svg` where it is `NAME-3`, so that the picture of another set stays, and
-/// `NAME-*` names the runs alone.
+/// The common picture of seeds of one experiment, beside their folders: `NAME.svg` if the first one is `NAME-0`,
+/// `NAME.2.svg` if it is `NAME-0-2`, `NAME.from-3.svg` if it is `NAME-3`, so that the picture of another set stays, and
+/// `NAME-*` matches only the runs.
 pub(crate) fn picture(first: &Path, name: &str, seed: u64) -> PathBuf {
     let folder = first.file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into_owned());
     let from = if seed == 0 { String::new() } else { format!(".from-{seed}") };
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(run_name("pddm", &words(&["planner.kind=cem", "seed=1"])), "pddm,planner.kind=cem");
         assert_eq!(run_name("x", &words(&["model.hidden=[32, 32]"])), "x,model.hidden=32,32");
         assert_eq!(run_name("x", &words(&["task_options.xml_file=\"a/b.xml\""])), "x,task_options.xml_file=a_b.xml");
-        // The name that was set is in the experiment already.
+        // The name that was set is already in the experiment.
         assert_eq!(run_name("mine", &words(&["planner.kind=cem", "name=mine"])), "mine");
         let many = |last: &str| {
             let mut many: Vec<String> = (0..20).map(|i| format!("planner.horizon={i}")).collect();

@@ -1,4 +1,4 @@
-//! What a person sees: a line per episode, and below them, on a terminal, bars.
+//! The display for people: a line per episode, and below them, on a terminal, bars.
 
 use std::{
     fmt::Write as _,
@@ -12,9 +12,9 @@ use mbrl_policy::{AgentError, EpisodeSummary, Evaluation, Moment, Observer, Phas
 
 use crate::{commands::counted, console, plot::rounded};
 
-/// A bar and all beside it fit a terminal of 60 columns; a message that is longer than the rest of the line is cut.
+/// A bar and everything beside it fit a terminal of 60 columns; a message that is longer than the rest of the line is cut off.
 const TEMPLATE: &str = "{prefix} {bar:8} {percent:>3}% {rate} {left} {wide_msg}";
-/// Letters of a run's name.
+/// Number of letters of a run's name.
 const NAME: usize = 12;
 
 /// All runs of one command.
@@ -28,7 +28,7 @@ impl Display {
         Self { bars: stderr().is_terminal().then(MultiProgress::new) }
     }
 
-    /// Tells something besides.
+    /// Prints another message.
     pub(crate) fn note(&self, text: &str) {
         match &self.bars {
             Some(bars) => bars.suspend(|| console::note(text)),
@@ -36,7 +36,7 @@ impl Display {
         }
     }
 
-    /// The display of one run; `label` tells it from the others.
+    /// The display of one run; `label` distinguishes it from the others.
     pub(crate) fn run(&self, label: &str, training: &Training) -> Progress {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(training.steps()));
@@ -62,7 +62,7 @@ impl Display {
 fn style() -> ProgressStyle {
     // The template is a constant; should it ever be wrong, the default style does.
     let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-    // Writing what is displayed cannot fail.
+    // Writing to the display cannot fail.
     style
         .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             let _ = out.write_str(&rate(state.per_sec()));
@@ -72,7 +72,7 @@ fn style() -> ProgressStyle {
         })
 }
 
-/// Steps per second to two digits, per minute where they are few.
+/// Steps per second to two digits, per minute if they are few.
 fn rate(per_second: f64) -> String {
     match per_second {
         v if !v.is_finite() || v <= 0.0 => String::new(),
@@ -82,7 +82,7 @@ fn rate(per_second: f64) -> String {
     }
 }
 
-/// The time that is left, rounded.
+/// The remaining time, rounded.
 fn left(eta: Duration) -> String {
     match eta.as_secs() {
         0 => String::new(),
@@ -92,7 +92,7 @@ fn left(eta: Duration) -> String {
     }
 }
 
-/// A name that leaves room for the bar: its end, which tells seeds apart, behind an ellipsis.
+/// A name that leaves room for the bar: its end, which distinguishes seeds, after an ellipsis.
 fn shortened(label: &str) -> String {
     let count = label.chars().count();
     if count <= NAME {
@@ -102,7 +102,7 @@ fn shortened(label: &str) -> String {
     format!("…{end}")
 }
 
-/// What a run does, where that is not to take steps.
+/// What a run does when it is not taking steps.
 fn doing(phase: Phase) -> String {
     match phase {
         Phase::Fitting { epoch, epochs } => format!("fitting {epoch}/{epochs}"),
@@ -246,7 +246,7 @@ mod tests {
         assert!(line.contains("0.00 (broke down)  1.3 s"), "{line}");
     }
 
-    /// A terminal of 60 columns that keeps what is written.
+    /// A terminal of 60 columns that keeps its output.
     #[derive(Debug, Clone, Default)]
     struct Narrow(Arc<Mutex<String>>);
 

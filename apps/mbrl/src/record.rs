@@ -1,4 +1,4 @@
-//! What a run has come to by its `metrics.jsonl`, for summaries and pictures.
+//! The results of a run from its `metrics.jsonl`, for summaries and pictures.
 
 use std::path::Path;
 
@@ -14,22 +14,22 @@ pub(crate) struct EpisodeLine {
     pub(crate) total_reward: f64,
 }
 
-/// What a run has come to.
+/// The results of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Record {
-    /// Whole ones.
+    /// Complete episodes.
     pub(crate) episodes: Vec<EpisodeLine>,
-    /// Episodes that the end of the budget cut.
+    /// Episodes that the end of the budget truncated.
     pub(crate) cut: usize,
     /// Episodes that broke down.
     pub(crate) breakdowns: usize,
     /// Plans that failed in training episodes.
     pub(crate) failed_plans: u64,
-    /// Fits, those that diverged included.
+    /// Fits, including those that diverged.
     pub(crate) fits: usize,
     /// Fits that diverged.
     pub(crate) diverged: usize,
-    /// Fits whose model is no better than the guess that nothing changes.
+    /// Fits whose model is no better than predicting that nothing changes.
     pub(crate) useless: usize,
     /// Mean and standard deviation of the last evaluation.
     pub(crate) evaluation: Option<(f64, f64)>,
@@ -58,7 +58,7 @@ impl Record {
         })
     }
 
-    /// Training episodes, whole or not.
+    /// Training episodes, complete or not.
     pub(crate) fn all_episodes(&self) -> usize {
         self.episodes.len() + self.cut + self.breakdowns
     }

@@ -1,4 +1,4 @@
-//! `mbrl refit`: another model for the data of a run.
+//! `mbrl refit`: fits another model to the data of a run.
 
 use std::{
     path::Path,
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     let mut experiment = from.experiment.overridden(&words)?;
     same_world(&from.experiment, &experiment)?;
     experiment.check(registry())?;
-    // A folder has its name in its whole path alone: `.` may be typed.
+    // The name of a folder is certain only in its full path: `.` may be typed.
     let source = from.path.canonicalize().with_context(|| from.path.display().to_string())?;
     let label = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let place = match &args.out {
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     if folder::above(&place).canonicalize().is_ok_and(|above| above.starts_with(&source)) {
         bail!("--out {}: expected a folder outside of the run {}", place.display(), from.path.display());
     }
-    // It is no run of the same experiment from its first step on, and must not be taken for one.
+    // It is not a run of the same experiment from its first step on, and must not be taken for one.
     if experiment.name == from.experiment.name {
         experiment.name.push_str("-refit");
     }
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
 
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signals(&stop)?;
-    // It gets its name when there is a checkpoint: a run without one would begin at its first step.
+    // It gets its name once there is a checkpoint: a run without one would begin at its first step.
     let path = folder::create(&place, next_free, |partial| {
         in_pool(args.threads.count(), || refit(args, &from, &experiment, partial, &stop))?
     })?;
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses an experiment in another world: the data are of the one that they were made in.
+/// Refuses an experiment in another environment: the data belong to the one in which they were collected.
 fn same_world(from: &Experiment, experiment: &Experiment) -> Result<()> {
     for (key, same) in [
         ("task", from.task == experiment.task),
@@ -99,7 +99,7 @@ fn refit(args: &RefitArgs, from: &RunFolder, experiment: &Experiment, place: &Pa
     Ok(())
 }
 
-/// What came of it.
+/// The result.
 fn summary(path: &Path, experiment: &Experiment) -> Result<String> {
     let metrics = MetricsReader::open_whole(&path.join(METRICS))?;
     let mut text = format!("\n{}: refitted", path.display());
@@ -124,7 +124,7 @@ fn summary(path: &Path, experiment: &Experiment) -> Result<String> {
         let (mean, std) = (number("eval/return_mean"), number("eval/return_std"));
         text.push_str(&format!("  eval    mean return {mean}, standard deviation {std}\n"));
     }
-    // A run that is over goes on only for more steps, or with the evaluation that was stopped.
+    // A finished run continues only for more steps, or with the evaluation that was stopped.
     let due = eval.is_none() && experiment.train.eval_every > 0;
     let over = !due && fit.is_some_and(|fit| fit.env_step >= experiment.steps);
     let more = if over { format!(" --steps {}", 2 * experiment.steps) } else { String::new() };

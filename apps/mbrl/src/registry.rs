@@ -1,4 +1,4 @@
-//! What this program knows: the tasks of all crates, and the experiments that come with it.
+//! The tasks of all crates, and the experiments that come with this program.
 
 use std::sync::LazyLock;
 
@@ -74,8 +74,8 @@ pub(crate) fn registry() -> &'static Registry {
     &REGISTRY
 }
 
-/// What an episode of a task came to, by all its observations, the first one included: figures with their names, the most telling one
-/// first. Nothing where a task is judged by its return alone.
+/// The outcome of an episode of a task, from all its observations, including the first one: figures with their names, the most informative
+/// one first. Empty if a task is judged by its return alone.
 pub(crate) fn outcomes(task: &str, observations: &[Vec<f32>]) -> Vec<(&'static str, f64)> {
     mbrl_hand::Score::of(task, observations).map_or(Vec::new(), |score| score.figures())
 }

@@ -64,18 +64,18 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
 
 #[cfg(feature = "mujoco")]
 fn write(folder: &RunFolder, episode: &Stored, size: (u32, u32), out: &PathBuf) -> Result<()> {
-    // Shortest time of a frame (s): shorter ones only make the file larger.
+    // Shortest duration of a frame (s): shorter ones only make the file larger.
     const FRAME: f64 = 0.04;
     let mut replay = EpisodeReplay::new(&folder.experiment, episode)?;
     let steps = episode.transitions.len();
     let every = (FRAME / replay.period()).round().max(1.0) as usize;
     let period = every as f64 * replay.period();
-    // The start, and the end whenever it comes.
+    // The start, and the end at any step.
     let frames = (0..steps.div_ceil(every) + 1).map(|i| replay.frame((i * every).min(steps), size));
     Ok(mbrl_env::write_animation(out, period, frames)?)
 }
 
-/// Tasks of this build draw no pictures, and the first frame says so.
+/// This build's tasks draw no pictures, and the first frame says so.
 #[cfg(not(feature = "mujoco"))]
 fn write(folder: &RunFolder, episode: &Stored, size: (u32, u32), _: &PathBuf) -> Result<()> {
     EpisodeReplay::new(&folder.experiment, episode)?.frame(0, size)?;

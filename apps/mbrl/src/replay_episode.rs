@@ -1,4 +1,4 @@
-//! Recorded episodes in their task again: what was not recorded can be drawn afterwards.
+//! Replays recorded episodes in their task, to draw afterwards what was not recorded.
 
 use anyhow::{Context, Result};
 use mbrl_env::{Env, EnvError, Frame, Scene, World};
@@ -6,17 +6,17 @@ use mbrl_policy::{experiment::Experiment, start_seeds};
 
 use crate::{registry::registry, trajectories::Stored};
 
-/// An evaluation's episode, stepped through by its recorded actions. Whatever differs by a bit from what was recorded is an
-/// error: then the pictures would be of something else.
+/// An evaluation episode, replayed by its recorded actions. A difference of a single bit from the record is an
+/// error, because the pictures would then show something else.
 pub(crate) struct EpisodeReplay<'a> {
     env: World,
     episode: &'a Stored,
-    /// Steps taken.
+    /// Number of steps taken.
     at: usize,
 }
 
 impl<'a> EpisodeReplay<'a> {
-    /// Goes to the start of an episode of a run's evaluation.
+    /// Starts at the beginning of an episode of a run's evaluation.
     pub(crate) fn new(experiment: &Experiment, episode: &'a Stored) -> Result<Self> {
         let mut env = experiment.make_task(registry())?.env;
         let seeds = start_seeds(experiment.train.eval_seed, episode.number);
@@ -26,19 +26,19 @@ impl<'a> EpisodeReplay<'a> {
         Ok(Self { env, episode, at: 0 })
     }
 
-    /// Time of a step (s).
+    /// Duration of a step (s).
     #[cfg(feature = "mujoco")]
     pub(crate) fn period(&self) -> f64 {
         self.env.spec().control_period
     }
 
-    /// Draws the state after so many steps, which are not fewer than before.
+    /// Draws the state after this many steps, not fewer than before.
     pub(crate) fn frame(&mut self, steps: usize, (width, height): (u32, u32)) -> Result<Frame, EnvError> {
         self.go_on(steps)?;
         self.env.render(width, height)
     }
 
-    /// The state after so many steps, not fewer than before, as solids; `None` where the environment knows of none.
+    /// The state after this many steps, not fewer than before, as solids; `None` if the environment provides none.
     pub(crate) fn scene(&mut self, steps: usize) -> Result<Option<Scene>, EnvError> {
         self.go_on(steps)?;
         Ok(self.env.scene())
@@ -93,7 +93,7 @@ mod tests {
         (experiment, evaluation.episodes.iter().map(|e| &e.transitions).enumerate().map(stored).collect())
     }
 
-    /// Its task draws no pictures: that is found out when the bits were the same.
+    /// Its task draws no pictures: this error comes only after all bits have matched.
     fn to_the_end(experiment: &Experiment, episode: &Stored) -> String {
         let frame = |mut replay: EpisodeReplay<'_>| Ok(replay.frame(episode.transitions.len(), (8, 8))?);
         EpisodeReplay::new(experiment, episode).and_then(frame).unwrap_err().to_string()

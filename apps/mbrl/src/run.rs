@@ -23,7 +23,7 @@ use crate::{
 pub(crate) use mbrl_policy::experiment::EXPERIMENT_FILE as EXPERIMENT;
 pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(crate) const CURVE: &str = "curve.svg";
-/// What a run has of another one whose value its plans end in.
+/// The folder of a run's copy of another run whose value function its plans end with.
 const VALUE: &str = "value";
 
 /// The folder of a run.
@@ -31,7 +31,7 @@ const VALUE: &str = "value";
 pub(crate) struct RunFolder {
     pub(crate) path: PathBuf,
     pub(crate) experiment: Experiment,
-    /// The budget was raised, and the folder does not say so yet.
+    /// Whether the budget was raised and the folder does not say so yet.
     pub(crate) longer: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct RunFolder {
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
-    /// All steps had been taken before.
+    /// Whether all steps had been taken before.
     pub(crate) was_finished: bool,
     pub(crate) record: Record,
     pub(crate) env_step: u64,
@@ -51,12 +51,12 @@ pub(crate) struct Ended {
 }
 
 impl RunFolder {
-    /// Makes a folder that holds the resolved experiment from the moment at which it exists.
+    /// Makes a folder that holds the resolved experiment from the moment it exists.
     ///
-    /// `place` is taken where it is free or empty; otherwise, with `next_free`, the first free one of `place-2`,
+    /// Uses `place` if it is free or empty; otherwise, with `next_free`, the first free one of `place-2`,
     /// `place-3`, …
     ///
-    /// Of another run whose value plans end in, what is needed is copied into the folder, which is then whole by itself.
+    /// If plans end with the value function of another run, the files needed from it are copied into the folder, which is then self-contained.
     pub(crate) fn create(place: &Path, next_free: bool, mut experiment: Experiment) -> Result<Self> {
         let path = folder::create(place, next_free, |partial| {
             if let Some((run, which)) = experiment.value_run() {
@@ -75,7 +75,7 @@ impl RunFolder {
         Ok(Self { experiment: placed(experiment, &path), path, longer: false })
     }
 
-    /// The folder of an earlier run, without what a kill may have left in it.
+    /// The folder of an earlier run, without leftovers of a kill.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join(EXPERIMENT);
         if !file.exists() {
@@ -92,7 +92,7 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), experiment: placed(experiment, path), longer: false })
     }
 
-    /// With a budget of `steps` real steps, which is not less than before. The folder says so from the next training on.
+    /// With a budget of `steps` real steps, not less than before. The folder says so from the next training on.
     pub(crate) fn with_steps(mut self, steps: u64) -> Result<Self> {
         let before = self.experiment.steps;
         if steps < before {
@@ -107,7 +107,7 @@ impl RunFolder {
         self.path.file_name().map_or_else(|| self.experiment.name.clone(), |n| n.to_string_lossy().into_owned())
     }
 
-    /// Trains from wherever the run stands, on `threads` threads; with `tensorboard`, event files are written too.
+    /// Trains from the present step of the run, on `threads` threads; with `tensorboard`, event files are written too.
     pub(crate) fn train(
         &self,
         threads: usize,
@@ -126,7 +126,7 @@ impl RunFolder {
         let (mut files, damaged) = RunFiles::open(&self.path, &mut training, learner)?;
         warn(&damaged, display);
         if self.longer {
-            // The picture says that a run is finished.
+            // The picture marks a run as finished.
             match fs::remove_file(self.path.join(CURVE)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("curve.svg"),
                 _ => {}
@@ -165,7 +165,7 @@ impl RunFolder {
         })
     }
 
-    /// The task, and the agent as a checkpoint has it. Nothing is written.
+    /// The task, and the agent from a checkpoint. Nothing is written.
     pub(crate) fn restored(&self, which: WhichCheckpoint) -> Result<Restored> {
         let Parts { task, mut training, mut agent, .. } = self.experiment.build(registry())?;
         let damaged = training.restore_from(&self.path, which, &mut *agent)?;
@@ -176,7 +176,7 @@ impl RunFolder {
     }
 }
 
-/// The experiment of a run in a folder, with the value of another run where the folder has its copy.
+/// The experiment of a run in a folder, with the path to the folder's copy of another run's value function, if any.
 fn placed(experiment: Experiment, folder: &Path) -> Experiment {
     match experiment.value_run() {
         Some((run, which)) if run == Path::new(VALUE) => experiment.with_value_run(folder.join(VALUE), which),
@@ -184,12 +184,12 @@ fn placed(experiment: Experiment, folder: &Path) -> Experiment {
     }
 }
 
-/// What a checkpoint of a run holds.
+/// The content of a run's checkpoint.
 pub(crate) struct Restored {
     pub(crate) task: Task,
     pub(crate) agent: Box<dyn Learner>,
     pub(crate) env_step: u64,
-    /// What is wrong with newer checkpoints.
+    /// Errors of newer checkpoints.
     pub(crate) damaged: Vec<AgentError>,
 }
 
@@ -199,7 +199,7 @@ impl fmt::Debug for Restored {
     }
 }
 
-/// Runs `work` on a pool of its own, so that runs side by side do not share threads.
+/// Runs `work` on a separate thread pool, so that runs side by side do not share threads.
 pub(crate) fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
     // Deep computation graphs recurse.
     const STACK: usize = 16 << 20;
@@ -217,7 +217,7 @@ pub(crate) fn warn(damaged: &[AgentError], display: &Display) {
 mod tests {
     use super::*;
 
-    /// A study takes a run with a picture for finished, and would leave the rest of a longer one undone.
+    /// A study treats a run with a picture as finished, and would leave the rest of a longer one undone.
     #[test]
     fn a_run_that_goes_on_has_no_picture_until_it_is_finished_again() {
         let dir = tempfile::tempdir().unwrap();

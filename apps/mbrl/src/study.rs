@@ -1,5 +1,5 @@
-//! `mbrl study`: every method of a study with every seed, and tables and pictures of what is there so far. Stopped or killed anywhere, the
-//! same command goes on.
+//! `mbrl study`: every method of a study with every seed, and tables and pictures of the results so far. If it is stopped or killed, the
+//! same command continues.
 
 use std::{
     fmt::Write as _,
@@ -37,7 +37,7 @@ use crate::{
 #[derive(Debug)]
 struct Due {
     place: PathBuf,
-    /// Which of the plan's experiments.
+    /// Index of its experiment in the plan.
     experiment: usize,
     seed: u64,
 }
@@ -47,17 +47,17 @@ struct Work {
     out: PathBuf,
     summary: String,
     plan: StudyPlan,
-    /// Those of one seed after the other, so that what is there at any time is of all methods.
+    /// Ordered by seed, so that at any time all methods have results.
     runs: Vec<Due>,
     random: Vec<Baseline>,
 }
 
-/// What became of the runs.
+/// Failures of the runs.
 #[derive(Debug, Default)]
 struct Failures {
-    /// Which resuming may help.
+    /// Runs that resuming may help.
     unfinished: Vec<String>,
-    /// Which ended by an error that resuming alone would meet again.
+    /// Runs that ended with an error that resuming alone would not avoid.
     ended: Vec<String>,
 }
 
@@ -101,13 +101,13 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         );
     }
     fs::create_dir_all(&out).with_context(|| format!("folder {}", out.display()))?;
-    // Two that train here would take each other's runs for failures. Tables can be written beside one that trains.
+    // Two commands that train here would take each other's runs for failures. Tables can be written while one trains.
     let _lock = if args.no_train { None } else { Some(FolderLock::acquire(&out)?) };
     for file in atomic_file::leftovers(&out) {
-        // Nothing depends on it.
+        // Nothing depends on this.
         let _ = fs::remove_file(file);
     }
-    // What the folder is about, for those who find it. The file that was given stays as it is.
+    // A description of the folder for its readers. The given file stays as it is.
     if folder::real(&about) != folder::real(Path::new(&args.study)) {
         write_atomically(&about, whole.to_toml()?.as_bytes())?;
     }
@@ -155,14 +155,14 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     })
 }
 
-/// Whether an error is of the machine that all runs share, and would end every one of them: a full disk say.
+/// Whether an error comes from the machine that all runs share, and would end every one of them: a full disk, for example.
 fn is_shared(error: &anyhow::Error) -> bool {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let mut kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     kinds.any(|kind| matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem | FileTooLarge))
 }
 
-/// What was typed, so that the same command can be given again.
+/// The command line, so that the same command can be given again.
 fn command_line(args: &StudyArgs) -> String {
     let mut words = report::quoted(&args.study);
     let mut add = |flag: &str, value: Option<String>| {
@@ -180,7 +180,7 @@ fn command_line(args: &StudyArgs) -> String {
     words
 }
 
-/// The folder of a run, where it was begun. One that was made with other settings is refused: its figures would be another method's.
+/// The folder of a run, if it was begun. One made with other settings is refused: its figures would belong to another method.
 fn opened(due: &Due, experiment: &Experiment) -> Result<Option<RunFolder>> {
     if !due.place.join(EXPERIMENT).exists() {
         folder::check_free(&due.place).map_err(|_| {
@@ -211,13 +211,13 @@ fn opened(due: &Due, experiment: &Experiment) -> Result<Option<RunFolder>> {
             told.collect::<Vec<_>>().join(", ")
         );
     }
-    // One that went on beyond the study's budget is compared where all are.
+    // A run that continued beyond the study's budget is compared at the same step as all others.
     let steps = wanted.steps.max(folder.experiment.steps);
     Ok(Some(folder.with_steps(steps)?))
 }
 
 impl Work {
-    /// The folder of a run, made where it is not there yet.
+    /// The folder of a run, created if it does not exist yet.
     fn folder(&self, due: &Due) -> Result<RunFolder> {
         let experiment = &self.plan.experiments[due.experiment];
         match opened(due, experiment)? {
@@ -226,7 +226,7 @@ impl Work {
         }
     }
 
-    /// What a run left behind, where it is finished.
+    /// The results of a run, if it is finished.
     fn finished(&self, due: &Due) -> Option<Run> {
         // The picture is the last thing that training writes.
         if !due.place.join(CURVE).exists() {
@@ -237,7 +237,7 @@ impl Work {
         (run.is_finished() && run.env_step() >= steps).then_some(run)
     }
 
-    /// Trains what is not finished, so many runs at a time.
+    /// Trains unfinished runs, `jobs` at a time.
     fn train(&self, threads: usize, jobs: usize, stop: &AtomicBool) -> Result<Failures> {
         let due: Vec<&Due> = self.runs.iter().filter(|due| self.finished(due).is_none()).collect();
         let there = self.runs.len() - due.len();
@@ -255,7 +255,7 @@ impl Work {
                         let Some(due_now) = due.get(i) else { break };
                         let path = due_now.place.display().to_string();
                         display.note(&format!("{path}: {} of {}", there + i + 1, self.runs.len()));
-                        // A panic is that run's error, and the others go on.
+                        // A panic is that run's error, and the others continue.
                         let trained = panic::catch_unwind(AssertUnwindSafe(|| {
                             self.folder(due_now)?.train(threads, &display, stop, false)
                         }));
@@ -290,7 +290,7 @@ impl Work {
         failures.into_inner().map_err(|_| anyhow!("a thread of the study broke down"))
     }
 
-    /// The finished runs of a group, by method, and what is missing.
+    /// The finished runs of a group, by method, and notes on missing ones.
     fn groups(&self, group: &StudyGroup) -> (Vec<Group>, Vec<String>) {
         let mut found = Vec::new();
         let mut notes = Vec::new();
@@ -321,7 +321,7 @@ impl Work {
             return Ok(None);
         }
         let task = groups[0].task();
-        // Found once for all: they are the same whatever the method.
+        // Computed once for all: they are the same for every method.
         let baselines = if group.name == COMPARISON { self.random.clone() } else { Vec::new() };
         let question = Question { baselines, ..Question::default() };
         let mut comparison = compare(&groups, &question).with_context(|| group.name.clone())?;
@@ -332,7 +332,7 @@ impl Work {
         Ok(Some((groups, comparison)))
     }
 
-    /// Writes tables and pictures of the finished runs, the page with the curves where `page`; returns the tables in words.
+    /// Writes tables and pictures of the finished runs and, with `page`, the page with the curves; returns the tables as text.
     fn write(&self, page: bool) -> Result<String> {
         let mut told = String::new();
         let mut panels: Vec<(String, Picture)> = Vec::new();
@@ -372,7 +372,7 @@ impl Work {
     }
 }
 
-/// Curves of a group over real steps: the share or figure that the task is judged by first, or the return.
+/// Curves of a group over real steps: the share or figure by which the task is judged first, or the return.
 fn drawn(title: &str, groups: &[Group]) -> Picture {
     let judged: Vec<Vec<Option<(&'static str, Points)>>> =
         groups.iter().map(|group| group.runs.iter().map(Run::outcome_curve).collect()).collect();

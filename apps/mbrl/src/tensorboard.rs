@@ -12,8 +12,8 @@
 //! | `Value` | 1 `tag` string, 2 `simple_value` float |
 //! | `SessionLog` | 1 `status` enum, of which 1 is `START` |
 //!
-//! Each start writes a file of its own, TensorBoard's own way: what a kill left of an older one is never touched. A start
-//! announces the step from which it goes on, and TensorBoard then forgets what older files told of later steps.
+//! Each start writes a new file, as TensorBoard itself does: an older file that a kill cut short is never touched. A start
+//! announces the step from which it continues, and TensorBoard then discards what older files say about later steps.
 
 use std::{
     fs::{self, File},
@@ -32,7 +32,7 @@ pub(crate) struct TensorBoardWriter {
 }
 
 impl TensorBoardWriter {
-    /// A new file for a run in folder `run` that goes on from `env_step`.
+    /// A new file for a run in folder `run` that continues from `env_step`.
     pub(crate) fn create(run: &Path, env_step: u64) -> Result<Self, AgentError> {
         let folder = run.join("tensorboard");
         match fs::create_dir(&folder) {
@@ -52,7 +52,7 @@ impl TensorBoardWriter {
         };
         let mut writer = Self { path, file };
         writer.write(0, &string(3, "brain.Event:2"))?;
-        // What was told of this step stands; what comes after it is told again.
+        // Events up to this step stay valid; later ones are written again.
         let start = message(7, &varint(1, 1));
         writer.write(env_step + 1, &start)?;
         Ok(writer)
@@ -66,7 +66,7 @@ impl TensorBoardWriter {
         self.write(at.env_step, &message(5, &values))
     }
 
-    /// One event: a kill cuts the last one at most, which readers pass over.
+    /// Writes one event: a kill cuts off at most the last one, which readers skip.
     fn write(&mut self, step: u64, what: &[u8]) -> Result<(), AgentError> {
         let event = [&double(1, now().as_secs_f64()), &varint(2, step), what].concat();
         self.file.write_all(&record(&event)).map_err(|source| AgentError::Io { path: self.path.clone(), source })
@@ -151,7 +151,7 @@ fn base128(mut value: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// The records of a file, each CRC verified.
+    /// The records of a file, with each CRC verified.
     fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let unmasked = |crc: &[u8]| {
             let crc = u32::from_le_bytes(crc.try_into().unwrap());
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn base128_is_protobufs() {
-        // The example of protobuf's own description of the encoding.
+        // The example from protobuf's own description of the encoding.
         assert_eq!(base128(150), [0x96, 0x01]);
         assert_eq!(varint(1, 150), [0x08, 0x96, 0x01]);
         assert_eq!(string(2, "testing"), b"\x12\x07testing");

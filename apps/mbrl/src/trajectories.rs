@@ -1,4 +1,4 @@
-//! `episodes/`: the trajectories of evaluation episodes as CSV, one file an episode.
+//! `episodes/`: the trajectories of evaluation episodes as CSV, one file per episode.
 
 use std::{
     fmt::Write as _,
@@ -31,7 +31,7 @@ impl TrajectoryWriter {
 
     /// Writes the episodes of an evaluation at an environment step.
     fn write(&self, env_step: u64, evaluation: &Evaluation) -> Result<(), AgentError> {
-        // A run's folder that was renamed or removed meanwhile is not made anew.
+        // A run's folder that was renamed or removed meanwhile is not created again.
         match fs::create_dir(&self.folder) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             made => made.map_err(|source| AgentError::Io { path: self.folder.clone(), source })?,
@@ -50,7 +50,7 @@ impl Observer for TrajectoryWriter {
     }
 }
 
-/// Refuses a place that [`record`] could not take, before there is anything to write: it must not be there yet, what it lies in must.
+/// Refuses a place that [`record`] could not use, before there is anything to write: it must not exist yet, but its parent must.
 pub(crate) fn check_record(place: &Path) -> Result<()> {
     let told = |expected: &str| format!("--record {}: expected {expected}", place.display());
     ensure!(place.symlink_metadata().is_err(), told("a folder that is not there yet"));
@@ -58,13 +58,13 @@ pub(crate) fn check_record(place: &Path) -> Result<()> {
     crate::folder::check(place, false)
 }
 
-/// Writes an evaluation into a new folder, whole or not at all, where a run has its own.
+/// Writes an evaluation into a new folder, completely or not at all, in the layout of a run.
 pub(crate) fn record(place: &Path, env_step: u64, evaluation: &Evaluation) -> Result<()> {
     let fill = |partial: &Path| Ok(TrajectoryWriter::new(partial).write(env_step, evaluation)?);
     crate::folder::create(place, false, fill).map(drop)
 }
 
-/// A row a step: the observation before it, the action, and what came of it. A last row holds the last observation.
+/// One row per step: the observation before it, the action, and its result. A last row holds the last observation.
 fn csv(transitions: &[Transition]) -> String {
     let mut text = String::from("step");
     if let Some(first) = transitions.first() {
@@ -87,7 +87,7 @@ fn csv(transitions: &[Transition]) -> String {
     text
 }
 
-/// An episode as it was recorded.
+/// A recorded episode.
 #[derive(Debug)]
 pub(crate) struct Stored {
     /// Its number within the evaluation, from 1.
@@ -100,20 +100,20 @@ impl Stored {
         self.transitions.iter().map(|t| t.reward).sum()
     }
 
-    /// All observations, the first one included.
+    /// All observations, including the first one.
     pub(crate) fn observations(&self) -> Vec<Vec<f32>> {
         observations(&self.transitions)
     }
 }
 
-/// All observations of an episode, the first one included.
+/// All observations of an episode, including the first one.
 pub(crate) fn observations(transitions: &[Transition]) -> Vec<Vec<f32>> {
     let last = transitions.last().map(|t| t.next_obs.clone());
     transitions.iter().map(|t| t.obs.clone()).chain(last).collect()
 }
 
-/// The step of a run's evaluation at `step`, or of its newest one, and its episodes in their order, each whole or with what is
-/// wrong with it.
+/// The step of a run's evaluation at `step`, or of its newest one, and its episodes in order, each complete or with its
+/// error.
 pub(crate) fn newest(run: &Path, step: Option<u64>) -> Result<Option<(u64, Vec<Result<Stored>>)>> {
     let folder = folder(run);
     if !folder.exists() {
@@ -164,7 +164,7 @@ fn parsed(text: &str) -> Result<Vec<Transition>> {
             before.next_obs.clone_from(&now);
         }
         let rest = &cells[1 + obs..];
-        // The last row holds the last observation alone.
+        // The last row holds only the last observation.
         ended = rest.iter().all(|cell| cell.is_empty());
         if !ended {
             transitions.push(Transition {

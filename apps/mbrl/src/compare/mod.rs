@@ -1,7 +1,7 @@
 //! `mbrl compare`: methods over seeds, from their run folders.
 //!
-//! A method has runs on one task or more. On each task its score is the return that its runs come to at one step, the same for
-//! all; what is said of the scores is in [`statistics`].
+//! A method has runs on one or more tasks. On each task, its scores are the returns of its runs at one step, the same for
+//! all; [`statistics`] has the statistics of the scores.
 
 mod print;
 mod statistics;
@@ -24,47 +24,47 @@ use crate::{
     trajectories::observations,
 };
 
-/// The name of a group or figure that tells what random actions earn.
+/// The name of a group or figure for the return of random actions.
 const RANDOM: &str = "random";
-/// How far from the start to the best method's figure the threshold lies, where none is given.
+/// Position of the threshold between the start and the best method's figure, if none is given.
 const SHARE: f64 = 0.9;
 
-/// The runs of one name, by task.
+/// The runs with one name, by task.
 #[derive(Debug, Clone)]
 pub(crate) struct Method {
     pub(crate) name: String,
-    /// At least one, of different tasks.
+    /// At least one, on different tasks.
     pub(crate) groups: Vec<Group>,
 }
 
-/// A figure to measure methods by that has no runs.
+/// A reference figure without runs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Baseline {
     pub(crate) name: String,
     /// `None` for every task.
     pub(crate) task: Option<String>,
     pub(crate) value: f64,
-    /// What the episodes came to besides, by name.
+    /// Other outcomes of the episodes, by name.
     pub(crate) outcomes: Vec<(&'static str, f64)>,
 }
 
-/// What shall be compared.
+/// What to compare.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Question {
     pub(crate) baselines: Vec<Baseline>,
-    /// The step at which runs are compared; where left out, their ends.
+    /// The step at which runs are compared; if left out, their ends.
     pub(crate) at: Option<u64>,
-    /// Thresholds: of a task, or of the only one.
+    /// Thresholds: for a task, or for the only one.
     pub(crate) thresholds: Vec<(Option<String>, f64)>,
 }
 
-/// What one run came to.
+/// The result of one run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Score {
     value: f64,
-    /// Wall time by then (s).
+    /// Wall-clock time by then (s).
     wall_s: f64,
-    /// The first step at which the threshold was reached, at the latest by then.
+    /// The first step at which the threshold was reached, if by then.
     reached: Option<f64>,
 }
 
@@ -81,17 +81,17 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) colour: usize,
     pub(crate) is_baseline: bool,
-    /// Runs; 0 of a mere figure.
+    /// Number of runs; 0 for a mere figure.
     pub(crate) n: usize,
     pub(crate) median: f64,
     pub(crate) iqm: Found,
     /// Probability of improvement over the first method.
     pub(crate) improvement: Option<Found>,
-    /// Median over the runs of the steps to the threshold, infinite where fewer than half of them arrived, and how many did.
+    /// Median over the runs of the steps to the threshold, infinite if fewer than half of them reached it, and how many did.
     pub(crate) steps: Option<(f64, usize)>,
     /// Median over the runs (s).
     pub(crate) wall_s: Option<f64>,
-    /// What the episodes came to besides, as [`Block::outcomes`] names it: means over the runs.
+    /// Other outcomes of the episodes, as named by [`Block::outcomes`]: means over the runs.
     pub(crate) outcomes: Vec<Option<Found>>,
 }
 
@@ -101,27 +101,27 @@ pub(crate) struct Block {
     pub(crate) task: String,
     /// What the scores are.
     pub(crate) about: String,
-    /// The threshold, and why that one.
+    /// The threshold, and its reason.
     pub(crate) threshold: Option<(f64, String)>,
-    /// The figures that the task is judged by besides the return; none of most tasks.
+    /// The figures by which the task is judged besides the return; none for most tasks.
     pub(crate) outcomes: Vec<&'static str>,
     /// Methods in the order in which they were named, then baselines.
     pub(crate) rows: Vec<Row>,
 }
 
 impl Block {
-    /// The first method, which the others are compared with.
+    /// The first method, with which the others are compared.
     pub(crate) fn first(&self) -> Option<&Row> {
         self.rows.iter().find(|row| !row.is_baseline)
     }
 }
 
-/// What came out.
+/// The result.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Comparison {
-    /// One a task, then one over all tasks where there are several.
+    /// One per task, then one over all tasks if there are several.
     pub(crate) blocks: Vec<Block>,
-    /// What a reader must know besides.
+    /// Additional notes for the reader.
     pub(crate) notes: Vec<String>,
 }
 
@@ -177,7 +177,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What random actions earn on each task from the start states of the runs' evaluations.
+/// The return of random actions on each task, from the start states of the runs' evaluations.
 fn random_of_groups(groups: &[Group], baselines: &[Baseline]) -> Result<Vec<Baseline>> {
     if groups.iter().any(|group| group.name == RANDOM) || baselines.iter().any(|figure| figure.name == RANDOM) {
         bail!("--random: there is a baseline of the name {RANDOM} already");
@@ -190,7 +190,7 @@ fn random_of_groups(groups: &[Group], baselines: &[Baseline]) -> Result<Vec<Base
     Ok(found)
 }
 
-/// What random actions earn on an experiment's task, from the start states of its evaluations.
+/// The return of random actions on an experiment's task, from the start states of its evaluations.
 pub(crate) fn evaluate_random(experiment: &Experiment) -> Result<Baseline> {
     let mut world = experiment.make_task(registry())?.env;
     let (mut agent, train) = (random_agent(&world), &experiment.train);
@@ -209,7 +209,7 @@ pub(crate) fn evaluate_random(experiment: &Experiment) -> Result<Baseline> {
     Ok(Baseline { name: RANDOM.to_owned(), task: None, value: evaluation.return_mean(), outcomes })
 }
 
-/// The tasks of groups, in the order in which they come.
+/// The tasks of groups, in order of appearance.
 fn tasks_of(groups: &[Group]) -> Vec<String> {
     let mut tasks: Vec<String> = Vec::new();
     for task in groups.iter().map(Group::task) {
@@ -223,7 +223,7 @@ fn tasks_of(groups: &[Group]) -> Vec<String> {
 /// Compares groups of runs, one for each method and task.
 ///
 /// # Errors
-/// Runs shorter than the step asked for, figures of tasks without runs, methods none of whose runs has a figure.
+/// Runs shorter than the requested step, figures of tasks without runs, methods without a figure from any run.
 pub(crate) fn compare(groups: &[Group], question: &Question) -> Result<Comparison> {
     let tasks = tasks_of(groups);
     for (task, what) in question
@@ -242,7 +242,7 @@ pub(crate) fn compare(groups: &[Group], question: &Question) -> Result<Compariso
     let mut comparison = Comparison::default();
     let notes = &mut comparison.notes;
     let metric = metric(groups, notes);
-    // One task after the other, and the scores of each group for what is said of all.
+    // One task after the other, keeping the scores of each group for the table over all tasks.
     let mut scored: Vec<Scored<'_>> = Vec::new();
     for task in &tasks {
         let own: Vec<&Group> = groups.iter().filter(|group| group.task() == *task).collect();
@@ -263,7 +263,7 @@ struct Scored<'a> {
     scores: Vec<f64>,
 }
 
-/// Evaluations, where all experiments have some.
+/// Evaluations, if all experiments have some.
 fn metric(groups: &[Group], notes: &mut Vec<String>) -> Metric {
     let mut runs = groups.iter().flat_map(|group| &group.runs);
     let without = runs.find(|run| run.experiment().train.eval_every == 0 && run.curve(Metric::Evaluation).is_empty());
@@ -357,7 +357,7 @@ fn on_task(
         ));
     }
 
-    // Of each group and run; recorded are evaluations alone.
+    // For each group and run; only evaluations are recorded.
     let came: Vec<Vec<Vec<(&'static str, f64)>>> = groups
         .iter()
         .zip(&curves)
@@ -399,7 +399,7 @@ fn on_task(
             notes.push(format!("{whose}{}: one seed, so there is no interval", group.name));
         }
     }
-    // Stable: methods stay in their order.
+    // A stable sort: methods keep their order.
     rows.sort_by_key(|row| row.is_baseline);
     let colours = groups.iter().map(|group| group.colour + 1).max().unwrap_or(0);
     rows.extend(figures.iter().enumerate().map(|(i, figure)| Row {
@@ -434,7 +434,7 @@ fn nothing_yet(metric: Metric) -> &'static str {
     }
 }
 
-/// Runs that are called one method, or compared with each other, although something else differs.
+/// Notes on runs that count as one method, or are compared with each other, although other settings differ.
 fn check_alike(groups: &[&Group], whose: &str, notes: &mut Vec<String>) -> Result<()> {
     for group in groups {
         let settings = |run: &Run| -> Result<Vec<(String, String)>> { Ok(run.experiment().flat()?) };
@@ -475,7 +475,7 @@ fn check_alike(groups: &[&Group], whose: &str, notes: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-/// The step at which runs are compared; `None` for their ends, where all are equally long.
+/// The step at which runs are compared; `None` for their ends, if all are equally long.
 fn common_step(
     methods: &[&&Group],
     metric: Metric,
@@ -513,13 +513,13 @@ fn common_step(
     }
 }
 
-/// The point of a curve nearest to a step, the earlier one of two.
+/// The point of a curve nearest to a step; the earlier one of two equally near.
 fn nearest(curve: &[CurvePoint], step: f64) -> usize {
     let distance = |i: &usize| (curve[*i].env_step - step).abs();
     (0..curve.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
 }
 
-/// Where a threshold lies if none is given: most of the way from the start to the best method.
+/// The threshold if none is given: most of the way from the start to the best method.
 fn threshold(random: Option<f64>, first: f64, best: f64) -> Option<(f64, String)> {
     let (start, from) = match random {
         Some(random) => (random, "random actions"),
@@ -574,8 +574,8 @@ fn pooled(strata: &[Vec<f64>]) -> Found {
     Found { value: iqm(strata), interval: statistics::interval(strata, iqm) }
 }
 
-/// What is said of methods that have runs on every task: on scores that are 0 for random actions and 1 for the best figure of
-/// the task, where random actions are known.
+/// The statistics of methods that have runs on every task: with scores that are 0 for random actions and 1 for the best figure of
+/// the task, if the return of random actions is known.
 fn over_tasks(tasks: &[String], blocks: &[Block], scored: &[Scored<'_>], notes: &mut Vec<String>) -> Option<Block> {
     let mut names: Vec<&str> = Vec::new();
     for one in scored.iter().filter(|one| !one.group.is_baseline) {
@@ -595,7 +595,7 @@ fn over_tasks(tasks: &[String], blocks: &[Block], scored: &[Scored<'_>], notes: 
     if everywhere.is_empty() {
         return None;
     }
-    // Of each task: what random actions earn, and the best figure.
+    // For each task: the return of random actions, and the best figure.
     let ends: Option<Vec<(f64, f64)>> = blocks
         .iter()
         .map(|block| {
@@ -662,7 +662,7 @@ fn found(found: Found, unit: impl Fn(f64) -> String, ends: impl Fn((f64, f64)) -
     (value, found.interval.map_or_else(|| "–".to_owned(), ends))
 }
 
-/// As reports write it.
+/// In the format of reports.
 fn in_words(value: Found) -> (String, String) {
     found(value, number, interval)
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{Block, Comparison, Found, Row, in_words};
 use crate::report::{escape, seconds, swatch, table};
 
-/// How tables are written.
+/// The format of tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     Text,
@@ -17,7 +17,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// That of a file's name.
+    /// The format for a file's name.
     pub(super) fn of_file(path: &Path) -> Result<Self> {
         let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
         match extension.as_deref() {
@@ -32,7 +32,7 @@ impl Format {
         }
     }
 
-    /// That of its files.
+    /// The extension of its files.
     pub(crate) fn extension(self) -> &'static str {
         match self {
             Self::Text => "txt",
@@ -52,7 +52,7 @@ impl Format {
     }
 }
 
-/// What the columns are, a part a line; the last but one of them where there is a threshold.
+/// Explanations of the columns, one part per line; the second to last applies only with a threshold.
 const MEANING: [&str; 5] = [
     "IQM: interquartile mean over the runs",
     "95 % intervals: stratified bootstrap",
@@ -60,7 +60,7 @@ const MEANING: [&str; 5] = [
     "steps: median over the runs to the first figure at or above the threshold, and how many reached it",
     "wall time: median",
 ];
-/// Letters of a method's name in the head of a column at most.
+/// Maximum number of letters of a method's name in the head of a column.
 const LONGEST: usize = 20;
 
 /// Tables in words.
@@ -72,11 +72,11 @@ pub(crate) struct Tables {
 #[derive(Debug)]
 struct Table {
     title: String,
-    /// What the threshold is.
+    /// A description of the threshold.
     threshold: Option<String>,
     header: Vec<String>,
     rows: Vec<Vec<String>>,
-    /// Of each row.
+    /// For each row.
     colours: Vec<usize>,
     /// The first of the baselines among the rows.
     baselines: usize,
@@ -173,7 +173,7 @@ impl Tables {
         text
     }
 
-    /// For a page.
+    /// For an HTML page.
     pub(crate) fn html(&self) -> String {
         let mut html = String::new();
         for part in &self.tables {
@@ -256,7 +256,7 @@ impl Table {
 }
 
 impl Table {
-    /// What episodes came to besides their return, where the task is judged by more.
+    /// Outcomes of episodes besides their return, if the task is judged by more.
     fn of_outcomes(block: &Block) -> Option<Self> {
         if block.outcomes.is_empty() {
             return None;
@@ -285,19 +285,19 @@ impl Table {
     }
 }
 
-/// A probability and its ends.
+/// A probability and the ends of its interval.
 fn shares(found: Found) -> (String, String) {
     let share = |value: f64| format!("{value:.2}");
     super::found(found, share, |(low, high)| format!("{} to {}", share(low), share(high)))
 }
 
-/// The median of the steps, and how many runs arrived.
+/// The median of the steps, and how many runs reached the threshold.
 fn arrived((steps, reached): (f64, usize), n: usize) -> String {
     let median = if steps.is_finite() { format!("{steps:.0}") } else { "–".to_owned() };
     format!("{median} ({reached} of {n})")
 }
 
-/// Text as LaTeX takes it.
+/// Text escaped for LaTeX.
 fn for_latex(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -317,7 +317,7 @@ fn for_latex(text: &str) -> String {
     out
 }
 
-/// One line for each method and task; numbers in full, nothing where there is none. Figures that tasks are judged by besides the return
+/// One line for each method and task; numbers in full, empty where there is none. Figures by which tasks are judged besides the return
 /// follow, each with the ends of its interval.
 fn csv(comparison: &Comparison) -> String {
     let mut text = String::from(

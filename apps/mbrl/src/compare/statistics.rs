@@ -1,13 +1,13 @@
-//! What is said of methods over seeds: the statistics that Agarwal et al., "Deep Reinforcement Learning at the Edge of the
+//! Statistics of methods over seeds: those that Agarwal et al., "Deep Reinforcement Learning at the Edge of the
 //! Statistical Precipice" (2021), propose for few runs, with stratified bootstrap intervals.
 //!
-//! A score is the figure of one run. Strata are tasks: resampling draws the runs of each task anew and never mixes tasks.
+//! A score is the figure of one run. Strata are tasks: resampling draws from the runs of each task and never mixes tasks.
 
 use mbrl_env::Rng;
 
 use crate::plot::{mean, percentiles};
 
-/// Resamples of an interval.
+/// Number of resamples for an interval.
 const RESAMPLES: usize = 10_000;
 
 /// Mean of the middle half: of `n` scores, ⌊n/4⌋ are left out at each end, as in the authors' `rliable`. NaN without scores.
@@ -25,14 +25,14 @@ pub(crate) fn median(scores: &[f64]) -> f64 {
     match sorted.len() {
         0 => f64::NAN,
         n if n % 2 == 1 => sorted[n / 2],
-        // Two that are both infinite have no midpoint by arithmetic.
+        // Two infinite scores have no arithmetic midpoint.
         n if sorted[n / 2 - 1] == sorted[n / 2] => sorted[n / 2],
         n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
     }
 }
 
 /// Probability that a run of one method scores higher than a run of another on the same task, a tie counting half: the share
-/// of the pairs, averaged over the tasks. `scores[i]` and `others[i]` are of one task.
+/// of the pairs, averaged over the tasks. `scores[i]` and `others[i]` belong to the same task.
 pub(crate) fn improvement(scores: &[Vec<f64>], others: &[Vec<f64>]) -> f64 {
     let of_task = |(x, y): (&Vec<f64>, &Vec<f64>)| {
         let won = |a: f64, b: f64| if a > b { 1.0 } else { 0.5 * f64::from(u8::from(a == b)) };
@@ -43,7 +43,7 @@ pub(crate) fn improvement(scores: &[Vec<f64>], others: &[Vec<f64>]) -> f64 {
 }
 
 /// 95 % interval of a statistic of several strata: percentiles of its values on resamples, each stratum resampled by itself.
-/// `None` where a stratum has fewer than two scores: its spread is not known. The same scores give the same interval.
+/// `None` if a stratum has fewer than two scores: its spread is not known. The same scores give the same interval.
 pub(crate) fn interval(strata: &[Vec<f64>], statistic: impl Fn(&[Vec<f64>]) -> f64) -> Option<(f64, f64)> {
     resampled(strata, statistic, RESAMPLES)
 }
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn the_interquartile_mean_is_that_of_the_middle_half() {
         assert_eq!(iqm(&[40.0, 1.0, 3.0, 2.0]), 2.5);
-        // One of five is left out at each end, none of three, two of eight.
+        // One of five scores is left out at each end, none of three, two of eight.
         assert_eq!(iqm(&[100.0, 1.0, 2.0, 3.0, -100.0]), 2.0);
         assert_eq!(iqm(&[0.0, 3.0, 9.0]), 4.0);
         assert_eq!(iqm(&[80.0, 70.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), 4.5);
@@ -103,14 +103,14 @@ mod tests {
     fn the_probability_of_improvement_counts_pairs_and_ties_half() {
         assert_eq!(improvement(&one(&[2.0, 3.0]), &one(&[0.0, 1.0])), 1.0);
         assert_eq!(improvement(&one(&[0.0, 1.0]), &one(&[2.0, 3.0])), 0.0);
-        // Against itself the pairs of equals are ties.
+        // Against itself, pairs of equal scores are ties.
         assert_eq!(improvement(&one(&[1.0, 2.0, 3.0]), &one(&[1.0, 2.0, 3.0])), 0.5);
         // 3 beats 1 and 2, 2 beats 1 and ties with 2: 3.5 of 4.
         assert_eq!(improvement(&one(&[3.0, 2.0]), &one(&[1.0, 2.0])), 0.875);
         // The mean over tasks, whatever the number of runs in each.
         let (x, y) = (vec![vec![1.0], vec![0.0; 9]], vec![vec![0.0], vec![1.0; 4]]);
         assert_eq!(improvement(&x, &y), 0.5);
-        // What one wins, the other loses.
+        // One method's wins are the other's losses.
         let (x, y) = (one(&[0.3, 1.7, 0.9]), one(&[0.9, 0.1]));
         assert!((improvement(&x, &y) + improvement(&y, &x) - 1.0).abs() < 1e-12);
     }
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(interval(&[vec![1.0, 2.0], vec![1.0]], pooled), None);
         assert_eq!(interval(&[], pooled), None);
         assert_eq!(interval(&one(&[5.0, 5.0]), pooled), Some((5.0, 5.0)));
-        // A quarter of the resamples of two is one of them alone.
+        // A quarter of the resamples of two scores is one of them alone.
         assert_eq!(interval(&one(&[1.0, 3.0]), pooled), Some((1.0, 3.0)));
         let scores = one(&[0.3, 0.1, 0.7, 0.9, 0.2]);
         let (low, high) = interval(&scores, pooled).unwrap();
@@ -136,8 +136,8 @@ mod tests {
         assert_eq!(interval(&strata, pooled), Some((50.0, 50.0)));
     }
 
-    /// Of a normal distribution's 30 scores. The percentile bootstrap of a mean covers P(|t₂₉| < 1.96 √(29/30)) = 93.6 %, that
-    /// of the IQM about as much. Of 400 repetitions the share has a standard error of 1.2 %: three of them to each side.
+    /// With 30 scores of a normal distribution. The percentile bootstrap of a mean covers P(|t₂₉| < 1.96 √(29/30)) = 93.6 %, that
+    /// of the IQM about as much. Over 400 repetitions, the share has a standard error of 1.2 %: three of them to each side.
     #[test]
     fn intervals_cover_what_they_should() {
         const REPETITIONS: usize = 400;
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// Of 1,000 resamples: as good, and quick without optimisations.
+    /// With 1,000 resamples: as good, and quick without optimisations.
     fn fewer(strata: &[Vec<f64>], statistic: &dyn Fn(&[Vec<f64>]) -> f64) -> (f64, f64) {
         resampled(strata, statistic, 1000).unwrap()
     }

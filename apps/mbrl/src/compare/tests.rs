@@ -1,7 +1,7 @@
 use super::*;
 use crate::report::runs::tests::run as record;
 
-/// A run of `smoke`, of a seed, with evaluations at these steps; its wall time is a hundredth of its steps.
+/// A run of `smoke` with a seed and evaluations at these steps; its wall-clock time is a hundredth of its steps.
 fn evaluated(seed: u64, words: &[&str], points: &[(u64, f64)]) -> Run {
     evaluated_but(None, seed, words, points)
 }
@@ -66,7 +66,7 @@ fn figures_are_those_of_the_scores_at_the_end() {
 #[test]
 fn a_run_without_its_last_evaluation_is_compared_where_it_has_one() {
     let mut groups = two();
-    // Stopped in the evaluation at its end: the episode is there, and no figure of it.
+    // Stopped in the evaluation at its end: the episode is there, but not its figure.
     groups[1].runs[0] = evaluated_but(Some(300), 0, &["planner.horizon=5"], &[(100, 0.0), (200, 9.0), (300, 10.0)]);
     assert!(!groups[1].runs[0].is_evaluated() && groups[0].runs[0].is_evaluated());
     let found = compare(&groups, &Question::default()).unwrap();
@@ -104,7 +104,7 @@ fn a_step_a_threshold_and_baselines_can_be_given() {
         block.rows.iter().map(|row| (row.name.as_str(), row.is_baseline, row.n, row.median)).collect();
     let expected = [("a", false, 3, 2.0), ("b", false, 3, 2.5), ("truth", true, 1, 30.0), ("random", true, 0, -3.0)];
     assert_eq!(rows, expected);
-    // Seeds arrive at 200, never, and 200; and at 200, 200, 100.
+    // Seeds reach the threshold at 200, never, and 200; and at 200, 200, 100.
     assert_eq!((block.rows[0].steps, block.rows[1].steps), (Some((200.0, 2)), Some((200.0, 3))));
     assert_eq!(block.threshold.as_ref().unwrap().1, "as asked for");
     // Without one: from the random figure.
@@ -124,7 +124,7 @@ fn runs_of_other_lengths_are_compared_where_all_are() {
     assert!(found.notes.iter().any(|note| note.contains("210 to 300 steps: compared at step 210")), "{found:?}");
     let medians: Vec<f64> = found.blocks[0].rows.iter().map(|row| row.median).collect();
     assert_eq!(medians, [2.0, 5.0]);
-    // One that is not finished is as long as it is, and is named.
+    // An unfinished run counts with its present length, and is named.
     groups[1].runs[2].folder.experiment.steps = 300;
     let notes = compare(&groups, &Question::default()).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("stands at step 210 of 300")), "{notes:?}");
@@ -155,7 +155,7 @@ fn what_a_reader_must_know_is_said() {
     let flat = [method("a", 0, &[], &[[1.0; 3], [1.0; 3]])];
     let found = compare(&flat, &Question::default()).unwrap();
     assert!(found.blocks[0].threshold.is_none() && found.notes[0].contains("give --threshold"), "{found:?}");
-    // Runs under one name that differ.
+    // Different runs under one name.
     let mut mixed = two();
     let other = mixed.pop().unwrap();
     mixed[0].runs.extend(other.runs);
@@ -191,7 +191,7 @@ fn several_tasks_are_summed_up_between_random_actions_and_the_best() {
     assert!((rows[0].iqm.value - 2.3 / 3.0).abs() < 1e-12 && rows[0].n == 5, "{rows:?}");
     // 7.5 of 9 on one task and 0 on the other.
     assert!((rows[1].improvement.unwrap().value - 7.5 / 18.0).abs() < 1e-12);
-    // Without random actions the probabilities are left.
+    // Without random actions, the probabilities remain.
     question.baselines.clear();
     let found = compare(&groups, &question).unwrap();
     assert!(found.blocks[2].rows[0].iqm.value.is_nan() && found.blocks[2].rows[1].improvement.is_some());
@@ -235,7 +235,7 @@ fn tables_say_the_same_in_every_format() {
     assert!(html.contains("b_1 &amp; |c|") && html.contains("P(&gt; a)"), "{html}");
 }
 
-/// An episode of the valve that stands so far from its goal all the time, as runs record it.
+/// An episode of the valve that stays this far from its goal, as runs record it.
 fn valve_episode(away: f64) -> String {
     let columns: Vec<String> = (0..21).map(|i| format!("obs_{i}")).collect();
     let row = |step: usize, rest: &str| {
@@ -247,7 +247,7 @@ fn valve_episode(away: f64) -> String {
     text + &row(10, ",,,")
 }
 
-/// A task that is judged by more than its return: shares of the episodes of the evaluation that is compared, means over the runs.
+/// A task that is judged by more than its return: shares of the episodes of the compared evaluation, means over the runs.
 #[test]
 fn outcomes_are_means_over_episodes_then_over_runs() {
     let dir = tempfile::tempdir().unwrap();
@@ -263,7 +263,7 @@ fn outcomes_are_means_over_episodes_then_over_runs() {
         std::fs::create_dir_all(&episodes).unwrap();
         for (number, away) in (1..).zip(away) {
             std::fs::write(episodes.join(format!("300-{number}.csv")), valve_episode(away)).unwrap();
-            // Of an earlier evaluation.
+            // From an earlier evaluation.
             std::fs::write(episodes.join(format!("200-{number}.csv")), valve_episode(0.0)).unwrap();
         }
     }
@@ -277,7 +277,7 @@ fn outcomes_are_means_over_episodes_then_over_runs() {
     let found = compare(&groups, &question).unwrap();
     let block = &found.blocks[0];
     assert_eq!(block.outcomes, ["within 0.25 rad (%)", "angle to the goal (rad)"]);
-    // 50, 100 and 0 % of two episodes each; of the other method nothing is left.
+    // 50, 100 and 0 % of two episodes each; for the other method, nothing is left.
     let share = block.rows[0].outcomes[0].unwrap();
     assert_eq!((share.value, share.interval), (50.0, Some((0.0, 100.0))));
     assert!((block.rows[0].outcomes[1].unwrap().value - 1.7 / 6.0).abs() < 1e-6, "{block:?}");

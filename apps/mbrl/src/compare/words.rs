@@ -1,4 +1,4 @@
-//! What `mbrl compare` was given: run folders, patterns of them, names for them, and figures.
+//! The arguments of `mbrl compare`: run folders, patterns of them, names for them, and figures.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
 /// One word of the command line.
 #[derive(Debug, PartialEq)]
 enum Word {
-    /// Run folders under the name of a method, or under those of their experiments.
+    /// Run folders under the name of a method, or under the names of their experiments.
     Runs(Option<String>, Vec<PathBuf>),
     Figure(Baseline),
 }
@@ -25,7 +25,7 @@ enum Word {
 /// Methods and figures, in the order in which they were named.
 ///
 /// # Errors
-/// Folders that are no runs, patterns without one, names that stand for two things.
+/// Folders that are no runs, patterns that match no run, names with two meanings.
 pub(super) fn read(words: &[String]) -> Result<(Vec<Method>, Vec<Baseline>)> {
     let mut runs: Vec<(Option<String>, Run)> = Vec::new();
     let mut figures: Vec<Baseline> = Vec::new();
@@ -58,13 +58,14 @@ pub(super) fn read(words: &[String]) -> Result<(Vec<Method>, Vec<Baseline>)> {
     Ok((methods, figures))
 }
 
-/// A path or a pattern as it stands; otherwise what follows the first `=`, since folders of runs have one in their names too.
+/// The whole word as a path or pattern if it matches; otherwise the part after the first `=`, because folders of runs may have a `=` in
+/// their names too.
 fn understood(word: &str) -> Result<Word> {
     if let Some(folders) = folders(Path::new(word))? {
         return Ok(Word::Runs(None, folders));
     }
     let Some((name, rest)) = word.split_once('=').filter(|(name, _)| !name.is_empty() && !name.contains('/')) else {
-        // Says that it is none, and what might have been meant.
+        // The error says that it is no run, and what may have been meant.
         Run::read(Path::new(word))?;
         bail!("{word}: no run folder");
     };
@@ -83,8 +84,8 @@ fn understood(word: &str) -> Result<Word> {
     }
 }
 
-/// The folder of this path, or those of the pattern with `*` and `?` in its last part, in natural order; `None` where there is
-/// nothing of that name.
+/// The folder at this path, or those that match the pattern with `*` and `?` in its last part, in natural order; `None` if nothing has
+/// that name.
 fn folders(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     if path.exists() {
         return Ok(Some(vec![path.to_owned()]));
@@ -108,7 +109,7 @@ fn folders(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     Ok((!found.is_empty()).then_some(found))
 }
 
-/// Whether a name is of a pattern: `*` stands for any characters, `?` for one.
+/// Whether a name matches a pattern: `*` stands for any characters, `?` for one.
 fn matches(pattern: &[char], name: &[char]) -> bool {
     match (pattern, name) {
         ([], []) => true,
@@ -119,12 +120,13 @@ fn matches(pattern: &[char], name: &[char]) -> bool {
     }
 }
 
-/// Runs of one name, and of one experiment where none was given, however long they are: a method. Its runs lie by task.
+/// Groups runs into methods: runs with one given name, or of one experiment if no name was given, however long they are. The runs of a
+/// method are grouped by task.
 fn grouped(runs: Vec<(Option<String>, Run)>) -> Vec<Method> {
     let alike = |run: &Run| {
         let mut experiment = run.experiment().with_seed(0);
         experiment.steps = 0;
-        // That of a refit names the run that it is of.
+        // The summary of a refit names its original run.
         experiment.summary.clear();
         experiment
     };
@@ -147,7 +149,7 @@ fn grouped(runs: Vec<(Option<String>, Run)>) -> Vec<Method> {
     tasks.sort();
     tasks.dedup();
     for task in &tasks {
-        // An experiment is called after its task too: on several, the rest of its name is that of the method.
+        // An experiment's name may end in its task: with several tasks, the rest is the name of the method.
         let mut own: Vec<&mut Group> = groups
             .iter_mut()
             .filter(|(named, group)| !named && group.task() == *task)
@@ -173,7 +175,7 @@ fn grouped(runs: Vec<(Option<String>, Run)>) -> Vec<Method> {
         once(&mut group.runs);
         match methods.iter_mut().find(|method| method.name == group.name) {
             Some(method) => match method.groups.iter_mut().find(|other| other.task() == group.task()) {
-                // A name that was given is also that of an experiment.
+                // A given name is also the name of an experiment.
                 Some(other) => other.runs.append(&mut group.runs),
                 None => method.groups.push(group),
             },
@@ -186,7 +188,7 @@ fn grouped(runs: Vec<(Option<String>, Run)>) -> Vec<Method> {
     methods
 }
 
-/// Leaves one run of each experiment and seed, the longest: the same seed gives the same bits, so a second one is no other
+/// Keeps one run of each experiment and seed, the longest: the same seed gives the same bits, so a second run is not another
 /// sample. Runs are in the order of their seeds.
 fn once(runs: &mut Vec<Run>) {
     let mut left: Vec<Run> = Vec::new();
@@ -232,11 +234,11 @@ mod tests {
         fs::create_dir(place("x-empty")).unwrap();
         let word = |text: &str| understood(text).unwrap();
         let path = |name: &str| place(name).display().to_string();
-        // A `=` in a folder's own name is no name of a group.
+        // A `=` in a folder's own name does not name a group.
         let own = "x,planner.horizon=5-0";
         assert_eq!(word(&path(own)), Word::Runs(None, vec![place(own)]));
         assert_eq!(word(&path("x,planner*")), Word::Runs(None, vec![place(own)]));
-        // Folders of the pattern that are no runs are passed over.
+        // Matching folders that are no runs are skipped.
         let both = vec![place("x-10"), place("x-2")];
         assert_eq!(word(&format!("mine={}", path("x-*"))), Word::Runs(Some("mine".into()), both));
         let figure = |name: &str, task: Option<&str>, value| {

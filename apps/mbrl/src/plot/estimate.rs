@@ -1,25 +1,25 @@
-//! The one statistic of all charts and tables: the mean over the seeds with a 95 % bootstrap interval.
+//! The statistic of all charts and tables: the mean over the seeds with a 95 % bootstrap interval.
 //!
-//! The mean, because it is what papers report, and because an interval of it says something for the three to ten seeds that
-//! one has: resampled medians of so few take a handful of values.
+//! The mean, because papers report it, and because its interval is informative for the usual three to ten seeds:
+//! resampled medians of so few take only a handful of values.
 
 use mbrl_env::Rng;
 
-/// Resamples of a bootstrap.
+/// Number of resamples of a bootstrap.
 const RESAMPLES: usize = 2000;
 
-/// A mean and, of two values or more, its 95 % interval.
+/// A mean and, for two or more values, its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Estimate {
     pub(crate) mean: f64,
     pub(crate) interval: Option<(f64, f64)>,
 }
 
-/// Percentile bootstrap of the mean of `n` values. The same resamples serve every point of a curve, so its band does not
-/// tremble; and every run of the program, so the same runs give the same picture.
+/// Percentile bootstrap of the mean of `n` values. The same resamples serve every point of a curve, so that its band does not
+/// jitter, and every run of the program, so that the same runs give the same picture.
 #[derive(Debug)]
 pub(crate) struct Bootstrap {
-    /// Indices of the values that are drawn, `n` per resample.
+    /// Indices of the drawn values, `n` per resample.
     picks: Vec<usize>,
     n: usize,
 }
@@ -31,7 +31,7 @@ impl Bootstrap {
         Self { picks, n }
     }
 
-    /// Of `n` values.
+    /// The estimate for `n` values.
     pub(crate) fn estimate(&self, values: &[f64]) -> Estimate {
         debug_assert_eq!(values.len(), self.n);
         let mut means: Vec<f64> = self
@@ -43,7 +43,7 @@ impl Bootstrap {
     }
 }
 
-/// The 2.5 and 97.5 % quantiles of resampled figures; `None` of fewer than 40.
+/// The 2.5 and 97.5 % quantiles of resampled figures; `None` for fewer than 40.
 pub(crate) fn percentiles(resampled: &mut [f64]) -> Option<(f64, f64)> {
     resampled.sort_by(f64::total_cmp);
     let tail = resampled.len() / 40;
@@ -64,7 +64,7 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    /// Of two values a quarter of the resamples holds one alone; of three, a 27th: both more than 2.5 %.
+    /// For two values, a quarter of the resamples holds only one of them; for three, a 27th: both more than 2.5 %.
     #[test]
     fn intervals_of_two_or_three_values_reach_from_the_lowest_to_the_highest() {
         assert_eq!(estimate(&[3.0, 1.0]), Some(Estimate { mean: 2.0, interval: Some((1.0, 3.0)) }));
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(estimate(&[]), None);
     }
 
-    /// Of many values the mean is Gaussian: ± 1.96 σ/√n.
+    /// For many values the mean is Gaussian: ± 1.96 σ/√n.
     #[test]
     fn intervals_of_many_values_are_those_of_a_gaussian_mean() {
         let values: Vec<f64> = (0..400).map(|i| f64::from(i % 20)).collect();

@@ -2,7 +2,7 @@
 //!
 //! A [`Chart`] is drawn from marks. Its colours are classes of `plot.css`, which follows the reader's light or dark scheme; the
 //! page of a report includes that sheet once, a [`Picture`] carries it. Letters grow on narrow screens, and there is room for
-//! them. The example programs include this module by its path: it needs nothing but the standard library and `mbrl-env`.
+//! that. The example programs include this module by its path: it needs only the standard library and `mbrl-env`.
 
 #![allow(dead_code, unused_imports, reason = "each program that includes this module uses a part of it")]
 
@@ -19,16 +19,16 @@ use scale::{Ends, Scale};
 /// Colours and strokes of all marks.
 pub(crate) const STYLE: &str = include_str!("plot.css");
 
-/// Width and height in the units of the view box, about pixels on a wide screen.
+/// Width and height in the units of the view box, roughly pixels on a wide screen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Size {
     /// As wide as the page.
     Full,
-    /// One of several beside each other.
+    /// One of several side by side.
     Small,
-    /// A low strip, one of several below each other.
+    /// A low strip, one of several stacked vertically.
     Strip,
-    /// A part of a [`Picture`], which knows its width; its height.
+    /// A part of a [`Picture`], which determines its width; this is its height.
     Panel(f64),
 }
 
@@ -51,17 +51,17 @@ impl Size {
     }
 }
 
-/// About how wide a text is; digits are among the widest letters.
+/// The approximate width of a text; digits are among the widest letters.
 fn text_width(text: &str, letters: f64) -> f64 {
     0.6 * letters * text.chars().count() as f64
 }
 
-/// What colour a mark has.
+/// The colour of a mark.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Colour {
-    /// That of the n-th series; they repeat after ten. The first six stay apart for colour-blind readers.
+    /// The colour of the n-th series; they repeat after ten. The first six remain distinguishable for colour-blind readers.
     Series(usize),
-    /// That of the text: what is real.
+    /// The colour of the text, for real values.
     Ink,
     /// Baselines.
     Muted,
@@ -83,7 +83,7 @@ pub(crate) enum Style {
     Thick,
     Thin,
     Dashed,
-    /// One of many.
+    /// One line of many.
     Faint,
 }
 
@@ -112,7 +112,7 @@ pub(crate) enum Mark {
     Band(Colour, Vec<(f64, f64, f64)>),
     /// x, lower and upper end.
     Whiskers(Colour, Vec<(f64, f64, f64)>),
-    /// A vertical line with a word.
+    /// A vertical line with a label.
     Rule(f64, String),
 }
 
@@ -145,20 +145,20 @@ impl Key {
     }
 }
 
-/// What the marks of a chart mean; words are plain text.
+/// The legend of a chart's marks; words are plain text.
 pub(crate) type Legend = Vec<(Key, Colour, String)>;
 
 /// A chart with axes, drawn back to front.
 #[derive(Debug, Clone)]
 pub(crate) struct Chart {
     pub(crate) size: Size,
-    /// What it shows, for those who cannot see it.
+    /// What it shows, for readers who cannot see it.
     pub(crate) alt: String,
     pub(crate) x: String,
     pub(crate) y: String,
     pub(crate) log_x: bool,
     pub(crate) log_y: bool,
-    /// Ends of the axes; those of the marks where left out.
+    /// Ends of the axes; if left out, those of the marks.
     pub(crate) x_range: Option<(f64, f64)>,
     pub(crate) y_range: Option<(f64, f64)>,
     /// The y axis spans at least this share of the largest magnitude.
@@ -167,13 +167,13 @@ pub(crate) struct Chart {
     pub(crate) percent_x: bool,
     pub(crate) percent_y: bool,
     pub(crate) marks: Vec<Mark>,
-    /// What is told at an x under the pointer.
+    /// The text for an x under the pointer.
     pub(crate) hover: Vec<(f64, String)>,
     /// Whether the player's cursor runs through it.
     pub(crate) cursor: bool,
 }
 
-/// Where the axes of a chart lie in its view.
+/// The position of a chart's axes in its view.
 struct Frame {
     height: f64,
     left: f64,
@@ -217,7 +217,7 @@ impl Chart {
         let y_ticks = (rows..rows + 4).map(|rows| y.ticks(rows)).find(|ticks| ticks.len() > 1);
         let y_ticks = labelled(y_ticks.unwrap_or_else(|| y.ticks(rows)), self.percent_y);
         let longest = |ticks: &[(f64, String)]| ticks.iter().map(|t| text_width(&t.1, letters)).fold(0.0, f64::max);
-        // Room for the larger letters of a small screen, before the axis and under the last label of the other one.
+        // Room for the larger letters of a small screen, before the axis and below the last label of the other one.
         let left = (longest(&y_ticks) + 9.0).max(34.0);
         let spread = |right| Scale::of(&self.xs(), ends(self.x_range, self.log_x, 0.0, 0.0), (left, right));
         let mut columns = 6;
@@ -251,7 +251,7 @@ impl Chart {
         svg
     }
 
-    /// As a part of a picture, so wide.
+    /// As a part of a picture, with this width.
     fn panel(&self, svg: &mut String, width: f64) -> f64 {
         let (_, height) = self.size.units();
         self.draw(svg, &self.frame(width, height));
@@ -281,7 +281,7 @@ impl Chart {
         if !self.y.is_empty() {
             let _ = write!(svg, r#"<text class="label" x="0" y="{}">{}</text>"#, letters, escape(&self.y));
         }
-        // A view of its own cuts off what leaves the axes, dots on their ends aside.
+        // A nested view cuts off everything beyond the axes, except dots on their ends.
         let (x0, y0, w, h) = (left - 5.0, top - 4.0, right - left + 10.0, bottom - top + 8.0);
         let _ = write!(
             svg,
@@ -334,7 +334,7 @@ impl Chart {
         values
     }
 
-    /// What is told where, as JSON `[[x in view units, text], …]`, ascending, a place once.
+    /// The texts for the pointer, as JSON `[[x in view units, text], …]`, ascending, each position once.
     fn told(&self, x: &Scale) -> String {
         let mut places: Vec<(f64, String)> = Vec::new();
         let mut hover: Vec<&(f64, String)> = self.hover.iter().filter(|(at, _)| at.is_finite()).collect();
@@ -343,7 +343,7 @@ impl Chart {
             let at = (x.at(*at) * 10.0).round() / 10.0;
             match places.last_mut() {
                 Some((place, lines)) if (at - *place).abs() < 0.5 => {
-                    // The heading is told once.
+                    // The heading appears once.
                     let line = text.split_once('\n').map_or(text.as_str(), |(_, line)| line);
                     lines.push('\n');
                     lines.push_str(line);
@@ -424,13 +424,13 @@ impl Mark {
     }
 }
 
-/// The same ticks, as shares where they are.
+/// The same ticks, with shares written as per cent.
 fn labelled(ticks: Vec<(f64, String)>, percent: bool) -> Vec<(f64, String)> {
     let label = |v: f64, label| if percent { fixed(100.0 * v, 0) + "\u{a0}%" } else { label };
     ticks.into_iter().map(|(v, plain)| (v, label(v, plain))).collect()
 }
 
-/// Text as it may stand between tags and in attributes.
+/// Text escaped for use between tags and in attributes.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -463,7 +463,7 @@ fn json(text: &str) -> String {
     quoted
 }
 
-/// A number with so many digits after the point, never −0, as programs read it.
+/// A number with this many digits after the point, never −0, as programs read it.
 pub(crate) fn rounded(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let is_zero = value.is_finite() && text.bytes().all(|b| !(b'1'..=b'9').contains(&b));

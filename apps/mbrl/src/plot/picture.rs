@@ -1,4 +1,4 @@
-//! A file of its own: a title, charts, a legend, and what it all means in words.
+//! A complete file: a title, charts, a legend, and an explanation in words.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,12 @@ use super::{Chart, Key, Legend, STYLE, escape, text_width};
 
 const WIDTH: f64 = 640.0;
 const MARGIN: f64 = 14.0;
-/// Between charts beside each other.
+/// Space between charts side by side.
 const GAP: f64 = 22.0;
-/// Letters of a narrow screen, in units of the view: there 640 of them are some 390 pixels.
+/// Size of letters on a narrow screen, in units of the view: there 640 of these units are some 390 pixels.
 const LARGE: f64 = 18.0;
 const SMALL: f64 = 17.0;
-/// What a letter of running text takes of its height on average.
+/// Average width of a letter of running text, relative to its height.
 const LETTER: f64 = 0.52;
 
 /// Charts in rows, written as an SVG file that follows the reader's light or dark scheme.
@@ -19,7 +19,7 @@ const LETTER: f64 = 0.52;
 pub(crate) struct Picture {
     pub(crate) title: String,
     pub(crate) legend: Legend,
-    /// Charts beside each other.
+    /// Charts side by side.
     pub(crate) columns: usize,
     /// A heading, which may be empty, and a chart.
     pub(crate) charts: Vec<(String, Chart)>,
@@ -80,7 +80,7 @@ impl Picture {
         )
     }
 
-    /// Pictures in rows as one file, with a title of their own and what they all mean in words.
+    /// Pictures in rows as one file, with a common title and an explanation in words.
     pub(crate) fn side_by_side(title: &str, pictures: &[Self], columns: usize, caption: &str) -> String {
         let columns = columns.clamp(1, pictures.len().max(1));
         let width = WIDTH * columns as f64;
@@ -92,7 +92,7 @@ impl Picture {
             for (i, svg) in drawn.iter().enumerate() {
                 let x = WIDTH * i as f64;
                 let height = height_of(svg);
-                // The size of its own style is that of a file by itself.
+                // The size in its own style is that of a separate file.
                 let place =
                     format!(r#"<svg x="{x}" y="{y}" style="width: {WIDTH}px; height: {height}px; max-width: none" "#);
                 body.push_str(&svg.replacen("<svg ", &place, 1));
@@ -102,7 +102,7 @@ impl Picture {
         }
         let mut words = String::new();
         let top = 34.0;
-        // Lines of one picture's width, so that they are legible beside it.
+        // Lines as wide as one picture, so that they are legible beside it.
         for line in wrapped(caption, SMALL) {
             y += 21.0;
             let _ = write!(words, r#"<text class="small" x="{MARGIN}" y="{}">{}</text>"#, y + top, escape(&line));
@@ -125,7 +125,7 @@ impl Picture {
         )
     }
 
-    /// Draws the legend from `y` on and says where it ends.
+    /// Draws the legend from `y` on and returns where it ends.
     fn keys(&self, body: &mut String, mut y: f64) -> f64 {
         if self.legend.is_empty() {
             return y;
@@ -166,18 +166,18 @@ impl Picture {
     }
 }
 
-/// The height that a picture says it has.
+/// The height that a picture declares.
 fn height_of(svg: &str) -> f64 {
     let rest = svg.split(" height=\"").nth(1).unwrap_or_default();
     rest.split('"').next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }
 
-/// Lines that fit the picture in letters of this height.
+/// Lines that fit the picture with letters of this height.
 fn wrapped(text: &str, letters: f64) -> Vec<String> {
     let fits = |line: &str| text_width(line, letters) * LETTER / 0.6 <= WIDTH - 2.0 * MARGIN;
     let mut lines = Vec::new();
     let mut line = String::new();
-    // No number is parted from its unit.
+    // No number is separated from its unit.
     for word in text.replace(" %", "\u{a0}%").split(' ').filter(|word| !word.is_empty()) {
         let longer = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
         if fits(&longer) || line.is_empty() {

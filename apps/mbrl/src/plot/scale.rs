@@ -1,6 +1,6 @@
-//! From values to places on an axis, and the round values that label it.
+//! From values to positions on an axis, and the round values that label it.
 
-/// Where values lie between two ends of an axis.
+/// The position of values between the two ends of an axis.
 #[derive(Debug)]
 pub(super) struct Scale {
     pub(super) low: f64,
@@ -13,18 +13,18 @@ pub(super) struct Scale {
 /// How the ends of an axis follow from the values.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
-    /// The ends, where they are given.
+    /// The ends, if they are given.
     pub(super) range: Option<(f64, f64)>,
     pub(super) log: bool,
     /// Room beyond the outermost values, as a share of their distance.
     pub(super) margin: f64,
-    /// The axis spans at least this share of the largest magnitude: without it a chart of nearly equal values shows digits
-    /// that mean nothing.
+    /// The axis spans at least this share of the largest magnitude: otherwise a chart of nearly equal values shows meaningless
+    /// digits.
     pub(super) least_span: f64,
 }
 
 impl Scale {
-    /// Of the finite values, on a logarithmic scale of the positive ones.
+    /// From the finite values; on a logarithmic scale, from the positive ones.
     pub(super) fn of(values: &[f64], ends: Ends, (from, to): (f64, f64)) -> Self {
         let Ends { range, log, margin, least_span } = ends;
         let (low, high) = range.unwrap_or_else(|| {

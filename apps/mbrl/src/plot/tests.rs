@@ -1,8 +1,8 @@
-//! Tests, and a reader of drawn charts for the tests of others.
+//! Tests, and a reader of drawn charts for the tests of other modules.
 
 use super::*;
 
-/// What stands in a chart, in the units of its axes: read as a person reads it, by the labels of the ticks.
+/// The content of a chart, in the units of its axes: read as a person reads it, by the labels of the ticks.
 #[derive(Debug)]
 pub(crate) struct Read<'a> {
     svg: &'a str,
@@ -10,7 +10,7 @@ pub(crate) struct Read<'a> {
     y: Axis,
 }
 
-/// Two labelled places, and whether what is between them is a ratio.
+/// Two labelled places, and whether the axis between them is logarithmic.
 #[derive(Debug)]
 struct Axis {
     places: [(f64, f64); 2],
@@ -37,7 +37,7 @@ impl<'a> Read<'a> {
         let from = svg[..end].rfind(r#"<svg class="chart"#).or_else(|| svg[..end].rfind("<g transform")).unwrap_or(0);
         let (axes, rest) = (&svg[from..end], &svg[end..]);
         let close = rest.find("</svg>").unwrap_or(rest.len());
-        // Without the 4.5 by which labels stand below the middle of their letters.
+        // Without the 4.5 by which the baseline of labels lies below the middle of their letters.
         let y = ticks(axes, "end", "y=\"").into_iter().map(|(at, v)| (at - 4.5, v)).collect::<Vec<_>>();
         let x = ticks(axes, "middle", "x=\"");
         Self { svg: &rest[..close], x: Axis::of(&x, log_x), y: Axis::of(&y, log_y) }
@@ -68,7 +68,7 @@ impl<'a> Read<'a> {
     }
 }
 
-/// Places and values of the labels of one class.
+/// Positions and values of the labels of one class.
 fn ticks(axes: &str, class: &str, place: &str) -> Vec<(f64, f64)> {
     let start = format!(r#"<text class="{class}" "#);
     let labels = axes.split(start.as_str()).skip(1);
@@ -93,7 +93,7 @@ fn value(label: &str) -> f64 {
     digits.parse::<f64>().unwrap_or_else(|_| panic!("label `{label}`")) * unit
 }
 
-/// Whether drawn points are these, to the tenth of a unit in which they are drawn on axes so long.
+/// Whether drawn points are these, to the tenth of a unit to which they are drawn on axes of this length.
 #[track_caller]
 pub(crate) fn assert_near(drawn: &[(f64, f64)], expected: &[(f64, f64)], (x, y): (f64, f64)) {
     let near = |a: &(f64, f64), b: &(f64, f64)| (a.0 - b.0).abs() <= x && (a.1 - b.1).abs() <= y;
@@ -156,7 +156,7 @@ fn there_is_no_negative_zero() {
     assert_eq!(text, ["0.0", "0", "−0.1", "1234", "NaN"]);
 }
 
-/// Of a narrow screen letters are larger in the view's units: long labels must have room there too.
+/// On a narrow screen, letters are larger in the view's units: long labels must have room there too.
 #[test]
 fn labels_of_the_y_axis_lie_within_the_view() {
     for size in [Size::Full, Size::Small, Size::Strip] {
@@ -195,7 +195,7 @@ fn a_picture_is_one_whole_file_that_knows_light_and_dark() {
     assert_eq!((svg.matches("<svg").count(), svg.matches("</svg>").count()), (3, 3));
 }
 
-/// Three pictures in two columns: each in its place, none on another, whatever their heights.
+/// Three pictures in two columns: each in its place, none over another, whatever their heights.
 #[test]
 fn pictures_stand_side_by_side() {
     let one = |title: &str, height: f64| {
@@ -206,7 +206,7 @@ fn pictures_stand_side_by_side() {
     };
     let pictures = [one("low", 200.0), one("high", 300.0), one("last", 200.0)];
     let svg = Picture::side_by_side("all < of them", &pictures, 2, "what it means");
-    // Charts have pictures of their own inside, without a style.
+    // Charts contain nested pictures, without a style.
     let part = |name: &str| -> Vec<f64> {
         let inner = svg.split("<svg ").skip(2).map(|rest| format!(" {}", rest.split('>').next().unwrap()));
         let value = |text: &String| -> f64 {
@@ -227,14 +227,14 @@ fn colour(scheme: usize, name: &str) -> [f64; 3] {
     let text = STYLE.split(start.as_str()).nth(1 + scheme).unwrap();
     let digits = text.split(';').next().unwrap();
     let long: String = if digits.len() == 3 { digits.chars().flat_map(|c| [c, c]).collect() } else { digits.into() };
-    // To linear light, by the standard of sRGB.
+    // To linear light, according to the sRGB standard.
     [0, 2, 4].map(|i| {
         let v = f64::from(u8::from_str_radix(&long[i..i + 2], 16).unwrap()) / 255.0;
         if v <= 0.040_45 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
     })
 }
 
-/// WCAG 2.1 asks for a contrast of 3 of graphics.
+/// WCAG 2.1 requires a contrast of 3 for graphics.
 #[test]
 fn series_stand_out_from_the_paper() {
     let luminance = |[r, g, b]: [f64; 3]| 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
@@ -247,7 +247,7 @@ fn series_stand_out_from_the_paper() {
     }
 }
 
-/// Distances in CIE L*a*b* of the colours as people see them without one kind of cones: matrices of Machado et al. (2009),
+/// Distances in CIE L*a*b* of the colours as people who lack one kind of cones see them: matrices of Machado et al. (2009),
 /// *A Physiologically-based Model for Simulation of Color Vision Deficiency*, severity 1.
 #[test]
 fn the_first_six_series_stay_apart_for_colour_blind_readers() {

@@ -1,4 +1,4 @@
-//! How training went: curves over real steps, and where the time went.
+//! The course of training: curves over real steps, and how the time was spent.
 
 use std::fmt::Write as _;
 
@@ -11,9 +11,9 @@ use crate::compare::Baseline;
 use crate::plot::{Bootstrap, Chart, Colour, Estimate, Key, Legend, Mark, Points, Size, Style, mean};
 
 pub(crate) const STEPS: &str = "real environment steps";
-/// Points of a mean curve at most.
+/// Maximum number of points of a mean curve.
 const GRID: usize = 400;
-/// Up to so many points of a curve are marked one by one.
+/// Up to this many points of a curve are marked individually.
 const FEW: usize = 30;
 /// An axis of returns spans at least this share of their magnitude.
 pub(crate) const LEAST_SPAN: f64 = 0.1;
@@ -23,12 +23,12 @@ pub(crate) const LEAST_SPAN: f64 = 0.1;
 pub(crate) struct At {
     pub(crate) x: f64,
     pub(crate) mean: f64,
-    /// Of several curves.
+    /// For several curves.
     pub(crate) interval: Option<(f64, f64)>,
 }
 
-/// Where all curves are, from the last beginning to the first end, at every x of any of them; curves run straight between
-/// their points. Empty curves are left out.
+/// Means where all curves are defined, from the last beginning to the first end, at every x of any of them; curves are interpolated
+/// linearly between their points. Empty curves are left out.
 pub(crate) fn means(curves: &[Points]) -> Vec<At> {
     let curves: Vec<&Points> = curves.iter().filter(|curve| !curve.is_empty()).collect();
     let from = curves.iter().map(|curve| curve[0].0).fold(f64::NEG_INFINITY, f64::max);
@@ -112,7 +112,7 @@ fn over_steps(alt: &str, y: &str, groups: &[Series<'_>]) -> Chart {
     Chart { x_range, least_span: LEAST_SPAN, ..Chart::new(Size::Full, alt, STEPS, y) }
 }
 
-/// A line where the random steps end, if that is at the same step in all runs.
+/// A line where the random steps end, if all runs have the same such step.
 fn mark_first_fit(chart: &mut Chart, groups: &[Series<'_>]) -> bool {
     let fits: Vec<Option<f64>> = groups.iter().flat_map(|(_, group)| &group.runs).map(Run::first_fit).collect();
     let all_at = fits[0].filter(|first| fits.iter().all(|fit| *fit == Some(*first)));
@@ -120,7 +120,7 @@ fn mark_first_fit(chart: &mut Chart, groups: &[Series<'_>]) -> bool {
     all_at.is_some()
 }
 
-/// What a group is called in legends.
+/// The name of a group in legends.
 fn named(group: &Group) -> String {
     match group.runs.len() {
         1 => format!("{}, seed {}", group.name, group.seeds()),
@@ -136,10 +136,10 @@ fn several(groups: &[Series<'_>]) -> bool {
     groups.iter().any(|(_, group)| group.runs.len() > 1)
 }
 
-/// A group in the colour that it has all over the page.
+/// A group in its colour, the same on the whole page.
 type Series<'a> = (Colour, &'a Group);
 
-/// A part for each task, under its name where there are several: figures of different tasks are not comparable.
+/// A part for each task, under its name if there are several: figures of different tasks are not comparable.
 fn by_task(groups: &[Group], part: impl Fn(&str, &[Series<'_>]) -> String) -> String {
     let mut tasks: Vec<(String, Vec<Series<'_>>)> = Vec::new();
     for group in groups {
@@ -181,7 +181,7 @@ fn learning_of(groups: &[Series<'_>]) -> String {
     figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
 }
 
-/// Returns of evaluations; baselines are lines all across.
+/// Returns of evaluations; baselines are horizontal lines.
 pub(super) fn evaluation(groups: &[Group], baselines: &[Baseline]) -> String {
     by_task(groups, |task, series| {
         let figures: Vec<&Baseline> =
@@ -190,7 +190,7 @@ pub(super) fn evaluation(groups: &[Group], baselines: &[Baseline]) -> String {
     })
 }
 
-/// The figure that a task is judged by first besides the return, a share say; nothing for most tasks.
+/// The first figure by which a task is judged besides the return, for example a share; `None` for most tasks.
 fn outcome_of(groups: &[Series<'_>]) -> String {
     let judged: Vec<Vec<_>> =
         groups.iter().map(|(_, group)| group.runs.iter().filter_map(Run::outcome_curve).collect()).collect();
@@ -208,10 +208,10 @@ fn outcome_of(groups: &[Series<'_>]) -> String {
     figure(&chart.svg(), &legend(&group_keys(groups)), &caption)
 }
 
-/// The mean of an evaluation, and its interval by the spread of its episodes: ± 1.96 standard errors.
+/// The mean of an evaluation, and its interval from the spread of its episodes: ± 1.96 standard errors.
 pub(super) fn of_episodes(line: &Line) -> Estimate {
     let [mean, std, n] = ["eval/return_mean", "eval/return_std", "eval/episodes"].map(|key| line.get(key));
-    // What is recorded is the standard deviation divided by n, not by n − 1.
+    // The recorded standard deviation is computed with n, not with n − 1.
     let half = 1.96 * std / (n - 1.0).sqrt();
     Estimate { mean, interval: (n > 1.0 && half.is_finite()).then_some((mean - half, mean + half)) }
 }
@@ -219,7 +219,7 @@ pub(super) fn of_episodes(line: &Line) -> Estimate {
 fn evaluation_of(groups: &[Series<'_>], figures: &[&Baseline]) -> String {
     let (baselines, methods): (Vec<Series<'_>>, Vec<Series<'_>>) =
         groups.iter().copied().partition(|(_, group)| group.is_baseline);
-    // Beside nothing else they are curves like any other.
+    // Without anything else to show, they are curves like any other.
     let (baselines, groups) = if methods.is_empty() { (Vec::new(), groups) } else { (baselines, &methods[..]) };
     let mut chart = over_steps("mean return of evaluations over real steps", "mean return", groups);
     let mut keys = group_keys(groups);
@@ -259,7 +259,7 @@ fn evaluation_of(groups: &[Series<'_>], figures: &[&Baseline]) -> String {
     figure(&chart.svg(), &legend(&keys), &caption)
 }
 
-/// What baselines come to: the mean of the last evaluations of those with runs, and figures, in colours from the first free one
+/// The levels of baselines: the mean of the last evaluations of those with runs, and figures, in colours from the first free one
 /// on.
 fn levels(baselines: &[Series<'_>], figures: &[&Baseline], free: usize) -> Vec<(Colour, String, f64)> {
     let last = |group: &Group| -> Vec<f64> {
@@ -318,7 +318,7 @@ const PARTS: [Part; 5] = [
     ("rest", |t| t.rest),
 ];
 
-/// Where the wall time went, a bar a run.
+/// How the wall-clock time was spent, one bar per run.
 pub(super) fn time(groups: &[Group]) -> String {
     let runs: Vec<(&Run, Times)> = groups.iter().flat_map(|g| &g.runs).map(|run| (run, run.times())).collect();
     let longest = runs.iter().map(|(_, times)| times.total).fold(0.0, f64::max);
@@ -371,7 +371,7 @@ pub(super) fn time(groups: &[Group]) -> String {
     figure(&(bars + &table(&header, 1, &rows)), &legend(&keys), &caption)
 }
 
-/// Parts of a bar keep clear of the colours of the first experiments' neighbours: the rest is grey.
+/// The colour of a part of a bar: the rest is grey, apart from the colours beside it.
 fn colour(part: usize) -> Colour {
     if part == PARTS.len() - 1 { Colour::Muted } else { Colour::Series(part) }
 }
@@ -450,7 +450,7 @@ mod tests {
         let low: f64 = path.split([' ', 'h']).nth(1).unwrap().parse().unwrap();
         let dots: Vec<f64> =
             html.split("cy=\"").skip(1).map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect();
-        // In the units of the axis: one apart are the two means.
+        // In the units of the axis: the two means are one apart.
         assert!(((low - dots[0]) / (dots[0] - dots[1]) - 1.96).abs() < 0.05, "{low} {dots:?}");
         // A single episode has no interval; several seeds have one over the seeds.
         let one = evaluated(200, 1.0).replace("17", "1");
@@ -474,7 +474,7 @@ mod tests {
         assert_near(&read.line("line dashed c1"), &[(0.0, 30.0), (400.0, 30.0)], exact);
         assert_near(&read.line("line dashed c2"), &[(0.0, -10.0), (400.0, -10.0)], exact);
         assert!(html.contains("random: \u{2212}10.00") && !html.contains("line thick c1"), "{html}");
-        // Alone it is a curve.
+        // Alone, it is a curve.
         let html = evaluation(&groups[1..], &[]);
         assert!(html.contains("line thick c1") && !html.contains("dashed"), "{html}");
     }

@@ -1,4 +1,4 @@
-//! What a model of images foresees, beside what was seen: two strips of frames.
+//! Predictions of an image model beside the real images: two strips of frames.
 
 use std::fmt::Write as _;
 
@@ -9,15 +9,15 @@ use mbrl_policy::Tensor;
 
 use super::html::{escape, figure, number};
 
-/// Frames of a strip, and a frame's pixels on the page.
+/// Number of frames of a strip, and a frame's pixels on the page.
 const FRAMES: usize = 11;
 const PIXEL: usize = 3;
 const GAP: usize = 6;
-/// Place for the words beside the strips and the times above them.
+/// Space for the words beside the strips and the times above them.
 const WORDS: usize = 70;
 const TIMES: usize = 16;
 
-/// The shape of what is seen, `[height, width, channels]`, where that is a picture.
+/// The shape of the observation, `[height, width, channels]`, if it is an image.
 pub(super) fn image(spec: &EnvSpec) -> Option<[usize; 3]> {
     let [field] = &spec.fields[..] else { return None };
     match (field.kind, &field.shape[..]) {
@@ -27,7 +27,7 @@ pub(super) fn image(spec: &EnvSpec) -> Option<[usize; 3]> {
     }
 }
 
-/// Frames of an episode and what the model foresees of them, by the actions that were taken from a quarter of the way of `steps` on.
+/// Frames of an episode and the model's predictions of them, with the actions taken, from a quarter of `steps` on.
 pub(super) fn film(
     model: &dyn Dynamics,
     spec: &EnvSpec,
@@ -66,7 +66,7 @@ pub(super) fn film(
     Ok(figure(&strips(image, &times, &[("seen", &real), ("foreseen", &imagined)]), "", &caption))
 }
 
-/// Rows of frames under their times.
+/// Rows of frames below their times.
 fn strips(image: [usize; 3], times: &[String], rows: &[(&str, &[&[f32]])]) -> String {
     let [height, width, _] = image.map(|side| side * PIXEL);
     let all = [WORDS + times.len() * (width + GAP), TIMES + rows.len() * (height + GAP)];
@@ -99,7 +99,7 @@ fn strips(image: [usize; 3], times: &[String], rows: &[(&str, &[&[f32]])]) -> St
     svg + "</svg>"
 }
 
-/// A frame as rectangles: a run of pixels of one colour, of sixteen levels, is one of them, and the darkest are the ground.
+/// A frame as rectangles: a run of pixels of one colour, of sixteen levels, is one rectangle, and the darkest pixels are the background.
 fn picture([height, width, channels]: [usize; 3], frame: &[f32]) -> String {
     let level = |value: &f32| (value.clamp(0.0, 255.0) / 17.0).round() as u8;
     let mut svg = format!("<rect width=\"{width}\" height=\"{height}\" fill=\"#000\"/>");

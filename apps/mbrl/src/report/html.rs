@@ -14,7 +14,7 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// Digits after the point; `None` where a number is too small to be written out.
+/// Number of digits after the point; `None` if a number is too small to be written out.
 fn digits(value: f64) -> Option<usize> {
     match value.abs() {
         v if v >= 1000.0 => Some(0),
@@ -26,7 +26,7 @@ fn digits(value: f64) -> Option<usize> {
     }
 }
 
-/// A mean and what may lie to both sides of it, to the digits of the mean.
+/// A mean and its deviation to both sides, to the digits of the mean.
 pub(super) fn mean_and_std(mean: f64, std: f64) -> String {
     match digits(mean) {
         Some(digits) if mean.is_finite() && std.is_finite() => {
@@ -36,7 +36,7 @@ pub(super) fn mean_and_std(mean: f64, std: f64) -> String {
     }
 }
 
-/// An interval, to the digits that a mean of its size has.
+/// An interval, to the digits of a mean of its size.
 pub(crate) fn interval((low, high): (f64, f64)) -> String {
     match digits(low.abs().max(high.abs())) {
         Some(digits) if low.is_finite() && high.is_finite() => {
@@ -92,7 +92,7 @@ pub(crate) fn table(header: &[&str], words: usize, rows: &[Vec<String>]) -> Stri
     html
 }
 
-/// What the marks of a chart mean; words are plain text.
+/// The legend of a chart's marks; words are plain text.
 pub(super) fn legend(entries: &[(Key, Colour, String)]) -> String {
     let mut html = String::from(r#"<ul class="legend">"#);
     for (key, colour, word) in entries {

@@ -1,7 +1,7 @@
-//! `mbrl report`: what runs left behind, on one HTML page that needs no network.
+//! `mbrl report`: the results of runs, on one HTML page that needs no network.
 //!
-//! The page holds its drawings, its style and its script; its policy forbids it to load anything. The same runs give the same
-//! bytes.
+//! The page contains its drawings, its style and its script; its security policy forbids it to load anything. The same runs give the
+//! same bytes.
 
 mod curves;
 mod film;
@@ -44,7 +44,7 @@ pub(crate) fn write(paths: &[PathBuf], out: Option<&Path>, threads: usize) -> Re
     Ok(place)
 }
 
-/// Writes the page about methods that were compared, with figures that have no runs as lines.
+/// Writes the page about compared methods, with figures without runs as lines.
 pub(crate) fn write_comparison(
     groups: &[Group],
     baselines: &[Baseline],
@@ -68,7 +68,7 @@ fn write_page(
     Ok(())
 }
 
-/// Tables of methods, and what to know of them.
+/// Tables of methods, and notes about them.
 fn compared(comparison: &Comparison) -> String {
     Tables::of(comparison).html() + &listed(&comparison.notes)
 }
@@ -81,13 +81,13 @@ fn listed(notes: &[String]) -> String {
     format!("<ul class=\"notes\">{items}</ul>\n")
 }
 
-/// `report.html` in the only folder, or in the one that holds them all.
+/// `report.html` in the only folder, or in the folder that holds them all.
 fn default_place(paths: &[PathBuf]) -> Result<PathBuf> {
     let name = "report.html";
     if let [path] = paths {
         return Ok(path.join(name));
     }
-    // As they were typed where they lie beside each other.
+    // As typed, if they are in the same folder.
     let parent = paths[0].parent();
     if let Some(parent) = parent
         && paths.iter().all(|path| path.parent() == Some(parent))
@@ -112,7 +112,7 @@ const SECTIONS: [Section; 9] = [
     ("experiment", "Experiments"),
 ];
 
-/// Where methods are compared: after the summary.
+/// The comparison of methods, after the summary.
 const COMPARISON: Section = ("comparison", "Comparison");
 
 fn page(groups: &[Group], baselines: &[Baseline], compared: Option<&str>, shown: &[model::Shown]) -> Result<String> {
@@ -168,7 +168,7 @@ fn about(groups: &[Group]) -> String {
     words.join("; ")
 }
 
-/// A part of the page for each experiment, under its name where there are several.
+/// A part of the page for each experiment, under its name if there are several.
 fn by_group<'a>(groups: &[Group], parts: impl Iterator<Item = &'a String>) -> String {
     let mut html = String::new();
     for (group, part) in groups.iter().zip(parts) {
@@ -184,12 +184,12 @@ pub(crate) fn swatch(group: usize) -> String {
     format!(r#"<span class="swatch {}"></span>"#, Colour::Series(group).class())
 }
 
-/// What a table says of one run.
+/// The figures of one run in a table.
 #[derive(Debug, PartialEq)]
 struct Figures {
     last: Option<f64>,
     best: Option<f64>,
-    /// Of the episodes whose actions the agent chose.
+    /// For the episodes whose actions the agent chose.
     mean: Option<f64>,
     evaluation: Option<Estimate>,
 }
@@ -207,7 +207,7 @@ impl Figures {
     }
 }
 
-/// The same of several seeds: means over them, with intervals; of one, its own figures.
+/// The same for several seeds: means over them, with intervals; for one, its own figures.
 fn over_seeds(all: &[Figures]) -> [Option<Estimate>; 4] {
     let over = |figure: &dyn Fn(&Figures) -> Option<f64>| estimate(&all.iter().filter_map(figure).collect::<Vec<_>>());
     let evaluation = match all {
@@ -270,7 +270,7 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
     html + &listed(&notes)
 }
 
-/// The resolved experiments, what tells them apart, and how to make the runs again.
+/// The resolved experiments, their differences, and how to reproduce the runs.
 fn experiments(groups: &[Group]) -> Result<String> {
     let mut html = String::new();
     if groups.len() > 1 {
@@ -304,7 +304,7 @@ fn experiments(groups: &[Group]) -> Result<String> {
     Ok(html)
 }
 
-/// What runs were made with, as they say themselves.
+/// Versions and machine with which runs were made, as recorded in them.
 fn made_with(runs: &[Run]) -> String {
     let mut found: Vec<String> = Vec::new();
     for start in runs.iter().flat_map(|run| Provenance::of_run(&run.folder.path).unwrap_or_default()) {
@@ -320,7 +320,7 @@ fn made_with(runs: &[Run]) -> String {
     if found.is_empty() { "the version that made it, which did not say which it was".into() } else { found.join("; ") }
 }
 
-/// A table of the settings that are not the same in all experiments.
+/// A table of the settings that differ between experiments.
 fn differences(groups: &[Group]) -> Result<String> {
     let all = groups.iter().map(|group| Ok(group.experiment().flat()?)).collect::<Result<Vec<_>>>()?;
     let mut keys: Vec<&String> = all.iter().flatten().map(|(key, _)| key).collect();
@@ -345,7 +345,7 @@ fn differences(groups: &[Group]) -> Result<String> {
     Ok(format!("<h3>What differs</h3>{}", table(&header, header.len(), &rows)))
 }
 
-/// Command lines that make the runs again.
+/// Command lines that reproduce the runs.
 fn commands(group: &Group) -> Result<String> {
     let experiment = group.experiment();
     let mut words = vec!["mbrl train".to_owned()];
@@ -372,7 +372,7 @@ fn commands(group: &Group) -> Result<String> {
     Ok(note + &lines.join("\n"))
 }
 
-/// What to set in the embedded experiment of the same name to have this one, its seed aside; `None` where that does not do.
+/// The settings that turn the embedded experiment of the same name into this one, apart from its seed; `None` if settings do not suffice.
 fn overrides(experiment: &Experiment) -> Result<Option<Vec<String>>> {
     let Ok(embedded) = registry().load(&experiment.name, &[]) else { return Ok(None) };
     let theirs = embedded.flat()?;

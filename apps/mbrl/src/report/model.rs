@@ -1,4 +1,4 @@
-//! What a trained model foresees, and what the agent does: one stored run of each experiment on the episodes of its newest
+//! What a trained model predicts, and what the agent does: one stored run of each experiment on the episodes of its newest
 //! evaluation, which are not in its training data.
 
 use std::{fmt::Write as _, fs};
@@ -28,20 +28,20 @@ use crate::{
     trajectories::{self, Stored},
 };
 
-/// Columns of the observation that are drawn, particles of a fan, and most frames of an animation.
+/// Numbers of observation columns drawn and of particles in a fan, and the maximum number of frames of an animation.
 const COLUMNS: usize = 12;
 const FAN: usize = 40;
 const FEW: usize = 8;
 const FRAMES: usize = 1000;
-/// Most pictures of an episode, and their size: a page with them stays within a few megabytes.
+/// Maximum number of pictures of an episode, and their size: a page with them stays within a few megabytes.
 #[cfg(feature = "mujoco")]
 const PICTURES: usize = 100;
 const PICTURE: (u32, u32) = (240, 180);
-/// Most scenes of an episode.
+/// Maximum number of scenes of an episode.
 const SCENES: usize = 201;
 /// Steps of open-loop predictions: three planning horizons, within these.
 const AHEAD: (usize, usize) = (30, 100);
-/// Starts of the roll-outs that the model is judged by: a report should take seconds.
+/// Number of starts of the roll-outs by which the model is judged: a report should take seconds.
 const STARTS: usize = 200;
 
 /// The parts of the page about one experiment's model and behaviour, as HTML.
@@ -53,14 +53,14 @@ pub(super) struct Shown {
     pub(super) notes: Vec<String>,
 }
 
-/// Shows a group. `id` is unique on the page. Whatever is missing or damaged is told instead.
+/// Shows a group. `id` is unique on the page. Notes replace whatever is missing or damaged.
 pub(super) fn show(group: &Group, id: usize) -> Shown {
     let mut shown = show_run(group, id);
     shown.model.extend(group.runs.iter().find_map(diagnosed));
     shown
 }
 
-/// What `mbrl diagnose` found about the plans of a run, where it was asked.
+/// What `mbrl diagnose` found about the plans of a run, if it was used.
 fn diagnosed(run: &Run) -> Option<String> {
     let found: Value = serde_json::from_slice(&fs::read(run.folder.path.join(DIAGNOSIS)).ok()?).ok()?;
     let plans = found.get("plans")?;
@@ -88,7 +88,7 @@ fn show_run(group: &Group, id: usize) -> Shown {
     let Some((run, restored)) = restore(group, &mut shown.notes) else {
         shown.model = absent("No checkpoint that could be read.");
         shown.prediction = shown.model.clone();
-        // What was recorded can be shown all the same.
+        // The recorded episodes can still be shown.
         let with_episodes = group.runs.iter().find_map(|run| Some((run, episodes(run, &mut shown.notes)?)));
         shown.episode = match with_episodes {
             Some((run, episodes)) => played_middle(run, &episodes, id),
@@ -139,7 +139,7 @@ fn show_run(group: &Group, id: usize) -> Shown {
     shown
 }
 
-/// Of a run that learns no model: nothing at all, or a policy from real transitions.
+/// For a run that learns no model: nothing at all, or a policy from real transitions.
 pub(super) fn without_model(is_ground_truth: bool) -> &'static str {
     match is_ground_truth {
         true => "The simulator itself is the model: nothing is learned.",
@@ -153,7 +153,7 @@ fn failed(error: &anyhow::Error) -> String {
     absent(&format!("Left out: {}", console::chain(error)))
 }
 
-/// The first run with a checkpoint that can be read.
+/// The first run with a readable checkpoint.
 fn restore<'a>(group: &'a Group, notes: &mut Vec<String>) -> Option<(&'a Run, Restored)> {
     for run in &group.runs {
         if !run.folder.path.join("checkpoints").exists() {
@@ -183,7 +183,7 @@ struct Episodes {
 }
 
 impl Episodes {
-    /// The episode in the middle of the returns.
+    /// The episode with the median return.
     fn middle(&self) -> &Stored {
         let mut by_return: Vec<&Stored> = self.episodes.iter().collect();
         by_return.sort_by(|a, b| a.total_reward().total_cmp(&b.total_reward()));
@@ -280,7 +280,7 @@ fn columns(found: &ModelEvaluation, names: &Names) -> String {
     table(&header, 1, &rows)
 }
 
-/// What a model predicts from the first of some transitions on, under the actions that were taken.
+/// What a model predicts from the first of some transitions on, with the actions that were taken.
 struct Foreseen {
     particles: usize,
     width: usize,
@@ -309,12 +309,12 @@ impl Foreseen {
         mean_std(&(0..self.particles).map(|p| self.at(step, p, column)).collect::<Vec<_>>())
     }
 
-    /// All predictions of a column that are finite.
+    /// All finite predictions of a column.
     fn values(&self, column: usize) -> impl Iterator<Item = f64> + '_ {
         self.imagined.iter().skip(column).step_by(self.width).map(|v| f64::from(*v)).filter(|v| v.is_finite())
     }
 
-    /// A column over time, beside what was real, `[steps + 1]`. `range` is that of the whole evaluation.
+    /// Predictions of a column over time, beside the real values, `[steps + 1]`. `range` is that of the whole evaluation.
     fn chart(&self, column: usize, name: &str, real: &Points, horizon: f64, range: (f64, f64)) -> Chart {
         let mut chart = Chart::new(Size::Small, format!("{name}, predicted and real"), "time (s)", "");
         let spread: Vec<(f64, f64)> = (0..real.len()).map(|step| self.spread(step, column)).collect();
@@ -326,7 +326,7 @@ impl Foreseen {
                 (*time, format!("{time:.2} s\nreal {value}\npredicted {predicted}"))
             })
             .collect();
-        // A model that runs away must not flatten what is real.
+        // A diverging model must not flatten the real values.
         let (low, high) = ends(real.iter().map(|p| p.1));
         let margin = (0.5 * (range.1 - range.0)).max(1e-3);
         let lowest = self.values(column).fold(low, f64::min).max(low - margin);
@@ -335,7 +335,7 @@ impl Foreseen {
         chart.y_range = Some((lowest - pad, highest + pad));
         for particle in 0..self.particles.min(FAN) {
             let path = real.iter().enumerate().map(|(step, p)| (p.0, self.at(step, particle, column))).collect();
-            // Of a few each can be followed.
+            // A few can each be followed.
             let style = if self.particles > FEW { Style::Faint } else { Style::Thin };
             chart.marks.push(Mark::Line(Colour::Series(0), style, path));
         }
@@ -353,7 +353,7 @@ fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
 }
 
-/// Open-loop predictions beside what happened.
+/// Open-loop predictions beside the real episode.
 fn foreseen(
     run: &Run,
     model: &dyn Dynamics,
@@ -403,7 +403,7 @@ fn observations(transitions: &[Transition], column: usize, period: f64) -> Point
     all.map(|(s, obs)| (s as f64 * period, f64::from(obs[column]))).collect()
 }
 
-/// What the columns are called.
+/// Names of the columns.
 #[derive(Debug, Default)]
 struct Names {
     obs: Vec<String>,
@@ -411,7 +411,7 @@ struct Names {
 }
 
 impl Names {
-    /// By the task; none of a task that this program does not know.
+    /// From the task; empty for a task that this program does not know.
     fn of(run: &Run) -> Self {
         run.known().map_or_else(Self::default, |known| Self {
             obs: known.spec.column_names(),
@@ -428,12 +428,12 @@ impl Names {
     }
 }
 
-/// Time of a step (s), of a task that this program does not know: 1.
+/// Duration of a step (s); 1 for a task that this program does not know.
 fn period(run: &Run) -> f64 {
     run.known().map_or(1.0, |known| known.spec.control_period)
 }
 
-/// The evaluation's episode in the middle of the returns.
+/// The evaluation's episode with the median return.
 fn played_middle(run: &Run, episodes: &Episodes, id: usize) -> String {
     let episode = episodes.middle();
     let (number, count, step) = (episode.number, episodes.episodes.len(), episodes.env_step);
@@ -449,7 +449,7 @@ fn played_middle(run: &Run, episodes: &Episodes, id: usize) -> String {
     played(run, &episode.transitions, &drawn, &what, id) + &note
 }
 
-/// The last training episode, where nothing was evaluated.
+/// The last training episode, if nothing was evaluated.
 fn played_training(run: &Run, learned: Learned<'_>, env_step: u64, id: usize) -> String {
     let replay = learned.replay;
     let last: Vec<Transition> = replay.episodes().last().into_iter().flatten().filter_map(|i| replay.get(i)).collect();
@@ -460,22 +460,22 @@ fn played_training(run: &Run, learned: Learned<'_>, env_step: u64, id: usize) ->
     played(run, &last, &Drawn::Nothing, &what, id)
 }
 
-/// What an environment shows of an episode by itself.
+/// What an environment itself draws of an episode.
 enum Drawn {
-    /// Nothing: the task's sketch, or its observations, are shown.
+    /// Nothing: the task's sketch or its observations are shown instead.
     Nothing,
-    /// Scenes at as many moments, as the script reads them.
+    /// Scenes at this many moments, as the script reads them.
     Scenes(Value, usize),
     /// PNG files from its start to its end.
     #[cfg_attr(not(feature = "mujoco"), allow(dead_code, reason = "PNG files need the feature"))]
     Pictures(Vec<Vec<u8>>),
 }
 
-/// An episode as the task shows it.
+/// An episode as the task draws it.
 fn drawn(run: &Run, episode: &Stored) -> Result<Drawn> {
     let steps = episode.transitions.len();
-    // What has a sketch shows nothing else, and may have been recorded by an earlier version. Nor does a process, or a task of another
-    // program.
+    // A task with a sketch shows nothing else, and may have been recorded by an earlier version. A process and a task of another program
+    // draw nothing here either.
     let shows = run.known().is_some_and(|known| known.sketch.is_none());
     if !shows || run.experiment().task == mbrl_env::process::TASK {
         return Ok(Drawn::Nothing);
@@ -508,7 +508,7 @@ fn pictures(_: EpisodeReplay<'_>, _: usize) -> Result<Drawn> {
     Ok(Drawn::Nothing)
 }
 
-/// Scenes of one environment: its solids, the places of those that move in each, and where to look from.
+/// Scenes of one environment: its solids, the places of the moving ones in each scene, and the camera.
 fn scenes_json(scenes: &[Scene]) -> Value {
     let round = |v: f32, digits: f64| if v.is_finite() { (f64::from(v) * digits).round() / digits } else { 0.0 };
     let Some(first) = scenes.first() else { return Value::Null };
@@ -545,7 +545,7 @@ fn scenes_json(scenes: &[Scene]) -> Value {
     })
 }
 
-/// An episode that plays, at least one step: what was drawn of it, the task's sketch, or its observations, with actions and
+/// An episode that can be played, of at least one step: its pictures, the task's sketch or its observations, with actions and
 /// rewards.
 fn played(run: &Run, all: &[Transition], drawn: &Drawn, what: &str, id: usize) -> String {
     let every = all.len().div_ceil(FRAMES);
@@ -556,7 +556,7 @@ fn played(run: &Run, all: &[Transition], drawn: &Drawn, what: &str, id: usize) -
         paid += t.reward;
         paid
     });
-    // After the steps of each frame, the last one included.
+    // After the steps of each frame, including the last one.
     let sums: Vec<f64> = so_far.collect();
     let returns: Vec<f64> = sums.chunks(every).map(|chunk| (1e3 * chunk[chunk.len() - 1]).round() / 1e3).collect();
     let mut data = json!({ "dt": period * every as f64, "returns": returns });
@@ -635,7 +635,7 @@ fn played(run: &Run, all: &[Transition], drawn: &Drawn, what: &str, id: usize) -
     figure(&player, "", &caption)
 }
 
-/// Bytes as text, by RFC 4648.
+/// Bytes as text, according to RFC 4648.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -695,7 +695,7 @@ mod tests {
         assert_eq!(frame(&shapes), expected);
     }
 
-    /// An episode of one step that earns this.
+    /// An episode of one step with this reward.
     fn episode(number: usize, reward: f64) -> Stored {
         let transition = Transition {
             obs: vec![1.0, 0.0, 0.5],
@@ -715,7 +715,7 @@ mod tests {
         assert_eq!(of(vec![episode(1, 3.0), episode(2, -9.0)]).middle().number, 2);
     }
 
-    /// Three steps of s' = s + a with actions and rewards of their own.
+    /// Three steps of s' = s + a with different actions and rewards.
     fn walk() -> Vec<Transition> {
         let mut at = 1.0;
         [(2.0, 0.5), (-1.0, -4.0), (3.0, 1.5)]
@@ -736,7 +736,7 @@ mod tests {
             .collect()
     }
 
-    /// A model that doubles every action foresees 1, 1 + 4, 1 + 4 − 2, 1 + 4 − 2 + 6: none of it without the actions.
+    /// A model that doubles every action predicts 1, 1 + 4, 1 + 4 − 2, 1 + 4 − 2 + 6, which depends on the actions.
     #[test]
     fn predictions_follow_the_actions_that_were_taken() {
         let model = dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 2.0);

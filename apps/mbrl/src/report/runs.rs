@@ -1,4 +1,4 @@
-//! What runs left behind, read from whatever state they are in.
+//! Results of runs, read whatever state they are in.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ impl Line {
         Self { event: line.event.clone(), env_step: line.env_step as f64, wall_s: line.wall_s, line }
     }
 
-    /// NaN for `null` and where there is none.
+    /// The value; NaN if it is `null` or missing.
     pub(super) fn get(&self, key: &str) -> f64 {
         self.line.get(key).unwrap_or(f64::NAN)
     }
@@ -46,18 +46,18 @@ pub(crate) struct Run {
     lines: Vec<Line>,
     /// What is wrong with its files.
     pub(crate) notes: Vec<String>,
-    /// What its task says of itself, once it was asked: that may start a process.
+    /// Its task's description, read on demand, because this may start a process.
     known: OnceLock<Option<Known>>,
 }
 
-/// What a task says of itself.
+/// A task's description.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) spec: EnvSpec,
     pub(super) sketch: Option<SketchFn>,
 }
 
-/// Where a run's wall time went (s).
+/// How a run spent its wall-clock time (s).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Times {
     pub(super) simulation: f64,
@@ -65,17 +65,17 @@ pub(super) struct Times {
     pub(super) fitting: f64,
     pub(super) evaluation: f64,
     pub(super) rest: f64,
-    /// All of it.
+    /// The total.
     pub(super) total: f64,
-    /// The record is of an older version: acting is estimated, and simulation is a part of the rest.
+    /// The record comes from an older version: acting is estimated, and simulation is part of the rest.
     pub(super) estimated: bool,
 }
 
 impl Run {
-    /// Reads a folder; only one without a legible experiment is refused.
+    /// Reads a folder; only one without a readable experiment is refused.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         if !path.join(EXPERIMENT).exists() {
-            // The folder of many runs is easily named for one of them.
+            // A folder of many runs is easily given in place of one of them.
             let holds_runs = fs::read_dir(path)
                 .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().join(EXPERIMENT).exists()));
             if holds_runs {
@@ -110,7 +110,7 @@ impl Run {
         &self.folder.experiment
     }
 
-    /// Returns over real steps: of evaluations, NaN where none of the episodes was whole; or of whole training episodes.
+    /// Returns over real steps: of evaluations, with NaN if no episode was complete, or of complete training episodes.
     pub(crate) fn curve(&self, metric: Metric) -> Vec<CurvePoint> {
         let point = |line: &Line, value| CurvePoint { env_step: line.env_step, value, wall_s: line.wall_s };
         match metric {
@@ -119,8 +119,8 @@ impl Run {
         }
     }
 
-    /// What the episodes of the evaluation at a step came to, besides their return: the figures that its task is judged by, means over the
-    /// episodes, in the task's order. Nothing where the task has none, or where the episodes are not there any more.
+    /// The outcomes of the episodes of the evaluation at a step, besides their return: the figures by which its task is judged, means over
+    /// the episodes, in the task's order. Empty if the task has none, or if the episodes are no longer there.
     pub(crate) fn outcomes(&self, env_step: f64) -> Vec<(&'static str, f64)> {
         let mut sums: Vec<(&'static str, f64, usize)> = Vec::new();
         let stored = trajectories::newest(&self.folder.path, Some(env_step as u64)).ok().flatten();
@@ -150,7 +150,7 @@ impl Run {
         name.map(|name| (name, points))
     }
 
-    /// What its task says of itself; nothing of one that this program does not know, or that does not start here.
+    /// Its task's description; `None` for a task that this program does not know, or that does not start here.
     pub(super) fn known(&self) -> Option<&Known> {
         let known = self.known.get_or_init(|| {
             let task = self.experiment().make_task(registry()).ok()?;
@@ -163,29 +163,29 @@ impl Run {
         self.lines.iter().filter(move |line| line.event == event)
     }
 
-    /// Real steps and values of a name, where they are finite.
+    /// Real steps and values of a metric, where they are finite.
     pub(super) fn points(&self, event: &str, key: &str) -> Vec<(f64, f64)> {
         self.of(event).map(|line| (line.env_step, line.get(key))).filter(|p| p.1.is_finite()).collect()
     }
 
-    /// Real steps and returns of the whole training episodes.
+    /// Real steps and returns of the complete training episodes.
     pub(super) fn returns(&self) -> Vec<(f64, f64)> {
         self.whole(|_| true)
     }
 
-    /// Those of them whose actions the agent chose from the first step on, by plans or by its policy: not the random ones before.
+    /// Those of them whose actions the agent chose from the first step on, by plans or by its policy, without the random ones before.
     pub(super) fn chosen_returns(&self) -> Vec<(f64, f64)> {
         let agent = &self.experiment().agent;
         let random = match (self.first_fit(), agent.learned_model()) {
             (Some(fit), _) => fit,
-            // Until its first fit an agent with a model acts at random.
+            // Until its first fit, an agent with a model acts at random.
             (None, Some(_)) => f64::INFINITY,
             (None, None) => agent.random_steps() as f64,
         };
         self.whole(|line| line.env_step - line.get("episode/length") >= random)
     }
 
-    /// Whole training episodes.
+    /// Complete training episodes.
     fn whole_lines(&self) -> impl Iterator<Item = &Line> {
         let flagged = |line: &Line| ["episode/cut", "episode/breakdown"].iter().any(|flag| line.get(flag) == 1.0);
         self.of("episode").filter(move |line| !flagged(line))
@@ -205,7 +205,7 @@ impl Run {
         self.of("episode").count()
     }
 
-    /// Real steps by the end of the last episode; of a refit, which has none, those of its data.
+    /// Real steps by the end of the last episode; for a refit, which has no episodes, those of its data.
     pub(crate) fn env_step(&self) -> u64 {
         let episodes = self.of("episode").map(|line| line.env_step as u64).max();
         episodes.or_else(|| self.lines.iter().map(|line| line.env_step as u64).max()).unwrap_or(0)
@@ -215,7 +215,7 @@ impl Run {
         self.env_step() >= self.experiment().steps
     }
 
-    /// Whether the last figure that is recorded is of its last step: an evaluation at the end may have been stopped.
+    /// Whether the last recorded figure belongs to its last step: an evaluation at the end may have been stopped.
     pub(crate) fn is_evaluated(&self) -> bool {
         let at_the_end = || self.evaluation().is_some_and(|line| line.env_step as u64 >= self.env_step());
         self.experiment().train.eval_every == 0 || at_the_end()
@@ -235,7 +235,7 @@ impl Run {
     }
 
     pub(super) fn times(&self) -> Times {
-        // The sum of nothing is −0.
+        // An empty sum is −0.
         let sum = |event: &str, key: &str| self.points(event, key).iter().fold(0.0, |sum, p| sum + p.1);
         let estimated = self.points("episode", "episode/act_s").is_empty() && self.episodes() > 0;
         let acting = if estimated { self.planning_estimated() } else { sum("episode", "episode/act_s") };
@@ -246,7 +246,7 @@ impl Run {
         Times { simulation, acting, fitting, evaluation, rest, total, estimated }
     }
 
-    /// Mean time of a plan times the steps of the episode that it was planned in.
+    /// Mean time of a plan times the number of steps of its episode.
     fn planning_estimated(&self) -> f64 {
         let mut length = 0.0;
         let mut sum = 0.0;
@@ -261,12 +261,12 @@ impl Run {
     }
 }
 
-/// What a curve shows.
+/// The metric of a curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Metric {
     /// Mean return of each evaluation.
     Evaluation,
-    /// Return of each whole training episode, exploration included.
+    /// Return of each complete training episode, including exploration.
     Episode,
 }
 
@@ -285,16 +285,16 @@ pub(crate) struct Group {
     pub(crate) name: String,
     /// In the order of their seeds; at least one.
     pub(crate) runs: Vec<Run>,
-    /// Which of the colours of series it has all over the page.
+    /// Index of its series colour, the same on the whole page.
     pub(crate) colour: usize,
-    /// Whether it is something to measure the others by, which learns nothing.
+    /// Whether it is a reference for the others, which learns nothing.
     pub(crate) is_baseline: bool,
 }
 
 impl Group {
-    /// Runs of one name.
+    /// Runs with one name.
     pub(crate) fn new(name: String, runs: Vec<Run>, colour: usize) -> Self {
-        // With a value or a policy, planning in the simulator learns too.
+        // With a value function or a policy, planning in the simulator learns too.
         let learns_nothing = |run: &Run| {
             let sections = run.experiment().agent.ground_truth();
             sections.is_some_and(|of| of.value.source == ValueSource::Off && of.distil.role == DistilRole::Off)
@@ -308,7 +308,7 @@ impl Group {
         self.runs[0].experiment()
     }
 
-    /// The task of its runs, with what was set of it: returns of different ones are not comparable.
+    /// The task of its runs, with its settings: returns of different ones are not comparable.
     pub(crate) fn task(&self) -> String {
         task_of(self.experiment())
     }
@@ -322,7 +322,7 @@ impl Group {
     }
 }
 
-/// The task of an experiment, with the options and wrappers that make it another one.
+/// The task of an experiment, with the options and wrappers that make it a different one.
 fn task_of(experiment: &Experiment) -> String {
     let mut plain = experiment.clone();
     plain.wrappers = WrappersConfig::default();
@@ -341,12 +341,12 @@ fn task_of(experiment: &Experiment) -> String {
     if words.is_empty() { experiment.task.clone() } else { format!("{} ({})", experiment.task, words.join(", ")) }
 }
 
-/// Reads all runs and puts those together whose experiments differ in the seed alone.
+/// Reads all runs and groups those whose experiments differ only in the seed.
 pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
     let mut places = Vec::new();
     let mut groups: Vec<Group> = Vec::new();
     for path in paths {
-        // A run that is named twice is one run.
+        // A run that is named twice counts once.
         let place = folder::real(path);
         if places.contains(&place) {
             console::note(format_args!("note: {} is named twice", path.display()));
@@ -367,7 +367,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-/// Calls groups of equal names by the settings that they differ in; names runs of equal folders by their paths.
+/// Names groups with equal names by the settings in which they differ, and runs with equal folder names by their paths.
 pub(crate) fn tell_apart(groups: &mut [Group]) {
     let settings: Vec<Settings> = groups.iter().map(|group| group.experiment().flat().unwrap_or_default()).collect();
     let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
@@ -379,7 +379,7 @@ pub(crate) fn tell_apart(groups: &mut [Group]) {
     }
     let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
     for (i, group) in groups.iter_mut().enumerate() {
-        // So many settings differ that the first of them are the same.
+        // So many settings differ that the first ones are the same.
         if names.iter().filter(|name| **name == names[i]).count() > 1 {
             let number = names[..=i].iter().filter(|name| **name == names[i]).count();
             group.name = format!("{} ({number})", names[i]);
@@ -396,10 +396,10 @@ pub(crate) fn tell_apart(groups: &mut [Group]) {
 /// Keys and values.
 type Settings = Vec<(String, String)>;
 
-/// Settings in a name at most.
+/// Maximum number of settings in a name.
 const NAMED: usize = 3;
 
-/// The settings that tell one of `alike` from the others, in words: as few as do, and an ellipsis where more differ. The seed
+/// The settings that distinguish one of `alike` from the others, in words: as few as suffice, and an ellipsis if more differ. The seed
 /// does not count.
 fn differing(own: &Settings, alike: &[&Settings]) -> String {
     let value = |settings: &Settings, key: &str| settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
@@ -415,7 +415,7 @@ fn differing(own: &Settings, alike: &[&Settings]) -> String {
     while chosen.len() < NAMED.min(keys.len()) && kinds(&chosen) < alike.len() {
         let with = |key: &str| kinds(&[&chosen[..], &[key]].concat());
         let all_have = |key: &str| alike.iter().all(|settings| value(settings, key).is_some());
-        // Of equals one that all have, and of these the first by name.
+        // Among equally good ones, one that all have, and of these the first by name.
         let left = keys.iter().filter(|key| !chosen.contains(key));
         let best = left.rev().max_by_key(|key| (with(key), all_have(key)));
         chosen.extend(best);
@@ -523,7 +523,7 @@ pub(crate) mod tests {
             groups.map(|group| group.name),
             ["smoke: planner.horizon = 5", "smoke: planner.horizon = 7", "other"]
         );
-        // As few settings as tell all of them apart.
+        // As few settings as distinguish all of them.
         let both = ["planner.horizon=5", "planner.population=30"];
         let mut groups = [group(&both), group(&both[..1]), group(&both[1..]), group(&[])];
         tell_apart(&mut groups);
@@ -550,14 +550,14 @@ pub(crate) mod tests {
         assert_eq!(found.chosen_returns(), []);
         found.folder.experiment = registry().load("ground-truth-cartpole-swingup", &[]).unwrap();
         assert_eq!(found.chosen_returns(), [(200.0, -9.0)]);
-        // A policy acts after its random steps, and one that is learned in a model after the first fit.
+        // A policy acts after its random steps; one that is learned in a model, after the first fit.
         found.folder.experiment = registry().load("sac-pendulum", &["agent.random_steps=1"]).unwrap();
         assert_eq!(found.chosen_returns(), []);
         found.folder.experiment = registry().load("sac-pendulum", &["agent.random_steps=0"]).unwrap();
         assert_eq!(found.chosen_returns(), [(200.0, -9.0)]);
         found.folder.experiment = registry().load("dhmbpo-pendulum", &[]).unwrap();
         assert_eq!(found.chosen_returns(), []);
-        // A fit in the middle of an episode makes it a chosen one from there on only.
+        // A fit in the middle of an episode: actions are chosen only from there on.
         let middle = [
             r#"{"event":"fit","env_step":100,"wall_s":1}"#,
             r#"{"event":"episode","env_step":150,"wall_s":2,"episode/return":-9,"episode/length":150,"episode/cut":0}"#,
