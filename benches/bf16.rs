@@ -1,7 +1,7 @@
-//! Roll-outs with products of bfloat16 beside those in `f32`.
+//! Roll-outs with bfloat16 products beside those in `f32`.
 //!
 //! `cargo bench -p mbrl-benches --bench bf16 -- speed`: forward passes and control steps of the benches `forward` and `plan`,
-//! both by turns in one process. Median times, and the median and the quartiles of the turns' ratios.
+//! alternating in one process. Median times, and the median and the quartiles of the ratios of turns.
 //!
 //! `… -- error TASK`: a model is fitted to 20 episodes of random actions; on 20 others, its error after k steps and the
 //! difference that rounding makes.
@@ -17,7 +17,7 @@ use mbrl_model::{
 };
 
 const ROUNDS: usize = 15;
-/// Steps of a roll-out whose error is measured.
+/// Number of steps of a roll-out whose error is measured.
 const HORIZON: usize = 25;
 
 fn main() {
@@ -41,7 +41,7 @@ fn speed() {
             model.set_precision(precision);
             model
         });
-        // A turn lasts 50 ms or so.
+        // A turn lasts about 50 ms.
         let repeats = (10_000_000_000 / shape.flop()).max(1);
         by_turns(&format!("forward/{}", shape.name), repeats, |i| {
             let start = Start::States(states.clone());
@@ -79,7 +79,7 @@ fn by_turns(name: &str, repeats: u64, mut run: impl FnMut(usize)) {
     println!("{name:<28} {f32:>10.3} {bf16:>10.3} {:>8.2}   {:.2} to {:.2}", quartiles[1], quartiles[0], quartiles[2]);
 }
 
-/// PETS's networks on `name`, members one by one without noise: what a particle of a plan sees.
+/// PETS's networks on `name`, one member at a time without noise: what a particle of a plan sees.
 fn error(name: &str) {
     let device = Device::flex();
     let task = tasks::make(name).expect("a task");
@@ -109,7 +109,7 @@ fn error(name: &str) {
     let settings = FitConfig { batch_size: 64, holdout: 0.0, max_epochs: 40, ..FitConfig::default() };
     fit(&mut model, &data, &settings, &mut rng).expect("a fit");
 
-    // All stretches of HORIZON steps, one behind the other.
+    // All sections of HORIZON steps, one after the other.
     let held_out = episodes(1000..1020);
     let stretches: Vec<&[Transition]> = held_out.iter().flat_map(|episode| episode.chunks_exact(HORIZON)).collect();
     let starts = stretches.len();
@@ -126,7 +126,7 @@ fn error(name: &str) {
     };
     let (exact, rounded) = (imagined(Precision::F32), imagined(Precision::Bf16));
 
-    // Columns count in units of their own spread.
+    // Columns are measured in units of their own spread.
     let columns: Vec<Vec<f32>> =
         (0..o).map(|c| held_out.iter().flatten().map(|transition| transition.next_obs[c]).collect()).collect();
     let spread: Vec<f64> = columns

@@ -1,4 +1,4 @@
-//! Tells the benches where the engine of the feature `mujoco` lies.
+//! Tells the benches where the engine of the feature `mujoco` is.
 
 fn main() {
     const VARIABLE: &str = "MUJOCO_DYNAMIC_LINK_DIR";

@@ -1,8 +1,8 @@
-//! What features cost: a roll-out of a hand with and without its fingertips, and the fingertips alone; and the features of `mbrl-hand`'s tasks.
+//! The cost of features: a roll-out of a hand with and without its fingertips, the fingertips alone, and the features of `mbrl-hand`'s tasks.
 //!
 //! `cargo bench -p mbrl-benches --bench features`. Three members of 2 × 500, 512 candidates of seven steps, 24 joints; the features are
-//! the positions of five fingertips by forward kinematics, as the joints stand and as they are commanded. Before criterion's figures
-//! it prints the shares of rounds that alternate, which other work on the machine moves less. `hand-features/…` is the time per tile of 32 rows.
+//! the positions of five fingertips by forward kinematics, at the measured and at the commanded joint angles. Before criterion's figures
+//! it prints the shares from alternating rounds, which other work on the machine affects less. `hand-features/…` is the time per tile of 32 rows.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use std::{hint::black_box, time::Instant};
@@ -18,8 +18,8 @@ const CANDIDATES: usize = 512;
 const HORIZON: usize = 7;
 const ROUNDS: usize = 41;
 
-/// Joints of a finger, in the order of the hand's columns: first those of the palm before it (or none), then the one to the side,
-/// then three that bend. Where it begins (m), and the lengths of its links.
+/// Joints of a finger, in the order of the hand's columns: first the joint in the palm before it (if any), then the sideways one,
+/// then three that bend. Then its origin (m) and the lengths of its links.
 struct Finger {
     palm: Option<usize>,
     side: usize,
@@ -40,14 +40,14 @@ const FINGERS: [Finger; 5] = [
 /// The five tips in the frame of the forearm, `[15]`, twice.
 struct Fingertips;
 
-/// Turns (x, y) by an angle whose sine and cosine are given.
+/// Rotates (x, y) by an angle whose sine and cosine are given.
 fn turn(x: &mut Lanes, y: &mut Lanes, sin: &Lanes, cos: &Lanes) {
     for (((x, y), sin), cos) in x.iter_mut().zip(y).zip(sin).zip(cos) {
         (*x, *y) = (cos * *x - sin * *y, sin * *x + cos * *y);
     }
 }
 
-/// Tips `[15]` of a hand whose joints `[24]` stand at these angles.
+/// Tips `[15]` of a hand with these joint angles `[24]`.
 fn tips(joints: &[Lanes], out: &mut [Lanes]) {
     let of = |angle: &Lanes| {
         let (mut sin, mut cos) = ([0.0; TILE], [0.0; TILE]);

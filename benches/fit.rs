@@ -1,4 +1,4 @@
-//! Optimizer steps: of an ensemble (gather, forward, backward, Adam; a fit of one epoch, so that what it does once weighs
+//! Optimizer steps: of an ensemble (gather, forward, backward, Adam; a fit of one epoch, in which one-time work matters
 //! little), and of one critic (forward, squared error, backward, Adam) on one thread.
 //!
 //! `cargo bench -p mbrl-benches --bench fit`. Throughput is in optimizer steps. With the feature `wgpu` or `cuda` also on a GPU:
@@ -67,7 +67,7 @@ impl Augment for Turns {
     }
 }
 
-/// As SAC's and TD3's: two hidden layers of 256 ReLU units on 17 observations and 6 actions, one value, 256 rows.
+/// As in SAC and TD3: two hidden layers of 256 ReLU units on 17 observations and 6 actions, one value, 256 rows.
 fn critic(c: &mut Criterion) {
     const BATCH: usize = 256;
     let mut group = c.benchmark_group("fit");

@@ -1,5 +1,5 @@
 //! One forward pass of an ensemble, `[E, N, in] → [E, N, out]`: the fused CPU engine, in `f32` and with products of
-//! bfloat16, beside Burn's flex backend, and a plain matrix product as the machine's measure.
+//! bfloat16, beside Burn's flex backend, and a plain matrix product as a measure of the machine.
 //!
 //! `cargo bench -p mbrl-benches --bench forward`. Throughput is in operations of the matrix products.
 #![allow(missing_docs, reason = "criterion's macros")]
@@ -39,7 +39,7 @@ fn forward(c: &mut Criterion) {
     group.finish();
 }
 
-/// Square products on flex, one on each thread: what the machine can do.
+/// Square products on flex, one on each thread: the capacity of the machine.
 fn sgemm(c: &mut Criterion) {
     const N: usize = 1024;
     let device = Device::flex();
@@ -48,7 +48,7 @@ fn sgemm(c: &mut Criterion) {
     for (name, threads) in [("1-thread", 1), ("all-threads", rayon::current_num_threads())] {
         let pairs: Vec<_> =
             (0..threads as u64).map(|i| (normal(N, N, 2 * i, &device), normal(N, N, 2 * i + 1, &device))).collect();
-        // A thread's product is its own: one thread in the pool that it runs in.
+        // Each thread computes its own product: the pool in which it runs has one thread.
         let alone: Vec<_> = pairs
             .iter()
             .map(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread"))
@@ -67,7 +67,7 @@ fn sgemm(c: &mut Criterion) {
     group.finish();
 }
 
-/// Roll-outs as planners ask for them, on a GPU.
+/// Roll-outs as planners request them, on a GPU.
 fn rollouts(c: &mut Criterion) {
     for (name, device) in gpus() {
         let mut group = c.benchmark_group(format!("rollout-{name}"));

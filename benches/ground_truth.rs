@@ -1,8 +1,8 @@
 //! Roll-outs of the simulator as the model, on one thread and on all of them.
 //!
 //! `cargo bench -p mbrl-benches --bench ground_truth`. Throughput is in steps of the simulator's episodes. The cart-pole's step
-//! costs a fraction of a microsecond, so that it shows what a roll-out costs besides; held for 100 steps it costs as much as
-//! a physics engine's. The last one's candidates end after a quarter of the horizon, or go on.
+//! costs a fraction of a microsecond, so that it shows the overhead of a roll-out; held for 100 steps it costs as much as
+//! a physics engine's. The candidates of the last bench terminate after a quarter of the horizon, or continue.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use std::hint::black_box;
@@ -14,7 +14,7 @@ use mbrl_model::{Draw, Dynamics, Propagation, SimulatorModel, Start};
 
 const HORIZON: usize = 30;
 
-/// Candidates `[H, K, 1]`; those of the first half pull to one side all the time where `uneven`.
+/// Candidates `[H, K, 1]`; if `uneven`, those of the first half always pull to one side.
 fn candidates(population: usize, uneven: bool, device: &Device) -> Tensor<3> {
     let mut rng = Rng::new(0);
     let values: Vec<f32> = (0..HORIZON * population)

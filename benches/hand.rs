@@ -1,6 +1,6 @@
-//! Ground-truth planning with a hand, beside the engine alone on the same candidates, and environment steps beside a bare loop.
+//! Ground-truth planning with a hand, compared with the engine alone on the same candidates, and environment steps with a bare loop.
 //!
-//! `cargo bench -p mbrl-benches --features mujoco --bench hand`. Both sides by turns, `MBRL_PAIRS` times (default 5), on all threads; medians.
+//! `cargo bench -p mbrl-benches --features mujoco --bench hand`. Both sides alternate, `MBRL_PAIRS` times (default 5), on all threads; medians.
 #![allow(missing_docs, reason = "a program")]
 
 use std::{
@@ -26,14 +26,14 @@ use mbrl_plan::{PddmConfig, Planner, Problem};
 use rayon::prelude::*;
 
 const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
-/// Environment steps of a turn.
+/// Number of environment steps per turn.
 const STEPS: usize = 60;
-/// Of the engine per step.
+/// Number of engine steps per environment step.
 const SKIP: usize = 25;
 
 type Sequences = Arc<Mutex<Vec<Vec<Vec<f32>>>>>;
 
-/// A simulator that writes down what it is asked to do.
+/// A simulator that records its calls.
 struct Spy {
     inside: Box<dyn Simulator>,
     now: Vec<Vec<f32>>,
@@ -133,7 +133,7 @@ fn measure(name: &str, mut env: MujocoEnv, servo: &Servo, config: &PddmConfig, p
             pool.lock().expect("no panic").push(data);
         });
     };
-    // Clones are made before the clock runs.
+    // Clones are made before the clock starts.
     plan(&model, &env, config, &situation);
     bare();
     let mut plans = Vec::new();

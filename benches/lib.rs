@@ -1,18 +1,18 @@
-//! Shared set-up of the benches: the shapes that published work uses, with random weights and inputs.
+//! Shared set-up of the benches: the shapes used in published work, with random weights and inputs.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use mbrl_env::{ActionSpace, BoxSpace, Knowledge, Rng, Situation, reward_fn};
 use mbrl_model::{Activation, Ensemble, EnsembleConfig, Head, MemberRule, Precision, Propagation};
 use mbrl_plan::{CemConfig, PddmConfig, Planner, Problem};
 
-/// One ensemble and the number of rows a member that a comparison uses.
+/// One ensemble and the number of rows per member in a comparison.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Stable name, part of the bench's id.
     pub name: &'static str,
     /// Members, `E`.
     pub members: usize,
-    /// Rows a member, `N`.
+    /// Rows per member, `N`.
     pub rows: usize,
     /// Width of an observation.
     pub obs: usize,
@@ -26,7 +26,7 @@ pub struct Shape {
     pub head: Head,
 }
 
-/// PETS's and PDDM's networks, as in the comparison with other frameworks. The numbers count rows a member.
+/// PETS's and PDDM's networks, as in the comparison with other frameworks. The numbers count rows per member.
 pub const SHAPES: [Shape; 4] = [
     Shape {
         name: "halfcheetah-5x2000",
@@ -70,7 +70,7 @@ pub const SHAPES: [Shape; 4] = [
     },
 ];
 
-/// The GPUs that this build supports, by the name that their benches carry: `plan-cuda`, `fit-wgpu`.
+/// The GPUs that this build supports, by the suffix of their benches: `plan-cuda`, `fit-wgpu`.
 #[must_use]
 pub fn gpus() -> Vec<(&'static str, Device)> {
     vec![
@@ -88,7 +88,7 @@ impl Shape {
         self.knowing(&Knowledge::none(), device)
     }
 
-    /// The same with what is known of a task.
+    /// The same with the knowledge of a task.
     #[must_use]
     pub fn knowing(&self, knowledge: &Knowledge, device: &Device) -> Ensemble {
         EnsembleConfig {
@@ -103,7 +103,7 @@ impl Shape {
         .expect("a valid configuration")
     }
 
-    /// Floating-point operations of the matrix products of one forward pass of all rows: two a multiply-add.
+    /// Floating-point operations of the matrix products in one forward pass of all rows: two per multiply-add.
     #[must_use]
     pub fn flop(&self) -> u64 {
         let outputs = if self.head == Head::Gaussian { 2 * self.obs } else { self.obs };
@@ -119,7 +119,7 @@ impl Shape {
 pub struct ControlStep {
     /// Stable name, part of the bench's id.
     pub name: String,
-    /// Model steps that it takes: one particle, one step of the horizon.
+    /// Number of model steps that it takes: one particle, one step of the horizon.
     pub model_steps: u64,
     shape: Shape,
     model: Ensemble,
@@ -135,7 +135,7 @@ impl ControlStep {
         Self::with_population(1, precision, device)
     }
 
-    /// The same with 16 times the candidates, named `…-x16`: enough of them that a GPU has work for all its cores.
+    /// The same with 16 times the candidates, named `…-x16`: enough to keep all cores of a GPU busy.
     #[must_use]
     pub fn large(precision: Precision, device: &Device) -> Vec<Self> {
         Self::with_population(16, precision, device)

@@ -1,7 +1,7 @@
-//! Sixteen environments in lockstep: their plans in one batch, the model steps of these plans alone, and the plans one by one.
+//! Sixteen environments in lockstep: their plans in one batch, only the model steps of these plans, and the plans one by one.
 //!
 //! `cargo bench -p mbrl-benches --bench lockstep`. The case study's sizes: three members of 2 × 256, 160 candidates of seven steps,
-//! a hand of 24 joints. A batch of plans should take little more than its model steps.
+//! a hand with 24 joints. A batch of plans should take little more time than its model steps.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use burn::tensor::{Device, Tensor};

@@ -1,8 +1,8 @@
-//! Environment steps on MuJoCo, beside a bare loop over the engine's own step on the same model.
+//! Environment steps on MuJoCo, compared with a bare loop over the engine's own step on the same model.
 //!
 //! `cargo bench -p mbrl-benches --features mujoco --bench mujoco`. Throughput is in environment steps. With
-//! `MBRL_PAIRS=31` it measures nothing by Criterion, but both loops by turns, as often as said, and prints medians:
-//! `benches/mujoco-beside-gymnasium` puts Gymnasium's Python beside them.
+//! `MBRL_PAIRS=31` it does not use Criterion, but alternates both loops as often as given, and prints medians:
+//! `benches/mujoco-beside-gymnasium` adds Gymnasium's Python for comparison.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use std::{env, time::Instant};
@@ -17,29 +17,29 @@ use mbrl_env::{
     tasks,
 };
 
-/// Name of a task, its model, steps of the engine a step.
+/// Name of a task, its model, engine steps per step.
 const TASKS: [(&str, &str, u32); 4] = [
     ("HalfCheetah-v5", "half_cheetah.xml", 5),
     ("Hopper-v5", "hopper.xml", 4),
     ("Ant-v5", "ant.xml", 5),
     ("Humanoid-v5", "humanoid.xml", 5),
 ];
-/// Steps of an iteration, an episode's worth.
+/// Number of steps of an iteration: one episode.
 const STEPS: usize = 1000;
 
-/// A task whose episodes all begin alike: so both loops go through the same states.
+/// A task whose episodes all begin alike, so that both loops go through the same states.
 fn task(name: &str) -> Box<dyn Simulator> {
     let task = tasks::make_with(name, serde_json::json!({ "reset_noise_scale": 0.0 })).expect("a task");
     task.env.into_simulator().expect("a simulator")
 }
 
-/// Random actions within the limits, drawn before the clock runs.
+/// Random actions within the limits, drawn before the clock starts.
 fn actions(env: &dyn Simulator) -> Vec<Vec<f32>> {
     let mut rng = Rng::new(0);
     (0..STEPS).map(|_| env.spec().actions.sample(&mut rng).expect("bounded actions")).collect()
 }
 
-/// The environment, with a reset at each end.
+/// The environment, with a reset at each end of an episode.
 fn ours(env: &mut dyn Simulator, actions: &[Vec<f32>]) {
     env.reset(Some(0)).expect("a reset");
     for action in actions {
@@ -94,7 +94,7 @@ fn env_step(c: &mut Criterion) {
     group.finish();
 }
 
-/// Steps a second of both by turns, `pairs` times: short turns, since what else the machine does then meets both. Medians, and
+/// Steps per second of both loops, alternating `pairs` times: with short turns, other work on the machine affects both alike. Medians, and
 /// the median of the ratios.
 fn print_pairs(pairs: usize) {
     for (name, file, frame_skip) in TASKS {

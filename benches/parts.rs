@@ -1,4 +1,4 @@
-//! What a control step is made of besides the network: roll-out noise, rewards, each planner's own work, replay batches.
+//! The parts of a control step besides the network: roll-out noise, rewards, each planner's own work, replay batches.
 //!
 //! `cargo bench -p mbrl-benches --bench parts`. Throughput is in normals, rows, model steps and transitions.
 #![allow(missing_docs, reason = "criterion's macros")]
@@ -40,8 +40,8 @@ fn reward(c: &mut Criterion) {
     group.finish();
 }
 
-/// Each planner on a world that costs next to nothing, 24 dimensions of action, 20 steps: sampling, weighing, refitting. The
-/// last one climbs through it.
+/// Each planner on a world that costs almost nothing, with 24 action dimensions and 20 steps: sampling, weighting, refitting. The
+/// last one uses its gradients.
 fn planners(c: &mut Criterion) {
     let device = Device::flex();
     let width = 24;

@@ -1,5 +1,5 @@
 //! One control step: every iteration of the planner, every roll-out step, sampling, rewards, refit; with products in `f32`
-//! and of bfloat16 (`plan-bf16`).
+//! and in bfloat16 (`plan-bf16`).
 //!
 //! `cargo bench -p mbrl-benches --bench plan`. Throughput is in model steps (one particle, one step of the horizon). With the
 //! feature `wgpu` or `cuda` also on a GPU: `plan-wgpu`, `plan-cuda`; there `…-x16` has 16 times the candidates.

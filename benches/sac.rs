@@ -1,7 +1,7 @@
-//! Updates of SAC as published: 256 × 256 units, two critics, 256 transitions, everything of an update (targets, critics, actor,
-//! temperature, slow copies) with the drawing of its batch; and whole steps, in which the policy acts and the world answers too. On one
-//! thread. What an update of DHMBPO takes, with gradients through 1, 3 and 5 steps of a model (`dhmbpo-update`). And what an action of a
-//! policy takes (`policy-act`).
+//! Updates of SAC as published: 256 × 256 units, two critics, 256 transitions, every part of an update (targets, critics, actor,
+//! temperature, target networks) including the sampling of its batch; and complete steps, in which the policy acts and the environment
+//! steps too. On one thread. Also the time of an update of DHMBPO, with gradients through 1, 3 and 5 steps of a model (`dhmbpo-update`),
+//! and the time of an action of a policy (`policy-act`).
 //!
 //! `cargo bench -p mbrl-benches --bench sac`. Throughput is in updates. With the feature `wgpu` or `cuda` also with the networks on a GPU:
 //! `sac-update-wgpu`, `sac-update-cuda`; `sac-update-flex` is the same in Burn's tensors on the CPU.
@@ -144,7 +144,7 @@ fn through_the_model(c: &mut Criterion) {
     group.finish();
 }
 
-/// What an action of a policy takes: a deterministic actor asked for one observation at a time.
+/// The time of an action of a policy: a deterministic actor that gets one observation at a time.
 fn acts(c: &mut Criterion) {
     let mut group = c.benchmark_group("policy-act");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");

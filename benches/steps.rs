@@ -1,7 +1,7 @@
-//! Updates and whole steps of SAC on the pendulum, as `peers/stable_baselines_sac.py` measures them of other libraries: wall time and
-//! processor time, one thread. `benches/beside-peers` runs the two by turns.
+//! Updates and complete steps of SAC on the pendulum, as `peers/stable_baselines_sac.py` measures them for other libraries: wall-clock
+//! time and processor time, one thread. `benches/beside-peers` runs the two alternately.
 //!
-//! `cargo bench -p mbrl-benches --bench steps`. One JSON object a line `{"library", "work", "ms", "cpu_ms"}`, medians of five times 200.
+//! `cargo bench -p mbrl-benches --bench steps`. One JSON object per line `{"library", "work", "ms", "cpu_ms"}`, medians of five times 200.
 
 use std::{fs, time::Instant};
 
@@ -20,7 +20,7 @@ impl Report for Quiet {
     fn scalar(&mut self, _: ReportKind, _: &str, _: f64) {}
 }
 
-/// Milliseconds that this thread has run; NaN where the system does not tell.
+/// Milliseconds that this thread has run; NaN if the system does not report it.
 fn cpu_ms() -> f64 {
     let told = fs::read_to_string("/proc/thread-self/schedstat").ok();
     let ns = told.as_deref().and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());

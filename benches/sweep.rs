@@ -1,7 +1,7 @@
-//! How the cost of scoring candidates grows: with the population, the horizon, the members and the width of their layers.
+//! How the cost of scoring candidates grows with the population, the horizon, the members and the width of their layers.
 //!
 //! `cargo bench -p mbrl-benches --bench sweep`. Throughput is in model steps (one particle, one step of the horizon), so that it
-//! stays the same where the cost is linear.
+//! is constant where the cost is linear.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use std::hint::black_box;
@@ -13,7 +13,7 @@ use mbrl_env::{ActionSpace, BoxSpace, Rng, Situation, reward_fn};
 use mbrl_model::{MemberRule, Propagation};
 use mbrl_plan::{Problem, returns};
 
-/// What a score costs where one thing varies and the rest is in the middle.
+/// The cost of a score when one quantity varies and the others have medium values.
 const POPULATION: usize = 256;
 const HORIZON: usize = 16;
 

@@ -1,11 +1,11 @@
 //! The lecture's cliff: how planning on a learned model fails, and two remedies.
 //!
-//! A walker climbs a hill to the right; past its edge it falls. Nobody tells it where that is: motion, height and end are all
-//! learned. Data of a random walk near the start says "right is higher", and a plan on that model goes right, over the edge,
-//! replanned or not: what the model has never seen, no planning finds out. First remedy: append what was seen, refit, plan again.
+//! A walker climbs a hill to the right; past its edge it falls. Nothing tells it where the edge is: motion, height and termination
+//! are all learned. Data from a random walk near the start says "right is higher", and a plan with that model goes right, over the edge,
+//! replanned or not: planning cannot find what the model has never seen. First remedy: append the new data, refit, plan again.
 //!
 //! Then the world changes: the walker has become lighter than it was when it learned, and each step carries it further than
-//! its model thinks. A plan that is carried out blindly goes over the edge. Second remedy: replan at every step, from where the
+//! its model predicts. A plan that is executed open loop goes over the edge. Second remedy: replan at every step, from where the
 //! last one really led. Run it with `cargo run --release -p mbrl-cliff`; it takes some minutes and leaves `cliff.svg`.
 
 #[path = "../../mbrl/src/plot/mod.rs"]
@@ -23,22 +23,22 @@ use mbrl_policy::{Goal, ModelBased, ModelBasedConfig, TrainConfig, evaluate, sta
 use plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style};
 use rayon::prelude::*;
 
-/// Steps of the random walk, and of what is added to it in the episodes that are planned.
+/// Steps of the random walk, and steps added to it in the planned episodes.
 const RANDOM_STEPS: u64 = 300;
 const PLANNED_STEPS: u64 = 600;
-/// Episodes per seed by which each stage is judged, and the steps of each.
+/// Number of episodes per seed by which each stage is judged, and the steps of each.
 const EPISODES: usize = 5;
 const STEPS: u32 = 40;
-/// Steps that are planned ahead, and members of the model.
+/// Planning horizon in steps, and members of the model.
 const HORIZON: usize = 20;
 const MEMBERS: usize = 5;
-/// How far a step of the lighter walker leads (m); the model has learned 0.1.
+/// Step length of the lighter walker (m); the model has learned 0.1.
 const LIGHTER: f64 = 0.2;
 
 #[derive(Debug, Parser)]
 #[command(about = "Draws how planning on a learned model falls off a cliff, and what helps")]
 struct Args {
-    /// Seeds, each with a model and data of its own.
+    /// Number of seeds, each with its own model and data.
     #[arg(long, default_value_t = 20)]
     seeds: u64,
     /// The picture.
@@ -49,25 +49,25 @@ struct Args {
 /// One episode.
 #[derive(Debug, Clone)]
 struct Walk {
-    /// After 0, 1, 2, … steps (m).
+    /// Positions after 0, 1, 2, … steps (m).
     positions: Vec<f32>,
     actions: Vec<f32>,
     /// Whether it ended below the cliff.
     fell: bool,
 }
 
-/// What a model believes.
+/// The predictions of a model.
 #[derive(Debug, Clone)]
 struct Belief {
-    /// The height that each member expects at a position.
+    /// The height that each member predicts at a position.
     heights: Vec<Points>,
-    /// Where a plan expects to be, and how high, step by step.
+    /// The predicted position and height along a plan, step by step.
     plan: Points,
-    /// Positions that the model has learned from.
+    /// Positions from which the model has learned.
     data: Vec<f32>,
 }
 
-/// The lives of one agent: on random data, on data of its own plans, and lighter than it knows.
+/// The stages of one agent: with random data, with data from its own plans, and lighter than it knows.
 struct Lives {
     walks: [Vec<Walk>; 3],
     beliefs: [Belief; 2],
@@ -98,10 +98,10 @@ fn agent(seed: u64, replan: Replan) -> Result<(tasks::Task, mbrl_policy::Trainin
         constrain_variance: false,
         ..CemConfig::default()
     };
-    // A fall that one member of five foresees counts: the worst of them decides.
+    // A fall that one of five members predicts counts: the worst of them decides.
     let planner = planner.init(&spec.actions, propagation)?.with_aggregate(Aggregate::Worst);
     let mpc = Mpc::new(Box::new(planner), replan)?;
-    // Neither reward nor end are given: the model's own count.
+    // Neither reward nor termination is given: the model's own count.
     let config = ModelBasedConfig { random_steps: RANDOM_STEPS, ..ModelBasedConfig::default() };
     let agent = config.init(spec, model, fit, Goal::of_model(), mpc)?;
     Ok((task, training, agent))
@@ -133,7 +133,7 @@ fn judge(world: &mut World, agent: &mut ModelBased, seed: u64) -> Result<Vec<Wal
     Ok(evaluation.episodes.iter().map(|e| walk(&e.transitions, e.summary.terminated)).collect())
 }
 
-/// What the model says of every position, and of the plan that a walk began with.
+/// The model's predictions for every position, and for the plan with which a walk began.
 fn belief(agent: &ModelBased, walk: &Walk) -> Result<Belief> {
     let model = agent.model();
     let device = &model.spec().device;
@@ -141,7 +141,7 @@ fn belief(agent: &ModelBased, walk: &Walk) -> Result<Belief> {
     let draw = Draw::new(Propagation { rule: MemberRule::TsInf, noise: false, particles: MEMBERS }, 0);
     let config = tasks::CliffConfig::default();
 
-    // One step to the right from each position says what is expected one step further on.
+    // One step to the right from each position shows the prediction one step further on.
     let count = 130;
     let at = |i: usize| config.wall + (config.edge + 0.3 - config.wall) * i as f64 / (count - 1) as f64;
     let from: Vec<f32> = (0..count).map(|i| (at(i) - config.step_length) as f32).collect();
@@ -172,7 +172,7 @@ fn floats(tensor: Tensor<1>) -> Result<Vec<f32>> {
     tensor.into_data().try_into_vec().context("a tensor of floats")
 }
 
-/// How one stage went, over all seeds and episodes.
+/// The results of one stage, over all seeds and episodes.
 struct Stage {
     name: &'static str,
     walks: Vec<Walk>,
@@ -184,7 +184,7 @@ impl Stage {
         100.0 * self.walks.iter().filter(|walk| walk.fell).count() as f64 / self.walks.len() as f64
     }
 
-    /// Where episodes end on average (m): never to fall is easy for one who stays where he is.
+    /// Mean final position of episodes (m): a walker that stays where it is never falls.
     fn end(&self) -> f64 {
         self.walks.iter().filter_map(|walk| walk.positions.last()).map(|x| f64::from(*x)).sum::<f64>()
             / self.walks.len() as f64
@@ -259,7 +259,7 @@ fn picture(beliefs: &[Belief; 2], stages: &[Stage; 6], seeds: u64) -> Picture {
     }
 }
 
-/// The hill as it is and as the model believes.
+/// The true hill, and the hill as the model predicts it.
 fn hill(belief: &Belief) -> Chart {
     let config = tasks::CliffConfig::default();
     let floor = config.slope * config.edge - config.drop;
@@ -277,7 +277,7 @@ fn hill(belief: &Belief) -> Chart {
     chart.marks.push(Mark::Line(Colour::Ink, Style::Thick, truth));
     chart.marks.extend(belief.heights.iter().map(|member| Mark::Line(MODEL, Style::Thin, member.clone())));
     chart.marks.push(Mark::Dots(PLAN, belief.plan.clone()));
-    // So many that each stands for a few.
+    // There are so many that each drawn one stands for a few.
     let every = belief.data.len().div_ceil(150).max(1);
     let data = belief.data.iter().step_by(every).map(|x| (f64::from(*x), floor - 0.45)).collect();
     chart.marks.push(Mark::Dots(Colour::Muted, data));

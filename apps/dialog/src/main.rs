@@ -1,8 +1,8 @@
-//! A dialogue that is planned: a table is to be booked for a user whose wishes are hidden and whose words are misheard.
+//! A planned dialogue: book a table for a user whose wishes are hidden and whose words are misheard.
 //!
-//! What the user will answer is a model of dynamics, learned from transcripts by counting: p(answer | what was said so far, what I say). A planner
-//! chooses what to say next, so that few turns lead to a right booking. Beside it: the planner with the user's true probabilities, a policy written by
-//! hand, and random acts. Run it with `cargo run --release -p mbrl-dialog`; it takes a minute or two and leaves `dialog.svg`.
+//! The user's answers are a dynamics model, learned from transcripts by counting: p(answer | what was said so far, what I say). A planner
+//! chooses what to say next, so that few turns lead to a right booking. It is compared with the planner with the user's true probabilities,
+//! a handwritten policy, and random acts. Run it with `cargo run --release -p mbrl-dialog`; it takes a minute or two and leaves `dialog.svg`.
 
 #[path = "../../mbrl/src/plot/mod.rs"]
 mod plot;
@@ -25,10 +25,10 @@ use user::{ACTS, Act, Answer, Dialogue, MOST_TURNS, SLOTS, Transcript, User};
 #[derive(Debug, Parser)]
 #[command(about = "Draws how well dialogues go that are planned with a learned model of the user")]
 struct Args {
-    /// Transcripts to learn from, in rising order.
+    /// Numbers of transcripts to learn from, in rising order.
     #[arg(long, value_delimiter = ',', default_value = "20,100,500,2000")]
     transcripts: Vec<usize>,
-    /// Dialogues by which each way to talk is judged.
+    /// Number of dialogues by which each way to talk is judged.
     #[arg(long, default_value_t = 400)]
     dialogues: usize,
     #[arg(long, default_value_t = 0)]
@@ -37,10 +37,10 @@ struct Args {
     out: PathBuf,
 }
 
-/// How dialogues went.
+/// The outcome of dialogues.
 #[derive(Debug, Clone, Copy)]
 struct Talk {
-    /// The share that ended in what the user wanted.
+    /// The share that ended with what the user wanted.
     success: f64,
     /// Mean number of turns.
     turns: f64,
@@ -70,7 +70,7 @@ impl Talk {
 /// A planner with a model of the user.
 fn planned(user: User, dialogues: usize) -> Result<Talk> {
     let actions = ActionSpace::Discrete(ACTS);
-    // One act ahead, tried against 128 users: what comes after it waits for the answer, and is in the value.
+    // One act ahead, tried on 128 users: everything after it depends on the answer, and is part of the value.
     let propagation = Propagation { rule: MemberRule::TsInf, noise: true, particles: 128 };
     let config = RandomShootingConfig { horizon: 1, population: 40, ..RandomShootingConfig::default() };
     let mpc = Mpc::new(Box::new(config.init(&actions, propagation)?), Replan::EveryStep)?;
@@ -79,7 +79,7 @@ fn planned(user: User, dialogues: usize) -> Result<Talk> {
     Ok(Talk::of_evaluation(&evaluate(&mut Dialogue::world()?, &mut agent, &start_seeds(0, dialogues))?))
 }
 
-/// What a programmer would write: ask for each until something is heard, repeat it until it is right, then book.
+/// The policy that a programmer would write: ask for each until something is heard, repeat it until it is right, then book.
 fn by_hand(dialogues: usize) -> Result<Talk> {
     let mut ends = Vec::new();
     for seed in start_seeds(0, dialogues) {

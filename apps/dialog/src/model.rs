@@ -1,4 +1,4 @@
-//! What the user will answer, as a model of dynamics: p(answer | what was said so far, what I say).
+//! The user's answers as a dynamics model: p(answer | what was said so far, what I say).
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use mbrl_env::{Situation, Value};
@@ -6,7 +6,7 @@ use mbrl_model::{Draw, Dynamics, DynamicsSpec, Imagined, MemberRule, ModelError,
 
 use crate::user::{Act, Answer, Notebook, SLOTS, User, VALUES, WORTH, pick};
 
-/// Numbers of a state: how likely each value of each slot is, then the notebook.
+/// Width of a state: the probability of each value of each slot, then the notebook.
 const HALF: usize = SLOTS * VALUES;
 const STATE: usize = 2 * HALF;
 
@@ -41,8 +41,8 @@ impl Known {
     }
 }
 
-/// A user of whom probabilities are known, true ones or learned, and whose wishes are not: the state is what the system knows, and answers are
-/// drawn by how likely each wish is. The model's filter is Bayes's rule. It gives rewards and ends itself.
+/// A user whose answer probabilities are known, true ones or learned, but whose wishes are not: the state is what the system knows, and
+/// answers are drawn according to the probability of each wish. The model's filter is Bayes's rule. It provides rewards and terminations itself.
 #[derive(Debug, Clone)]
 pub(crate) struct UserModel {
     spec: DynamicsSpec,
@@ -55,7 +55,7 @@ impl UserModel {
         Self { spec: spec.with_obs(1).with_view(STATE).with_belief(STATE).with_stochastic(true), user }
     }
 
-    /// After an act and an answer.
+    /// The knowledge after an act and an answer.
     fn heard(&self, mut known: Known, act: Act, answer: Answer) -> Known {
         let about = match (act, answer) {
             (_, Answer::Value(slot, value)) => {
@@ -107,7 +107,7 @@ impl UserModel {
         }
     }
 
-    /// What the next turn is worth.
+    /// The reward of the next turn.
     fn worth(known: &Known, act: Act) -> f32 {
         if act != Act::Book {
             return -1.0;
@@ -146,15 +146,15 @@ impl UserModel {
     }
 }
 
-/// What a state is worth where plans end: as much as booking there or, if that is more, as being nearly sure after as many turns as the bits take that
-/// are still open. A plan is a list of acts that waits for no answer; this stands for all that will be said in answer to answers.
+/// The value of a state where plans end: that of booking there or, if it is larger, that of being nearly sure after the turns that the
+/// remaining bits take. A plan is a list of acts that does not wait for answers; this value stands for all later acts that depend on them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TalkingOn;
 
 impl TalkingOn {
-    /// What a booking is worth that is right with a probability of 0.95.
+    /// The value of a booking that is right with a probability of 0.95.
     const NEARLY_SURE: f64 = 17.0;
-    /// Of the policy that is written by hand: some ten turns for six bits.
+    /// That of the handwritten policy: some ten turns for six bits.
     const TURNS_PER_BIT: f64 = 1.6;
 
     fn of(known: &Known) -> f32 {
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
     use crate::user::{ACTS, Transcript};
 
-    /// States on the way of some random dialogues.
+    /// States along some random dialogues.
     fn states(model: &UserModel, rng: &mut Rng, count: usize) -> Vec<Known> {
         let knows = |transcript: Transcript| {
             transcript
@@ -267,7 +267,7 @@ mod tests {
             let act = Act::of(code as f32);
             let answers = model.answers(known, act);
             assert!((answers.iter().map(|(_, p)| p).sum::<f64>() - 1.0).abs() < 1e-12);
-            // What is believed is right on average: it does not move in the mean.
+            // Beliefs are right on average: their mean does not move.
             let mut row = vec![0.0; STATE];
             known.write(&mut row);
             let mean = model.mean(known, act);
@@ -295,7 +295,7 @@ mod tests {
         let known = model.heard(known, Act::Confirm(0), Answer::Yes);
         assert!((known.likely[0][2] - 0.9 * 0.85 / (0.9 * 0.85 + 0.1 * 0.1)).abs() < 1e-12);
         let worth = UserModel::worth(&known, Act::Book);
-        // Of the two other slots a quarter each is right.
+        // The other two slots are each right with a probability of a quarter.
         let right = known.likely[0][2] as f32 / 16.0;
         assert!((worth - (20.0 * (2.0 * right - 1.0) - 1.0)).abs() < 1e-4);
     }
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn talking_on_is_worth_a_booking_or_the_turns_that_the_open_bits_take() {
-        // Three slots of four values: six bits.
+        // Three slots with four values: six bits.
         assert!((TalkingOn::of(&Known::NOTHING) - (17.0 - 1.6 * 6.0)).abs() < 1e-5);
         let mut sure = Known::NOTHING;
         for slot in 0..SLOTS {
@@ -324,7 +324,7 @@ mod tests {
             sure.notebook.0[slot][2] = 1.0;
         }
         assert_eq!(TalkingOn::of(&sure), 20.0 - 1.0);
-        // Sure, but of something else than what is noted: better not to book.
+        // Sure, but of a value other than the noted one: better not to book.
         sure.notebook = Notebook::EMPTY;
         assert_eq!((UserModel::worth(&sure, Act::Book), TalkingOn::of(&sure)), (-21.0, 17.0));
     }

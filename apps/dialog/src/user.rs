@@ -1,4 +1,4 @@
-//! A user who wants a table in a restaurant, what is heard of what he says, and what can be learned of it from transcripts.
+//! A user who wants a table in a restaurant, what is heard of the answers, and what can be learned about them from transcripts.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use mbrl_env::{ActionSpace, BoxSpace, Env, EnvError, EnvSpec, Rng, Step, TimeLim
 
 /// Things to agree on: dish, area, price.
 pub(crate) const SLOTS: usize = 3;
-/// What each of them may be.
+/// Number of values of each.
 pub(crate) const VALUES: usize = 4;
-/// What the system can say: ask for each, repeat each and ask whether that is right, book.
+/// Number of things that the system can say: ask for each, repeat each and ask whether that is right, book.
 pub(crate) const ACTS: usize = 2 * SLOTS + 1;
 /// Turns after which the user hangs up.
 pub(crate) const MOST_TURNS: u32 = 20;
-/// What a booking is worth that is right; one that is wrong costs as much, each turn 1.
+/// Reward of a right booking; a wrong one costs as much, and each turn costs 1.
 pub(crate) const WORTH: f32 = 20.0;
 
-/// What the system says.
+/// An act of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Ask(usize),
@@ -41,7 +41,7 @@ impl Act {
     }
 }
 
-/// What is heard of the user.
+/// The answer that is heard from the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Silence,
@@ -51,7 +51,7 @@ pub(crate) enum Answer {
     Value(usize, usize),
 }
 
-/// Codes of answers lie below.
+/// Codes of answers are below this.
 pub(crate) const ANSWERS: usize = 3 + SLOTS * VALUES;
 
 impl Answer {
@@ -77,7 +77,7 @@ impl Answer {
     }
 }
 
-/// What the system writes down: for each value how much speaks for it. What stands first is what it repeats and books.
+/// The system's notes: the evidence for each value. The value with the most evidence is the one that it repeats and books.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Notebook(pub(crate) [[f32; VALUES]; SLOTS]);
 
@@ -98,14 +98,14 @@ impl Notebook {
     }
 }
 
-/// Probabilities of what is heard.
+/// Probabilities of the heard answers.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct User {
-    /// Of a question, by the slot that it asks for: about which slot the answer is; the last entry is silence.
+    /// For a question, by the slot that it asks for: the slot that the answer is about; the last entry is silence.
     pub(crate) topic: [[f64; SLOTS + 1]; SLOTS],
-    /// Of an answer about a slot, by what the user wants: what is heard.
+    /// For an answer about a slot, by the wanted value: the heard value.
     pub(crate) heard: [[[f64; VALUES]; VALUES]; SLOTS],
-    /// Of "is that right?" by slot and whether it is: silence, yes, no.
+    /// For "is that right?", by slot and whether it is: silence, yes, no.
     pub(crate) confirmed: [[[f64; 3]; 2]; SLOTS],
 }
 
@@ -130,7 +130,7 @@ impl User {
         }
     }
 
-    /// What counts say, as if each answer had been heard half a time before.
+    /// Probabilities estimated from counts, as if each answer had been heard half a time before.
     pub(crate) fn learned(transcripts: &[Transcript]) -> Self {
         let mut counts = Self {
             topic: [[0.5; SLOTS + 1]; SLOTS],
@@ -161,7 +161,7 @@ impl User {
         counts
     }
 
-    /// What is heard of a user who wants something.
+    /// The heard answer of a user with these wishes.
     fn answer(&self, act: Act, wanted: &[usize; SLOTS], notebook: &Notebook, rng: &mut Rng) -> Answer {
         let mut draw = |of: &[f64]| pick(of, rng.uniform_f64(0.0, 1.0));
         match act {
@@ -183,7 +183,7 @@ fn normalize(row: &mut [f64]) {
     row.iter_mut().for_each(|x| *x /= sum);
 }
 
-/// The index at which the sum of probabilities exceeds a uniform number.
+/// The index at which the cumulative probability exceeds a uniform number.
 pub(crate) fn pick(of: &[f64], mut uniform: f64) -> usize {
     for (i, probability) in of.iter().enumerate() {
         uniform -= probability;
@@ -194,7 +194,7 @@ pub(crate) fn pick(of: &[f64], mut uniform: f64) -> usize {
     of.len() - 1
 }
 
-/// A dialogue that was written down, and under it what the user had wanted.
+/// A recorded dialogue, with the user's wishes.
 #[derive(Debug, Clone)]
 pub(crate) struct Transcript {
     pub(crate) wanted: [usize; SLOTS],
@@ -202,7 +202,7 @@ pub(crate) struct Transcript {
 }
 
 impl Transcript {
-    /// Of a system that asks and repeats at random for six turns.
+    /// With a system that asks and repeats at random for six turns.
     pub(crate) fn random(user: &User, rng: &mut Rng) -> Self {
         let wanted = std::array::from_fn(|_| rng.below(VALUES));
         let mut notebook = Notebook::EMPTY;
@@ -218,7 +218,7 @@ impl Transcript {
     }
 }
 
-/// A dialogue. The observation is what was heard last.
+/// A dialogue. The observation is the last heard answer.
 #[derive(Debug)]
 pub(crate) struct Dialogue {
     spec: Arc<EnvSpec>,
@@ -281,14 +281,14 @@ mod tests {
     #[test]
     fn the_notebook_goes_by_what_speaks_for_each_value() {
         let mut notebook = Notebook::EMPTY;
-        // Nothing speaks for any: the first one.
+        // No evidence for any value: the first one.
         assert_eq!(notebook.noted(1), 0);
         let hears = |notebook: &mut Notebook, value| notebook.note(Act::Ask(1), Answer::Value(1, value));
         hears(&mut notebook, 3);
         hears(&mut notebook, 2);
-        // As much for either: the one that comes first.
+        // Equal evidence: the earlier one.
         assert_eq!(notebook.noted(1), 2);
-        // What is confirmed counts for more than one answer, and what is denied for less than none.
+        // A confirmation counts more than one answer, and a denial less than none.
         notebook.note(Act::Confirm(1), Answer::Yes);
         hears(&mut notebook, 3);
         assert_eq!(notebook.noted(1), 2);

@@ -1,4 +1,4 @@
-//! From transcripts to dialogues that go as well as with the true user.
+//! From transcripts to dialogues that go as well as those with the true user's probabilities.
 
 use std::process::Command;
 

@@ -1,8 +1,8 @@
-//! Selling a million shares in five days: who sells fast pays for pushing the price, who sells slowly carries the risk that it falls.
+//! Selling a million shares in five days: a fast sale pushes the price down, a slow one carries the risk that it falls.
 //!
-//! In the market of Almgren and Chriss (2000), *Optimal execution of portfolio transactions*, J. Risk 3, the answer is known in closed form for each aversion
-//! to risk. A planner that has the market as its model finds the schedule again, replanning at every step, and the simulated market pays what the
-//! formulas say. Run it with `cargo run --release -p mbrl-execution`; it takes some seconds and leaves `execution.svg`.
+//! In the market of Almgren and Chriss (2000), *Optimal execution of portfolio transactions*, J. Risk 3, the optimal schedule is known in closed
+//! form for each risk aversion. A planner with the market as its model finds the same schedule, replanning at every step, and the simulated
+//! costs agree with the formulas. Run it with `cargo run --release -p mbrl-execution`; it takes some seconds and leaves `execution.svg`.
 
 #[path = "../../mbrl/src/plot/mod.rs"]
 mod plot;
@@ -17,16 +17,16 @@ use mbrl_model::{Dynamics, Propagation, dynamics_fn};
 use mbrl_plan::{CemConfig, Mpc, Problem, Replan};
 use plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style};
 
-/// Steps at which is sold.
+/// Number of selling steps.
 const STEPS: usize = 10;
 
 #[derive(Debug, Parser)]
 #[command(about = "Draws planned schedules of selling beside the optimal ones")]
 struct Args {
-    /// Aversions to risk (1/$), in rising order.
+    /// Risk aversions (1/$), in rising order.
     #[arg(long, value_delimiter = ',', default_value = "1e-8,3e-8,1e-7,3e-7,1e-6")]
     aversion: Vec<f64>,
-    /// Simulated sales, of five days each, by which schedules are judged.
+    /// Number of simulated sales, of five days each, by which schedules are judged.
     #[arg(long, default_value_t = 4000)]
     days: usize,
     #[arg(long, default_value_t = 0)]
@@ -44,11 +44,11 @@ struct Market {
     tau: f64,
     /// Standard deviation of the price in a day.
     sigma: f64,
-    /// By how much a share sold lowers the price for good.
+    /// Permanent price decrease per share sold.
     permanent: f64,
     /// Half the spread.
     spread: f64,
-    /// By how much a share per day lowers the price while it is sold.
+    /// Temporary price decrease per share per day.
     temporary: f64,
 }
 
@@ -56,12 +56,12 @@ const MARKET: Market =
     Market { shares: 1e6, tau: 0.5, sigma: 0.95, permanent: 2.5e-7, spread: 0.0625, temporary: 2.5e-6 };
 
 impl Market {
-    /// The temporary impact less what of the permanent one falls on later sales alone.
+    /// The temporary impact minus the part of the permanent one that affects only later sales.
     fn adjusted(&self) -> f64 {
         self.temporary - 0.5 * self.permanent * self.tau
     }
 
-    /// Expectation and variance of what selling by a schedule of remaining shares `[STEPS + 1]` costs.
+    /// Expectation and variance of the cost of selling by a schedule of remaining shares `[STEPS + 1]`.
     fn cost(&self, held: &[f64]) -> [f64; 2] {
         let sold = held.windows(2).map(|pair| pair[0] - pair[1]);
         let impact: f64 = sold.clone().map(|n| self.spread * n.abs() + self.adjusted() / self.tau * n * n).sum();
@@ -69,7 +69,7 @@ impl Market {
         [0.5 * self.permanent * self.shares.powi(2) + impact, self.sigma.powi(2) * self.tau * risk]
     }
 
-    /// The best schedule for an aversion to risk.
+    /// The optimal schedule for a risk aversion.
     fn optimal(&self, aversion: f64) -> Vec<f64> {
         let square = aversion * self.sigma.powi(2) / self.adjusted();
         let kappa = (0.5 * square * self.tau.powi(2) + 1.0).acosh() / self.tau;
@@ -78,7 +78,7 @@ impl Market {
         (0..=STEPS).map(at).collect()
     }
 
-    /// What one sale by a schedule costs in the simulated market: the worth at the first price less what was paid.
+    /// Cost of one sale by a schedule in the simulated market: the value at the first price minus the proceeds.
     fn day(&self, held: &[f64], rng: &mut Rng) -> f64 {
         let first = 50.0;
         let (mut price, mut paid) = (first, 0.0);
@@ -91,7 +91,7 @@ impl Market {
     }
 }
 
-/// The market as a model: the share that is held and the step; an action is the share of it to sell. In the last step all is sold.
+/// The market as a model: the held share and the step; an action is the share of it to sell. In the last step everything is sold.
 fn model() -> impl Dynamics {
     dynamics_fn(2, 1, &Device::flex(), |states: Tensor<2>, actions: Tensor<2>| {
         let (held, step) = (states.clone().narrow(1, 0, 1), states.narrow(1, 1, 1));
@@ -101,7 +101,7 @@ fn model() -> impl Dynamics {
     })
 }
 
-/// Plans and sells: the shares that are left after each step.
+/// Plans and sells; returns the shares that remain after each step.
 fn planned(aversion: f64, rng: &mut Rng) -> Result<Vec<f64>> {
     let Market { shares, tau, sigma, spread, .. } = MARKET;
     // In units of the cost of selling all at once, so that costs are of order 1.
@@ -126,7 +126,7 @@ fn planned(aversion: f64, rng: &mut Rng) -> Result<Vec<f64>> {
     Ok(held.into_iter().map(|held| held * shares).collect())
 }
 
-/// A schedule, what the formulas say of it, and what the simulated market paid: mean and variance.
+/// A schedule, and its cost by the formulas and in the simulated market: mean and variance.
 struct Judged {
     held: Vec<f64>,
     cost: [f64; 2],

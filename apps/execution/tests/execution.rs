@@ -1,4 +1,4 @@
-//! Planned schedules cost what the closed form says, to 2 %.
+//! The cost of planned schedules agrees with the closed form, to 2 %.
 
 use std::process::Command;
 

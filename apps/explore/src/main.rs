@@ -1,7 +1,7 @@
-//! A model learned without reward, by going where it does not know; then goals that it was never told of.
+//! A model learned without reward, by going where it is uncertain; then goals that it was never told of.
 //!
-//! An arm and a point mass explore: once where the members of their model disagree, once at random. No reward, no goal. Then each gets three
-//! goals, with no further real step: the planner plans to them in the model, and a policy for each is learned by what the model imagines
+//! An arm and a point mass explore: once where the members of their model disagree, once at random, without reward or goal. Then each gets
+//! three goals, with no further real step: the planner plans to them in the model, and a policy for each is learned from what the model imagines
 //! from the data. Run it with `cargo run --release -p mbrl-explore`; it leaves `explore.svg` with the places that were explored.
 
 #[path = "../../mbrl/src/plot/mod.rs"]
@@ -25,25 +25,25 @@ use mbrl_policy::{
 };
 use plot::{Chart, Colour, Key, Mark, Picture, Size};
 
-/// Start states of each goal.
+/// Number of start states for each goal.
 const EPISODES: u64 = 10;
 
 #[derive(Debug, Parser)]
 #[command(about = "Explores without reward, then reaches goals that nobody told the model of")]
 struct Args {
-    /// Seeds, each with data, model and policies of its own.
+    /// Number of seeds, each with its own data, model and policies.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Real steps of each exploration (default: the experiment's, 2,000 of the arm and 3,000 of the point).
+    /// Real steps of each exploration (default: the experiment's, 2,000 for the arm and 3,000 for the point mass).
     #[arg(long)]
     steps: Option<u64>,
-    /// Updates of each policy.
+    /// Number of updates of each policy.
     #[arg(long, default_value_t = 3000)]
     updates: u64,
-    /// Passes over the data of the fit that the goals are reached with (fits on the way have the experiment's, 40).
+    /// Passes over the data in the fit with which the goals are reached (earlier fits use the experiment's number, 40).
     #[arg(long, default_value_t = 200)]
     epochs: usize,
     /// Only this world: reacher or point-mass.
@@ -54,14 +54,14 @@ struct Args {
     out: PathBuf,
 }
 
-/// Where one explores, and what one is asked for afterwards.
+/// A world to explore, and the goals set afterwards.
 struct Place {
     task: &'static str,
     text: &'static str,
     goals: [[f32; 2]; 3],
-    /// A goal is reached where an episode ends nearer than this (m).
+    /// A goal is reached if an episode ends nearer than this (m).
     near: f32,
-    /// Where one is.
+    /// The position.
     at: fn(&[f32]) -> [f32; 2],
     goal: fn([f32; 2]) -> Goal,
     size: f64,
@@ -106,14 +106,14 @@ impl Report for Silent {
     fn scalar(&mut self, _: ReportKind, _: &str, _: f64) {}
 }
 
-/// What became of the three goals: how many episodes ended there, and how far from it they did (m, medians).
+/// The results for the three goals: how many episodes ended there, and at what distance (m, medians).
 #[derive(Debug, Default)]
 struct Found {
     reached: [u64; 3],
     distance: [f32; 3],
 }
 
-/// How far from the goal episodes from fixed starts end (m), the nearest first.
+/// Distances from the goal at which episodes from fixed starts end (m), the smallest first.
 fn distances(place: &Place, target: [f32; 2], agent: &mut dyn Agent) -> Result<Vec<f32>> {
     let mut task = tasks::make(place.task)?;
     let mut all = Vec::new();
@@ -136,7 +136,7 @@ fn distances(place: &Place, target: [f32; 2], agent: &mut dyn Agent) -> Result<V
     Ok(all)
 }
 
-/// Episodes of each goal that were planned to it, and that a policy of it came to; both in this one model.
+/// For each goal, episodes that were planned to it, and episodes of a policy for it; both with this one model.
 fn goals(place: &Place, experiment: &Experiment, data: &Replay, args: &Args, seed: u64) -> Result<[Found; 2]> {
     let task = tasks::make(place.task)?;
     let spec = task.env.spec();

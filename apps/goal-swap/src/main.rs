@@ -1,7 +1,7 @@
 //! One model, learned without any reward, and goals that it was never told of.
 //!
-//! A two-link arm moves at random and a model of how it moves is fitted: nobody says what is good. Then the arm is given targets: three
-//! episodes with one each, and a fourth in which the target changes half way. Planning through the one model reaches them, because
+//! A two-link arm moves at random and a model of its motion is fitted, without any reward. Then the arm is given targets: three
+//! episodes with one each, and a fourth in which the target changes halfway. Planning through the one model reaches them, because
 //! the goal is not in the model. Run it with `cargo run --release -p mbrl-goal-swap`; it takes about a minute and leaves
 //! `goal-swap.svg` with the paths of the tip.
 
@@ -22,10 +22,10 @@ use mbrl_plan::{CemConfig, Mpc, Replan};
 use mbrl_policy::{ActMode, Agent, Goal, MpcAgent};
 use plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style};
 
-/// Random episodes that the model is learned from, and the steps of each episode.
+/// Number of random episodes from which the model is learned, and the steps of each episode.
 const RANDOM_EPISODES: u64 = 40;
 const STEPS: usize = 50;
-/// A goal is reached where the tip is nearer than this at its end (m); a random arm's tip is some 0.2 away.
+/// A goal is reached if the tip is nearer than this at its end (m); the tip of a random arm is some 0.2 away.
 const NEAR: f32 = 0.02;
 /// Targets (m) of three episodes.
 const GOALS: [[f32; 2]; 3] = [[0.12, 0.12], [-0.15, 0.05], [0.0, -0.17]];
@@ -33,7 +33,7 @@ const GOALS: [[f32; 2]; 3] = [[0.12, 0.12], [-0.15, 0.05], [0.0, -0.17]];
 #[derive(Debug, Parser)]
 #[command(about = "Draws one learned model reaching goals that it was never told of")]
 struct Args {
-    /// Seeds, each with data and a model of its own.
+    /// Number of seeds, each with its own data and model.
     #[arg(long, default_value_t = 5)]
     seeds: u64,
     /// The picture, of the first seed.
@@ -41,11 +41,11 @@ struct Args {
     out: PathBuf,
 }
 
-/// A model of the arm, of random motion alone.
+/// A model of the arm, from random motion alone.
 fn learn(seed: u64) -> Result<Ensemble> {
     let arm = TimeLimit::new(Reacher::new(), STEPS as u32)?;
     let (obs, actions) = (arm.spec().obs.width(), arm.spec().actions.width());
-    // Torques that change slowly: white ones cancel out and the arm hardly moves.
+    // Torques that change slowly: white noise averages out and the arm hardly moves.
     let episodes = collect_with(&arm, (0..RANDOM_EPISODES).map(|i| seed * RANDOM_EPISODES + i), || {
         let mut torque = [0.0; 2];
         move |_: &[f32], rng: &mut Rng| {

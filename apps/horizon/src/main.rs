@@ -1,9 +1,9 @@
-//! What looking ahead costs, and what replaces it: return against time per action.
+//! The cost of looking ahead, and what can replace it: return against time per action.
 //!
 //! A policy, its critics and a model are learned on the cart-pole swing-up (`dhmbpo-cartpole-swingup`, some 1,200 real steps). Then iCEM plans
-//! in the model over 3 to 25 steps, without a value and with the critics' value at the end; a policy is distilled from the longest plans;
-//! and the policy that was learned in the model acts by itself. Run it with `cargo run --release -p mbrl-horizon`; it takes some minutes and
-//! leaves `horizon.svg`.
+//! in the model over 3 to 25 steps, without a terminal value and with the critics' value at the end; a policy is distilled from the longest
+//! plans; and the policy that was learned in the model acts by itself. Run it with `cargo run --release -p mbrl-horizon`; it takes some
+//! minutes and leaves `horizon.svg`.
 
 #[path = "../../mbrl/src/plot/mod.rs"]
 mod plot;
@@ -30,19 +30,19 @@ use mbrl_policy::{
 use plot::{Chart, Colour, Key, Mark, Picture, Size, Style};
 
 const TASK: &str = "cartpole-swingup";
-/// Steps that plans look ahead.
+/// Planning horizons in steps.
 const HORIZONS: [usize; 5] = [3, 5, 10, 15, 25];
 
 #[derive(Debug, Parser)]
 #[command(about = "Draws return against time per action: planners with and without a value, and policies")]
 struct Args {
-    /// Real steps from which model, policy and critics are learned.
+    /// Number of real steps from which model, policy and critics are learned.
     #[arg(long, default_value_t = 1200)]
     steps: u64,
-    /// Real steps of the distillation.
+    /// Number of real steps of the distillation.
     #[arg(long, default_value_t = 3000)]
     distil: u64,
-    /// Start states.
+    /// Number of start states.
     #[arg(long, default_value_t = 5)]
     episodes: usize,
     #[arg(long, default_value_t = 0)]

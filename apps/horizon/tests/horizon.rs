@@ -1,4 +1,4 @@
-//! Policies act sooner than planners, and long plans take more time than short ones.
+//! Policies act faster than planners, and long plans take more time than short ones.
 
 use std::process::Command;
 

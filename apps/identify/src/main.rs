@@ -1,10 +1,10 @@
-//! Physics with unknown parameters: masses, lengths and frictions of a cart-pole from noisy measurements, and plans with what was found.
+//! Physics with unknown parameters: masses, lengths and frictions of a cart-pole from noisy measurements, and plans with the estimates.
 //!
 //! The equations are known, their constants are not. Some trajectories of a second each are measured under random forces, with noise of 1 % of
-//! each column's range. Four models are made of them: the equations with their constants identified; an ensemble that knows nothing of
-//! physics; equations that are wrong on purpose, without the friction of the hinge; and these with an ensemble of what they leave. iCEM plans with
-//! each, beside the equations with the true constants. Run it with `cargo run --release -p mbrl-identify`; it takes some minutes and leaves
-//! `identify.svg`.
+//! each column's range. Four models are made from them: the equations with their constants identified; an ensemble that knows nothing about
+//! physics; equations that are wrong on purpose, without the friction of the hinge; and the latter with an ensemble for their residuals. iCEM
+//! plans with each, and with the equations with the true constants. Run it with `cargo run --release -p mbrl-identify`; it takes some minutes
+//! and leaves `identify.svg`.
 
 #[path = "../../mbrl/src/plot/mod.rs"]
 mod plot;
@@ -28,19 +28,19 @@ const TASK: &str = "cartpole-swingup";
 const STEPS: usize = 25;
 /// Noise of a measurement, as a share of its column's range.
 const NOISE: f64 = 0.01;
-/// Steps that plans look ahead.
+/// Planning horizon in steps.
 const HORIZON: usize = 25;
 
 #[derive(Debug, Parser)]
 #[command(about = "Draws what is found of a cart-pole's constants, and what plans with it are worth")]
 struct Args {
-    /// Transitions to learn from, in rising order.
+    /// Numbers of transitions to learn from, in rising order.
     #[arg(long, value_delimiter = ',', default_value = "25,50,100,200,400", value_parser = clap::value_parser!(u32).range(2..))]
     transitions: Vec<u32>,
-    /// Start states by which plans are judged.
+    /// Number of start states by which plans are judged.
     #[arg(long, default_value_t = 5)]
     episodes: usize,
-    /// Identify and plan with the equations alone, without ensembles.
+    /// Identify and plan with only the equations, without ensembles.
     #[arg(long)]
     physics_alone: bool,
     #[arg(long, default_value_t = 0)]
@@ -52,7 +52,7 @@ struct Args {
 /// The equations, with guesses up to three times off.
 fn guessed() -> Result<PhysicsModel> {
     let mut model = PhysicsModel::new(CartPole::default(), 0.04, &Device::flex())?;
-    // What a balance and a data sheet say: the pole is no uniform rod.
+    // As measured with scales or given in a data sheet: the pole is not a uniform rod.
     for (name, value) in [("gear", 100.0), ("inertia_ratio", 0.18875 / (5.0186 * 0.09))] {
         model = model.with_known(name, value)?;
     }
@@ -64,7 +64,7 @@ fn guessed() -> Result<PhysicsModel> {
     Ok(model)
 }
 
-/// The constants of the task.
+/// The true constants of the task.
 fn true_model() -> Result<PhysicsModel> {
     Ok(guessed()?.with_values(&[10.472, 5.0186, 0.3, 1.0, 1.0, 0.18875 / (5.0186 * 0.09), 9.81, 100.0])?)
 }
@@ -202,7 +202,7 @@ fn picture(
         let (mut points, mut whiskers) = (Points::new(), Vec::new());
         for found in found {
             let estimate = found.estimate(name)?;
-            // Beside each other.
+            // Side by side.
             let x = found.transitions as f64 * 1.05f64.powi(i as i32 - 2);
             let (low, high) = estimate.interval();
             points.push((x, (estimate.value / value).min(2.0)));

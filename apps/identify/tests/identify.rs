@@ -1,4 +1,4 @@
-//! From 200 noisy transitions to plans that are worth what those with the true constants are.
+//! From 200 noisy transitions to plans that are as good as those with the true constants.
 
 use std::process::Command;
 

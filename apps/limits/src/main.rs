@@ -1,9 +1,9 @@
-//! Where sampling stops scaling and gradients do not, in two pictures.
+//! Where sampling stops scaling and gradients continue, in two pictures.
 //!
-//! `optimizers.svg`: evaluations of a function that an optimizer needs to come within a tolerance of its optimum, against the
-//! number of dimensions. `planners.svg`: how much of what can be gained a planner gains on a linear-quadratic problem, for horizons
-//! and action dimensions, with an equal budget of model steps. Run it with `cargo run --release -p mbrl-limits`; it takes some ten minutes on two cores, `--quick` takes
-//! seconds and shows less.
+//! `optimizers.svg`: function evaluations that an optimizer needs to come within a tolerance of the optimum, over the
+//! number of dimensions. `planners.svg`: the share of the largest possible gain that a planner gets on a linear-quadratic problem, for
+//! several horizons and action dimensions, with an equal budget of model steps. Run it with `cargo run --release -p mbrl-limits`; it
+//! takes some ten minutes on two cores; `--quick` takes seconds and shows less.
 
 mod optimizers;
 mod planners;
@@ -21,7 +21,7 @@ struct Args {
     /// Folder of the two pictures.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
-    /// Few dimensions, one seed: to see that it works.
+    /// Few dimensions, one seed: a quick check that it works.
     #[arg(long)]
     quick: bool,
 }
@@ -39,7 +39,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// So many seeds.
+/// This many seeds.
 fn counted(seeds: u64) -> String {
     if seeds == 1 { "one seed".to_owned() } else { format!("{seeds} seeds") }
 }

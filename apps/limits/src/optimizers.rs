@@ -1,4 +1,4 @@
-//! First against zeroth order: evaluations to reach a tolerance, against dimension.
+//! First-order against zeroth-order methods: evaluations to reach a tolerance, over the dimension.
 
 use std::{fs, path::Path};
 
@@ -16,9 +16,9 @@ use crate::{
     plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style},
 };
 
-/// No more evaluations than this.
+/// Maximum number of evaluations.
 const BUDGET: u64 = 300_000;
-/// The loss must fall to this.
+/// The loss to reach.
 const TOLERANCE: f32 = 1e-2;
 
 /// A loss with its minimum, 0, at 0.5 in all dimensions, or at 1 for Rosenbrock's.
@@ -64,9 +64,9 @@ impl Function {
         }
     }
 
-    /// The search begins somewhere in [−2, 2]^D: on the diagonal, where all minima are, steps of equal length in all dimensions
-    /// would lead straight to them. In units of 4, the minimum is about one of the standard deviations away that samplers begin
-    /// with. Further away they would shrink before they get there.
+    /// The search begins at a random point in [−2, 2]^D: from the diagonal, where all minima are, steps of equal length in all dimensions
+    /// would lead straight to them. In units of 4, the minimum is about one initial standard deviation of the samplers
+    /// away. If it were further away, they would shrink before they get there.
     fn region(dimensions: usize, rng: &mut Rng) -> Region {
         let centre = (0..dimensions).map(|_| rng.uniform(-2.0, 2.0)).collect();
         Region { centre, scale: vec![4.0; dimensions], bounded: false, device: Device::flex() }
@@ -96,7 +96,7 @@ impl Method {
     }
 }
 
-/// Evaluations that one method needs; `None` where the budget does not do.
+/// Number of evaluations that one method needs; `None` if the budget does not suffice.
 fn evaluations(method: Method, function: Function, dimensions: usize, seed: u64) -> Result<Option<u64>> {
     let rng = &mut Rng::new(seed);
     let region = Function::region(dimensions, rng);
@@ -114,7 +114,7 @@ fn best(
     dimensions: usize,
     rng: &mut Rng,
 ) -> Result<Found> {
-    // Populations grow with the dimension, as all of these need; nothing but `stop` ends the search.
+    // Populations grow with the dimension, as all of these methods need; only `stop` ends the search.
     let (population, iterations) = (400 + 4 * dimensions, usize::MAX);
     let elites = population / 5;
     let found = match method {
@@ -123,12 +123,12 @@ fn best(
             search(&mut config.sampler(dimensions)?, objective, region, stop, rng)
         }
         Method::Cem => {
-            // Slow cooling: with less a Gaussian that shrinks before it has walked along Rosenbrock's valley stays where it is.
+            // Slow cooling: otherwise the Gaussian shrinks before it has moved along Rosenbrock's valley, and stays where it is.
             let config = CemConfig { population, elites, iterations, alpha: 0.8, ..CemConfig::for_search() };
             search(&mut config.sampler(dimensions)?, objective, region, stop, rng)
         }
         Method::Icem => {
-            // Populations that do not shrink, as those of the others.
+            // Populations that do not shrink, as for the others.
             let config =
                 IcemConfig { population, elites, iterations, population_decay: 1.0, ..IcemConfig::for_search() };
             search(&mut config.sampler(dimensions)?, objective, region, stop, rng)
@@ -159,7 +159,7 @@ pub(crate) fn run(path: &Path, quick: bool) -> Result<()> {
                     .into_par_iter()
                     .map(|seed| evaluations(method, function, d, seed))
                     .collect::<Result<_>>()?;
-                // A seed that does not arrive counts as infinity.
+                // A seed that does not reach the tolerance counts as infinity.
                 let middle = median(counts.iter().map(|c| c.map_or(f64::INFINITY, |c| c as f64)).collect());
                 if middle.is_finite() {
                     points.push((d as f64, middle));
@@ -182,7 +182,7 @@ struct Curve {
     method: Method,
     /// Dimensions and evaluations.
     points: Points,
-    /// The first number of dimensions in which the budget does not do.
+    /// The first number of dimensions for which the budget does not suffice.
     missed: Option<f64>,
 }
 

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::counted;
 use crate::plot::{Chart, Colour, Estimate, Key, Mark, Picture, Points, Size, Style, estimate};
 
-/// Sequences that a plan may score, gradients counted as two.
+/// Number of sequences that a plan may score; a gradient counts as two.
 const BUDGET: usize = 2_000;
 /// Control period (s), and the weight of a squared force.
 const DT: f64 = 0.2;
@@ -26,11 +26,11 @@ fn planners(horizon: usize) -> [(&'static str, PlannerConfig); 5] {
     let (iterations, population) = (10, BUDGET / 10);
     let elites = population / 10;
     let random = RandomShootingConfig { horizon, population: BUDGET, ..RandomShootingConfig::default() };
-    // Nothing but the budget ends it.
+    // Only the budget ends it.
     let variance_stop = 0.0;
     let cem = CemConfig { horizon, population, iterations, elites, variance_stop, ..CemConfig::default() };
-    // Populations that do not shrink, for the same budget as CEM's. The best forces fade within some steps: of the authors'
-    // exponents the least suits them best.
+    // Populations that do not shrink, for the same budget as CEM's. The best forces fade within a few steps: the smallest of the
+    // authors' exponents suits them best.
     let icem = IcemConfig {
         horizon,
         population,
@@ -41,7 +41,7 @@ fn planners(horizon: usize) -> [(&'static str, PlannerConfig); 5] {
         ..IcemConfig::default()
     };
     let mppi = MppiConfig { horizon, population, iterations, ..MppiConfig::for_search() };
-    // Four starts, and twice the price for value and gradient.
+    // Four starts, and twice the cost for value and gradient.
     let gradient = GradientConfig { horizon, starts: 4, iterations: BUDGET / 8, ..GradientConfig::default() };
     [
         ("random shooting", random.into()),
@@ -53,7 +53,7 @@ fn planners(horizon: usize) -> [(&'static str, PlannerConfig); 5] {
 }
 
 /// A swarm of carts, each to be brought to rest at 0: x' = x + v dt, v' = v + u dt; cost x² + v² + effort · u² per step.
-/// The carts do not touch each other, so the optimum is that of one cart, by Riccati's recursion, for each of them.
+/// The carts do not interact, so the optimum of each is that of a single cart, by Riccati's recursion.
 #[derive(Debug)]
 struct Swarm {
     start: Vec<[f64; 2]>,
@@ -67,11 +67,11 @@ impl Swarm {
         Self { start, horizon }
     }
 
-    /// Cost to go of one cart: xᵀPx, less the cost of the state that it starts from.
+    /// Cost-to-go of one cart: xᵀPx, without the cost of its start state.
     fn optimum(&self) -> f64 {
         let mut p = [[0.0; 2]; 2];
         for _ in 0..self.horizon {
-            // q: the state's own cost and what follows; then one step back.
+            // q: the state's own cost plus the cost that follows; then one step back.
             let q = [[p[0][0] + 1.0, p[0][1]], [p[1][0], p[1][1] + 1.0]];
             let (bq0, bq1) = (DT * q[1][0], DT * q[1][1]);
             let k = [bq0 / (EFFORT + bq1 * DT), (bq0 * DT + bq1) / (EFFORT + bq1 * DT)];
@@ -102,7 +102,7 @@ impl Swarm {
         total
     }
 
-    /// The share of what can be gained over doing nothing that one plan gains: 1 is the optimum, 0 is nothing.
+    /// The gain of one plan over doing nothing, as a share of the largest possible gain: 1 is the optimum, 0 is nothing.
     fn gain(&self, planner: &PlannerConfig, seed: u64) -> Result<f64> {
         let carts = self.start.len();
         let device = Device::flex();
@@ -158,7 +158,7 @@ pub(crate) fn run(path: &Path, quick: bool) -> Result<()> {
     Ok(())
 }
 
-/// What one planner gains of one problem.
+/// The gain of one planner on one problem.
 struct Cell {
     name: &'static str,
     horizon: usize,

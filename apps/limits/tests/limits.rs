@@ -1,4 +1,4 @@
-//! Both pictures are drawn, and show what they are drawn for.
+//! Both pictures are drawn, and show what they should show.
 
 use std::process::Command;
 

@@ -225,7 +225,10 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
         }
     }
     if !ended.is_empty() {
-        text.push_str(&format!("\nended by an error that resuming alone would meet again: {}\n", ended.join(" ")));
+        text.push_str(&format!(
+            "\nended with an error that would occur again if simply resumed: {}\n",
+            ended.join(" ")
+        ));
     }
     let drawn = match unfinished.is_empty() {
         true if !ended.is_empty() => Ok(()),
@@ -330,11 +333,13 @@ fn trouble(record: &Record) -> String {
     let mut text = String::new();
     if breakdowns > 0 {
         let broken = counted(breakdowns as u64, "episode");
-        text.push_str(&format!("  broken  {broken} broke down: ended there as truncated, left out of returns\n"));
+        text.push_str(&format!("  broken  {broken} broke down: truncated there and left out of the returns\n"));
     }
     if failed_plans > 0 {
         let failed = counted(failed_plans, "plan");
-        text.push_str(&format!("  plans   {failed} failed: the rest of the last plan or random actions stood in\n"));
+        text.push_str(&format!(
+            "  plans   {failed} failed: replaced by the rest of the last plan or by random actions\n"
+        ));
     }
     if diverged > 0 {
         let rest = if diverged == fits { ": nothing was learned, all actions were random" } else { "" };
@@ -422,7 +427,7 @@ impl Judged {
         let of_model = |sections: &ModelBasedSections| sections.goal.reward == Some(RewardSource::Model);
         if moved && judged.experiment.agent.model_based().is_some_and(of_model) {
             console::note(
-                "note: plans go by the reward that the model learned in its own task; --set goal.reward=task plans by that of the other one",
+                "note: plans use the reward that the model learned in its own task; --set goal.reward=task uses the other task's reward",
             );
         }
         Ok(judged)
@@ -506,7 +511,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
     }
     if evaluation.failed_plans() > 0 {
         let failed = counted(evaluation.failed_plans(), "plan");
-        console::out(format_args!("{failed} failed: the rest of the last plan or random actions stood in"))?;
+        console::out(format_args!("{failed} failed: replaced by the rest of the last plan or by random actions"))?;
     }
     let seconds = evaluation.elapsed.as_secs_f64();
     if returns.is_empty() {

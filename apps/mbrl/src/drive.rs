@@ -150,17 +150,18 @@ fn pilot(agent: Box<dyn Learner>, task: &Task, seed: u64) -> Result<(AgentPilot,
     if agent.needs_snapshot() {
         let simulator = task.env.require_simulator()?.boxed_clone();
         let pilot = AgentPilot::of_learner(agent, Foresight::Simulator(simulator), rng)?;
-        return Ok((pilot, "commands under way are followed through the simulator"));
+        return Ok((pilot, "the simulator predicts the effect of pending commands"));
     }
     let learned = agent.learned().is_some_and(|learned| {
         let spec = learned.model.spec();
         learned.is_fitted && spec.view == spec.obs && !spec.needs_snapshot
     });
     let (foresight, told) = match learned {
-        true => (Foresight::Learned, "commands under way are followed through the learned model"),
-        false => {
-            (Foresight::Off, "it acts on what was measured: there is no model to follow commands under way through")
-        }
+        true => (Foresight::Learned, "the learned model predicts the effect of pending commands"),
+        false => (
+            Foresight::Off,
+            "it acts on the last measurement: there is no model to predict the effect of pending commands",
+        ),
     };
     Ok((AgentPilot::of_learner(agent, foresight, rng)?, told))
 }

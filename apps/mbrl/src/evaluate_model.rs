@@ -65,8 +65,8 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
         if (log / of_model - 1.0).abs() > SAME_PERIOD {
             let [log, of_model] = [log, of_model].map(number);
             bail!(
-                "{named}: period = {log}, expected that of the model, {of_model}, in which it learned what changes per step; where the log's \
-                 time has another unit, --period says how long a step takes"
+                "{named}: period = {log}, expected that of the model, {of_model}, because it learned the changes over one such step; \
+                 if the log's time has another unit, give the time per step with --period"
             );
         }
     }

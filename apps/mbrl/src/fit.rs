@@ -114,16 +114,19 @@ pub(crate) fn run(args: &FitArgs) -> Result<ExitCode> {
     }
     if config.termination && log.report.ends == 0 {
         match log.report.dropped_ends {
-            0 => bail!("model.termination: the log has no end to learn, no transition that is terminated"),
+            0 => bail!("model.termination: the log has no terminated transition to learn from"),
             lost => bail!(
-                "model.termination: all {lost} ends of the log stand in rows that no observation follows, and nothing can be \
-                 learned from those; end each episode with a row of its last observation alone (action and reward empty or \
+                "model.termination: all {lost} terminations of the log are in rows without a following observation, and nothing \
+                 can be learned from those; end each episode with a row of its last observation alone (action and reward empty or \
                  NaN), or give the next observations (--next-obs)"
             ),
         }
     }
     if config.past > MAX_PAST {
-        bail!("model.past = {}: at most {MAX_PAST} steps, which is what agents look back on", config.past);
+        bail!(
+            "model.past = {}: expected at most {MAX_PAST} steps, the number of past steps that agents keep",
+            config.past
+        );
     }
     let mut rng = Rng::new(seed);
     let mut model = config.init(obs, action, &device, &mut rng).map_err(|error| in_section("model", error))?;
@@ -200,7 +203,7 @@ pub(crate) fn read(paths: &[PathBuf], layout: &Layout, options: &ReadOptions) ->
             {
                 "--names a,b,… names them".to_owned()
             }
-            DataError::Fields { .. } => "--delimiter where the fields are apart by something else".to_owned(),
+            DataError::Fields { .. } => "--delimiter if another character separates the fields".to_owned(),
             _ => return error.into(),
         };
         anyhow!("{error}; {advice}")

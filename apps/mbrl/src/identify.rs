@@ -168,11 +168,11 @@ fn told(name: &str, found: &Identification, columns: &[String], estimated: bool)
         text.push_str(&format!("  not determined by this log: {undetermined}\n"));
     }
     if !found.undetermined.is_empty() {
-        text.push_str("    --known NAME=VALUE says what is known besides, from a data sheet or a balance\n");
+        text.push_str("    --known NAME=VALUE gives a value known from elsewhere, such as a data sheet or scales\n");
     }
     if found.estimates.iter().any(|estimate| estimate.at_bound.is_some() && estimate.std_error.is_infinite()) {
         text.push_str(
-            "    --guess NAME=VALUE says where the search begins; it goes from a millionth of that to a million times it\n",
+            "    --guess NAME=VALUE says where the search begins; it covers a millionth to a million times that value\n",
         );
     }
     let from = if estimated { "estimated" } else { "as given" };
@@ -182,8 +182,8 @@ fn told(name: &str, found: &Identification, columns: &[String], estimated: bool)
         let follows = found.correlation[column];
         if follows > FOLLOWS {
             text.push_str(&format!(
-                "    its errors follow each other (correlation {follows:.2}): the equations lack something, the errors above are too \
-                 small; try --window {}\n",
+                "    its errors are correlated in time (correlation {follows:.2}): the equations lack something, and the standard \
+                 errors above are too small; try --window {}\n",
                 (transitions / windows / 4).max(5)
             ));
         }

@@ -76,7 +76,7 @@ fn same_world(from: &Experiment, experiment: &Experiment) -> Result<()> {
     ] {
         if !same {
             bail!(
-                "--set {key}: expected that of the run, whose data are of its own world; mbrl eval RUN --set {key}… takes a model to another goal"
+                "--set {key}: expected that of the run, because its data come from that environment; to use the model for another goal: mbrl eval RUN --set {key}…"
             );
         }
     }

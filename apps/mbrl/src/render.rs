@@ -70,7 +70,7 @@ fn write(folder: &RunFolder, episode: &Stored, size: (u32, u32), out: &PathBuf) 
     let steps = episode.transitions.len();
     let every = (FRAME / replay.period()).round().max(1.0) as usize;
     let period = every as f64 * replay.period();
-    // The start, and the end at any step.
+    // From the start to the end, even if the end falls between two frames.
     let frames = (0..steps.div_ceil(every) + 1).map(|i| replay.frame((i * every).min(steps), size));
     Ok(mbrl_env::write_animation(out, period, frames)?)
 }

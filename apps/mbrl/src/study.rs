@@ -87,7 +87,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     let folders = runs.iter().map(|due| opened(due, &plan.experiments[due.experiment])).collect::<Result<Vec<_>>>()?;
     let begun = folders.iter().flatten().count();
     if args.no_train && begun == 0 {
-        bail!("{}: no run of the study {} yet; without --no-train they are made", out.display(), study.name);
+        bail!("{}: no run of the study {} yet; leave out --no-train to train", out.display(), study.name);
     }
     let about = out.join("study.toml");
     if let Ok(other) = Study::from_file(&about)
@@ -137,7 +137,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     let again = format!("mbrl study {}", command_line(args));
     if !failures.ended.is_empty() {
         console::note(format_args!(
-            "\nended by an error that going on alone would meet again; change the method, or leave it out of the study: {}",
+            "\nended with an error that would occur again; change the method, or leave it out of the study: {}",
             failures.ended.join(" ")
         ));
     }
@@ -305,7 +305,10 @@ impl Work {
                 notes.extend(run.notes.iter().map(|note| format!("{}: {note}", run.label)));
                 let steps = run.experiment().steps;
                 if steps > planned {
-                    notes.push(format!("{} went on to {steps} steps, and its figures are of its end", run.label));
+                    notes.push(format!(
+                        "{} was continued to {steps} steps; its figures are from the end of the run",
+                        run.label
+                    ));
                 }
             }
             if !runs.is_empty() {

@@ -1,4 +1,4 @@
-//! The command line, from outside: what it leaves behind, and what it says to bad input.
+//! The command line, from outside: its files, and its answers to bad input.
 
 mod util;
 
@@ -79,7 +79,7 @@ fn a_diagnosis_looks_at_model_plans_and_values_of_a_run() {
         page.contains("the same planner in the simulator") && page.contains("by mbrl diagnose"),
         "no diagnosis in the report"
     );
-    // Of another place, with another seed, and by any number of threads the same.
+    // From another place, with another seed, and on any number of threads: the same.
     let again = |threads| {
         let words = ["diagnose", "run", "--episodes", "1", "--plans", "2", "--seed", "3", "--threads", threads];
         let said = dir.run(&[&words[..], &["--out", "other.svg"]].concat()).ok();
@@ -113,7 +113,7 @@ fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
     // 40 + 32 + 25 sequences and three elites in each of the later iterations, 25 steps each.
     let steps = metrics.iter().find(|line| line["event"] == "plan").unwrap()["plan/model_steps"].as_f64().unwrap();
     assert!((2400.0..2650.0).contains(&steps), "{steps}");
-    // A pole that hangs earns about 0 a step, one that stands 1: with the truth it swings up in the first episode.
+    // A hanging pole earns about 0 per step, an upright one 1: with the true model it swings up in the first episode.
     assert!(metrics[0]["episode/return"].as_f64().unwrap() > 120.0, "{metrics:?}");
 
     train(&["--out", "two", "--threads", "2"]);
@@ -122,7 +122,7 @@ fn the_simulator_as_the_model_trains_and_evaluates_like_any_other() {
     let mean = format!("mean return {:.3}", evaluation["eval/return_mean"].as_f64().unwrap());
     let said = dir.run(&["eval", "one", "--episodes", "1"]).ok();
     assert!(said.out.contains(&mean), "{mean}: {}", said.out);
-    // The same episode is recorded as the run has it.
+    // The same episode is recorded as in the run.
     dir.run(&["eval", "one", "--episodes", "1", "--record", "seen"]).ok();
     let [seen, own] = ["seen", "one"].map(|run| fs::read(dir.path(run).join("episodes/250-1.csv")).unwrap());
     assert_eq!(seen, own);
@@ -167,7 +167,7 @@ fn task_options_are_the_tasks_and_part_of_the_run() {
     );
 }
 
-/// What version 0.1 left of `smoke` after 400 of its steps: see `tests/runs`.
+/// A run of `smoke` that version 0.1 left after 400 of its steps: see `tests/runs`.
 fn earlier(dir: &Dir) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runs/smoke-0.1");
     fs::create_dir_all(dir.path("run/checkpoints/400")).unwrap();
@@ -185,7 +185,7 @@ fn a_run_of_the_version_before_goes_on() {
     earlier(&dir);
     let text = fs::read_to_string(dir.path("run/experiment.toml")).unwrap();
     assert!(text.contains("dynamics = \"ensemble\"") && text.contains("members = \"ts-inf\""), "{text}");
-    // What really differs is refused.
+    // Real differences are refused.
     dir.write("run/experiment.toml", &text.replace("population = 40", "population = 41"));
     dir.run(&["resume", "run"]).fails(1, &["`population = 41`", "`population = 40`"]);
     dir.write("run/experiment.toml", &text.replace("steps = 400", "steps = 600"));
@@ -196,8 +196,8 @@ fn a_run_of_the_version_before_goes_on() {
     assert!(said.out.contains("600 in 3 episodes") && !said.err.contains("warning"), "{said:?}");
     let after = dir.metrics("run");
     assert_eq!(after[..before.len()], before);
-    // It is the run that today's version makes from the start: to the bit on a processor with the instructions that the first 400 steps
-    // were made by; others add in another order.
+    // It equals the run that today's version makes from the start: to the bit on a processor with the instructions used for the first 400
+    // steps; others add in another order.
     dir.run(&["train", "smoke", "--out", "today"]).ok();
     let today = dir.metrics("today");
     assert_eq!(after.len(), today.len());
@@ -238,7 +238,7 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     assert_eq!(dir.metrics("runs/smoke-4"), dir.metrics("single"));
     assert_ne!(dir.metrics("runs/smoke-3"), dir.metrics("single"));
 
-    // Resumed together they are summed up in the same way.
+    // If resumed together, they are summarised in the same way.
     let summary = |said: &str| said.lines().find(|line| line.contains("over 2 seeds")).map(str::to_owned);
     assert_eq!(fs::read_dir(dir.path("runs")).unwrap().count(), 3, "two runs, which smoke-* names, and the picture");
     let curve = fs::read(dir.path("runs/smoke.from-3.svg")).unwrap();
@@ -248,14 +248,14 @@ fn several_seeds_side_by_side_are_the_single_ones() {
     assert_eq!(summary(&again.out), summary(&said.out));
     assert_eq!(fs::read(dir.path("runs/smoke.from-3.svg")).unwrap(), curve);
 
-    // Where some fail, each says why; resuming alone does not help.
+    // If some fail, each says why; resuming alone does not help.
     for seed in ["3", "4"] {
         fs::remove_file(dir.path("runs").join(format!("smoke-{seed}/metrics.jsonl"))).unwrap();
     }
     let errors = ["smoke-3/metrics.jsonl: missing", "smoke-4/metrics.jsonl: missing"];
     let said = dir.run(&["resume", "runs/smoke-3", "runs/smoke-4"]).fails(1, &errors);
     assert!(!said.err.contains("runs/smoke-3: "), "a file is named once: {}", said.err);
-    assert!(said.out.contains("would meet again: runs/smoke-3 runs/smoke-4"), "{}", said.out);
+    assert!(said.out.contains("would occur again if simply resumed: runs/smoke-3 runs/smoke-4"), "{}", said.out);
     assert!(!dir.path("runs/smoke-3/metrics.jsonl").exists());
 }
 
@@ -291,14 +291,14 @@ fn what_cannot_be_told_harms_no_run() {
     let dir = Dir::new();
     let words = |out| [&["train", "smoke"], &QUICK[..], &["--steps", "250", "--out", out]].concat();
     dir.run(&words("heard")).ok();
-    // Progress that nobody can read is no error.
+    // Progress output that cannot be written is no error.
     Said::of(&dir.command(&words("silent")).stderr(full()).output().unwrap()).ok();
     assert_eq!(dir.metrics("silent"), dir.metrics("heard"));
-    // A result that cannot be told is one, but the run is whole.
+    // A result that cannot be written is one, but the run is complete.
     Said::of(&dir.command(&words("untold")).stdout(full()).output().unwrap()).fails(1, &["standard output"]);
     assert_eq!(dir.metrics("untold"), dir.metrics("heard"));
     assert!(dir.path("untold/curve.svg").exists());
-    // A reader that left wants no more.
+    // A reader that has closed the pipe is no error.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let said = Said::of(&dir.command(&["list"]).stdout(writer).output().unwrap()).ok();
@@ -426,11 +426,11 @@ fn values_that_break_a_rule_are_named() {
         ("goal.discount=0", "discount"),
         ("steps=0", "error: steps = 0: expected at least 1"),
         ("mpc.replan={every=0}", "mpc.replan = every 0 steps: expected at least 1 step"),
-        // Folders are called after it.
+        // Folders are named after it.
         ("name=../elsewhere", "../elsewhere"),
         ("name=..", "name"),
         ("name=", "name"),
-        // Rules that only a roll-out looks at: three members.
+        // Rules that only a roll-out checks: three members.
         ("propagation.particles=4", "particles"),
         ("propagation.rule=expectation", "particles"),
         // Sizes beyond any machine.
@@ -465,14 +465,17 @@ fn a_model_that_diverges_costs_plans_and_not_the_run() {
     let said = dir.run(&["eval", "run", "--episodes", "2"]).ok();
     assert!(said.out.contains("plans failed") && said.out.contains("mean return"), "{said:?}");
 
-    // Too many in a row end it, with no advice that would not help.
+    // Too many in a row end the run, without advice that would not help.
     let words = ["--set", "fit.learning_rate=30", "--set", "train.max_breakdowns=1", "--out", "ended"];
     let said = dir.train(&words).fails(1, &["train.max_breakdowns", "finite return", "ended"]);
-    assert!(!said.out.contains("mbrl resume") && said.out.contains("would meet again: ended"), "{said:?}");
+    assert!(
+        !said.out.contains("mbrl resume") && said.out.contains("would occur again if simply resumed: ended"),
+        "{said:?}"
+    );
     let again = dir.run(&["resume", "ended"]).fails(1, &["train.max_breakdowns"]);
     assert!(!again.out.contains("mbrl resume"), "{again:?}");
 
-    // Where every fit diverges nothing is learned, and that is said.
+    // If every fit diverges, nothing is learned, and the output says so.
     let said = dir.train(&["--set", "fit.learning_rate=1000", "--out", "random"]).ok();
     assert!(said.out.contains("3 of 3 fits diverged: nothing was learned"), "{said:?}");
 }
@@ -538,7 +541,7 @@ fn what_a_killed_command_left_is_removed_by_the_next_one() {
     fs::write(&half, "half").unwrap();
     let hour = std::time::Duration::from_secs(3600);
     fs::File::open(&half).unwrap().set_modified(std::time::SystemTime::now() - hour).unwrap();
-    // A look at the run tidies the run; a new run beside it the folder of both, once what lies there is no longer young.
+    // Opening a run cleans up its folder; a new run beside it cleans up the parent folder, once the leftovers are old enough.
     dir.run(&["eval", "runs/smoke-0", "--episodes", "1"]).ok();
     assert!(!dir.path(left[1]).exists() && !half.exists());
     std::thread::sleep(std::time::Duration::from_millis(2100));
@@ -556,7 +559,7 @@ fn a_full_disk_at_the_list_of_starts_loses_nothing() {
         dir.train(&["--out", out, "--steps", "250"]).ok();
     }
     let machine = fs::read(dir.path("run/machine.json")).unwrap();
-    // The list is the first thing that a run writes that goes on.
+    // The list is the first file that a resumed run writes.
     let said = dir.run_in_blocks(0, &["resume", "run", "--steps", "420"]).fails(1, &["machine.json", "File too large"]);
     assert!(said.out.contains("to go on: mbrl resume run"), "{said:?}");
     assert_eq!(fs::read(dir.path("run/machine.json")).unwrap(), machine);
@@ -582,13 +585,13 @@ fn a_command_line_without_sense_is_a_usage_error() {
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let dir = Dir::new();
-    // Under a regular file nobody can make a folder, root included.
+    // Nobody can create a folder under a regular file, not even root.
     dir.write("file", "kept");
     let before = dir.files();
     dir.train(&["--out", "file/run"]).fails(1, &["file"]);
     dir.train(&["--out", "file"]).fails(1, &["file"]);
     assert_eq!(dir.files(), before);
-    // Nor in a file system of the kernel's own; the place that was asked for is named, no temporary one.
+    // Nor in a file system of the kernel; the error names the requested place, not a temporary one.
     if cfg!(target_os = "linux") {
         let said = dir.train(&["--out", "/proc/mbrl-run"]).fails(1, &["/proc/mbrl-run"]);
         assert!(!said.err.contains(".partial"), "{}", said.err);
@@ -663,7 +666,7 @@ fn a_run_that_was_killed_before_its_first_checkpoint_starts_over() {
     fs::remove_dir_all(dir.path("run/checkpoints")).unwrap();
     dir.run(&["eval", "run"]).fails(1, &["run", "no checkpoint"]);
 
-    // It had got beyond its first checkpoint: that one is lost, and starting over would lose the record too.
+    // It had passed its first checkpoint, which is lost; starting over would lose the record too.
     let before = dir.files();
     dir.run(&["resume", "run"]).fails(1, &["run/checkpoints", "2 episodes"]);
     assert_eq!(dir.files(), before);
@@ -683,7 +686,7 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     let newest = dir.path("run/checkpoints/500");
     let manifest = fs::read_to_string(newest.join("manifest.json")).unwrap();
 
-    // Foreign and newer ones are refused, although an older checkpoint is whole.
+    // Foreign and newer ones are refused, although an older checkpoint is intact.
     let today = format!("\"format\": {}", mbrl_policy::FORMAT);
     assert!(manifest.contains(&today), "{manifest}");
     for (from, to, offending) in
@@ -697,7 +700,7 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     }
     fs::write(newest.join("manifest.json"), &manifest).unwrap();
 
-    // A damaged one is passed over with a warning: the last episode is repeated.
+    // A damaged one is skipped with a warning: the last episode is repeated.
     let model = fs::read(newest.join("agent.json")).unwrap();
     fs::write(newest.join("agent.json"), &model[..model.len() / 2]).unwrap();
     let said = dir.run(&["resume", "run"]).ok();
@@ -705,7 +708,7 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     assert_eq!(dir.metrics("run"), expected);
     assert_eq!(fs::read(newest.join("agent.json")).unwrap(), model);
 
-    // Damaged ones alone are an error.
+    // If all are damaged, it is an error.
     for step in ["400", "500"] {
         fs::write(dir.path("run/checkpoints").join(step).join("agent.json"), "").unwrap();
     }
@@ -720,7 +723,7 @@ fn bad_checkpoints_are_named_and_nothing_is_lost() {
     dir.run(&["resume", "run"]).fails(1, &["metrics.jsonl", "3 bytes"]);
     assert_eq!(dir.files(), before);
 
-    // And a checkpoint that is there and cannot be read is no damaged one.
+    // A checkpoint that exists but cannot be read does not count as damaged.
     fs::remove_file(newest.join("agent.json")).unwrap();
     fs::create_dir(newest.join("agent.json")).unwrap();
     let before = dir.files();
@@ -747,7 +750,7 @@ fn policies_are_exported_and_act_as_in_their_run() {
     let mean = format!("mean return {:.3}", found.return_mean());
     assert!(said.out.contains(&mean), "{mean}: {}", said.out);
 
-    // Older checkpoints; what is there is left alone; other names are refused.
+    // Older checkpoints; existing files are left alone; other names are refused.
     dir.run(&["export", "run", "--checkpoint", "400", "--out", "older.safetensors"]).ok();
     assert_eq!(ExportedPolicy::load(&dir.path("older.safetensors")).unwrap().info().env_step, 400);
     let before = dir.files();
@@ -759,13 +762,13 @@ fn policies_are_exported_and_act_as_in_their_run() {
     dir.run(&["export", "none"]).fails(1, &["none", "not a run folder"]);
     assert_eq!(dir.files(), before);
 
-    // A policy serves its task alone.
+    // A policy serves only its task.
     let refused = ["agent.kind = \"sac\"", "expected \"model-based\""];
     dir.run(&["eval", "run", "--set", "task_options.dt=0.1"]).fails(1, &refused);
     dir.run(&["eval", "older.safetensors"]).fails(1, &["format = \"mbrl-policy\": expected mbrl-agent"]);
 }
 
-/// The lines of an evaluation without its time.
+/// The lines of an evaluation, without its time.
 fn judged(said: &Said) -> Vec<String> {
     let lines = said.out.lines().map(|line| line.split(" (").next().unwrap_or_default().to_owned());
     lines.filter(|line| !line.starts_with("checkpoint")).collect()
@@ -781,7 +784,7 @@ fn a_run_is_refitted_without_a_new_step_and_goes_on() {
     let said = dir.run(&words).ok();
     let rest = "run-refit: refitted to 500 transitions\n  fit     ";
     assert!(said.out.contains(rest) && said.out.contains("on held-out data"), "{said:?}");
-    // One fit to the data of the run, of another network, judged by its held-out part, and one evaluation.
+    // One fit of another network to the data of the run, judged on its holdout, and one evaluation.
     let metrics = dir.metrics("run-refit");
     let events: Vec<&str> = metrics.iter().filter_map(|line| line["event"].as_str()).collect();
     assert_eq!(events, ["fit", "eval"]);
@@ -801,7 +804,7 @@ fn a_run_is_refitted_without_a_new_step_and_goes_on() {
     kept.retain(|file, _| before.contains_key(file));
     assert_eq!(kept, before);
 
-    // Compared, it stands where its data ends, and refits of two seeds are seeds of one method.
+    // In a comparison, it is at the step where its data ends, and refits of two seeds are seeds of one method.
     dir.train(&["--seed", "1", "--out", "other"]).ok();
     dir.run(&[&["refit", "other"], &words[2..]].concat()).ok();
     let said = dir.run(&["compare", "run-refit", "other-refit", "--at", "500"]).ok();
@@ -811,13 +814,13 @@ fn a_run_is_refitted_without_a_new_step_and_goes_on() {
     );
     assert!(!said.err.contains("step 0"), "{said:?}");
 
-    // It goes on from there.
+    // It continues from there.
     let said = dir.run(&["resume", "run-refit", "--steps", "700"]).ok();
     assert!(said.out.contains("steps   700 in"), "{said:?}");
     let steps = dir.metrics("run-refit").iter().filter_map(|line| line["env_step"].as_u64()).collect::<Vec<_>>();
     assert!(steps[..2] == [500, 500] && steps[2..].iter().all(|step| *step > 500), "{steps:?}");
 
-    // It keeps as many of the newest transitions as it is told to, and stands beside a run that is called by `.`.
+    // It keeps as many of the newest transitions as requested, and lies beside a run that is given as `.`.
     let few = ["--set", "agent.replay_capacity=120", "--set", "train.eval_every=0"];
     let said = dir.run(&[&["refit", "run", "--out", "few"], &few[..]].concat()).ok();
     assert!(
@@ -830,8 +833,8 @@ fn a_run_is_refitted_without_a_new_step_and_goes_on() {
     let text = fs::read_to_string(dir.path("few/experiment.toml")).unwrap();
     assert!(text.contains("-refit\"") && text.contains("(refitted to the data of run)"), "{text}");
 
-    // What cannot be: another world, fewer steps than were taken, a fit that diverges, a place that is taken, agents that learn a
-    // policy. Nothing is left then.
+    // Invalid cases: another environment, fewer steps than were taken, a fit that diverges, a taken place, agents that learn a
+    // policy. Nothing is left behind.
     let before = dir.files();
     let refused = |words: &[&str], told: &[&str]| dir.run(&[&["refit"], words].concat()).fails(1, told);
     refused(&["run", "--set", "task=cliff"], &["--set task: expected that of the run"]);
@@ -878,26 +881,26 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     fs::rename(dir.path("gone"), dir.path("run")).unwrap();
     assert_eq!(dir.files(), before, "an evaluation leaves nothing");
 
-    // A reward that was learned is that of its own task.
+    // A learned reward belongs to its own task.
     let learned = ["--set", "task=cliff", "--set", "model.reward=true", "--set", "goal.reward=model", "--out", "paid"];
     dir.train(&learned).ok();
     let told = |more: &[&str]| {
         let said = dir.run(&[&["eval", "paid", "--episodes", "1"], more].concat()).ok();
-        said.err.contains("plans go by the reward that the model learned in its own task")
+        said.err.contains("plans use the reward that the model learned in its own task")
     };
     assert!(told(&elsewhere) && !told(&[]) && !told(&["--set", "planner.horizon=2"]));
     assert!(!told(&[&elsewhere[..], &["--set", "goal.reward=task"]].concat()));
 
-    // Tasks of other columns, unknown keys.
+    // Tasks with other columns, unknown keys.
     let other = ["eval", "agent.safetensors", "--set", "task=pendulum"];
     dir.run(&other).fails(1, &["the model of cliff cannot be used on pendulum, expected the same observations"]);
     dir.run(&["eval", "run", "--set", "task_options.hedge=1"]).fails(1, &["`hedge`"]);
-    // What an evaluation would not read.
+    // Settings that an evaluation would not read.
     for (word, way) in [("seed=5", "mbrl eval --seed N"), ("fit.max_epochs=1", "mbrl refit RUN"), ("steps=9", "resume")]
     {
         dir.run(&["eval", "run", "--set", word]).fails(1, &[&format!("--set {word}: "), way]);
     }
-    // What is damaged, what is no agent, what has learned nothing.
+    // Damaged files, files without an agent, agents that have learned nothing.
     let bytes = fs::read(dir.path("agent.safetensors")).unwrap();
     fs::write(dir.path("cut.safetensors"), &bytes[..bytes.len() - 9]).unwrap();
     dir.run(&["eval", "cut.safetensors"]).fails(1, &["cut.safetensors", "no whole file of safetensors"]);
@@ -918,7 +921,7 @@ fn a_gpu_learns_and_plans_too() {
     dir.train(&["--device", "flex", "--steps", "410", "--out", "cpu"]).ok();
     let (gpu, cpu) = (dir.metrics("gpu"), dir.metrics("cpu"));
     assert_eq!(gpu.len(), cpu.len());
-    // The same draws on both: the random episode is equal, and the loss after the first fit is, up to rounding.
+    // The same draws on both: the random episode is equal, and so is the loss after the first fit, up to rounding.
     assert_eq!(gpu[0], cpu[0]);
     let loss = |run: &[serde_json::Map<String, serde_json::Value>]| {
         run.iter().find_map(|line| line.get("model/train_loss")?.as_f64()).unwrap()

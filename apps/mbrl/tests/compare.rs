@@ -6,7 +6,7 @@ use std::fs;
 
 use util::Dir;
 
-/// Two methods of two seeds each, with evaluations at 200 and 400 steps.
+/// Two methods with two seeds each, and evaluations at 200 and 400 steps.
 fn methods(dir: &Dir) {
     let quiet = ["--steps", "400", "--set", "train.eval_every=200", "--set", "train.eval_episodes=2", "--seeds", "2"];
     dir.train(&[&quiet[..], &["--out", "a"]].concat()).ok();
@@ -52,7 +52,7 @@ fn methods_are_compared_from_their_folders() {
     for column in ["median", "iqm"] {
         assert!((cell(&said.out, 1, column).parse::<f64>().unwrap() - mean).abs() < 1e-9, "{said:?}");
     }
-    // Of two scores the interval reaches from the lower to the higher.
+    // For two scores, the interval reaches from the lower to the higher.
     assert_eq!(cell(&said.out, 1, "iqm_low"), finals[0].min(finals[1]).to_string());
     assert_eq!((cell(&said.out, 2, "steps_to_threshold"), cell(&said.out, 2, "reached")), ("200", "2"));
     assert_eq!((cell(&said.out, 3, "method"), cell(&said.out, 3, "median")), ("random", "-1200"));
@@ -116,7 +116,7 @@ fn what_cannot_be_compared_is_said() {
     dir.run(&["compare", "a/smoke-*", "--threshold", "high"]).fails(2, &["--threshold", "finite return"]);
     assert_eq!(dir.files(), before);
 
-    // What can be, with what to know.
+    // Valid cases, with their notes.
     let notes = |words: &[&str], expected: &[&str]| {
         let said = dir.run(&[&["compare"], words].concat()).ok();
         for word in expected {

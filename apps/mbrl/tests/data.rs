@@ -1,4 +1,4 @@
-//! From a log of a machine to a judged model, and what is said where that cannot be.
+//! From a log of a machine to an evaluated model, and the errors where that is impossible.
 
 mod util;
 
@@ -7,13 +7,13 @@ use std::{fmt::Write as _, fs};
 use serde_json::Value;
 use util::{Dir, QUICK};
 
-/// A small net and few epochs.
+/// A small network and few epochs.
 const SMALL: [&str; 6] = ["--set", "model.hidden=[32,32]", "--set", "model.members=3", "--epochs", "40"];
 
 /// A damped pendulum under a changing torque, as its controller might write it: episodes of 50 rows.
 fn log(episodes: u32) -> String {
     let mut text = String::from("run,time,angle,speed,torque\n");
-    // A generator of its own, so that the numbers never change.
+    // A separate generator, so that the numbers never change.
     let mut state = 12_345_u32;
     let mut random = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -37,7 +37,7 @@ const COLUMNS: [&str; 6] = ["--obs", "angle,speed", "--actions", "torque", "--ep
 fn a_log_becomes_a_model_that_is_judged_on_another() {
     let dir = Dir::new();
     dir.write("bench.csv", &log(40));
-    // Other runs: the generator goes on from the first ones.
+    // Other runs: the generator continues from the first ones.
     let whole = log(60);
     let later = whole.lines().skip(1 + 40 * 50).collect::<Vec<_>>().join("\n");
     dir.write("later.csv", &format!("{}\n{later}\n", whole.lines().next().unwrap()));
@@ -61,14 +61,14 @@ fn a_log_becomes_a_model_that_is_judged_on_another() {
     let json = fs::read_to_string(dir.path("models/bench/evaluation.json")).unwrap();
     let found: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(found["columns"], serde_json::json!(["angle", "speed"]));
-    // The noise of the speed is uniform in ±0.01; standing still is wrong by the whole motion, about 0.3 rad/s a step.
+    // The noise of the speed is uniform in ±0.01; predicting no change is wrong by the whole motion, about 0.3 rad/s per step.
     let speed = |key: &str| found["one_step"][key][1].as_f64().unwrap();
     assert!(speed("rmse") < 0.2 * speed("unchanged_rmse"), "{json}");
     assert_eq!(found["steps"].as_array().unwrap().len(), 10);
     let svg = fs::read_to_string(dir.path("models/bench/evaluation.svg")).unwrap();
     assert!(svg.contains("bench on later.csv"));
 
-    // The same again, on another number of threads, gives the same model, and takes the next place.
+    // The same command on another number of threads gives the same model, in the next free place.
     let words = [&["fit", "bench.csv", "--holdout-episodes", "--threads", "1"], &COLUMNS[..], &SMALL].concat();
     let said = dir.run(&words).ok();
     assert!(said.out.contains("models/bench-2: model.toml"), "{}", said.out);
@@ -76,14 +76,14 @@ fn a_log_becomes_a_model_that_is_judged_on_another() {
     let again = fs::read_to_string(dir.path("models/bench-2/evaluation.json")).unwrap();
     assert_eq!(again.replace("\"model\": \"bench-2\"", "\"model\": \"bench\""), json);
 
-    // Names differ in another log; without them it says which are missing.
+    // Another log has other names; if they are not given, the error says which are missing.
     dir.write("renamed.csv", &log(4).replace("angle", "theta"));
     dir.run(&["evaluate-model", "models/bench", "renamed.csv"]).fails(1, &["no column `angle`", "`theta`", "--obs"]);
     let words = ["evaluate-model", "models/bench", "renamed.csv", "--obs", "theta,speed", "--out", "other.svg"];
     dir.run(&words).ok();
     assert!(dir.path("other.svg").exists() && dir.path("other.json").exists());
 
-    // A model's changes are those of one step: a log whose steps take half the time is not judged by them.
+    // A model predicts changes over one step: it is not evaluated on a log whose steps take half the time.
     let halved = |line: &str| {
         let mut fields: Vec<String> = line.split(',').map(str::to_owned).collect();
         if let Ok(time) = fields[1].parse::<f64>() {
@@ -178,7 +178,7 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
     assert_eq!(dir.files(), before);
 }
 
-/// A heading that turns with the rudder, from 0° to 360° and on at 0°.
+/// A heading that turns with the rudder, from 0° to 360° and on from 0°.
 fn compass(seed: u32) -> String {
     let mut text = String::from("# boat 7\nstamp;heading;rate;rudder\ns;deg;deg/s;-\n");
     let mut state = seed;
@@ -214,7 +214,7 @@ fn a_log_is_reported_before_the_fit_and_its_angles_are_the_models() {
         "time `stamp`",
         "period 0.1",
         "12 at a gap in the time",
-        "fields apart by `;`",
+        "fields separated by `;`",
         "decimal commas",
         "line 3 holds the units",
         "heading (deg)",
@@ -258,7 +258,7 @@ fn logs_of_other_programs_come_in_with_a_flag_or_a_hint() {
     assert!(check(&named).ok().out.contains("in 3 episodes of 49 to 49"));
     let machine = ["--obs", "x,v", "--actions", "u"];
     let words = [&["fit", "ends.csv", "--set", "model.termination=true"], &machine[..]].concat();
-    dir.run(&words).fails(1, &["all 2 ends of the log stand in rows that no observation follows"]);
+    dir.run(&words).fails(1, &["all 2 terminations of the log are in rows without a following observation"]);
     let two = ["comma.csv", "--obs", "angle", "--obs", "speed (rad/s), raw", "--actions", "torque"];
     check(&two).ok();
     check(&["comma.csv", "--obs", "angle,\"speed (rad/s), raw\"", "--actions", "torque"]).ok();
@@ -266,7 +266,7 @@ fn logs_of_other_programs_come_in_with_a_flag_or_a_hint() {
     check(&words).ok();
     let words = [&["countdown.csv", "--time", "step"], &machine[..]].concat();
     check(&words).fails(1, &["column `step` (time)", "--time ''"]);
-    // Two files with other names of the time: what not all have is no time.
+    // Two files with different names for the time: a column that not all have is not used as the time.
     let said = check(&[&["runs"], &COLUMNS[..]].concat()).ok();
     assert!(said.out.contains("2 files from runs/a.csv on: 300 rows, 294 transitions in 6 episodes"), "{}", said.out);
     let said = check(&[&["runs/*.csv"], &COLUMNS[..]].concat()).ok();
@@ -290,11 +290,11 @@ fn an_experiment_says_how_to_fit() {
     for line in ["members = 3", "hidden = [32, 32]", "batch_size = 64", "max_epochs = 1"] {
         assert!(card.contains(line), "{line} is missing in\n{card}");
     }
-    // So does the whole experiment of a run, every section written out.
+    // So does the complete experiment of a run, with every section written out.
     dir.train(&["--steps", "50", "--out", "run"]).ok();
     let whole = [&["fit", "log.csv", "--out", "w", "--config", "run/experiment.toml", "--epochs", "1"], &COLUMNS[..]];
     dir.run(&whole.concat()).ok();
-    // A model that was damaged is not evaluated.
+    // A damaged model is not evaluated.
     let mut weights = fs::read(dir.path("m/model.bin")).unwrap();
     weights[200] ^= 1;
     fs::write(dir.path("m/model.bin"), weights).unwrap();
@@ -319,7 +319,7 @@ fn a_learned_reward_is_judged_where_the_log_has_rewards_alone() {
     }
 }
 
-/// A full disk: what was written is gone, and the message names the model's file.
+/// A full disk: partial output is removed, and the message names the model's file.
 #[cfg(unix)]
 #[test]
 fn a_model_that_cannot_be_written_leaves_nothing() {
@@ -386,7 +386,7 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
     let other = ["evaluate-model", "models/motor", "motor.csv", "--period", "0.02"];
     dir.run(&other).fails(1, &["period = 0.02000, expected that of the model, 0.01000"]);
 
-    // Without a data sheet the speed does not tell everything, and what is missing is named.
+    // Without a data sheet, the speed does not determine everything, and the error names what is missing.
     let said = dir.run(&common).ok();
     for words in ["not determined by this log", "--known NAME=VALUE"] {
         assert!(said.out.contains(words), "{words} is missing: {}", said.out);
@@ -404,14 +404,14 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
         let said = dir.run(&[&common[..], more].concat());
         assert!(said.code != Some(0) && said.err.contains(words), "{more:?}: {}", said.err);
     }
-    // A guess from which the search does not go as far as the truth: what it stops at is no finding.
+    // A guess from which the search does not reach the truth: where it stops is no result.
     let said = dir.run(&[&common[..], &data_sheet, &["--guess", "inertia=1e3"]].concat()).ok();
     let line = said.out.lines().find(|line| line.trim_start().starts_with("inertia")).unwrap();
     assert!(line.contains("not determined: at the lower bound of the search, 0.001000 kg m²"), "{}", said.out);
     assert!(said.out.contains("--guess NAME=VALUE says where the search begins"), "{}", said.out);
     let stored = fs::read_to_string(dir.path("models/motor-3/physics.toml")).unwrap();
     assert!(stored.contains("inertia: at the lower bound of the search"), "{stored}");
-    // A motor that stands still says nothing.
+    // A motor that stands still gives no information.
     let still = |line: &str| line.split(',').take(2).collect::<Vec<_>>().join(",") + ",3.0,0.0\n";
     dir.write(
         "still.csv",
@@ -426,12 +426,12 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
     let said = dir.run(&["identify", "still.csv", "--model", "dc-motor", "--episode", "run"]);
     said.fails(1, &["data = observations that never change: expected a log in which the machine moves"]);
     assert!(dir.files() == before);
-    // Nor do rows that are counted, of the time that a step takes.
+    // Nor do counted rows about the duration of a step.
     dir.write("counted.csv", &motor_log().replace("run,time", "run,step"));
     let counted = ["identify", "counted.csv", "--model", "dc-motor", "--episode", "run"];
     dir.run(&counted).fails(1, &["the log has no time, or one that counts rows: --period says"]);
     dir.run(&[&counted[..], &["--period", "0.01"], &data_sheet].concat()).ok();
-    // Machines with their columns and parameters are in the help.
+    // The help lists machines with their columns and parameters.
     let help = dir.run(&["identify", "--help"]).ok().out;
     for words in [
         "two-link-arm",
@@ -443,7 +443,7 @@ fn a_machine_is_identified_from_its_log_and_judged_on_it() {
     ] {
         assert!(help.contains(words), "{words}: {help}");
     }
-    // What cannot be is refused in the file too.
+    // Impossible values are refused in the file too.
     let file = dir.path("models/motor/physics.toml");
     let text = fs::read_to_string(&file).unwrap();
     let noise = text.lines().find(|line| line.starts_with("noise = ")).unwrap();

@@ -19,17 +19,17 @@ fn a_run_drives_its_task_in_real_time_and_its_log_can_be_fitted() {
         assert!(said.contains(word), "{word}: {said}");
     }
     let ticks = fs::read_to_string(dir.path("log/ticks.csv")).unwrap();
-    // As many as fit into the time, or fewer on a machine that is busy elsewhere.
+    // As many as fit into the time, or fewer on a busy machine.
     let rows = ticks.lines().filter(|line| !line.starts_with('#')).count() - 1;
     assert!((5..=61).contains(&rows), "{rows}");
-    // Read, whether that many transitions are enough for a fit or not.
+    // The log can be read, whether its transitions are enough for a fit or not.
     let fitted = dir.run(&["fit", "log/transitions.csv", "--out", "model", "--set", "fit.max_epochs=1"]);
     assert!(format!("{}{}", fitted.out, fitted.err).contains("transition"), "{fitted:#?}");
     // A log is never overwritten.
     dir.run(&words).fails(1, &["log/transitions.csv", "cannot be written", "without another drive's log"]);
 }
 
-/// A drive whose log is lost is stopped, and says so when it happens.
+/// A drive that loses its log is stopped, and says so at once.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_under_the_log_stops_the_robot() {
@@ -40,7 +40,7 @@ fn a_full_disk_under_the_log_stops_the_robot() {
     assert!(began.elapsed() < Duration::from_secs(100), "{said:?}");
     let said = said.fails(1, &[".csv: the log cannot be written", "File too large", "stopped"]);
     assert!(said.err.contains("control periods"), "the report is told all the same: {said:?}");
-    // What was written before is there.
+    // What was written before is still there.
     let ticks = fs::read_to_string(dir.path("log/ticks.csv")).unwrap();
     assert!(ticks.contains("\ntick,time,late_ms"), "{ticks}");
 }
@@ -75,9 +75,9 @@ fn what_cannot_be_driven_is_told_before_anything_moves() {
     }
     dir.run(&["drive", "run", "--hz", "0.5", "--for", "1"])
         .fails(1, &["--for = 1", "at least one control period, 2 s"]);
-    // What is refused leaves no folder behind.
+    // A refused drive leaves no folder behind.
     dir.run(&["drive", "run", "--link", "tcp://127.0.0.1:1", "--log", "refused"]).fails(1, &["127.0.0.1:1"]);
     assert!(!dir.path("refused").exists());
-    // A robot of which nothing arrives is no success.
+    // A robot from which nothing arrives is no success.
     dir.run(&["drive", "run", "--loss", "1", "--for", "0.5"]).fails(1, &["no measurement that could be used"]);
 }

@@ -1,4 +1,4 @@
-//! Killed and stopped runs go on as if nothing had happened.
+//! Killed and stopped runs continue as if nothing had happened.
 
 mod util;
 
@@ -18,8 +18,8 @@ fn train(out: &str) -> Vec<&str> {
     [&["train", "smoke"], &QUICK[..], &["--out", out]].concat()
 }
 
-/// Kills runs at `moments` spread over their length, resumes them until they are done, and compares each with one left
-/// alone. Returns how many were hit before they ended of themselves.
+/// Kills runs at `moments` spread over their length, resumes them until they are done, and compares each with an undisturbed
+/// one. Returns how many were hit before they ended by themselves.
 #[cfg(unix)]
 fn kill_and_resume<'a>(dir: &Dir, train: impl Fn(&'a str) -> Vec<&'a str>, outs: &'a [String]) -> usize {
     use std::os::unix::process::ExitStatusExt;
@@ -40,7 +40,7 @@ fn kill_and_resume<'a>(dir: &Dir, train: impl Fn(&'a str) -> Vec<&'a str>, outs:
             }
         };
         match ended {
-            // The machine is faster than it was: the moments to come go by that.
+            // The machine is faster than before: later moments are adjusted.
             Some(status) => {
                 assert!(status.success());
                 length = begun.elapsed();
@@ -53,7 +53,7 @@ fn kill_and_resume<'a>(dir: &Dir, train: impl Fn(&'a str) -> Vec<&'a str>, outs:
         if dir.path(out).exists() {
             dir.run(&["resume", out]).ok();
         } else {
-            // Killed before the folder was there: nothing to resume.
+            // Killed before the folder existed: nothing to resume.
             dir.run(&train(out)).ok();
         }
         assert_eq!(dir.metrics(out), dir.metrics("whole"), "{out} of {}", outs.len());
@@ -69,7 +69,7 @@ fn names(n: usize) -> Vec<String> {
 #[cfg(unix)]
 #[test]
 fn killed_runs_go_on_as_if_nothing_had_happened() {
-    // The first two moments lie before half of the length that was measured, whatever else the machine does.
+    // The first two moments lie before half of the measured length, whatever else the machine does.
     assert!(kill_and_resume(&Dir::new(), train, &names(3)) >= 1);
 }
 
@@ -150,7 +150,7 @@ fn ctrl_c_in_an_evaluation_keeps_the_episodes_that_have_ended() {
     assert_eq!(std::fs::read_dir(dir.path("log/episodes")).unwrap().count(), told);
 }
 
-/// What plans take from another run is copied: that run may go on, or go.
+/// What plans need from another run is copied: that run may continue or be removed.
 #[test]
 fn a_run_with_the_value_of_another_one_is_whole_by_itself() {
     let dir = Dir::new();

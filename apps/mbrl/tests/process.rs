@@ -14,8 +14,8 @@ use util::Dir;
 
 const SHIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/mbrl-env/python");
 
-/// A cart that is to stand at 0. It dies at a step of the whole run where the file `trouble` says which; where there is `claim`, the
-/// first of several does that takes sixty steps.
+/// A cart that should stand at 0. If the file `trouble` exists, it dies at the step of the whole run given there; with the file `claim`,
+/// the first of several that takes sixty steps dies.
 const CART: &str = r#"
 import os, sys, time
 from mbrl_env import field, serve
@@ -96,7 +96,7 @@ eval_every = 75
 eval_episodes = 2
 "#;
 
-/// A folder with the cart and its experiment; `None` where there is no Python.
+/// A folder with the cart and its experiment; `None` if there is no Python.
 fn cart() -> Option<Dir> {
     if Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_err() {
         println!("skipped: python3 is not installed");
@@ -183,7 +183,7 @@ fn the_guides_example_runs() {
     let words: Vec<&str> = ["train", "tank.toml", "--steps", "300"].into_iter().chain(quick).collect();
     run(&dir, &words).ok();
     run(&dir, &["eval", "--random", "tank.toml", "--episodes", "2"]).ok();
-    // What it says of a slip.
+    // What it reports about a slip.
     let said = run(&dir, &["train", "tank.toml", "--set", "goal.reward=-abs(next.levle - 0.5)"]);
     let told = said.fails(1, &["levle"]).err;
     assert!(guide.contains(told.trim()), "{told}");
@@ -193,20 +193,20 @@ fn the_guides_example_runs() {
 fn a_death_ends_the_run_and_nothing_is_lost() {
     let Some(dir) = cart() else { return };
     run(&dir, &["train", "cart.toml", "--out", "whole"]).ok();
-    // In training, and in an evaluation: 75 steps of training, two episodes of 25 steps, and on.
+    // In training, and in an evaluation: 75 steps of training, two episodes of 25 steps, and so on.
     for (number, step) in ["60", "110", "140"].into_iter().enumerate() {
         let out = format!("run-{number}");
         dir.write("trouble", step);
         let said = run(&dir, &["train", "cart.toml", "--out", &out]);
         let said = said.fails(1, &["python3 cart.py", "exit code 7", "the wheel came off", "of an episode"]);
         assert!(said.out.contains(&format!("to go on: mbrl resume {out}")), "{}", said.out);
-        // It is not mended yet.
+        // It is not repaired yet.
         dir.write("trouble", "1");
         fs::remove_file(dir.path("count")).unwrap();
         run(&dir, &["resume", &out]).fails(1, &["exit code 7"]);
         fs::remove_file(dir.path("trouble")).unwrap();
         fs::remove_file(dir.path("count")).unwrap();
-        // How long it is waited for may change meanwhile.
+        // The time limit for its answers may change meanwhile.
         let file = dir.path(&out).join("experiment.toml");
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("[task_options]", "[task_options]\ntimeout = 99.0")).unwrap();
@@ -230,7 +230,7 @@ fn a_kill_leaves_no_process_behind_and_the_run_goes_on() {
     training.kill().unwrap();
     training.wait().unwrap();
     let until = Instant::now() + Duration::from_secs(10);
-    // One that waits to be reaped runs no more.
+    // A process that waits to be reaped no longer runs.
     let runs = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|state| !state.contains(") Z "));
     while runs() {
         assert!(Instant::now() < until, "process {pid} goes on");
@@ -251,7 +251,7 @@ fn what_is_wrong_is_told_before_anything_is_written() {
         ),
         (
             "goal.reward=task",
-            &["goal.reward = \"task\"", "cart tells planners no reward", "goal.reward = \"-next.NAME^2\""],
+            &["goal.reward = \"task\"", "cart gives planners no reward function", "goal.reward = \"-next.NAME^2\""],
         ),
         ("task_options.command=[\"python3\", \"gone.py\"]", &["python3 gone.py", "exit code 2", "No such file"]),
         ("task_options.command=[\"no-such-program\"]", &["no-such-program", "cannot be started", "No such file"]),

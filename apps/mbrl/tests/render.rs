@@ -25,7 +25,7 @@ mod mujoco {
 
     use super::*;
 
-    /// Number of frames that an animated PNG says it has; 0 for a still one.
+    /// Number of frames that an animated PNG declares; 0 for a still one.
     fn frames(bytes: &[u8]) -> usize {
         assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n"));
         let control = bytes.windows(4).position(|word| word == b"acTL");
@@ -47,7 +47,7 @@ mod mujoco {
         };
         let recorded = newest("-2.csv");
         let text = fs::read_to_string(&recorded).unwrap();
-        // A header and a row a step; the last row has the end.
+        // A header and one row per step; the last row has the final observation.
         let steps = text.lines().count() - 2;
         let said = dir.run(&["render", "runs/smoke-0", "--episode", "2", "--size", "64x48"]).ok();
         let picture = newest("-2.png");
@@ -60,7 +60,7 @@ mod mujoco {
         let page = fs::read_to_string(run.join("report.html")).unwrap();
         assert!(page.contains("<canvas class=\"scene\"") && page.contains("drag to turn it"));
 
-        // An action that was not taken leads elsewhere: nothing is drawn, and the report says why.
+        // An action other than the recorded one leads elsewhere: nothing is drawn, and the report says why.
         let (head, row) = text.split_once('\n').unwrap();
         let cells: Vec<&str> = row.split('\n').next().unwrap().split(',').collect();
         let changed = cells.iter().enumerate().map(|(i, cell)| if i == 5 { "2.5" } else { cell }).collect::<Vec<_>>();
@@ -81,7 +81,7 @@ mod mujoco {
         let dir = Dir::new();
         let words = ["--set", "task=InvertedPendulum-v5", "--set", "train.eval_every=300"];
         dir.train(&words).ok();
-        // A folder without drivers, and an engine that is told to look elsewhere.
+        // A folder without drivers, and an engine that is directed elsewhere.
         for (variable, value, expected) in [
             ("__EGL_VENDOR_LIBRARY_DIRS", "/nowhere", "libegl1 and libgl1-mesa-dri"),
             ("MUJOCO_GL", "osmesa", "MUJOCO_GL is \"osmesa\""),

@@ -23,7 +23,7 @@ fn section(page: &Path, id: &str) -> String {
     sections(page).swap_remove(SECTIONS.iter().position(|section| *section == id).unwrap())
 }
 
-/// What would make a browser load something.
+/// Anything that would make a browser load something.
 fn loads(html: &str) -> Vec<&str> {
     [
         "http://",
@@ -50,7 +50,7 @@ fn a_report_shows_every_part_of_two_seeds() {
     let said = dir.run(&["report", "runs/smoke-0", "runs/smoke-1/"]).ok();
     assert_eq!(said.out.trim(), "runs/report.html");
     let page = dir.path("runs/report.html");
-    // Nothing but the page was written.
+    // Only the page was written.
     let after = dir.files();
     let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
     assert_eq!(new, [&page]);
@@ -62,9 +62,9 @@ fn a_report_shows_every_part_of_two_seeds() {
     ));
     assert_eq!(loads(&html), [""; 0]);
     assert!(!html.contains("NaN"));
-    // Who made the runs; no plan failed, and none is told of.
+    // The versions that made the runs; no plan failed, and none is mentioned.
     assert!(html.contains(concat!("mbrl ", env!("CARGO_PKG_VERSION"))), "the version is missing");
-    assert!(!html.contains("failed: the rest of the last plan"));
+    assert!(!html.contains("failed: replaced by the rest of the last plan"));
     for (id, html) in SECTIONS.into_iter().zip(sections(&page)) {
         assert!(!html.contains("class=\"absent\""), "{id}: {html}");
     }
@@ -94,7 +94,7 @@ fn experiments_are_compared_and_seeds_grouped() {
     assert_eq!(dir.run(&["report", "c", "b", "a", "a"]).ok().out.trim(), "report.html");
     let page = dir.path("report.html");
     let summary = section(&page, "summary");
-    // They are called by what differs.
+    // They are named by what differs.
     for name in ["smoke: planner.horizon = 5", "smoke: planner.horizon = 8"] {
         assert!(summary.contains(&format!("</span>{name}")), "{name}: {summary}");
     }
@@ -155,7 +155,7 @@ fn a_report_is_made_of_a_run_in_any_state() {
     // Killed in the middle of a line.
     dir.write("run/metrics.jsonl", &metrics[..metrics.len() - 40]);
     report(&["metrics.jsonl, left out line"]);
-    // Killed after one episode; the evaluation and the checkpoints are those of later.
+    // Killed after one episode; the evaluation and the checkpoints are from later.
     dir.write("run/metrics.jsonl", &format!("{}\n", lines[0]));
     report(&["stands at step 200 of 500", "mbrl resume run", "No fit yet", "No evaluation"]);
     // Numbers that were not finite.
@@ -173,7 +173,7 @@ fn a_report_is_made_of_a_run_in_any_state() {
         .collect();
     dir.write("run/metrics.jsonl", &nulls.join("\n"));
     report(&["No whole training episode"]);
-    // An older version's record: no time in the environment.
+    // A record of an older version: without the time spent in the environment.
     let old: Vec<String> = lines
         .iter()
         .map(|line| {
@@ -185,7 +185,7 @@ fn a_report_is_made_of_a_run_in_any_state() {
     report(&["≈ ", "Runs of an older version"]);
     dir.write("run/metrics.jsonl", &metrics);
 
-    // A damaged checkpoint is passed over; where all are, the model is left out, and the episode is shown all the same.
+    // A damaged checkpoint is skipped; if all are damaged, the model is left out, and the episode is still shown.
     fs::write(dir.path("run/checkpoints/500/agent.json"), "half").unwrap();
     report(&["damaged checkpoint passed over", "the checkpoint of step 400"]);
     fs::write(dir.path("run/checkpoints/400/agent.json"), "half").unwrap();
@@ -231,7 +231,7 @@ fn what_is_no_run_is_named_and_nothing_is_written() {
     dir.run(&["report", "file"]).fails(1, &["file", "experiment.toml"]);
     dir.run(&["report", "runs"]).fails(1, &["runs", "runs/*/"]);
     dir.run(&["report", "runs/smoke-0", "empty"]).fails(1, &["empty"]);
-    // A place that cannot be written, root included.
+    // A place that cannot be written, not even by root.
     dir.run(&["report", "runs/smoke-0", "--out", "file/report.html"]).fails(1, &["file/report.html"]);
     assert_eq!(dir.files(), before);
     dir.write("runs/smoke-0/experiment.toml", "task = 3");
@@ -334,12 +334,12 @@ fn completions_are_scripts_that_know_the_words() {
     }
 }
 
-/// Names of the scalars in TensorBoard's files of a run, found as protobuf strings of `Value.tag`.
+/// Names of the scalars in a run's TensorBoard files, found as the protobuf strings of `Value.tag`.
 fn tags(run: &Path) -> BTreeSet<String> {
     let mut tags = BTreeSet::new();
     for entry in fs::read_dir(run.join("tensorboard")).unwrap() {
         let bytes = fs::read(entry.unwrap().path()).unwrap();
-        // Field 1, a string, of a length, followed by field 2, a float.
+        // Field 1, a string, with its length, followed by field 2, a float.
         for at in 0..bytes.len().saturating_sub(2) {
             let end = at + 2 + usize::from(bytes[at + 1]);
             if bytes[at] == 0x0a && bytes.get(end) == Some(&0x15) {
@@ -368,7 +368,7 @@ fn tensorboard_has_every_scalar_and_changes_no_metric() {
     }
     assert_eq!(tags(&dir.path("with")), expected);
 
-    // Going on writes a file of its own and leaves the old one alone.
+    // Resuming writes a new file and leaves the old one alone.
     let files = |run: &str| -> Vec<_> {
         let entries = fs::read_dir(dir.path(run).join("tensorboard")).unwrap();
         let mut files: Vec<_> = entries.map(|e| e.unwrap().path()).map(|p| (p.clone(), fs::read(p).unwrap())).collect();

@@ -1,4 +1,4 @@
-//! `mbrl study`, from outside: one command that goes on from wherever it was stopped.
+//! `mbrl study`, from outside: one command that continues from wherever it was stopped.
 
 mod util;
 
@@ -41,7 +41,7 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     dir.write("quick.toml", STUDY);
     let words = ["study", "quick.toml", "--jobs", "1"];
 
-    // Before anything is there.
+    // Before anything exists.
     let said = dir.run(&["study", "quick.toml", "--no-train"]);
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("no run of the study quick yet"), "{said:?}");
@@ -52,7 +52,7 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     while !dir.path(&place("eight-0")).exists() && child.try_wait().unwrap().is_none() {
         sleep(Duration::from_millis(2));
     }
-    // Meanwhile nobody else trains there, and says so at once; tables can be written.
+    // Meanwhile, another command cannot train there and says so at once; tables can be written.
     let said = dir.run(&words).fails(1, &["studies/quick: another process is at work in this folder"]);
     assert!(!said.err.contains("runs are finished") && !said.err.contains("not there yet"), "{said:?}");
     dir.run(&["study", "quick.toml", "--no-train"]).ok();
@@ -64,12 +64,12 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     assert!(!dir.path(&place("horizon-2-1")).exists(), "killed too late to say anything");
     let first = dir.metrics(&place("eight-0"));
 
-    // What is finished counts already, and says how much is missing.
+    // Finished runs count already, and the output says how many are missing.
     let said = dir.run(&["study", "quick.toml", "--no-train"]).ok();
     assert!(said.out.contains("Eight: 1 of 2 runs finished") && !said.out.contains("\n  SAC"), "{said:?}");
     assert!(said.err.contains("5 of 6 runs are not there yet; to go on: mbrl study quick.toml"), "{said:?}");
 
-    // The same command goes on, and trains nothing twice.
+    // The same command continues, and trains nothing twice.
     let said = dir.run(&words).ok();
     for word in ["pendulum: mean return of the evaluation", "Eight", "SAC", "random", "steps looked ahead", "IQM"] {
         assert!(said.out.contains(word), "`{word}`: {said:?}");
@@ -79,7 +79,7 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     for run in RUNS {
         assert!(dir.path(&place(run)).join("curve.svg").exists(), "{run}");
     }
-    // The ablation's second variant is a method, and has no run of its own.
+    // The ablation's second variant is a method, and has no separate run.
     assert!(!dir.path(&place("horizon-8-0")).exists());
     // A run of a study is the run of the same experiment alone.
     let alone = ["--steps", "400", "--seed", "1", "--out", "alone", "--set", "planner.population=8", "--set"];
@@ -95,7 +95,7 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     assert!(read("report.html").contains("<section id=\"comparison\">"));
     assert!(read("study.toml").contains("seeds = 2"));
 
-    // Finished, it trains nothing; more seeds go on from there.
+    // Once finished, it trains nothing; more seeds continue from there.
     let said = dir.run(&words).ok();
     assert!(said.err.contains("6 of 6 runs are finished"), "{said:?}");
     let said = dir.run(&["study", "quick.toml", "--seeds", "3", "--only", "horizon"]).ok();
@@ -146,14 +146,14 @@ fn what_cannot_be_run_is_said_before_anything_is_written() {
     assert!(!dir.path("studies").exists());
 }
 
-/// Files of a study lie in its folder, whatever its names are, and none of another's is touched.
+/// Files of a study lie in its folder, whatever its names are, and no file of another study is touched.
 #[test]
 fn a_study_writes_where_it_belongs() {
     let dir = Dir::new();
     fs::create_dir(dir.path("notes")).unwrap();
     fs::write(dir.path("notes/mine.md"), "precious").unwrap();
     let study = STUDY.replace("name = \"horizon\"", "name = \"../notes/mine\"");
-    // Given from the folder that it is about: comments and seeds stay.
+    // Given from within the study's own folder: comments and seeds stay.
     fs::create_dir_all(dir.path("own")).unwrap();
     let given = format!("# mine\nname = \"Own one\"\n{study}");
     fs::write(dir.path("own/study.toml"), &given).unwrap();
@@ -162,13 +162,13 @@ fn a_study_writes_where_it_belongs() {
     assert_eq!(fs::read_to_string(dir.path("own/study.toml")).unwrap(), given);
     assert_eq!(fs::read_to_string(dir.path("notes/mine.md")).unwrap(), "precious");
     assert!(dir.path("own/notes-mine.md").exists() && dir.path("own/notes-mine.svg").exists());
-    // The folder is another study's.
+    // The folder belongs to another study.
     dir.write("quick.toml", STUDY);
     let before = dir.files();
     let said = dir.run(&["study", "quick.toml", "--out", "own"]);
     assert!(said.code == Some(1) && said.err.contains("own is of the study Own one"), "{said:?}");
     assert_eq!(dir.files(), before);
-    // What tells how to go on can be pasted.
+    // The command for continuing can be pasted.
     let said = dir.run(&["study", "own/study.toml", "--out", "own", "--no-train"]).ok();
     assert!(said.err.contains("to go on: mbrl study own/study.toml --out own"), "{said:?}");
     let said = dir.run(&["study", "quick.toml", "--out", "two words", "--seeds", "1", "--only", "horizon"]).ok();
@@ -176,7 +176,7 @@ fn a_study_writes_where_it_belongs() {
     let said = dir.run(&["study", "quick.toml", "--out", "two words", "--no-train"]).ok();
     assert!(said.err.contains("mbrl study quick.toml --out 'two words'"), "{said:?}");
 
-    // A line that cannot be read is told, as `mbrl compare` does.
+    // An unreadable line is reported, as in `mbrl compare`.
     let metrics = dir.path("two words/horizon-2-0/metrics.jsonl");
     let text = fs::read_to_string(&metrics).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -191,7 +191,7 @@ fn a_study_writes_where_it_belongs() {
     assert!(said.out.contains(&format!("left out line {}", broken + 1)), "{said:?}");
 }
 
-/// A policy that goes to pieces ends its own run alone.
+/// A policy that breaks down ends only its own run.
 #[test]
 fn a_run_that_fails_is_named_and_the_others_go_on() {
     let dir = Dir::new();
@@ -199,13 +199,13 @@ fn a_run_that_fails_is_named_and_the_others_go_on() {
     let words = ["study", "quick.toml", "--seeds", "1", "--jobs", "1"];
     let said = dir.run(&words);
     assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("ended by an error that going on alone would meet again"), "{said:?}");
+    assert!(said.err.contains("ended with an error that would occur again"), "{said:?}");
     assert!(said.err.contains("studies/quick/sac-0") && said.err.contains("1 of 3 runs are not there yet"), "{said:?}");
     assert!(dir.path(&place("horizon-2-0")).join("curve.svg").exists() && said.out.contains("Eight"), "{said:?}");
     assert!(said.out.contains("SAC: 0 of 1 runs finished"), "{said:?}");
 }
 
-/// What is wrong with the folder of one run is its own affair.
+/// An error in the folder of one run concerns only that run.
 #[test]
 fn a_damaged_folder_does_not_keep_the_others_waiting() {
     let dir = Dir::new();
@@ -222,7 +222,7 @@ fn a_damaged_folder_does_not_keep_the_others_waiting() {
     assert!(dir.path(&place("horizon-2-0")).join("curve.svg").exists(), "{said:?}");
 }
 
-/// A full disk ends the study, not one run after the other; with room again the same command goes on to the same figures.
+/// A full disk ends the study, not one run after the other; with room again, the same command continues to the same figures.
 #[test]
 #[cfg(unix)]
 fn a_full_disk_loses_nothing() {

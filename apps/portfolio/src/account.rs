@@ -1,4 +1,4 @@
-//! What a portfolio earns and pays, and how sure differences are.
+//! Gains and costs of a portfolio, and the certainty of differences.
 
 use mbrl_env::Rng;
 
@@ -6,8 +6,8 @@ use mbrl_env::Rng;
 const RESAMPLES: usize = 4000;
 
 /// Trades to target weights `[n]`, then lets prices move by `gross` `[n]`, the price after over the price before. Each dollar that is bought or
-/// sold costs `cost`. Returns the factor by which wealth grows and what has been traded, as a share of wealth; `weights` `[n]`
-/// become what the prices make of the target.
+/// sold costs `cost`. Returns the factor by which wealth grows and the traded amount, as a share of wealth; `weights` `[n]`
+/// become the target weights after the price moves.
 pub(crate) fn trade(weights: &mut [f64], target: &[f64], gross: &[f64], cost: f64) -> (f64, f64) {
     let turnover: f64 = weights.iter().zip(target).map(|(held, target)| (target - held).abs()).sum();
     let grown: f64 = target.iter().zip(gross).map(|(target, gross)| target * gross).sum();
@@ -17,12 +17,12 @@ pub(crate) fn trade(weights: &mut [f64], target: &[f64], gross: &[f64], cost: f6
     ((1.0 - cost * turnover) * grown, turnover)
 }
 
-/// How a portfolio went, week by week.
+/// The path of a portfolio, week by week.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Path {
     /// Logarithms of the factors by which wealth grew.
     pub(crate) growth: Vec<f64>,
-    /// What was traded, as shares of wealth: bought and sold together.
+    /// Traded amounts, as shares of wealth: bought and sold together.
     pub(crate) turnover: Vec<f64>,
 }
 
@@ -43,25 +43,25 @@ impl Path {
     }
 }
 
-/// What is said of a path.
+/// The figures of a path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Figures {
     /// Return per year, compounded.
     pub(crate) annual: f64,
     /// Standard deviation of weekly returns, per year.
     pub(crate) volatility: f64,
-    /// Mean weekly return over its standard deviation, per year; interest is taken to be 0.
+    /// Mean weekly return over its standard deviation, per year, with an interest rate of 0.
     pub(crate) sharpe: f64,
     /// The largest loss from a peak, of weekly wealth.
     pub(crate) drawdown: f64,
-    /// What is traded per year, in units of wealth.
+    /// Traded amount per year, in units of wealth.
     pub(crate) turnover: f64,
-    /// Wealth at the end, of 1.
+    /// Final wealth from an initial wealth of 1.
     pub(crate) wealth: f64,
 }
 
 impl Figures {
-    /// Of a path that took so many years.
+    /// For a path of this many years.
     pub(crate) fn of(path: &Path, years: f64) -> Self {
         let weeks = path.growth.len() as f64;
         let returns: Vec<f64> = path.growth.iter().map(|growth| growth.exp_m1()).collect();
@@ -94,8 +94,8 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
-    /// Circular block bootstrap of the mean (Politis and Romano 1992): series are put together from blocks of `block` values in a row, the end
-    /// being followed by the beginning, so that what hangs together within a block stays together. The interval is that of
+    /// Circular block bootstrap of the mean (Politis and Romano 1992): series are assembled from blocks of `block` successive values, with
+    /// the beginning following the end, so that dependence within a block is preserved. The interval consists of
     /// percentiles. The same numbers always give the same interval.
     pub(crate) fn of(values: &[f64], block: usize) -> Self {
         let (n, mut rng) = (values.len(), Rng::new(0));
@@ -127,7 +127,7 @@ impl Interval {
         Self { mean: self.mean * factor, low: self.low * factor, high: self.high * factor }
     }
 
-    /// Whether it holds 0: no difference has been found.
+    /// Whether it contains 0: no difference has been found.
     pub(crate) fn holds_zero(&self) -> bool {
         self.low <= 0.0 && self.high >= 0.0
     }
@@ -137,7 +137,7 @@ impl Interval {
 mod tests {
     use super::*;
 
-    /// Three weeks by hand, of two assets and a cost of 1 %: all of A; half of each; half of each.
+    /// Three weeks by hand, with two assets and a cost of 1 %: all of A; half of each; half of each.
     #[test]
     fn wealth_is_the_product_of_weighted_returns_less_costs() {
         let mut weights = vec![0.5, 0.5];
@@ -166,7 +166,7 @@ mod tests {
         assert!((figures.sharpe - mean / variance.sqrt() * 6f64.sqrt()).abs() < 1e-9);
     }
 
-    /// Of independent values: ± 1.96 standard errors. Of a series that moves slowly, the spread of sums of blocks, which is known.
+    /// For independent values: ± 1.96 standard errors. For a slowly moving series, the spread of block sums, which is known.
     #[test]
     fn intervals_are_those_of_the_closed_form() {
         let mut rng = Rng::new(3);
@@ -186,7 +186,7 @@ mod tests {
                 assert!((half / (1.96 * variance.sqrt()) - 1.0).abs() < 0.08, "{half}, block {block}");
             }
         }
-        // Blocks of one value take the slow series for much surer than it is.
+        // Blocks of one value make the slow series appear much more certain than it is.
         let [short, long] = [1, 40].map(|block| Interval::of(&slow, block));
         assert!(long.high - long.low > 2.5 * (short.high - short.low));
     }

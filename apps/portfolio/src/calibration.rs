@@ -1,4 +1,4 @@
-//! Whether predicted distributions are right: what share of returns falls into their intervals, and how likely they made what came.
+//! Whether predicted distributions are right: the share of returns within their intervals, and the likelihood of the actual returns.
 
 use std::f64::consts::{PI, SQRT_2};
 
@@ -41,7 +41,7 @@ fn erfc(x: f64) -> f64 {
     if x < 0.0 { 2.0 - tail } else { tail }
 }
 
-/// What became of predictions: of every return its PIT, and the logarithm of the density that it was given.
+/// The outcome of predictions: for every return its PIT, and the logarithm of its predicted density.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scores {
     pub(crate) pits: Vec<f64>,
@@ -70,7 +70,7 @@ impl Scores {
         self.logs.iter().sum::<f64>() / self.logs.len() as f64
     }
 
-    /// Shares of the PITs in `bins` equal parts of [0, 1], over what they should be: 1 everywhere if predictions are right.
+    /// Shares of the PITs in `bins` equal parts of [0, 1], relative to their nominal shares: 1 everywhere if predictions are right.
     pub(crate) fn histogram(&self, bins: usize) -> Vec<f64> {
         let mut counts = vec![0.0; bins];
         for pit in &self.pits {
@@ -114,7 +114,7 @@ mod tests {
         // P(|z| < 1.96 / 2) = 0.673.
         assert!((narrow.coverage(0.95) - 0.673).abs() < 0.01);
         assert!(narrow.histogram(10)[0] > 2.0);
-        // What is lost by half the standard deviation: ln 2 − 3/2.
+        // The loss from half the standard deviation: ln 2 − 3/2.
         assert!((narrow.log_score() - right.log_score() - (2f64.ln() - 1.5)).abs() < 0.02);
     }
 }

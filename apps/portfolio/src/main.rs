@@ -1,9 +1,9 @@
-//! A portfolio of stocks, planned each week with a model that predicts returns: an honest walk through years that the model has not seen.
+//! A portfolio of stocks, planned each week with a model that predicts returns, walking forward through years that the model has not seen.
 //!
-//! An ensemble is fitted to all weeks before a year, and CEM plans with it what to hold in each week of that year: wealth grows by what the
-//! stocks do, less what trading costs. Beside it stand equal weights, buying and holding, and the portfolio of the least variance; beside its predicted
-//! distributions those of constant and of moving standard deviations. Nobody should expect to beat equal weights this way, and the program says
-//! whether it did. What can be had is a distribution that is right.
+//! An ensemble is fitted to all weeks before a year, and with it CEM plans the holdings for each week of that year: wealth grows with the
+//! stocks, minus the cost of trading. It is compared with equal weights, buying and holding, and the minimum-variance portfolio; its predicted
+//! distributions, with those of constant and of moving standard deviations. Nobody should expect to beat equal weights this way, and the program
+//! says whether it did. What can be achieved is a correct distribution.
 //!
 //! Prices are read from a file that you name; the repository has none. These are 20 stocks from 1990 to 2022, in a package of BSD-3 licence:
 //!
@@ -48,22 +48,22 @@ const BINS: usize = 10;
     about = "Draws how planned portfolios did beside simple rules, and whether what was predicted of returns was right"
 )]
 struct Args {
-    /// Prices: a CSV file, compressed by gzip or not, with a column of dates (2011-01-03) and one for each asset.
+    /// Prices: a CSV file, gzipped or not, with a column of dates (2011-01-03) and one for each asset.
     #[arg(long)]
     prices: PathBuf,
-    /// The first day on which is traded; the model is fitted to what lies before it, and once more each year.
+    /// The first trading day; the model is fitted to the data before it, and again each year.
     #[arg(long, default_value = "2011-01-01")]
     test_from: Date,
-    /// The day before which trading ends; the end of the file where left out.
+    /// The day before which trading ends (default: the end of the file).
     #[arg(long)]
     test_until: Option<Date>,
-    /// What is paid for what is bought or sold, in hundredths of a percent.
+    /// Cost of buying or selling, in hundredths of a percent.
     #[arg(long, default_value_t = 10.0)]
     cost: f64,
-    /// Weeks that plans look ahead, 1 to 52.
+    /// Planning horizon in weeks, 1 to 52.
     #[arg(long, default_value_t = 3)]
     horizon: usize,
-    /// Runs with seeds of their own, one after another.
+    /// Number of runs with different seeds, one after another.
     #[arg(long, default_value_t = 3)]
     seeds: u64,
     #[arg(long, default_value_t = 0)]
@@ -111,7 +111,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Growth of each week less that of equal weights, in percent per year.
+/// Growth of each week minus that of equal weights, in percent per year.
 fn beside(path: &Path, even: &Path, years: f64) -> Interval {
     let differences: Vec<f64> = path.growth.iter().zip(&even.growth).map(|(a, b)| a - b).collect();
     Interval::of(&differences, BLOCK).times(100.0 * differences.len() as f64 / years)
@@ -126,7 +126,7 @@ fn mean_path(runs: &[Planned]) -> Path {
     Path { growth: mean(|path| &path.growth), turnover: mean(|path| &path.turnover) }
 }
 
-/// Prints what became of wealth, and says in a sentence whether plans beat equal weights.
+/// Prints the development of wealth, and says in a sentence whether plans beat equal weights.
 fn tell_wealth(args: &Args, runs: &[Planned], rules: &Rules, years: f64) -> String {
     println!(
         "\n{:22} {:>9} {:>10} {:>7} {:>9} {:>9} {:>7}   growth beside equal weights (95 %)",
@@ -205,7 +205,7 @@ fn weekly(years: &[Year], assets: usize) -> Vec<f64> {
     logs.chunks(assets).map(|week| week.iter().sum::<f64>() / assets as f64).collect()
 }
 
-/// Prints how right predictions were.
+/// Prints how accurate the predictions were.
 fn tell_calibration(runs: &[Planned], simple: &Simple, assets: usize) {
     let ensemble = pooled(runs);
     let all = [("ensemble", &ensemble), ("constant normal", &simple.constant), ("EWMA normal", &simple.moving)];

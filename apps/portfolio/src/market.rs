@@ -1,4 +1,4 @@
-//! A market as a model of dynamics: what prices do next is predicted by an ensemble; what a trade makes of the weights is known.
+//! A market as a dynamics model: an ensemble predicts the next prices; the effect of a trade on the weights is known.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,20 +12,20 @@ use mbrl_model::{
 
 use crate::{account::trade, calibration::Gaussian, prices::Weeks};
 
-/// How fast the means of past returns forget, as the weight of the newest week: a month, half a year, five years.
+/// Forgetting rates of the means of past returns, as the weight of the newest week: a month, half a year, five years.
 const MEANS: [f64; 3] = [0.25, 1.0 / 26.0, 1.0 / 260.0];
-/// How much of a variance is that of the week before; RiskMetrics' 0.94, which was the best of some values before 2011 too.
+/// Weight of the previous week's variance; RiskMetrics' 0.94, which was the best of some values before 2011 too.
 pub(crate) const DECAY: f64 = 0.94;
-/// What the ensemble sees of an axis beside its last return: three means, its variance; the first axis' last return and variance; and how much all
-/// assets move.
+/// Number of the ensemble's inputs for an axis besides its last return: three means, its variance; the first axis's last return and
+/// variance; and how much all assets move.
 const INPUTS: usize = MEANS.len() + 4;
-/// Candidates that are rolled out together: what becomes of them stays in cache.
+/// Number of candidates that are rolled out together, so that their states stay in cache.
 const CHUNK: usize = 8;
-/// Keeps shares of nothing from being divided by 0.
+/// Avoids a division by 0 for portfolios without holdings.
 const LEAST: f64 = 1e-6;
 
-/// How the returns of a market are taken apart: each asset's over the standard deviation that its own past lets expect, and these along
-/// directions in which they do not correlate, their principal components. The axis along which they move most is the first.
+/// Decomposition of the returns of a market: each asset's return over its standard deviation expected from the past, and these along
+/// uncorrelated directions, their principal components. The axis along which they move most is the first.
 #[derive(Debug, Clone)]
 pub(crate) struct Axes {
     n: usize,
@@ -43,7 +43,7 @@ fn remembered(log_variance: f64, square: f64) -> f64 {
 }
 
 impl Axes {
-    /// Of log returns `[W, n]`.
+    /// From log returns `[W, n]`.
     pub(crate) fn of(returns: &[f64], n: usize) -> Self {
         let weeks = (returns.len() / n) as f64;
         let square = |i: usize| returns.iter().skip(i).step_by(n).map(|r| r * r).sum::<f64>() / weeks;
@@ -63,11 +63,11 @@ impl Axes {
         let mut vectors = rotated(&mut moments, n);
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|&i, &j| moments[j * n + j].total_cmp(&moments[i * n + i]));
-        // Up is where most assets rise.
+        // Positive means that most assets rise.
         for vector in vectors.chunks_exact_mut(n).filter(|vector| vector.iter().sum::<f64>() < 0.0) {
             vector.iter_mut().for_each(|x| *x = -*x);
         }
-        // Two assets that always move together leave an axis along which nothing moves.
+        // Two assets that always move together leave an axis without movement.
         let least = 1e-8 * moments[order[0] * n + order[0]];
         Self {
             n,
@@ -81,12 +81,12 @@ impl Axes {
         &self.loadings[axis * self.n..][..self.n]
     }
 
-    /// The standard deviation that an asset's next return is expected to have by those of its past.
+    /// The expected standard deviation of an asset's next return, from its past returns.
     fn std(&self, state: &[f32], asset: usize) -> f64 {
         self.spread[asset] * (0.5 * f64::from(state[Self::movement(self.n) + asset])).exp()
     }
 
-    // Where things are in a state: blocks of n columns. The first is the last return along each axis, over its root mean square.
+    // The layout of a state: blocks of n columns. The first is the last return along each axis, over its root mean square.
 
     /// Means of the first block.
     fn mean(n: usize, which: usize) -> usize {
@@ -98,12 +98,12 @@ impl Axes {
         (1 + MEANS.len()) * n
     }
 
-    /// Logarithms of the variances of assets, over those of all years.
+    /// Logarithms of the variances of assets, relative to those of all years.
     fn movement(n: usize) -> usize {
         (2 + MEANS.len()) * n
     }
 
-    /// What rewards see begins here: log returns of the assets over the last week, then weights.
+    /// The part that rewards see begins here: log returns of the assets over the last week, then weights.
     fn returns(n: usize) -> usize {
         (3 + MEANS.len()) * n
     }
@@ -131,7 +131,7 @@ impl Axes {
         }
     }
 
-    /// What becomes of everything but the weights in a week with returns `y` `[n]` along the axes, over their root mean squares.
+    /// Updates everything except the weights after a week with returns `y` `[n]` along the axes, over their root mean squares.
     fn advance(&self, state: &mut [f32], y: &[f32]) {
         let n = self.n;
         let mut standard = vec![0.0; n];
@@ -178,7 +178,7 @@ impl Axes {
         next
     }
 
-    /// What the ensemble sees of each axis: the last return, and the rest.
+    /// The ensemble's inputs for each axis: the last return, and the rest.
     fn inputs<'a>(&self, states: impl Iterator<Item = &'a [f32]>) -> [Vec<f32>; 2] {
         let n = self.n;
         let (mut last, mut rest) = (Vec::new(), Vec::new());
@@ -193,7 +193,7 @@ impl Axes {
         [last, rest]
     }
 
-    /// The assets' standard deviations and means of a week, of which the distribution along the axes is given.
+    /// The assets' standard deviations and means for a week whose distribution along the axes is given.
     fn assets(&self, state: &[f32], along: &[Gaussian]) -> Forecast {
         let n = self.n;
         let stds: Vec<f64> = (0..n).map(|i| self.std(state, i)).collect();
@@ -212,7 +212,7 @@ impl Axes {
         Forecast { assets: assets.into_iter().map(normal).collect(), even: normal(even) }
     }
 
-    /// The long-only portfolio of the least variance that is expected by past returns alone, `[n]`.
+    /// The long-only portfolio with the least variance expected from past returns alone, `[n]`.
     pub(crate) fn least_variance(&self, state: &[f32]) -> Vec<f64> {
         let n = self.n;
         let stds: Vec<f64> = (0..n).map(|i| self.std(state, i)).collect();
@@ -239,8 +239,8 @@ impl Axes {
     }
 }
 
-/// Turns a symmetric matrix `[n, n]` until it is diagonal (Jacobi); its eigenvalues are then on the diagonal, and the eigenvectors in the rows of
-/// what comes back.
+/// Rotates a symmetric matrix `[n, n]` until it is diagonal (Jacobi); its eigenvalues are then on the diagonal, and the eigenvectors in
+/// the rows of the returned matrix.
 fn rotated(matrix: &mut [f64], n: usize) -> Vec<f64> {
     let mut vectors = vec![0.0; n * n];
     (0..n).for_each(|i| vectors[i * n + i] = 1.0);
@@ -270,14 +270,14 @@ fn rotated(matrix: &mut [f64], n: usize) -> Vec<f64> {
     vectors
 }
 
-/// Weights of shares `[n]` in [0, 1], each over the sum of all.
+/// Weights from shares `[n]` in [0, 1], each over the sum of all.
 pub(crate) fn weights(shares: &[f32]) -> Vec<f64> {
     let shares: Vec<f64> = shares.iter().map(|share| f64::from(share.clamp(0.0, 1.0)) + LEAST).collect();
     let sum: f64 = shares.iter().sum();
     shares.iter().map(|share| share / sum).collect()
 }
 
-/// Logarithm of the growth of wealth in a week, after costs, by what a [`Market`] shows of it.
+/// Logarithm of the growth of wealth in a week, after costs, from a [`Market`]'s states.
 pub(crate) fn growth(n: usize, cost: f64) -> impl Reward {
     reward_fn(move |obs: Tensor<2>, actions: Tensor<2>, next: Tensor<2>| {
         let shares = actions.clamp(0.0, 1.0) + LEAST as f32;
@@ -297,7 +297,7 @@ pub(crate) struct FitPlan {
     pub(crate) steps: usize,
     /// Weight decay of each layer.
     pub(crate) decay: f32,
-    /// Weeks at the beginning that only fill the means and variances.
+    /// Number of weeks at the beginning that only fill the means and variances.
     pub(crate) skipped: usize,
 }
 
@@ -307,32 +307,32 @@ impl Default for FitPlan {
     }
 }
 
-/// What comes next on a market, and what a trade makes of a portfolio.
+/// The next week of a market, and the effect of a trade on a portfolio.
 ///
-/// One ensemble serves all [axes](Axes): it sees one axis at a time and says how the next return along it is distributed. Own orders do not move prices, so all candidates of a particle live through the same weeks: what is
-/// drawn depends on the particle, not on the candidate, and portfolios are compared on the same scenarios. Particles of the first
-/// half and of the second one draw the same noise with opposite signs, so that the means of the scenarios are those predicted: otherwise
-/// the luck of a few hundred draws would be larger than anything that can be foreseen.
+/// One ensemble serves all [axes](Axes): it sees one axis at a time and predicts the distribution of the next return along it. Own orders
+/// do not move prices, so all candidates of a particle go through the same weeks: draws depend on the particle, not on the candidate, and
+/// portfolios are compared on the same scenarios. Particles of the first and the second half draw the same noise with opposite signs, so
+/// that the means of the scenarios are the predicted ones: otherwise the noise of a few hundred draws would exceed anything predictable.
 #[derive(Debug)]
 pub(crate) struct Market {
     spec: DynamicsSpec,
     axes: Axes,
     ensemble: Ensemble,
-    /// The scenarios that were drawn last: those of the next chunk too.
+    /// The last drawn scenarios: the next chunk uses them too.
     last: Mutex<Option<(Drawn, Scenarios)>>,
 }
 
-/// What scenarios are drawn for: a state, steps, and how.
+/// The key of scenarios: a state, steps, and how they are drawn.
 type Drawn = (Vec<f32>, usize, Propagation, u64, u32);
 /// Log returns of the assets in each step, `[H][P · n]`.
 type Scenarios = Arc<Vec<Vec<f32>>>;
 
-/// What is predicted for a week.
+/// The prediction for a week.
 #[derive(Debug, Clone)]
 pub(crate) struct Forecast {
     /// The log return of each asset.
     pub(crate) assets: Vec<Gaussian>,
-    /// Their mean: that of a portfolio of equal parts, but for rebalancing within the week.
+    /// Their mean: that of a portfolio of equal parts, apart from rebalancing within the week.
     pub(crate) even: Gaussian,
 }
 
@@ -345,7 +345,7 @@ impl Market {
         let states = axes.follow(history, weeks);
         let [last, rest] = axes.inputs(states[plan.skipped..weeks].iter().map(Vec::as_slice));
         let next = states[plan.skipped + 1..].iter().flat_map(|state| &state[..n]).copied().collect::<Vec<f32>>();
-        // To the ensemble the last return is the state. The rest stands where actions do: inputs that it does not predict.
+        // To the ensemble, the last return is the state. The rest takes the place of actions: inputs that it does not predict.
         let data = Dataset::new(last, rest, next, 1, INPUTS)?;
         let config = EnsembleConfig {
             members: plan.members,
@@ -357,7 +357,7 @@ impl Market {
             ..EnsembleConfig::default()
         };
         let mut ensemble = config.init(1, INPUTS, &Device::flex(), rng)?;
-        // Errors of means hardly fall, because there is hardly anything to foresee: a holdout would end the fit before variances are learned.
+        // Errors of means hardly fall, because there is hardly anything to predict: a holdout would end the fit before variances are learned.
         let config = FitConfig {
             max_epochs: plan.steps,
             max_steps: plan.steps,
@@ -382,12 +382,12 @@ impl Market {
         &self.axes
     }
 
-    /// What is predicted for the week after a state: normal distributions with the moments of the ensemble's mixture.
+    /// The prediction for the week after a state: normal distributions with the moments of the ensemble's mixture.
     pub(crate) fn forecast(&self, state: &[f32]) -> Result<Forecast> {
         Ok(self.axes.assets(state, &self.along(&[state])?))
     }
 
-    /// What the ensemble says of the axes of some states, `[N · n]`.
+    /// The ensemble's predictions for the axes of some states, `[N · n]`.
     fn along(&self, states: &[&[f32]]) -> Result<Vec<Gaussian>, ModelError> {
         let [last, rest] = self.asked(states);
         let Prediction { mean, aleatoric_std, epistemic_std, .. } = self.ensemble.predict(last, rest)?;
@@ -406,7 +406,7 @@ impl Market {
         [table(last, 1), table(rest, INPUTS)]
     }
 
-    /// Draws the next returns along the axes, `[P · n]`, for the states of P particles: of one candidate, because all share them.
+    /// Draws the next returns along the axes, `[P · n]`, for the states of P particles of one candidate, because all candidates share them.
     fn drawn(&self, particles: &[&[f32]], draw: Draw) -> Result<Vec<f32>, ModelError> {
         let Propagation { rule, noise, .. } = draw.propagation;
         let count = particles.len();
@@ -427,13 +427,13 @@ impl Market {
         Ok(all)
     }
 
-    /// Draws whole scenarios from a state.
+    /// Draws complete scenarios from a state.
     fn scenarios(&self, start: &[f32], horizon: usize, draw: Draw) -> Result<Scenarios, ModelError> {
         let wanted = (start.to_vec(), horizon, draw.propagation, draw.key, draw.step);
         let last = |found: &Option<(Drawn, Scenarios)>| {
             found.as_ref().filter(|(drawn, _)| *drawn == wanted).map(|(_, scenarios)| scenarios.clone())
         };
-        // Not held while drawing, which waits for other threads.
+        // The lock is not held while drawing, which waits for other threads.
         if let Some(scenarios) = last(&self.last.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(scenarios);
         }
@@ -450,7 +450,7 @@ impl Market {
         Ok(all)
     }
 
-    /// Puts what a trade and a week leave of the weights into the next state, of which returns are known.
+    /// Writes the weights after a trade and a week into the next state, whose returns are known.
     fn held(&self, state: &[f32], shares: &[f32], next: &mut [f32]) {
         let n = self.axes.n;
         let numbers = |from: usize, row: &[f32]| row[from..from + n].iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
@@ -487,7 +487,7 @@ impl Dynamics for Market {
         &self.spec
     }
 
-    /// Standard deviations are those of the returns along the axes; those of all else follow from them and are left at 0.
+    /// Standard deviations are those of the returns along the axes; those of all other columns follow from them and are left at 0.
     fn predict(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<Prediction, ModelError> {
         let (n, width) = (self.axes.n, self.spec.state);
         let [states, actions] = self.rows(states, actions)?;
@@ -531,12 +531,12 @@ impl Dynamics for Market {
         states.narrow(1, Axes::returns(self.axes.n), 2 * self.axes.n)
     }
 
-    /// What is drawn does not go by the candidate, so chunks are the whole.
+    /// Draws do not depend on the candidate, so chunks give the same results as the whole.
     fn chunk_size(&self, _horizon: usize, _particles: usize) -> Option<usize> {
         Some(CHUNK)
     }
 
-    /// From one situation the weeks are drawn once, for all candidates of a chunk.
+    /// From one situation, the weeks are drawn once, for all candidates of a chunk.
     fn rollout(&self, from: Start<'_>, actions: Tensor<3>, draw: Draw) -> Result<Trajectories, ModelError> {
         let situation = match from {
             Start::Situation(situation) => situation,
@@ -615,7 +615,7 @@ mod tests {
             }
             assert!(k == 0 || axes.scale[k] <= axes.scale[k - 1]);
         }
-        // A state shows the returns that it was made from.
+        // A state contains the returns from which it was made.
         for (shown, r) in states[200][Axes::returns(4)..].iter().zip(history.returns(199)) {
             assert!((f64::from(*shown) - r).abs() < 1e-6);
         }
@@ -625,7 +625,7 @@ mod tests {
         assert!((axes.std(&states[200], 1) / expected.sqrt() - 1.0).abs() < 1e-5);
     }
 
-    /// The growth that the planner is told is that of the account, row by row.
+    /// The growth that the planner sees equals that of the account, row by row.
     #[test]
     fn the_reward_is_the_account_s() {
         let (n, cost) = (3, 0.002);
@@ -674,7 +674,7 @@ mod tests {
         }
     }
 
-    /// Of two assets that do not correlate: weights go as the inverse variances.
+    /// For two uncorrelated assets, weights are proportional to the inverse variances.
     #[test]
     fn the_least_variance_is_that_of_the_closed_form() {
         let mut rng = Rng::new(4);

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
-/// A day of the calendar, written `2011-01-03`.
+/// A calendar day, written `2011-01-03`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Date {
     pub(crate) year: u16,
@@ -60,7 +60,7 @@ pub(crate) struct Prices {
 }
 
 impl Prices {
-    /// Reads a CSV file, compressed by gzip or not.
+    /// Reads a CSV file, gzipped or not.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let name = || path.display().to_string();
         let mut bytes = fs::read(path).with_context(name)?;
@@ -109,16 +109,16 @@ impl Prices {
         Ok(Self { assets, dates, prices })
     }
 
-    /// How many assets there are, `n`.
+    /// The number of assets, `n`.
     pub(crate) fn width(&self) -> usize {
         self.assets.len()
     }
 }
 
-/// Prices every fifth day: all that decisions are made from.
+/// Prices every fifth day: the only basis of decisions.
 #[derive(Debug, Clone)]
 pub(crate) struct Weeks {
-    /// Days on which is traded, at their closing prices: week `j` is from `dates[j]` to `dates[j + 1]`.
+    /// Trading days, at their closing prices: week `j` is from `dates[j]` to `dates[j + 1]`.
     pub(crate) dates: Vec<Date>,
     /// Log returns of the assets over each week, `[W, n]`.
     pub(crate) returns: Vec<f64>,
@@ -126,10 +126,10 @@ pub(crate) struct Weeks {
 }
 
 impl Weeks {
-    /// Days in a week of trading.
+    /// Days in a trading week.
     const DAYS: usize = 5;
 
-    /// What is left over at the end, less than a week, is dropped.
+    /// An incomplete week at the end is dropped.
     pub(crate) fn of(prices: &Prices) -> Self {
         let width = prices.width();
         let days: Vec<&[f64]> = prices.prices.chunks_exact(width).step_by(Self::DAYS).collect();
@@ -138,7 +138,7 @@ impl Weeks {
         Self { dates: prices.dates.iter().copied().step_by(Self::DAYS).collect(), returns: returns.collect(), width }
     }
 
-    /// How many weeks there are, `W`.
+    /// The number of weeks, `W`.
     pub(crate) fn len(&self) -> usize {
         self.returns.len() / self.width
     }

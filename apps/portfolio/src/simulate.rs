@@ -4,12 +4,12 @@ use mbrl_env::Rng;
 
 use crate::prices::Weeks;
 
-/// What drives the log returns of a week.
+/// The process behind the log returns of a week.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
-    /// Nothing can be foreseen: independent normal numbers.
+    /// Nothing can be predicted: independent normal numbers.
     Noise,
-    /// A week follows the one before: `r' = φ r + noise`.
+    /// A week depends on the one before: `r' = φ r + noise`.
     Momentum { phi: f64 },
     /// The first asset grows, the others do not.
     Growing { drift: f64 },

@@ -1,4 +1,4 @@
-//! Walking forward: each year a model of all weeks before it, each week a decision from what was known then.
+//! Walking forward: each year a model of all weeks before it, each week a decision from the information available then.
 
 use std::ops::Range;
 
@@ -15,15 +15,15 @@ use crate::{
     prices::{Date, Weeks},
 };
 
-/// The least number of weeks before the first decision: two years.
+/// The minimum number of weeks before the first decision: two years.
 const LEAST_WEEKS: usize = 104;
 
-/// What is tested, and how.
+/// The period and the settings of the test.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
-    /// Weeks in which is traded.
+    /// Trading weeks.
     pub(crate) test: Range<usize>,
-    /// What is paid for a dollar bought or sold.
+    /// Cost per dollar bought or sold.
     pub(crate) cost: f64,
     pub(crate) horizon: usize,
     pub(crate) population: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Trading from the first day to the last, or to the end; the rest as by default.
+    /// Trading from the first day to the last, or to the end; other settings have their defaults.
     pub(crate) fn new(history: &Weeks, assets: &[String], from: Date, until: Option<Date>) -> Result<Self> {
         let test = history.from(from)..until.map_or(history.len(), |until| history.from(until));
         let weeks = test.start;
@@ -70,7 +70,7 @@ impl Setup {
             population: self.population,
             elites: (self.population / 10).max(1),
             iterations: 5,
-            // The best portfolios hold nothing of most assets: they lie on the bounds. Not to trade is proposed, and should win where nothing is better.
+            // The best portfolios hold nothing of most assets: they lie on the bounds. Not trading is proposed, and should win if nothing is better.
             constrain_variance: false,
             execute: Execute::Best,
             tail: Tail::Last,
@@ -79,7 +79,7 @@ impl Setup {
         Ok((Mpc::new(Box::new(config.init(&actions, propagation)?), Replan::EveryStep)?, actions))
     }
 
-    /// Whether a model is fitted before a week: in the first of all, and in the first of a year.
+    /// Whether a model is fitted before a week: before the first of all, and before the first of a year.
     fn begins(&self, history: &Weeks, week: usize) -> bool {
         week == self.test.start || history.dates[week].year != history.dates[week - 1].year
     }
@@ -89,13 +89,13 @@ impl Setup {
 #[derive(Debug, Clone)]
 pub(crate) struct Year {
     pub(crate) year: u16,
-    /// Of each asset in each week, week by week.
+    /// For each asset in each week, week by week.
     pub(crate) assets: Scores,
-    /// Of the assets' mean.
+    /// For the assets' mean.
     pub(crate) even: Scores,
 }
 
-/// Puts the scores of a week into those of its year.
+/// Adds the scores of a week to those of its year.
 fn put(years: &mut Vec<Year>, year: u16, predicted: (&[Gaussian], Gaussian), came: &[f64]) {
     if years.last().is_none_or(|last| last.year != year) {
         years.push(Year { year, assets: Scores::default(), even: Scores::default() });
@@ -106,7 +106,7 @@ fn put(years: &mut Vec<Year>, year: u16, predicted: (&[Gaussian], Gaussian), cam
     }
 }
 
-/// What became of planning with a learned model.
+/// The result of planning with a learned model.
 #[derive(Debug, Clone)]
 pub(crate) struct Planned {
     pub(crate) path: Path,
@@ -135,7 +135,7 @@ pub(crate) fn planned(history: &Weeks, setup: &Setup, seed: u64) -> Result<Plann
         };
         market.axes().hold(&mut state, &held);
         let largest = held.iter().copied().fold(0.0, f64::max);
-        // To keep what is held, and to hold equal parts.
+        // Keeping the holdings, and holding equal parts.
         let keep: Vec<f32> = held.iter().map(|weight| (weight / largest) as f32).collect();
         let proposed = [keep.repeat(setup.horizon), vec![1.0; n * setup.horizon]].concat();
         let proposed = Tensor::<1>::from_floats(&proposed[..], &Device::flex()).reshape([2, setup.horizon, n]);
@@ -143,7 +143,7 @@ pub(crate) fn planned(history: &Weeks, setup: &Setup, seed: u64) -> Result<Plann
         let target = weights(&mpc.act(&Situation::of(&state), &problem, &mut rng)?.action);
         let forecast = market.forecast(&state)?;
 
-        // The week goes by.
+        // The week passes.
         let came = history.returns(week);
         put(&mut all.years, history.dates[week].year, (&forecast.assets, forecast.even), came);
         all.path.push(trade(&mut held, &target, &gross(came), setup.cost));
@@ -158,7 +158,7 @@ fn gross(returns: &[f64]) -> Vec<f64> {
     returns.iter().map(|r| r.exp()).collect()
 }
 
-/// Portfolios by rules, beside which plans are put.
+/// Portfolios by rules, with which plans are compared.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     /// Equal parts, restored each week.
@@ -196,7 +196,7 @@ pub(crate) fn rules(history: &Weeks, setup: &Setup) -> Rules {
     Rules { even, kept, steady }
 }
 
-/// Predictions by normal distributions beside which the ensemble's are put. Their means are those of the years before.
+/// Predictions by normal distributions, with which the ensemble's are compared. Their means are those of the years before.
 #[derive(Debug, Clone)]
 pub(crate) struct Simple {
     /// With the standard deviation of the years before.
@@ -264,14 +264,14 @@ mod tests {
         Setup { test, cost, horizon: 2, population: 60, particles: 100, fit }
     }
 
-    /// Prices after a day are replaced by others: every decision up to that day, and every prediction, stays as it is, to the bit.
+    /// Prices after a day are replaced by others: every decision up to that day, and every prediction, stays the same, to the bit.
     #[test]
     fn nothing_is_decided_by_what_comes_later() {
         let history = weeks(&Kind::Momentum { phi: 0.5 }, 3, 190, 1);
         let mut setup = setup(&history, 130..190, 0.0);
         setup.fit.steps = 100;
         let before = planned(&history, &setup, 0).unwrap();
-        // Who only keeps what he has decides nothing.
+        // A rule that only keeps its holdings decides nothing.
         assert!(before.path.turnover.iter().sum::<f64>() > 10.0, "{:?}", before.path.turnover);
         let logs = |years: &[Year]| years.iter().flat_map(|year| year.assets.logs.clone()).collect::<Vec<f64>>();
         // In the week before a year begins, in its first, and in some others.
@@ -322,7 +322,7 @@ mod tests {
         assert!(mean > 0.95, "{:?}", found.targets);
     }
 
-    /// A week tells half of the next one: plans beat equal parts, by more than the interval of the difference.
+    /// A week determines half of the next one: plans beat equal parts, by more than the interval of the difference.
     #[test]
     fn what_can_be_foreseen_is_earned() {
         let history = weeks(&Kind::Momentum { phi: 0.5 }, 3, 470, 3);
@@ -332,7 +332,7 @@ mod tests {
         let difference: Vec<f64> = found.path.growth.iter().zip(&even.growth).map(|(a, b)| a - b).collect();
         let interval = Interval::of(&difference, 8);
         assert!(interval.low > 0.002, "{interval:?}");
-        // It is foreseen by the ensemble, and by the others not.
+        // The ensemble predicts it, and the others do not.
         let score = |years: &[Year]| {
             let logs: Vec<f64> = years.iter().flat_map(|year| year.assets.logs.clone()).collect();
             logs.iter().sum::<f64>() / logs.len() as f64
@@ -341,7 +341,7 @@ mod tests {
         assert!(score(&found.years) > score(&simple.constant) + 0.05, "{}", score(&found.years));
     }
 
-    /// Prices that nobody can foresee: predicted intervals hold what they should, and trading costs keep the hands still.
+    /// Unpredictable prices: predicted intervals contain the shares that they should, and trading costs prevent trades.
     #[test]
     fn noise_is_called_noise() {
         let history = weeks(&Kind::Noise, 4, 800, 4);

@@ -9,7 +9,7 @@ use std::{
 
 use mbrl_env::Rng;
 
-/// Three assets over nine years of weeks of five days, of which a week tells half of the next one.
+/// Three assets over nine years of five-day weeks, each of which determines half of the next one.
 fn prices() -> String {
     let mut rng = Rng::new(0);
     let (mut prices, mut drift) = ([10.0; 3], [0.0; 3]);
@@ -37,7 +37,7 @@ fn run(prices: &Path, picture: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mbrl-portfolio"));
     command.arg("--prices").arg(prices).arg("--out").arg(picture);
     let usual = ["--test-from=2017-01-01", "--seeds=2", "--horizon=2"];
-    // What is asked for takes the place of what is usual.
+    // Given values replace the defaults.
     let name = |word: &str| word.split('=').next().map(str::to_owned);
     let kept = usual.iter().filter(|word| !more.iter().any(|other| name(other) == name(word)));
     command.args(kept).args(more).output().unwrap()
@@ -55,7 +55,7 @@ fn a_file_of_prices_becomes_tables_and_a_picture() {
     {
         assert!(printed.contains(words), "{words}: {printed}");
     }
-    // These weeks can be foreseen, and the program says so.
+    // These weeks can be predicted, and the program says so.
     assert!(printed.contains("Plans beat equal weights."), "{printed}");
     let svg = fs::read_to_string(&picture).unwrap();
     assert!(svg.contains("Wealth after costs") && svg.contains("Plans beat equal"), "{svg}");
@@ -81,7 +81,7 @@ fn bad_prices_end_the_program_before_any_work() {
     assert!(told(&["--horizon", "1000000000"]).contains("expected 1 to 52 weeks"));
     let last = u64::MAX.to_string();
     assert!(told(&["--seed", &last]).contains("expected one that others follow"));
-    // Minutes of work would have nowhere to go.
+    // The output of minutes of work would be lost.
     let output = run(&file, &folder.path().join("nowhere/portfolio.svg"), &[]);
     assert!(!output.status.success() && output.stdout.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).contains("expected a file in a folder that is there"));

@@ -1,8 +1,8 @@
-//! A token model as a model of dynamics: p(next token | tokens before, what I choose), and text that is planned to meet a constraint.
+//! A token model as a dynamics model: p(next token | tokens before, what I choose), and text that is planned to meet a constraint.
 //!
-//! A small model of characters is counted from a text that the machine has. As a [`Dynamics`], its state is the last characters, an action is the rank of
-//! the next one (0 for the likeliest), and a step earns the logarithm of its probability; characters that are not allowed cost. A planner writes by it, a
-//! character at a time, and beside it text is drawn from the model again and again, at the same cost, until a draw happens to meet the constraint. Run it
+//! A small character model is counted from a text on the machine. As a [`Dynamics`], its state is the last characters, an action is the rank of
+//! the next one (0 for the most likely), and a step earns the logarithm of its probability; forbidden characters cost. A planner writes with it,
+//! one character at a time; for comparison, texts are drawn from the model, at the same cost, until one happens to meet the constraint. Run it
 //! with `cargo run --release -p mbrl-words`; it takes a minute and leaves `words.svg`. It claims nothing about language models beyond that.
 
 #[path = "../../mbrl/src/plot/mod.rs"]
@@ -21,9 +21,9 @@ use mbrl_plan::{CemConfig, Mpc, Problem, Replan};
 use plot::{Chart, Colour, Key, Mark, Picture, Size, Style};
 use tokens::{CONTEXT, Ngrams, TOKENS, text, tokens};
 
-/// Ranks that an action chooses among.
+/// Number of ranks among which an action chooses.
 const RANKS: usize = 10;
-/// What a character costs that is not allowed.
+/// Cost of a forbidden character.
 const FINE: f64 = 20.0;
 const POPULATION: usize = 64;
 const ITERATIONS: usize = 3;
@@ -34,16 +34,16 @@ const HORIZON: usize = 8;
     about = "Draws how often text meets a constraint that is planned with a token model, and that is drawn from it"
 )]
 struct Args {
-    /// The text that is learned from; its last tenth is held out. Every Debian has this one (package base-files).
+    /// The text to learn from; its last tenth is held out. Every Debian system has this one (package base-files).
     #[arg(long, default_value = "/usr/share/common-licenses/GPL-3")]
     text: PathBuf,
-    /// Letters that must not be used, a set for each point of the picture.
+    /// Forbidden letters, one set for each point of the picture.
     #[arg(long, value_delimiter = ',', default_value = "e,et,eta,etao")]
     without: Vec<String>,
-    /// Beginnings that are gone on from.
+    /// Number of beginnings to continue from.
     #[arg(long, default_value_t = 20)]
     beginnings: usize,
-    /// Characters to write.
+    /// Number of characters to write.
     #[arg(long, default_value_t = 40)]
     length: usize,
     #[arg(long, default_value_t = 0)]
@@ -66,7 +66,7 @@ impl Writer {
         Self { spec: DynamicsSpec::new("writer", CONTEXT, 1, &Device::flex()), ngrams, forbidden }
     }
 
-    /// The token of a rank after a context, and what it earns.
+    /// The token of a rank after a context, and its reward.
     fn chosen(&self, context: &[u8], rank: usize) -> (u8, f64) {
         let next = self.ngrams.next(context);
         let mut order: [u8; TOKENS] = std::array::from_fn(|i| i as u8);
@@ -80,7 +80,7 @@ impl Writer {
         written.iter().all(|token| !self.forbidden[*token as usize])
     }
 
-    /// Next states, and what the steps earn.
+    /// Next states, and the rewards of the steps.
     fn step(&self, states: Tensor<2>, actions: Tensor<2>) -> Result<(Tensor<2>, Tensor<1>), ModelError> {
         let [rows, width] = states.dims();
         for (what, expected, actual) in
@@ -122,7 +122,7 @@ impl Dynamics for Writer {
     }
 }
 
-/// Of one set of letters: how often texts met the constraint, and what they earned per character where they did.
+/// For one set of letters: how often texts met the constraint, and their reward per character if they did.
 #[derive(Debug, Clone, Copy, Default)]
 struct Found {
     met: f64,
@@ -137,7 +137,7 @@ impl Found {
     }
 }
 
-/// Writes by planning: the text.
+/// Writes a text by planning.
 fn planned(writer: &Writer, beginning: &[u8], length: usize, rng: &mut Rng) -> Result<Vec<u8>> {
     let actions = ActionSpace::Discrete(RANKS);
     let config = CemConfig {
@@ -196,7 +196,7 @@ fn main() -> Result<()> {
         println!("  contexts of {order}: {:.2}", Ngrams::of(learned, order).perplexity(held_out));
     }
     let ngrams = Ngrams::of(learned, CONTEXT);
-    // As many draws as cost what planning costs.
+    // As many draws as planning costs.
     let draws = POPULATION * ITERATIONS * HORIZON;
     let mut points = Vec::new();
     for without in &args.without {
@@ -274,7 +274,7 @@ mod tests {
         let device = Device::flex();
         let states = Tensor::from_floats([[19.0, 7.0, 4.0, 26.0, 16.0], [4.0, 26.0, 11.0, 0.0, 25.0]], &device);
         check_dynamics(&writer, states, Tensor::from_floats([[0.0], [3.0]], &device)).unwrap();
-        // After "the q" comes "u"; after "e la" comes "z", which is not allowed.
+        // After "the q" comes "u"; after "e la" comes "z", which is forbidden.
         let context = tokens("the q");
         let next = writer.ngrams.next(&context);
         let mut likeliest: Vec<f64> = next.to_vec();
@@ -284,9 +284,9 @@ mod tests {
             let fine = if text(&[token]) == "z" { FINE } else { 0.0 };
             assert!(next[token as usize] == *probability && worth == probability.ln() - fine, "rank {rank}");
         }
-        // Ranks beyond are the last one.
+        // Higher ranks count as the last one.
         assert_eq!(writer.chosen(&context, RANKS + 3), writer.chosen(&context, RANKS - 1));
-        // A text's likelihood is per character, of those that were written.
+        // A text's likelihood is per written character.
         let after = tokens("he qu");
         let both = next[20].ln() + writer.ngrams.next(&after)[8].ln();
         assert!((likelihood(&writer, &context, &tokens("ui")) - 0.5 * both).abs() < 1e-12);

@@ -1,10 +1,10 @@
-//! A token model: how likely each character is after those before, by counts of a text.
+//! A token model: the probability of each character after those before it, from counts in a text.
 
 use std::collections::HashMap;
 
-/// Characters: a to z, blank, full stop, comma. All others of a text become blanks, and blanks one.
+/// Number of characters: a to z, blank, full stop, comma. All others in a text become blanks, and successive blanks become one.
 pub(crate) const TOKENS: usize = 29;
-/// Characters that the longest context has.
+/// Number of characters of the longest context.
 pub(crate) const CONTEXT: usize = 5;
 
 /// The tokens of a text.
@@ -35,8 +35,8 @@ pub(crate) fn text(tokens: &[u8]) -> String {
     tokens.iter().map(character).collect()
 }
 
-/// Counts of what follows each context of up to so many tokens, mixed by Witten and Bell's rule: the more kinds of tokens have followed a
-/// context, the more the shorter one is asked.
+/// Counts of the tokens that follow each context of limited length, mixed by Witten and Bell's rule: the more kinds of tokens have followed
+/// a context, the more weight the shorter one gets.
 #[derive(Debug, Clone)]
 pub(crate) struct Ngrams {
     order: usize,
@@ -49,7 +49,7 @@ fn key(context: &[u8]) -> (u8, u32) {
 }
 
 impl Ngrams {
-    /// Of contexts of up to `order` tokens, at most [`CONTEXT`].
+    /// For contexts of up to `order` tokens, at most [`CONTEXT`].
     pub(crate) fn of(text: &[u8], order: usize) -> Self {
         let mut counts: HashMap<(u8, u32), [u32; TOKENS]> = HashMap::new();
         for end in 0..text.len() {
@@ -60,7 +60,7 @@ impl Ngrams {
         Self { order, counts }
     }
 
-    /// Probabilities of the next token after a context, of which the last tokens count.
+    /// Probabilities of the next token after a context, whose last tokens count.
     pub(crate) fn next(&self, context: &[u8]) -> [f64; TOKENS] {
         let mut next = [1.0 / TOKENS as f64; TOKENS];
         for length in 0..=self.order.min(context.len()) {
@@ -96,7 +96,7 @@ mod tests {
         // Of 8 tokens 3 are b, of 3 kinds; after a, 3 of 4 are b, of 2 kinds.
         let alone = (3.0 + 3.0 / 29.0) / 11.0;
         assert!((next[1] - (3.0 + 2.0 * alone) / 6.0).abs() < 1e-12, "{}", next[1]);
-        // A text in which each token follows from the one before surprises nobody who has seen enough of it.
+        // A text in which each token follows from the one before holds no surprise for a model that has seen enough of it.
         let long = tokens(&"abc".repeat(1000));
         assert!(Ngrams::of(&long, 2).perplexity(&long) < 1.05);
         assert!((Ngrams::of(&long, 0).perplexity(&long) - 3.0).abs() < 0.05);

@@ -1,4 +1,4 @@
-//! Planning meets a constraint that draws at the same cost do not; what cannot be read is refused by name.
+//! Planning meets a constraint that draws at the same cost do not; unreadable input is refused by name.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn run(words: &[&str]) -> (bool, String, String) {
 #[test]
 fn planned_text_does_without_letters_and_drawn_text_does_not() {
     let folder = tempfile::tempdir().unwrap();
-    // A text of its own: this guide is English, and stands beside the tests in every checkout.
+    // A fixed text: this guide is in English, and every checkout has it beside the tests.
     let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/architecture.md");
     let out = folder.path().join("words.svg");
     let (ok, printed, said) =

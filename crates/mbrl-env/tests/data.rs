@@ -183,7 +183,7 @@ fn episodes_are_told_by_column_flags_or_time() {
     // A guess that is no number is none, one of a few cells is an error; switched off, the column means nothing.
     let text = "x,v,u,time\n0,0,1,noon\n1,0,1,morning\n";
     let log = csv(text, &machine()).unwrap();
-    assert_eq!(log.report.notes, ["`time` is no time: `noon` is no number"]);
+    assert_eq!(log.report.notes, ["`time` is not used as the time: `noon` is no number"]);
     let named = Layout { time: Some("time".into()), ..machine() };
     let error = csv(text, &named).unwrap_err().to_string();
     assert!(error.contains("line 2, column `time` (time): found `noon`"), "{error}");

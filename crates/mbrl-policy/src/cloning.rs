@@ -53,7 +53,7 @@ impl CloningConfig {
             }
         }
         if actor.is_averaged() {
-            let rule = "0 of a policy to be cloned: a fit is too short for averages of weights to follow";
+            let rule = "0 for a policy to be cloned: a fit is too short for averaged weights to catch up";
             return Err(AgentError::Config { field: "averaging", value: "above 0".into(), rule });
         }
         mbrl_env::check_width("observation", actor.obs_width(), data.obs_width())?;

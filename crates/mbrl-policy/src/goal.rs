@@ -225,7 +225,7 @@ impl fmt::Debug for GoalKey {
 
 /// Neither goal nor model says what a step is worth.
 pub(crate) fn no_reward() -> AgentError {
-    let rule = "true for the model: the goal leaves the reward to it";
+    let rule = "true for the model, because the goal uses the model's reward";
     AgentError::Config { field: "reward", value: "false".into(), rule }
 }
 

@@ -126,7 +126,7 @@ impl ModelBasedConfig {
     ) -> Result<ModelBased<M>, AgentError> {
         spec.check()?;
         if goal.reward.is_none() && !model.learns_reward() {
-            let rule = "true for the model: the goal leaves the reward to it";
+            let rule = "true for the model, because the goal uses the model's reward";
             return Err(AgentError::Config { field: "reward", value: "false".into(), rule });
         }
         let widths = model.spec();

@@ -785,7 +785,7 @@ fn the_value_of_another_run_is_taken_over_or_refused_by_name() {
         (vec![of(&other), "value.warm_up_horizon=9".into()], "value.warm_up_horizon = 9: expected 0 with value.source"),
         (
             vec![of(&other), "value.checkpoint=7".into()],
-            "value.checkpoint = 7: expected a whole checkpoint of that run, but ",
+            "value.checkpoint = 7: expected an intact checkpoint of that run, but ",
         ),
         (vec![of(&other), "value.checkpoint=7".into()], "no checkpoint of step 7"),
         (vec![of(&other), "value.warm_up=10".into()], "value.warm_up = 10: expected 0 with value.source"),

@@ -329,7 +329,7 @@ fn on_task(
         let far = at.and_then(|at| steps.max_by(|a, b| (a - at).abs().total_cmp(&(b - at).abs())).map(|far| (at, far)));
         // Evaluations come at the ends of episodes.
         if let Some((at, far)) = far.filter(|(at, far)| (far - at).abs() > 0.05 * at) {
-            notes.push(format!("{whose}{}: its figure nearest to step {at} is of step {far}", group.name));
+            notes.push(format!("{whose}{}: its figure nearest to step {at} is from step {far}", group.name));
         }
     }
     let figures: Vec<&Baseline> =
@@ -468,7 +468,7 @@ fn check_alike(groups: &[&Group], whose: &str, notes: &mut Vec<String>) -> Resul
     }
     for run in groups.iter().flat_map(|group| &group.runs).filter(|run| run.is_finished() && !run.is_evaluated()) {
         notes.push(format!(
-            "{} lacks the evaluation at its end: mbrl resume makes it, if it was stopped there",
+            "{} lacks its final evaluation; if the run was stopped there, mbrl resume does it",
             run.folder.path.display()
         ));
     }
@@ -590,7 +590,7 @@ fn over_tasks(tasks: &[String], blocks: &[Block], scored: &[Scored<'_>], notes: 
         names.iter().copied().filter(|name| tasks.iter().all(|task| of(name, task).is_some())).collect();
     for name in names.iter().filter(|name| !everywhere.contains(name)) {
         let missing: Vec<&str> = tasks.iter().filter(|task| of(name, task).is_none()).map(String::as_str).collect();
-        notes.push(format!("{name} has no runs on {}: left out of what is said of all tasks", missing.join(", ")));
+        notes.push(format!("{name} has no runs on {}: left out of the table over all tasks", missing.join(", ")));
     }
     if everywhere.is_empty() {
         return None;

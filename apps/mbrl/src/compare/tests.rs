@@ -71,7 +71,7 @@ fn a_run_without_its_last_evaluation_is_compared_where_it_has_one() {
     assert!(!groups[1].runs[0].is_evaluated() && groups[0].runs[0].is_evaluated());
     let found = compare(&groups, &Question::default()).unwrap();
     assert!(found.notes.iter().any(|note| note.contains("compared at step 200")), "{:?}", found.notes);
-    assert!(found.notes.iter().any(|note| note.contains("lacks the evaluation at its end")), "{:?}", found.notes);
+    assert!(found.notes.iter().any(|note| note.contains("lacks its final evaluation")), "{:?}", found.notes);
     assert_eq!((found.blocks[0].rows[0].median, found.blocks[0].rows[1].median), (2.0, 2.5));
 }
 
@@ -84,8 +84,8 @@ fn figures_that_are_far_from_the_step_are_told() {
     assert_eq!(
         found.notes[..2],
         [
-            "a: its figure nearest to step 190 is of step 200".to_owned(),
-            "b: its figure nearest to step 190 is of step 100".to_owned()
+            "a: its figure nearest to step 190 is from step 200".to_owned(),
+            "b: its figure nearest to step 190 is from step 100".to_owned()
         ]
     );
 }

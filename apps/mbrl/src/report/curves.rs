@@ -190,7 +190,7 @@ pub(super) fn evaluation(groups: &[Group], baselines: &[Baseline]) -> String {
     })
 }
 
-/// The first figure by which a task is judged besides the return, for example a share; `None` for most tasks.
+/// The first figure by which a task is judged besides the return, for example a share; empty for most tasks.
 fn outcome_of(groups: &[Series<'_>]) -> String {
     let judged: Vec<Vec<_>> =
         groups.iter().map(|(_, group)| group.runs.iter().filter_map(Run::outcome_curve).collect()).collect();
@@ -371,7 +371,7 @@ pub(super) fn time(groups: &[Group]) -> String {
     figure(&(bars + &table(&header, 1, &rows)), &legend(&keys), &caption)
 }
 
-/// The colour of a part of a bar: the rest is grey, apart from the colours beside it.
+/// Parts of a bar keep clear of the colours of the first experiments' neighbours: the rest is grey.
 fn colour(part: usize) -> Colour {
     if part == PARTS.len() - 1 { Colour::Muted } else { Colour::Series(part) }
 }

@@ -317,7 +317,7 @@ fn made_with(runs: &[Run]) -> String {
             found.push(text);
         }
     }
-    if found.is_empty() { "the version that made it, which did not say which it was".into() } else { found.join("; ") }
+    if found.is_empty() { "an unknown version, which did not record its number".into() } else { found.join("; ") }
 }
 
 /// A table of the settings that differ between experiments.

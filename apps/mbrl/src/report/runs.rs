@@ -101,7 +101,7 @@ impl Run {
         let failed: f64 = run.points("plan", "plan/failed").iter().map(|(_, count)| count).sum();
         if failed > 0.0 {
             let failed = counted(failed as u64, "plan");
-            run.notes.push(format!("{failed} failed: the rest of the last plan or random actions stood in"));
+            run.notes.push(format!("{failed} failed: replaced by the rest of the last plan or by random actions"));
         }
         Ok(run)
     }

@@ -1,4 +1,4 @@
-//! A tiny language for black-box tests: a folder, commands run in it, and what they said.
+//! Helpers for black-box tests: a folder, commands run in it, and their output.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::{
@@ -24,7 +24,7 @@ pub(crate) const QUICK: [&str; 10] = [
     "fit.max_epochs=2",
 ];
 
-/// A folder of its own, gone after the test.
+/// A separate folder, removed after the test.
 pub(crate) struct Dir(tempfile::TempDir);
 
 impl Dir {
@@ -40,7 +40,7 @@ impl Dir {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// `mbrl` with words, in this folder.
+    /// `mbrl` with these arguments, in this folder.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mbrl"));
         command.current_dir(self.0.path()).args(words);
@@ -51,11 +51,11 @@ impl Dir {
         Said::of(&self.command(words).output().unwrap())
     }
 
-    /// `mbrl` where no file may grow beyond so many blocks (512 or 1024 bytes, as the shell counts): a full disk.
+    /// `mbrl` with a limit on the size of files in blocks (512 or 1024 bytes, as the shell counts): a full disk.
     #[cfg(unix)]
     pub(crate) fn run_in_blocks(&self, blocks: u32, words: &[&str]) -> Said {
         let mut command = Command::new("sh");
-        // Ignored, the signal becomes an error of the write.
+        // If ignored, the signal becomes an error of the write.
         let script = r#"trap "" XFSZ; ulimit -f "$0" && exec "$@""#;
         command.current_dir(self.0.path()).args(["-c", script, &blocks.to_string(), env!("CARGO_BIN_EXE_mbrl")]);
         Said::of(&command.args(words).output().unwrap())
@@ -66,7 +66,7 @@ impl Dir {
         self.run(&[&["train", "smoke"], &QUICK[..], words].concat())
     }
 
-    /// The lines of a run's metrics, without wall times.
+    /// The lines of a run's metrics, without wall-clock times.
     pub(crate) fn metrics(&self, run: &str) -> Vec<Map<String, Value>> {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         text.lines()
@@ -101,7 +101,7 @@ fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// What a command said, and how it ended.
+/// The output of a command, and how it ended.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,

@@ -423,7 +423,7 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
     let mut by_column = false;
     for (_, used) in tables[0].plan.of(Part::Episode) {
         let Some(columns) = candidate(tables, &used.name, Part::Episode) else {
-            found.notes.push(format!("`{}` is not in all files, and no episode column", used.name));
+            found.notes.push(format!("`{}` is not in all files, so it is not used as the episode column", used.name));
             continue;
         };
         // Names are valid within a file, up to a break.
@@ -468,7 +468,7 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
             }
             // Rows of parallel episodes, or reused names: the time shows where each begins.
             order.sort_by_key(|row| ids[*row]);
-            found.notes.push(format!("rows of the episodes of `{}` came in turns and were put in order", used.name));
+            found.notes.push(format!("rows of the episodes of `{}` were interleaved and have been sorted", used.name));
         }
         for pair in order.windows(2) {
             let is_other = ids[pair[0]] != ids[pair[1]];
@@ -548,7 +548,7 @@ fn by_time(
         if let Some((table, index)) = columns.iter().find(|(t, i)| t.columns[*i].unreadable.is_some()) {
             let (row, cell) = table.columns[*index].unreadable.clone().unwrap_or_default();
             if 2 * unreadable > times.len() {
-                found.notes.push(format!("`{}` is no time: {cell} is no number", used.name));
+                found.notes.push(format!("`{}` is not used as the time: {cell} is no number", used.name));
                 continue;
             }
             return Err(table.fault(row, *index, Fault::new(cell, "a number, or a time such as 2026-01-31T12:00:00")));
@@ -575,7 +575,7 @@ fn by_time(
         let clock = match clock::read(&own, &begins, options.max_gap) {
             Ok(clock) => clock,
             Err(reason) if used.guessed => {
-                found.notes.push(format!("`{}` is no time: {reason}", used.name));
+                found.notes.push(format!("`{}` is not used as the time: {reason}", used.name));
                 continue;
             }
             Err(reason) => {
@@ -586,7 +586,7 @@ fn by_time(
         let cuts = clock.cuts.len();
         if used.guessed && cuts as f64 > MOST_CUTS * clock.steps as f64 && rows.next_obs.is_empty() {
             found.notes.push(format!(
-                "`{}` is no time: it would end an episode in {cuts} of {} rows",
+                "`{}` is not used as the time: it would end an episode in {cuts} of {} rows",
                 used.name,
                 own.len()
             ));

@@ -71,7 +71,7 @@ pub(super) fn read(input: &Input, layout: &Layout, options: &ReadOptions) -> Res
         None => sniffed(&shown),
     };
     if separator != Separator::Byte(b',') {
-        notes.push(format!("fields apart by {}", separator.name()));
+        notes.push(format!("fields separated by {}", separator.name()));
     }
 
     let mut lines = Lines { file, separator, line: 0, next_line: 1, cells: Cells::default(), text: Vec::new() };

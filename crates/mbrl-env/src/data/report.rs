@@ -65,7 +65,7 @@ impl fmt::Display for EndCause {
             Self::MissingValue => "at a missing value",
             Self::LastObservation => "with a last observation",
             Self::Break => "at a break in the file",
-            Self::Interleaved => "of rows that came in turns",
+            Self::Interleaved => "of interleaved rows",
             Self::Jump => "at a jump of the observation",
             Self::Rows => "after the rows of an episode",
             Self::File => "at the end of a file",

@@ -191,7 +191,7 @@ type Fault = (usize, String);
 fn of_kind(node: Node, at: usize, kind: Kind) -> Result<Node, Fault> {
     match (node.kind(), kind) {
         (found, expected) if found == expected => Ok(node),
-        (_, Kind::Number) => Err((at, "found a comparison, expected a number: `if(…, 1, 0)` makes one of it".into())),
+        (_, Kind::Number) => Err((at, "found a comparison, expected a number: `if(…, 1, 0)` converts it".into())),
         (_, Kind::Truth) => Err((at, "found a number, expected a comparison, such as `next.x > 1`".into())),
     }
 }
@@ -684,7 +684,7 @@ fn folded(node: Node, at: usize) -> Result<Node, Fault> {
     match value {
         // Tensors hold single-precision numbers.
         Some(value) if !(value as f32).is_finite() => {
-            Err((at, format!("what begins here is {value}, expected a finite number")))
+            Err((at, format!("the expression that begins here is {value}, expected a finite number")))
         }
         value => Ok(value.map_or(node, Node::Number)),
     }

@@ -205,7 +205,10 @@ pub fn check_known(
         let mut asked = all.clone();
         known.columns().iter().for_each(|column| asked[o + a + column] = [f32::NAN; TILE]);
         if form(&asked) != form(all) {
-            return fail("its values go by themselves, expected other columns of the next observation alone".into());
+            return fail(
+                "its values depend on their own columns in the next observation; they may use only the other columns"
+                    .into(),
+            );
         }
     }
     // The first tiles are enough: each costs two evaluations per column.

@@ -212,7 +212,7 @@ pub(super) fn drawable(model: &Model, width: u32, height: u32) -> Result<MjModel
 
 #[cfg(not(target_os = "linux"))]
 fn serve(_: MjModel, _: (u32, u32), _: &Placed, ready: &Sender<Result<(), EnvError>>, _: &Receiver<Order>) {
-    let reason = "pictures without a window are to be had on Linux alone (EGL)".into();
+    let reason = "drawing without a window works only on Linux (EGL)".into();
     let _ = ready.send(Err(EnvError::Engine { reason }));
 }
 

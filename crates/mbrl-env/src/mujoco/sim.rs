@@ -244,7 +244,7 @@ impl Sim {
             return fail(reason);
         }
         if self.data.warning().iter().any(|warning| warning.number > 0) {
-            let said = engine::take_warning().unwrap_or_else(|| "the engine warned of it before".into());
+            let said = engine::take_warning().unwrap_or_else(|| "the engine issued a warning earlier".into());
             return fail(said);
         }
         if self.qpos().iter().chain(self.qvel()).any(|x| !x.is_finite()) {

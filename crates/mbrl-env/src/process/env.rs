@@ -150,7 +150,7 @@ fn exchange<'a>(
             (protocol::ERROR, payload) => return Err(raised(payload)),
             (kind, _) => protocol::kind_name(kind),
         };
-        return Err(ProcessFault::Order { found, expected: "nothing until it was asked" });
+        return Err(ProcessFault::Order { found, expected: "no message before a request" });
     }
     server.send(request, deadline)?;
     match server.receive(deadline)? {

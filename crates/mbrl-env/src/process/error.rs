@@ -47,7 +47,9 @@ pub enum ProcessFault {
     #[error("task_options.directory = {directory:?}: expected a folder that is there", directory = .0.display().to_string())]
     Directory(PathBuf),
     /// No answer in time.
-    #[error("no answer within {seconds} s; it was ended. Where it may take longer, raise task_options.{option}")]
+    #[error(
+        "no answer within {seconds} s; so the process was ended; if it needs more time, raise task_options.{option}"
+    )]
     TimedOut {
         /// How long the parent waited (s).
         seconds: f64,

@@ -235,8 +235,10 @@ impl GoalConfig {
                     } else {
                         "the simulator knows it: goal.reward = \"model\""
                     };
-                    let told =
-                        format!("\"model\", because {} tells planners no reward; {way_out}", task.env.spec().name);
+                    let told = format!(
+                        "\"model\", because {} gives planners no reward function; {way_out}",
+                        task.env.spec().name
+                    );
                     Err(ExperimentError::rule("goal.reward", "\"task\"", told))
                 }
             },

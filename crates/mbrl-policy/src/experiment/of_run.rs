@@ -41,10 +41,10 @@ pub(super) fn value_of_run(guide: &GuidedConfig, site: &Site<'_>) -> Result<Give
     }
     let (mut training, mut agent) = there.beginning(site.task, site.device)?;
     let which = guide.value.checkpoint;
-    let whole = |error: &AgentError| format!("a whole checkpoint of that run, but {error}");
+    let whole = |error: &AgentError| format!("an intact checkpoint of that run, but {error}");
     let restored = training.restore_from(folder, which, &mut *agent);
     let damaged = restored.map_err(|error| match which {
-        WhichCheckpoint::Last => refuse(format!("a run with a whole checkpoint, but {error}")),
+        WhichCheckpoint::Last => refuse(format!("a run with an intact checkpoint, but {error}")),
         WhichCheckpoint::Best => ExperimentError::rule("value.checkpoint", "\"best\"", whole(&error)),
         WhichCheckpoint::Step(step) => ExperimentError::rule("value.checkpoint", step, whole(&error)),
     })?;

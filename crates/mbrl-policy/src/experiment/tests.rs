@@ -683,9 +683,11 @@ fn shaping_in_words_is_paid_on_top_of_costs() {
     };
     assert_eq!(paid(&["goal.shaping=10 * obs[0] * next[1] + action[0]"]), 60.5);
     assert_eq!(paid(&["goal.shaping=10 * obs[0] * next[1]", "goal.cost=[0, 0, 2, 0]"]), 60.0 - 18.0);
-    for (text, said) in
-        [("1/0", "what begins here is inf"), ("obs[0] + log(0)", "letter 10"), ("1e300", "a finite number")]
-    {
+    for (text, said) in [
+        ("1/0", "the expression that begins here is inf"),
+        ("obs[0] + log(0)", "letter 10"),
+        ("1e300", "a finite number"),
+    ] {
         let error = goal("cartpole", &[&format!("goal.shaping={text:?}")]).unwrap_err().to_string();
         assert!(error.starts_with("goal.shaping: ") && error.contains(said), "{error}");
     }

@@ -14,7 +14,7 @@ pub(super) const DYNAMICS: &str = "dynamics";
 pub(super) fn translate(table: &mut Table) -> Result<(), ExperimentError> {
     let Some(dynamics) = table.get(DYNAMICS) else { return Ok(()) };
     if let Some(kind) = table.get("agent").and_then(|agent| agent.get("kind")) {
-        let told = format!("nothing beside agent.kind = {kind}, which took its place");
+        let told = format!("no such key together with agent.kind = {kind}, which replaces it");
         return Err(ExperimentError::rule(DYNAMICS, dynamics, told));
     }
     let kind = match dynamics.as_str() {

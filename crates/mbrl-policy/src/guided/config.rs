@@ -275,7 +275,7 @@ impl GuidedConfig {
             return refuse("distil.role", "\"propose\"".into(), rule);
         }
         if self.policy.averaging > 0.0 && distil.role != DistilRole::Off {
-            let rule = "0 with distil.role: a fit is too short for averages of weights to follow";
+            let rule = "0 with distil.role: a fit is too short for averaged weights to catch up";
             return refuse("policy.averaging", self.policy.averaging.to_string(), rule);
         }
         if value.replay_capacity < 2 {

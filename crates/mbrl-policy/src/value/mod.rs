@@ -84,7 +84,7 @@ impl ValueNetConfig {
             return refuse("members", self.members.to_string(), "1 to 64 networks");
         }
         if self.reduction == Reduction::Pair {
-            let rule = "\"min\", \"mean\" or \"first\": pairs are drawn for targets of critics alone";
+            let rule = "\"min\", \"mean\" or \"first\": random pairs are only for critic targets";
             return refuse("reduction", "\"pair\"".into(), rule);
         }
         if !(1..=1 << 20).contains(&self.batch_size) {
