@@ -156,7 +156,7 @@ fn bad_logs_and_flags_are_refused_before_any_work_and_leave_nothing() {
     fit(&["log.csv", "--set", "model.hidden=[9000000]", "--set", "model.members=1000"], 1, &["weights"]);
     fit(&["log.csv", "--set", "fit.batch_size=0"], 1, &["batch_size = 0"]);
     fit(&["log.csv", "--set", "model.reward=true"], 1, &["the log has no rewards"]);
-    fit(&["log.csv", "--set", "model.termination=true"], 1, &["the log has no end"]);
+    fit(&["log.csv", "--set", "model.termination=true"], 1, &["the log has no terminated transition"]);
     fit(&["log.csv", "--set", "model.past=17"], 1, &["model.past = 17", "at most 16"]);
     fit(&["log.csv", "--config", "fit.toml"], 1, &["fit.toml", "hiden"]);
     fit(&["log.csv", "--config", "no.toml"], 1, &["no.toml"]);

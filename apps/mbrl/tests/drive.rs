@@ -15,7 +15,12 @@ fn a_run_drives_its_task_in_real_time_and_its_log_can_be_fitted() {
     dir.train(&["--out", "run"]).ok();
     let words = ["drive", "run", "--for", "3", "--threads", "1", "--log", "log", "--jitter", "5", "--loss", "0.02"];
     let said = dir.run(&words).ok().out;
-    for word in ["pendulum at 20 Hz for 3 s", "followed through the learned model", "control periods", "plans took"] {
+    for word in [
+        "pendulum at 20 Hz for 3 s",
+        "the learned model predicts the effect of pending commands",
+        "control periods",
+        "plans took",
+    ] {
         assert!(said.contains(word), "{word}: {said}");
     }
     let ticks = fs::read_to_string(dir.path("log/ticks.csv")).unwrap();
@@ -51,7 +56,10 @@ fn the_simulator_itself_drives_a_stand_in_that_carries_its_state() {
     let set = ["--set", "agent.kind=ground-truth", "--set", "train.eval_every=0"];
     dir.run(&[&["train", "smoke", "--steps", "2", "--out", "run"], &set[..]].concat()).ok();
     let said = dir.run(&["drive", "run", "--for", "2", "--threads", "1"]).ok().out;
-    assert!(said.contains("followed through the simulator") && said.contains("; 0 failed"), "{said}");
+    assert!(
+        said.contains("the simulator predicts the effect of pending commands") && said.contains("; 0 failed"),
+        "{said}"
+    );
     dir.run(&["drive", "run", "--link", "tcp://127.0.0.1:1"]).fails(1, &["--link", "ground-truth", "no robot tells"]);
 }
 

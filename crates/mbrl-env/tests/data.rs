@@ -723,7 +723,7 @@ fn a_guess_that_fails_is_told_and_costs_nothing() {
     }
     let log = csv(&text, &machine()).unwrap();
     assert_eq!((lengths(&log.replay), log.report.sources().as_str()), (vec![199], "no episode column, time `step`"));
-    assert!(log.report.notes[0].starts_with("`t` is no time"), "{:?}", log.report.notes);
+    assert!(log.report.notes[0].starts_with("`t` is not used as the time"), "{:?}", log.report.notes);
     // Named, it is an error that names the column.
     let error = csv(&text, &Layout { time: Some("t".into()), ..machine() }).unwrap_err().to_string();
     assert!(error.contains("column `t` (time): it does not rise"), "{error}");

@@ -539,7 +539,7 @@ fn messages_that_are_none() {
         answers("write(struct.pack('<IB', 13, 18) + OBS + struct.pack('<IB', 13, 18) + OBS)"),
         ProcessFault::Order { .. },
         "step 1",
-        "nothing until"
+        "no message before a request"
     );
     let steps = |script: &str| answers(&format!("send(18, OBS); ask(); {script}"));
     assert_fault!(steps("send(19, b'\\x07' + STEP[1:])"), ProcessFault::Malformed { .. }, "flags 7");

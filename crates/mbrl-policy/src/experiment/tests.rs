@@ -339,7 +339,10 @@ fn experiments_of_the_version_before_read_as_today() {
     );
     let both = include_str!("tests/smoke-0.1.toml").replace("[agent]", "[agent]\nkind = \"model-based\"");
     assert!(
-        Experiment::from_toml(&both).unwrap_err().to_string().contains("dynamics = \"ensemble\": expected nothing")
+        Experiment::from_toml(&both)
+            .unwrap_err()
+            .to_string()
+            .contains("dynamics = \"ensemble\": expected no such key together with")
     );
     assert!(Experiment::settings_today("population = 17").is_none());
 }
