@@ -182,7 +182,7 @@ fn an_agent_that_waits_for_the_value_of_a_run_does_not_act_without_it() {
         "value.source = \"run\": expected a value that was handed over before the first action (Guided::with_value)";
     let alone = agent.act(&situation, ActMode::Evaluate, &mut rng).unwrap_err();
     assert_eq!(alone.to_string(), told);
-    let turn = Turn { slot: 0, situation: situation.clone(), rng: &mut Rng::new(2) };
+    let turn = Turn { slot: 0, situation, rng: &mut Rng::new(2) };
     assert_eq!(agent.act_batch(vec![turn], ActMode::Evaluate).unwrap_err().to_string(), told);
     let worth: Arc<dyn Value> = Arc::new(mbrl_env::value_fn(|obs: Tensor<2>| obs.squeeze_dim::<1>(1)));
     let mut agent = agent.with_value(GivenValue::new(LearnedValue::new(worth, 0.9), "a test"));
