@@ -65,9 +65,9 @@ impl Picture {
             r#"<svg xmlns="http://www.w3.org/2000/svg" class="chart picture" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="{}">
 <style>
 {STYLE}.picture {{ max-width: 100%; height: auto; }}
-.picture text {{ font-size: 14px; }} .picture .title {{ font-size: 18px; font-weight: 600; fill: var(--ink); }}
-.picture .heading {{ font-size: 15px; font-weight: 600; fill: var(--ink); }} .picture .small {{ font-size: 13px; }} .picture .key {{ fill: var(--ink); }}
-.paper {{ fill: var(--paper); }} .block {{ fill: var(--c); }}
+.picture text {{ font-size: 14px; }} .picture .title {{ font-size: 18px; font-weight: 600; fill: #1c2230; fill: var(--ink); }}
+.picture .heading {{ font-size: 15px; font-weight: 600; fill: #1c2230; fill: var(--ink); }} .picture .small {{ font-size: 13px; }} .picture .key {{ fill: #1c2230; fill: var(--ink); }}
+.paper {{ fill: #fff; fill: var(--paper); }} .block {{ fill: currentColor; }}
 @media (max-width: 480px) {{
   .picture text, .picture .heading {{ font-size: {LARGE}px; }} .picture .title {{ font-size: 21px; }} .picture .small {{ font-size: {SMALL}px; }}
 }}
@@ -113,7 +113,7 @@ impl Picture {
             r#"<svg xmlns="http://www.w3.org/2000/svg" class="chart picture" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{title}">
 <style>
 {STYLE}.picture {{ max-width: 100%; height: auto; }}
-.picture .title {{ font-size: 18px; font-weight: 600; fill: var(--ink); }} .picture .small {{ font-size: 13px; }} .paper {{ fill: var(--paper); }}
+.picture .title {{ font-size: 18px; font-weight: 600; fill: #1c2230; fill: var(--ink); }} .picture .small {{ font-size: 13px; }} .paper {{ fill: #fff; fill: var(--paper); }}
 </style>
 <rect class="paper" width="100%" height="100%"/>
 <text class="title" x="{MARGIN}" y="26">{title}</text>

@@ -195,6 +195,35 @@ fn a_picture_is_one_whole_file_that_knows_light_and_dark() {
     assert_eq!((svg.matches("<svg").count(), svg.matches("</svg>").count()), (3, 3));
 }
 
+/// Most image viewers know no variables and drop a declaration that has one; the colour that they then see is the light scheme's.
+#[test]
+fn colours_stand_as_they_are_before_each_variable() {
+    let alone = Picture {
+        title: String::new(),
+        legend: Vec::new(),
+        columns: 1,
+        charts: vec![(String::new(), Chart::new(Size::Panel(200.0), "a", "x", "y"))],
+        caption: String::new(),
+    };
+    for svg in [alone.svg(), Picture::side_by_side("", &[alone], 1, "")] {
+        let style = svg.split("<style>").nth(1).unwrap().split("</style>").next().unwrap();
+        let mut seen = 0;
+        for (at, _) in style.match_indices(": var(--") {
+            let property = style[..at].rsplit([' ', '{', ';']).next().unwrap();
+            let name = style[at..].trim_start_matches(": var(--").split(')').next().unwrap();
+            // Variables of variables are for pages alone.
+            if property.starts_with("--") {
+                continue;
+            }
+            let light = style.split(&format!("--{name}: ")).nth(1).unwrap().split(';').next().unwrap();
+            let before = style[..at - property.len()].trim_end();
+            assert!(before.ends_with(&format!("{property}: {light};")), "{property} of {name}: {before}");
+            seen += 1;
+        }
+        assert!(seen > 20, "{seen}");
+    }
+}
+
 /// Three pictures in two columns: each in its place, none over another, whatever their heights.
 #[test]
 fn pictures_stand_side_by_side() {
