@@ -336,10 +336,7 @@ fn trouble(record: &Record) -> String {
         text.push_str(&format!("  broken  {broken} broke down: truncated there and left out of the returns\n"));
     }
     if failed_plans > 0 {
-        let failed = counted(failed_plans, "plan");
-        text.push_str(&format!(
-            "  plans   {failed} failed: replaced by the rest of the last plan or by random actions\n"
-        ));
+        text.push_str(&format!("  plans   {}\n", plans_failed(failed_plans)));
     }
     if diverged > 0 {
         let rest = if diverged == fits { ": nothing was learned, all actions were random" } else { "" };
@@ -356,6 +353,11 @@ fn trouble(record: &Record) -> String {
 /// A count with its noun, in words.
 pub(crate) fn counted(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+/// How many plans failed, and what was done instead.
+pub(crate) fn plans_failed(n: u64) -> String {
+    format!("{} failed: replaced by the rest of the last plan or by random actions", counted(n, "plan"))
 }
 
 /// Parts of an experiment that an evaluation does not read, and the way to set each.
@@ -510,8 +512,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
         console::out(format_args!("{broken} of {all} broke down and ended there: left out of the mean"))?;
     }
     if evaluation.failed_plans() > 0 {
-        let failed = counted(evaluation.failed_plans(), "plan");
-        console::out(format_args!("{failed} failed: replaced by the rest of the last plan or by random actions"))?;
+        console::out(format_args!("{}", plans_failed(evaluation.failed_plans())))?;
     }
     let seconds = evaluation.elapsed.as_secs_f64();
     if returns.is_empty() {

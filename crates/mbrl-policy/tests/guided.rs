@@ -19,8 +19,8 @@ use mbrl_policy::{
     ActMode, Acted, ActorConfig, Agent, AgentError, CheckpointReader, CheckpointWriter, Checkpoints, CriticsConfig,
     Device, DistilConfig, DistilRole, FitSchedule, GivenValue, Goal, Guided, GuidedConfig, Learned, LearnedValue,
     Learner, ModelBasedConfig, Moment, MpcAgent, Observer, OffPolicy, Outcome, PlanningAgent, Policy, PolicyDraw,
-    PolicyProposals, Report, ReportKind, RunFiles, SacConfig, Tensor, TrainConfig, Turn, ValueConfig, ValueSource,
-    WarmUpBy, evaluate, start_seeds,
+    PolicyProposals, Reduction, Report, ReportKind, RunFiles, SacConfig, Tensor, TrainConfig, Turn, ValueConfig,
+    ValueSource, WarmUpBy, evaluate, start_seeds,
 };
 
 const STEPS: u32 = 10;
@@ -588,6 +588,10 @@ fn each_rule_is_checked_before_anything_is_learned() {
         (
             "value.discount = 0",
             guide(ValueConfig { discount: 0.0, ..value(ValueSource::Episodes) }, DistilConfig::default()),
+        ),
+        (
+            "value.reduction = \"pair\"",
+            guide(ValueConfig { reduction: Reduction::Pair, ..value(ValueSource::Episodes) }, DistilConfig::default()),
         ),
         ("value.rounds = 0", guide(ValueConfig { rounds: 0, ..value(ValueSource::Episodes) }, DistilConfig::default())),
         (

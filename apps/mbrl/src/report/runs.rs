@@ -11,7 +11,7 @@ use mbrl_env::{Env, EnvSpec, SketchFn, WrappersConfig};
 use mbrl_policy::{DistilRole, MetricsLine, MetricsReader, ValueSource, experiment::Experiment};
 
 use crate::{
-    commands::counted,
+    commands::{counted, plans_failed},
     console, folder,
     registry::{outcomes, registry},
     run::{EXPERIMENT, METRICS, RunFolder},
@@ -100,8 +100,7 @@ impl Run {
         }
         let failed: f64 = run.points("plan", "plan/failed").iter().map(|(_, count)| count).sum();
         if failed > 0.0 {
-            let failed = counted(failed as u64, "plan");
-            run.notes.push(format!("{failed} failed: replaced by the rest of the last plan or by random actions"));
+            run.notes.push(plans_failed(failed as u64));
         }
         Ok(run)
     }

@@ -48,7 +48,7 @@ pub enum ProcessFault {
     Directory(PathBuf),
     /// No answer in time.
     #[error(
-        "no answer within {seconds} s; so the process was ended; if it needs more time, raise task_options.{option}"
+        "no answer within {seconds} s, so the process was ended; if it needs more time, raise task_options.{option}"
     )]
     TimedOut {
         /// How long the parent waited (s).

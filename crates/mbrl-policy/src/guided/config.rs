@@ -375,6 +375,7 @@ fn of_section(error: AgentError) -> AgentError {
                 "discount" => "value.discount",
                 "lambda" => "value.lambda",
                 "members" => "value.members",
+                "reduction" => "value.reduction",
                 "batch_size" => "value.batch_size",
                 "rounds" => "value.rounds",
                 "learning_rate" => "value.learning_rate",
