@@ -92,7 +92,7 @@ fn list() -> Result<ExitCode> {
 
 /// The task of a study's experiments, which all share.
 fn study_task(study: &Study) -> Option<String> {
-    study.plan(registry(), study).ok()?.experiments.first().map(|experiment| experiment.task.clone())
+    study.plan(registry()).ok()?.experiments.first().map(|experiment| experiment.task.clone())
 }
 
 fn train(args: &TrainArgs) -> Result<ExitCode> {

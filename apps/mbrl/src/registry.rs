@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(names.len(), mbrl_hand::STUDIES.len());
         for name in names {
             let study = registry().load_study(name).unwrap();
-            let plan = study.plan(registry(), &study).unwrap();
+            let plan = study.plan(registry()).unwrap();
             assert!(plan.experiments.len() >= study.methods.len(), "{name}");
             // The method of that name, whatever the experiment itself plans with.
             let (_, pddm) = plan.groups[0].methods.iter().find(|(method, _)| method == "PDDM").unwrap();

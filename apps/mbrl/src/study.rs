@@ -65,13 +65,13 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     let mut whole = registry().load_study(&args.study)?;
     whole.steps = args.steps.unwrap_or(whole.steps);
     whole.seeds = args.seeds.unwrap_or(whole.seeds);
-    let study = if args.only.is_empty() { whole.clone() } else { whole.only(&args.only).context("--only")? };
-    let plan = study.plan(registry(), &whole)?;
+    let all = whole.plan(registry())?;
+    let plan = if args.only.is_empty() { all } else { all.only(&args.only).context("--only")? };
     if !args.no_train {
-        for experiment in &plan.experiments {
+        for (experiment, _) in plan.experiments.iter().zip(&plan.requested).filter(|(_, requested)| **requested) {
             experiment
                 .check(registry())
-                .with_context(|| format!("study {}, method {}", study.name, experiment.name))?;
+                .with_context(|| format!("study {}, method {}", whole.name, experiment.name))?;
             if let Some(warning) = experiment.learns_nothing() {
                 console::note(format_args!("warning: method {}: {warning}", experiment.name));
             }
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     let folders = runs.iter().map(|due| opened(due, &plan.experiments[due.experiment])).collect::<Result<Vec<_>>>()?;
     let begun = folders.iter().flatten().count();
     if args.no_train && begun == 0 {
-        bail!("{}: no run of the study {} yet; leave out --no-train to train", out.display(), study.name);
+        bail!("{}: no run of the study {} yet; leave out --no-train to train", out.display(), whole.name);
     }
     let about = out.join("study.toml");
     if let Ok(other) = Study::from_file(&about)
@@ -133,7 +133,8 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     }
     let written = work.write(true)?;
     console::out(written.trim_end())?;
-    let missing = work.runs.iter().filter(|due| work.finished(due).is_none()).count();
+    let requested = work.requested();
+    let missing = requested.iter().filter(|due| work.finished(due).is_none()).count();
     let again = format!("mbrl study {}", command_line(args));
     if !failures.ended.is_empty() {
         console::note(format_args!(
@@ -145,7 +146,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         console::note(format_args!("\nnot finished: {}", failures.unfinished.join(" ")));
     }
     if missing > 0 {
-        let all = counted(work.runs.len() as u64, "run");
+        let all = counted(requested.len() as u64, "run");
         console::note(format_args!("{missing} of {all} are not there yet; to go on: {again}"));
     }
     Ok(match () {
@@ -237,11 +238,18 @@ impl Work {
         (run.is_finished() && run.env_step() >= steps).then_some(run)
     }
 
+    /// The runs of the requested methods.
+    fn requested(&self) -> Vec<&Due> {
+        self.runs.iter().filter(|due| self.plan.requested[due.experiment]).collect()
+    }
+
     /// Trains unfinished runs, `jobs` at a time.
     fn train(&self, threads: usize, jobs: usize, stop: &AtomicBool) -> Result<Failures> {
-        let due: Vec<&Due> = self.runs.iter().filter(|due| self.finished(due).is_none()).collect();
-        let there = self.runs.len() - due.len();
-        console::note(format_args!("{there} of {} are finished", counted(self.runs.len() as u64, "run")));
+        let requested = self.requested();
+        let all = requested.len();
+        let due: Vec<&Due> = requested.into_iter().filter(|due| self.finished(due).is_none()).collect();
+        let there = all - due.len();
+        console::note(format_args!("{there} of {} are finished", counted(all as u64, "run")));
         let display = Display::new();
         let next = AtomicUsize::new(0);
         let failures = Mutex::new(Failures::default());
@@ -254,7 +262,7 @@ impl Work {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(due_now) = due.get(i) else { break };
                         let path = due_now.place.display().to_string();
-                        display.note(&format!("{path}: {} of {}", there + i + 1, self.runs.len()));
+                        display.note(&format!("{path}: {} of {all}", there + i + 1));
                         // A panic is that run's error, and the others continue.
                         let trained = panic::catch_unwind(AssertUnwindSafe(|| {
                             self.folder(due_now)?.train(threads, &display, stop, false)
@@ -297,7 +305,8 @@ impl Work {
         for (colour, (name, experiment)) in group.methods.iter().enumerate() {
             let due: Vec<&Due> = self.runs.iter().filter(|due| due.experiment == *experiment).collect();
             let runs: Vec<Run> = due.iter().filter_map(|due| self.finished(due)).collect();
-            if runs.len() < due.len() {
+            // Where other methods were requested, this one may never have been begun.
+            if runs.len() < due.len() && (self.plan.requested[*experiment] || !runs.is_empty()) {
                 notes.push(format!("{name}: {} of {} runs finished", runs.len(), due.len()));
             }
             let planned = self.plan.experiments[*experiment].steps;

@@ -100,6 +100,12 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     assert!(said.err.contains("6 of 6 runs are finished"), "{said:?}");
     let said = dir.run(&["study", "quick.toml", "--seeds", "3", "--only", "horizon"]).ok();
     assert!(dir.path(&place("eight-2")).exists() && !dir.path(&place("sac-2")).exists(), "{said:?}");
+    // One method by itself; the finished runs of the others stay in its table.
+    let said = dir.run(&["study", "quick.toml", "--seeds", "4", "--only", "SAC"]).ok();
+    assert!(said.err.contains("2 of 4 runs are finished"), "{said:?}");
+    assert!(dir.path(&place("sac-3")).exists() && !dir.path(&place("eight-3")).exists(), "{said:?}");
+    let table = fs::read_to_string(dir.path(&place("comparison.md"))).unwrap();
+    assert!(table.contains("| SAC | 4 |") && table.contains("| Eight | 3 |"), "{table}");
 
     // Other settings are another method: its runs are not taken for this one's.
     dir.write("quick.toml", &STUDY.replace("planner.horizon=2", "planner.horizon=3"));
@@ -139,7 +145,8 @@ fn what_cannot_be_run_is_said_before_anything_is_written() {
     assert!(said.err.contains("unknown study `vlave`") && said.err.contains("did you mean `valve`?"), "{said:?}");
     dir.write("quick.toml", STUDY);
     let said = dir.run(&["study", "quick.toml", "--only", "horizn"]);
-    assert!(said.err.contains("expected one of comparison, horizon, ablations; did you mean `horizon`?"), "{said:?}");
+    assert!(said.err.contains("expected one of comparison, horizon, ablations, the name of a method"), "{said:?}");
+    assert!(said.err.contains("did you mean `horizon`?"), "{said:?}");
     dir.write("quick.toml", STUDY.split("[[ablation]]").next().unwrap());
     let said = dir.run(&["study", "quick.toml", "--only", "ablations"]);
     assert!(said.code == Some(1) && said.err.contains("expected one of comparison"), "{said:?}");

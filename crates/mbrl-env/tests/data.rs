@@ -730,7 +730,7 @@ fn a_guess_that_fails_is_told_and_costs_nothing() {
     // An episode column that is another number in each row.
     let log = csv(&text.replace("step,t", "episode,other"), &machine()).unwrap();
     assert_eq!(lengths(&log.replay), [199]);
-    assert!(log.report.notes[0].starts_with("`episode` is no episode column"), "{:?}", log.report.notes);
+    assert!(log.report.notes[0].starts_with("`episode` is not an episode column"), "{:?}", log.report.notes);
 }
 
 #[test]

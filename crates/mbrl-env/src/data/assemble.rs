@@ -449,7 +449,9 @@ fn ordered(tables: &[Table], rows: &mut Rows, options: &ReadOptions, found: &mut
         let most = MOST_CUTS * (count - 1) as f64;
         let is_many = changes as f64 > most && !tables[0].plan.has(Part::NextObs);
         if used.guessed && is_many && 2 * numbers.len() > count {
-            found.notes.push(format!("`{}` is no episode column: it changes in {changes} of {count} rows", used.name));
+            found
+                .notes
+                .push(format!("`{}` is not an episode column: it changes in {changes} of {count} rows", used.name));
             continue;
         }
         // Does an episode appear again after another one?

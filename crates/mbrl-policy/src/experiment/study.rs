@@ -122,6 +122,9 @@ fn yes() -> bool {
 pub struct StudyPlan {
     /// Each experiment, with seed 0, named after the first method that uses it: a name that a folder can have.
     pub experiments: Vec<Experiment>,
+    /// Whether each of them is to be run: all, unless [methods were selected](Self::only). The others stand beside them in tables and
+    /// pictures where runs of them exist.
+    pub requested: Vec<bool>,
     /// The comparison, where there is one, then the ablations.
     pub groups: Vec<StudyGroup>,
 }
@@ -138,6 +141,59 @@ pub struct StudyGroup {
     pub title: String,
     /// Names, and which of the [experiments](StudyPlan::experiments) they are.
     pub methods: Vec<(String, usize)>,
+}
+
+impl StudyPlan {
+    /// With some of its groups or methods alone. A name is [`COMPARISON`], `ablations` for all of them, the name of an ablation, the name of
+    /// a method (in every group that has it), or `GROUP/METHOD`. A group of which only some methods are named stays whole, and these
+    /// alone are [requested](Self::requested). Experiments keep the names that they have in the whole study, so folders stay the same.
+    ///
+    /// # Errors
+    /// [`ExperimentError::Value`] for a name that stands for nothing.
+    pub fn only(mut self, names: &[String]) -> Result<Self, ExperimentError> {
+        let groups: Vec<&str> = self.groups.iter().map(|group| group.name.as_str()).collect();
+        let is_group = |name: &str| {
+            groups.contains(&name) || (name == ABLATIONS && groups.iter().any(|group| *group != COMPARISON))
+        };
+        let names_it = |name: &str, group: &StudyGroup, method: &str| {
+            if is_group(name) {
+                return name == group.name || (name == ABLATIONS && group.name != COMPARISON);
+            }
+            name == method || name.strip_suffix(method).and_then(|rest| rest.strip_suffix('/')) == Some(&group.name)
+        };
+        let mut wanted = vec![false; self.experiments.len()];
+        let mut touched = vec![false; self.groups.len()];
+        for name in names {
+            let mut is_known = false;
+            for (group, touched) in self.groups.iter().zip(&mut touched) {
+                for (_, experiment) in group.methods.iter().filter(|(method, _)| names_it(name, group, method)) {
+                    (is_known, *touched, wanted[*experiment]) = (true, true, true);
+                }
+            }
+            if !is_known {
+                let ablations = is_group(ABLATIONS).then_some(ABLATIONS);
+                let all: Vec<&str> = groups.iter().copied().chain(ablations).collect();
+                let methods = self.groups.iter().flat_map(|group| &group.methods).map(|(method, _)| method.as_str());
+                let nearest = suggest(name, all.iter().copied().chain(methods));
+                let rule = format!("one of {}, the name of a method, or GROUP/METHOD{nearest}", all.join(", "));
+                return Err(ExperimentError::rule("group", format!("{name:?}"), rule));
+            }
+        }
+        let mut touched = touched.into_iter();
+        self.groups.retain(|_| touched.next() == Some(true));
+        // In the order in which they come.
+        let mut used: Vec<usize> = Vec::new();
+        for (_, experiment) in self.groups.iter_mut().flat_map(|group| &mut group.methods) {
+            let place = used.iter().position(|known| known == experiment);
+            *experiment = place.unwrap_or_else(|| {
+                used.push(*experiment);
+                used.len() - 1
+            });
+        }
+        self.requested = used.iter().map(|i| wanted[*i]).collect();
+        self.experiments = used.into_iter().map(|i| self.experiments[i].clone()).collect();
+        Ok(self)
+    }
 }
 
 impl Study {
@@ -194,59 +250,12 @@ impl Study {
         slug(&self.name)
     }
 
-    /// The names of its groups, in their order.
-    #[must_use]
-    pub fn groups(&self) -> Vec<&str> {
-        let comparison = (!self.methods.is_empty()).then_some(COMPARISON);
-        comparison.into_iter().chain(self.ablations.iter().map(|ablation| ablation.name.as_str())).collect()
-    }
-
-    /// With these of its groups alone: [`COMPARISON`], `ablations` for all of them, or the name of one.
-    ///
-    /// # Errors
-    /// [`ExperimentError::Value`] for a name that no group has.
-    pub fn only(&self, names: &[String]) -> Result<Self, ExperimentError> {
-        let groups = self.groups();
-        let known: Vec<&str> =
-            groups.iter().copied().chain((!self.ablations.is_empty()).then_some(ABLATIONS)).collect();
-        if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
-            let rule = format!("one of {}{}", known.join(", "), suggest(name, known.iter().copied()));
-            return Err(ExperimentError::rule("group", format!("{name:?}"), rule));
-        }
-        let is_wanted = |name: &str| names.iter().any(|wanted| wanted == name);
-        let mut left = self.clone();
-        if !is_wanted(COMPARISON) {
-            left.methods.clear();
-        }
-        left.ablations.retain(|ablation| is_wanted(ABLATIONS) || is_wanted(&ablation.name));
-        Ok(left)
-    }
-
-    /// Loads every experiment. Folders are named after the whole study, even where only some of its groups are requested: `within` is
-    /// that whole study.
+    /// Loads every experiment.
     ///
     /// # Errors
     /// [`ExperimentError::InStudy`], naming the method, for what [`Registry::load`] gives; [`ExperimentError::Value`] for names that
     /// mean two things, for a study without methods, and for methods on different tasks.
-    pub fn plan(&self, registry: &Registry, within: &Self) -> Result<StudyPlan, ExperimentError> {
-        let whole = within.planned(registry)?;
-        let wanted = self.groups();
-        let mut groups = whole.groups;
-        groups.retain(|group| wanted.contains(&group.name.as_str()));
-        // In the order in which they come.
-        let mut used: Vec<usize> = Vec::new();
-        for (_, experiment) in groups.iter_mut().flat_map(|group| &mut group.methods) {
-            let place = used.iter().position(|known| known == experiment);
-            *experiment = place.unwrap_or_else(|| {
-                used.push(*experiment);
-                used.len() - 1
-            });
-        }
-        let experiments = used.into_iter().map(|i| whole.experiments[i].clone()).collect();
-        Ok(StudyPlan { experiments, groups })
-    }
-
-    fn planned(&self, registry: &Registry) -> Result<StudyPlan, ExperimentError> {
+    pub fn plan(&self, registry: &Registry) -> Result<StudyPlan, ExperimentError> {
         let in_this = |error| in_study(self.name.clone())(error);
         if self.methods.is_empty() && self.ablations.is_empty() {
             let missing = "[[method]] or [[ablation]], with the experiments that are run".to_owned();
@@ -259,7 +268,7 @@ impl Study {
         if self.seeds == 0 || i64::try_from(self.seeds).is_err() {
             return Err(in_this(ExperimentError::rule("seeds", self.seeds, "at least 1")));
         }
-        let mut plan = StudyPlan { experiments: Vec::new(), groups: Vec::new() };
+        let mut plan = StudyPlan { experiments: Vec::new(), requested: Vec::new(), groups: Vec::new() };
         if !self.methods.is_empty() {
             self.add(&mut plan, COMPARISON, "methods", &self.methods, registry)?;
         }
@@ -280,6 +289,7 @@ impl Study {
             let title = if ablation.title.is_empty() { &ablation.name } else { &ablation.title };
             self.add(&mut plan, &ablation.name, title, &ablation.methods, registry)?;
         }
+        plan.requested = vec![true; plan.experiments.len()];
         Ok(plan)
     }
 
@@ -432,7 +442,7 @@ mod tests {
     #[test]
     fn equal_experiments_are_run_once() {
         let study = study(WHOLE);
-        let plan = study.plan(&registry(), &study).unwrap();
+        let plan = study.plan(&registry()).unwrap();
         let names: Vec<&str> = plan.experiments.iter().map(|experiment| experiment.name.as_str()).collect();
         assert_eq!(names, ["base", "two-members", "horizon-4", "members-8"]);
         assert!(plan.experiments.iter().all(|one| one.steps == 600 && one.train.eval_every == 200));
@@ -455,7 +465,7 @@ mod tests {
         let whole = study(WHOLE);
         let plan = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            whole.only(&names).unwrap().plan(&registry(), &whole).unwrap()
+            whole.plan(&registry()).unwrap().only(&names).unwrap()
         };
         let names = |plan: &StudyPlan| plan.experiments.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
         let members = plan(&["members"]);
@@ -463,11 +473,44 @@ mod tests {
         assert_eq!(members.groups[0].methods, [("2".to_owned(), 0), ("8".to_owned(), 1)]);
         assert_eq!(names(&plan(&["ablations"])), ["horizon-4", "base", "two-members", "members-8"]);
         assert_eq!(plan(&[COMPARISON]).groups.len(), 1);
-        let error = whole.only(&["member".to_owned()]).unwrap_err().to_string();
+        assert!(members.requested.iter().all(|requested| *requested));
+        let error = whole.plan(&registry()).unwrap().only(&["member".to_owned()]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "group = \"member\": expected one of comparison, horizon, members, ablations; did you mean `members`?"
+            "group = \"member\": expected one of comparison, horizon, members, ablations, the name of a method, or GROUP/METHOD; \
+             did you mean `members`?"
         );
+    }
+
+    #[test]
+    fn methods_by_themselves_are_requested_among_those_of_their_groups() {
+        let whole = study(WHOLE).plan(&registry()).unwrap();
+        let requested = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let plan = whole.clone().only(&names).unwrap();
+            let groups: Vec<String> = plan.groups.iter().map(|group| group.name.clone()).collect();
+            let all = plan.experiments.iter().zip(&plan.requested);
+            let names: Vec<String> =
+                all.filter(|(_, requested)| **requested).map(|(one, _)| one.name.clone()).collect();
+            (groups, names, plan.experiments.len())
+        };
+        let expected = |groups: &[&str], names: &[&str], of: usize| {
+            let owned = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            (owned(groups), owned(names), of)
+        };
+        assert_eq!(requested(&["Base"]), expected(&[COMPARISON], &["base"], 2));
+        // In both ablations there is an "8", and that of the horizon is the method Base.
+        assert_eq!(requested(&["8"]), expected(&["horizon", "members"], &["base", "members-8"], 4));
+        assert_eq!(requested(&["members/8"]), expected(&["members"], &["members-8"], 2));
+        assert_eq!(
+            requested(&["members/8", COMPARISON]),
+            expected(&[COMPARISON, "members"], &["base", "two-members", "members-8"], 3)
+        );
+        // The name of a group is that of a group, whatever methods are called.
+        let twice = "[[method]]\nname = \"horizon\"\n[[ablation]]\nname = \"horizon\"\nmethod = [{ name = \"3\", set = [\"planner.horizon=3\"] }]\n";
+        let plan = study(twice).plan(&registry()).unwrap().only(&["horizon".to_owned()]).unwrap();
+        assert_eq!(plan.groups.len(), 1);
+        assert!(whole.clone().only(&["members/4".to_owned()]).is_err());
     }
 
     #[test]
@@ -475,7 +518,7 @@ mod tests {
         let rest = "base_set = [\"model.members=2\", \"planner.kind=pddm\", \"planner.kappa=5\", \"planner.horizon=3\"]\n\
                     [[method]]\nname = \"a\"\n[[method]]\nname = \"b\"\nset = [\"planner.kind=cem\", \"planner.horizon=4\"]\n[[method]]\nname = \"c\"\nexperiment = \"base\"\n";
         let study = study(rest);
-        let plan = study.plan(&registry(), &study).unwrap();
+        let plan = study.plan(&registry()).unwrap();
         let of = |i: usize| {
             let sections = plan.experiments[i].agent.model_based().unwrap();
             (sections.model.members, sections.planner.horizon())
@@ -495,19 +538,19 @@ mod tests {
         let path = folder.path().join("studies/mine.toml");
         fs::write(&path, text).unwrap();
         let study = registry().load_study(path.to_str().unwrap()).unwrap();
-        let plan = study.plan(&registry(), &study).unwrap();
+        let plan = study.plan(&registry()).unwrap();
         let horizons = plan.experiments.iter().map(|one| one.agent.model_based().unwrap().planner.horizon());
         assert_eq!(horizons.collect::<Vec<_>>(), [5, 8, 3]);
         // Its copy in the study's own folder finds them as well.
         let again = Study::from_toml(&study.to_toml().unwrap()).unwrap();
-        assert_eq!(again.plan(&registry(), &again).unwrap(), plan);
+        assert_eq!(again.plan(&registry()).unwrap(), plan);
     }
 
     #[test]
     fn what_is_wrong_names_the_method() {
         let refused = |rest: &str| {
             let study = study(rest);
-            told(&study.plan(&registry(), &study).unwrap_err())
+            told(&study.plan(&registry()).unwrap_err())
         };
         let method = |name: &str, rest: &str| format!("[[method]]\nname = \"{name}\"\n{rest}\n");
         for (text, said) in [
@@ -531,7 +574,7 @@ mod tests {
             assert!(told.contains(said), "{told}: expected {said}");
         }
         let none = Study::from_toml("steps = 3\n[[method]]\nname = \"a\"\n").unwrap();
-        assert!(told(&none.plan(&registry(), &none).unwrap_err()).contains("missing key `experiment`"));
+        assert!(told(&none.plan(&registry()).unwrap_err()).contains("missing key `experiment`"));
         let error = Study::from_toml("steps = 3\nmethods = 2\n").unwrap_err().to_string();
         assert!(error.contains("unknown key `methods`; did you mean `method`?"), "{error}");
     }
