@@ -209,7 +209,7 @@ pub(crate) struct StudyArgs {
     /// Real environment steps of every run (default: those of the study).
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = integer())]
     pub(crate) steps: Option<u64>,
-    /// Run only these: comparison, ablations, the name of one ablation or method, or ABLATION/METHOD; may be repeated. Tables show finished
+    /// Run only these: comparison, ablations, the name of one ablation or method, or GROUP/METHOD; may be repeated. Tables show finished
     /// runs of the other methods of the same group too.
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Vec<String>,
