@@ -26,7 +26,7 @@
 //! ]
 //! ```
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use mbrl_env::{atomic_file, nearest::suggest};
 use serde::{Deserialize, Serialize};
@@ -174,7 +174,9 @@ impl StudyPlan {
                 let ablations = is_group(ABLATIONS).then_some(ABLATIONS);
                 let all: Vec<&str> = groups.iter().copied().chain(ablations).collect();
                 let methods = self.groups.iter().flat_map(|group| &group.methods).map(|(method, _)| method.as_str());
-                let nearest = suggest(name, all.iter().copied().chain(methods));
+                // Several groups may have a method of the same name.
+                let candidates: BTreeSet<&str> = all.iter().copied().chain(methods).collect();
+                let nearest = suggest(name, candidates);
                 let rule = format!("one of {}, the name of a method, or GROUP/METHOD{nearest}", all.join(", "));
                 return Err(ExperimentError::rule("group", format!("{name:?}"), rule));
             }
@@ -511,6 +513,8 @@ mod tests {
         let plan = study(twice).plan(&registry()).unwrap().only(&["horizon".to_owned()]).unwrap();
         assert_eq!(plan.groups.len(), 1);
         assert!(whole.clone().only(&["members/4".to_owned()]).is_err());
+        let error = whole.only(&["/8".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error.matches("`8`").count(), 1, "suggested once, though two groups have it: {error}");
     }
 
     #[test]
