@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{IsTerminal, stderr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
@@ -16,6 +16,9 @@ use crate::{commands::counted, console, plot::rounded};
 const TEMPLATE: &str = "{prefix} {bar:8} {percent:>3}% {rate} {left} {wide_msg}";
 /// Number of letters of a run's name.
 const NAME: usize = 12;
+
+/// Without a terminal, long work is told of in a line where none was printed for this long.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// All runs of one command.
 #[derive(Debug, Clone)]
@@ -55,6 +58,7 @@ impl Display {
             loss: None,
             last: String::new(),
             last_wall_s: training.wall_s(),
+            told: Instant::now(),
         }
     }
 }
@@ -106,6 +110,7 @@ fn shortened(label: &str) -> String {
 fn doing(phase: Phase) -> String {
     match phase {
         Phase::Fitting { epoch, epochs } => format!("fitting {epoch}/{epochs}"),
+        Phase::Updating { update, updates } => format!("updating the policy {update}/{updates}"),
         Phase::Evaluating { episode, episodes } => format!("evaluating {episode}/{episodes}"),
         _ => String::new(),
     }
@@ -123,11 +128,20 @@ pub(crate) struct Progress {
     /// The last return, in words.
     last: String,
     last_wall_s: f64,
+    /// When the last line was printed.
+    told: Instant,
 }
 
 impl Progress {
-    fn line(&self, text: &str) {
+    fn line(&mut self, text: &str) {
         self.display.note(&format!("{}: {text}", self.label));
+        self.told = Instant::now();
+    }
+
+    /// The line about long work, where there is no bar that shows it and the last line is long past.
+    fn phase_line(&self, at: Moment, phase: Phase) -> Option<String> {
+        let silent = self.bar.is_none() && self.told.elapsed() >= SILENCE;
+        silent.then(|| format!("step {:>6}/{}  {}", at.env_step, self.steps, doing(phase)))
     }
 
     fn message(&self, text: String) {
@@ -166,8 +180,11 @@ impl Observer for Progress {
         Ok(())
     }
 
-    fn on_phase(&mut self, _: Moment, phase: Phase) {
+    fn on_phase(&mut self, at: Moment, phase: Phase) {
         self.message(doing(phase));
+        if let Some(line) = self.phase_line(at, phase) {
+            self.line(&line);
+        }
     }
 
     fn on_episode(&mut self, at: Moment, episode: &EpisodeSummary) -> Result<(), AgentError> {
@@ -244,6 +261,28 @@ mod tests {
         (episode.cut, episode.breakdown) = (false, Some("diverged".into()));
         let line = episode_line(at, 500, &episode, None, 1.26);
         assert!(line.contains("0.00 (broke down)  1.3 s"), "{line}");
+    }
+
+    #[test]
+    fn without_a_terminal_long_work_is_told_of_every_half_minute() {
+        let mut progress = Progress {
+            display: Display { bars: None },
+            bar: None,
+            label: "run".into(),
+            steps: 60_000,
+            loss: None,
+            last: String::new(),
+            last_wall_s: 0.0,
+            told: Instant::now(),
+        };
+        let at = Moment { env_step: 8000, episode: 3, wall_s: 12.3, slot: 0 };
+        let phase = Phase::Updating { update: 250, updates: 8000 };
+        assert_eq!(progress.phase_line(at, phase), None);
+        progress.told -= SILENCE;
+        let line = progress.phase_line(at, phase);
+        assert_eq!(line.as_deref(), Some("step   8000/60000  updating the policy 250/8000"));
+        progress.on_phase(at, phase);
+        assert_eq!(progress.phase_line(at, phase), None, "told a moment ago");
     }
 
     /// A terminal of 60 columns that keeps its output.

@@ -6,7 +6,7 @@ use mbrl_env::{ActionSpace, Replay, Rng, Situation, Transition, Value};
 use mbrl_model::Dynamics;
 use mbrl_plan::PlanError;
 
-use crate::{AgentError, CheckpointReader, CheckpointWriter, PolicyNetwork, Rollouts};
+use crate::{AgentError, CheckpointReader, CheckpointWriter, Phase, PolicyNetwork, Rollouts};
 
 /// What an action is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub enum ReportKind {
 /// Print.scalar(ReportKind::Fit, "critic/loss", 0.25);
 /// ```
 pub trait Report {
-    /// Progress of long work: how many of how many parts, such as epochs of a fit, are done. For displays; does nothing by default.
-    fn progress(&mut self, _done: usize, _of: usize) {}
+    /// Progress of long work, such as a fit. For displays; does nothing by default.
+    fn progress(&mut self, _phase: Phase) {}
 
     /// One number.
     fn scalar(&mut self, kind: ReportKind, name: &str, value: f64);

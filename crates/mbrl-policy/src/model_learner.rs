@@ -7,7 +7,8 @@ use mbrl_model::{Dataset, FitConfig, FitReport, LearnedModel, ModelError, fit_wa
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentError, CheckpointReader, CheckpointWriter, FitSchedule, Learned, ModelBasedConfig, Report, ReportKind, Tensor,
+    AgentError, CheckpointReader, CheckpointWriter, FitSchedule, Learned, ModelBasedConfig, Phase, Report, ReportKind,
+    Tensor,
 };
 
 /// Collects transitions and fits a model to all of them when a fit is due. [`ModelBased`](crate::ModelBased) plans with the
@@ -188,7 +189,9 @@ impl<M: LearnedModel> ModelLearner<M> {
             model.reinitialize(rng);
         }
         let of = self.fit.max_epochs;
-        let report = fit_watched(&mut model, &data, &self.fit, rng, &mut |epoch| watch.progress(epoch.number, of))?;
+        let report = fit_watched(&mut model, &data, &self.fit, rng, &mut |epoch| {
+            watch.progress(Phase::Fitting { epoch: epoch.number, epochs: of });
+        })?;
         let ratio = error_ratio(&model, &data)?;
         self.model = model;
         Ok((report, ratio))

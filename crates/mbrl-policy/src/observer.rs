@@ -28,6 +28,13 @@ pub enum Phase {
         /// Epochs at most.
         epochs: usize,
     },
+    /// The policy is improved: `update` updates are done, of the `updates` that are due. Told of 100 or more, as after random steps.
+    Updating {
+        /// Updates done.
+        update: u64,
+        /// Updates that are due.
+        updates: u64,
+    },
     /// The agent is evaluated: `episode` episodes are done.
     Evaluating {
         /// Episodes done.
@@ -64,8 +71,8 @@ pub trait Observer {
         Ok(())
     }
 
-    /// A fit or an evaluation progressed: for displays, not an event that is recorded. It ends with the next step, fit or evaluation
-    /// that is reported.
+    /// Long work progressed: for displays, not an event that is recorded. It ends with the next step, fit or evaluation that is
+    /// reported.
     fn on_phase(&mut self, _: Moment, _: Phase) {}
 
     /// A training episode ended.

@@ -15,8 +15,8 @@ use mbrl_env::{Env, Info, Rng, Transition, World, reward_fn};
 use mbrl_model::{Device, Ensemble, EnsembleConfig, FitConfig, MemberRule, Propagation, Tensor};
 use mbrl_policy::{
     ActorConfig, AgentError, CriticsConfig, FitSchedule, Goal, GrowingLength, Imagining, Learner, Mbpo, MbpoConfig,
-    Moment, Observer, OffPolicy, Outcome, RandomAgent, RolloutConfig, RolloutLength, RolloutStarts, RunFiles, Sac,
-    SacConfig, Td3Config, TrainConfig, evaluate, start_seeds,
+    Moment, Observer, OffPolicy, Outcome, Phase, RandomAgent, RolloutConfig, RolloutLength, RolloutStarts, RunFiles,
+    Sac, SacConfig, Td3Config, TrainConfig, evaluate, start_seeds,
 };
 
 const TS1: Propagation = Propagation { rule: MemberRule::Ts1, noise: true, particles: 1 };
@@ -204,6 +204,29 @@ fn updates_are_as_many_as_was_said_and_those_of_the_random_steps_come_after_the_
         train(&mut agent, 90);
         assert_eq!(agent.policy().updates(), expected, "catch_up = {catch_up}");
     }
+}
+
+/// Updates as they are told.
+#[derive(Default)]
+struct Updates(Vec<[u64; 3]>);
+
+impl Observer for Updates {
+    fn on_phase(&mut self, at: Moment, phase: Phase) {
+        if let Phase::Updating { update, updates } = phase {
+            self.0.push([at.env_step, update, updates]);
+        }
+    }
+}
+
+#[test]
+fn observers_are_told_of_the_updates_that_follow_the_first_fit_and_not_of_the_few_per_step() {
+    let config = MbpoConfig { updates: 3, ..small(1) };
+    let mut told = Updates::default();
+    let mut training = TrainConfig::default().init(60, 1).unwrap();
+    let mut agent = agent(&config, &rollout(), false);
+    training.run(&mut Point::world(15), &mut agent, None, &mut told, &AtomicBool::new(false)).unwrap();
+    let expected: Vec<[u64; 3]> = (1..=135).map(|update| [45, update, 135]).collect();
+    assert_eq!(told.0, expected);
 }
 
 #[test]

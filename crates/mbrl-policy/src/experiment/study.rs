@@ -178,7 +178,7 @@ impl StudyPlan {
                 let candidates: BTreeSet<&str> = all.iter().copied().chain(methods).collect();
                 let nearest = suggest(name, candidates);
                 let rule = format!("one of {}, the name of a method, or GROUP/METHOD{nearest}", all.join(", "));
-                return Err(ExperimentError::rule("group", format!("{name:?}"), rule));
+                return Err(ExperimentError::rule("only", format!("{name:?}"), rule));
             }
         }
         let mut touched = touched.into_iter();
@@ -479,7 +479,7 @@ mod tests {
         let error = whole.plan(&registry()).unwrap().only(&["member".to_owned()]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "group = \"member\": expected one of comparison, horizon, members, ablations, the name of a method, or GROUP/METHOD; \
+            "only = \"member\": expected one of comparison, horizon, members, ablations, the name of a method, or GROUP/METHOD; \
              did you mean `members`?"
         );
     }

@@ -32,7 +32,7 @@ pub use self::config::{GrowingLength, Imagining, MbpoConfig, RolloutConfig, Roll
 use self::generations::{Generations, concat};
 use crate::{
     ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Goal, Learned, LearnedValue, Learner, ModelLearner,
-    ModelLookahead, OffPolicy, PolicyDraw, PolicyNetwork, RandomAgent, Report, ReportKind,
+    ModelLookahead, OffPolicy, Phase, PolicyDraw, PolicyNetwork, RandomAgent, Report, ReportKind,
     imagine::{Imagination, Rollouts, imagine},
     policy::follow,
 };
@@ -68,6 +68,8 @@ struct Progress {
     fresh: bool,
 }
 
+/// From this many updates at once on, displays are told how far they are.
+const TOLD: u64 = 100;
 const PROGRESS: &str = "mbpo.json";
 const IMAGINED: &str = "imagined.bin";
 
@@ -108,7 +110,7 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
     /// Updates the policy, with new generations of roll-outs when they are due, or at once if the model has changed.
     fn learn(&mut self, updates: u64, rng: &mut Rng, report: &mut dyn Report) -> Result<(), AgentError> {
         let every = self.rollout.every * self.config.updates;
-        for _ in 0..updates {
+        for update in 1..=updates {
             if self.rollout.count > 0 && (self.progress.fresh || self.progress.since >= every) {
                 self.imagine(rng, report)?;
                 (self.progress.fresh, self.progress.since) = (false, 0);
@@ -116,6 +118,9 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
             self.improve(rng, report)?;
             self.progress.since += 1;
             self.progress.updates += 1;
+            if updates >= TOLD {
+                report.progress(Phase::Updating { update, updates });
+            }
         }
         Ok(())
     }

@@ -711,7 +711,7 @@ impl Round<'_, '_> {
     ) -> Result<(), AgentError> {
         let at = self.clock.moment(state);
         let observer = &mut *self.observer;
-        let mut watch = |epoch, epochs| observer.on_phase(at, Phase::Fitting { epoch, epochs });
+        let mut watch = |phase| observer.on_phase(at, phase);
         let Reported { plans, policies, .. } = reported;
         let mut numbers = Numbers { plans, policies, fit: Vec::new(), watch: &mut watch };
         learner.update(&mut state.rng, &mut numbers)?;
@@ -785,13 +785,13 @@ struct Numbers<'a> {
     plans: &'a mut Means,
     policies: &'a mut Means,
     fit: Vec<(String, f64)>,
-    /// Told how far a fit is.
-    watch: &'a mut dyn FnMut(usize, usize),
+    /// Told how far long work is.
+    watch: &'a mut dyn FnMut(Phase),
 }
 
 impl Report for Numbers<'_> {
-    fn progress(&mut self, done: usize, of: usize) {
-        (self.watch)(done, of);
+    fn progress(&mut self, phase: Phase) {
+        (self.watch)(phase);
     }
 
     fn scalar(&mut self, kind: ReportKind, name: &str, value: f64) {
