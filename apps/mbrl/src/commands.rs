@@ -235,7 +235,10 @@ fn train_all(folders: &[RunFolder], threads: usize, together: bool, tensorboard:
         true if together => summed_up(&folders[0], &records, &mut text),
         true => Ok(()),
         false => {
-            text.push_str(&format!("\nto go on: mbrl resume {}\n", unfinished.join(" ")));
+            text.push_str(&format!(
+                "\nto go on: mbrl resume {}\n",
+                unfinished.iter().map(|run| report::quoted(run)).collect::<Vec<_>>().join(" ")
+            ));
             if code == ExitCode::SUCCESS {
                 code = ExitCode::from(STOPPED);
             }
@@ -318,7 +321,7 @@ fn ending(folder: &RunFolder, end: &Ended) -> String {
         text.push_str(&format!("  eval    mean return {mean:.2}, standard deviation {std:.2} (the last one)\n"));
     }
     if let Some(best) = end.best {
-        let (mean, step, path) = (best.return_mean, best.env_step, folder.path.display());
+        let (mean, step, path) = (best.return_mean, best.env_step, report::quoted_path(&folder.path));
         text.push_str(&format!("  best    mean return {mean:.2} at step {step}: mbrl eval {path} --checkpoint best\n"));
     }
     text.push_str(&format!("  time    {:.0} s\n", end.wall_s));
@@ -361,15 +364,22 @@ pub(crate) fn plans_failed(n: u64) -> String {
 }
 
 /// Parts of an experiment that an evaluation does not read, and the way to set each.
-const NOT_EVALUATED: [(&str, &str); 7] = [
+const NOT_EVALUATED: [(&str, &str); 9] = [
     ("seed", "mbrl eval --seed N draws other start states"),
     ("name", "the run keeps its own"),
     ("summary", "the run keeps its own"),
     ("steps", "mbrl resume RUN --steps N trains on"),
+    ("agent", "mbrl refit RUN --set agent.… trains on with it"),
+    ("model", "mbrl refit RUN --set model.… fits another model to the run's data"),
     ("fit", "mbrl refit RUN --set fit.… fits another model to the run's data"),
     ("train", "mbrl eval --episodes N and --threads N set what evaluations need"),
     ("practice", "mbrl refit RUN --set practice.… trains on with it"),
 ];
+
+/// Whether a setting, `key=value`, is the device.
+fn is_device(word: &str) -> bool {
+    word.split('=').next().is_some_and(|key| key.trim() == "device")
+}
 
 /// An agent on a task.
 struct Judged {
@@ -385,10 +395,12 @@ impl Judged {
         Self { experiment, env_step, task, agent }
     }
 
-    /// From a file of `mbrl export`.
-    fn of_file(path: &Path) -> Result<Self> {
+    /// From a file of `mbrl export`; on the device of these settings, where they name one, since this build may lack the agent's own.
+    fn of_file(path: &Path, words: &[String]) -> Result<Self> {
         let exported = ExportedAgent::load(path)?;
-        Self::with_model(exported.experiment().clone(), &exported).with_context(|| path.display().to_string())
+        let device: Vec<&str> = words.iter().map(String::as_str).filter(|word| is_device(word)).collect();
+        let experiment = exported.experiment().overridden(&device)?;
+        Self::with_model(experiment, &exported).with_context(|| path.display().to_string())
     }
 
     fn with_model(experiment: Experiment, exported: &ExportedAgent) -> Result<Self> {
@@ -402,14 +414,17 @@ impl Judged {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         for word in &words {
             let section = word.split(['.', '=']).next().unwrap_or_default().trim();
-            if let Some((_, way)) = NOT_EVALUATED.iter().find(|(known, _)| *known == section) {
+            let key = word.split('=').next().unwrap_or_default().trim();
+            let unread = NOT_EVALUATED.iter().find(|(known, _)| *known == section && key != "agent.kind");
+            if let Some((_, way)) = unread {
                 bail!(
                     "--set {word}: an evaluation does not read {section}, expected a setting of task, goal or planner: {way}"
                 );
             }
         }
         let exported = ExportedAgent::new(&self.experiment, self.env_step, &*self.agent).context("--set")?;
-        let there = self.experiment.overridden(&words)?;
+        let (there, notes) = self.experiment.overridden_with_notes(&words)?;
+        notes.iter().for_each(|note| console::note(format_args!("note: {note}")));
         let (own, other) = (self.task.env.spec(), there.make_task(registry())?.env);
         let (from, to) = (self.experiment.task.clone(), there.task.clone());
         for (what, own, other) in [
@@ -478,7 +493,7 @@ fn eval(args: &EvalArgs) -> Result<ExitCode> {
                         "--checkpoint: {} is an exported agent, which has no checkpoints; mbrl export RUN --checkpoint … writes another one",
                         path.display()
                     ),
-                    true => Judged::of_file(&path)?,
+                    true => Judged::of_file(&path, &args.set)?,
                     false => {
                         let restored = RunFolder::open(&path)?.restored(args.checkpoint.unwrap_or_default())?;
                         warn(&restored.damaged, &Display::new());

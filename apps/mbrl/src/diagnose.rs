@@ -44,14 +44,16 @@ pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode> {
     let (found, env_step, columns) = in_pool(args.threads.count(), || look(args, &folder))??;
     let label = folder.label();
     let json = svg.with_extension("json");
+    let title = format!("{label}, step {env_step}");
+    // First, so that a full disk does not lose the figures.
+    console::out(format_args!("{title}\n{}", in_words(&found, &columns)))?;
     let written = Written { run: &label, env_step, seed: args.seed, found: &found };
     write_atomically(&json, (serde_json::to_string_pretty(&written)? + "\n").as_bytes())?;
     let mut files = json.display().to_string();
-    let title = format!("{label}, step {env_step}");
     if draw(&svg, &title, &found)? {
         let _ = write!(files, ", {}", svg.display());
     }
-    console::out(format_args!("{title}\n{}\nfiles   {files}", in_words(&found, &columns)))?;
+    console::out(format_args!("files   {files}"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -23,7 +23,7 @@ use mbrl_policy::{
 
 use crate::{
     args::DriveArgs,
-    commands::{cores, counted, stop_on_signals},
+    commands::{STOPPED, cores, counted, stop_on_signals},
     console,
     plot::rounded,
     progress::Display,
@@ -135,8 +135,11 @@ pub(crate) fn run(args: &DriveArgs) -> Result<ExitCode> {
             None => "the robot sent no measurement that could be used, so nothing was planned".to_owned(),
         });
     }
-    let failed = report.stopped.is_some() && !course_was_stopped(&report);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(match &report.stopped {
+        None => ExitCode::SUCCESS,
+        Some(_) if course_was_stopped(&report) => ExitCode::from(STOPPED),
+        Some(_) => ExitCode::FAILURE,
+    })
 }
 
 /// Whether the user stopped it.

@@ -95,16 +95,16 @@ pub(crate) fn run(args: &EvaluateModelArgs) -> Result<ExitCode> {
         evaluation: &evaluation,
     };
     let json = svg.with_extension("json");
+    // First, so that a full disk does not lose the figures.
+    console::out(format_args!(
+        "{label} on {}\n{}",
+        log.report.summary(),
+        model_chart::table(&evaluation, &log.obs_names)
+    ))?;
     write_atomically(&json, (serde_json::to_string_pretty(&written)? + "\n").as_bytes())?;
     let data = args.data[0].file_name().unwrap_or_default().to_string_lossy();
     model_chart::draw_model(&svg, &format!("{label} on {data}"), &evaluation)?;
-    console::out(format_args!(
-        "{label} on {}\n{}\nfiles   {}, {}",
-        log.report.summary(),
-        model_chart::table(&evaluation, &log.obs_names),
-        json.display(),
-        svg.display()
-    ))?;
+    console::out(format_args!("files   {}, {}", json.display(), svg.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -175,8 +175,9 @@ fn found(folder: &Path, checkpoint: Option<WhichCheckpoint>, options: ReadOption
     warn(&restored.damaged, &Display::new());
     let Some(learned) = restored.agent.learned() else {
         bail!(
-            "{}: nothing was learned here, the simulator is the model (agent.kind = \"ground-truth\")",
-            folder.display()
+            "{}: no model was learned here (agent.kind = {:?}); expected a run of an agent that fits one",
+            folder.display(),
+            run.experiment.agent.kind()
         );
     };
     if !learned.is_fitted {

@@ -12,6 +12,7 @@ use crate::{
     console,
     folder::checked_out,
     progress::Display,
+    report,
     run::{Restored, RunFolder, in_pool, warn},
 };
 
@@ -29,9 +30,10 @@ pub(crate) fn run(args: &ExportArgs) -> Result<ExitCode> {
         let bytes = exported.to_bytes()?;
         let (size, sum) = (bytes.len() as f64 / 1e6, crc32c::crc32c(&bytes));
         console::out(format_args!(
-            "{0}: an agent that plans on {1}, step {env_step}; {size:.2} MB, crc32c {sum:08x}; mbrl eval {0}",
+            "{0}: an agent that plans on {1}, step {env_step}; {size:.2} MB, crc32c {sum:08x}; mbrl eval {2}",
             out.display(),
-            folder.experiment.task
+            folder.experiment.task,
+            report::quoted_path(&out)
         ))?;
         return Ok(ExitCode::SUCCESS);
     };

@@ -22,7 +22,7 @@ use mbrl_policy::{
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::{args::FitArgs, console, folder, registry::registry, run::in_pool};
+use crate::{args::FitArgs, console, folder, registry::registry, report, run::in_pool};
 
 /// How to fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -258,7 +258,7 @@ fn told(card: &ModelCard, path: &Path) -> String {
         text.push_str(&format!("    {name:<width$}  {:.4}\n", error.sqrt()));
     }
     text.push_str(&format!("  files   {}: model.toml, model.bin\n", path.display()));
-    text.push_str(&format!("to judge it on another log: mbrl evaluate-model {} LOG", path.display()));
+    text.push_str(&format!("to judge it on another log: mbrl evaluate-model {} LOG", report::quoted_path(path)));
     text
 }
 

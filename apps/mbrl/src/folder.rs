@@ -35,7 +35,11 @@ pub(crate) fn checked_out(out: &Path, extension: &str) -> Result<PathBuf> {
 pub(crate) fn create(place: &Path, next_free: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let parent = parent(place);
     fs::create_dir_all(parent).with_context(|| format!("folder {}", parent.display()))?;
-    let name = place.file_name().context("the folder needs a name")?.to_string_lossy().into_owned();
+    let name = place
+        .file_name()
+        .with_context(|| format!("--out {}: expected a folder with a name", place.display()))?
+        .to_string_lossy()
+        .into_owned();
     remove_leftovers(parent);
     let partial = temporary(parent, &name).with_context(|| format!("folder {}", place.display()))?;
     // Held until the folder has its name, so that no other command mistakes it for a leftover.

@@ -10,7 +10,7 @@ use mbrl_model::{
 };
 use mbrl_policy::experiment::{DEFAULT_DEVICE, open_device};
 
-use crate::{args::IdentifyArgs, console, fit, folder, run::in_pool};
+use crate::{args::IdentifyArgs, console, fit, folder, report, run::in_pool};
 
 /// From this correlation between successive errors of a column on, the equations lack something.
 const FOLLOWS: f64 = 0.3;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &IdentifyArgs) -> Result<ExitCode> {
     console::out(told(&args.model, &found, &log.obs_names, args.noise.is_empty()))?;
     console::out(format_args!("  period  {} s, {seconds:.1} s of work", number(period)))?;
     console::out(format_args!("  files   {}: physics.toml", path.display()))?;
-    console::out(format_args!("to judge it on another log: mbrl evaluate-model {} LOG", path.display()))?;
+    console::out(format_args!("to judge it on another log: mbrl evaluate-model {} LOG", report::quoted_path(&path)))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -24,6 +24,7 @@ use crate::{
     plot::rounded,
     progress::Display,
     registry::registry,
+    report,
     run::{EXPERIMENT, METRICS, RunFolder, in_pool, warn},
     trajectories::TrajectoryWriter,
 };
@@ -31,7 +32,8 @@ use crate::{
 pub(crate) fn run(args: &RefitArgs) -> Result<ExitCode> {
     let from = RunFolder::open(&args.run)?;
     let words: Vec<&str> = args.set.iter().map(String::as_str).collect();
-    let mut experiment = from.experiment.overridden(&words)?;
+    let (mut experiment, notes) = from.experiment.overridden_with_notes(&words)?;
+    notes.iter().for_each(|note| console::note(format_args!("note: {note}")));
     same_world(&from.experiment, &experiment)?;
     experiment.check(registry())?;
     // The name of a folder is certain only in its full path: `.` may be typed.
@@ -128,6 +130,9 @@ fn summary(path: &Path, experiment: &Experiment) -> Result<String> {
     let due = eval.is_none() && experiment.train.eval_every > 0;
     let over = !due && fit.is_some_and(|fit| fit.env_step >= experiment.steps);
     let more = if over { format!(" --steps {}", 2 * experiment.steps) } else { String::new() };
-    text.push_str(&format!("  next    mbrl eval {0}, mbrl diagnose {0}, mbrl resume {0}{more}", path.display()));
+    text.push_str(&format!(
+        "  next    mbrl eval {0}, mbrl diagnose {0}, mbrl resume {0}{more}",
+        report::quoted_path(path)
+    ));
     Ok(text)
 }

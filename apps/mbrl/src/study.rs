@@ -50,6 +50,8 @@ struct Work {
     /// Ordered by seed, so that at any time all methods have results.
     runs: Vec<Due>,
     random: Vec<Baseline>,
+    /// Whether the plan has all ablations of the study, which one picture shows together.
+    all_ablations: bool,
 }
 
 /// Failures of the runs.
@@ -100,10 +102,24 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
             whole.name
         );
     }
-    fs::create_dir_all(&out).with_context(|| format!("folder {}", out.display()))?;
+    // A folder that holds anything else may have files with the names of tables.
+    if begun == 0 && !about.exists() {
+        // A lock is left of a study that was stopped before it wrote anything.
+        let foreign = |entry: fs::DirEntry| entry.file_name() != "lock";
+        if !fs::read_dir(&out).map_or(!out.exists(), |all| !all.flatten().any(foreign)) {
+            bail!("{} exists and is not empty; choose another --out", out.display());
+        }
+    }
+    let all_ablations = args.only.is_empty();
+    let mut work = Work { out, summary: whole.summary.clone(), plan, runs, random: Vec::new(), all_ablations };
+    if !args.no_train {
+        work.check_budgets(&folders)?;
+    }
+    let out = &work.out;
+    fs::create_dir_all(out).with_context(|| format!("folder {}", out.display()))?;
     // Two commands that train here would take each other's runs for failures. Tables can be written while one trains.
-    let _lock = if args.no_train { None } else { Some(FolderLock::acquire(&out)?) };
-    for file in atomic_file::leftovers(&out) {
+    let _lock = if args.no_train { None } else { Some(FolderLock::acquire(out)?) };
+    for file in atomic_file::leftovers(out) {
         // Nothing depends on this.
         let _ = fs::remove_file(file);
     }
@@ -112,7 +128,6 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         write_atomically(&about, whole.to_toml()?.as_bytes())?;
     }
 
-    let mut work = Work { out, summary: whole.summary.clone(), plan, runs, random: Vec::new() };
     if let Some(experiment) = work.plan.experiments.first().filter(|_| whole.random) {
         match evaluate_random(experiment) {
             Ok(random) => work.random = vec![random],
@@ -138,7 +153,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     let again = format!("mbrl study {}", command_line(args));
     if !failures.ended.is_empty() {
         console::note(format_args!(
-            "\nended with an error that would occur again; change the method, or leave it out of the study: {}",
+            "\nended with an error that would occur again; change the method or leave it out of the study, and move damaged runs away: {}",
             failures.ended.join(" ")
         ));
     }
@@ -218,6 +233,23 @@ fn opened(due: &Due, experiment: &Experiment) -> Result<Option<RunFolder>> {
 }
 
 impl Work {
+    /// Refuses runs that were begun for more steps than the study has and are not finished: they would be trained to their own end.
+    fn check_budgets(&self, folders: &[Option<RunFolder>]) -> Result<()> {
+        for (due, folder) in self.runs.iter().zip(folders) {
+            let Some(folder) = folder else { continue };
+            let (own, here) = (folder.experiment.steps, self.plan.experiments[due.experiment].steps);
+            if self.plan.requested[due.experiment] && own > here && self.finished(due).is_none() {
+                bail!(
+                    "{0} was begun for {own} steps and is not finished, steps = {here} here: expected --steps {own}; or finish it \
+                     by `mbrl resume {1}`, move it away to run it anew, or choose another --out",
+                    due.place.display(),
+                    report::quoted_path(&due.place)
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// The folder of a run, created if it does not exist yet.
     fn folder(&self, due: &Due) -> Result<RunFolder> {
         let experiment = &self.plan.experiments[due.experiment];
@@ -271,7 +303,10 @@ impl Work {
                             Ok(end) if end.outcome == Outcome::Finished => {
                                 // Tables can be written again: nothing of the study depends on it.
                                 let _one = tables.lock();
-                                if let Err(error) = self.write(false) {
+                                let written = panic::catch_unwind(AssertUnwindSafe(|| self.write(false)));
+                                let written =
+                                    written.unwrap_or_else(|panic| Err(anyhow!("panic: {}", message_of(&*panic))));
+                                if let Err(error) = written {
                                     display.note(&format!("warning: {}", console::chain(&error)));
                                 }
                             }
@@ -314,10 +349,7 @@ impl Work {
                 notes.extend(run.notes.iter().map(|note| format!("{}: {note}", run.label)));
                 let steps = run.experiment().steps;
                 if steps > planned {
-                    notes.push(format!(
-                        "{} was continued to {steps} steps; its figures are from the end of the run",
-                        run.label
-                    ));
+                    notes.push(format!("{} was continued to {steps} steps", run.label));
                 }
             }
             if !runs.is_empty() {
@@ -373,7 +405,7 @@ impl Work {
                 panels.push((group.name.clone(), picture));
             }
         }
-        if !panels.is_empty() {
+        if !panels.is_empty() && self.all_ablations {
             let title = if self.summary.is_empty() { "Ablations".to_owned() } else { self.summary.clone() };
             let pictures: Vec<Picture> = panels.into_iter().map(|(_, picture)| picture).collect();
             let svg = Picture::side_by_side(&title, &pictures, 2, BAND.trim());
@@ -389,11 +421,16 @@ fn drawn(title: &str, groups: &[Group]) -> Picture {
     let judged: Vec<Vec<Option<(&'static str, Points)>>> =
         groups.iter().map(|group| group.runs.iter().map(Run::outcome_curve).collect()).collect();
     let name = judged.iter().flatten().flatten().map(|(name, _)| *name).next();
+    let evaluated = groups.iter().flat_map(|group| &group.runs).any(|run| !run.curve(Metric::Evaluation).is_empty());
+    let (metric, of_returns) = match evaluated {
+        true => (Metric::Evaluation, "mean return of the evaluation"),
+        false => (Metric::Episode, "return of the training episode"),
+    };
     let returns = |run: &Run| -> Points {
-        let points = run.curve(Metric::Evaluation).into_iter();
+        let points = run.curve(metric).into_iter();
         points.filter(|point| point.value.is_finite()).map(|point| (point.env_step, point.value)).collect()
     };
-    let y = name.unwrap_or("mean return of the evaluation");
+    let y = name.unwrap_or(of_returns);
     let last = groups.iter().flat_map(|group| &group.runs).map(Run::env_step).max().unwrap_or(1);
     let mut chart = Chart::new(Size::Panel(300.0), format!("{y} over real steps"), STEPS, y);
     chart.x_range = Some((0.0, last.max(1) as f64));

@@ -871,10 +871,14 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     assert_ne!(from_run, in_its_run);
     assert_eq!(judge(&["run", "--set", "task=cliff"]), in_its_run, "the same task");
     assert_ne!(judge(&["run", "--set", "planner.horizon=2"]), in_its_run);
+    // Another planner keeps what both have, and says what it leaves out.
+    let said = dir.run(&["eval", "run", "--episodes", "1", "--set", "planner.kind=random-shooting"]).ok();
+    assert!(said.err.contains("note: planner.kind = \"random-shooting\""), "{said:?}");
     // No data and no checkpoints are needed.
     let before = dir.files();
     fs::rename(dir.path("run"), dir.path("gone")).unwrap();
     assert_eq!(judge(&["agent.safetensors"]), in_its_run);
+    assert_eq!(judge(&["agent.safetensors", "--set", "device=ndarray"]).len(), 3, "on another device");
     let which = ["eval", "agent.safetensors", "--checkpoint", "best"];
     dir.run(&which).fails(1, &["--checkpoint: agent.safetensors is an exported agent, which has no checkpoints"]);
     assert_eq!(judge(&[&["agent.safetensors"], &elsewhere[..]].concat()), from_run);
@@ -896,8 +900,13 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     dir.run(&other).fails(1, &["the model of cliff cannot be used on pendulum, expected the same observations"]);
     dir.run(&["eval", "run", "--set", "task_options.hedge=1"]).fails(1, &["`hedge`"]);
     // Settings that an evaluation would not read.
-    for (word, way) in [("seed=5", "mbrl eval --seed N"), ("fit.max_epochs=1", "mbrl refit RUN"), ("steps=9", "resume")]
-    {
+    for (word, way) in [
+        ("seed=5", "mbrl eval --seed N"),
+        ("fit.max_epochs=1", "mbrl refit RUN"),
+        ("agent.fit_every=5", "mbrl refit RUN"),
+        ("model.nll_beta=0.5", "mbrl refit RUN"),
+        ("steps=9", "resume"),
+    ] {
         dir.run(&["eval", "run", "--set", word]).fails(1, &[&format!("--set {word}: "), way]);
     }
     // Damaged files, files without an agent, agents that have learned nothing.

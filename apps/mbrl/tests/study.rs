@@ -100,12 +100,24 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     assert!(said.err.contains("6 of 6 runs are finished"), "{said:?}");
     let said = dir.run(&["study", "quick.toml", "--seeds", "3", "--only", "horizon"]).ok();
     assert!(dir.path(&place("eight-2")).exists() && !dir.path(&place("sac-2")).exists(), "{said:?}");
+    // The picture of all ablations is of a whole study.
+    let whole = fs::read_to_string(dir.path(&place("ablations.svg"))).unwrap();
+    assert!(whole.contains("8 (n = 2)"), "left as it was");
     // One method by itself; the finished runs of the others stay in its table.
     let said = dir.run(&["study", "quick.toml", "--seeds", "4", "--only", "SAC"]).ok();
     assert!(said.err.contains("2 of 4 runs are finished"), "{said:?}");
     assert!(dir.path(&place("sac-3")).exists() && !dir.path(&place("eight-3")).exists(), "{said:?}");
     let table = fs::read_to_string(dir.path(&place("comparison.md"))).unwrap();
     assert!(table.contains("| SAC | 4 |") && table.contains("| Eight | 3 |"), "{table}");
+
+    // A run that was begun for more steps is not trained to its own end.
+    dir.run(&["study", "quick.toml", "--out", "long", "--seeds", "1", "--only", "Eight", "--steps", "400"]).ok();
+    let own = dir.path("long/eight-0");
+    let text = fs::read_to_string(own.join("experiment.toml")).unwrap();
+    fs::write(own.join("experiment.toml"), text.replace("steps = 400", "steps = 40000")).unwrap();
+    let said = dir.run(&["study", "quick.toml", "--out", "long", "--seeds", "1", "--only", "Eight"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("was begun for 40000 steps and is not finished"), "{said:?}");
 
     // Other settings are another method: its runs are not taken for this one's.
     dir.write("quick.toml", &STUDY.replace("planner.horizon=2", "planner.horizon=3"));
@@ -169,6 +181,9 @@ fn a_study_writes_where_it_belongs() {
     assert_eq!(fs::read_to_string(dir.path("own/study.toml")).unwrap(), given);
     assert_eq!(fs::read_to_string(dir.path("notes/mine.md")).unwrap(), "precious");
     assert!(dir.path("own/notes-mine.md").exists() && dir.path("own/notes-mine.svg").exists());
+    // A folder with anything else may have files that tables would overwrite.
+    let said = dir.run(&["study", "own/study.toml", "--out", "notes"]).fails(1, &["notes exists and is not empty"]);
+    assert_eq!(fs::read_dir(dir.path("notes")).unwrap().count(), 1, "{said:?}");
     // The folder belongs to another study.
     dir.write("quick.toml", STUDY);
     let before = dir.files();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::task::{BaodingScore, ReorientScore, ValveScore, WriteScore};
+use crate::task::{BaodingScore, ReorientScore, ValveScore, WriteScore, baoding, reorient, valve, write};
 
 /// The outcome of an episode of one of the tasks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,7 +20,7 @@ pub enum Score {
 
 impl Score {
     /// The score of an episode of a task of this crate, from all its observations, including the first one. `None` for a task that has no
-    /// score here, or an episode without steps. Observations with noise ([`SensorNoise`](crate::task::SensorNoise)) are scored as they are: a
+    /// score here, an episode without steps, or observations of another width. Observations with noise ([`SensorNoise`](crate::task::SensorNoise)) are scored as they are: a
     /// tip that is measured with 2 mm of noise never appears less than some 2.5 mm off. The `info` of steps has the true values.
     ///
     /// ```
@@ -33,6 +33,16 @@ impl Score {
     #[must_use]
     pub fn of(task: &str, observations: &[Vec<f32>]) -> Option<Self> {
         let (_, after) = observations.split_first().filter(|(_, after)| !after.is_empty())?;
+        let width = match task {
+            "valve" => valve::WIDTH,
+            "baoding" | "baoding-adroit" => baoding::WIDTH,
+            "reorient" | "reorient-adroit" => reorient::WIDTH,
+            "write" => write::WIDTH,
+            _ => return None,
+        };
+        if observations.iter().any(|observation| observation.len() != width) {
+            return None;
+        }
         Some(match task {
             "valve" => Self::Valve(ValveScore::of(after)),
             "baoding" => Self::Baoding(BaodingScore::of(observations, crate::task::FALLEN)),
@@ -111,6 +121,14 @@ impl fmt::Display for Score {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn observations_of_another_width_have_no_score() {
+        for (task, width) in [("valve", 21), ("baoding", 65), ("reorient", 75), ("write", 77), ("baoding-adroit", 65)] {
+            let of = |width: usize| Score::of(task, &vec![vec![0.1; width]; 3]);
+            assert!(of(width).is_some() && of(width - 2).is_none() && of(width + 1).is_none(), "{task}");
+        }
+    }
 
     #[test]
     fn figures_are_shares_and_means_of_what_scores_say() {

@@ -16,7 +16,9 @@
 use mbrl_env::{
     ActionSpace, History, MAX_PAST, Replay, Rng, Simulator, Situation, Snapshot, Transition, World, data::share_at_ends,
 };
-use mbrl_model::{Dynamics, EvaluateConfig, ModelEvaluation, Propagation, SimulatorModel, evaluate as evaluate_model};
+use mbrl_model::{
+    Dynamics, DynamicsSpec, EvaluateConfig, ModelEvaluation, Propagation, SimulatorModel, evaluate as evaluate_model,
+};
 use mbrl_plan::{Aggregate, PlanError, Planner, Problem, returns};
 use serde::Serialize;
 
@@ -252,7 +254,7 @@ impl DiagnoseConfig {
     /// # Errors
     /// [`AgentError::Config`] without episodes or plans; errors of the agent and the world.
     pub fn visit(&self, world: &mut World, agent: &mut dyn Agent) -> Result<Visited, AgentError> {
-        for (field, count) in [("episodes", self.episodes), ("plans", self.plans)] {
+        for (field, count) in [("episodes", self.episodes), ("plans", self.plans), ("ahead", self.ahead)] {
             if count == 0 {
                 return Err(AgentError::Config { field, value: "0".into(), rule: "at least 1" });
             }
@@ -408,7 +410,12 @@ impl DiagnoseConfig {
         let truth = SimulatorModel::new(simulator.boxed_clone(), &model.spec().device);
         // A bonus for disagreement, or a cost of changes of the action, is not part of what a plan earns.
         let judged = Goal { disagreement: None, action_rate: None, ..goal.clone() };
-        let searched = goal.problem(model, &actions)?;
+        // As the agent plans in an evaluation: it does not explore.
+        let mut searched = goal.problem(model, &actions)?;
+        searched.disagreement = searched.disagreement.filter(|disagreement| disagreement.weight < 0.0);
+        // The simulator has no members that could disagree; all else is what the agent searches by.
+        let without = Goal { disagreement: None, ..goal.clone() };
+        let searched_there = without.problem(&truth, &actions)?;
         let imagined = Judge { problem: judged.problem(model, &actions)?, propagation, model };
         let real = Judge { problem: judged.problem(&truth, &actions)?, propagation: Propagation::MEAN, model: &truth };
 
@@ -437,10 +444,10 @@ impl DiagnoseConfig {
             let [foreseen, came] = [&imagined, &real].map(|judge| judge.states(&start, &plan, horizon));
             let (foreseen, came) = (foreseen?, came?);
             for (h, distance) in sums.distance.iter_mut().enumerate() {
-                *distance += apart(&foreseen[h], &came[h], scale);
+                *distance += apart(&foreseen[h], &came[h], scale, model.spec());
             }
             if let Some(planner) = &mut with_simulator {
-                let best = warm_plan(&mut **planner, &real.problem, visits, rng)?;
+                let best = warm_plan(&mut **planner, &searched_there, visits, rng)?;
                 sums.best += real.returns(&start, &best, horizon, key)?;
             }
         }
@@ -554,15 +561,20 @@ fn replay_of(walks: &[Walk]) -> Result<Replay, AgentError> {
     Ok(replay)
 }
 
-/// Root mean square difference over the columns that vary, each in units of `scale`.
-fn apart(a: &[f32], b: &[f32], scale: &[f64]) -> f64 {
-    let squares: Vec<f64> = a
-        .iter()
-        .zip(b)
-        .zip(scale)
-        .filter(|(_, scale)| **scale > 0.0)
-        .map(|((a, b), scale)| (f64::from(a - b) / scale).powi(2))
-        .collect();
+/// Root mean square difference over the columns that vary and that the model does not know, each in units of `scale`; of angles that wrap
+/// the short way round.
+fn apart(a: &[f32], b: &[f32], scale: &[f64], spec: &DynamicsSpec) -> f64 {
+    let mut squares = Vec::new();
+    for (column, scale) in
+        scale.iter().enumerate().filter(|(column, scale)| **scale > 0.0 && !spec.known.contains(column))
+    {
+        let mut difference = f64::from(a[column]) - f64::from(b[column]);
+        if let Some(angle) = spec.angles.iter().find(|angle| angle.wraps && angle.column == column) {
+            let turn = f64::from(angle.turn);
+            difference -= turn * (difference / turn).round();
+        }
+        squares.push((difference / scale).powi(2));
+    }
     (squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt()
 }
 

@@ -17,7 +17,8 @@ pub struct Goal {
     pub reward: Option<Arc<dyn Reward>>,
     /// When a trajectory is over; `None` asks the model, and where that gives none, never.
     pub termination: Option<Arc<dyn Termination>>,
-    /// Reward of each step after the terminal one (default 0; PDDM's tasks: −500).
+    /// Reward of each step after the terminal one, up to the horizon of the plan (default 0; PDDM's tasks: −500). Learned values do not
+    /// count it: for them, nothing follows an end.
     pub after_termination: f32,
     /// Expected return beyond the planning horizon, learned for this goal: for another one it is refused.
     pub terminal_value: Option<TerminalValue>,

@@ -230,7 +230,8 @@ impl<'a> Imagination<'a> {
         })
     }
 
-    /// The variance of the members' means, the mean over columns in units of `scale`, `[N]`; 0 for a model without members.
+    /// The variance of the members' means in units of `scale`, the mean over the columns whose scale is finite, `[N]`; 0 for a model without
+    /// members.
     fn disagreement(&self, obs: Tensor<2>, actions: Tensor<2>, scale: &[f32]) -> Result<Vec<f32>, AgentError> {
         let (rows, o) = (obs.dims()[0], self.model.spec().obs);
         if scale.len() != o {
@@ -238,7 +239,8 @@ impl<'a> Imagination<'a> {
         }
         let Some(std) = self.model.predict(obs, actions)?.epistemic_std else { return Ok(vec![0.0; rows]) };
         let std: Vec<f32> = std.into_data().iter().collect();
-        let of = |row: &[f32]| row.iter().zip(scale).map(|(std, scale)| (std / scale).powi(2)).sum::<f32>() / o as f32;
+        let count = scale.iter().filter(|scale| scale.is_finite()).count().max(1) as f32;
+        let of = |row: &[f32]| row.iter().zip(scale).map(|(std, scale)| (std / scale).powi(2)).sum::<f32>() / count;
         Ok(std.chunks(o).map(of).collect())
     }
 }

@@ -301,7 +301,9 @@ impl Rollout {
             for (row, target) in targets.iter_mut().enumerate() {
                 if self.alive[t][row] && !step.sound[row] {
                     let factor = discount.powi(t as i32);
-                    *target += factor * (values[row] - alpha * self.log_prob(self.horizon(), row));
+                    // The value counts the entropy of the lost step, for which the targets have paid from the second step on.
+                    let paid = if t > 0 { alpha * self.log_prob(t, row) } else { 0.0 };
+                    *target += factor * (values[row] - alpha * self.log_prob(self.horizon(), row) + paid);
                 }
             }
         }
@@ -614,9 +616,10 @@ mod tests {
         let model =
             dynamics_fn(3, 2, &Device::flex(), |s: Tensor<2>, a: Tensor<2>| (s - 1.0).recip() + a.sum_dim(1) * 0.0);
         let actor = actor(ActorHead::Gaussian { log_std: [-5.0, 2.0] });
-        let obs = [[1.0; 3], [0.0; 3]].concat();
+        // Lost in the first step, never, and in the second one.
+        let obs = [[1.0; 3], [0.0; 3], [2.0; 3]].concat();
         let rollout = Rollout::new(&model, &known(), &actor, &obs, 3, Draw::new(Propagation::MEAN, 0)).unwrap();
-        assert_eq!(rollout.alive[1], [false, true]);
+        assert_eq!([&rollout.alive[1], &rollout.alive[2]], [&[false, true, true], &[false, true, false]]);
         let rows = rollout.rows();
         let (_, gradients) = rollout.way_back(&actor, [&vec![1.0; rows * 3], &vec![1.0; rows * 2]], 0.1, 0.9).unwrap();
         assert!(gradients.iter().all(|g| g.is_finite()), "{gradients:?}");
@@ -631,7 +634,10 @@ mod tests {
         let (inputs, last) = rollout.as_ref().unwrap().last();
         let mut pass = CriticPass::default();
         let values = critics.target_values(inputs, last.actions(), Rng::new(2).key(), &mut pass);
-        let wanted = values[0] - 0.3 * last.log_probs()[0];
-        assert!((targets[0] - wanted).abs() < 1e-5 && wanted != 0.0, "{}, expected {wanted}", targets[0]);
+        let soft = |row: usize| values[row] - 0.3 * last.log_probs()[row];
+        let reward = rollout.as_ref().unwrap().steps[0].rewards[2];
+        for (row, wanted) in [(0, soft(0)), (2, reward + 0.9 * soft(2))] {
+            assert!((targets[row] - wanted).abs() < 1e-5 && wanted != 0.0, "{}, expected {wanted}", targets[row]);
+        }
     }
 }

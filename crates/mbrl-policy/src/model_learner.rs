@@ -27,6 +27,8 @@ pub struct ModelLearner<M> {
     progress: Progress,
     /// A fit comes with the next update.
     due: bool,
+    /// An episode of several has ended since the last fit: one comes when all are over.
+    ended: bool,
     /// Whether the user was warned that the model has learned nothing.
     warned: bool,
 }
@@ -72,6 +74,7 @@ impl<M: LearnedModel> ModelLearner<M> {
             running: Vec::new(),
             progress: Progress { steps: 0, fitted: false },
             due: false,
+            ended: false,
             warned: false,
         })
     }
@@ -166,9 +169,7 @@ impl<M: LearnedModel> ModelLearner<M> {
     fn take_in(&mut self, slot: usize) -> Result<(), AgentError> {
         let episode = std::mem::take(&mut self.running[slot]);
         self.replay.push_episode(&episode)?;
-        let all_over = self.running.iter().all(Vec::is_empty);
-        let begun = self.progress.steps >= self.config.random_steps;
-        self.due |= self.config.fit_every == FitSchedule::Episode && all_over && begun;
+        self.ended |= self.config.fit_every == FitSchedule::Episode;
         Ok(())
     }
 
@@ -202,6 +203,11 @@ impl<M: LearnedModel> ModelLearner<M> {
     /// # Errors
     /// [`AgentError::Model`] for data that the model cannot be fitted to. A fit that diverges is no error: the model stays as it was.
     pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
+        // Asked here, where the steps of all environments are known.
+        if self.ended && self.running.iter().all(Vec::is_empty) {
+            self.ended = false;
+            self.due |= self.progress.steps >= self.config.random_steps;
+        }
         // A single transition, for example of an episode that broke down at once, is nothing to fit to: the fit waits for more.
         if !self.due || self.replay.len() < 2 {
             return Ok(false);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::Point;
 use mbrl_env::{Replay, Rng, Situation, Transition, reward_fn, termination_fn, value_fn};
 use mbrl_model::{Draw, Dynamics, Propagation, dynamics_fn};
-use mbrl_plan::{CemConfig, Planner};
+use mbrl_plan::{ActionRate, CemConfig, Planner};
 use mbrl_policy::{
     ActMode, Agent, AgentError, CheckpointReader, CheckpointWriter, Device, DiagnoseConfig, Diagnosis, Goal, Learned,
     LearnedValue, Learner, PlanDiagnosis, Planning, RandomAgent, Report, Rollouts, Tensor, World, imagine,
@@ -35,6 +35,10 @@ fn planning() -> Planning {
 
 /// A model of a point that an action of 1 moves by 0.1, looked at where random actions lead.
 fn diagnosed(model: &dyn Dynamics) -> Diagnosis {
+    diagnosed_by(model, planning())
+}
+
+fn diagnosed_by(model: &dyn Dynamics, planning: Planning) -> Diagnosis {
     let mut world = World::from_simulator(Point::limited(12));
     let mut agent = RandomAgent::new(mbrl_env::Env::spec(&world).actions.clone());
     let mut replay = Replay::new(1, 1, 10).unwrap();
@@ -47,7 +51,7 @@ fn diagnosed(model: &dyn Dynamics) -> Diagnosis {
     (config.plans, config.evaluate.horizon, config.evaluate.propagation) = (16, 6, Some(Propagation::MEAN));
     let visited = config.visit(&mut world, &mut agent).unwrap();
     let learned = Learned::new(model, true, &replay);
-    visited.diagnose(&world, &Device::flex(), Some(learned), Some(planning()), None).unwrap()
+    visited.diagnose(&world, &Device::flex(), Some(learned), Some(planning), None).unwrap()
 }
 
 fn plans(model: &dyn Dynamics) -> PlanDiagnosis {
@@ -73,6 +77,16 @@ fn plans_of_a_true_model_keep_what_they_promise_and_lose_nothing() {
     assert!(own.one_step.rmse[0] < 1e-6 && own.one_step.unchanged_rmse[0] > 0.03, "{:?}", own.one_step);
     assert_eq!(own.one_step.rows, 60, "the agent's own steps: 5 episodes of 12");
     assert_eq!(found.data.unwrap().one_step.rows, 10);
+}
+
+#[test]
+fn with_the_simulator_plans_pay_for_changes_of_the_action_as_those_in_the_model_do() {
+    let mut planning = planning();
+    // Small changes alone are allowed, so that plans gather way slowly, or overshoot.
+    planning.goal.action_rate = Some(ActionRate::new(0.0, 0.05));
+    let found = diagnosed_by(&dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 0.1), planning);
+    let plans = found.plans.unwrap();
+    assert!(plans.share_lost().unwrap().abs() < 0.02, "{plans:?}");
 }
 
 #[test]
@@ -223,6 +237,9 @@ fn a_diagnosis_needs_episodes_and_tells_where_there_is_nothing_to_look_at() {
     let mut world = World::from_simulator(Point::limited(12));
     let error = config.visit(&mut world, &mut Still).unwrap_err().to_string();
     assert_eq!(error, "plans = 0: expected at least 1");
+    (config.plans, config.ahead) = (1, 0);
+    let error = config.visit(&mut world, &mut Still).unwrap_err().to_string();
+    assert_eq!(error, "ahead = 0: expected at least 1");
     // No simulator: plans cannot be executed from states in the middle.
     let mut world = Point::world(12);
     let visited = DiagnoseConfig::default().visit(&mut world, &mut Still).unwrap();

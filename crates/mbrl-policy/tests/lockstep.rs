@@ -120,6 +120,28 @@ fn a_fit_that_is_due_waits_for_the_first_whole_episode() {
     assert_eq!(fits, [(5, 0)]);
 }
 
+#[test]
+fn a_fit_per_episode_waits_for_environments_that_have_yet_to_take_their_first_step() {
+    let config = ModelBasedConfig { random_steps: 1, fit_every: FitSchedule::Episode, ..Default::default() };
+    let model = EnsembleConfig { members: 2, hidden: vec![8], ..EnsembleConfig::default() };
+    let model = model.init(1, 1, &Device::flex(), &mut Rng::new(9)).unwrap();
+    let mut learner =
+        ModelLearner::new(&config, model, FitConfig { max_epochs: 1, ..Default::default() }).unwrap().in_lockstep(2);
+    let (mut rng, mut fits) = (Rng::new(0), Vec::new());
+    // Whether the episodes of both environments are over, step by step: in the second round the first one ends at once.
+    let rounds: [&[(usize, bool)]; 3] = [&[(0, true), (1, true)], &[(0, true), (1, false)], &[(1, true)]];
+    for steps in rounds {
+        for (slot, truncated) in steps {
+            let (obs, next_obs) = (vec![0.0], vec![1.0]);
+            let step =
+                Transition { obs, action: vec![0.0], reward: 0.0, next_obs, terminated: false, truncated: *truncated };
+            learner.observe(*slot, &step).unwrap();
+        }
+        fits.push(learner.update(&mut rng, &mut Silent).unwrap());
+    }
+    assert_eq!(fits, [true, false, true]);
+}
+
 /// What its model says of some steps.
 fn believed(agent: &ModelBased) -> Vec<f32> {
     let column = |values: [f32; 4]| Tensor::<1>::from_floats(values, &Device::flex()).reshape([4, 1]);

@@ -13,6 +13,7 @@ use std::{
 use common::{Point, metrics};
 use mbrl_env::{Env, Info, Rng, Transition, World, reward_fn};
 use mbrl_model::{Device, Ensemble, EnsembleConfig, FitConfig, MemberRule, Propagation, Tensor};
+use mbrl_plan::ActionRate;
 use mbrl_policy::{
     ActorConfig, AgentError, CriticsConfig, FitSchedule, Goal, GrowingLength, Imagining, Learner, Mbpo, MbpoConfig,
     Moment, Observer, OffPolicy, Outcome, Phase, RandomAgent, RolloutConfig, RolloutLength, RolloutStarts, RunFiles,
@@ -227,6 +228,14 @@ fn observers_are_told_of_the_updates_that_follow_the_first_fit_and_not_of_the_fe
     training.run(&mut Point::world(15), &mut agent, None, &mut told, &AtomicBool::new(false)).unwrap();
     let expected: Vec<[u64; 3]> = (1..=135).map(|update| [45, update, 135]).collect();
     assert_eq!(told.0, expected);
+}
+
+#[test]
+fn what_counts_in_plans_alone_is_refused() {
+    let goal = Goal { action_rate: Some(ActionRate::new(1.0, 2.0)), ..goal() };
+    let imagining = imagining(goal, &rollout());
+    let error = small(1).init(Point::limited(15).spec(), model(false), fit(), imagining, sac()).unwrap_err();
+    assert!(error.to_string().starts_with("goal = action_rate: expected none of shaping"), "{error}");
 }
 
 #[test]

@@ -12,7 +12,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use mbrl_policy::{evaluate_watched, experiment::Experiment, start_seeds, write_atomically};
 
-pub(crate) use self::print::{Format, Tables};
+pub(crate) use self::{
+    print::{Format, Tables},
+    words::once,
+};
 use crate::{
     args::CompareArgs,
     commands::{cores, counted, random_agent},

@@ -176,7 +176,11 @@ fn grouped(runs: Vec<(Option<String>, Run)>) -> Vec<Method> {
         match methods.iter_mut().find(|method| method.name == group.name) {
             Some(method) => match method.groups.iter_mut().find(|other| other.task() == group.task()) {
                 // A given name is also the name of an experiment.
-                Some(other) => other.runs.append(&mut group.runs),
+                Some(other) => {
+                    other.runs.append(&mut group.runs);
+                    other.runs.sort_by_key(|run| run.experiment().seed);
+                    once(&mut other.runs);
+                }
                 None => method.groups.push(group),
             },
             None => methods.push(Method { name: group.name.clone(), groups: vec![group] }),
@@ -190,7 +194,7 @@ fn grouped(runs: Vec<(Option<String>, Run)>) -> Vec<Method> {
 
 /// Keeps one run of each experiment and seed, the longest: the same seed gives the same bits, so a second run is not another
 /// sample. Runs are in the order of their seeds.
-fn once(runs: &mut Vec<Run>) {
+pub(crate) fn once(runs: &mut Vec<Run>) {
     let mut left: Vec<Run> = Vec::new();
     for run in runs.drain(..) {
         let settings = |run: &Run| run.experiment().settings().ok();

@@ -261,7 +261,7 @@ fn summary(groups: &[Group], shown: &[model::Shown]) -> String {
         for run in &group.runs {
             notes.extend(run.notes.iter().map(|note| format!("{}: {note}", run.label)));
             if !run.is_finished() {
-                let (step, steps, path) = (run.env_step(), run.experiment().steps, run.folder.path.display());
+                let (step, steps, path) = (run.env_step(), run.experiment().steps, quoted_path(&run.folder.path));
                 notes.push(format!("{} stands at step {step} of {steps}; to go on: mbrl resume {path}", run.label));
             }
         }
@@ -388,6 +388,11 @@ fn overrides(experiment: &Experiment) -> Result<Option<Vec<String>>> {
 pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-=/".contains(c);
     if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+/// A path as a word for a POSIX shell.
+pub(crate) fn quoted_path(path: &Path) -> String {
+    quoted(&path.display().to_string())
 }
 
 #[cfg(test)]

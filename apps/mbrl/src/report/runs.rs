@@ -12,6 +12,7 @@ use mbrl_policy::{DistilRole, MetricsLine, MetricsReader, ValueSource, experimen
 
 use crate::{
     commands::{counted, plans_failed},
+    compare::once,
     console, folder,
     registry::{outcomes, registry},
     run::{EXPERIMENT, METRICS, RunFolder},
@@ -361,6 +362,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Group>> {
     }
     for group in &mut groups {
         group.runs.sort_by_key(|run| run.experiment().seed);
+        once(&mut group.runs);
     }
     tell_apart(&mut groups);
     Ok(groups)

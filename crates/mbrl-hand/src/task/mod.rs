@@ -83,6 +83,13 @@ impl Choices<'_> {
     /// Refuses options from which no environment can be made.
     pub(crate) fn check(&self) -> Result<(), EnvError> {
         self.randomize.map_or(Ok(()), RandomizeConfig::check)?;
+        let SensorNoise { joints, joint_velocities, positions, velocities } = *self.sensors;
+        check_at_least_0(&[
+            ("sensors.joints", joints.into()),
+            ("sensors.joint_velocities", joint_velocities.into()),
+            ("sensors.positions", positions.into()),
+            ("sensors.velocities", velocities.into()),
+        ])?;
         check_delay("action_delay", self.action_delay)?;
         self.physics.frame_skip().map(|_| ())
     }

@@ -288,7 +288,17 @@ impl Experiment {
     /// # Errors
     /// [`ExperimentError`], naming the key.
     pub fn overridden(&self, words: &[&str]) -> Result<Self, ExperimentError> {
-        overrides::apply(self.clone(), words, &mut Vec::new())
+        self.overridden_with_notes(words).map(|(experiment, _)| experiment)
+    }
+
+    /// As [`overridden`](Self::overridden), with notes on what another planner or agent left out or took from its own defaults.
+    ///
+    /// # Errors
+    /// As [`overridden`](Self::overridden).
+    pub fn overridden_with_notes(&self, words: &[&str]) -> Result<(Self, Vec<String>), ExperimentError> {
+        let mut notes = Vec::new();
+        let experiment = overrides::apply(self.clone(), words, &mut notes)?;
+        Ok((experiment, notes))
     }
 
     /// The run whose value plans end in, and which of its checkpoints, where `value.source = "run"`.

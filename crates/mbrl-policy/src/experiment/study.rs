@@ -108,6 +108,9 @@ pub struct Ablation {
     pub methods: Vec<StudyMethod>,
 }
 
+/// The most seeds of a study.
+const MOST_SEEDS: u64 = 1000;
+
 fn three() -> u64 {
     3
 }
@@ -267,8 +270,8 @@ impl Study {
         if !self.name.is_empty() && !is_short(&self.folder_name()) {
             return Err(in_this(ExperimentError::rule("name", format!("{:?}", self.name), NAME_RULE)));
         }
-        if self.seeds == 0 || i64::try_from(self.seeds).is_err() {
-            return Err(in_this(ExperimentError::rule("seeds", self.seeds, "at least 1")));
+        if !(1..=MOST_SEEDS).contains(&self.seeds) {
+            return Err(in_this(ExperimentError::rule("seeds", self.seeds, format!("1 to {MOST_SEEDS}"))));
         }
         let mut plan = StudyPlan { experiments: Vec::new(), requested: Vec::new(), groups: Vec::new() };
         if !self.methods.is_empty() {

@@ -148,8 +148,15 @@ impl File {
                 return Err(format!("format_version = {of}: expected {version}, the version that this program reads"));
             }
             (found, _) => {
+                let way = match found {
+                    Some("mbrl-policy") => {
+                        "; it holds a policy: evaluate the run that it is from, or act with `ExportedPolicy`"
+                    }
+                    Some("mbrl-agent") => "; it holds an agent that plans: `mbrl eval FILE`, or `ExportedAgent`",
+                    _ => "",
+                };
                 return Err(format!(
-                    "format = {}: expected {format}, as `mbrl export` writes it",
+                    "format = {}: expected {format}, as `mbrl export` writes it{way}",
                     found.map_or("none".to_owned(), |found| format!("{found:?}"))
                 ));
             }

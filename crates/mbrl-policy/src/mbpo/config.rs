@@ -238,6 +238,19 @@ impl MbpoConfig {
             let rule = "1: each imagined row is one particle";
             return refuse("propagation.particles", propagation.particles.to_string(), rule);
         }
+        for (what, some) in [
+            ("shaping", goal.shaping.is_some()),
+            ("disagreement", goal.disagreement.is_some()),
+            ("action_rate", goal.action_rate.is_some()),
+        ] {
+            if some {
+                return refuse(
+                    "goal",
+                    what.into(),
+                    "none of shaping, disagreement and action_rate, which count in plans alone",
+                );
+            }
+        }
         rollout.check(spec, model.spec().members)?;
         if rollout.penalty > 0.0 && (self.training_rollout > 0 || rollout.count == 0) {
             let rule = "0, or rewards of imagined data to take it from: rollout.count above 0 and training_rollout = 0 \

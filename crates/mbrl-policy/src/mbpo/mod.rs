@@ -25,7 +25,7 @@ mod config;
 mod generations;
 
 use mbrl_env::{Replay, Rng, Situation, Transition};
-use mbrl_model::{Draw, Ensemble, LearnedModel, Propagation};
+use mbrl_model::{Draw, DynamicsSpec, Ensemble, LearnedModel, Propagation};
 use serde::{Deserialize, Serialize};
 
 pub use self::config::{GrowingLength, Imagining, MbpoConfig, RolloutConfig, RolloutLength, RolloutStarts};
@@ -169,7 +169,7 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
         };
         let starts = replay.gather(positions).obs;
         let scale = match self.rollout.penalty > 0.0 || self.rollout.stop_at > 0.0 {
-            true => Some(changes(replay)),
+            true => Some(changes(replay, self.learner.model().spec())),
             false => None,
         };
         let (key, draw) = (rng.key(), Draw::new(self.propagation, rng.key()));
@@ -238,20 +238,32 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
     }
 }
 
-/// Standard deviations of the changes of each column, `[O]`, at least a millionth of the largest.
-fn changes(replay: &Replay) -> Vec<f32> {
+/// Standard deviations of the changes of each column, `[O]`, those of angles that wrap taken the short way round. Infinite, so that the
+/// column does not count, where the model knows the next value or the column changes by less than a millionth of its largest value.
+fn changes(replay: &Replay, spec: &DynamicsSpec) -> Vec<f32> {
     let columns = replay.columns();
     let (o, n) = (columns.obs_width, columns.len() as f64);
+    let mut turns = vec![None; o];
+    spec.angles.iter().filter(|angle| angle.wraps).for_each(|angle| turns[angle.column] = Some(f64::from(angle.turn)));
     let mut sums = vec![[0.0f64; 2]; o];
+    let mut largest = vec![0.0f64; o];
     for (now, next) in columns.obs.chunks(o).zip(columns.next_obs.chunks(o)) {
-        for (sums, (now, next)) in sums.iter_mut().zip(now.iter().zip(next)) {
-            let change = f64::from(next - now);
-            *sums = [sums[0] + change, sums[1] + change * change];
+        for column in 0..o {
+            let mut change = f64::from(next[column]) - f64::from(now[column]);
+            if let Some(turn) = turns[column] {
+                change -= turn * (change / turn).round();
+            }
+            let [sum, square] = sums[column];
+            sums[column] = [sum + change, square + change * change];
+            largest[column] = largest[column].max(f64::from(next[column]).abs());
         }
     }
-    let std: Vec<f64> = sums.iter().map(|[sum, square]| (square / n - (sum / n).powi(2)).max(0.0).sqrt()).collect();
-    let least = std.iter().fold(f64::from(f32::MIN_POSITIVE), |most, std| most.max(1e-6 * std));
-    std.into_iter().map(|std| std.max(least) as f32).collect()
+    let std = |[sum, square]: [f64; 2]| (square / n - (sum / n).powi(2)).max(0.0).sqrt();
+    let scale = |column: usize| match std(sums[column]) {
+        std if std > 1e-6 * largest[column] && !spec.known.contains(&column) => std as f32,
+        _ => f32::INFINITY,
+    };
+    (0..o).map(scale).collect()
 }
 
 impl<M: LearnedModel, L: OffPolicy> Agent for Mbpo<M, L> {
@@ -349,7 +361,7 @@ impl<M: LearnedModel, L: OffPolicy> Learner for Mbpo<M, L> {
 
 #[cfg(test)]
 mod tests {
-    use mbrl_env::{ActionSpace, BoxSpace, EnvSpec};
+    use mbrl_env::{ActionSpace, AngleColumn, BoxSpace, EnvSpec};
     use mbrl_model::{Device, EnsembleConfig, FitConfig};
 
     use super::*;
@@ -431,15 +443,21 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_measured_per_column_and_none_is_0() {
-        let mut replay = Replay::new(2, 1, 10).unwrap();
+    fn changes_are_measured_per_column_and_columns_that_need_no_model_do_not_count() {
+        let mut replay = Replay::new(4, 1, 10).unwrap();
         for change in [-1.0f32, 1.0, -1.0, 1.0] {
-            let (obs, next_obs) = (vec![5.0, 7.0], vec![5.0 + 2.0 * change, 7.0]);
+            // One that changes, one that does not, an angle that jumps at 360, and one that is known.
+            let obs = vec![5.0, 7.0, 180.0 + 179.0 * change, 0.0];
+            let next_obs = vec![5.0 + 2.0 * change, 7.0, 180.0 - 179.0 * change, change];
             let transition =
                 Transition { obs, action: vec![0.0], reward: 0.0, next_obs, terminated: false, truncated: false };
             replay.push(&transition).unwrap();
         }
-        let scale = changes(&replay);
-        assert!((scale[0] - 2.0).abs() < 1e-6 && scale[1] > 0.0 && scale[1] < 1e-5, "{scale:?}");
+        let mut spec = DynamicsSpec::new("test", 4, 1, &Device::flex());
+        spec.angles = vec![AngleColumn { column: 2, turn: 360.0, wraps: true }];
+        spec.known = vec![3];
+        let scale = changes(&replay, &spec);
+        assert!((scale[0] - 2.0).abs() < 1e-6 && (scale[2] - 2.0).abs() < 1e-4, "{scale:?}");
+        assert_eq!([scale[1], scale[3]], [f32::INFINITY; 2]);
     }
 }
