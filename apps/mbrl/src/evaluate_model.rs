@@ -174,10 +174,11 @@ fn found(folder: &Path, checkpoint: Option<WhichCheckpoint>, options: ReadOption
     let restored = run.restored(checkpoint.unwrap_or_default())?;
     warn(&restored.damaged, &Display::new());
     let Some(learned) = restored.agent.learned() else {
+        let kind = run.experiment.agent.kind();
+        let why = if kind == "ground-truth" { ", the simulator is the model" } else { "" };
         bail!(
-            "{}: no model was learned here (agent.kind = {:?}); expected a run of an agent that fits one",
-            folder.display(),
-            run.experiment.agent.kind()
+            "{}: no model was learned here{why} (agent.kind = {kind:?}), expected a run of an agent that fits one",
+            folder.display()
         );
     };
     if !learned.is_fitted {

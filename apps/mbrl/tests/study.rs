@@ -114,7 +114,7 @@ fn a_study_goes_on_from_wherever_it_was_killed() {
     dir.run(&["study", "quick.toml", "--out", "long", "--seeds", "1", "--only", "Eight", "--steps", "400"]).ok();
     let own = dir.path("long/eight-0");
     let text = fs::read_to_string(own.join("experiment.toml")).unwrap();
-    fs::write(own.join("experiment.toml"), text.replace("steps = 400", "steps = 40000")).unwrap();
+    fs::write(own.join("experiment.toml"), text.replace("\nsteps = 400\n", "\nsteps = 40000\n")).unwrap();
     let said = dir.run(&["study", "quick.toml", "--out", "long", "--seeds", "1", "--only", "Eight"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("was begun for 40000 steps and is not finished"), "{said:?}");

@@ -83,7 +83,7 @@ fn plans_of_a_true_model_keep_what_they_promise_and_lose_nothing() {
 fn with_the_simulator_plans_pay_for_changes_of_the_action_as_those_in_the_model_do() {
     let mut planning = planning();
     // Small changes alone are allowed, so that plans gather way slowly, or overshoot.
-    planning.goal.action_rate = Some(ActionRate::new(0.0, 0.05));
+    planning.goal.action_rate = Some(ActionRate::new(0.0, 0.25));
     let found = diagnosed_by(&dynamics_fn(1, 1, &Device::flex(), |s, a| s + a * 0.1), planning);
     let plans = found.plans.unwrap();
     assert!(plans.share_lost().unwrap().abs() < 0.02, "{plans:?}");

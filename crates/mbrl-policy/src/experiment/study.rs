@@ -103,6 +103,9 @@ pub struct Ablation {
     /// Its title in tables and pictures (default: the name).
     #[serde(default)]
     pub title: String,
+    /// Settings of all its variants, `key=value`; they come after those of the study, and before the variant's own.
+    #[serde(default)]
+    pub set: Vec<String>,
     /// The variants. One that is the same experiment as a method elsewhere in the study shares its runs.
     #[serde(rename = "method")]
     pub methods: Vec<StudyMethod>,
@@ -275,7 +278,7 @@ impl Study {
         }
         let mut plan = StudyPlan { experiments: Vec::new(), requested: Vec::new(), groups: Vec::new() };
         if !self.methods.is_empty() {
-            self.add(&mut plan, COMPARISON, "methods", &self.methods, registry)?;
+            self.add(&mut plan, [COMPARISON, "methods"], &[], &self.methods, registry)?;
         }
         for ablation in &self.ablations {
             let refuse = |rule| ExperimentError::rule("ablation.name", format!("{:?}", ablation.name), rule);
@@ -292,7 +295,7 @@ impl Study {
                 return Err(in_this(refuse(NAME_RULE.to_owned())));
             }
             let title = if ablation.title.is_empty() { &ablation.name } else { &ablation.title };
-            self.add(&mut plan, &ablation.name, title, &ablation.methods, registry)?;
+            self.add(&mut plan, [&ablation.name, title], &ablation.set, &ablation.methods, registry)?;
         }
         plan.requested = vec![true; plan.experiments.len()];
         Ok(plan)
@@ -302,8 +305,8 @@ impl Study {
     fn add(
         &self,
         plan: &mut StudyPlan,
-        name: &str,
-        title: &str,
+        [name, title]: [&str; 2],
+        set: &[String],
         methods: &[StudyMethod],
         registry: &Registry,
     ) -> Result<(), ExperimentError> {
@@ -323,7 +326,7 @@ impl Study {
             if !is_short(&slug) {
                 return Err(in_method(ExperimentError::rule("method.name", format!("{:?}", method.name), NAME_RULE)));
             }
-            let experiment = match self.load(method, &slug, registry) {
+            let experiment = match self.load(method, set, &slug, registry) {
                 Ok(experiment) => experiment,
                 Err(error) => return Err(in_method(error)),
             };
@@ -352,14 +355,20 @@ impl Study {
         Ok(())
     }
 
-    fn load(&self, method: &StudyMethod, slug: &str, registry: &Registry) -> Result<Experiment, ExperimentError> {
+    fn load(
+        &self,
+        method: &StudyMethod,
+        of_group: &[String],
+        slug: &str,
+        registry: &Registry,
+    ) -> Result<Experiment, ExperimentError> {
         let name = method.experiment.as_ref().or(self.experiment.as_ref());
         let name = name.ok_or_else(|| ExperimentError::Missing {
             what: "key `experiment`, of the method or of the study".to_owned(),
         })?;
         let base: &[String] = if method.experiment.is_none() { &self.base_set } else { &[] };
         // They would be overwritten, and every method would be run as if they had not been given.
-        for assignment in self.set.iter().chain(base).chain(&method.set) {
+        for assignment in self.set.iter().chain(base).chain(of_group).chain(&method.set) {
             if let Some(key) = ["seed", "steps", "name"].into_iter().find(|known| *known == key_of(assignment)) {
                 let value = assignment.split_once('=').map_or("", |(_, value)| value.trim());
                 let rule = "no such key in `set`: the study itself has `steps` and `seeds`, and a method its `name`";
@@ -367,7 +376,7 @@ impl Study {
             }
         }
         // In two rounds: a method with another planner has no use for the study's settings of its own planner.
-        let all: Vec<&str> = self.set.iter().chain(base).map(String::as_str).collect();
+        let all: Vec<&str> = self.set.iter().chain(base).chain(of_group).map(String::as_str).collect();
         let own: Vec<&str> = method.set.iter().map(String::as_str).collect();
         let mut experiment = registry.load(name, &all)?.overridden(&own)?;
         (experiment.name, experiment.seed, experiment.steps) = (slug.to_owned(), 0, self.steps);
@@ -521,9 +530,11 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_base_are_those_of_methods_that_name_no_experiment() {
+    fn settings_of_the_base_and_of_an_ablation_come_before_those_of_its_methods() {
         let rest = "base_set = [\"model.members=2\", \"planner.kind=pddm\", \"planner.kappa=5\", \"planner.horizon=3\"]\n\
-                    [[method]]\nname = \"a\"\n[[method]]\nname = \"b\"\nset = [\"planner.kind=cem\", \"planner.horizon=4\"]\n[[method]]\nname = \"c\"\nexperiment = \"base\"\n";
+                    [[method]]\nname = \"a\"\n[[method]]\nname = \"b\"\nset = [\"planner.kind=cem\", \"planner.horizon=4\"]\n[[method]]\nname = \"c\"\nexperiment = \"base\"\n\
+                    [[ablation]]\nname = \"d\"\nset = [\"model.members=3\"]\nmethod = [{ name = \"e\", experiment = \"base\" }, \
+                    { name = \"f\", experiment = \"base\", set = [\"model.members=4\"] }]\n";
         let study = study(rest);
         let plan = study.plan(&registry()).unwrap();
         let of = |i: usize| {
@@ -532,6 +543,8 @@ mod tests {
         };
         let default = registry().load("base", &[]).unwrap().agent.model_based().unwrap().model.members;
         assert_eq!([of(0), of(1), of(2)], [(2, 3), (2, 4), (default, 8)]);
+        // Those of an ablation are those of its variants, which may have their own.
+        assert_eq!([of(3), of(4)], [(3, 8), (4, 8)]);
     }
 
     #[test]
