@@ -352,4 +352,8 @@ fn options_that_cannot_be_are_refused_by_name() {
     assert!(refused("write", Options::new().with("path", "square")).contains("path: unknown variant `square`"));
     let wide: Options = serde_json::from_value(serde_json::json!({ "randomize": { "mass": 1.0 } })).unwrap();
     assert!(refused("valve", wide).starts_with("randomize.mass = 1: expected"));
+    let noise: Options = serde_json::from_value(serde_json::json!({ "sensors": { "velocities": -1.0 } })).unwrap();
+    for name in ["valve", "baoding", "reorient", "write"] {
+        assert!(refused(name, noise.clone()).starts_with("sensors.velocities = -1: expected"), "{name}");
+    }
 }
