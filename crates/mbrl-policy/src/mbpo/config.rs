@@ -84,7 +84,7 @@ pub struct RolloutConfig {
     /// Generations that are kept (default: 10; DHMBPO).
     pub keep: usize,
     /// Imagined rewards are lowered by this times the variance of the members' predictions, each column in units of the standard deviation
-    /// of its changes in the data (default: 0).
+    /// of its changes in the data; columns that never change, or whose next values the model knows, do not count (default: 0).
     pub penalty: f32,
     /// Roll-outs end, as truncated, before a step on which the members disagree by more than this, in the same units; 0 for never
     /// (default).
