@@ -376,9 +376,9 @@ const NOT_EVALUATED: [(&str, &str); 9] = [
     ("practice", "mbrl refit RUN --set practice.… trains on with it"),
 ];
 
-/// Whether a setting, `key=value`, is the device.
-fn is_device(word: &str) -> bool {
-    word.split('=').next().is_some_and(|key| key.trim() == "device")
+/// The key of a setting, `key=value`.
+fn key_of(word: &str) -> &str {
+    word.split('=').next().unwrap_or_default().trim()
 }
 
 /// An agent on a task.
@@ -398,7 +398,7 @@ impl Judged {
     /// From a file of `mbrl export`; on the device of these settings, where they name one, since this build may lack the agent's own.
     fn of_file(path: &Path, words: &[String]) -> Result<Self> {
         let exported = ExportedAgent::load(path)?;
-        let device: Vec<&str> = words.iter().map(String::as_str).filter(|word| is_device(word)).collect();
+        let device: Vec<&str> = words.iter().map(String::as_str).filter(|word| key_of(word) == "device").collect();
         let experiment = exported.experiment().overridden(&device)?;
         Self::with_model(experiment, &exported).with_context(|| path.display().to_string())
     }
@@ -413,8 +413,8 @@ impl Judged {
     fn elsewhere(self, words: &[String]) -> Result<Self> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         for word in &words {
-            let section = word.split(['.', '=']).next().unwrap_or_default().trim();
-            let key = word.split('=').next().unwrap_or_default().trim();
+            let key = key_of(word);
+            let section = key.split('.').next().unwrap_or_default().trim();
             let unread = NOT_EVALUATED.iter().find(|(known, _)| *known == section && key != "agent.kind");
             if let Some((_, way)) = unread {
                 bail!(

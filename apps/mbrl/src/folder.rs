@@ -146,7 +146,8 @@ pub(crate) fn check_free(place: &Path) -> Result<()> {
     if free { Ok(()) } else { Err(taken(place)) }
 }
 
-fn taken(place: &Path) -> anyhow::Error {
+/// A place that is already taken, as an error.
+pub(crate) fn taken(place: &Path) -> anyhow::Error {
     let what = if place.is_dir() { "is not empty" } else { "is no folder" };
     anyhow!("{} exists and {what}; choose another --out", place.display())
 }

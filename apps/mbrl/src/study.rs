@@ -105,9 +105,12 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     // A folder that holds anything else may have files with the names of tables.
     if begun == 0 && !about.exists() {
         // A lock is left of a study that was stopped before it wrote anything.
-        let foreign = |entry: fs::DirEntry| entry.file_name() != "lock";
-        if !fs::read_dir(&out).map_or(!out.exists(), |all| !all.flatten().any(foreign)) {
-            bail!("{} exists and is not empty; choose another --out", out.display());
+        let is_taken = match fs::read_dir(&out) {
+            Ok(entries) => entries.flatten().any(|entry| entry.file_name() != "lock"),
+            Err(_) => out.exists(),
+        };
+        if is_taken {
+            return Err(folder::taken(&out));
         }
     }
     let all_ablations = args.only.is_empty();

@@ -20,8 +20,9 @@ pub enum Score {
 
 impl Score {
     /// The score of an episode of a task of this crate, from all its observations, including the first one. `None` for a task that has no
-    /// score here, an episode without steps, or observations of another width. Observations with noise ([`SensorNoise`](crate::task::SensorNoise)) are scored as they are: a
-    /// tip that is measured with 2 mm of noise never appears less than some 2.5 mm off. The `info` of steps has the true values.
+    /// score here, an episode without steps, or observations of another width. Observations with noise
+    /// ([`SensorNoise`](crate::task::SensorNoise)) are scored as they are: a tip that is measured with 2 mm of noise never appears less than some
+    /// 2.5 mm off. The `info` of steps has the true values.
     ///
     /// ```
     /// use mbrl_hand::Score;
@@ -33,22 +34,15 @@ impl Score {
     #[must_use]
     pub fn of(task: &str, observations: &[Vec<f32>]) -> Option<Self> {
         let (_, after) = observations.split_first().filter(|(_, after)| !after.is_empty())?;
-        let width = match task {
-            "valve" => valve::WIDTH,
-            "baoding" | "baoding-adroit" => baoding::WIDTH,
-            "reorient" | "reorient-adroit" => reorient::WIDTH,
-            "write" => write::WIDTH,
-            _ => return None,
-        };
-        if observations.iter().any(|observation| observation.len() != width) {
-            return None;
-        }
+        let has = |width: usize| observations.iter().all(|observation| observation.len() == width);
         Some(match task {
-            "valve" => Self::Valve(ValveScore::of(after)),
-            "baoding" => Self::Baoding(BaodingScore::of(observations, crate::task::FALLEN)),
-            "baoding-adroit" => Self::Baoding(BaodingScore::of(observations, crate::task::FALLEN_ADROIT)),
-            "reorient" | "reorient-adroit" => Self::Reorient(ReorientScore::of(after)),
-            "write" => Self::Write(WriteScore::of(after)),
+            "valve" if has(valve::WIDTH) => Self::Valve(ValveScore::of(after)),
+            "baoding" if has(baoding::WIDTH) => Self::Baoding(BaodingScore::of(observations, crate::task::FALLEN)),
+            "baoding-adroit" if has(baoding::WIDTH) => {
+                Self::Baoding(BaodingScore::of(observations, crate::task::FALLEN_ADROIT))
+            }
+            "reorient" | "reorient-adroit" if has(reorient::WIDTH) => Self::Reorient(ReorientScore::of(after)),
+            "write" if has(write::WIDTH) => Self::Write(WriteScore::of(after)),
             _ => return None,
         })
     }

@@ -61,6 +61,26 @@ pub struct DynamicsSpec {
 }
 
 impl DynamicsSpec {
+    /// A difference of two values of a column of the observation; for an [angle that wraps](AngleColumn::wraps), the short way round.
+    ///
+    /// ```
+    /// use mbrl_model::{AngleColumn, Device, DynamicsSpec};
+    ///
+    /// let mut spec = DynamicsSpec::new("compass", 2, 1, &Device::flex());
+    /// spec.angles = vec![AngleColumn { column: 1, turn: 360.0, wraps: true }];
+    /// assert_eq!((spec.difference(0, 358.0), spec.difference(1, 358.0)), (358.0, -2.0));
+    /// ```
+    #[must_use]
+    pub fn difference(&self, column: usize, difference: f64) -> f64 {
+        match self.angles.iter().find(|angle| angle.wraps && angle.column == column) {
+            None => difference,
+            Some(angle) => {
+                let turn = f64::from(angle.turn);
+                difference - turn * (difference / turn).round()
+            }
+        }
+    }
+
     /// A single model whose state of width `state` is what is observed, without gradients or noise and with no need for
     /// snapshots; tensors live on `device`.
     #[must_use]

@@ -236,11 +236,7 @@ pub fn evaluate(
         _ => beliefs(model, data)?,
     };
     let resolution = resolution(&columns.next_obs, spec.obs);
-    let mut turns = vec![None; spec.obs];
-    for angle in spec.angles.iter().filter(|angle| angle.wraps) {
-        turns[angle.column] = Some(f64::from(angle.turn));
-    }
-    let judge = Judge { model, columns, beliefs, resolution, levels: &config.levels, propagation, turns };
+    let judge = Judge { model, columns, beliefs, resolution, levels: &config.levels, propagation };
 
     let (mut transitions, mut starts) = (Vec::new(), Vec::new());
     for episode in data.episodes() {
@@ -295,8 +291,6 @@ struct Judge<'a> {
     resolution: Vec<f64>,
     levels: &'a [f64],
     propagation: Propagation,
-    /// One turn of columns that are angles and jump, `[O]`.
-    turns: Vec<Option<f64>>,
 }
 
 impl Judge<'_> {
@@ -331,8 +325,8 @@ impl Judge<'_> {
                 sums.rows += 1;
                 for d in 0..width {
                     let y = self.next(instant.at, d);
-                    let m = y + self.difference(d, f64::from(mean[row * width + d]) - y);
-                    sums.error(d, m - y, self.difference(d, self.now(instant.at, d) - y));
+                    let m = y + self.model.spec().difference(d, f64::from(mean[row * width + d]) - y);
+                    sums.error(d, m - y, self.model.spec().difference(d, self.now(instant.at, d) - y));
                     let variance = |std: &Option<Vec<f64>>| std.as_ref().map(|std| std[row * width + d].powi(2));
                     let (a, e) = (variance(&stds[0]), variance(&stds[1]));
                     if a.is_none() && e.is_none() {
@@ -396,10 +390,10 @@ impl Judge<'_> {
                         cloud.clear();
                         let first = (t + 1) * rows + k;
                         // Around what really followed: particles on both sides of a jump are near each other.
-                        let near = |x: f32| y + self.difference(d, f64::from(x) - y);
+                        let near = |x: f32| y + self.model.spec().difference(d, f64::from(x) - y);
                         cloud.extend((0..particles).map(|p| near(obs[(first + p * count) * width + d])));
                         let mean = mean(&cloud);
-                        sums.error(d, mean - y, self.difference(d, self.now(start.at, d) - y));
+                        sums.error(d, mean - y, self.model.spec().difference(d, self.now(start.at, d) - y));
                         if particles == 1 {
                             continue;
                         }
@@ -453,14 +447,6 @@ impl Judge<'_> {
         let states = self.model.encode_batch(&situations)?;
         check_size("rows of the encoded states", instants.len(), states.dims()[0])?;
         Ok(states)
-    }
-
-    /// A difference of two values of a column; for an angle that wraps, the short way round.
-    fn difference(&self, d: usize, difference: f64) -> f64 {
-        match self.turns[d] {
-            None => difference,
-            Some(turn) => difference - turn * (difference / turn).round(),
-        }
     }
 
     fn upload(&self, values: Vec<f32>, rows: usize) -> Tensor<2> {

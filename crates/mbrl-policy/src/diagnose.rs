@@ -23,8 +23,8 @@ use mbrl_plan::{Aggregate, PlanError, Planner, Problem, returns};
 use serde::Serialize;
 
 use crate::{
-    ActMode, Agent, AgentError, Device, Goal, Learned, LearnedValue, Learner, Tensor, TerminalValue, start_seeds,
-    world::Episode,
+    ActMode, Agent, AgentError, Device, Goal, Learned, LearnedValue, Learner, Tensor, TerminalValue,
+    model_based::as_judged, start_seeds, world::Episode,
 };
 
 /// How much is looked at.
@@ -410,12 +410,10 @@ impl DiagnoseConfig {
         let truth = SimulatorModel::new(simulator.boxed_clone(), &model.spec().device);
         // A bonus for disagreement, or a cost of changes of the action, is not part of what a plan earns.
         let judged = Goal { disagreement: None, action_rate: None, ..goal.clone() };
-        // As the agent plans in an evaluation: it does not explore.
-        let mut searched = goal.problem(model, &actions)?;
-        searched.disagreement = searched.disagreement.filter(|disagreement| disagreement.weight < 0.0);
+        let searched = as_judged(ActMode::Evaluate, goal.problem(model, &actions)?);
         // The simulator has no members that could disagree; all else is what the agent searches by.
-        let without = Goal { disagreement: None, ..goal.clone() };
-        let searched_there = without.problem(&truth, &actions)?;
+        let mut searched_there = goal.problem(&truth, &actions)?;
+        searched_there.disagreement = None;
         let imagined = Judge { problem: judged.problem(model, &actions)?, propagation, model };
         let real = Judge { problem: judged.problem(&truth, &actions)?, propagation: Propagation::MEAN, model: &truth };
 
@@ -564,17 +562,10 @@ fn replay_of(walks: &[Walk]) -> Result<Replay, AgentError> {
 /// Root mean square difference over the columns that vary and that the model does not know, each in units of `scale`; of angles that wrap
 /// the short way round.
 fn apart(a: &[f32], b: &[f32], scale: &[f64], spec: &DynamicsSpec) -> f64 {
-    let mut squares = Vec::new();
-    for (column, scale) in
-        scale.iter().enumerate().filter(|(column, scale)| **scale > 0.0 && !spec.known.contains(column))
-    {
-        let mut difference = f64::from(a[column]) - f64::from(b[column]);
-        if let Some(angle) = spec.angles.iter().find(|angle| angle.wraps && angle.column == column) {
-            let turn = f64::from(angle.turn);
-            difference -= turn * (difference / turn).round();
-        }
-        squares.push((difference / scale).powi(2));
-    }
+    let counts = |column: &usize| scale[*column] > 0.0 && !spec.known.contains(column);
+    let difference = |column: usize| spec.difference(column, f64::from(a[column]) - f64::from(b[column]));
+    let squares: Vec<f64> =
+        (0..scale.len()).filter(counts).map(|column| (difference(column) / scale[column]).powi(2)).collect();
     (squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt()
 }
 

@@ -188,7 +188,7 @@ impl<M: LearnedModel> ModelBased<M> {
 }
 
 /// Evaluations never explore: a bonus for disagreement counts only in training. A cost of disagreement always counts.
-fn as_judged(mode: ActMode, mut problem: Problem<'_>) -> Problem<'_> {
+pub(crate) fn as_judged(mode: ActMode, mut problem: Problem<'_>) -> Problem<'_> {
     let counts = |disagreement: &&Disagreement| mode == ActMode::Explore || disagreement.weight < 0.0;
     problem.disagreement = problem.disagreement.filter(counts);
     problem

@@ -243,16 +243,11 @@ impl<M: LearnedModel, L: OffPolicy> Mbpo<M, L> {
 fn changes(replay: &Replay, spec: &DynamicsSpec) -> Vec<f32> {
     let columns = replay.columns();
     let (o, n) = (columns.obs_width, columns.len() as f64);
-    let mut turns = vec![None; o];
-    spec.angles.iter().filter(|angle| angle.wraps).for_each(|angle| turns[angle.column] = Some(f64::from(angle.turn)));
     let mut sums = vec![[0.0f64; 2]; o];
     let mut largest = vec![0.0f64; o];
     for (now, next) in columns.obs.chunks(o).zip(columns.next_obs.chunks(o)) {
         for column in 0..o {
-            let mut change = f64::from(next[column]) - f64::from(now[column]);
-            if let Some(turn) = turns[column] {
-                change -= turn * (change / turn).round();
-            }
+            let change = spec.difference(column, f64::from(next[column]) - f64::from(now[column]));
             let [sum, square] = sums[column];
             sums[column] = [sum + change, square + change * change];
             largest[column] = largest[column].max(f64::from(next[column]).abs());
