@@ -15,26 +15,27 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, builder::PossibleValuesParser};
 use mbrl_env::{
     Env, World,
-    tasks::{Options, Task, TaskEntry},
+    tasks::{Options, TaskEntry},
 };
 use mbrl_model::MACHINES;
 use mbrl_policy::{
-    AgentError, EvaluationEpisode, ExportedAgent, Learner, MAX_EPISODES, Outcome, POLICY_EXTENSION, RandomAgent,
-    evaluate_stoppable,
-    experiment::{DEVICES, Experiment, ModelBasedSections, Parts, RewardSource, Study},
+    AgentError, EvaluationEpisode, MAX_EPISODES, Outcome, POLICY_EXTENSION, RandomAgent, evaluate_stoppable,
+    experiment::{DEVICES, Study},
     start_seeds,
 };
 
 use crate::{
     args::{Args, Command, EvalArgs, ReportArgs, ResumeArgs, TrainArgs},
-    chart, compare, console, diagnose, doctor, drive, evaluate_model, export, fit, folder, identify, naming,
+    chart, compare, console, diagnose, doctor, drive, evaluate_model, export, fit, folder, identify,
+    judged::Judged,
+    naming,
     plot::{estimate, rounded},
     progress::Display,
     record::Record,
     refit,
     registry::{embedded, registry},
     render, report,
-    run::{Ended, Restored, RunFolder, in_pool, warn},
+    run::{Ended, RunFolder, in_pool, warn},
     study, trajectories,
 };
 
@@ -361,94 +362,6 @@ pub(crate) fn counted(n: u64, thing: &str) -> String {
 /// How many plans failed, and what was done instead.
 pub(crate) fn plans_failed(n: u64) -> String {
     format!("{} failed: replaced by the rest of the last plan or by random actions", counted(n, "plan"))
-}
-
-/// Parts of an experiment that an evaluation does not read, and the way to set each.
-const NOT_EVALUATED: [(&str, &str); 9] = [
-    ("seed", "mbrl eval --seed N draws other start states"),
-    ("name", "the run keeps its own"),
-    ("summary", "the run keeps its own"),
-    ("steps", "mbrl resume RUN --steps N trains on"),
-    ("agent", "mbrl refit RUN --set agent.… trains on with it"),
-    ("model", "mbrl refit RUN --set model.… fits another model to the run's data"),
-    ("fit", "mbrl refit RUN --set fit.… fits another model to the run's data"),
-    ("train", "mbrl eval --episodes N and --threads N set what evaluations need"),
-    ("practice", "mbrl refit RUN --set practice.… trains on with it"),
-];
-
-/// The key of a setting, `key=value`.
-fn key_of(word: &str) -> &str {
-    word.split('=').next().unwrap_or_default().trim()
-}
-
-/// An agent on a task.
-struct Judged {
-    experiment: Experiment,
-    env_step: u64,
-    task: Task,
-    agent: Box<dyn Learner>,
-}
-
-impl Judged {
-    /// From a run's checkpoint.
-    fn of_run(experiment: Experiment, Restored { task, agent, env_step, .. }: Restored) -> Self {
-        Self { experiment, env_step, task, agent }
-    }
-
-    /// From a file of `mbrl export`; on the device of these settings, where they name one, since this build may lack the agent's own.
-    fn of_file(path: &Path, words: &[String]) -> Result<Self> {
-        let exported = ExportedAgent::load(path)?;
-        let device: Vec<&str> = words.iter().map(String::as_str).filter(|word| key_of(word) == "device").collect();
-        let experiment = exported.experiment().overridden(&device)?;
-        Self::with_model(experiment, &exported).with_context(|| path.display().to_string())
-    }
-
-    fn with_model(experiment: Experiment, exported: &ExportedAgent) -> Result<Self> {
-        let Parts { task, mut agent, .. } = experiment.build(registry())?;
-        exported.install(&mut *agent)?;
-        Ok(Self { experiment, env_step: exported.env_step(), task, agent })
-    }
-
-    /// The same model with other settings of the experiment, for example on another task.
-    fn elsewhere(self, words: &[String]) -> Result<Self> {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        for word in &words {
-            let key = key_of(word);
-            let section = key.split('.').next().unwrap_or_default().trim();
-            let unread = NOT_EVALUATED.iter().find(|(known, _)| *known == section && key != "agent.kind");
-            if let Some((_, way)) = unread {
-                bail!(
-                    "--set {word}: an evaluation does not read {section}, expected a setting of task, goal or planner: {way}"
-                );
-            }
-        }
-        let exported = ExportedAgent::new(&self.experiment, self.env_step, &*self.agent).context("--set")?;
-        let (there, notes) = self.experiment.overridden_with_notes(&words)?;
-        notes.iter().for_each(|note| console::note(format_args!("note: {note}")));
-        let (own, other) = (self.task.env.spec(), there.make_task(registry())?.env);
-        let (from, to) = (self.experiment.task.clone(), there.task.clone());
-        for (what, own, other) in [
-            ("observations", own.column_names(), other.spec().column_names()),
-            ("actions", own.action_names(), other.spec().action_names()),
-        ] {
-            let differ = own.iter().zip(&other).find(|(own, other)| own != other);
-            let told = match differ {
-                Some((own, other)) => format!("{own:?} here is {other:?} there"),
-                None if own.len() != other.len() => format!("{} columns here, {} there", own.len(), other.len()),
-                None => continue,
-            };
-            bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
-        }
-        let moved = from != to || self.experiment.task_options != there.task_options;
-        let judged = Self::with_model(there, &exported).with_context(|| format!("the model of {from} on {to}"))?;
-        let of_model = |sections: &ModelBasedSections| sections.goal.reward == Some(RewardSource::Model);
-        if moved && judged.experiment.agent.model_based().is_some_and(of_model) {
-            console::note(
-                "note: plans use the reward that the model learned in its own task; --set goal.reward=task uses the other task's reward",
-            );
-        }
-        Ok(judged)
-    }
 }
 
 fn eval(args: &EvalArgs) -> Result<ExitCode> {

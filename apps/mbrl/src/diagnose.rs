@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use mbrl_env::{Env, data::CLIPPED};
 use mbrl_model::ModelEvaluation;
 use mbrl_policy::{
-    DiagnoseConfig, Diagnosis, PlanDiagnosis, PolicyDiagnosis, Promise, ValueDiagnosis, experiment::open_device,
-    write_atomically,
+    DiagnoseConfig, Diagnosis, Learned, PlanDiagnosis, PolicyDiagnosis, Promise, ValueDiagnosis,
+    experiment::open_device, write_atomically,
 };
 use serde::Serialize;
 
@@ -16,10 +16,11 @@ use crate::{
     commands::counted,
     console,
     folder::checked_out,
+    judged::Judged,
     model_chart::{error_chart, number},
     plot::{Chart, Colour, Key, Mark, Picture, Points, Size, Style},
     progress::Display,
-    run::{Restored, RunFolder, in_pool, warn},
+    run::{RunFolder, in_pool, warn},
 };
 
 /// The figures in a run's folder.
@@ -31,6 +32,8 @@ struct Written<'a> {
     run: &'a str,
     env_step: u64,
     seed: u64,
+    /// Settings in place of the run's own, `key=value`.
+    set: &'a [String],
     #[serde(flatten)]
     found: &'a Diagnosis,
 }
@@ -44,10 +47,14 @@ pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode> {
     let (found, env_step, columns) = in_pool(args.threads.count(), || look(args, &folder))??;
     let label = folder.label();
     let json = svg.with_extension("json");
-    let title = format!("{label}, step {env_step}");
+    let title = [format!("{label}, step {env_step}")]
+        .into_iter()
+        .chain(args.set.iter().cloned())
+        .collect::<Vec<_>>()
+        .join(", ");
     // First, so that a full disk does not lose the figures.
     console::out(format_args!("{title}\n{}", in_words(&found, &columns)))?;
-    let written = Written { run: &label, env_step, seed: args.seed, found: &found };
+    let written = Written { run: &label, env_step, seed: args.seed, set: &args.set, found: &found };
     write_atomically(&json, (serde_json::to_string_pretty(&written)? + "\n").as_bytes())?;
     let mut files = json.display().to_string();
     if draw(&svg, &title, &found)? {
@@ -58,24 +65,33 @@ pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode> {
 }
 
 fn look(args: &DiagnoseArgs, folder: &RunFolder) -> Result<(Diagnosis, u64, Vec<String>)> {
-    let Restored { mut task, mut agent, env_step, damaged } = folder.restored(args.which.checkpoint)?;
-    warn(&damaged, &Display::new());
+    let restored = folder.restored(args.which.checkpoint)?;
+    warn(&restored.damaged, &Display::new());
+    let mut own = Judged::of_run(folder.experiment.clone(), restored);
+    let mut elsewhere = (!args.set.is_empty()).then(|| own.elsewhere(&args.set)).transpose()?;
+    let judged = elsewhere.as_mut().unwrap_or(&mut own);
     let mut config = DiagnoseConfig::default();
     (config.episodes, config.plans, config.seed) = (args.episodes, args.plans, args.seed);
-    let planning = folder.experiment.planning(&task)?;
-    let device = open_device(&folder.experiment.device)?;
+    let planning = judged.experiment.planning(&judged.task)?;
+    let device = open_device(&judged.experiment.device)?;
     console::note(format_args!("running {}", counted(args.episodes as u64, "episode")));
-    let visited = config.visit(&mut task.env, &mut *agent)?;
-    if planning.as_ref().is_some_and(|planning| planning.with_simulator.is_some()) && task.env.simulator().is_some() {
+    let visited = config.visit(&mut judged.task.env, &mut *judged.agent)?;
+    let simulator = judged.task.env.simulator();
+    if simulator.is_some() && planning.as_ref().is_some_and(|planning| planning.with_simulator.is_some()) {
         let plans = counted(args.plans as u64, "plan");
         console::note(format_args!("making {plans} in the model and as many in the simulator, which may take minutes"));
     }
-    let value = agent.value();
-    let mut found = visited.diagnose(&task.env, &device, agent.learned(), planning, value.as_ref())?;
-    found.policy = visited.policy_in_model(&*agent)?;
-    let spec = task.env.spec();
-    let columns = spec.column_names();
-    Ok((found, env_step, columns))
+    let judged = elsewhere.as_ref().unwrap_or(&own);
+    // An agent elsewhere has the model alone; the data that it was fitted to are the run's.
+    let data = own.agent.learned().map(|learned| learned.replay);
+    let learned = judged.agent.learned().map(|learned| match data {
+        Some(data) => Learned::new(learned.model, learned.is_fitted, data),
+        None => learned,
+    });
+    let value = judged.agent.value();
+    let mut found = visited.diagnose(&judged.task.env, &device, learned, planning, value.as_ref())?;
+    found.policy = visited.policy_in_model(&*judged.agent)?;
+    Ok((found, judged.env_step, judged.task.env.spec().column_names()))
 }
 
 /// The findings as text.

@@ -15,6 +15,7 @@ mod export;
 mod fit;
 mod folder;
 mod identify;
+mod judged;
 mod model_chart;
 mod naming;
 mod plot;

@@ -89,6 +89,20 @@ fn a_diagnosis_looks_at_model_plans_and_values_of_a_run() {
     assert_eq!(one, two);
     assert_ne!(one.1, text);
 
+    // With other settings: not in place of the run's own, and by what they say.
+    let set = ["diagnose", "run", "--episodes", "1", "--plans", "2", "--set", "planner.horizon=3"];
+    dir.run(&set).fails(2, &["--out <FILE.svg>"]);
+    let said = dir.run(&[&set[..], &["--out", "short.svg"]].concat()).ok();
+    assert!(said.out.contains("step 500, planner.horizon=3\n") && said.out.contains("plans   of 3 steps"), "{said:?}");
+    let short: serde_json::Value = serde_json::from_str(&fs::read_to_string(dir.path("short.json")).unwrap()).unwrap();
+    assert_eq!(short["set"], serde_json::json!(["planner.horizon=3"]));
+    // The data are still the run's.
+    let data = |found: &serde_json::Value| found["data"]["column_std"].as_array().unwrap().clone();
+    assert_eq!(data(&short), data(&found));
+    assert!(fs::read_to_string(dir.path("short.svg")).unwrap().contains("planner.horizon=3"));
+    dir.run(&["diagnose", "run", "--set", "model.members=3", "--out", "s.svg"])
+        .fails(1, &["mbrl refit RUN --set model"]);
+
     let small = ["policy.hidden=[8]", "critics.hidden=[8]", "train.eval_every=0"].map(|set| ["--set", set]).concat();
     dir.run(&[&["train", "sac-pendulum", "--steps", "400", "--out", "free"], &small[..]].concat()).ok();
     let said = dir.run(&["diagnose", "free", "--episodes", "1"]).ok();

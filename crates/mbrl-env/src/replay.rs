@@ -366,6 +366,29 @@ impl Replay {
         self.running = false;
     }
 
+    /// Drops all transitions. [`pushed`](Self::pushed) goes on counting: the record of a new transition never has the number of one that
+    /// was dropped.
+    ///
+    /// ```
+    /// use mbrl_env::{Replay, Transition};
+    ///
+    /// let mut replay = Replay::new(1, 1, 10)?;
+    /// let (obs, action, next_obs) = (vec![0.0], vec![1.0], vec![0.1]);
+    /// replay.push(&Transition { obs, action, reward: 0.0, next_obs, terminated: false, truncated: false })?;
+    /// replay.clear();
+    /// assert_eq!((replay.len(), replay.episodes().count(), replay.pushed()), (0, 0, 1));
+    /// # Ok::<(), mbrl_env::EnvError>(())
+    /// ```
+    pub fn clear(&mut self) {
+        (self.oldest, self.running) = (0, false);
+        self.episodes.clear();
+        self.seen.clear();
+        self.actions.clear();
+        self.rewards.clear();
+        self.terminated.clear();
+        self.truncated.clear();
+    }
+
     /// Positions of each episode, oldest first; the last one may still be running.
     pub fn episodes(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.episodes.iter().scan(0, |start, length| {

@@ -58,6 +58,7 @@ pub const EXPERIMENTS: &[(&str, &str)] = &[
     ("pddm-baoding-paper", include_str!("../experiments/pddm-baoding-paper.toml")),
     ("pddm-baoding-adroit", include_str!("../experiments/pddm-baoding-adroit.toml")),
     ("pddm-reorient", include_str!("../experiments/pddm-reorient.toml")),
+    ("pddm-reorient-paper", include_str!("../experiments/pddm-reorient-paper.toml")),
     ("pddm-reorient-adroit", include_str!("../experiments/pddm-reorient-adroit.toml")),
     ("pddm-write", include_str!("../experiments/pddm-write.toml")),
 ];

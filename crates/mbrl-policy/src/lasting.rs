@@ -347,6 +347,25 @@ mod tests {
         assert!(shared(folder.path()).iter().all(|(name, _)| name != "model.bin-1"), "no checkpoint names it");
     }
 
+    /// As many as before, but others: what is on the disk is of no use.
+    #[test]
+    fn a_replay_that_was_cleared_begins_anew_on_the_disk_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(folder.path());
+        let mut replay = Replay::new(1, 1, 1000).unwrap();
+        push(&mut replay, 3);
+        write(&checkpoints, 1, None, &replay, b"");
+        push(&mut replay, 1);
+        replay.clear();
+        push(&mut replay, 5);
+        write(&checkpoints, 2, Some(1), &replay, b"");
+        let (found, _) = read(folder.path(), 2).unwrap();
+        assert_eq!((found.len(), found.columns()), (5, replay.columns()));
+        replay.clear();
+        write(&checkpoints, 3, Some(2), &replay, b"");
+        assert!(read(folder.path(), 3).unwrap().0.is_empty());
+    }
+
     #[test]
     fn segments_end_at_their_size_and_go_with_their_records() {
         let folder = tempfile::tempdir().unwrap();

@@ -25,21 +25,23 @@ pub struct ModelLearner<M> {
     /// Episodes that are running, one per slot, where there are several: the replay gets them whole.
     running: Vec<Vec<Transition>>,
     progress: Progress,
-    /// A fit comes with the next update.
-    due: bool,
-    /// An episode of several has ended since the last fit: one comes when all are over.
-    ended: bool,
     /// Whether the user was warned that the model has learned nothing.
     warned: bool,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Progress {
     /// Real steps observed.
     steps: u64,
     /// Whether a fit has succeeded: until then the agent acts at random.
     fitted: bool,
+    /// A fit comes with the next update.
+    #[serde(default)]
+    due: bool,
+    /// An episode of several has ended since the last fit: one comes when all are over.
+    #[serde(default)]
+    ended: bool,
 }
 
 const PROGRESS: &str = "agent.json";
@@ -72,9 +74,7 @@ impl<M: LearnedModel> ModelLearner<M> {
             fit,
             model,
             running: Vec::new(),
-            progress: Progress { steps: 0, fitted: false },
-            due: false,
-            ended: false,
+            progress: Progress::default(),
             warned: false,
         })
     }
@@ -96,7 +96,7 @@ impl<M: LearnedModel> ModelLearner<M> {
         if data.is_empty() {
             return Err(EnvError::TooLittleData { what: "a model's learner", actual: 0, needed: 1 }.into());
         }
-        self.progress = Progress { steps: data.len() as u64, fitted: true };
+        self.progress = Progress { steps: data.len() as u64, fitted: true, ..Progress::default() };
         self.replay = data;
         Ok(self)
     }
@@ -139,12 +139,12 @@ impl<M: LearnedModel> ModelLearner<M> {
         if self.running.is_empty() {
             self.replay.push(transition)?;
             self.progress.steps += 1;
-            self.due |= self.fit_due(transition);
+            self.progress.due |= self.fit_due(transition);
             return Ok(());
         }
         self.running[slot].push(transition.clone());
         self.progress.steps += 1;
-        self.due |= self.config.fit_every != FitSchedule::Episode && self.fit_due(transition);
+        self.progress.due |= self.config.fit_every != FitSchedule::Episode && self.fit_due(transition);
         if transition.episode_over() { self.take_in(slot) } else { Ok(()) }
     }
 
@@ -156,7 +156,7 @@ impl<M: LearnedModel> ModelLearner<M> {
         if self.running.is_empty() {
             self.replay.truncate_episode();
             let begun = self.progress.steps >= self.config.random_steps;
-            self.due |= begun && self.config.fit_every == FitSchedule::Episode;
+            self.progress.due |= begun && self.config.fit_every == FitSchedule::Episode;
             return Ok(());
         }
         if let Some(last) = self.running[slot].last_mut() {
@@ -169,7 +169,7 @@ impl<M: LearnedModel> ModelLearner<M> {
     fn take_in(&mut self, slot: usize) -> Result<(), AgentError> {
         let episode = std::mem::take(&mut self.running[slot]);
         self.replay.push_episode(&episode)?;
-        self.ended |= self.config.fit_every == FitSchedule::Episode;
+        self.progress.ended |= self.config.fit_every == FitSchedule::Episode;
         Ok(())
     }
 
@@ -204,15 +204,15 @@ impl<M: LearnedModel> ModelLearner<M> {
     /// [`AgentError::Model`] for data that the model cannot be fitted to. A fit that diverges is no error: the model stays as it was.
     pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
         // Asked here, where the steps of all environments are known.
-        if self.ended && self.running.iter().all(Vec::is_empty) {
-            self.ended = false;
-            self.due |= self.progress.steps >= self.config.random_steps;
+        if self.progress.ended && self.running.iter().all(Vec::is_empty) {
+            self.progress.ended = false;
+            self.progress.due |= self.progress.steps >= self.config.random_steps;
         }
         // A single transition, for example of an episode that broke down at once, is nothing to fit to: the fit waits for more.
-        if !self.due || self.replay.len() < 2 {
+        if !self.progress.due || self.replay.len() < 2 {
             return Ok(false);
         }
-        self.due = false;
+        self.progress.due = false;
         let start = Instant::now();
         let result = self.fit_model(rng, report);
         report.scalar(ReportKind::Fit, "model/fit_s", start.elapsed().as_secs_f64());
@@ -273,7 +273,7 @@ impl<M: LearnedModel> ModelLearner<M> {
         let (progress, replay) = self.read_data(from)?;
         self.model.load(from.get(MODEL)?).map_err(|e| from.refuse(MODEL, e.to_string()))?;
         self.running.iter_mut().for_each(Vec::clear);
-        (self.replay, self.progress, self.due) = (replay, progress, false);
+        (self.replay, self.progress) = (replay, progress);
         Ok(())
     }
 
@@ -292,7 +292,7 @@ impl<M: LearnedModel> ModelLearner<M> {
             (0..all.len()).filter_map(|place| all.get(place)).try_for_each(|step| replay.push(&step))?;
         }
         self.running.iter_mut().for_each(Vec::clear);
-        (self.replay, self.progress, self.due) = (replay, Progress { fitted: false, ..progress }, true);
+        (self.replay, self.progress) = (replay, Progress { fitted: false, due: true, ..progress });
         Ok(())
     }
 

@@ -453,6 +453,31 @@ fn a_distilled_policy_keeps_its_planners_return_and_asks_it_no_more() {
 }
 
 #[test]
+fn an_episode_that_breaks_down_is_truncated_in_the_data() {
+    let spec = Point::limited(STEPS).spec().clone();
+    let step = |obs: f32| Transition {
+        obs: vec![obs],
+        action: vec![0.5],
+        reward: 0.0,
+        next_obs: vec![obs + 0.05],
+        terminated: false,
+        truncated: false,
+    };
+    for slots in [1, 2] {
+        let more = (1..slots).map(|_| mpc(4, Propagation::MEAN)).collect();
+        let agent = Box::new(in_simulator(4).with_more(more));
+        let config = guide(value(ValueSource::Episodes), DistilConfig::default());
+        let mut guided = config.init(&spec, agent, Vec::new(), &mut Rng::new(1)).unwrap();
+        for obs in [0.0, 0.05] {
+            guided.observe_in(slots - 1, &step(obs)).unwrap();
+        }
+        guided.truncate_episode_in(slots - 1).unwrap();
+        let cut: Vec<bool> = guided.replay().columns().truncated.to_vec();
+        assert_eq!(cut, [false, true], "{slots} environments");
+    }
+}
+
+#[test]
 fn several_environments_feed_one_value_and_one_policy() {
     let agent = || in_simulator(4).with_more(vec![mpc(4, Propagation::MEAN)]);
     let mut training = TrainConfig { environments: 2, ..TrainConfig::default() }.init(120, 3).unwrap();

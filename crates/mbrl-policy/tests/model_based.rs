@@ -12,9 +12,9 @@ use mbrl_env::{Env, Info, Rng, Situation, Transition, reward_fn};
 use mbrl_model::{EnsembleConfig, FitConfig, MemberRule, Propagation};
 use mbrl_plan::{CemConfig, Disagreement, Mpc, Replan};
 use mbrl_policy::{
-    ActMode, Agent, AgentError, Device, EpisodeSummary, FitSchedule, Goal, Learner, ModelBased, ModelBasedConfig,
-    Moment, Observer, Outcome, Phase, PlanningAgent, RandomAgent, Report, ReportKind, RunFiles, Scalars, Tensor,
-    TrainConfig, Training, WhichCheckpoint, evaluate, start_seeds,
+    ActMode, Agent, AgentError, CheckpointReader, Checkpoints, Device, EpisodeSummary, FitSchedule, Goal, Learner,
+    ModelBased, ModelBasedConfig, Moment, Observer, Outcome, Phase, PlanningAgent, RandomAgent, Report, ReportKind,
+    RunFiles, Scalars, Tensor, TrainConfig, Training, WhichCheckpoint, evaluate, start_seeds,
 };
 
 fn learner(config: &ModelBasedConfig, fit: FitConfig, rng: &mut Rng) -> Result<ModelBased, AgentError> {
@@ -175,6 +175,36 @@ fn resumed_runs_are_the_same_bit_for_bit() {
             assert_eq!(metrics(folder.path()), metrics(whole.path()), "stopped at {stop_at}");
         }
     }
+}
+
+#[test]
+fn a_fit_that_waits_for_data_is_not_forgotten_by_a_resume() {
+    let step = |obs: f32, terminated: bool| Transition {
+        obs: vec![obs],
+        action: vec![0.5],
+        reward: 0.0,
+        next_obs: vec![obs + 0.05],
+        terminated,
+        truncated: false,
+    };
+    let config = ModelBasedConfig { random_steps: 1, ..config(FitSchedule::Episode) };
+    let fresh = || learner(&config, quick_fit(), &mut Rng::new(3)).unwrap();
+    let mut agent = fresh();
+    // An episode of one step: a fit is due, and has too little data.
+    agent.observe(&step(0.0, true)).unwrap();
+    agent.update(&mut Rng::new(4), &mut Scalars::default()).unwrap();
+    assert!(!agent.is_planning());
+    let folder = tempfile::tempdir().unwrap();
+    let written = Checkpoints::in_folder(folder.path()).write(1, None, None, |writer| agent.save(writer)).unwrap();
+    let mut resumed = fresh();
+    resumed.load(&CheckpointReader::open(&written).unwrap()).unwrap();
+    // In the middle of the next episode no other fit is due.
+    for agent in [&mut agent, &mut resumed] {
+        agent.observe(&step(0.1, false)).unwrap();
+        agent.update(&mut Rng::new(5), &mut Scalars::default()).unwrap();
+        assert!(agent.is_planning());
+    }
+    assert_eq!(agent.model().save().unwrap(), resumed.model().save().unwrap());
 }
 
 #[test]

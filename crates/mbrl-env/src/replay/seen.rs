@@ -75,6 +75,20 @@ impl Seen {
         Ok(())
     }
 
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        match self {
+            Self::Numbers { obs, next } => {
+                obs.clear();
+                next.clear();
+            }
+            Self::Bytes { obs, after } => {
+                obs.clear();
+                after.clear();
+            }
+        }
+    }
+
     /// Makes room for so many more numbers.
     pub(super) fn reserve(&mut self, more: usize) {
         match self {

@@ -22,7 +22,7 @@ use crate::{
         AdroitPenConfig, AdroitPenObjective, BaodingAdroitConfig, BaodingGoal, ReorientAdroitConfig,
         adroit::{ABOVE_PALM, ELLIPSE, RANGES, pen},
         baoding::{Targets, exchange},
-        reorient::{CubeRotations, GOALS, known},
+        reorient::{CubeRotations, known},
     },
 };
 
@@ -211,9 +211,12 @@ impl ReorientAdroitConfig {
             let servo = self.servo();
             let play = Reorient {
                 // Across the hand is x here.
-                goals: GOALS[..self.goals]
+                goals: self
+                    .goals
+                    .turns()
                     .iter()
-                    .map(|(axis, angle)| (if *axis == 1 { 0 } else { 2 }, *angle))
+                    .map(|turn| turn.about())
+                    .map(|(axis, angle)| (if axis == 1 { 0 } else { 2 }, angle))
                     .collect(),
                 start_noise: self.start_noise,
                 objective: self.objective(),

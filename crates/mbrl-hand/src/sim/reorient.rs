@@ -12,7 +12,7 @@ use crate::{
     objective::judge,
     robot::HandConfig,
     scene::Variation,
-    task::reorient::{AXES, GOAL, GOALS, JOINTS, ReorientConfig, ReorientObjective, about, angle_between, axes_of},
+    task::reorient::{AXES, GOAL, JOINTS, ReorientConfig, ReorientObjective, about, angle_between, axes_of},
 };
 
 /// Indices in the episode's memory: where the cube started, and the goal as a quaternion.
@@ -59,7 +59,7 @@ impl ReorientConfig {
         let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
         let target = model.mocap("target")?;
         let play = Reorient {
-            goals: GOALS[..self.goals].to_vec(),
+            goals: self.goals.turns().iter().map(|turn| turn.about()).collect(),
             start_noise: self.start_noise,
             objective: self.objective(),
             servo: servo.clone(),

@@ -7,7 +7,7 @@ use super::{
     BaodingGoal, BaodingObjective, Choices, FALLEN_ADROIT, ReorientObjective, SensorNoise, Told,
     baoding::{ball_fields, check_lead},
     check_above_0, check_at_least_0, choices, hand_layout,
-    reorient::{check_goals, cube_fields},
+    reorient::{CubeGoals, cube_fields},
 };
 use crate::{
     Servo,
@@ -165,8 +165,8 @@ impl BaodingAdroitConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReorientAdroitConfig {
-    /// Number of goals from which one is drawn: 2, 4 or 8 (default: 4).
-    pub goals: usize,
+    /// Goals from which one is drawn (default: the four turns by 1.5 rad).
+    pub goals: CubeGoals,
     /// Weight of the distance from the start (default: 20).
     pub position_weight: f64,
     /// Settings of the engine's steps (default: 2.5 ms, as in PDDM).
@@ -190,7 +190,7 @@ pub struct ReorientAdroitConfig {
 impl Default for ReorientAdroitConfig {
     fn default() -> Self {
         Self {
-            goals: 4,
+            goals: CubeGoals::default(),
             position_weight: 20.0,
             physics: physics(),
             speed: 3.0,
@@ -210,7 +210,7 @@ impl ReorientAdroitConfig {
     /// # Errors
     /// [`EnvError::Config`].
     pub fn check(&self) -> Result<(), EnvError> {
-        check_goals(self.goals)?;
+        self.goals.check()?;
         check_above_0(&[("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise), ("position_weight", self.position_weight)])?;
         self.choices().check()

@@ -1,7 +1,12 @@
 //! `reorient`: a hand turns a cube in the palm.
 
+use std::fmt;
+
 use mbrl_env::{Augment, EnvError, Features, Field, Knowledge, Known};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, IntoDeserializer, SeqAccess, Visitor},
+};
 
 use super::{
     Choices, SensorNoise, Told, check_above_0, check_at_least_0, choices,
@@ -52,10 +57,150 @@ pub(crate) const REST: Pose = &[
     ("THJ0", 0.4),
 ];
 
-/// Goals: an axis of the world and an angle about it (rad). Left and right about the vertical, up and down about the axis across the
-/// hand; then the same with less than half the angle.
-pub(crate) const GOALS: [(usize, f64); 8] =
-    [(2, 1.5), (2, -1.5), (1, -1.5), (1, 1.5), (2, 0.7), (2, -0.7), (1, -0.7), (1, 0.7)];
+/// A goal of the cube: the turn that leads to it from the orientation at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CubeTurn {
+    /// To the left, about the vertical, by 1.5 rad.
+    Left,
+    /// To the right, about the vertical, by 1.5 rad.
+    Right,
+    /// Up, about the axis across the hand, by 1.5 rad.
+    Up,
+    /// Down, about the axis across the hand, by 1.5 rad.
+    Down,
+    /// To the left by 0.7 rad.
+    LeftSmall,
+    /// To the right by 0.7 rad.
+    RightSmall,
+    /// Up by 0.7 rad.
+    UpSmall,
+    /// Down by 0.7 rad.
+    DownSmall,
+}
+
+impl CubeTurn {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Left,
+        Self::Right,
+        Self::Up,
+        Self::Down,
+        Self::LeftSmall,
+        Self::RightSmall,
+        Self::UpSmall,
+        Self::DownSmall,
+    ];
+
+    /// The axis of the world, 2 for the vertical and 1 for the one across the hand, and the angle about it (rad).
+    #[must_use]
+    pub fn about(self) -> (usize, f64) {
+        match self {
+            Self::Left => (2, 1.5),
+            Self::Right => (2, -1.5),
+            Self::Up => (1, -1.5),
+            Self::Down => (1, 1.5),
+            Self::LeftSmall => (2, 0.7),
+            Self::RightSmall => (2, -0.7),
+            Self::UpSmall => (1, -0.7),
+            Self::DownSmall => (1, 0.7),
+        }
+    }
+}
+
+/// The goals from which one is drawn for each episode. As an option, a number (`goals = 8`), a name (`goals = "down"`) or a list of names
+/// (`goals = ["up", "down-small"]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CubeGoals {
+    /// The first 2 (left, right), 4 (and up, down) or 8 (and half as far) of [`CubeTurn::ALL`].
+    First(usize),
+    /// These alone.
+    Only(Vec<CubeTurn>),
+}
+
+impl Default for CubeGoals {
+    fn default() -> Self {
+        Self::First(4)
+    }
+}
+
+impl CubeGoals {
+    /// Refuses other numbers than 2, 4 and 8, no goal, and a goal that is named twice.
+    ///
+    /// # Errors
+    /// [`EnvError::Config`].
+    pub fn check(&self) -> Result<(), EnvError> {
+        let refused = |value: String, rule| Err(EnvError::Config { field: "goals", value, rule });
+        match self {
+            Self::First(2 | 4 | 8) => Ok(()),
+            Self::First(number) => refused(number.to_string(), "2, 4 or 8"),
+            Self::Only(turns) if turns.is_empty() => refused("[]".into(), "at least one"),
+            Self::Only(turns) if turns.iter().enumerate().any(|(i, turn)| turns[..i].contains(turn)) => {
+                refused(format!("{turns:?}"), "each goal at most once")
+            }
+            Self::Only(_) => Ok(()),
+        }
+    }
+
+    /// The turns; those of a number that [`check`](Self::check) refuses are left out.
+    #[must_use]
+    pub fn turns(&self) -> &[CubeTurn] {
+        match self {
+            Self::First(number) => &CubeTurn::ALL[..(*number).min(CubeTurn::ALL.len())],
+            Self::Only(turns) => turns,
+        }
+    }
+}
+
+impl Serialize for CubeGoals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::First(number) => number.serialize(serializer),
+            Self::Only(turns) => turns.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CubeGoals {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// A number, a name or a list.
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = CubeGoals;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("2, 4, 8, a turn such as \"down\", or a list such as [\"left\", \"down-small\"]")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<CubeGoals, E> {
+                CubeTurn::deserialize(name.into_deserializer()).map(|turn| CubeGoals::Only(vec![turn]))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<CubeGoals, E> {
+                usize::try_from(number).map(CubeGoals::First).map_err(E::custom)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<CubeGoals, E> {
+                let wrong = || E::invalid_value(serde::de::Unexpected::Signed(number), &self);
+                usize::try_from(number).map(CubeGoals::First).map_err(|_| wrong())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<CubeGoals, A::Error> {
+                let mut turns = Vec::new();
+                while let Some(turn) = list.next_element()? {
+                    if turns.len() == CubeTurn::ALL.len() {
+                        return Err(A::Error::invalid_length(turns.len() + 1, &self));
+                    }
+                    turns.push(turn);
+                }
+                Ok(CubeGoals::Only(turns))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
 
 /// Turn a cube of 57 mm in the palm to an orientation and keep it there; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
 ///
@@ -67,8 +212,8 @@ pub(crate) const GOALS: [(usize, f64); 8] =
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReorientConfig {
-    /// Number of goals from which one is drawn: 2 (left, right), 4 (and up, down) or 8 (and half as far; default: 4).
-    pub goals: usize,
+    /// Goals from which one is drawn (default: the four turns by 1.5 rad).
+    pub goals: CubeGoals,
     /// Weight of the distance from the start (default: 20; the paper has no such term, and its cube only reaches the goal).
     pub position_weight: f64,
     /// Settings of the engine's steps.
@@ -92,7 +237,7 @@ pub struct ReorientConfig {
 impl Default for ReorientConfig {
     fn default() -> Self {
         Self {
-            goals: 4,
+            goals: CubeGoals::default(),
             position_weight: 20.0,
             physics: PhysicsConfig::default(),
             speed: 3.0,
@@ -106,21 +251,13 @@ impl Default for ReorientConfig {
     }
 }
 
-/// Refuses an unsupported number of goals.
-pub(crate) fn check_goals(goals: usize) -> Result<(), EnvError> {
-    match goals {
-        2 | 4 | 8 => Ok(()),
-        _ => Err(EnvError::Config { field: "goals", value: goals.to_string(), rule: "2, 4 or 8" }),
-    }
-}
-
 impl ReorientConfig {
     /// Refuses settings from which no task can be made.
     ///
     /// # Errors
     /// [`EnvError::Config`].
     pub fn check(&self) -> Result<(), EnvError> {
-        check_goals(self.goals)?;
+        self.goals.check()?;
         check_above_0(&[("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise), ("position_weight", self.position_weight)])?;
         self.choices().check()

@@ -249,7 +249,9 @@ impl Fit for Ensemble {
             }
         }
 
-        let shaper = self.shaper();
+        let rows = || data.obs().chunks_exact(obs).chain(data.next_obs().chunks_exact(obs));
+        let wraps: Vec<Wrap> = self.wraps.iter().map(|wrap| wrap.seen(rows())).collect();
+        let shaper = Shaper { wraps: wraps.clone(), ..self.shaper() };
         let all = shaper.transitions(data);
         let (mut inputs, mut targets) = (shaper.inputs(&all), shaper.targets(&all));
         let targets_width = shaper.targets_width();
@@ -261,7 +263,6 @@ impl Fit for Ensemble {
                 sums.join(&Sums::of(&shaper.inputs(&copied), &shaper.targets(&copied), &copied, &shaper));
             }
         }
-        let rows = || data.obs().chunks_exact(obs).chain(data.next_obs().chunks_exact(obs));
         let statistics = EnsembleStatistics {
             inputs: sums.inputs.normalizer(&sums.input_magnitudes),
             targets: if self.config.normalize_targets {
@@ -269,7 +270,7 @@ impl Fit for Ensemble {
             } else {
                 Normalizer::identity(targets_width)
             },
-            wraps: self.wraps.iter().map(|wrap| wrap.seen(rows())).collect(),
+            wraps,
             offset: data.offset().to_vec(),
         };
         statistics.inputs.normalize(&mut inputs);

@@ -240,11 +240,7 @@ impl Guided {
         if let Some(student) = &mut self.student {
             student.learned = false;
             // Plans for another goal teach nothing.
-            let (o, a, capacity) =
-                (student.labels.obs_width(), student.labels.action_width(), student.labels.capacity());
-            if let Ok(empty) = Replay::new(o, a, capacity) {
-                student.labels = empty;
-            }
+            student.labels.clear();
         }
     }
 
@@ -629,10 +625,12 @@ impl Learner for Guided {
         for last in [place.running.last_mut(), place.labelled.last_mut()].into_iter().flatten() {
             last.truncated = true;
         }
-        self.take_in(slot, true)?;
-        if let Some(data) = self.data.as_mut().filter(|_| self.slots.len() == 1) {
-            data.truncate_episode();
+        if self.slots.len() == 1 {
+            // Its steps are in the data already.
+            let labels = self.student.as_mut().map(|student| &mut student.labels);
+            self.data.iter_mut().chain(labels).for_each(Replay::truncate_episode);
         }
+        self.take_in(slot, true)?;
         let (steps, distil) = (self.progress.steps, &self.config.distil);
         self.progress.due[0] |= self.net.is_some() && self.config.value.every == FitSchedule::Episode;
         self.progress.due[1] |=

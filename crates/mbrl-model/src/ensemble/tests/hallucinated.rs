@@ -91,6 +91,35 @@ fn shown(member: &Ensemble, data: &Dataset, steps: usize, copy: usize) -> [Vec<f
 }
 
 #[test]
+fn predicted_angles_lie_where_those_of_the_data_do_from_the_first_fit_on() {
+    let signed = data(ROWS, 1);
+    // From 0 to a whole turn, where a fresh model expects them within ± half a turn.
+    let from_zero = |rows: &[f32]| -> Vec<f32> {
+        rows.chunks(4).flat_map(|row| [row[0].rem_euclid(2.0), row[1], row[2], row[3]]).collect()
+    };
+    let (obs, next) = (from_zero(signed.obs()), from_zero(signed.next_obs()));
+    let data = Dataset::new(obs, signed.actions().to_vec(), next, 4, 2).unwrap();
+    let data = data.with_rewards(signed.rewards().unwrap().to_vec()).unwrap();
+    let data = data.with_terminated(signed.terminated().unwrap().to_vec()).unwrap().with_episodes(&LENGTHS).unwrap();
+    let mut model = config().init_with(4, 2, &Knowledge::none(), &Device::flex(), &mut Rng::new(2)).unwrap();
+    let rows: Vec<usize> = (0..MEMBERS * 100).map(|i| i % ROWS).collect();
+    let drawn = |model: &Ensemble| {
+        let (examples, statistics) = model.prepare(&data).unwrap();
+        let width = model.seen.width();
+        let says = |inputs: &[f32]| {
+            let inputs = TensorData::new(inputs.to_vec(), [MEMBERS, inputs.len() / (MEMBERS * width), width]);
+            to_vec(model.network.heads(Tensor::from_data(inputs, &Device::flex()), &model.config).mean)
+        };
+        let batch = FitBatch::new(&rows, MEMBERS, 7).at_step(3);
+        (examples.copies().unwrap().draw(&batch, &says), statistics)
+    };
+    let (first, statistics) = drawn(&model);
+    let network = model.network.clone();
+    model.finish(network, statistics, &[0.0; MEMBERS]);
+    assert_eq!(first, drawn(&model).0);
+}
+
+#[test]
 fn a_member_is_shown_its_own_predictions_and_never_those_across_episodes() {
     let data = data(ROWS, 1).with_episodes(&LENGTHS).unwrap();
     let begin = |row: usize| {
