@@ -192,7 +192,7 @@ fn a_fit_that_waits_for_data_is_not_forgotten_by_a_resume() {
     let mut agent = fresh();
     // An episode of one step: a fit is due, and has too little data.
     agent.observe(&step(0.0, true)).unwrap();
-    agent.update(&mut Rng::new(4), &mut Scalars::default()).unwrap();
+    agent.update(&mut Rng::new(4), &mut Silent).unwrap();
     assert!(!agent.is_planning());
     let folder = tempfile::tempdir().unwrap();
     let written = Checkpoints::in_folder(folder.path()).write(1, None, None, |writer| agent.save(writer)).unwrap();
@@ -201,7 +201,7 @@ fn a_fit_that_waits_for_data_is_not_forgotten_by_a_resume() {
     // In the middle of the next episode no other fit is due.
     for agent in [&mut agent, &mut resumed] {
         agent.observe(&step(0.1, false)).unwrap();
-        agent.update(&mut Rng::new(5), &mut Scalars::default()).unwrap();
+        agent.update(&mut Rng::new(5), &mut Silent).unwrap();
         assert!(agent.is_planning());
     }
     assert_eq!(agent.model().save().unwrap(), resumed.model().save().unwrap());
