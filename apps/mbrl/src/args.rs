@@ -427,8 +427,9 @@ pub(crate) struct DiagnoseArgs {
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) which: CheckpointArg,
-    /// Diagnose an agent that plans with another goal, task or planner: replace one value of its experiment, for example
-    /// task_options.goal=clockwise. Its model stays as it is.
+    /// Diagnose the agent as it would plan with another goal, task or planner: replace one value of its experiment, for example
+    /// task_options.goal=clockwise. Its model and its data stay as they are; tasks with other observations or actions are refused, and so are
+    /// agents that learn more than a model.
     #[arg(long, value_name = "KEY=VALUE", requires = "out")]
     pub(crate) set: Vec<String>,
     /// Number of episodes whose states are examined.
@@ -440,7 +441,8 @@ pub(crate) struct DiagnoseArgs {
     /// Seed of the start states and of random draws; 0 gives the start states of the evaluations during training.
     #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// File of the picture; the figures go beside it as .json (default: diagnosis.svg in the run's folder; with --set it must be given).
+    /// File of the picture; the figures go beside it as .json (default: diagnosis.svg in the run's folder; required with
+    /// --set).
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mbrl_env::{Env, data::CLIPPED};
 use mbrl_model::ModelEvaluation;
 use mbrl_policy::{
@@ -69,6 +69,12 @@ fn look(args: &DiagnoseArgs, folder: &RunFolder) -> Result<(Diagnosis, u64, Vec<
     warn(&restored.damaged, &Display::new());
     let mut own = Judged::of_run(folder.experiment.clone(), restored);
     let mut elsewhere = (!args.set.is_empty()).then(|| own.elsewhere(&args.set)).transpose()?;
+    if elsewhere.as_ref().is_some_and(|there| own.is_of_other_task(&there.experiment) && there.has_learned_reward()) {
+        bail!(
+            "--set: the model has learned the reward of its own task, so what it promises on another one means nothing; expected the other \
+             task's reward: --set goal.reward=task"
+        );
+    }
     let judged = elsewhere.as_mut().unwrap_or(&mut own);
     let mut config = DiagnoseConfig::default();
     (config.episodes, config.plans, config.seed) = (args.episodes, args.plans, args.seed);

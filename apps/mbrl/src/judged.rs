@@ -11,7 +11,7 @@ use mbrl_policy::{
 
 use crate::{console, registry::registry, run::Restored};
 
-/// Parts of an experiment that an evaluation does not read, and the way to set each.
+/// Parts of an experiment that judging its agent does not read, and the way to set each.
 const NOT_EVALUATED: [(&str, &str); 9] = [
     ("seed", "--seed N draws other start states"),
     ("name", "the run keeps its own"),
@@ -20,7 +20,7 @@ const NOT_EVALUATED: [(&str, &str); 9] = [
     ("agent", "mbrl refit RUN --set agent.… trains on with it"),
     ("model", "mbrl refit RUN --set model.… fits another model to the run's data"),
     ("fit", "mbrl refit RUN --set fit.… fits another model to the run's data"),
-    ("train", "--episodes N and --threads N set what evaluations need"),
+    ("train", "--episodes N and --threads N set what is needed here"),
     ("practice", "mbrl refit RUN --set practice.… trains on with it"),
 ];
 
@@ -57,6 +57,17 @@ impl Judged {
         Ok(Self { experiment, env_step: exported.env_step(), task, agent })
     }
 
+    /// Whether an experiment has another task, or this one with other options.
+    pub(crate) fn is_of_other_task(&self, other: &Experiment) -> bool {
+        self.experiment.task != other.task || self.experiment.task_options != other.task_options
+    }
+
+    /// Whether its plans use a reward that its model has learned.
+    pub(crate) fn has_learned_reward(&self) -> bool {
+        let of_model = |sections: &ModelBasedSections| sections.goal.reward == Some(RewardSource::Model);
+        self.experiment.agent.model_based().is_some_and(of_model)
+    }
+
     /// The same model with other settings of the experiment, for example on another task.
     pub(crate) fn elsewhere(&self, words: &[String]) -> Result<Self> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -65,9 +76,7 @@ impl Judged {
             let section = key.split('.').next().unwrap_or_default().trim();
             let unread = NOT_EVALUATED.iter().find(|(known, _)| *known == section && key != "agent.kind");
             if let Some((_, way)) = unread {
-                bail!(
-                    "--set {word}: an evaluation does not read {section}, expected a setting of task, goal or planner: {way}"
-                );
+                bail!("--set {word}: {section} is not read here, expected a setting of task, goal or planner: {way}");
             }
         }
         let exported = ExportedAgent::new(&self.experiment, self.env_step, &*self.agent).context("--set")?;
@@ -87,10 +96,9 @@ impl Judged {
             };
             bail!("--set: the model of {from} cannot be used on {to}, expected the same {what}: {told}");
         }
-        let moved = from != to || self.experiment.task_options != there.task_options;
+        let moved = self.is_of_other_task(&there);
         let judged = Self::with_model(there, &exported).with_context(|| format!("the model of {from} on {to}"))?;
-        let of_model = |sections: &ModelBasedSections| sections.goal.reward == Some(RewardSource::Model);
-        if moved && judged.experiment.agent.model_based().is_some_and(of_model) {
+        if moved && judged.has_learned_reward() {
             console::note(
                 "note: plans use the reward that the model learned in its own task; --set goal.reward=task uses the other task's reward",
             );

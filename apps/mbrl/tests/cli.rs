@@ -100,6 +100,10 @@ fn a_diagnosis_looks_at_model_plans_and_values_of_a_run() {
     let data = |found: &serde_json::Value| found["data"]["column_std"].as_array().unwrap().clone();
     assert_eq!(data(&short), data(&found));
     assert!(fs::read_to_string(dir.path("short.svg")).unwrap().contains("planner.horizon=3"));
+    // Not taken for the run's own by a report.
+    fs::copy(dir.path("short.json"), dir.path("run/diagnosis.json")).unwrap();
+    dir.run(&["report", "run"]).ok();
+    assert!(!fs::read_to_string(dir.path("run/report.html")).unwrap().contains("by mbrl diagnose"));
     dir.run(&["diagnose", "run", "--set", "model.members=3", "--out", "s.svg"])
         .fails(1, &["mbrl refit RUN --set model"]);
 
@@ -908,6 +912,17 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     };
     assert!(told(&elsewhere) && !told(&[]) && !told(&["--set", "planner.horizon=2"]));
     assert!(!told(&[&elsewhere[..], &["--set", "goal.reward=task"]].concat()));
+    // Nor can its promises there be compared with what the simulator pays.
+    let diagnosed = |run, more: &[&str]| {
+        dir.run(
+            &[&["diagnose", run, "--episodes", "1", "--plans", "1", "--out", "there.svg"], &elsewhere[..], more]
+                .concat(),
+        )
+    };
+    diagnosed("paid", &[]).fails(1, &["the model has learned the reward of its own task", "--set goal.reward=task"]);
+    diagnosed("paid", &["--set", "goal.reward=task"]).ok();
+    let said = diagnosed("run", &[]).ok();
+    assert!(said.out.contains("step 500, task_options.edge=0.3\n"), "{said:?}");
 
     // Tasks with other columns, unknown keys.
     let other = ["eval", "agent.safetensors", "--set", "task=pendulum"];
@@ -915,7 +930,7 @@ fn agents_that_plan_are_exported_and_plan_as_in_their_run() {
     dir.run(&["eval", "run", "--set", "task_options.hedge=1"]).fails(1, &["`hedge`"]);
     // Settings that an evaluation would not read.
     for (word, way) in [
-        ("seed=5", "mbrl eval --seed N"),
+        ("seed=5", "--seed N"),
         ("fit.max_epochs=1", "mbrl refit RUN"),
         ("agent.fit_every=5", "mbrl refit RUN"),
         ("model.nll_beta=0.5", "mbrl refit RUN"),

@@ -366,8 +366,8 @@ impl Replay {
         self.running = false;
     }
 
-    /// Drops all transitions. [`pushed`](Self::pushed) goes on counting: the record of a new transition never has the number of one that
-    /// was dropped.
+    /// Drops all transitions and keeps their memory. [`pushed`](Self::pushed) counts on, so the [`records`](Self::records) of later transitions
+    /// have new numbers.
     ///
     /// ```
     /// use mbrl_env::{Replay, Transition};

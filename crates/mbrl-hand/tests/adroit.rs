@@ -47,6 +47,20 @@ fn at_rest_the_objects_stay_for_ten_seconds() {
     }
 }
 
+#[test]
+#[ignore = "needs the Adroit hand's files"]
+fn a_cube_that_turns_up_rises_on_the_side_of_the_fingers() {
+    let entries = tasks();
+    // Fingers of the Adroit hand point along y, ours along x: these axes of the goal.
+    for (name, axis) in [("reorient-adroit", 72), ("reorient", 69)] {
+        let entry = entries.iter().find(|entry| entry.name() == name).unwrap();
+        for (goal, sign) in [("up", 1.0), ("half-up", 1.0), ("down", -1.0)] {
+            let obs = entry.make(&Options::new().with("goals", goal)).unwrap().env.reset(Some(0)).unwrap();
+            assert!(sign * obs[axis + 2] > 0.6, "{name}, {goal}: {:?}", &obs[69..75]);
+        }
+    }
+}
+
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }

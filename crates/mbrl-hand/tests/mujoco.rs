@@ -339,17 +339,16 @@ fn sensors_add_noise_to_what_they_measure_alone() {
 
 #[test]
 fn a_cube_has_the_goals_that_are_named_and_no_others() {
-    let drawn = |goals: serde_json::Value| -> Vec<Vec<f32>> {
+    let of = |name: &str, goals: serde_json::Value| -> Vec<Vec<f32>> {
         let options: Options = serde_json::from_value(serde_json::json!({ "goals": goals })).unwrap();
-        let entries = tasks();
-        let entry = entries.iter().find(|entry| entry.name() == "reorient").unwrap();
-        let mut env = entry.make(&options).unwrap().env;
+        let mut env = make(name, &options).env;
         // The goal's first two axes.
         (0..12).map(|seed| env.reset(Some(seed)).unwrap()[69..75].to_vec()).collect()
     };
-    // About the axis across the hand, the world's y, the goal's second axis is that axis; about the vertical, the first axis stays level.
+    let drawn = |goals: serde_json::Value| of("reorient", goals);
+    // A turn about y leaves the goal's second axis, y; one about z leaves both axes level.
     let (s, c) = (0.7_f32.sin(), 0.7_f32.cos());
-    for goal in drawn(serde_json::json!("down-small")) {
+    for goal in drawn(serde_json::json!("half-down")) {
         for (found, meant) in goal.iter().zip([c, 0.0, -s, 0.0, 1.0, 0.0]) {
             assert!((found - meant).abs() < 1e-6, "{goal:?}");
         }
@@ -377,16 +376,16 @@ fn options_that_cannot_be_are_refused_by_name() {
         serde_json::from_value(serde_json::json!({ "physics": { "timestep": timestep } })).unwrap()
     };
     assert!(refused("valve", physics(0.003)).starts_with("timestep = 0.003: expected 0.1 s divided"));
-    assert!(refused("reorient", Options::new().with("goals", 3)).starts_with("goals = 3: expected 2, 4 or 8"));
+    assert!(
+        refused("reorient", Options::new().with("goals", 3))
+            .contains("goals: invalid value: integer `3`, expected 2, 4, 8, a name such as \"down\"")
+    );
     let goals = |goals: serde_json::Value| {
         refused("reorient", serde_json::from_value(serde_json::json!({ "goals": goals })).unwrap())
     };
     assert!(goals(serde_json::json!([])).starts_with("goals = []: expected at least one"));
-    assert!(goals(serde_json::json!(["up", "up"])).starts_with("goals = [Up, Up]: expected each goal at most once"));
-    assert!(goals(serde_json::json!(["upwards"])).contains("goals: unknown variant `upwards`, expected one of `left`"));
+    assert!(goals(serde_json::json!(["up", "up"])).ends_with("expected each goal at most once"));
     assert!(goals(serde_json::json!("upwards")).contains("goals: unknown variant `upwards`, expected one of `left`"));
-    assert!(goals(serde_json::json!(-2)).contains("expected 2, 4, 8, a turn such as \"down\", or a list"));
-    assert!(goals(serde_json::json!(2.5)).contains("expected 2, 4, 8, a turn"));
     assert!(refused("baoding", Options::new().with("period", 0.0)).starts_with("period = 0: expected"));
     assert!(refused("write", Options::new().with("path", "square")).contains("path: unknown variant `square`"));
     let wide: Options = serde_json::from_value(serde_json::json!({ "randomize": { "mass": 1.0 } })).unwrap();

@@ -355,12 +355,16 @@ mod tests {
         let mut replay = Replay::new(1, 1, 1000).unwrap();
         push(&mut replay, 3);
         write(&checkpoints, 1, None, &replay, b"");
-        push(&mut replay, 1);
         replay.clear();
-        push(&mut replay, 5);
+        for x in [10.0, 11.0, 12.0, 13.0, 14.0] {
+            let (obs, action, next_obs) = (vec![x], vec![-x], vec![x + 1.0]);
+            replay
+                .push(&Transition { obs, action, reward: 2.0, next_obs, terminated: false, truncated: false })
+                .unwrap();
+        }
         write(&checkpoints, 2, Some(1), &replay, b"");
         let (found, _) = read(folder.path(), 2).unwrap();
-        assert_eq!((found.len(), found.columns()), (5, replay.columns()));
+        assert_eq!((found.columns(), found.index()), (replay.columns(), replay.index()));
         replay.clear();
         write(&checkpoints, 3, Some(2), &replay, b"");
         assert!(read(folder.path(), 3).unwrap().0.is_empty());

@@ -39,8 +39,8 @@ struct Progress {
     /// A fit comes with the next update.
     #[serde(default)]
     due: bool,
-    /// An episode of several has ended since the last fit: one comes when all are over.
-    #[serde(default)]
+    /// With several environments: an episode has ended since the last fit, and a fit is due when none is running. Never so in a checkpoint.
+    #[serde(skip)]
     ended: bool,
 }
 

@@ -453,6 +453,26 @@ fn a_distilled_policy_keeps_its_planners_return_and_asks_it_no_more() {
 }
 
 #[test]
+fn plans_for_a_goal_that_was_replaced_are_in_no_later_checkpoint() {
+    let config = guide(ValueConfig::default(), distil(DistilRole::Propose));
+    let mut agent = train(&config, in_simulator(3), 60);
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::in_folder(folder.path());
+    let stored = |agent: &Guided, step: u64, after: Option<u64>| {
+        let written = checkpoints.write(step, None, after, |writer| agent.save(writer)).unwrap();
+        CheckpointReader::open(&written).unwrap().get_replay("labels").unwrap()
+    };
+    let first = stored(&agent, 1, None);
+    agent.goal_mut().reward = Some(Arc::new(reward_fn(|_, _, next: Tensor<2>| next.squeeze_dim::<1>(1))));
+    // More plans than before: their places on the disk are not those of the first ones.
+    let mut training = TrainConfig::default().init(80, 9).unwrap();
+    training.run(&mut point(), &mut agent, None, &mut (), &AtomicBool::new(false)).unwrap();
+    let second = stored(&agent, 2, Some(1));
+    assert_eq!((first.len(), second.len()), (60, 80));
+    assert_ne!(first.columns().obs[..60], second.columns().obs[..60]);
+}
+
+#[test]
 fn an_episode_that_breaks_down_is_truncated_in_the_data() {
     let spec = Point::limited(STEPS).spec().clone();
     let step = |obs: f32| Transition {

@@ -63,6 +63,10 @@ pub(super) fn show(group: &Group, id: usize) -> Shown {
 /// What `mbrl diagnose` found about the plans of a run, if it was used.
 fn diagnosed(run: &Run) -> Option<String> {
     let found: Value = serde_json::from_slice(&fs::read(run.folder.path.join(DIAGNOSIS)).ok()?).ok()?;
+    // With other settings (--set) the figures are not the run's.
+    if found.get("set").and_then(Value::as_array).is_some_and(|set| !set.is_empty()) {
+        return None;
+    }
     let plans = found.get("plans")?;
     let told = |place: &str| plans.pointer(place).and_then(Value::as_f64).map_or("–".to_owned(), number);
     let row = |name: &str, promised: &str, earned: &str| vec![name.to_owned(), told(promised), told(earned)];

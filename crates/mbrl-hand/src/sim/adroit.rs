@@ -210,14 +210,8 @@ impl ReorientAdroitConfig {
             let model = Model::from_xml(&scene(&self.physics, variation, &cube(variation, CUBE_AT))?)?;
             let servo = self.servo();
             let play = Reorient {
-                // Across the hand is x here.
-                goals: self
-                    .goals
-                    .turns()
-                    .iter()
-                    .map(|turn| turn.about())
-                    .map(|(axis, angle)| (if axis == 1 { 0 } else { 2 }, angle))
-                    .collect(),
+                // Fingers point along y: the vertical times that is −x.
+                goals: self.goals.iter().map(|turn| turn.rotation((0, -1.0))).collect(),
                 start_noise: self.start_noise,
                 objective: self.objective(),
                 servo: servo.clone(),

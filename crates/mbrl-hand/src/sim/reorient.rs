@@ -59,7 +59,7 @@ impl ReorientConfig {
         let (model, servo) = (model(&self.mjcf(variation))?, self.servo());
         let target = model.mocap("target")?;
         let play = Reorient {
-            goals: self.goals.turns().iter().map(|turn| turn.about()).collect(),
+            goals: self.goals.iter().map(|turn| turn.rotation((1, 1.0))).collect(),
             start_noise: self.start_noise,
             objective: self.objective(),
             servo: servo.clone(),

@@ -7,7 +7,7 @@ use super::{
     BaodingGoal, BaodingObjective, Choices, FALLEN_ADROIT, ReorientObjective, SensorNoise, Told,
     baoding::{ball_fields, check_lead},
     check_above_0, check_at_least_0, choices, hand_layout,
-    reorient::{CubeGoals, cube_fields},
+    reorient::{CubeTurn, check_goals, cube_fields, read_goals, usual_goals},
 };
 use crate::{
     Servo,
@@ -165,8 +165,10 @@ impl BaodingAdroitConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReorientAdroitConfig {
-    /// Goals from which one is drawn (default: the four turns by 1.5 rad).
-    pub goals: CubeGoals,
+    /// Goals from which one is drawn (default: the four turns by 1.5 rad). As an option: names, one name, or a number: 2 (left, right), 4 (and
+    /// up, down) or 8 (and the halves).
+    #[serde(deserialize_with = "read_goals")]
+    pub goals: Vec<CubeTurn>,
     /// Weight of the distance from the start (default: 20).
     pub position_weight: f64,
     /// Settings of the engine's steps (default: 2.5 ms, as in PDDM).
@@ -190,7 +192,7 @@ pub struct ReorientAdroitConfig {
 impl Default for ReorientAdroitConfig {
     fn default() -> Self {
         Self {
-            goals: CubeGoals::default(),
+            goals: usual_goals(),
             position_weight: 20.0,
             physics: physics(),
             speed: 3.0,
@@ -210,7 +212,7 @@ impl ReorientAdroitConfig {
     /// # Errors
     /// [`EnvError::Config`].
     pub fn check(&self) -> Result<(), EnvError> {
-        self.goals.check()?;
+        check_goals(&self.goals)?;
         check_above_0(&[("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise), ("position_weight", self.position_weight)])?;
         self.choices().check()

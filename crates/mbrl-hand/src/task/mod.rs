@@ -17,7 +17,7 @@ use crate::{
 
 pub use adroit::{AdroitPenConfig, AdroitPenObjective, BaodingAdroitConfig, ReorientAdroitConfig};
 pub use baoding::{BaodingConfig, BaodingGoal, BaodingObjective, BaodingScore, FALLEN};
-pub use reorient::{CubeGoals, CubeTurn, ReorientConfig, ReorientObjective, ReorientScore};
+pub use reorient::{CubeTurn, ReorientConfig, ReorientObjective, ReorientScore};
 pub use valve::{ValveConfig, ValveObjective, ValveScore};
 pub use write::{WriteConfig, WriteObjective, WritePath, WriteScore};
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use mbrl_env::{Augment, EnvError, Features, Field, Knowledge, Known};
 use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error as _, IntoDeserializer, SeqAccess, Visitor},
+    Deserialize, Deserializer, Serialize,
+    de::{self, IntoDeserializer, SeqAccess, Unexpected, Visitor, value::SeqAccessDeserializer},
 };
 
 use super::{
@@ -57,149 +57,105 @@ pub(crate) const REST: Pose = &[
     ("THJ0", 0.4),
 ];
 
-/// A goal of the cube: the turn that leads to it from the orientation at the start.
+/// A goal of the cube: how it is to lie, seen from how it lay at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CubeTurn {
-    /// To the left, about the vertical, by 1.5 rad.
+    /// Turned by 1.5 rad about the vertical, counter-clockwise seen from above.
     Left,
-    /// To the right, about the vertical, by 1.5 rad.
+    /// The same clockwise.
     Right,
-    /// Up, about the axis across the hand, by 1.5 rad.
+    /// Turned by 1.5 rad about the axis across the hand: the side towards the fingers rises.
     Up,
-    /// Down, about the axis across the hand, by 1.5 rad.
+    /// The same the other way: that side sinks.
     Down,
-    /// To the left by 0.7 rad.
-    LeftSmall,
-    /// To the right by 0.7 rad.
-    RightSmall,
-    /// Up by 0.7 rad.
-    UpSmall,
-    /// Down by 0.7 rad.
-    DownSmall,
+    /// As `Left`, by 0.7 rad.
+    HalfLeft,
+    /// As `Right`, by 0.7 rad.
+    HalfRight,
+    /// As `Up`, by 0.7 rad.
+    HalfUp,
+    /// As `Down`, by 0.7 rad.
+    HalfDown,
 }
 
 impl CubeTurn {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Left,
-        Self::Right,
-        Self::Up,
-        Self::Down,
-        Self::LeftSmall,
-        Self::RightSmall,
-        Self::UpSmall,
-        Self::DownSmall,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Left, Self::Right, Self::Up, Self::Down, Self::HalfLeft, Self::HalfRight, Self::HalfUp, Self::HalfDown];
 
-    /// The axis of the world, 2 for the vertical and 1 for the one across the hand, and the angle about it (rad).
-    #[must_use]
-    pub fn about(self) -> (usize, f64) {
+    /// The axis of the world and the angle about it (rad), where the axis across the hand is `across`, times the sign that makes it the vertical
+    /// times the direction of the fingers.
+    #[cfg(feature = "mujoco")]
+    pub(crate) fn rotation(self, across: (usize, f64)) -> (usize, f64) {
+        let sideways = |angle: f64| (across.0, across.1 * angle);
         match self {
             Self::Left => (2, 1.5),
             Self::Right => (2, -1.5),
-            Self::Up => (1, -1.5),
-            Self::Down => (1, 1.5),
-            Self::LeftSmall => (2, 0.7),
-            Self::RightSmall => (2, -0.7),
-            Self::UpSmall => (1, -0.7),
-            Self::DownSmall => (1, 0.7),
+            Self::Up => sideways(-1.5),
+            Self::Down => sideways(1.5),
+            Self::HalfLeft => (2, 0.7),
+            Self::HalfRight => (2, -0.7),
+            Self::HalfUp => sideways(-0.7),
+            Self::HalfDown => sideways(0.7),
         }
     }
 }
 
-/// The goals from which one is drawn for each episode. As an option, a number (`goals = 8`), a name (`goals = "down"`) or a list of names
-/// (`goals = ["up", "down-small"]`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CubeGoals {
-    /// The first 2 (left, right), 4 (and up, down) or 8 (and half as far) of [`CubeTurn::ALL`].
-    First(usize),
-    /// These alone.
-    Only(Vec<CubeTurn>),
+/// The goals unless others are named: the four turns by 1.5 rad.
+pub(crate) fn usual_goals() -> Vec<CubeTurn> {
+    CubeTurn::ALL[..4].to_vec()
 }
 
-impl Default for CubeGoals {
-    fn default() -> Self {
-        Self::First(4)
+/// Refuses no goal, and a goal that is named twice.
+pub(crate) fn check_goals(goals: &[CubeTurn]) -> Result<(), EnvError> {
+    let refused = |value: &str, rule| Err(EnvError::Config { field: "goals", value: value.into(), rule });
+    if goals.is_empty() {
+        return refused("[]", "at least one");
     }
+    if goals.iter().enumerate().any(|(i, turn)| goals[..i].contains(turn)) {
+        return refused("a list with one of them twice", "each goal at most once");
+    }
+    Ok(())
 }
 
-impl CubeGoals {
-    /// Refuses other numbers than 2, 4 and 8, no goal, and a goal that is named twice.
-    ///
-    /// # Errors
-    /// [`EnvError::Config`].
-    pub fn check(&self) -> Result<(), EnvError> {
-        let refused = |value: String, rule| Err(EnvError::Config { field: "goals", value, rule });
-        match self {
-            Self::First(2 | 4 | 8) => Ok(()),
-            Self::First(number) => refused(number.to_string(), "2, 4 or 8"),
-            Self::Only(turns) if turns.is_empty() => refused("[]".into(), "at least one"),
-            Self::Only(turns) if turns.iter().enumerate().any(|(i, turn)| turns[..i].contains(turn)) => {
-                refused(format!("{turns:?}"), "each goal at most once")
-            }
-            Self::Only(_) => Ok(()),
+/// Reads goals: a number of the first of [`CubeTurn::ALL`], a name, or a list of names.
+pub(crate) fn read_goals<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CubeTurn>, D::Error> {
+    struct Goals;
+
+    impl<'de> Visitor<'de> for Goals {
+        type Value = Vec<CubeTurn>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("2, 4, 8, a name such as \"down\", or a list such as [\"left\", \"half-down\"]")
         }
-    }
 
-    /// The turns; those of a number that [`check`](Self::check) refuses are left out.
-    #[must_use]
-    pub fn turns(&self) -> &[CubeTurn] {
-        match self {
-            Self::First(number) => &CubeTurn::ALL[..(*number).min(CubeTurn::ALL.len())],
-            Self::Only(turns) => turns,
-        }
-    }
-}
-
-impl Serialize for CubeGoals {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::First(number) => number.serialize(serializer),
-            Self::Only(turns) => turns.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for CubeGoals {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// A number, a name or a list.
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = CubeGoals;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("2, 4, 8, a turn such as \"down\", or a list such as [\"left\", \"down-small\"]")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<CubeGoals, E> {
-                CubeTurn::deserialize(name.into_deserializer()).map(|turn| CubeGoals::Only(vec![turn]))
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<CubeGoals, E> {
-                usize::try_from(number).map(CubeGoals::First).map_err(E::custom)
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<CubeGoals, E> {
-                let wrong = || E::invalid_value(serde::de::Unexpected::Signed(number), &self);
-                usize::try_from(number).map(CubeGoals::First).map_err(|_| wrong())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<CubeGoals, A::Error> {
-                let mut turns = Vec::new();
-                while let Some(turn) = list.next_element()? {
-                    if turns.len() == CubeTurn::ALL.len() {
-                        return Err(A::Error::invalid_length(turns.len() + 1, &self));
-                    }
-                    turns.push(turn);
-                }
-                Ok(CubeGoals::Only(turns))
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Vec<CubeTurn>, E> {
+            match number {
+                2 => Ok(CubeTurn::ALL[..2].to_vec()),
+                4 => Ok(CubeTurn::ALL[..4].to_vec()),
+                8 => Ok(CubeTurn::ALL.to_vec()),
+                _ => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
             }
         }
 
-        deserializer.deserialize_any(Either)
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vec<CubeTurn>, E> {
+            match u64::try_from(number) {
+                Ok(number) => self.visit_u64(number),
+                Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+            }
+        }
+
+        fn visit_str<E: de::Error>(self, name: &str) -> Result<Vec<CubeTurn>, E> {
+            CubeTurn::deserialize(name.into_deserializer()).map(|turn| vec![turn])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<CubeTurn>, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(list))
+        }
     }
+
+    deserializer.deserialize_any(Goals)
 }
 
 /// Turn a cube of 57 mm in the palm to an orientation and keep it there; PDDM's task (Nagabandi et al. 2019) on a robot of our own.
@@ -212,8 +168,10 @@ impl<'de> Deserialize<'de> for CubeGoals {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReorientConfig {
-    /// Goals from which one is drawn (default: the four turns by 1.5 rad).
-    pub goals: CubeGoals,
+    /// Goals from which one is drawn (default: the four turns by 1.5 rad). As an option: names, one name, or a number: 2 (left, right), 4 (and
+    /// up, down) or 8 (and the halves).
+    #[serde(deserialize_with = "read_goals")]
+    pub goals: Vec<CubeTurn>,
     /// Weight of the distance from the start (default: 20; the paper has no such term, and its cube only reaches the goal).
     pub position_weight: f64,
     /// Settings of the engine's steps.
@@ -237,7 +195,7 @@ pub struct ReorientConfig {
 impl Default for ReorientConfig {
     fn default() -> Self {
         Self {
-            goals: CubeGoals::default(),
+            goals: usual_goals(),
             position_weight: 20.0,
             physics: PhysicsConfig::default(),
             speed: 3.0,
@@ -257,7 +215,7 @@ impl ReorientConfig {
     /// # Errors
     /// [`EnvError::Config`].
     pub fn check(&self) -> Result<(), EnvError> {
-        self.goals.check()?;
+        check_goals(&self.goals)?;
         check_above_0(&[("speed", self.speed), ("action_scale", self.action_scale)])?;
         check_at_least_0(&[("start_noise", self.start_noise), ("position_weight", self.position_weight)])?;
         self.choices().check()
@@ -672,6 +630,29 @@ mod tests {
     use super::*;
     use crate::{objective::Batched, testing};
     use mbrl_env::{Device, check};
+
+    #[test]
+    fn goals_are_a_number_a_name_or_names() {
+        use CubeTurn::{Down, HalfDown, Left, Right, Up};
+        let read = |goals: serde_json::Value| {
+            let config = serde_json::from_value(serde_json::json!({ "goals": goals }));
+            config.map(|config: ReorientConfig| config.goals).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(2.into()).unwrap(), [Left, Right]);
+        assert_eq!(read(4.into()).unwrap(), [Left, Right, Up, Down]);
+        assert_eq!(read(8.into()).unwrap(), CubeTurn::ALL);
+        assert_eq!(read("down".into()).unwrap(), [Down]);
+        assert_eq!(read(vec!["up", "half-down"].into()).unwrap(), [Up, HalfDown]);
+        for (wrong, word) in
+            [(3.into(), "integer `3`"), ((-2).into(), "integer `-2`"), (2.5.into(), "floating point `2.5`")]
+        {
+            let said = read(wrong).unwrap_err();
+            assert!(said.contains(word) && said.contains("expected 2, 4, 8, a name such as"), "{said}");
+        }
+        assert!(read("upwards".into()).unwrap_err().contains("unknown variant `upwards`, expected one of `left`"));
+        let config = ReorientConfig { goals: vec![HalfDown, Up], ..Default::default() };
+        assert_eq!(serde_json::from_value::<ReorientConfig>(serde_json::to_value(&config).unwrap()).unwrap(), config);
+    }
 
     fn row(at: [f64; 3], turn: [f64; 4], goal: [f64; 4]) -> Vec<f32> {
         let mut row = vec![0.0_f32; WIDTH];

@@ -625,10 +625,9 @@ impl Learner for Guided {
         for last in [place.running.last_mut(), place.labelled.last_mut()].into_iter().flatten() {
             last.truncated = true;
         }
-        if self.slots.len() == 1 {
-            // Its steps are in the data already.
-            let labels = self.student.as_mut().map(|student| &mut student.labels);
-            self.data.iter_mut().chain(labels).for_each(Replay::truncate_episode);
+        if let Some(data) = self.data.as_mut().filter(|_| self.slots.len() == 1) {
+            // Before the episode is ended there.
+            data.truncate_episode();
         }
         self.take_in(slot, true)?;
         let (steps, distil) = (self.progress.steps, &self.config.distil);
