@@ -47,11 +47,10 @@ pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode> {
     let (found, env_step, columns) = in_pool(args.threads.count(), || look(args, &folder))??;
     let label = folder.label();
     let json = svg.with_extension("json");
-    let title = [format!("{label}, step {env_step}")]
-        .into_iter()
-        .chain(args.set.iter().cloned())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut title = format!("{label}, step {env_step}");
+    for word in &args.set {
+        let _ = write!(title, ", {word}");
+    }
     // First, so that a full disk does not lose the figures.
     console::out(format_args!("{title}\n{}", in_words(&found, &columns)))?;
     let written = Written { run: &label, env_step, seed: args.seed, set: &args.set, found: &found };
@@ -89,11 +88,8 @@ fn look(args: &DiagnoseArgs, folder: &RunFolder) -> Result<(Diagnosis, u64, Vec<
     }
     let judged = elsewhere.as_ref().unwrap_or(&own);
     // An agent elsewhere has the model alone; the data that it was fitted to are the run's.
-    let data = own.agent.learned().map(|learned| learned.replay);
-    let learned = judged.agent.learned().map(|learned| match data {
-        Some(data) => Learned::new(learned.model, learned.is_fitted, data),
-        None => learned,
-    });
+    let learned = judged.agent.learned().zip(own.agent.learned());
+    let learned = learned.map(|(learned, own)| Learned::new(learned.model, learned.is_fitted, own.replay));
     let value = judged.agent.value();
     let mut found = visited.diagnose(&judged.task.env, &device, learned, planning, value.as_ref())?;
     found.policy = visited.policy_in_model(&*judged.agent)?;

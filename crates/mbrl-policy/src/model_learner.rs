@@ -25,6 +25,8 @@ pub struct ModelLearner<M> {
     /// Episodes that are running, one per slot, where there are several: the replay gets them whole.
     running: Vec<Vec<Transition>>,
     progress: Progress,
+    /// With several environments: an episode has ended since the last fit, and a fit is due when none is running. Never so at a checkpoint.
+    ended: bool,
     /// Whether the user was warned that the model has learned nothing.
     warned: bool,
 }
@@ -39,9 +41,6 @@ struct Progress {
     /// A fit comes with the next update.
     #[serde(default)]
     due: bool,
-    /// With several environments: an episode has ended since the last fit, and a fit is due when none is running. Never so in a checkpoint.
-    #[serde(skip)]
-    ended: bool,
 }
 
 const PROGRESS: &str = "agent.json";
@@ -75,6 +74,7 @@ impl<M: LearnedModel> ModelLearner<M> {
             model,
             running: Vec::new(),
             progress: Progress::default(),
+            ended: false,
             warned: false,
         })
     }
@@ -169,7 +169,7 @@ impl<M: LearnedModel> ModelLearner<M> {
     fn take_in(&mut self, slot: usize) -> Result<(), AgentError> {
         let episode = std::mem::take(&mut self.running[slot]);
         self.replay.push_episode(&episode)?;
-        self.progress.ended |= self.config.fit_every == FitSchedule::Episode;
+        self.ended |= self.config.fit_every == FitSchedule::Episode;
         Ok(())
     }
 
@@ -204,8 +204,8 @@ impl<M: LearnedModel> ModelLearner<M> {
     /// [`AgentError::Model`] for data that the model cannot be fitted to. A fit that diverges is no error: the model stays as it was.
     pub fn update(&mut self, rng: &mut Rng, report: &mut dyn Report) -> Result<bool, AgentError> {
         // Asked here, where the steps of all environments are known.
-        if self.progress.ended && self.running.iter().all(Vec::is_empty) {
-            self.progress.ended = false;
+        if self.ended && self.running.iter().all(Vec::is_empty) {
+            self.ended = false;
             self.progress.due |= self.progress.steps >= self.config.random_steps;
         }
         // A single transition, for example of an episode that broke down at once, is nothing to fit to: the fit waits for more.
@@ -273,7 +273,7 @@ impl<M: LearnedModel> ModelLearner<M> {
         let (progress, replay) = self.read_data(from)?;
         self.model.load(from.get(MODEL)?).map_err(|e| from.refuse(MODEL, e.to_string()))?;
         self.running.iter_mut().for_each(Vec::clear);
-        (self.replay, self.progress) = (replay, progress);
+        (self.replay, self.progress, self.ended) = (replay, progress, false);
         Ok(())
     }
 
@@ -292,7 +292,8 @@ impl<M: LearnedModel> ModelLearner<M> {
             (0..all.len()).filter_map(|place| all.get(place)).try_for_each(|step| replay.push(&step))?;
         }
         self.running.iter_mut().for_each(Vec::clear);
-        (self.replay, self.progress) = (replay, Progress { fitted: false, due: true, ..progress });
+        (self.replay, self.ended) = (replay, false);
+        self.progress = Progress { fitted: false, due: true, ..progress };
         Ok(())
     }
 

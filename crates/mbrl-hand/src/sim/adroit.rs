@@ -210,7 +210,7 @@ impl ReorientAdroitConfig {
             let model = Model::from_xml(&scene(&self.physics, variation, &cube(variation, CUBE_AT))?)?;
             let servo = self.servo();
             let play = Reorient {
-                // Fingers point along y: the vertical times that is −x.
+                // Fingers point along y, and z × y is −x.
                 goals: self.goals.iter().map(|turn| turn.rotation((0, -1.0))).collect(),
                 start_noise: self.start_noise,
                 objective: self.objective(),

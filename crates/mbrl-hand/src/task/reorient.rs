@@ -84,8 +84,8 @@ impl CubeTurn {
     pub const ALL: [Self; 8] =
         [Self::Left, Self::Right, Self::Up, Self::Down, Self::HalfLeft, Self::HalfRight, Self::HalfUp, Self::HalfDown];
 
-    /// The axis of the world and the angle about it (rad), where the axis across the hand is `across`, times the sign that makes it the vertical
-    /// times the direction of the fingers.
+    /// An axis of the world and the angle about it (rad). `across` is the axis across the hand, with the sign that makes it the cross product of
+    /// the vertical and the direction of the fingers.
     #[cfg(feature = "mujoco")]
     pub(crate) fn rotation(self, across: (usize, f64)) -> (usize, f64) {
         let sideways = |angle: f64| (across.0, across.1 * angle);
@@ -132,9 +132,7 @@ pub(crate) fn read_goals<'de, D: Deserializer<'de>>(deserializer: D) -> Result<V
 
         fn visit_u64<E: de::Error>(self, number: u64) -> Result<Vec<CubeTurn>, E> {
             match number {
-                2 => Ok(CubeTurn::ALL[..2].to_vec()),
-                4 => Ok(CubeTurn::ALL[..4].to_vec()),
-                8 => Ok(CubeTurn::ALL.to_vec()),
+                2 | 4 | 8 => Ok(CubeTurn::ALL[..number as usize].to_vec()),
                 _ => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
             }
         }
